@@ -1,0 +1,109 @@
+//! Why a walk ended, what was counted, and every way in which an event can be lost.
+
+macro_rules! coded {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal, $label:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum $name { $($(#[$doc])* $variant = $number,)* }
+
+        impl $name {
+            /// Every value, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name that the summary uses.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),* }
+            }
+
+            /// The value with this number.
+            #[must_use]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+coded! {
+    /// Why the walk of a stack ended. Each stack carries one; its frames up to there are kept.
+    StackEnd {
+        /// The outermost frame was reached: a zero frame pointer or return address, or a frame that says so.
+        Complete = 1, "complete";
+        /// There are more frames than are kept.
+        Truncated = 2, "truncated";
+        /// The frame pointer does not point up the stack: the frame before was made without one.
+        FramePointer = 3, "frame_pointer";
+        /// The stack could not be read there.
+        ReadFault = 4, "read_fault";
+    }
+}
+
+coded! {
+    /// What the kernel side counts of events, per CPU. Always:
+    /// `Seen = Tallied + Nested + Filtered + Foreign + the losses that are events`.
+    Counter {
+        /// Probe hits, and returns of memory-map system calls.
+        Seen = 0, "seen";
+        /// Events in the sums, with their stack.
+        Tallied = 1, "tallied";
+        /// Calls that an allocator function made to do its own work: counted once, for the outermost.
+        Nested = 2, "nested";
+        /// Events outside `--min-size` and `--max-size`.
+        Filtered = 3, "filtered";
+        /// Events of processes that are not targets, where a probe is shared by all processes.
+        Foreign = 4, "foreign";
+        /// New stacks that were sent to user space.
+        StackSent = 5, "stacks_sent";
+        /// A stack that found the ring full and will be sent at its next hit: no loss yet.
+        StackDeferred = 6, "stacks_deferred";
+    }
+}
+
+coded! {
+    /// Every way in which an event can fail to reach the report whole.
+    Loss {
+        /// The table of sums was full: the event's size and count are kept, its stack and process are not.
+        StackMapFull = 0, "stack_map_full";
+        /// No scratch slot was free on the CPU: size and count are kept, the stack is not.
+        ScratchBusy = 1, "scratch_busy";
+        /// The ring was full at every hit of the stack: size and count are kept, the stack is not.
+        RingFull = 2, "ring_full";
+        /// The table of processes was full: the event is tallied for an unknown process.
+        ProcessMapFull = 3, "process_map_full";
+        /// The probe carries no site that this program knows: the event is counted nowhere else.
+        UnknownSite = 4, "unknown_site";
+        /// A system call was entered and its return could not be waited for: the table was full.
+        PendingMapFull = 5, "pending_map_full";
+        /// The table of possible tail calls was full: the inner call may have been counted too.
+        TailMapFull = 6, "tail_map_full";
+        /// A record of a new process did not fit the ring: it has no name in the report.
+        ProcessRecordLost = 7, "process_record_lost";
+        /// A system call was entered and its return was never seen: the thread was killed inside it, or is
+        /// still there.
+        UnfinishedCall = 8, "unfinished_call";
+    }
+}
+
+impl Loss {
+    /// Where the per-CPU counters of losses begin, in the same array as [`Counter`]'s.
+    pub const BASE: u32 = 16;
+
+    /// The index of this loss's counter.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        Self::BASE + self as u32
+    }
+}
+
+impl Counter {
+    /// How many counters the array of both has.
+    pub const SLOTS: u32 = 32;
+
+    /// The index of this counter.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+}

@@ -1,0 +1,41 @@
+//! What both sides of memtap speak: map names, keys, values, ring records, end codes and loss counters.
+//!
+//! The eBPF programs (`main.rs`, target `bpfel-unknown-none`) write these types, the loader (`tracer`) reads
+//! them. Every struct is `repr(C)` without padding, and its size is asserted here, so that both sides agree
+//! byte by byte.
+#![no_std]
+
+mod codes;
+mod function;
+mod records;
+mod values;
+
+pub use codes::{Counter, Loss, StackEnd};
+pub use function::{Function, Shape};
+pub use records::{ProcessRecord, RecordKind, StackRecord, StackRecordHeader};
+pub use values::{BpfSettings, CodeRange, PendingRegion, ProbeSite, Process, Sum, SumKey, TailCall, TailKey};
+
+/// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)
+/// and the depth that other tools show, so that stacks compare.
+pub const MAX_FRAMES: usize = 127;
+
+/// Allocator functions that one object can have ranges for: the C family of one library fits.
+pub const MAX_CODE_RANGES: usize = 16;
+
+/// Scratch slots of each CPU. A uprobe program can be preempted by another task's on the same CPU, so one
+/// slot is not enough; four were seen to run out with eight threads on one CPU, sixteen were not.
+pub const SCRATCH_SLOTS: u32 = 16;
+
+/// The bytes of user stack that one bulk copy takes at the most: a page, so that a copy that ends at a page's
+/// end never faults on the page after it.
+pub const WINDOW_BYTES: usize = 4096;
+
+/// [`SumKey::stack`] of an event whose stack could not be kept; which loss it was is counted apart.
+pub const STACK_LOST: u64 = 0;
+
+/// [`SumKey::process`] of an event whose process could not be told apart, since the table of processes is
+/// full.
+pub const PROCESS_UNKNOWN: u32 = 0;
+
+/// The first process number that the kernel side gives out; those below are the loader's to give.
+pub const FIRST_KERNEL_PROCESS: u32 = 1 << 24;

@@ -1,0 +1,58 @@
+//! Every map: who writes, who reads, how many entries, and what happens when it is full. The capacities here
+//! are defaults; the loader sets those that options bound.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use tracer_ebpf::{
+    Counter, PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sum, SumKey, TailCall, TailKey,
+};
+
+use crate::stack::Scratch;
+
+/// What each probe's cookie stands for. Written by the loader before the probe is attached.
+#[map]
+pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(256, 0);
+
+/// The traced processes, by process id. Written by both sides; the loader takes ended processes out. Full:
+/// `process_map_full`, and the events of further processes are tallied for an unknown process.
+#[map]
+pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(16_384, 0);
+
+/// How many processes the programs have numbered.
+#[map]
+pub(crate) static PROCESS_COUNT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The sums per (process, stack, function). Written here, read by the loader. Full: `stack_map_full`; calls
+/// and bytes go to the same process's entry for lost stacks, or, where there is none, to `OVERFLOW`.
+#[map]
+pub(crate) static SUMS: HashMap<SumKey, Sum> = HashMap::with_max_entries(65_536, 0);
+
+/// Sums per function of the events that found `SUMS` full: totals stay exact. Never full.
+#[map]
+pub(crate) static OVERFLOW: Array<Sum> = Array::with_max_entries(64, 0);
+
+/// Event and loss counters. Never full.
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::SLOTS, 0);
+
+/// Room for walks. A slot belongs to one program at a time. All taken: `scratch_busy`.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCH_SLOTS, 0);
+
+/// New stacks and processes, once each, to user space. Full: the record is sent at the next hit instead.
+#[map]
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Memory-map system calls that have not returned, by thread. Full: `pending_map_full`.
+#[map]
+pub(crate) static PENDING: HashMap<u32, PendingRegion> = HashMap::with_max_entries(16_384, 0);
+
+/// Calls that may go on by a tail jump. Least recently used entries make room: those of calls that did not.
+#[map]
+pub(crate) static TAILS: LruHashMap<TailKey, TailCall> = LruHashMap::with_max_entries(16_384, 0);
+
+/// How many entries of `TAILS` wait for their jump; where none do, `TAILS` need not be asked.
+#[map]
+pub(crate) static TAILS_OPEN: Array<u64> = Array::with_max_entries(1, 0);

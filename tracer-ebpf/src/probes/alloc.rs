@@ -1,0 +1,196 @@
+//! Calls to allocators, at their entry: one program per call shape.
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
+    macros::uprobe,
+    programs::ProbeContext,
+};
+use tracer_ebpf::{Counter, Loss, ProbeSite, Sum, SumKey, TailCall, TailKey};
+
+use crate::{
+    bounds::{mask, opaque},
+    loss::{count, lose},
+    maps::SITES,
+    process, settings,
+    stack::Slot,
+    tail, tally,
+};
+
+/// `malloc(size)`
+#[uprobe]
+pub(crate) fn alloc_size(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(&ctx, regs.rdi, 0)
+}
+
+/// `aligned_alloc(alignment, size)`
+#[uprobe]
+pub(crate) fn alloc_aligned(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(&ctx, regs.rsi, 0)
+}
+
+/// `calloc(n, size)`
+#[uprobe]
+pub(crate) fn alloc_count(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(&ctx, product(regs.rdi, regs.rsi), 0)
+}
+
+/// `posix_memalign(p, alignment, size)`
+#[uprobe]
+pub(crate) fn alloc_out(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(&ctx, regs.rdx, 0)
+}
+
+/// `realloc(block, size)`
+#[uprobe]
+pub(crate) fn realloc_size(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(&ctx, regs.rsi, regs.rdi)
+}
+
+/// `reallocarray(block, n, size)`
+#[uprobe]
+pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(&ctx, product(regs.rsi, regs.rdx), regs.rdi)
+}
+
+/// The registers at the probe.
+#[inline(always)]
+fn regs(ctx: &ProbeContext) -> &pt_regs {
+    // SAFETY: the context of a uprobe is the thread's registers, which outlive the program.
+    unsafe { &*ctx.regs }
+}
+
+/// `n * size`; 0 where it overflows, since such a call fails and asks for no bytes that could be told.
+#[inline(always)]
+fn product(n: u64, size: u64) -> u64 {
+    let product = opaque(n.wrapping_mul(size));
+    if n != 0 && product / n != size { 0 } else { product }
+}
+
+/// A uprobe program must return 0: another answer costs the target more.
+#[inline(always)]
+fn entry(ctx: &ProbeContext, bytes: u64, block: u64) -> u32 {
+    if let Err(loss) = try_entry(ctx, bytes, block) {
+        lose(loss);
+    }
+    0
+}
+
+#[inline(always)]
+fn try_entry(ctx: &ProbeContext, bytes: u64, block: u64) -> Result<(), Loss> {
+    count(Counter::Seen);
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let Some(process) = process::current((pid_tgid >> 32) as u32) else {
+        count(Counter::Foreign);
+        return Ok(());
+    };
+    // SAFETY: the context is this program's own.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) };
+    let site = SITES.get_ptr(cookie as u32).ok_or(Loss::UnknownSite)?;
+    // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe.
+    let site = unsafe { &*site };
+
+    let regs = regs(ctx);
+    let amount = Sum {
+        calls: 1,
+        bytes,
+        bytes_out: 0,
+        failed: 0,
+        sent: 0,
+    };
+    let Some(slot) = Slot::take() else {
+        let key = SumKey {
+            stack: 0,
+            process,
+            function: site.function,
+        };
+        tally::add_without_stack(&key, &amount);
+        return Err(Loss::ScratchBusy);
+    };
+    let pushed_bytes = site.pushed_bytes as u64;
+    let stack = match slot.begin_at_entry(regs, pushed_bytes) {
+        Some(return_address) => {
+            let key = TailKey {
+                stack_pointer: regs.rsp + pushed_bytes,
+                thread: pid_tgid as u32,
+                reserved: 0,
+            };
+            let call = TailCall {
+                return_address,
+                bytes,
+                block,
+            };
+            if called_by_allocator(site, return_address.wrapping_sub(regs.rip) as i64)
+                || tail::take(site, &key, &call)
+            {
+                count(Counter::Nested);
+                // A function in the middle of a chain of jumps passes the call on.
+                if passes_on(site, block) && !tail::make(&key, &call) {
+                    lose(Loss::TailMapFull);
+                }
+                return Ok(());
+            }
+            if passes_on(site, block) && !tail::make(&key, &call) {
+                lose(Loss::TailMapFull);
+            }
+            if !settings::wants_size(bytes) {
+                count(Counter::Filtered);
+                return Ok(());
+            }
+            slot.walk()
+        }
+        None => slot.unreadable(),
+    };
+    tally::add(
+        &slot,
+        &SumKey {
+            stack,
+            process,
+            function: site.function,
+        },
+        &amount,
+    );
+    Ok(())
+}
+
+/// Whether the call may go on by a jump. `realloc` passes on to `malloc` only where there is no block;
+/// `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
+#[inline(always)]
+fn passes_on(site: &ProbeSite, block: u64) -> bool {
+    site.tail & ProbeSite::TAIL_MAKES != 0
+        && (site.tail & ProbeSite::TAIL_MAKES_WITH_BLOCK != 0 || block == 0)
+}
+
+/// Whether the return address, at this distance from the probe, is inside an allocator function.
+#[inline(always)]
+fn called_by_allocator(site: &ProbeSite, distance: i64) -> bool {
+    // The first range covers all: one comparison for nearly every call.
+    let all = &site.callers[0];
+    if distance < all.start || distance >= all.end {
+        return false;
+    }
+    let mut i = 1u64;
+    while i < site.callers_len as u64 {
+        let index = mask::<{ tracer_ebpf::MAX_CODE_RANGES as u64 - 1 }>(i) as usize;
+        // SAFETY: the index is masked to the array's length, a power of two.
+        let range = unsafe {
+            &*(&raw const site.callers)
+                .cast::<tracer_ebpf::CodeRange>()
+                .add(index)
+        };
+        if distance >= range.start && distance < range.end {
+            return true;
+        }
+        i += 1;
+        if i >= tracer_ebpf::MAX_CODE_RANGES as u64 {
+            break;
+        }
+    }
+    false
+}

@@ -1,0 +1,6 @@
+//! The programs, one file per kind of call. Each thin entry calls a function that does the work; every way to
+//! give up is counted.
+
+mod alloc;
+mod process;
+mod region;

@@ -1,0 +1,198 @@
+//! System calls that change the address space: mmap, munmap, mremap, brk, at entry and at return.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::pt_regs,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+    macros::tracepoint,
+    programs::TracePointContext,
+};
+use tracer_ebpf::{Counter, Function, Loss, PendingRegion, STACK_LOST, Sum, SumKey};
+
+use crate::{
+    loss::{count, lose},
+    maps::PENDING,
+    process, settings,
+    stack::Slot,
+    tally,
+};
+
+/// Arguments of a system call in its `sys_enter_*` record: eight bytes each, from 16 on.
+macro_rules! argument {
+    ($ctx:expr, $n:literal) => {
+        // SAFETY: the offset is inside the record, which has six arguments for mmap and as many as are used
+        // here for the others.
+        unsafe { $ctx.read_at::<u64>(16 + 8 * $n) }.unwrap_or(0)
+    };
+}
+
+macro_rules! region_probes {
+    ($($(#[$doc:meta])* $enter:ident, $exit:ident: $function:ident, |$ctx:ident| ($bytes:expr, $out:expr);)*) => { $(
+        $(#[$doc])*
+        #[tracepoint]
+        pub(crate) fn $enter($ctx: TracePointContext) -> u32 {
+            if let Some((process, thread)) = target() {
+                enter(Function::$function, process, thread, $bytes, $out);
+            }
+            0
+        }
+
+        /// The return of the same call.
+        #[tracepoint]
+        pub(crate) fn $exit(ctx: TracePointContext) -> u32 {
+            exit(&ctx, Function::$function);
+            0
+        }
+    )* };
+}
+
+region_probes! {
+    /// `mmap(address, length, …)`
+    enter_mmap, exit_mmap: Mmap, |ctx| (argument!(ctx, 1), 0);
+    /// `munmap(address, length)`
+    enter_munmap, exit_munmap: Munmap, |ctx| (argument!(ctx, 1), 0);
+    /// `mremap(address, old length, new length, …)`
+    enter_mremap, exit_mremap: Mremap, |ctx| (argument!(ctx, 2), argument!(ctx, 1));
+    /// `brk(address)`
+    enter_brk, exit_brk: Brk, |ctx| (argument!(ctx, 0), current_brk());
+}
+
+/// The number of the current process, if it is a target, and the thread.
+#[inline(always)]
+fn target() -> Option<(u32, u32)> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let process = process::current((pid_tgid >> 32) as u32)?;
+    Some((process, pid_tgid as u32))
+}
+
+/// The current end of the process's heap segment.
+#[inline(always)]
+fn current_brk() -> u64 {
+    let (mm_offset, brk_offset) = settings::brk_offsets();
+    // SAFETY: the helper checks the addresses; the offsets are the running kernel's own.
+    unsafe {
+        let task = bpf_get_current_task();
+        let Ok(mm) = bpf_probe_read_kernel((task + mm_offset) as *const u64) else {
+            return 0;
+        };
+        bpf_probe_read_kernel((mm + brk_offset) as *const u64).unwrap_or(0)
+    }
+}
+
+#[inline(always)]
+fn enter(function: Function, process: u32, thread: u32, bytes: u64, bytes_out: u64) {
+    count(Counter::Seen);
+    let mut pending = PendingRegion {
+        stack: STACK_LOST,
+        bytes,
+        bytes_out,
+        process,
+        function: function.number(),
+        loss: 0,
+        reserved: 0,
+        reserved2: 0,
+    };
+    match Slot::take() {
+        Some(slot) => {
+            pending.stack = walk(&slot);
+            tally::prepare(
+                &slot,
+                &SumKey {
+                    stack: pending.stack,
+                    process,
+                    function: function.number(),
+                },
+            );
+        }
+        None => pending.loss = Loss::ScratchBusy as u32 + 1,
+    }
+    // SAFETY: the answer alone is used.
+    if unsafe { PENDING.get(&thread) }.is_some() {
+        // A thread that was killed inside the call had the same id.
+        lose(Loss::UnfinishedCall);
+    }
+    if PENDING.insert(&thread, &pending, 0).is_err() {
+        lose(Loss::PendingMapFull);
+    }
+}
+
+/// Walks the stack of the system call that the current thread is in.
+#[inline(always)]
+fn walk(slot: &Slot) -> u64 {
+    // SAFETY: the helpers give the current task's saved user registers; the copy checks the address.
+    let regs = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
+        bpf_probe_read_kernel(regs)
+    };
+    match regs {
+        Ok(regs) => {
+            slot.begin_inside(regs.rip, regs.rsp, regs.rbp);
+            slot.walk()
+        }
+        Err(_) => slot.unreadable(),
+    }
+}
+
+#[inline(always)]
+fn exit(ctx: &TracePointContext, function: Function) {
+    let thread = ctx.pid();
+    // SAFETY: the value is copied before anything can change it; only this thread writes its entry.
+    let Some(pending) = (unsafe { PENDING.get(&thread) }).copied() else {
+        // Entered before the probes were attached, or not a target.
+        return;
+    };
+    if PENDING.remove(&thread).is_err() {
+        return;
+    }
+    if pending.function != function.number() {
+        lose(Loss::UnfinishedCall);
+        return;
+    }
+    // SAFETY: the offset of `ret` in every `sys_exit_*` record.
+    let result = unsafe { ctx.read_at::<i64>(16) }.unwrap_or(-1);
+    let key = SumKey {
+        stack: pending.stack,
+        process: pending.process,
+        function: pending.function,
+    };
+    let amount = amount(function, &pending, result);
+    if pending.loss != 0 {
+        tally::add_without_stack(&key, &amount);
+        lose(Loss::ScratchBusy);
+    } else {
+        tally::add_known(&key, &amount);
+    }
+}
+
+/// What the call did.
+#[inline(always)]
+fn amount(function: Function, pending: &PendingRegion, result: i64) -> Sum {
+    let mut sum = Sum {
+        calls: 1,
+        bytes: 0,
+        bytes_out: 0,
+        failed: 0,
+        sent: 0,
+    };
+    if function as u32 == Function::Brk as u32 {
+        // brk returns where the break is now, moved or not; an address of 0 only asks.
+        let (asked, before, now) = (pending.bytes, pending.bytes_out, result as u64);
+        if now > before {
+            sum.bytes = now - before;
+        } else {
+            sum.bytes_out = before - now;
+        }
+        if asked != 0 && asked != now {
+            sum.failed = 1;
+        }
+    } else if result < 0 && result >= -4095 {
+        sum.failed = 1;
+    } else {
+        sum.bytes = pending.bytes;
+        sum.bytes_out = pending.bytes_out;
+    }
+    sum
+}

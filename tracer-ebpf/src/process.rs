@@ -1,0 +1,120 @@
+//! Which process an event belongs to, and the life of processes.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+};
+use tracer_ebpf::{FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessRecord, RecordKind};
+
+use crate::{
+    atomic,
+    loss::lose,
+    maps::{PROCESS_COUNT, PROCESSES},
+    settings, tally,
+};
+
+/// The number of the current process's image; nothing if it is not a target.
+#[inline(always)]
+pub(crate) fn current(tgid: u32) -> Option<u32> {
+    if let Some(process) = PROCESSES.get_ptr_mut(&tgid) {
+        // SAFETY: the pointer is to a map value, whose fields are plain numbers.
+        unsafe {
+            let number = (*process).number;
+            if (*process).announced == 0 && announce(tgid, number, PROCESS_UNKNOWN) {
+                (*process).announced = 1;
+            }
+            return Some(number);
+        }
+    }
+    if !settings::whole_machine() || tgid == settings::own_tgid() {
+        return None;
+    }
+    Some(enter(tgid, PROCESS_UNKNOWN, BPF_NOEXIST))
+}
+
+/// The number of a process that is in the table, whatever the scope.
+#[inline(always)]
+pub(crate) fn listed(tgid: u32) -> Option<u32> {
+    // SAFETY: the value is copied at once.
+    unsafe { PROCESSES.get(&tgid) }.map(|process| process.number)
+}
+
+/// Gives a process image a number and tells user space. `parent` is the number of the image that it came from.
+#[inline(always)]
+pub(crate) fn enter(tgid: u32, parent: u32, flags: u32) -> u32 {
+    let Some(counter) = PROCESS_COUNT.get_ptr_mut(0) else {
+        return PROCESS_UNKNOWN;
+    };
+    // SAFETY: the pointer is to a map value that is only ever added to.
+    let number = FIRST_KERNEL_PROCESS.wrapping_add(unsafe { atomic::add(counter, 1) } as u32);
+    let announced = u32::from(announce(tgid, number, parent));
+    if PROCESSES
+        .insert(&tgid, &Process { number, announced }, flags as u64)
+        .is_ok()
+    {
+        return number;
+    }
+    // Another thread of the process was first, or the table is full.
+    listed(tgid).unwrap_or(PROCESS_UNKNOWN)
+}
+
+/// Tells user space of a process image. False if the ring is full.
+#[inline(always)]
+fn announce(tgid: u32, number: u32, parent: u32) -> bool {
+    let record = ProcessRecord {
+        kind: RecordKind::Process as u32,
+        tgid,
+        number,
+        parent,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+        // SAFETY: a helper without arguments.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+    };
+    let sent = tally::send_record(&record);
+    if !sent {
+        lose(Loss::ProcessRecordLost);
+    }
+    sent
+}
+
+/// The current process has executed another program.
+#[inline(always)]
+pub(crate) fn executed() {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if let Some(before) = listed(tgid) {
+        enter(tgid, before, BPF_ANY);
+    } else if let Some(wanted) = settings::comm() {
+        if bpf_get_current_comm().is_ok_and(|comm| same_name(&comm, &wanted)) {
+            enter(tgid, PROCESS_UNKNOWN, BPF_ANY);
+        }
+    }
+}
+
+/// The current process has made a child, which has not run yet.
+#[inline(always)]
+pub(crate) fn forked(child_tgid: u32) {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    match listed(tgid) {
+        Some(parent) if settings::follow() || settings::whole_machine() => {
+            enter(child_tgid, parent, BPF_ANY);
+        }
+        _ => {
+            // The id may have been another process's, whose end user space has not seen yet: most often there
+            // is nothing to remove, so the answer tells nothing.
+            if listed(child_tgid).is_some() && PROCESSES.remove(&child_tgid).is_err() {
+                lose(Loss::ProcessMapFull);
+            }
+        }
+    }
+}
+
+/// Compares names as two pairs of words: `comm` is 16 bytes, padded with zeros.
+#[inline(always)]
+fn same_name(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    // SAFETY: both are 16 readable bytes.
+    unsafe {
+        let a = a.as_ptr().cast::<u64>();
+        let b = b.as_ptr().cast::<u64>();
+        a.read_unaligned() == b.read_unaligned() && a.add(1).read_unaligned() == b.add(1).read_unaligned()
+    }
+}

@@ -1,0 +1,69 @@
+//! What the ring carries to user space: each stack once, each new process image once.
+
+use crate::MAX_FRAMES;
+
+/// The first word of every record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RecordKind {
+    /// A [`StackRecord`], shortened to its frames.
+    Stack = 1,
+    /// A [`ProcessRecord`].
+    Process = 2,
+}
+
+/// The part of a [`StackRecord`] before its frames.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct StackRecordHeader {
+    /// [`RecordKind::Stack`].
+    pub kind: u32,
+    /// How many frames follow.
+    pub frames_len: u16,
+    /// A [`StackEnd`](crate::StackEnd)'s number.
+    pub end: u16,
+    /// The stack's identity, as in [`SumKey::stack`](crate::SumKey::stack).
+    pub hash: u64,
+    /// When it was met first: nanoseconds of `CLOCK_MONOTONIC`. Says which mappings were in force.
+    pub time_ns: u64,
+    /// The number of the process that it was met in first.
+    pub process: u32,
+    /// Unused.
+    pub reserved: u32,
+}
+
+/// A stack: code addresses from the innermost frame to the outermost. In a stack of an allocator call all are
+/// return addresses, the first that of the immediate caller; in a stack of a system call the first is the
+/// instruction after the call.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct StackRecord {
+    /// The part before the frames.
+    pub header: StackRecordHeader,
+    /// The frames; as many as the header says are sent. One more than can be used, so that an index masked to
+    /// the next power of two stays inside.
+    pub frames: [u64; MAX_FRAMES + 1],
+}
+
+/// A process image that the kernel side met first: a child of a traced process, a program executed, a process
+/// seen first while the whole machine is traced.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ProcessRecord {
+    /// [`RecordKind::Process`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+    /// The number that keys use for this image.
+    pub number: u32,
+    /// The number of the image that it came from: the parent's for a fork, the one before for an exec, else 0.
+    pub parent: u32,
+    /// The name of the process when it was met, padded with zeros.
+    pub comm: [u8; 16],
+    /// When: nanoseconds of `CLOCK_MONOTONIC`, as the records of process life have it.
+    pub time_ns: u64,
+}
+
+const _: () = assert!(size_of::<StackRecordHeader>() == 32);
+const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);
+const _: () = assert!(size_of::<ProcessRecord>() == 40);

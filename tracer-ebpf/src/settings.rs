@@ -1,0 +1,62 @@
+//! What the loader told the programs.
+
+use tracer_ebpf::BpfSettings;
+
+/// Written by the loader before the object is loaded, into `.rodata`, which the kernel freezes: the verifier
+/// knows every field's value and drops the branches that it decides.
+// SAFETY: no other symbol has this name; the loader finds it by it.
+#[unsafe(no_mangle)]
+static SETTINGS: BpfSettings = BpfSettings {
+    min_size: 0,
+    max_size: u64::MAX,
+    task_mm_offset: 0,
+    mm_brk_offset: 0,
+    scope: 0,
+    follow: 0,
+    own_tgid: 0,
+    match_comm: 0,
+    comm: [0; 16],
+};
+
+macro_rules! read {
+    ($field:ident) => {
+        // SAFETY: a valid reference to a static; volatile, since the loader changes it behind the compiler.
+        unsafe { core::ptr::read_volatile(&raw const SETTINGS.$field) }
+    };
+}
+
+/// Whether an allocation of this size is followed.
+#[inline(always)]
+pub(crate) fn wants_size(bytes: u64) -> bool {
+    bytes >= read!(min_size) && bytes <= read!(max_size)
+}
+
+/// Whether every process of the machine is traced.
+#[inline(always)]
+pub(crate) fn whole_machine() -> bool {
+    read!(scope) == BpfSettings::SCOPE_MACHINE
+}
+
+/// Whether children of traced processes are traced.
+#[inline(always)]
+pub(crate) fn follow() -> bool {
+    read!(follow) != 0
+}
+
+/// The loader's own process.
+#[inline(always)]
+pub(crate) fn own_tgid() -> u32 {
+    read!(own_tgid)
+}
+
+/// The name that makes a process a target when it executes a program, if there is one.
+#[inline(always)]
+pub(crate) fn comm() -> Option<[u8; 16]> {
+    (read!(match_comm) != 0).then(|| read!(comm))
+}
+
+/// Offsets of `task_struct.mm` and `mm_struct.brk`.
+#[inline(always)]
+pub(crate) fn brk_offsets() -> (u64, u64) {
+    (read!(task_mm_offset) as u64, read!(mm_brk_offset) as u64)
+}

@@ -1,0 +1,180 @@
+//! Keys and values of the maps.
+
+use crate::MAX_CODE_RANGES;
+
+/// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
+macro_rules! crosses_the_boundary {
+    ($($name:ident: $size:expr;)*) => { $(
+        const _: () = assert!(size_of::<$name>() == $size);
+        #[cfg(not(target_arch = "bpf"))]
+        // SAFETY: the type is repr(C), made of integers and arrays of them alone, and the assertion above shows
+        // that it has no padding: any bytes are a valid value.
+        unsafe impl aya::Pod for $name {}
+    )* };
+}
+
+crosses_the_boundary! {
+    SumKey: 16;
+    Sum: 40;
+    CodeRange: 16;
+    ProbeSite: 16 + 16 * MAX_CODE_RANGES;
+    Process: 8;
+    PendingRegion: 48;
+    TailKey: 16;
+    TailCall: 24;
+    BpfSettings: 56;
+}
+
+/// Whose sum: a process, a stack, a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct SumKey {
+    /// The stack's identity: a hash of its addresses and of how its walk ended, or
+    /// [`STACK_LOST`](crate::STACK_LOST).
+    pub stack: u64,
+    /// The number of the process image: a process gets a new one when it executes another program.
+    pub process: u32,
+    /// A [`Function`](crate::Function)'s number.
+    pub function: u32,
+}
+
+/// What one (process, stack, function) did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sum {
+    /// Calls, failed ones too.
+    pub calls: u64,
+    /// Bytes allocated or mapped; for `munmap` bytes unmapped.
+    pub bytes: u64,
+    /// Bytes given back by the same call: the old size of `mremap`, what `brk` shrank by.
+    pub bytes_out: u64,
+    /// Calls that returned an error; they add no bytes.
+    pub failed: u64,
+    /// 1 once the stack's record has been sent to user space.
+    pub sent: u64,
+}
+
+/// A range of code, as signed distances from the probed instruction: `start <= distance < end`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CodeRange {
+    /// First byte.
+    pub start: i64,
+    /// One past the last byte.
+    pub end: i64,
+}
+
+/// What a probe's cookie stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProbeSite {
+    /// A [`Function`](crate::Function)'s number.
+    pub function: u32,
+    /// How many of `callers` are used.
+    pub callers_len: u32,
+    /// What this site does about tail calls: see the `TAIL_*` constants.
+    pub tail: u32,
+    /// Bytes pushed on the stack between the function's first instruction and the probed one.
+    pub pushed_bytes: u32,
+    /// The allocator functions of the same object that may call this one: a hit whose return address is in
+    /// one of them is that one's own work. The first range covers all the others.
+    pub callers: [CodeRange; MAX_CODE_RANGES],
+}
+
+impl ProbeSite {
+    /// The function may go on to another traced one by a jump: remember the call.
+    pub const TAIL_MAKES: u32 = 1;
+    /// The function may be reached by such a jump: look whether it was.
+    pub const TAIL_TAKES: u32 = 2;
+    /// With [`TAIL_MAKES`](Self::TAIL_MAKES): also where there is a block to resize, not only where there is
+    /// none.
+    pub const TAIL_MAKES_WITH_BLOCK: u32 = 4;
+}
+
+/// A process that is traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Process {
+    /// The number of its present image, as in [`SumKey::process`].
+    pub number: u32,
+    /// 1 once user space knows the number.
+    pub announced: u32,
+}
+
+/// A memory-map system call between its entry and its return, by thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PendingRegion {
+    /// The stack at entry, as in [`SumKey::stack`].
+    pub stack: u64,
+    /// Bytes asked for; for `brk` the break asked for, or 0 to ask where it is.
+    pub bytes: u64,
+    /// Bytes that the call gives back if it succeeds; for `brk` the break before.
+    pub bytes_out: u64,
+    /// The number of the process.
+    pub process: u32,
+    /// A [`Function`](crate::Function)'s number.
+    pub function: u32,
+    /// Why `stack` is [`STACK_LOST`](crate::STACK_LOST), as a [`Loss`](crate::Loss)'s number plus one, or 0.
+    pub loss: u32,
+    /// Unused.
+    pub reserved: u32,
+    /// Unused.
+    pub reserved2: u64,
+}
+
+/// The place of a call that may go on by a tail jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TailKey {
+    /// The stack pointer at the function's first instruction.
+    pub stack_pointer: u64,
+    /// The thread.
+    pub thread: u32,
+    /// Unused; zero, since it is part of the key.
+    pub reserved: u32,
+}
+
+/// A call that may go on by a tail jump: the next hit at the same place with the same return address, block
+/// and size is the same call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TailCall {
+    /// Where it returns to.
+    pub return_address: u64,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// The block to resize, or 0 where a new one is asked for.
+    pub block: u64,
+}
+
+/// What the loader tells the programs once, before they run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct BpfSettings {
+    /// Smallest size that is followed.
+    pub min_size: u64,
+    /// Largest size that is followed.
+    pub max_size: u64,
+    /// Offset of `mm` in the kernel's `task_struct`.
+    pub task_mm_offset: u32,
+    /// Offset of `brk` in the kernel's `mm_struct`.
+    pub mm_brk_offset: u32,
+    /// One of the `SCOPE_*` constants.
+    pub scope: u32,
+    /// 1: children of traced processes are traced.
+    pub follow: u32,
+    /// The loader's own process, which is never traced.
+    pub own_tgid: u32,
+    /// 1: a process that executes a program whose name is `comm` becomes a target.
+    pub match_comm: u32,
+    /// The name to match, padded with zeros.
+    pub comm: [u8; 16],
+}
+
+impl BpfSettings {
+    /// Trace the processes in the table of processes alone.
+    pub const SCOPE_LISTED: u32 = 0;
+    /// Trace every process of the machine; the table is filled as they are met.
+    pub const SCOPE_MACHINE: u32 = 1;
+}
