@@ -1,0 +1,168 @@
+//! Symbols of an ELF file, and the code under them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+
+use object::elf::{FileHeader64, PT_INTERP, PT_LOAD, SHN_UNDEF, STT_FUNC, STT_GNU_IFUNC};
+use object::read::elf::{ElfFile, FileHeader as _, ProgramHeader as _, Sym as _, SymbolTable};
+use object::{Endianness, ReadCache, ReadRef};
+
+/// What can be wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum ElfError {
+    /// It cannot be read.
+    #[error("failed to read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not an ELF file for x86-64, or a damaged one.
+    #[error("{path} is not an x86-64 ELF file: {reason}")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A function's place in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Its virtual address.
+    pub address: u64,
+    /// Its length in bytes; 0 where the file does not say.
+    pub len: u64,
+    /// Its offset in the file: what a uprobe is attached to.
+    pub file_offset: u64,
+}
+
+/// What was looked for in a file.
+#[derive(Debug, Clone, Default)]
+pub struct Symbols {
+    /// The wanted functions that the file defines, by name.
+    pub functions: HashMap<String, Placed>,
+    /// The bytes of each function's code, by address, as far as the file has them.
+    pub code: HashMap<u64, Vec<u8>>,
+    /// The program interpreter, if the file asks for one.
+    pub interpreter: Option<String>,
+    /// Whether the file has any symbols at all.
+    pub has_symbols: bool,
+}
+
+/// Finds functions by name, in the dynamic symbols and in the static ones.
+pub fn find_functions(path: &Path, shown: &Path, names: &[&str]) -> Result<Symbols, ElfError> {
+    let file = File::open(path).map_err(|source| ElfError::Unreadable {
+        path: shown.display().to_string(),
+        source,
+    })?;
+    let cache = ReadCache::new(file);
+    read(&cache, names).map_err(|reason| ElfError::Malformed {
+        path: shown.display().to_string(),
+        reason,
+    })
+}
+
+fn read<'data, R: ReadRef<'data>>(data: R, names: &[&str]) -> Result<Symbols, String> {
+    let elf = ElfFile::<FileHeader64<Endianness>, R>::parse(data).map_err(|error| error.to_string())?;
+    let endian = elf.endian();
+    if elf.elf_header().e_machine(endian) != object::elf::EM_X86_64 {
+        return Err("it is for another machine".to_owned());
+    }
+    let mut found = Symbols::default();
+    let segments = elf.elf_program_headers();
+    for segment in segments {
+        if segment.p_type(endian) == PT_INTERP
+            && let Ok(name) = segment.data(endian, data)
+        {
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            found.interpreter = Some(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+    let to_file = |address: u64| {
+        segments.iter().find_map(|segment| {
+            let start = segment.p_vaddr(endian);
+            let inside = segment.p_type(endian) == PT_LOAD
+                && start <= address
+                && address - start < segment.p_filesz(endian);
+            inside.then(|| address - start + segment.p_offset(endian))
+        })
+    };
+    for table in [elf.elf_dynamic_symbol_table(), elf.elf_symbol_table()] {
+        collect(table, endian, names, &to_file, &mut found);
+    }
+    for placed in found.functions.values() {
+        if let Ok(code) = data.read_bytes_at(placed.file_offset, placed.len) {
+            found.code.insert(placed.address, code.to_vec());
+        }
+    }
+    Ok(found)
+}
+
+fn collect<'data, R: ReadRef<'data>>(
+    table: &SymbolTable<'data, FileHeader64<Endianness>, R>,
+    endian: Endianness,
+    names: &[&str],
+    to_file: &impl Fn(u64) -> Option<u64>,
+    found: &mut Symbols,
+) {
+    for symbol in table.iter() {
+        found.has_symbols |= symbol.st_size(endian) > 0;
+        let is_function = matches!(symbol.st_type(), STT_FUNC | STT_GNU_IFUNC);
+        if !is_function || symbol.st_shndx(endian) == SHN_UNDEF {
+            continue;
+        }
+        let Ok(name) = symbol.name(endian, table.strings()) else {
+            continue;
+        };
+        let Some(name) = names.iter().find(|wanted| wanted.as_bytes() == name) else {
+            continue;
+        };
+        let address = symbol.st_value(endian);
+        let Some(file_offset) = to_file(address) else {
+            continue;
+        };
+        let placed = Placed {
+            address,
+            len: symbol.st_size(endian),
+            file_offset,
+        };
+        // The dynamic symbols come first: they are what other objects call.
+        found.functions.entry((*name).to_owned()).or_insert(placed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_libc_has_its_allocator() {
+        let mappings = crate::target::maps::executable_mappings(std::process::id()).expect("readable");
+        let libc = mappings
+            .iter()
+            .find(|mapping| mapping.path.to_string_lossy().contains("libc"))
+            .expect("tests are linked to a libc");
+        let symbols = find_functions(&libc.path, &libc.path, &["malloc", "no_such_function"]).expect("ELF");
+        let malloc = symbols.functions["malloc"];
+        assert!(malloc.len > 0 && symbols.code[&malloc.address].len() as u64 == malloc.len);
+        assert!(!symbols.functions.contains_key("no_such_function"));
+    }
+
+    #[test]
+    fn other_files_are_errors() {
+        let path = Path::new("/proc/self/status");
+        assert!(matches!(
+            find_functions(path, path, &[]),
+            Err(ElfError::Malformed { .. })
+        ));
+        let path = Path::new("/no/such/file");
+        assert!(matches!(
+            find_functions(path, path, &[]),
+            Err(ElfError::Unreadable { .. })
+        ));
+    }
+}

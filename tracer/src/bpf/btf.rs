@@ -1,0 +1,177 @@
+//! Offsets of members in the running kernel's structures, from its type information (BTF).
+//!
+//! The layout read here is that of the kernel's `Documentation/bpf/btf.rst`: a header, then types of varying
+//! length, then names. aya parses it too, but keeps the members to itself.
+
+use std::io;
+use std::path::Path;
+
+/// Where the kernel shows its types.
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why an offset could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum BtfError {
+    /// The kernel has no type information.
+    #[error("failed to read {VMLINUX}: {0}; the kernel must be built with CONFIG_DEBUG_INFO_BTF")]
+    Unreadable(#[source] io::Error),
+    /// It is not in the form that is known here.
+    #[error("the kernel's type information is malformed")]
+    Malformed,
+    /// There is no such member.
+    #[error("the kernel's {0} has no member {1}")]
+    NoMember(String, String),
+}
+
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+
+/// The kernel's types.
+#[derive(Debug)]
+pub struct Btf {
+    bytes: Vec<u8>,
+    names_start: usize,
+    /// Where each type begins; types are numbered from 1.
+    types: Vec<usize>,
+}
+
+impl Btf {
+    /// Reads the running kernel's.
+    pub fn of_kernel() -> Result<Self, BtfError> {
+        Self::parse(std::fs::read(Path::new(VMLINUX)).map_err(BtfError::Unreadable)?)
+            .ok_or(BtfError::Malformed)
+    }
+
+    fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let word = |offset: usize| -> Option<u32> {
+            Some(u32::from_ne_bytes(
+                bytes.get(offset..offset.checked_add(4)?)?.try_into().ok()?,
+            ))
+        };
+        let header_len = word(4)? as usize;
+        let types_start = header_len.checked_add(word(8)? as usize)?;
+        let types_end = types_start.checked_add(word(12)? as usize)?;
+        let names_start = header_len.checked_add(word(16)? as usize)?;
+        let mut types = Vec::new();
+        let mut at = types_start;
+        while at < types_end {
+            types.push(at);
+            let info = word(at + 4)?;
+            let members = (info & 0xffff) as usize;
+            // What follows the twelve bytes that every type has, by kind.
+            let more = match (info >> 24) & 0x1f {
+                // integer, variable, declaration tag
+                1 | 14 | 17 => 4,
+                // array
+                3 => 12,
+                KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * members,
+                // enumeration, function prototype
+                6 | 13 => 8 * members,
+                _ => 0,
+            };
+            at = at.checked_add(12 + more)?;
+        }
+        Some(Self {
+            bytes,
+            names_start,
+            types,
+        })
+    }
+
+    /// The offset, in bytes, of a member of a structure, also where it is in an unnamed structure inside it.
+    pub fn offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
+        let missing = || BtfError::NoMember(structure.to_owned(), member.to_owned());
+        let found = self
+            .types
+            .iter()
+            .find(|at| self.kind(**at) == Some(KIND_STRUCT) && self.name_is(self.word(**at), structure));
+        let bits = found
+            .and_then(|at| self.member_bits(*at, member))
+            .ok_or_else(missing)?;
+        Ok(bits / 8)
+    }
+
+    fn member_bits(&self, at: usize, name: &str) -> Option<u32> {
+        let info = self.word(at + 4)?;
+        // With this flag the upper eight bits of an offset are the size of a bit field.
+        let mask = if info >> 31 == 1 { 0x00ff_ffff } else { u32::MAX };
+        for i in 0..(info & 0xffff) as usize {
+            let member = at + 12 + 12 * i;
+            let offset = self.word(member + 8)? & mask;
+            if self.name_is(self.word(member), name) {
+                return Some(offset);
+            }
+            if self.name_is(self.word(member), "") {
+                let inner = *self
+                    .types
+                    .get((self.word(member + 4)? as usize).checked_sub(1)?)?;
+                if matches!(self.kind(inner), Some(KIND_STRUCT | KIND_UNION))
+                    && let Some(bits) = self.member_bits(inner, name)
+                {
+                    return offset.checked_add(bits);
+                }
+            }
+        }
+        None
+    }
+
+    fn kind(&self, at: usize) -> Option<u32> {
+        self.word(at + 4).map(|info| (info >> 24) & 0x1f)
+    }
+
+    fn word(&self, offset: usize) -> Option<u32> {
+        Some(u32::from_ne_bytes(
+            self.bytes.get(offset..offset + 4)?.try_into().ok()?,
+        ))
+    }
+
+    fn name_is(&self, offset: Option<u32>, name: &str) -> bool {
+        let Some(start) = offset.and_then(|offset| self.names_start.checked_add(offset as usize)) else {
+            return false;
+        };
+        let end = start + name.len();
+        self.bytes.get(start..end) == Some(name.as_bytes()) && self.bytes.get(end) == Some(&0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_types_are_refused() {
+        assert!(Btf::parse(vec![]).is_none());
+        assert!(Btf::parse(vec![0xff; 64]).is_none());
+    }
+
+    #[test]
+    fn member_of_an_unnamed_structure_is_found() {
+        // names: "" outer\0 x\0 y\0
+        let names = b"\0outer\0x\0y\0";
+        let mut types: Vec<u32> = Vec::new();
+        // 1: struct outer { x at 0; unnamed (2) at 64 bits }
+        types.extend([1, (KIND_STRUCT << 24) | 2, 16, 7, 3, 0, 0, 2, 64]);
+        // 2: struct { y at 32 bits }
+        types.extend([0, (KIND_STRUCT << 24) | 1, 8, 9, 3, 32]);
+        // 3: int
+        types.extend([0, 1 << 24, 4, 32]);
+        let type_bytes: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let len = |n: usize| u32::try_from(n).expect("small");
+        let header = [
+            0x0001_eb9f,
+            24,
+            0,
+            len(type_bytes.len()),
+            len(type_bytes.len()),
+            len(names.len()),
+        ];
+        let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.extend(type_bytes);
+        bytes.extend(names);
+        let btf = Btf::parse(bytes).expect("well-formed");
+        assert_eq!(btf.offset("outer", "x").expect("x"), 0);
+        assert_eq!(btf.offset("outer", "y").expect("y"), 12);
+        assert!(btf.offset("outer", "z").is_err());
+        assert!(btf.offset("inner", "x").is_err());
+    }
+}

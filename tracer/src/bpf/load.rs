@@ -1,0 +1,278 @@
+//! Loading the object: settings, sizes of maps, programs past the verifier.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::maps::{Array, HashMap, Map, MapData};
+use aya::programs::{ProgramError, TracePoint, UProbe};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use tracer_ebpf::{BpfSettings, Function, ProbeSite, Process, STACK_LOST, Shape, Sum, SumKey};
+
+/// The object that `build.rs` made.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
+
+/// How large the maps may grow.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Entries of the table of sums: distinct (process, stack, function).
+    pub stacks: u32,
+    /// Processes traced at once.
+    pub processes: u32,
+    /// Bytes of the ring that carries new stacks and processes; a power of two of at least a page.
+    pub ring_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stacks: 65_536,
+            processes: 16_384,
+            ring_bytes: 4 << 20,
+        }
+    }
+}
+
+/// What can go wrong at the kernel boundary.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The object was refused as a whole.
+    #[error("failed to load the eBPF object: {0}")]
+    Load(#[source] Box<aya::EbpfError>),
+    /// The object lacks something that this version of the loader knows: they were built apart.
+    #[error("the eBPF object has no {0}: rebuild memtap")]
+    Missing(String),
+    /// A program was refused.
+    #[error("the kernel refused the eBPF program {program}: {source}")]
+    Program {
+        /// Its name.
+        program: String,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
+    /// A map could not be read or written.
+    #[error("failed to use the eBPF map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: String,
+        /// What the kernel said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The kernel's type information is missing or unreadable.
+    #[error(transparent)]
+    Btf(#[from] super::btf::BtfError),
+}
+
+impl BpfError {
+    /// An error of a map.
+    pub(super) fn map(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Map {
+            map: name.to_owned(),
+            source: Box::new(source),
+        }
+    }
+}
+
+/// Which programs are wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// The uprobe programs of allocator calls.
+    pub heap: bool,
+    /// The tracepoint programs of memory-map system calls.
+    pub region: bool,
+}
+
+/// The loaded eBPF object.
+#[derive(Debug)]
+pub struct Object {
+    pub(super) ebpf: Ebpf,
+    sites_len: u32,
+}
+
+/// The programs of process life, with the tracepoints that they go to.
+pub const PROCESS_PROGRAMS: [(&str, &str, &str); 2] = [
+    ("process_fork", "task", "task_newtask"),
+    ("process_exec", "sched", "sched_process_exec"),
+];
+
+/// The programs of memory-map system calls, with their tracepoints. Returns before entries: an entry that is
+/// followed is then sure to be met again.
+pub const REGION_PROGRAMS: [(&str, &str, &str); 8] = [
+    ("exit_mmap", "syscalls", "sys_exit_mmap"),
+    ("exit_munmap", "syscalls", "sys_exit_munmap"),
+    ("exit_mremap", "syscalls", "sys_exit_mremap"),
+    ("exit_brk", "syscalls", "sys_exit_brk"),
+    ("enter_mmap", "syscalls", "sys_enter_mmap"),
+    ("enter_munmap", "syscalls", "sys_enter_munmap"),
+    ("enter_mremap", "syscalls", "sys_enter_mremap"),
+    ("enter_brk", "syscalls", "sys_enter_brk"),
+];
+
+impl Object {
+    /// Loads the object and the wanted programs.
+    pub fn load(settings: &BpfSettings, limits: &Limits, wanted: Wanted) -> Result<Self, BpfError> {
+        raise_memlock_limit();
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("SETTINGS", settings, true)
+            .map_max_entries("SUMS", limits.stacks)
+            .map_max_entries("PROCESSES", limits.processes)
+            .map_max_entries("RECORDS", limits.ring_bytes);
+        let log_level = u8::from(log::log_enabled!(log::Level::Trace)) * 4;
+        loader.override_global("AYA_LOG_LEVEL", &log_level, false);
+        let ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| BpfError::Load(Box::new(error)))?;
+        let mut object = Self { ebpf, sites_len: 0 };
+        for (program, _, _) in PROCESS_PROGRAMS {
+            object.load_tracepoint(program)?;
+        }
+        if wanted.heap {
+            for shape in Shape::ALL {
+                object.load_uprobe(shape.program())?;
+            }
+        }
+        if wanted.region {
+            for (program, _, _) in REGION_PROGRAMS {
+                object.load_tracepoint(program)?;
+            }
+        }
+        Ok(object)
+    }
+
+    fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
+        let loaded = self.uprobe(name)?.load();
+        loaded.map_err(|source| BpfError::Program {
+            program: name.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    fn load_tracepoint(&mut self, name: &str) -> Result<(), BpfError> {
+        let loaded = self.tracepoint(name)?.load();
+        loaded.map_err(|source| BpfError::Program {
+            program: name.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    pub(super) fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, BpfError> {
+        let program = self.ebpf.program_mut(name);
+        program
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| BpfError::Missing(format!("uprobe program {name}")))
+    }
+
+    pub(super) fn tracepoint(&mut self, name: &str) -> Result<&mut TracePoint, BpfError> {
+        let program = self.ebpf.program_mut(name);
+        program
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| BpfError::Missing(format!("tracepoint program {name}")))
+    }
+
+    pub(super) fn map_mut(&mut self, name: &str) -> Result<&mut Map, BpfError> {
+        self.ebpf
+            .map_mut(name)
+            .ok_or_else(|| BpfError::Missing(format!("map {name}")))
+    }
+
+    /// Tells the kernel side what a probe stands for. Returns the cookie that the probe must carry.
+    pub fn add_site(&mut self, site: ProbeSite) -> Result<u64, BpfError> {
+        let index = self.sites_len;
+        let mut sites = Array::<&mut MapData, ProbeSite>::try_from(self.map_mut("SITES")?)
+            .map_err(|error| BpfError::map("SITES", error))?;
+        sites
+            .set(index, site, 0)
+            .map_err(|error| BpfError::map("SITES", error))?;
+        self.sites_len += 1;
+        Ok(u64::from(index))
+    }
+
+    /// Makes a process a target, under this number.
+    pub fn add_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
+        // The loader knows it already, so there is nothing to announce.
+        let process = Process { number, announced: 1 };
+        let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
+            .map_err(|error| BpfError::map("PROCESSES", error))?;
+        processes
+            .insert(tgid, process, 0)
+            .map_err(|error| BpfError::map("PROCESSES", error))
+    }
+
+    /// Makes the entries of a process's lost stacks before they are needed: totals stay right per process when
+    /// the table of sums is full.
+    pub fn reserve_lost_stacks(&mut self, number: u32, none: &Sum) -> Result<(), BpfError> {
+        let mut sums = HashMap::<&mut MapData, SumKey, Sum>::try_from(self.map_mut("SUMS")?)
+            .map_err(|error| BpfError::map("SUMS", error))?;
+        for function in Function::ALL {
+            let key = SumKey {
+                stack: STACK_LOST,
+                process: number,
+                function: function.number(),
+            };
+            sums.insert(key, none, 0)
+                .map_err(|error| BpfError::map("SUMS", error))?;
+        }
+        Ok(())
+    }
+
+    /// Takes an ended process out of the table, unless the id is another process's by now.
+    pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
+        let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
+            .map_err(|error| BpfError::map("PROCESSES", error))?;
+        if processes
+            .get(&tgid, 0)
+            .is_ok_and(|process| process.number == number)
+        {
+            processes
+                .remove(&tgid)
+                .map_err(|error| BpfError::map("PROCESSES", error))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of kernel memory that each map takes, as the kernel accounts for it.
+    #[must_use]
+    pub fn memory(&self) -> BTreeMap<String, u64> {
+        let sizes = self.ebpf.maps().filter_map(|(name, map)| {
+            let fd = map_data(map)?.fd().as_fd().as_raw_fd();
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let line = info.lines().find_map(|line| line.strip_prefix("memlock:"))?;
+            Some((name.to_owned(), line.trim().parse().ok()?))
+        });
+        sizes.collect()
+    }
+
+    pub(super) fn map_fd(&self, name: &str) -> Result<std::os::fd::RawFd, BpfError> {
+        self.ebpf
+            .map(name)
+            .and_then(map_data)
+            .map(|data| data.fd().as_fd().as_raw_fd())
+            .ok_or_else(|| BpfError::Missing(format!("map {name}")))
+    }
+}
+
+fn map_data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// Kernels before 5.11 count maps against the limit of locked memory.
+fn raise_memlock_limit() {
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: a valid pointer to a filled struct.
+    if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } != 0 {
+        log::debug!(
+            "failed to raise the limit of locked memory: {}",
+            std::io::Error::last_os_error()
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! The ring: new stacks and new processes.
+
+use aya::maps::{MapData, RingBuf};
+use tracer_ebpf::{ProcessRecord, RecordKind, StackEnd, StackRecordHeader};
+
+use super::load::{BpfError, Object};
+
+/// One record of the ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A stack, met for the first time.
+    Stack(Stack),
+    /// A process image, met for the first time.
+    Process(NewProcess),
+}
+
+/// A stack's addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stack {
+    /// Its identity.
+    pub hash: u64,
+    /// The number of the process that it was met in.
+    pub process: u32,
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// How the walk ended.
+    pub end: StackEnd,
+    /// Code addresses, innermost first.
+    pub frames: Vec<u64>,
+}
+
+/// A process image that the kernel side met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewProcess {
+    /// The process.
+    pub tgid: u32,
+    /// Its number in keys.
+    pub number: u32,
+    /// The number of the image that it came from, or 0.
+    pub parent: u32,
+    /// Its name when it was met.
+    pub comm: String,
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+}
+
+/// The user side of the ring.
+#[expect(missing_debug_implementations, reason = "aya's ring has none")]
+pub struct Records {
+    ring: RingBuf<MapData>,
+}
+
+impl Object {
+    /// Takes the ring; it can be taken once.
+    pub fn records(&mut self) -> Result<Records, BpfError> {
+        let map = self
+            .ebpf
+            .take_map("RECORDS")
+            .ok_or_else(|| BpfError::Missing("map RECORDS".to_owned()))?;
+        let ring = RingBuf::try_from(map).map_err(|error| BpfError::map("RECORDS", error))?;
+        Ok(Records { ring })
+    }
+}
+
+impl Records {
+    /// Takes the next record, if there is one. A record that cannot be read is passed over with a message:
+    /// both sides were built from the same definitions, so there is none.
+    pub fn take(&mut self) -> Option<Record> {
+        loop {
+            let item = self.ring.next()?;
+            match parse(&item) {
+                Some(record) => return Some(record),
+                None => log::error!("a record of {} bytes cannot be read", item.len()),
+            }
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Record> {
+    let kind = u32::from_ne_bytes(bytes.first_chunk::<4>().copied()?);
+    if kind == RecordKind::Stack as u32 {
+        let word = |offset: usize| {
+            bytes
+                .get(offset..offset + 8)?
+                .try_into()
+                .ok()
+                .map(u64::from_ne_bytes)
+        };
+        let half = |offset: usize| {
+            bytes
+                .get(offset..offset + 2)?
+                .try_into()
+                .ok()
+                .map(u16::from_ne_bytes)
+        };
+        let frames = bytes.get(size_of::<StackRecordHeader>()..)?;
+        let frames: Vec<u64> = frames
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|frame| u64::from_ne_bytes(*frame))
+            .collect();
+        if frames.len() != usize::from(half(4)?) {
+            return None;
+        }
+        return Some(Record::Stack(Stack {
+            end: StackEnd::from_number(u32::from(half(6)?))?,
+            hash: word(8)?,
+            time_ns: word(16)?,
+            process: u32::from_ne_bytes(bytes.get(24..28)?.try_into().ok()?),
+            frames,
+        }));
+    }
+    if kind == RecordKind::Process as u32 && bytes.len() == size_of::<ProcessRecord>() {
+        let number = |offset: usize| {
+            bytes
+                .get(offset..offset + 4)?
+                .try_into()
+                .ok()
+                .map(u32::from_ne_bytes)
+        };
+        let comm = bytes.get(16..32)?.split(|byte| *byte == 0).next()?;
+        return Some(Record::Process(NewProcess {
+            tgid: number(4)?,
+            number: number(8)?,
+            parent: number(12)?,
+            comm: String::from_utf8_lossy(comm).into_owned(),
+            time_ns: u64::from_ne_bytes(bytes.get(32..40)?.try_into().ok()?),
+        }));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack_bytes(frames_len: u16, frames: &[u64]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((RecordKind::Stack as u32).to_ne_bytes());
+        bytes.extend(frames_len.to_ne_bytes());
+        bytes.extend(2u16.to_ne_bytes());
+        bytes.extend(77u64.to_ne_bytes());
+        bytes.extend(99u64.to_ne_bytes());
+        bytes.extend(5u32.to_ne_bytes());
+        bytes.extend(0u32.to_ne_bytes());
+        bytes.extend(frames.iter().flat_map(|frame| frame.to_ne_bytes()));
+        bytes
+    }
+
+    #[test]
+    fn stack_is_read_as_it_was_written() {
+        let record = parse(&stack_bytes(2, &[1, 2]));
+        let expected = Stack {
+            hash: 77,
+            process: 5,
+            time_ns: 99,
+            end: StackEnd::Truncated,
+            frames: vec![1, 2],
+        };
+        assert_eq!(record, Some(Record::Stack(expected)));
+    }
+
+    #[test]
+    fn stack_of_another_length_than_it_says_is_refused() {
+        assert_eq!(parse(&stack_bytes(3, &[1, 2])), None);
+        assert_eq!(parse(&[]), None);
+        assert_eq!(parse(&[9, 0, 0, 0]), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! tracefs without a mount that others see.
+//!
+//! Tracepoints are attached by number, and the numbers stand in tracefs. Where it is not mounted, a thread of
+//! our own gets its own mount namespace, mounts it there, does its work and ends; the machine's mounts, and
+//! those of the rest of this process, stay as they are.
+
+use std::ffi::CStr;
+use std::io;
+use std::path::Path;
+
+/// Where tracefs belongs.
+const TRACEFS: &CStr = c"/sys/kernel/tracing";
+
+/// Whether tracefs can be read where it belongs, or where older systems have it.
+#[must_use]
+pub fn is_mounted() -> bool {
+    ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
+        .iter()
+        .any(|events| Path::new(events).is_dir())
+}
+
+/// Does `work` where tracefs is mounted.
+pub fn with_tracefs<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    if is_mounted() {
+        return Ok(work());
+    }
+    let outcome = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                mount_privately()?;
+                Ok(work())
+            })
+            .join()
+    });
+    outcome.map_err(|_panic| io::Error::other("the thread that uses tracefs panicked"))?
+}
+
+/// Gives the calling thread its own mount namespace with tracefs in it.
+fn mount_privately() -> io::Result<()> {
+    let check = |status: libc::c_int| {
+        if status == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    };
+    // SAFETY: plain system calls on constant strings. The thread is this function's caller's own; unshare
+    // changes no other thread.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        let none = std::ptr::null();
+        check(libc::mount(
+            none,
+            c"/".as_ptr(),
+            none,
+            libc::MS_REC | libc::MS_PRIVATE,
+            none.cast(),
+        ))?;
+        let options = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
+        check(libc::mount(
+            c"tracefs".as_ptr(),
+            TRACEFS.as_ptr(),
+            c"tracefs".as_ptr(),
+            options,
+            none.cast(),
+        ))
+    }
+}

@@ -1,0 +1,382 @@
+//! What can be said, and what it means.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use super::sizes;
+use crate::bpf::Limits;
+use crate::profile::Metric;
+use crate::report::Format;
+use crate::settings::{self, Output, Target};
+
+/// Shows which call stacks of running programs allocate memory, and which grow the process.
+#[derive(Debug, Parser)]
+#[command(
+    name = "memtap",
+    version,
+    about,
+    max_term_width = 110,
+    disable_help_subcommand = true
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace, then write a profile
+    Record(Box<RecordArguments>),
+    /// Say what this kernel and this user may do, and what is missing
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const RECORD_EXAMPLES: &str = "\
+Examples:
+  sudo memtap record -p 4711 -d 10s                 the top stacks of ten seconds of a running process
+  sudo memtap record -p 4711 -d 10s -o alloc.svg    the same as a flame graph
+  sudo memtap record -- ./server --port 80          a command, from its first instruction, with its children
+  sudo memtap record -a -d 5s --per-pid -o all.svg  every process of the machine
+  sudo memtap record -p 4711 --events region        what grows the address space: mmap, mremap, brk";
+
+/// Arguments of `record`.
+#[derive(Debug, Args)]
+#[command(before_help = RECORD_EXAMPLES)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of its own on the command line"
+)]
+pub struct RecordArguments {
+    /// Trace these processes
+    #[arg(
+        short,
+        long,
+        value_name = "PID",
+        value_delimiter = ',',
+        group = "target",
+        help_heading = "Target (one of)"
+    )]
+    pid: Vec<u32>,
+    /// Trace every process of the machine
+    #[arg(short, long, group = "target", help_heading = "Target (one of)")]
+    all: bool,
+    /// Trace every process of this name, also those that start later
+    #[arg(long, value_name = "NAME", group = "target", help_heading = "Target (one of)")]
+    comm: Option<String>,
+    /// Trace this command from its first instruction; under sudo it runs as the user who called sudo
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        group = "target",
+        help_heading = "Target (one of)"
+    )]
+    command: Vec<OsString>,
+    /// Trace the children of traced processes too (default for -- COMMAND)
+    #[arg(long, overrides_with = "no_follow")]
+    follow: bool,
+    /// Leave children out (default otherwise)
+    #[arg(long)]
+    no_follow: bool,
+    /// Stop after this long: 10s, 500ms, 2m; default: at Ctrl-C, or when every target has exited
+    #[arg(short, long, value_parser = sizes::duration)]
+    duration: Option<Duration>,
+    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; -: folded stacks on standard output
+    #[arg(short, long, value_name = "[METRIC=]FILE")]
+    output: Vec<String>,
+    /// What stacks are weighed by [default: alloc-bytes, or region-bytes where only regions are traced]
+    #[arg(long, value_enum)]
+    metric: Option<MetricName>,
+    /// What is traced
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "heap",
+        value_enum,
+        value_name = "LIST"
+    )]
+    events: Vec<Event>,
+    /// How stacks are walked
+    #[arg(long, default_value = "fp", value_enum)]
+    unwind: Unwind,
+    /// Only allocations of at least this many bytes
+    #[arg(long, value_parser = sizes::size, value_name = "BYTES")]
+    min_size: Option<u64>,
+    /// Only allocations of at most this many bytes
+    #[arg(long, value_parser = sizes::size, value_name = "BYTES")]
+    max_size: Option<u64>,
+    /// Root frame comm-PID instead of comm: processes of one name are kept apart
+    #[arg(long)]
+    per_pid: bool,
+    /// Write totals, losses and top stacks for machines
+    #[arg(long, value_name = "FILE.json")]
+    summary: Option<PathBuf>,
+    /// Exit with 3 if anything was lost
+    #[arg(long)]
+    strict: bool,
+    /// Stacks in the table
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    top: usize,
+    /// Distinct stacks that the kernel side has room for (about 120 bytes each)
+    #[arg(long, default_value_t = 65_536, value_name = "N", help_heading = "Memory")]
+    max_stacks: u32,
+    /// Processes traced at once (about 80 bytes each)
+    #[arg(long, default_value_t = 16_384, value_name = "N", help_heading = "Memory")]
+    max_processes: u32,
+    /// Room for new stacks on their way to memtap; a power of two
+    #[arg(long, default_value = "4M", value_parser = sizes::size, value_name = "BYTES", help_heading = "Memory")]
+    ring_size: u64,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Say more; twice: also what the eBPF side says
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MetricName {
+    /// Bytes asked of allocators
+    AllocBytes,
+    /// Calls to allocators
+    AllocCount,
+    /// Bytes by which the address space grew
+    RegionBytes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Event {
+    /// Calls to allocators
+    Heap,
+    /// mmap, munmap, mremap, brk
+    Region,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Unwind {
+    /// By frame pointers
+    Fp,
+}
+
+impl From<MetricName> for Metric {
+    fn from(name: MetricName) -> Self {
+        match name {
+            MetricName::AllocBytes => Self::AllocBytes,
+            MetricName::AllocCount => Self::AllocCount,
+            MetricName::RegionBytes => Self::RegionBytes,
+        }
+    }
+}
+
+impl Arguments {
+    /// Whether nothing but errors is to be said.
+    #[must_use]
+    pub fn quiet(&self) -> bool {
+        matches!(&self.command, Command::Record(record) if record.quiet)
+    }
+
+    /// How much more than usual is to be said.
+    #[must_use]
+    pub fn verbose(&self) -> u8 {
+        match &self.command {
+            Command::Record(record) => record.verbose,
+            Command::Doctor { .. } => 0,
+        }
+    }
+}
+
+impl RecordArguments {
+    /// Checks what was said, and makes settings of it.
+    pub fn settings(&self) -> Result<settings::Record> {
+        let Unwind::Fp = self.unwind;
+        let target = self.target()?;
+        let heap = self.events.contains(&Event::Heap);
+        let region = self.events.contains(&Event::Region);
+        let default = if heap {
+            Metric::AllocBytes
+        } else {
+            Metric::RegionBytes
+        };
+        let metric = self.metric.map_or(default, Metric::from);
+        if matches!(metric, Metric::RegionBytes) && !region {
+            bail!("--metric region-bytes needs --events region");
+        }
+        if !matches!(metric, Metric::RegionBytes) && !heap {
+            bail!("--metric {} needs --events heap", metric.name());
+        }
+        if let (Some(min), Some(max)) = (self.min_size, self.max_size)
+            && min > max
+        {
+            bail!("--min-size {min} is larger than --max-size {max}: nothing would be traced");
+        }
+        let outputs: Vec<Output> = self
+            .output
+            .iter()
+            .map(|text| output(text, metric))
+            .collect::<Result<_>>()?;
+        if outputs
+            .iter()
+            .filter(|output| output.path.as_os_str() == "-")
+            .count()
+            > 1
+        {
+            bail!("only one output can go to standard output (-)");
+        }
+        Ok(settings::Record {
+            follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
+            target,
+            duration: self.duration,
+            outputs,
+            summary: self.summary.clone(),
+            metric,
+            heap,
+            region,
+            per_pid: self.per_pid,
+            min_size: self.min_size,
+            max_size: self.max_size,
+            strict: self.strict,
+            quiet: self.quiet,
+            top: self.top,
+            limits: self.limits()?,
+        })
+    }
+
+    fn target(&self) -> Result<Target> {
+        if !self.pid.is_empty() {
+            let mut pids = self.pid.clone();
+            pids.sort_unstable();
+            pids.dedup();
+            if pids.contains(&0) {
+                bail!("0 is no process id");
+            }
+            return Ok(Target::Pids(pids));
+        }
+        if self.all {
+            return Ok(Target::All);
+        }
+        if let Some(name) = &self.comm {
+            if name.is_empty() || name.len() > 15 {
+                bail!("--comm {name}: names of processes have 1 to 15 bytes; see `ps -e -o comm`");
+            }
+            return Ok(Target::Comm(name.clone()));
+        }
+        if self.command.is_empty() {
+            bail!("nothing to trace: give one of -p PID, -a, --comm NAME, -- COMMAND");
+        }
+        Ok(Target::Command(self.command.clone()))
+    }
+
+    fn limits(&self) -> Result<Limits> {
+        if self.max_stacks == 0 || self.max_processes == 0 {
+            bail!("--max-stacks and --max-processes must be at least 1");
+        }
+        let ring_bytes = u32::try_from(self.ring_size)
+            .ok()
+            .filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096)
+            .context("--ring-size must be a power of two from 4k to 2G")?;
+        Ok(Limits {
+            stacks: self.max_stacks,
+            processes: self.max_processes,
+            ring_bytes,
+        })
+    }
+}
+
+/// `[METRIC=]FILE`
+fn output(text: &str, default: Metric) -> Result<Output> {
+    let named = text.split_once('=').and_then(|(name, file)| {
+        let metric = Metric::ALL.into_iter().find(|metric| metric.name() == name)?;
+        Some((metric, file))
+    });
+    let (metric, file) = named.unwrap_or((default, text));
+    let path = PathBuf::from(file);
+    Ok(Output {
+        metric,
+        format: Format::of(&path)?,
+        path,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(words: &[&str]) -> Result<settings::Record> {
+        let words = ["memtap", "record"].iter().chain(words);
+        match Arguments::try_parse_from(words)?.command {
+            Command::Record(record) => record.settings(),
+            Command::Doctor { .. } => bail!("not record"),
+        }
+    }
+
+    #[test]
+    fn targets_exclude_each_other() {
+        assert_eq!(
+            settings(&["-p", "7,8,7"]).unwrap().target,
+            Target::Pids(vec![7, 8])
+        );
+        assert_eq!(settings(&["-a"]).unwrap().target, Target::All);
+        assert_eq!(
+            settings(&["--comm", "x"]).unwrap().target,
+            Target::Comm("x".to_owned())
+        );
+        let command = settings(&["--", "ls", "-l"]).unwrap();
+        assert_eq!(command.target, Target::Command(vec!["ls".into(), "-l".into()]));
+        assert!(command.follow);
+        assert!(!settings(&["--no-follow", "--", "ls"]).unwrap().follow);
+        assert!(settings(&["-p", "7", "-a"]).is_err());
+        assert!(settings(&["-a", "--", "ls"]).is_err());
+        assert!(settings(&[]).is_err());
+    }
+
+    #[test]
+    fn outputs_can_name_their_metric() {
+        let outputs = settings(&["-a", "-o", "alloc-count=a.svg", "-o", "x=y.folded"])
+            .unwrap()
+            .outputs;
+        assert_eq!(
+            (outputs[0].metric, outputs[0].format),
+            (Metric::AllocCount, Format::Svg)
+        );
+        assert_eq!(
+            (outputs[1].metric, outputs[1].path.to_str()),
+            (Metric::AllocBytes, Some("x=y.folded"))
+        );
+        assert!(settings(&["-a", "-o", "a.nonsense"]).is_err());
+        assert!(settings(&["-a", "-o", "-", "-o", "-"]).is_err());
+    }
+
+    #[test]
+    fn metrics_need_their_events() {
+        assert_eq!(
+            settings(&["-a", "--events", "region"]).unwrap().metric,
+            Metric::RegionBytes
+        );
+        assert!(settings(&["-a", "--metric", "region-bytes"]).is_err());
+        assert!(settings(&["-a", "--events", "region", "--metric", "alloc-bytes"]).is_err());
+        assert!(settings(&["-a", "--events", "heap,region", "--metric", "alloc-count"]).is_ok());
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        assert!(settings(&["-a", "--min-size", "2k", "--max-size", "1k"]).is_err());
+        assert!(settings(&["-a", "--ring-size", "5000"]).is_err());
+        assert!(settings(&["-a", "--max-stacks", "0"]).is_err());
+        assert!(settings(&["--comm", "a-name-that-is-too-long"]).is_err());
+    }
+
+    #[test]
+    fn the_parser_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line: nothing else in this crate knows clap. What was said becomes plain
+//! [`settings`](crate::settings).
+
+mod arguments;
+mod doctor;
+mod progress;
+mod record;
+mod sizes;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use arguments::Arguments;
+use arguments::Command;
+
+/// Exit code: wrong usage.
+const USAGE: u8 = 2;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers, the rest are wrong usage; clap knows which stream each goes to.
+            let code = if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+            if let Err(error) = error.print() {
+                log::debug!("{error}");
+            }
+            return code;
+        }
+    };
+    start_log(arguments.quiet(), arguments.verbose());
+    let outcome = match arguments.command {
+        Command::Record(record) => record.settings().map_or_else(
+            |usage| {
+                complain(&usage);
+                Ok(ExitCode::from(USAGE))
+            },
+            |settings| record::run(&settings),
+        ),
+        Command::Doctor { json } => doctor::run(json),
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+/// One line: what was wrong, and what to do.
+fn complain(error: &anyhow::Error) {
+    eprintln!("memtap: error: {error:#}");
+}
+
+fn start_log(quiet: bool, verbose: u8) {
+    use std::io::Write as _;
+    let level = match (quiet, verbose) {
+        (true, _) => log::LevelFilter::Error,
+        (_, 0) => log::LevelFilter::Warn,
+        (_, 1) => log::LevelFilter::Debug,
+        (_, _) => log::LevelFilter::Trace,
+    };
+    // Other crates talk of their own affairs; the kernel side's messages come as this crate's.
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Error)
+        .filter_module("memtap", level)
+        .format(|out, record| {
+            let level = record.level().as_str().to_lowercase();
+            writeln!(out, "memtap: {level}: {}", record.args())
+        })
+        .init();
+}

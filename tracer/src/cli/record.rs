@@ -1,0 +1,309 @@
+//! `memtap record`: from settings to files.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ExitCode, ExitStatus};
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinHandle;
+
+use super::progress::ProgressLine;
+use crate::output::{OutputFile, Saved};
+use crate::privileges;
+use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
+use crate::report::summary::Summary;
+use crate::report::{self, table, units};
+use crate::session::{self, Recorder, Recording, Stop};
+use crate::settings::{Record, Target};
+
+/// Exit code with `--strict` when something was lost.
+const LOST: u8 = 3;
+
+/// Runs `record`.
+pub(super) fn run(settings: &Record) -> Result<ExitCode> {
+    privileges::require()?;
+    // Every output is opened before tracing starts: a wrong path is found before anything is disturbed.
+    let files = Files::open(settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the event loop")?;
+    runtime.block_on(record(settings, files))
+}
+
+async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
+    let mut recorder = Recorder::start(settings)?;
+    announce(settings, &recorder);
+    let child = recorder.release()?;
+    let pid = child.as_ref().map(Child::id);
+    let waiting = child.map(|mut child| tokio::task::spawn_blocking(move || child.wait()));
+
+    let mut line = ProgressLine::new(settings.quiet);
+    let stopped = recorder
+        .watch(settings.duration, waiting, |progress| line.show(progress))
+        .await?;
+    line.clear();
+    let second = quit_at_second_signal();
+    let recording = recorder.collect().context("failed to read what was recorded")?;
+    let code = write(settings, files, &recording)?;
+    second.abort();
+
+    let status = match (stopped.status, stopped.child) {
+        (Some(status), _) => Some(status),
+        (None, Some(child)) => Some(see_off(stopped.why, pid, child, settings.quiet).await?),
+        (None, None) => None,
+    };
+    Ok(status
+        .map(code_of)
+        .filter(|code| *code != 0)
+        .map_or(code, ExitCode::from))
+}
+
+/// From here on a signal ends memtap at once.
+fn quit_at_second_signal() -> JoinHandle<()> {
+    tokio::spawn(async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(128 + libc::SIGINT);
+        }
+    })
+}
+
+/// Waits for a command that still runs when the recording has ended. A signal that ended the recording is
+/// passed on to it.
+async fn see_off(stop: Stop, pid: Option<u32>, waiting: session::Child, quiet: bool) -> Result<ExitStatus> {
+    if let Some(pid) = pid {
+        if let (Stop::Signal(signal), Ok(process)) = (stop, libc::pid_t::try_from(pid)) {
+            // SAFETY: the child is ours and has not been waited for, so the id is still its own.
+            if unsafe { libc::kill(process, signal) } != 0 {
+                log::debug!(
+                    "failed to pass signal {signal} on: {}",
+                    io::Error::last_os_error()
+                );
+            }
+        } else if !quiet && !waiting.is_finished() {
+            eprintln!("memtap: the command (process {pid}) still runs; waiting for it, no longer traced");
+        }
+    }
+    tokio::select! {
+        status = waiting => status.context("failed to wait for the command")?.context("failed to wait for the command"),
+        _ = tokio::signal::ctrl_c() => Ok(ExitStatus::from_raw(libc::SIGINT)),
+    }
+}
+
+/// The code that a shell gives a command: its own, or 128 + N for signal N.
+fn code_of(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+/// Says what is traced, before it begins.
+fn announce(settings: &Record, recorder: &Recorder) {
+    if settings.quiet {
+        return;
+    }
+    let found = recorder.found();
+    let whom = match &settings.target {
+        Target::All => "every process".to_owned(),
+        Target::Command(command) => command[0].to_string_lossy().into_owned(),
+        Target::Comm(name) if found.is_empty() => format!("{name}: none runs now, waiting for one to start"),
+        _ => {
+            let names: Vec<String> = found
+                .iter()
+                .take(4)
+                .map(|(comm, pid)| format!("{comm} ({pid})"))
+                .collect();
+            let more = if found.len() > 4 {
+                format!(" and {} more", found.len() - 4)
+            } else {
+                String::new()
+            };
+            names.join(", ") + &more
+        }
+    };
+    let probes = recorder.probes();
+    let mut objects: Vec<String> = probes
+        .iter()
+        .map(|probe| crate::allocator::plan::short_name(&probe.object))
+        .collect();
+    objects.dedup();
+    let mut what = Vec::new();
+    if !probes.is_empty() {
+        let stepped = probes.iter().filter(|probe| probe.single_stepped).count();
+        let stepped = if stepped == 0 {
+            "none single-stepped".to_owned()
+        } else {
+            format!("{stepped} single-stepped")
+        };
+        what.push(format!(
+            "{}, {}, {stepped}",
+            objects.join(", "),
+            units::counted(probes.len() as u128, "probe")
+        ));
+    }
+    if settings.region {
+        what.push("mmap, munmap, mremap, brk".to_owned());
+    }
+    eprintln!("memtap: {whom}: {}; every call", what.join("; "));
+    let memory = recorder.memory();
+    for (map, bytes) in &memory {
+        log::debug!("map {map}: {}", units::bytes((*bytes).into()));
+    }
+    log::debug!(
+        "all maps: {}",
+        units::bytes(memory.values().map(|bytes| u128::from(*bytes)).sum())
+    );
+}
+
+/// The files that are wanted, open.
+struct Files {
+    outputs: Vec<OutputFile>,
+    summary: Option<OutputFile>,
+}
+
+impl Files {
+    fn open(settings: &Record) -> Result<Self> {
+        let open = |path: &std::path::Path| {
+            OutputFile::open(path).with_context(|| format!("failed to open {} for writing", path.display()))
+        };
+        Ok(Self {
+            outputs: settings
+                .outputs
+                .iter()
+                .map(|output| open(&output.path))
+                .collect::<Result<_>>()?,
+            summary: settings.summary.as_deref().map(open).transpose()?,
+        })
+    }
+}
+
+/// Writes everything that was asked for; the table where nothing was.
+fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitCode> {
+    let session = session_of(settings, recording);
+    if recording.life_records_lost > 0 {
+        log::warn!(
+            "{} records of process life were lost: some addresses may have no names",
+            recording.life_records_lost
+        );
+    }
+    let mut moved = false;
+    for (output, file) in settings.outputs.iter().zip(files.outputs) {
+        let options = report::Options {
+            metric: output.metric,
+            per_pid: settings.per_pid,
+        };
+        let mut bytes = Vec::new();
+        let written = report::write(&recording.profile, output.format, &options, &mut bytes)
+            .with_context(|| format!("failed to write {}", output.path.display()))?;
+        let what = format!(
+            "{}, {}",
+            output.format.description(),
+            units::counted(written.stacks as u128, "stack")
+        );
+        moved |= save(file, &bytes, &what, settings.quiet)?;
+    }
+    if let Some(file) = files.summary {
+        let mut bytes = Vec::new();
+        Summary::of(&recording.profile, &session, settings.metric)
+            .write(&mut bytes)
+            .context("failed to write the summary")?;
+        moved |= save(file, &bytes, "summary", settings.quiet)?;
+    }
+    if settings.outputs.is_empty() {
+        print_table(settings, recording, &session)?;
+    }
+    for phrase in session.losses.in_words() {
+        log::warn!("lost: {phrase}");
+    }
+    Ok(match (moved, settings.strict && session.losses.total() > 0) {
+        (true, _) => ExitCode::FAILURE,
+        (false, true) => ExitCode::from(LOST),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+/// Writes a file, and says so. True if it had to go elsewhere.
+fn save(file: OutputFile, bytes: &[u8], what: &str, quiet: bool) -> Result<bool> {
+    let path = file.path().to_path_buf();
+    let is_stdout = file.is_stdout();
+    match file
+        .write(bytes)
+        .with_context(|| format!("failed to write {}", path.display()))?
+    {
+        Saved::InPlace => {
+            if !quiet && !is_stdout {
+                eprintln!("wrote {} ({what})", path.display());
+            }
+            Ok(false)
+        }
+        Saved::Elsewhere {
+            path: instead,
+            reason,
+        } => {
+            eprintln!(
+                "memtap: error: failed to write {}: {reason}; it was saved as {} instead",
+                path.display(),
+                instead.display()
+            );
+            Ok(true)
+        }
+    }
+}
+
+fn print_table(settings: &Record, recording: &Recording, session: &Session) -> Result<()> {
+    let stdout = io::stdout();
+    let terminal = stdout.is_terminal();
+    let options = table::Options {
+        metric: settings.metric,
+        per_pid: settings.per_pid,
+        width: terminal
+            .then(terminal_size::terminal_size)
+            .flatten()
+            .map(|(width, _)| width.0.into()),
+        colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        top: settings.top,
+    };
+    let mut stdout = stdout.lock();
+    let written =
+        table::write(&recording.profile, session, &options, &mut stdout).and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("failed to write to standard output"),
+    }
+}
+
+fn session_of(settings: &Record, recording: &Recording) -> Session {
+    Session {
+        duration: recording.duration,
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        settings: SessionSettings {
+            traced: Traced {
+                heap: settings.heap,
+                region: settings.region,
+                live: false,
+            },
+            sample_bytes: 1,
+            unwind: "fp".to_owned(),
+            follow: Some(settings.follow || matches!(settings.target, Target::All)),
+            min_size: settings.min_size,
+            max_size: settings.max_size,
+        },
+        probes: recording.probes.clone(),
+        events: recording.events,
+        losses: recording.losses.clone(),
+        memory: recording
+            .memory
+            .iter()
+            .map(|(name, bytes)| MapMemory {
+                name: name.clone(),
+                bytes: *bytes,
+            })
+            .collect(),
+        cost: None,
+    }
+}

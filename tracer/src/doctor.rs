@@ -1,0 +1,200 @@
+//! What this kernel and this user may do: each requirement with yes, no, or "could not tell".
+//!
+//! Features are tried, not deduced from versions.
+
+use std::path::Path;
+
+use tracer_ebpf::BpfSettings;
+
+use crate::bpf::load::Wanted;
+use crate::bpf::{Limits, Object, btf, tracefs};
+use crate::target::sideband::Sideband;
+
+/// What an examination found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is there.
+    Yes,
+    /// It is not.
+    No,
+    /// It could not be told.
+    Unknown,
+}
+
+impl Answer {
+    /// The word for it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One requirement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: &'static str,
+    /// Whether it is there.
+    pub answer: Answer,
+    /// What it is needed for.
+    pub needed_for: &'static str,
+    /// Whether nothing works without it.
+    pub required: bool,
+    /// What was seen, and what to do.
+    pub detail: String,
+}
+
+/// The kernel's release, as `uname -r` says.
+#[must_use]
+pub fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// Looks at everything. Leaves nothing behind.
+#[must_use]
+pub fn examine() -> Vec<Finding> {
+    vec![
+        privileges(),
+        btf_offsets(),
+        uprobes(),
+        tracefs_mount(),
+        side_band(),
+        heap_programs(),
+        region_programs(),
+    ]
+}
+
+fn finding(
+    check: &'static str,
+    needed_for: &'static str,
+    required: bool,
+    seen: Result<String, String>,
+) -> Finding {
+    let (answer, detail) = match seen {
+        Ok(detail) => (Answer::Yes, detail),
+        Err(detail) => (Answer::No, detail),
+    };
+    Finding {
+        check,
+        answer,
+        needed_for,
+        required,
+        detail,
+    }
+}
+
+fn privileges() -> Finding {
+    let missing = crate::privileges::missing();
+    let seen = if missing.is_empty() {
+        Ok("all that are needed".to_owned())
+    } else {
+        Err(format!("missing {}: run memtap with sudo", missing.join(", ")))
+    };
+    finding("capabilities", "everything", true, seen)
+}
+
+/// Without capabilities the kernel refuses whatever it could do.
+fn unless_unprivileged(mut finding: Finding) -> Finding {
+    if finding.answer == Answer::No && !crate::privileges::missing().is_empty() {
+        finding.answer = Answer::Unknown;
+        finding.detail = format!("cannot be tried without the capabilities ({})", finding.detail);
+    }
+    finding
+}
+
+fn btf_offsets() -> Finding {
+    let seen = btf::Btf::of_kernel()
+        .and_then(|kernel| {
+            let mm = kernel.offset("task_struct", "mm")?;
+            let brk = kernel.offset("mm_struct", "brk")?;
+            Ok(format!("task_struct.mm at {mm}, mm_struct.brk at {brk}"))
+        })
+        .map_err(|error| error.to_string());
+    finding("kernel type information (BTF)", "--events region", false, seen)
+}
+
+fn uprobes() -> Finding {
+    let path = "/sys/bus/event_source/devices/uprobe/type";
+    let seen = std::fs::read_to_string(path)
+        .map(|number| format!("event source {}", number.trim()))
+        .map_err(|error| format!("{path}: {error}; the kernel must be built with CONFIG_UPROBE_EVENTS"));
+    finding("uprobes", "--events heap", true, seen)
+}
+
+fn tracefs_mount() -> Finding {
+    let check = "tracefs";
+    let needed_for = "following children, --events region";
+    if tracefs::is_mounted() {
+        return finding(check, needed_for, true, Ok("mounted".to_owned()));
+    }
+    let seen =
+        tracefs::with_tracefs(|| Path::new("/sys/kernel/tracing/events/syscalls/sys_enter_mmap/id").exists())
+            .map_err(|error| format!("not mounted, and it cannot be mounted privately: {error}"))
+            .and_then(|syscalls| {
+                let missing = "the kernel has no tracepoints of system calls: CONFIG_FTRACE_SYSCALLS";
+                if syscalls { Ok(()) } else { Err(missing.to_owned()) }
+            })
+            .map(|()| "not mounted; memtap mounts it for itself alone".to_owned());
+    unless_unprivileged(finding(check, needed_for, true, seen))
+}
+
+fn side_band() -> Finding {
+    let seen = Sideband::open()
+        .map(|_sideband| "heard on every CPU".to_owned())
+        .map_err(|error| format!("perf_event_open: {error}; CONFIG_PERF_EVENTS"));
+    unless_unprivileged(finding(
+        "records of process life",
+        "names of short-lived processes",
+        true,
+        seen,
+    ))
+}
+
+fn load(wanted: Wanted) -> Result<String, String> {
+    let settings = BpfSettings {
+        max_size: u64::MAX,
+        ..BpfSettings::default()
+    };
+    let limits = Limits {
+        stacks: 1,
+        processes: 1,
+        ring_bytes: 4096,
+    };
+    let began = std::time::Instant::now();
+    Object::load(&settings, &limits, wanted)
+        .map(|_object| format!("past the verifier in {} ms", began.elapsed().as_millis()))
+        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
+}
+
+fn heap_programs() -> Finding {
+    let seen = load(Wanted {
+        heap: true,
+        region: false,
+    });
+    unless_unprivileged(finding(
+        "eBPF programs of allocator calls",
+        "--events heap",
+        true,
+        seen,
+    ))
+}
+
+fn region_programs() -> Finding {
+    let seen = load(Wanted {
+        heap: false,
+        region: true,
+    });
+    unless_unprivileged(finding(
+        "eBPF programs of system calls",
+        "--events region",
+        false,
+        seen,
+    ))
+}

@@ -1,0 +1,18 @@
+//! memtap's user side, as a library.
+//!
+//! Invariants, kept by every change: only [`bpf`] knows aya; only [`cli`] knows clap; [`profile`] and
+//! [`report`] do no I/O beyond the bytes they are given; dropping a session leaves no probe attached and no
+//! process stopped.
+
+pub mod allocator;
+pub mod bpf;
+pub mod cli;
+pub mod doctor;
+pub mod output;
+pub mod privileges;
+pub mod profile;
+pub mod report;
+pub mod session;
+pub mod settings;
+pub mod symbolize;
+pub mod target;

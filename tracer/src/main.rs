@@ -1,0 +1,7 @@
+//! The binary `memtap`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    memtap::cli::main()
+}

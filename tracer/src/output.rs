@@ -1,0 +1,215 @@
+//! Files that are written at the end: opened before anything is traced, so that a wrong path costs nothing, and
+//! saved elsewhere if there is no room for them.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::fchown;
+use std::path::{Path, PathBuf};
+
+use crate::target::user::User;
+
+/// Folders to save a profile in when its own place is full.
+const LAST_RESORTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
+
+/// A file that will be written.
+#[derive(Debug)]
+pub struct OutputFile {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Standard output.
+    Stdout,
+    /// A new file, which takes the wanted name once it is whole.
+    Temporary { file: File, path: PathBuf },
+    /// Something that exists and is no regular file: a device, a pipe.
+    Direct(File),
+}
+
+/// How a file ended up.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// Where it was wanted.
+    InPlace,
+    /// Elsewhere, since its place could not take it.
+    Elsewhere {
+        /// Where it is.
+        path: PathBuf,
+        /// Why it is there.
+        reason: String,
+    },
+}
+
+impl OutputFile {
+    /// Opens a file for writing at the end. `-` is standard output.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let kind = if path == Path::new("-") {
+            Kind::Stdout
+        } else if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            if path.is_dir() {
+                return Err(io::Error::from(io::ErrorKind::IsADirectory));
+            }
+            Kind::Direct(File::options().write(true).open(path)?)
+        } else {
+            let temporary = temporary_name(path);
+            let file = File::create(&temporary)?;
+            give_to_user(&file);
+            Kind::Temporary {
+                file,
+                path: temporary,
+            }
+        };
+        Ok(Self {
+            path: path.to_path_buf(),
+            kind,
+        })
+    }
+
+    /// Where it will be.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it goes to standard output.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        matches!(self.kind, Kind::Stdout)
+    }
+
+    /// Writes the file. Where there is no room for it, it is saved in another folder.
+    pub fn write(mut self, bytes: &[u8]) -> io::Result<Saved> {
+        let outcome = match &mut self.kind {
+            Kind::Stdout => io::stdout()
+                .lock()
+                .write_all(bytes)
+                .and_then(|()| io::stdout().flush()),
+            Kind::Direct(file) => file.write_all(bytes),
+            Kind::Temporary { file, path } => {
+                let written = file.write_all(bytes).and_then(|()| file.flush());
+                written.and_then(|()| std::fs::rename(&*path, &self.path))
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                self.kind = Kind::Stdout;
+                Ok(Saved::InPlace)
+            }
+            // Whoever read our standard output has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Saved::InPlace),
+            Err(error) => self.save_elsewhere(bytes, error),
+        }
+    }
+
+    fn save_elsewhere(&self, bytes: &[u8], error: io::Error) -> io::Result<Saved> {
+        let name = self
+            .path
+            .file_name()
+            .map_or_else(|| OsString::from("profile"), ToOwned::to_owned);
+        for folder in LAST_RESORTS {
+            let mut unique = OsString::from(format!("memtap-{}-", std::process::id()));
+            unique.push(&name);
+            let path = Path::new(folder).join(unique);
+            let saved = File::options()
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .and_then(|mut file| {
+                    give_to_user(&file);
+                    file.write_all(bytes)?;
+                    file.flush()
+                });
+            match saved {
+                Ok(()) => {
+                    return Ok(Saved::Elsewhere {
+                        path,
+                        reason: error.to_string(),
+                    });
+                }
+                Err(again) => {
+                    log::debug!("{}: {again}", path.display());
+                    discard(&path);
+                }
+            }
+        }
+        Err(error)
+    }
+}
+
+impl Drop for OutputFile {
+    fn drop(&mut self) {
+        // A recording that failed leaves no half-made file behind.
+        if let Kind::Temporary { path, .. } = &self.kind {
+            discard(path);
+        }
+    }
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.part", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn discard(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::debug!("{}: {error}", path.display());
+    }
+}
+
+/// A file written under `sudo` belongs to the one who called it.
+fn give_to_user(file: &File) {
+    if let Some(user) = User::behind_sudo()
+        && let Err(error) = fchown(file, Some(user.uid), Some(user.gid))
+    {
+        log::debug!(
+            "failed to give a file to {}: {error}",
+            user.name.to_string_lossy()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_appears_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.folded");
+        let output = OutputFile::open(&path).unwrap();
+        assert!(!path.exists());
+        assert_eq!(output.write(b"x 1\n").unwrap(), Saved::InPlace);
+        assert_eq!(std::fs::read(&path).unwrap(), b"x 1\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn dropped_file_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(OutputFile::open(&folder.path().join("a.folded")).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn wrong_places_are_errors_at_once() {
+        assert!(OutputFile::open(Path::new("/no/such/folder/a.svg")).is_err());
+        assert!(OutputFile::open(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn full_device_is_saved_elsewhere() {
+        let output = OutputFile::open(Path::new("/dev/full")).unwrap();
+        let Saved::Elsewhere { path, .. } = output.write(b"x 1\n").unwrap() else {
+            panic!("took it")
+        };
+        assert_eq!(std::fs::read(&path).unwrap(), b"x 1\n");
+        std::fs::remove_file(path).unwrap();
+    }
+}

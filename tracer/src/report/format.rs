@@ -1,0 +1,143 @@
+//! File formats, by file name.
+
+use std::path::{Path, PathBuf};
+
+/// A format that a profile can be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Folded stacks: `.folded`, `.txt`, and `-` for standard output.
+    Folded,
+    /// A flame graph: `.svg`.
+    Svg,
+}
+
+/// Extensions that are written now.
+const SUPPORTED: [(&str, Format); 3] = [
+    (".folded", Format::Folded),
+    (".txt", Format::Folded),
+    (".svg", Format::Svg),
+];
+
+/// Extensions that the command line has names for, but no exporter yet; the longer of two that end alike first.
+const PLANNED: [&str; 4] = [".pb.gz", ".speedscope.json", ".html", ".json"];
+
+/// Why a file name does not say what to write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// The format is to come.
+    #[error(
+        "{extension} files are not supported yet (asked for by {}); supported are {}",
+        file.display(),
+        supported()
+    )]
+    NotYet {
+        /// The file that was asked for.
+        file: PathBuf,
+        /// Its extension, with the dot.
+        extension: &'static str,
+    },
+    /// The extension stands for no format.
+    #[error("unknown extension .{extension} of {}; supported are {}", file.display(), supported())]
+    Unknown {
+        /// The file that was asked for.
+        file: PathBuf,
+        /// Its extension, without the dot.
+        extension: String,
+    },
+    /// There is no extension.
+    #[error("{} has no extension to tell the format by; supported are {}", file.display(), supported())]
+    Missing {
+        /// The file that was asked for.
+        file: PathBuf,
+    },
+}
+
+/// The list of extensions for messages.
+fn supported() -> String {
+    SUPPORTED.map(|(extension, _)| extension).join(", ")
+}
+
+impl Format {
+    /// The format that a file name asks for. `-` is folded stacks. Case does not matter.
+    pub fn of(file: &Path) -> Result<Self, FormatError> {
+        if file == Path::new("-") {
+            return Ok(Self::Folded);
+        }
+        let name = file
+            .file_name()
+            .map(|name| name.to_string_lossy().to_ascii_lowercase())
+            .unwrap_or_default();
+        for (extension, format) in SUPPORTED {
+            if name.ends_with(extension) {
+                return Ok(format);
+            }
+        }
+        let file = file.to_path_buf();
+        if let Some(extension) = PLANNED.into_iter().find(|it| name.ends_with(it)) {
+            return Err(FormatError::NotYet { file, extension });
+        }
+        Err(match file.extension() {
+            Some(extension) => FormatError::Unknown {
+                extension: extension.to_string_lossy().into_owned(),
+                file,
+            },
+            None => FormatError::Missing { file },
+        })
+    }
+
+    /// What a person calls it, as in "wrote alloc.svg (flame graph, 412 stacks)".
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Folded => "folded stacks",
+            Self::Svg => "flame graph",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(file: &str) -> String {
+        Format::of(Path::new(file)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_choose_formats() {
+        for file in ["a.folded", "dir.svg/a.txt", "-", "A.TXT", "a.b.folded"] {
+            assert_eq!(Format::of(Path::new(file)), Ok(Format::Folded), "{file}");
+        }
+        assert_eq!(Format::of(Path::new("/x/alloc.svg")), Ok(Format::Svg));
+    }
+
+    #[test]
+    fn planned_formats_say_so() {
+        for (file, extension) in [
+            ("a.pb.gz", ".pb.gz"),
+            ("a.speedscope.json", ".speedscope.json"),
+            ("a.json", ".json"),
+            ("a.html", ".html"),
+        ] {
+            assert!(
+                error(file).starts_with(&format!("{extension} files are not supported yet")),
+                "{}",
+                error(file)
+            );
+        }
+    }
+
+    #[test]
+    fn other_names_list_what_is_known() {
+        assert_eq!(
+            error("out/a.pprof"),
+            "unknown extension .pprof of out/a.pprof; supported are .folded, .txt, .svg"
+        );
+        assert_eq!(
+            error("out/profile"),
+            "out/profile has no extension to tell the format by; supported are .folded, .txt, .svg"
+        );
+        assert!(error("").contains("no extension"));
+        assert!(error("..").contains("no extension"));
+    }
+}

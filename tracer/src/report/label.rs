@@ -1,0 +1,102 @@
+//! What frames and processes are called in text.
+
+use crate::profile::{Frame, FrameName, Process};
+
+/// The frame after the process where the walk did not reach the outermost frame.
+pub(super) const TRUNCATED: &str = "[truncated]";
+
+/// The only frame where the stack itself was lost.
+pub(super) const STACK_LOST: &str = "[stack lost]";
+
+/// What stands for a name that is empty.
+const UNNAMED: &str = "[unnamed]";
+
+/// What stands for a process whose name is not known.
+const UNKNOWN_PROCESS: &str = "[unknown process]";
+
+/// The frame's name on one line. Control characters become spaces: a line break would end the line, an escape
+/// would reach the terminal.
+pub(super) fn frame(frame: &Frame) -> String {
+    match &frame.name {
+        FrameName::Symbol(name) if name.is_empty() => UNNAMED.to_owned(),
+        FrameName::Symbol(name) => one_line(name),
+        FrameName::Offset { module, address } => format!("[{}+{address:#x}]", one_line(module)),
+        FrameName::Unmapped(address) => format!("[{address:#x}]"),
+    }
+}
+
+/// The process's name on one line: `comm`, or `comm-PID` where `pid` is asked for and known.
+pub(super) fn process(process: &Process, pid: bool) -> String {
+    let comm = if process.comm.is_empty() {
+        UNKNOWN_PROCESS.to_owned()
+    } else {
+        one_line(&process.comm)
+    };
+    match process.pid {
+        number if pid && number != 0 => format!("{comm}-{number}"),
+        _ => comm,
+    }
+}
+
+/// A name as it stands in a folded line, where `;` parts frames.
+pub(super) fn folded(name: &str) -> String {
+    name.replace(';', ":")
+}
+
+/// The text without anything that ends a line or steers a terminal.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|it| match it {
+            // Line and paragraph separators, which some readers break lines at.
+            '\u{2028}' | '\u{2029}' => ' ',
+            it if it.is_control() => ' ',
+            it => it,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: FrameName) -> String {
+        frame(&Frame {
+            name,
+            source: None,
+            inlined: false,
+        })
+    }
+
+    #[test]
+    fn frames_without_a_symbol_have_an_address() {
+        let module = "libc.so.6".into();
+        let address = 0x1f2c;
+        assert_eq!(named(FrameName::Offset { module, address }), "[libc.so.6+0x1f2c]");
+        assert_eq!(named(FrameName::Unmapped(0x7f00_1234)), "[0x7f001234]");
+        assert_eq!(named(FrameName::Symbol("".into())), "[unnamed]");
+    }
+
+    #[test]
+    fn names_stay_on_their_line() {
+        assert_eq!(
+            named(FrameName::Symbol("a\r\nb\tc\u{1b}[31m\u{85}\u{2028}é".into())),
+            "a  b c [31m  é"
+        );
+        assert_eq!(folded("<[u8; 4] as T>::f;"), "<[u8: 4] as T>::f:");
+    }
+
+    #[test]
+    fn processes_have_a_name() {
+        let mut it = Process {
+            pid: 42,
+            comm: "Web Content".into(),
+            exe: None,
+            exited: false,
+        };
+        assert_eq!(process(&it, false), "Web Content");
+        assert_eq!(process(&it, true), "Web Content-42");
+        it.pid = 0;
+        it.comm.clear();
+        assert_eq!(process(&it, true), "[unknown process]");
+    }
+}

@@ -1,0 +1,243 @@
+//! Stacks that a reader cannot tell apart, made one.
+
+use std::collections::BTreeMap;
+
+use tracer_ebpf::{Function, StackEnd};
+
+use super::label;
+use super::sums::Sums;
+use crate::profile::{Frame, Metric, Profile, Stack};
+
+/// Which processes are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Processes {
+    /// Those with different names.
+    Comms,
+    /// Those with different names or process ids.
+    Pids,
+    /// Each entry of [`Profile::processes`].
+    Images,
+}
+
+impl Processes {
+    /// As `--per-pid` says.
+    pub(super) const fn per_pid(per_pid: bool) -> Self {
+        if per_pid { Self::Pids } else { Self::Comms }
+    }
+}
+
+/// Which frames are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Places {
+    /// Those with different names in a folded line.
+    Names,
+    /// Those with different names, files or lines, and those inlined from those that are not.
+    Lines,
+}
+
+/// How much of a stack is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Walk {
+    /// All of it.
+    Whole,
+    /// Its inner frames.
+    Truncated,
+    /// Nothing.
+    Lost,
+}
+
+impl Walk {
+    /// That of a stack.
+    pub(super) const fn of(stack: &Stack) -> Self {
+        match stack.end {
+            Some(StackEnd::Complete) => Self::Whole,
+            Some(StackEnd::Truncated | StackEnd::FramePointer | StackEnd::ReadFault) => Self::Truncated,
+            None => Self::Lost,
+        }
+    }
+}
+
+/// A stack as it is told apart from others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// An index into [`Merged::processes`].
+    pub(super) process: usize,
+    /// The function that was called.
+    pub(super) function: Function,
+    /// How much is known.
+    pub(super) walk: Walk,
+    /// Indices into [`Merged::frames`], from the outermost to the innermost.
+    pub(super) frames: Vec<usize>,
+}
+
+/// What was done at one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MergedStack {
+    /// Where.
+    pub(super) place: Place,
+    /// The figures.
+    pub(super) sums: Sums,
+    /// The weight.
+    pub(super) weight: u128,
+}
+
+/// A profile's stacks, merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Merged {
+    /// One of each group of processes, as an index into [`Profile::processes`].
+    pub(super) processes: Vec<usize>,
+    /// One of each group of frames, as an index into [`Profile::frames`].
+    pub(super) frames: Vec<usize>,
+    /// The stacks, in an order that depends on what they show alone.
+    pub(super) stacks: Vec<MergedStack>,
+    /// The sum of the weights.
+    pub(super) total: u128,
+    /// That part of the sum that has whole stacks.
+    pub(super) whole: u128,
+}
+
+impl Merged {
+    /// Merges the stacks that the metric applies to.
+    pub(super) fn of(profile: &Profile, metric: Metric, processes: Processes, places: Places) -> Self {
+        let process_groups = group_processes(profile, processes);
+        let frame_groups = match places {
+            Places::Names => Groups::of(profile.frames.iter().map(|it| label::folded(&label::frame(it)))),
+            Places::Lines => Groups::of(profile.frames.iter().map(line)),
+        };
+
+        let mut sums: BTreeMap<Place, (Sums, u128)> = BTreeMap::new();
+        let (mut total, mut whole) = (0, 0);
+        for stack in &profile.stacks {
+            let Some(weight) = metric.weight(stack).map(u128::from) else {
+                continue;
+            };
+            let walk = Walk::of(stack);
+            let place = Place {
+                process: process_groups.group[stack.process],
+                function: stack.function,
+                walk,
+                // Frames of a lost stack would be shown nowhere, and must not keep it apart from others.
+                frames: match walk {
+                    Walk::Lost => Vec::new(),
+                    _ => stack.frames.iter().map(|it| frame_groups.group[*it]).collect(),
+                },
+            };
+            let (sum, weights) = sums.entry(place).or_default();
+            sum.add(&stack.values);
+            *weights += weight;
+            total += weight;
+            if walk == Walk::Whole {
+                whole += weight;
+            }
+        }
+
+        Self {
+            processes: process_groups.first,
+            frames: frame_groups.first,
+            stacks: sums
+                .into_iter()
+                .map(|(place, (sums, weight))| MergedStack { place, sums, weight })
+                .collect(),
+            total,
+            whole,
+        }
+    }
+
+    /// The heaviest first; among equals the order stays.
+    pub(super) fn sort_by_weight(&mut self) {
+        self.stacks
+            .sort_by_key(|it| std::cmp::Reverse((it.weight, it.sums.calls)));
+    }
+}
+
+/// Things sorted into groups of equals, the groups numbered by the order of what they show.
+struct Groups {
+    /// The group of each thing.
+    group: Vec<usize>,
+    /// The first thing of each group.
+    first: Vec<usize>,
+}
+
+impl Groups {
+    /// Groups things by their keys.
+    fn of<K: Ord>(keys: impl Iterator<Item = K>) -> Self {
+        let keys: Vec<K> = keys.collect();
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_by(|a, b| keys[*a].cmp(&keys[*b]));
+        let mut group = vec![0; keys.len()];
+        let mut first: Vec<usize> = Vec::new();
+        for index in order {
+            if first.last().is_none_or(|it| keys[*it] != keys[index]) {
+                first.push(index);
+            }
+            group[index] = first.len() - 1;
+        }
+        Self { group, first }
+    }
+}
+
+/// Groups processes as asked.
+fn group_processes(profile: &Profile, processes: Processes) -> Groups {
+    match processes {
+        Processes::Comms => Groups::of(profile.processes.iter().map(|it| label::process(it, false))),
+        Processes::Pids => Groups::of(profile.processes.iter().map(|it| label::process(it, true))),
+        // The index comes last, so that images are ordered by what can be seen of them first.
+        Processes::Images => Groups::of(
+            profile
+                .processes
+                .iter()
+                .enumerate()
+                .map(|(index, it)| (it.pid, label::process(it, false), index)),
+        ),
+    }
+}
+
+/// All that can be told of a frame.
+fn line(frame: &Frame) -> (String, Option<(&str, u32)>, bool) {
+    let source = frame.source.as_ref().map(|it| (&*it.file, it.line));
+    (label::frame(frame), source, frame.inlined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::Sample;
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart_only_where_they_are_shown() {
+        let mut sample = Sample::default();
+        let process = sample.process(1, "p");
+        let [one, two] = [10, 20].map(|line| sample.line("f", "a.c", line));
+        sample.heap(process, Function::Malloc, &[one], 1, 100);
+        sample.heap(process, Function::Malloc, &[two], 2, 50);
+        let of = |places| Merged::of(&sample.profile, Metric::AllocBytes, Processes::Comms, places);
+        assert_eq!(of(Places::Names).stacks.len(), 1);
+        assert_eq!(of(Places::Names).stacks[0].sums.calls, 3);
+        assert_eq!(of(Places::Lines).stacks.len(), 2);
+        assert_eq!(of(Places::Lines).total, 150);
+    }
+
+    #[test]
+    fn order_does_not_depend_on_the_profiles() {
+        let mut forward = Sample::default();
+        let process = forward.process(1, "p");
+        let frames = ["b", "a", "c"].map(|name| forward.symbol(name));
+        for frame in frames {
+            forward.heap(process, Function::Malloc, &[frame], 1, 10);
+        }
+        let mut backward = forward.clone();
+        backward.profile.stacks.reverse();
+        let names = |sample: &Sample| {
+            let merged = Merged::of(
+                &sample.profile,
+                Metric::AllocBytes,
+                Processes::Comms,
+                Places::Lines,
+            );
+            let frames = merged.stacks.iter().map(|it| merged.frames[it.place.frames[0]]);
+            frames.collect::<Vec<_>>()
+        };
+        assert_eq!(names(&forward), [1, 0, 2]);
+        assert_eq!(names(&forward), names(&backward));
+    }
+}

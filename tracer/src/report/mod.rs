@@ -1,0 +1,75 @@
+//! From a [`Profile`] to what people and programs read.
+//!
+//! Every exporter is a pure function of its arguments: it writes to the [`io::Write`] that it is given and does
+//! no other input or output. Equal profiles give equal bytes, in whatever order their stacks, frames and
+//! processes are listed.
+//!
+//! | module | what it writes |
+//! | --- | --- |
+//! | [`folded`] | folded stacks, one line each |
+//! | [`svg`] | a flame graph |
+//! | [`table`] | totals and top stacks for a person |
+//! | [`summary`] | totals, losses and top stacks for a program, as JSON |
+//!
+//! [`Session`] is what a report says of the tracing itself; [`units`] writes numbers.
+//!
+//! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test them, and
+//! two such calls must not turn into a small sum.
+
+pub mod folded;
+mod format;
+#[cfg(test)]
+mod golden;
+mod label;
+mod losses;
+mod merge;
+mod prune;
+#[cfg(test)]
+mod sample;
+pub mod session;
+pub mod summary;
+mod sums;
+pub mod svg;
+pub mod table;
+pub mod units;
+
+use std::io;
+
+use crate::profile::{Metric, Profile};
+
+pub use format::{Format, FormatError};
+pub use losses::Losses;
+pub use session::Session;
+
+/// How stacks are weighed and grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What a stack weighs. Stacks that the metric does not apply to are left out.
+    pub metric: Metric,
+    /// Name processes `comm-PID`, so that each has stacks of its own; else those with the same `comm` are one.
+    pub per_pid: bool,
+}
+
+/// What an exporter wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Stacks that differ in what the format shows.
+    pub stacks: usize,
+    /// The sum of their weights, in the metric's unit.
+    pub total: u128,
+}
+
+/// Writes the profile to `out` as a `format` file, and flushes it.
+///
+/// Fails only as `out` fails.
+pub fn write(
+    profile: &Profile,
+    format: Format,
+    options: &Options,
+    out: &mut dyn io::Write,
+) -> io::Result<Written> {
+    match format {
+        Format::Folded => folded::write(profile, options, out),
+        Format::Svg => svg::write(profile, options, out),
+    }
+}

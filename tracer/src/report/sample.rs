@@ -1,0 +1,243 @@
+//! Small profiles, made by hand, for tests.
+
+use std::time::Duration;
+
+use tracer_ebpf::{Function, Loss, StackEnd};
+
+use super::session::{Events, MapMemory, Probe, ProbeKind, Settings, Traced};
+use super::{Losses, Options, Session};
+use crate::profile::{Frame, FrameName, Metric, Process, Profile, Source, Stack, Values};
+
+/// A profile in the making.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample {
+    /// So far.
+    pub(super) profile: Profile,
+}
+
+impl Sample {
+    /// Adds a process, and returns its index.
+    pub(super) fn process(&mut self, pid: u32, comm: &str) -> usize {
+        self.profile.processes.push(Process {
+            pid,
+            comm: comm.into(),
+            exe: Some(format!("/usr/bin/{comm}").into()),
+            exited: false,
+        });
+        self.profile.processes.len() - 1
+    }
+
+    /// Adds a frame, and returns its index.
+    pub(super) fn frame(&mut self, name: FrameName, source: Option<Source>, inlined: bool) -> usize {
+        self.profile.frames.push(Frame {
+            name,
+            source,
+            inlined,
+        });
+        self.profile.frames.len() - 1
+    }
+
+    /// Adds a frame of which the name is known.
+    pub(super) fn symbol(&mut self, name: &str) -> usize {
+        self.frame(FrameName::Symbol(name.into()), None, false)
+    }
+
+    /// Adds a frame of which the line is known.
+    pub(super) fn line(&mut self, name: &str, file: &str, line: u32) -> usize {
+        let file = file.into();
+        self.frame(FrameName::Symbol(name.into()), Some(Source { file, line }), false)
+    }
+
+    /// Adds a stack, and returns its figures.
+    pub(super) fn stack(
+        &mut self,
+        process: usize,
+        function: Function,
+        frames: &[usize],
+        end: Option<StackEnd>,
+    ) -> &mut Values {
+        self.profile.stacks.push(Stack {
+            process,
+            function,
+            frames: frames.to_vec(),
+            end,
+            values: Values::default(),
+        });
+        let index = self.profile.stacks.len() - 1;
+        &mut self.profile.stacks[index].values
+    }
+
+    /// Adds a whole stack of an allocator function.
+    pub(super) fn heap(
+        &mut self,
+        process: usize,
+        function: Function,
+        frames: &[usize],
+        calls: u64,
+        bytes: u64,
+    ) {
+        *self.stack(process, function, frames, Some(StackEnd::Complete)) = Values {
+            calls,
+            bytes,
+            ..Values::default()
+        };
+    }
+}
+
+/// Weigh by bytes, group by name.
+pub(super) const fn options() -> Options {
+    Options {
+        metric: Metric::AllocBytes,
+        per_pid: false,
+    }
+}
+
+/// A profile with one of everything: several processes, all kinds of frames, all ends, both families.
+pub(super) fn mixed() -> Profile {
+    let mut sample = Sample::default();
+    let server = sample.process(4711, "server");
+    let first = sample.process(100, "worker");
+    let second = sample.process(101, "worker");
+    sample.profile.processes[first].exited = true;
+    sample.profile.processes[second].exe = None;
+
+    let start = sample.symbol("_start");
+    let main = sample.line("main", "/src/server/main.c", 12);
+    let parse = sample.line("<[u8; 4] as Parse>::parse", "/src/parse/lib.rs", 140);
+    let grow = sample.frame(
+        FrameName::Symbol("grow".into()),
+        Some(Source {
+            file: "/src/vec.rs".into(),
+            line: 97,
+        }),
+        true,
+    );
+    let broken = sample.symbol("broken\nname");
+    let stripped = sample.frame(
+        FrameName::Offset {
+            module: "libstripped.so.1".into(),
+            address: 0x1f2c,
+        },
+        None,
+        false,
+    );
+    let unmapped = sample.frame(FrameName::Unmapped(0x7f12_3456_7000), None, false);
+
+    sample.heap(
+        server,
+        Function::Malloc,
+        &[start, main, parse, grow],
+        3000,
+        6_144_000,
+    );
+    sample.heap(server, Function::Malloc, &[start, main, parse, grow], 72, 147_456);
+    sample.heap(server, Function::Calloc, &[start, main], 2, 4096);
+    sample.heap(server, Function::Realloc, &[start, main, broken], 10, 1_000_000);
+    sample.heap(server, Function::Malloc, &[start, main, stripped], 1, 100);
+    for (end, bytes) in [
+        (StackEnd::Truncated, 1000),
+        (StackEnd::FramePointer, 2000),
+        (StackEnd::ReadFault, 4000),
+    ] {
+        *sample.stack(server, Function::Malloc, &[unmapped, parse], Some(end)) = Values {
+            calls: 5,
+            bytes,
+            ..Values::default()
+        };
+    }
+    *sample.stack(server, Function::Malloc, &[], None) = Values {
+        calls: 7,
+        bytes: 700,
+        ..Values::default()
+    };
+    sample.heap(first, Function::Malloc, &[start, main], 40, 40_000);
+    sample.heap(second, Function::Malloc, &[start, main], 60, 80_000);
+    sample.heap(second, Function::Malloc, &[start, main, grow], 4, 0);
+
+    let mut region = |function, values| {
+        *sample.stack(server, function, &[start, main], Some(StackEnd::Complete)) = values;
+    };
+    let values = Values::default();
+    region(
+        Function::Mmap,
+        Values {
+            calls: 4,
+            bytes: 16_384,
+            failed: 1,
+            ..values
+        },
+    );
+    region(
+        Function::Munmap,
+        Values {
+            calls: 1,
+            bytes: 4096,
+            ..values
+        },
+    );
+    region(
+        Function::Mremap,
+        Values {
+            calls: 2,
+            bytes: 16_384,
+            bytes_out: 8192,
+            ..values
+        },
+    );
+    region(
+        Function::Brk,
+        Values {
+            calls: 3,
+            bytes: 135_168,
+            bytes_out: 4096,
+            ..values
+        },
+    );
+    sample.profile
+}
+
+/// A session that traced everything, and lost a little.
+pub(super) fn session() -> Session {
+    Session {
+        duration: Duration::from_millis(10_020),
+        kernel: "6.18.0".into(),
+        settings: Settings {
+            traced: Traced {
+                heap: true,
+                region: true,
+                live: false,
+            },
+            sample_bytes: 1,
+            unwind: "dwarf".into(),
+            follow: Some(true),
+            min_size: Some(16),
+            max_size: None,
+        },
+        probes: vec![Probe {
+            object: "/usr/lib/x86_64-linux-gnu/libc.so.6".into(),
+            symbol: "malloc".into(),
+            offset: 0x98930,
+            kind: ProbeKind::Entry,
+            single_stepped: false,
+        }],
+        events: Events {
+            seen: 3250,
+            tallied: 3210,
+            nested: 25,
+            filtered: 5,
+            foreign: 3,
+        },
+        losses: Losses::new([(Loss::ScratchBusy, 7)]),
+        memory: vec![
+            MapMemory {
+                name: "SUMS".into(),
+                bytes: 1 << 22,
+            },
+            MapMemory {
+                name: "RECORDS".into(),
+                bytes: 1 << 20,
+            },
+        ],
+        cost: None,
+    }
+}

@@ -1,0 +1,126 @@
+//! What a report says of the tracing itself: plain data, filled in by whoever traced.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::Losses;
+
+/// How the profile came to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// How long was traced.
+    pub duration: Duration,
+    /// The kernel's release, as `uname -r` has it.
+    pub kernel: String,
+    /// What was asked for, and what was chosen.
+    pub settings: Settings,
+    /// The probes that were attached.
+    pub probes: Vec<Probe>,
+    /// What became of the events.
+    pub events: Events,
+    /// What was lost.
+    pub losses: Losses,
+    /// The memory of the kernel side's maps.
+    pub memory: Vec<MapMemory>,
+    /// What tracing cost, where it was measured.
+    pub cost: Option<Cost>,
+}
+
+/// What was asked for, and what was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The kinds of events.
+    pub traced: Traced,
+    /// One allocation per this many bytes was sampled on average; 1 is every allocation.
+    pub sample_bytes: u64,
+    /// How stacks were walked: `dwarf` or `fp`.
+    pub unwind: String,
+    /// Whether children were traced, where that was a choice.
+    pub follow: Option<bool>,
+    /// The smallest size that was followed, in bytes, where there was a limit.
+    pub min_size: Option<u64>,
+    /// The largest size that was followed, in bytes, where there was a limit.
+    pub max_size: Option<u64>,
+}
+
+/// Which kinds of events were traced: these decide which figures exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// Calls to allocators.
+    pub heap: bool,
+    /// `mmap`, `munmap`, `mremap` and `brk`.
+    pub region: bool,
+    /// Returns of allocators too, so that failed calls are known.
+    pub live: bool,
+}
+
+/// A probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Probe {
+    /// The file that it is in.
+    pub object: PathBuf,
+    /// The function.
+    pub symbol: String,
+    /// Where in the file, in bytes.
+    #[serde(serialize_with = "hex")]
+    pub offset: u64,
+    /// At which end of the call.
+    pub kind: ProbeKind,
+    /// Whether the kernel must single-step the instruction, which costs many times as much.
+    pub single_stepped: bool,
+}
+
+/// At which end of a call a probe is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeKind {
+    /// Where the function is entered.
+    Entry,
+    /// Where it returns.
+    Return,
+}
+
+/// What became of the events. `seen` is the sum of the others and of the losses that are events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Events {
+    /// Probe hits, and returns of memory-map system calls.
+    pub seen: u64,
+    /// In the sums, with their stack.
+    pub tallied: u64,
+    /// Calls that an allocator made to do its own work.
+    pub nested: u64,
+    /// Of sizes that were not asked for.
+    pub filtered: u64,
+    /// Of processes that are not targets.
+    pub foreign: u64,
+}
+
+/// The memory of one map of the kernel side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapMemory {
+    /// The map's name.
+    pub name: String,
+    /// What it takes.
+    pub bytes: u64,
+}
+
+/// What tracing cost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// Probe hits.
+    pub hits: u64,
+    /// Time in the eBPF programs, in nanoseconds.
+    pub bpf_ns: u64,
+    /// Time that the targets lost, in nanoseconds: the programs' and an estimate of the traps'.
+    pub estimated_target_ns: u64,
+    /// The same as a share of one CPU's time.
+    pub estimated_overhead_percent: f64,
+}
+
+/// A number as hexadecimal text: JSON has no other, and a reader compares it with `objdump`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(super) fn hex<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{number:#x}"))
+}

@@ -1,0 +1,184 @@
+//! The summary file: totals, losses and the heaviest stacks, for programs.
+//!
+//! A block that does not apply (no `region` events, no `--live`) is left out, never filled with zeros; where it
+//! applies, a zero is a zero that was measured. Figures are integers of any size: a sum may be above 2⁶⁴.
+
+mod stacks;
+mod totals;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Session;
+use super::losses::Losses;
+use super::session::{Cost, Events, Probe};
+use super::sums::FunctionSums;
+use crate::profile::{Metric, Process, Profile};
+
+pub use stacks::{StackCounts, StackFrame, TopStack};
+pub use totals::{
+    AllocTotals, BrkTotals, FunctionTotals, Functions, MremapTotals, RegionTotals, Regions, Totals,
+};
+
+/// What [`Summary::schema`] says. The number goes up when a reader of the old form would misread the new.
+pub const SCHEMA: &str = "memtap.summary/1";
+
+/// The summary file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// How long was traced, in seconds, to the millisecond.
+    pub duration_s: f64,
+    /// The kernel's release.
+    pub kernel: String,
+    /// What was asked for, and what was chosen.
+    pub settings: SettingsBlock,
+    /// The totals of all processes.
+    pub totals: Totals,
+    /// Each process image, by pid: a process that executed another program is there twice.
+    pub processes: Vec<ProcessBlock>,
+    /// The probes.
+    pub probes: Vec<Probe>,
+    /// How whole the stacks are.
+    pub stacks: StackCounts,
+    /// What was lost: `total`, then each loss by its label.
+    pub losses: Losses,
+    /// What tracing cost, where it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// What became of the events.
+    pub events: Events,
+    /// Bytes of each map of the kernel side by its name, and `total_bytes`.
+    pub memory: BTreeMap<String, u128>,
+    /// The heaviest stacks by `settings.metric`, the heaviest first.
+    pub top_stacks: Vec<TopStack>,
+}
+
+/// What was asked for, and what was chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SettingsBlock {
+    /// The kinds of events: `heap`, `region`.
+    pub events: Vec<&'static str>,
+    /// Whether returns were followed.
+    pub live: bool,
+    /// One allocation per this many bytes was sampled; 1 is every allocation.
+    pub sample_bytes: u64,
+    /// How stacks were walked.
+    pub unwind: String,
+    /// What stacks are weighed by.
+    pub metric: &'static str,
+    /// Whether children were traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
+    /// The smallest size that was followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_size: Option<u64>,
+    /// The largest size that was followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u64>,
+}
+
+/// A process image and its totals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessBlock {
+    /// The process id, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The name.
+    pub comm: String,
+    /// The executable, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Whether it had ended.
+    pub exited: bool,
+    /// Its totals.
+    pub totals: Totals,
+}
+
+impl Summary {
+    /// The stacks in [`Summary::top_stacks`].
+    pub const TOP: usize = 100;
+
+    /// Sums up a profile; `metric` chooses and sorts the top stacks.
+    #[must_use]
+    pub fn of(profile: &Profile, session: &Session, metric: Metric) -> Self {
+        let settings = &session.settings;
+        let traced = settings.traced;
+        let mut events = Vec::new();
+        if traced.heap {
+            events.push("heap");
+        }
+        if traced.region {
+            events.push("region");
+        }
+        let mut memory: BTreeMap<String, u128> = BTreeMap::new();
+        for map in &session.memory {
+            *memory.entry(map.name.clone()).or_default() += u128::from(map.bytes);
+        }
+        let total_bytes = memory.values().sum();
+        memory.insert("total_bytes".to_owned(), total_bytes);
+        Self {
+            schema: SCHEMA,
+            duration_s: (session.duration.as_secs_f64() * 1000.0).round() / 1000.0,
+            kernel: session.kernel.clone(),
+            settings: SettingsBlock {
+                events,
+                live: traced.live,
+                sample_bytes: settings.sample_bytes,
+                unwind: settings.unwind.clone(),
+                metric: metric.name(),
+                follow: settings.follow,
+                min_size: settings.min_size,
+                max_size: settings.max_size,
+            },
+            totals: Totals::of(profile, None, traced),
+            processes: processes(profile, session),
+            probes: session.probes.clone(),
+            stacks: StackCounts::of(profile),
+            losses: session.losses.clone(),
+            cost: session.cost,
+            events: session.events,
+            memory,
+            top_stacks: stacks::top(profile, traced, metric, Self::TOP),
+        }
+    }
+
+    /// Writes the file as indented JSON, and flushes `out`.
+    ///
+    /// Fails only as `out` fails.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut out = io::BufWriter::new(out);
+        serde_json::to_writer_pretty(&mut out, self)?;
+        writeln!(out)?;
+        out.flush()
+    }
+}
+
+/// The processes with their totals, in an order that does not depend on the profile's.
+fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
+    let sums = FunctionSums::by_process(profile);
+    let mut processes: Vec<(&Process, FunctionSums)> = profile.processes.iter().zip(sums).collect();
+    processes.sort_by(|(a, _), (b, _)| (a.pid, &a.comm, &a.exe).cmp(&(b.pid, &b.comm, &b.exe)));
+    processes
+        .into_iter()
+        .map(|(process, sums)| ProcessBlock {
+            pid: (process.pid != 0).then_some(process.pid),
+            comm: process.comm.clone(),
+            exe: process.exe.as_ref().map(|it| path_text(it)),
+            exited: process.exited,
+            totals: Totals::of_sums(&sums, session.settings.traced),
+        })
+        .collect()
+}
+
+/// The path as text; bytes that are no UTF-8 become the replacement character, since JSON has no others.
+fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Summaries of small profiles, against golden files.
+
+use super::*;
+use crate::report::golden;
+use crate::report::sample::{Sample, mixed, session};
+use crate::report::session::Traced;
+use serde_json::Value;
+use tracer_ebpf::{Function, MAX_FRAMES, StackEnd};
+
+fn text(summary: &Summary) -> String {
+    let mut out = Vec::new();
+    summary.write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn json(profile: &Profile, session: &Session) -> Value {
+    serde_json::from_str(&text(&Summary::of(profile, session, Metric::AllocBytes))).unwrap()
+}
+
+#[test]
+fn mixed_profile() {
+    golden::check("mixed.summary.json", || {
+        text(&Summary::of(&mixed(), &session(), Metric::AllocBytes))
+    });
+}
+
+#[test]
+fn order_in_the_profile_does_not_matter() {
+    let mut other = mixed();
+    other.stacks.reverse();
+    for metric in Metric::ALL {
+        assert_eq!(
+            text(&Summary::of(&mixed(), &session(), metric)),
+            text(&Summary::of(&other, &session(), metric))
+        );
+    }
+}
+
+#[test]
+fn heap_without_a_call_is_empty_and_zero() {
+    let mut session = session();
+    session.settings.traced.region = false;
+    let json = json(&Profile::default(), &session);
+    assert_eq!(
+        json["totals"],
+        serde_json::json!({ "functions": {}, "alloc": { "count": 0, "bytes": 0 } })
+    );
+    assert_eq!(json["settings"]["events"], serde_json::json!(["heap"]));
+    assert_eq!(json["top_stacks"], serde_json::json!([]));
+}
+
+#[test]
+fn blocks_that_do_not_apply_are_left_out() {
+    let mut session = session();
+    session.settings.traced.heap = false;
+    let json = json(&mixed(), &session);
+    for block in ["functions", "alloc"] {
+        assert_eq!(json["totals"].get(block), None);
+    }
+    assert_eq!(json["totals"]["regions"]["mmap"]["failed"], 1);
+    assert_eq!(json.get("cost"), None);
+}
+
+#[test]
+fn failed_calls_are_known_only_with_returns() {
+    let mut sample = Sample::default();
+    let process = sample.process(1, "p");
+    let values = sample.stack(process, Function::Malloc, &[], Some(StackEnd::Complete));
+    (values.calls, values.bytes, values.failed) = (10, 640, 2);
+    let traced = |live| Traced {
+        heap: true,
+        region: false,
+        live,
+    };
+    let functions = |live| {
+        let totals = Totals::of(&sample.profile, Some(process), traced(live));
+        serde_json::to_string(&totals).unwrap()
+    };
+    assert_eq!(
+        functions(true),
+        r#"{"functions":{"malloc":{"calls":10,"bytes":640,"failed":2}},"alloc":{"count":8,"bytes":640}}"#
+    );
+    assert!(!functions(false).contains("failed"));
+}
+
+#[test]
+fn totals_of_processes_add_up() {
+    let profile = mixed();
+    let all = Totals::of(&profile, None, session().settings.traced);
+    let each =
+        (0..profile.processes.len()).map(|it| Totals::of(&profile, Some(it), session().settings.traced));
+    let (mut count, mut bytes) = (0, 0);
+    for alloc in each.filter_map(|it| it.alloc) {
+        count += alloc.count;
+        bytes += alloc.bytes;
+    }
+    assert_eq!(all.alloc, Some(AllocTotals { count, bytes }));
+    let summary = Summary::of(&profile, &session(), Metric::AllocBytes);
+    let top: u128 = summary.top_stacks.iter().map(|it| it.weight).sum();
+    assert_eq!(top, bytes);
+}
+
+#[test]
+fn only_the_heaviest_stacks_are_kept() {
+    let mut sample = Sample::default();
+    let process = sample.process(1, "p");
+    for bytes in 0..150 {
+        let frame = sample.symbol(&format!("f{bytes}"));
+        sample.heap(process, Function::Malloc, &[frame], 1, bytes);
+    }
+    let deep = vec![0; MAX_FRAMES];
+    sample.heap(process, Function::Malloc, &deep, 1, u64::MAX);
+    sample.heap(process, Function::Malloc, &deep, 1, u64::MAX);
+    let summary = Summary::of(&sample.profile, &session(), Metric::AllocBytes);
+    assert_eq!(summary.top_stacks.len(), Summary::TOP);
+    assert_eq!(summary.top_stacks[0].frames.len(), MAX_FRAMES);
+    assert_eq!(summary.stacks.distinct, 152);
+    assert!(text(&summary).contains("\"weight\": 36893488147419103230"));
+}

@@ -1,0 +1,169 @@
+//! Sums of calls and bytes.
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use tracer_ebpf::Function;
+
+use crate::profile::Profile;
+use crate::report::session::Traced;
+use crate::report::sums::{FunctionSums, Sums};
+
+/// The sums of a process or of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Calls to allocators by function, where they were traced; those that were not called are absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub functions: Option<Functions>,
+    /// What they allocated, where they were traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alloc: Option<AllocTotals>,
+    /// What system calls did to the address space, where they were traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regions: Option<Regions>,
+}
+
+/// Totals by function, in the order of the functions' numbers; an object in JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Functions(pub Vec<(Function, FunctionTotals)>);
+
+/// Calls of one allocator function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FunctionTotals {
+    /// Calls that the program made, failed ones too.
+    pub calls: u128,
+    /// Bytes asked for.
+    pub bytes: u128,
+    /// Calls that returned an error, where returns were followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<u128>,
+}
+
+/// What was allocated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AllocTotals {
+    /// Allocations: calls less those known to have failed.
+    pub count: u128,
+    /// Bytes asked for.
+    pub bytes: u128,
+}
+
+/// System calls that change the address space. All four are there, since all four were traced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Regions {
+    /// Bytes are those mapped.
+    pub mmap: RegionTotals,
+    /// Bytes are those unmapped.
+    pub munmap: RegionTotals,
+    /// Bytes are the new sizes.
+    pub mremap: MremapTotals,
+    /// Growth and shrinking of the heap segment.
+    pub brk: BrkTotals,
+}
+
+/// `mmap` or `munmap`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RegionTotals {
+    /// Calls, failed ones too.
+    pub calls: u128,
+    /// Bytes of those that did not fail.
+    pub bytes: u128,
+    /// Calls that returned an error.
+    pub failed: u128,
+}
+
+/// `mremap`. The address space grew by `bytes - old_bytes`; how much of that is growth and how much shrinking
+/// cannot be told from sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MremapTotals {
+    /// Calls, failed ones too.
+    pub calls: u128,
+    /// The new sizes.
+    pub bytes: u128,
+    /// The old sizes.
+    pub old_bytes: u128,
+    /// Calls that returned an error.
+    pub failed: u128,
+}
+
+/// `brk`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BrkTotals {
+    /// Calls, those that only ask where the break is too.
+    pub calls: u128,
+    /// Bytes that the break went up by.
+    pub grown_bytes: u128,
+    /// Bytes that the break went down by.
+    pub shrunk_bytes: u128,
+    /// Calls that did not move the break where they were asked to.
+    pub failed: u128,
+}
+
+impl Totals {
+    /// The totals of one process, an index into [`Profile::processes`], or of all.
+    #[must_use]
+    pub fn of(profile: &Profile, process: Option<usize>, traced: Traced) -> Self {
+        Self::of_sums(&FunctionSums::of(profile, process), traced)
+    }
+
+    /// From sums that are there already.
+    pub(super) fn of_sums(sums: &FunctionSums, traced: Traced) -> Self {
+        let heap = |(function, sums): (Function, Sums)| {
+            let totals = FunctionTotals {
+                calls: sums.calls,
+                bytes: sums.bytes,
+                failed: traced.live.then_some(sums.failed),
+            };
+            (function, totals)
+        };
+        let total = sums.heap_total();
+        Self {
+            functions: traced.heap.then(|| Functions(sums.heap().map(heap).collect())),
+            alloc: traced.heap.then(|| AllocTotals {
+                count: total.calls.saturating_sub(total.failed),
+                bytes: total.bytes,
+            }),
+            regions: traced.region.then(|| Regions::of_sums(sums)),
+        }
+    }
+}
+
+impl Regions {
+    fn of_sums(sums: &FunctionSums) -> Self {
+        let region = |function| {
+            let sums = sums.get(function);
+            RegionTotals {
+                calls: sums.calls,
+                bytes: sums.bytes,
+                failed: sums.failed,
+            }
+        };
+        let mremap = sums.get(Function::Mremap);
+        let brk = sums.get(Function::Brk);
+        Self {
+            mmap: region(Function::Mmap),
+            munmap: region(Function::Munmap),
+            mremap: MremapTotals {
+                calls: mremap.calls,
+                bytes: mremap.bytes,
+                old_bytes: mremap.bytes_out,
+                failed: mremap.failed,
+            },
+            brk: BrkTotals {
+                calls: brk.calls,
+                grown_bytes: brk.bytes,
+                shrunk_bytes: brk.bytes_out,
+                failed: brk.failed,
+            },
+        }
+    }
+}
+
+impl Serialize for Functions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (function, totals) in &self.0 {
+            map.serialize_entry(function.name(), totals)?;
+        }
+        map.end()
+    }
+}

@@ -1,0 +1,90 @@
+//! Sums of figures, wide enough not to overflow.
+
+use std::collections::BTreeMap;
+
+use tracer_ebpf::Function;
+
+use crate::profile::{Profile, Values};
+
+/// The figures of [`Values`], summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    /// Calls, failed ones too.
+    pub(super) calls: u128,
+    /// Bytes allocated, mapped, or unmapped by `munmap`.
+    pub(super) bytes: u128,
+    /// Bytes given back by the same calls.
+    pub(super) bytes_out: u128,
+    /// Calls that returned an error.
+    pub(super) failed: u128,
+}
+
+impl Sums {
+    /// Adds one stack's figures.
+    pub(super) fn add(&mut self, values: &Values) {
+        self.calls += u128::from(values.calls);
+        self.bytes += u128::from(values.bytes);
+        self.bytes_out += u128::from(values.bytes_out);
+        self.failed += u128::from(values.failed);
+    }
+
+    /// Adds other sums.
+    pub(super) fn add_sums(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.bytes += other.bytes;
+        self.bytes_out += other.bytes_out;
+        self.failed += other.failed;
+    }
+}
+
+/// Sums by function, in the order of the functions' numbers; functions that were not called are absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct FunctionSums(BTreeMap<Function, Sums>);
+
+impl FunctionSums {
+    /// Those of one process, an index into [`Profile::processes`], or of all.
+    pub(super) fn of(profile: &Profile, process: Option<usize>) -> Self {
+        let mut sums = Self::default();
+        for stack in &profile.stacks {
+            if process.is_none_or(|it| it == stack.process) {
+                sums.0.entry(stack.function).or_default().add(&stack.values);
+            }
+        }
+        sums
+    }
+
+    /// Those of each process, in the order of [`Profile::processes`], in one pass over the stacks.
+    pub(super) fn by_process(profile: &Profile) -> Vec<Self> {
+        let mut sums = vec![Self::default(); profile.processes.len()];
+        for stack in &profile.stacks {
+            sums[stack.process]
+                .0
+                .entry(stack.function)
+                .or_default()
+                .add(&stack.values);
+        }
+        sums
+    }
+
+    /// A function's sums; zero where it was not called.
+    pub(super) fn get(&self, function: Function) -> Sums {
+        self.0.get(&function).copied().unwrap_or_default()
+    }
+
+    /// The allocator functions that were called.
+    pub(super) fn heap(&self) -> impl Iterator<Item = (Function, Sums)> {
+        self.0
+            .iter()
+            .filter(|(function, _)| function.is_heap())
+            .map(|(function, sums)| (*function, *sums))
+    }
+
+    /// The sum of all allocator functions.
+    pub(super) fn heap_total(&self) -> Sums {
+        let mut total = Sums::default();
+        for (_, sums) in self.heap() {
+            total.add_sums(&sums);
+        }
+        total
+    }
+}

@@ -1,0 +1,121 @@
+//! The first line: whose figures these are, how many, and how far they can be trusted.
+
+use std::io::{self, Write};
+
+use super::Options;
+use super::columns::{BOLD, paint};
+use crate::profile::{Process, Profile};
+use crate::report::merge::Merged;
+use crate::report::sums::FunctionSums;
+use crate::report::{Session, label, units};
+use tracer_ebpf::Function;
+
+/// Between two facts.
+const DOT: &str = " · ";
+
+/// Processes that are named one by one.
+const NAMED_PROCESSES: usize = 3;
+
+/// Writes the line, broken between two facts where it would be wider than it may be.
+pub(super) fn write(
+    profile: &Profile,
+    session: &Session,
+    merged: &Merged,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut line = String::new();
+    let mut used = 0;
+    for (index, fact) in facts(profile, session, merged, options).iter().enumerate() {
+        let width = super::fit::width(fact);
+        if index > 0 {
+            let whole = used + super::fit::width(DOT) + width;
+            if options.width.is_some_and(|limit| whole > limit) {
+                writeln!(out, "{line}")?;
+                line = String::from("  ");
+                used = line.len();
+            } else {
+                line.push_str(DOT);
+                used += super::fit::width(DOT);
+            }
+        }
+        used += width;
+        line.push_str(&if index == 0 {
+            paint(fact, BOLD, options.colours)
+        } else {
+            fact.clone()
+        });
+    }
+    writeln!(out, "{line}")
+}
+
+/// What there is to say.
+fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Options) -> Vec<String> {
+    let mut facts = vec![processes(profile), units::duration(session.duration)];
+    let traced = session.settings.traced;
+    let sums = FunctionSums::of(profile, None);
+    // Sampled figures are estimates, and say so where they stand.
+    let about = if session.settings.sample_bytes > 1 {
+        "≈ "
+    } else {
+        ""
+    };
+    if traced.heap {
+        let heap = sums.heap_total();
+        let count = units::counted(heap.calls - heap.failed.min(heap.calls), "allocation");
+        facts.push(format!("{about}{count}"));
+        facts.push(format!("{about}{}", units::bytes(heap.bytes)));
+        if session.settings.sample_bytes > 1 {
+            facts.push(format!(
+                "estimated from one sample per {}",
+                units::bytes(session.settings.sample_bytes.into())
+            ));
+        }
+    }
+    if traced.region {
+        let calls = REGION.iter().map(|it| sums.get(*it).calls).sum();
+        facts.push(units::counted(calls, "memory-map call"));
+    }
+    if merged.total > 0 {
+        let unit = if options.metric.is_bytes() {
+            "bytes"
+        } else {
+            "calls"
+        };
+        facts.push(if merged.whole == merged.total {
+            "all stacks whole".to_owned()
+        } else {
+            let share = units::percent_at_least(merged.whole, merged.total);
+            format!("{share} of {unit} have whole stacks")
+        });
+    }
+    let lost = session.losses.in_words();
+    if lost.is_empty() {
+        facts.push("nothing lost".to_owned());
+    }
+    facts.extend(lost.into_iter().map(|it| format!("lost: {it}")));
+    if let Some(cost) = &session.cost {
+        facts.push(format!("cost {:.1} % of a CPU", cost.estimated_overhead_percent));
+    }
+    facts
+}
+
+/// The system calls of the region family.
+const REGION: [Function; 4] = [Function::Mmap, Function::Munmap, Function::Mremap, Function::Brk];
+
+/// Whose figures these are.
+fn processes(profile: &Profile) -> String {
+    let mut processes: Vec<&Process> = profile.processes.iter().collect();
+    processes.sort_by_key(|it| (it.pid, &it.comm));
+    match processes.len() {
+        0 => "no process".to_owned(),
+        1..=NAMED_PROCESSES => {
+            let names = processes.iter().map(|it| match it.pid {
+                0 => label::process(it, false),
+                pid => format!("{} {pid}", label::process(it, false)),
+            });
+            names.collect::<Vec<_>>().join(", ")
+        }
+        count => format!("{} processes", units::group(count as u128)),
+    }
+}

@@ -1,0 +1,199 @@
+//! Totals and top stacks, for a person at a terminal.
+//!
+//! ```text
+//! redis-server 4711 · 10.0 s · 1,204,331 allocations · 412.3 MiB · 99.98 % of bytes have whole stacks · nothing lost
+//!
+//!     BYTES   SHARE    CALLS     AVG  STACK
+//! 201.1 MiB  48.8 %  812,004   259 B  malloc ← ztrymalloc_usable (zmalloc.c:97) ← sdsnewlen (sds.c:112) ← …
+//! ```
+//!
+//! Stacks are read from the function that was called outwards. Where a line is too long for the width, outer
+//! frames give way first (`… ← …`), then long names lose their middle.
+
+mod columns;
+mod fit;
+mod head;
+mod totals;
+
+use std::io::{self, Write};
+
+use super::merge::{Merged, MergedStack, Places, Processes, Walk};
+use super::{Session, label, units};
+use crate::profile::{Metric, Profile};
+use columns::{Align, Column, Columns};
+use fit::Piece;
+
+/// How the table looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What stacks are sorted by, and shares are of.
+    pub metric: Metric,
+    /// Tell processes of the same name apart.
+    pub per_pid: bool,
+    /// The characters that fit a line; nothing where lines may have any length.
+    pub width: Option<usize>,
+    /// Whether to use a terminal's colours.
+    pub colours: bool,
+    /// How many stacks are shown.
+    pub top: usize,
+}
+
+impl Options {
+    /// Stacks shown unless more or fewer are asked for.
+    pub const TOP: usize = 20;
+
+    /// A metric's table, without limit of width and without colours.
+    #[must_use]
+    pub const fn new(metric: Metric) -> Self {
+        Self {
+            metric,
+            per_pid: false,
+            width: None,
+            colours: false,
+            top: Self::TOP,
+        }
+    }
+}
+
+/// The fewest characters that a stack is worth showing in; columns of figures give way first.
+const STACK_MIN: usize = 28;
+
+/// The most characters that a process's name takes in its column: `comm` has at most 15, a pid at most 7.
+const PROCESS_MAX: usize = 23;
+
+/// Writes the table to `out`.
+///
+/// Fails only as `out` fails.
+pub fn write(profile: &Profile, session: &Session, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+    let mut merged = Merged::of(
+        profile,
+        options.metric,
+        Processes::per_pid(options.per_pid),
+        Places::Lines,
+    );
+    merged.sort_by_weight();
+    head::write(profile, session, &merged, options, out)?;
+    let traced = session.settings.traced;
+    let applies = match options.metric {
+        Metric::AllocBytes | Metric::AllocCount => traced.heap,
+        Metric::RegionBytes => traced.region,
+    };
+    if applies {
+        write_stacks(profile, &merged, options, out)?;
+    }
+    totals::write(profile, session, options, out)
+}
+
+/// The table of stacks.
+fn write_stacks(
+    profile: &Profile,
+    merged: &Merged,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if merged.stacks.is_empty() {
+        return match options.metric {
+            Metric::AllocBytes | Metric::AllocCount => writeln!(out, "\nnothing was allocated"),
+            Metric::RegionBytes => writeln!(out, "\nno memory was mapped"),
+        };
+    }
+    let shown = &merged.stacks[..options.top.min(merged.stacks.len())];
+    let mut columns = figures(shown, merged.total, options.metric);
+    if merged.processes.len() > 1 {
+        columns.push_fixed(process_column(profile, merged, shown, options));
+    }
+    let room = options.width.map(|width| {
+        columns.shrink_to(width.saturating_sub(STACK_MIN));
+        width.saturating_sub(columns.width()).max(STACK_MIN)
+    });
+    writeln!(out)?;
+    columns.write_header("STACK", options.colours, out)?;
+    for (row, stack) in shown.iter().enumerate() {
+        let stack = fit::line(&pieces(profile, merged, stack), room, options.colours);
+        columns.write_row(row, &stack, out)?;
+    }
+    let rest = &merged.stacks[shown.len()..];
+    if !rest.is_empty() {
+        let weight: u128 = rest.iter().map(|it| it.weight).sum();
+        let amount = if options.metric.is_bytes() {
+            units::bytes(weight)
+        } else {
+            units::counted(weight, "call")
+        };
+        writeln!(
+            out,
+            "… and {} with {amount} ({})",
+            units::counted(rest.len() as u128, "more stack"),
+            units::percent(weight, merged.total)
+        )?;
+    }
+    Ok(())
+}
+
+/// The figures of stacks, those that they are sorted by first: the last give way where the width is small.
+fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
+    // What a region stack weighs is what it grew by, which `mremap`'s bytes are not.
+    let bytes_of = |it: &MergedStack| {
+        if metric.is_bytes() {
+            it.weight
+        } else {
+            it.sums.bytes
+        }
+    };
+    let column = |name, cell: &dyn Fn(&MergedStack) -> String| {
+        Column::new(name, Align::Right, stacks.iter().map(cell))
+    };
+    let bytes = column("BYTES", &|it| units::bytes(bytes_of(it)));
+    let calls = column("CALLS", &|it| units::group(it.sums.calls));
+    let share = column("SHARE", &|it| units::percent(it.weight, total));
+    let average = column("AVG", &|it| match it.sums.calls {
+        0 => units::NONE.to_owned(),
+        calls => units::bytes(bytes_of(it) / calls),
+    });
+    let mut columns = Columns::default();
+    let (first, third) = if metric.is_bytes() {
+        (bytes, calls)
+    } else {
+        (calls, bytes)
+    };
+    columns.push_fixed(first);
+    columns.push_fixed(share);
+    columns.push(third);
+    columns.push(average);
+    columns
+}
+
+/// Whose stack it is.
+fn process_column(profile: &Profile, merged: &Merged, stacks: &[MergedStack], options: &Options) -> Column {
+    let names = stacks.iter().map(|it| {
+        let process = &profile.processes[merged.processes[it.place.process]];
+        fit::shorten(&label::process(process, options.per_pid), PROCESS_MAX)
+    });
+    Column::new("PROCESS", Align::Left, names)
+}
+
+/// The frames of a stack, from the function that was called outwards.
+fn pieces(profile: &Profile, merged: &Merged, stack: &MergedStack) -> Vec<Piece> {
+    let place = &stack.place;
+    let mut pieces = vec![Piece::name(place.function.name().to_owned())];
+    for frame in place.frames.iter().rev() {
+        let frame = &profile.frames[merged.frames[*frame]];
+        let source = frame.source.as_ref().map(|it| {
+            let file = it.file.rsplit('/').next().unwrap_or_default();
+            format!("{}:{}", label::one_line(file), it.line)
+        });
+        pieces.push(Piece {
+            name: label::frame(frame),
+            source,
+        });
+    }
+    match place.walk {
+        Walk::Whole => {}
+        Walk::Truncated => pieces.push(Piece::name(label::TRUNCATED.to_owned())),
+        Walk::Lost => pieces.push(Piece::name(label::STACK_LOST.to_owned())),
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Tables of small profiles, against golden files.
+
+use super::*;
+use crate::report::Losses;
+use crate::report::golden;
+use crate::report::sample::{Sample, mixed, session};
+use crate::report::session::Cost;
+use tracer_ebpf::{Function, Loss};
+
+fn text(profile: &Profile, session: &Session, options: &Options) -> String {
+    let mut out = Vec::new();
+    write(profile, session, options, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn mixed_profile() {
+    for metric in Metric::ALL {
+        golden::check(&format!("mixed-{}.table", metric.name()), || {
+            text(&mixed(), &session(), &Options::new(metric))
+        });
+    }
+}
+
+#[test]
+fn narrow_terminal() {
+    let options = Options {
+        width: Some(80),
+        top: 3,
+        per_pid: true,
+        ..Options::new(Metric::AllocBytes)
+    };
+    golden::check("mixed-80.table", || text(&mixed(), &session(), &options));
+}
+
+#[test]
+fn lines_fit_the_width() {
+    for width in 60..200 {
+        let options = Options {
+            width: Some(width),
+            ..Options::new(Metric::AllocBytes)
+        };
+        let text = text(&mixed(), &session(), &options);
+        for line in text.lines() {
+            assert!(line.chars().count() <= width, "{width}: {line}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_said_to_be_nothing() {
+    let mut session = session();
+    session.losses = Losses::default();
+    golden::check("empty.table", || {
+        text(&Profile::default(), &session, &Options::new(Metric::AllocBytes))
+    });
+}
+
+#[test]
+fn stacks_of_what_was_not_traced_are_not_said_to_be_none() {
+    let mut session = session();
+    session.settings.traced.heap = false;
+    let text = text(&Profile::default(), &session, &Options::new(Metric::AllocBytes));
+    assert!(!text.contains("allocat"), "{text}");
+    assert!(text.contains("ADDRESS SPACE"));
+}
+
+#[test]
+fn the_rest_is_summed() {
+    let mut sample = Sample::default();
+    let process = sample.process(1, "p");
+    for index in 0..30 {
+        let frame = sample.symbol(&format!("f{index:02}"));
+        sample.heap(process, Function::Malloc, &[frame], 1, 1024);
+    }
+    let options = Options::new(Metric::AllocBytes);
+    let text = text(&sample.profile, &session(), &options);
+    assert!(
+        text.contains("malloc ← f19\n… and 10 more stacks with 10.0 KiB (33.3 %)\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_the_session_knows_is_in_the_head() {
+    let mut session = session();
+    session.losses = Losses::new([(Loss::ScratchBusy, 1), (Loss::RingFull, 2000)]);
+    session.cost = Some(Cost {
+        hits: 1,
+        bpf_ns: 1,
+        estimated_target_ns: 1,
+        estimated_overhead_percent: 0.94,
+    });
+    session.settings.sample_bytes = 524_288;
+    session.settings.traced.region = false;
+    let text = text(&mixed(), &session, &Options::new(Metric::AllocBytes));
+    let head = text.lines().next().unwrap();
+    assert_eq!(
+        head,
+        "worker 100, worker 101, server 4711 · 10.0 s · ≈ 3,211 allocations · ≈ 7.1 MiB · \
+         estimated from one sample per 512.0 KiB · 99.89 % of bytes have whole stacks · \
+         lost: 1 call without a stack (no scratch slot free) · lost: 2,000 calls without a stack (ring full) · \
+         cost 0.9 % of a CPU"
+    );
+}
+
+#[test]
+fn names_cannot_steer_the_terminal() {
+    let mut sample = Sample::default();
+    let process = sample.process(1, "\u{1b}[2Jp");
+    let frame = sample.line("f\u{1b}[31m", "a\u{7}.c", 3);
+    sample.heap(process, Function::Malloc, &[frame], 1, u64::MAX);
+    let text = text(&sample.profile, &session(), &Options::new(Metric::AllocBytes));
+    assert!(
+        !text.contains(|it: char| it.is_control() && it != '\n'),
+        "{text:?}"
+    );
+}
+
+#[test]
+fn colours_change_no_words() {
+    let plain = Options::new(Metric::AllocBytes);
+    let painted = Options {
+        colours: true,
+        ..plain
+    };
+    let mut stripped = text(&mixed(), &session(), &painted);
+    for code in ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m"] {
+        assert!(stripped.contains(code));
+        stripped = stripped.replace(code, "");
+    }
+    assert_eq!(stripped, text(&mixed(), &session(), &plain));
+}

@@ -1,0 +1,276 @@
+//! The end: from sums and addresses to a profile with names.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, StackEnd, Sum};
+
+use super::recorder::Recorder;
+use crate::bpf::load::BpfError;
+use crate::profile::{Frame, Process, Profile, Stack, Values};
+use crate::report::Losses;
+use crate::report::session::{Events, Probe};
+use crate::symbolize::{self, Location};
+use crate::target::files::MappedFile;
+use crate::target::process;
+
+/// What was recorded.
+#[derive(Debug)]
+pub struct Recording {
+    /// The stacks and their figures.
+    pub profile: Profile,
+    /// How long was recorded.
+    pub duration: Duration,
+    /// What became of the events.
+    pub events: Events,
+    /// What was lost.
+    pub losses: Losses,
+    /// The probes that were attached.
+    pub probes: Vec<Probe>,
+    /// Bytes of kernel memory, by map.
+    pub memory: std::collections::BTreeMap<String, u64>,
+    /// Records of process life that the kernel could not write: names may be missing.
+    pub life_records_lost: u64,
+}
+
+impl Recorder {
+    /// Takes the probes off and makes a profile of what was counted.
+    pub fn collect(mut self) -> Result<Recording, BpfError> {
+        let memory = self.object.memory();
+        self.finish();
+        let sums = self.object.sums()?;
+        let overflow = self.object.overflow()?;
+        let counts = self.object.counts()?;
+
+        let mut builder = Builder::new(&self);
+        let mut unsent = 0;
+        for (key, sum) in &sums {
+            let Some(function) = Function::from_number(key.function) else {
+                continue;
+            };
+            if sum.calls == 0 {
+                continue;
+            }
+            let known = key.stack != STACK_LOST && self.stacks.contains_key(&key.stack);
+            if key.stack != STACK_LOST && !known {
+                unsent += sum.calls;
+            }
+            builder.add(key.process, known.then_some(key.stack), function, sum);
+        }
+        for (function, sum) in &overflow {
+            builder.add(PROCESS_UNKNOWN, None, *function, sum);
+        }
+
+        let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
+        losses.push((Loss::RingFull, unsent));
+        losses.push((Loss::UnfinishedCall, self.object.unfinished_calls()?));
+        Ok(Recording {
+            profile: builder.build(),
+            duration: self.duration,
+            events: Events {
+                seen: counts.events(Counter::Seen),
+                tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
+                nested: counts.events(Counter::Nested),
+                filtered: counts.events(Counter::Filtered),
+                foreign: counts.events(Counter::Foreign),
+            },
+            losses: Losses::new(losses),
+            probes: self.probes.clone(),
+            memory,
+            life_records_lost: self.sideband.lost(),
+        })
+    }
+}
+
+/// A frame of a stack before it has a name.
+enum Unnamed {
+    Location(Location),
+    Outside(Frame),
+}
+
+struct RawStack {
+    process: usize,
+    function: Function,
+    frames: Vec<Unnamed>,
+    end: Option<StackEnd>,
+    values: Values,
+}
+
+struct Builder<'a> {
+    recorder: &'a Recorder,
+    processes: Vec<Process>,
+    process_index: HashMap<u32, usize>,
+    files: Vec<Arc<MappedFile>>,
+    file_index: HashMap<*const MappedFile, usize>,
+    stacks: Vec<RawStack>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(recorder: &'a Recorder) -> Self {
+        Self {
+            recorder,
+            processes: Vec::new(),
+            process_index: HashMap::new(),
+            files: Vec::new(),
+            file_index: HashMap::new(),
+            stacks: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, number: u32, stack: Option<u64>, function: Function, sum: &Sum) {
+        let process = self.process(number);
+        let (frames, end) = match stack.and_then(|hash| self.recorder.stacks.get(&hash)) {
+            Some(stack) => {
+                let time = self.recorder.seen_in.get(&(number, stack.hash)).copied();
+                let frames = self.frames(number, stack, time.unwrap_or(u64::MAX), function);
+                (frames, Some(stack.end))
+            }
+            None => (Vec::new(), None),
+        };
+        let values = Values {
+            calls: sum.calls,
+            bytes: sum.bytes,
+            bytes_out: sum.bytes_out,
+            failed: sum.failed,
+        };
+        self.stacks.push(RawStack {
+            process,
+            function,
+            frames,
+            end,
+            values,
+        });
+    }
+
+    fn process(&mut self, number: u32) -> usize {
+        if let Some(index) = self.process_index.get(&number) {
+            return *index;
+        }
+        let made = match self.recorder.processes.get(number) {
+            Some(tracked) => {
+                let image = self.recorder.lives.image(tracked.pid, tracked.since_ns);
+                Process {
+                    pid: tracked.pid,
+                    comm: image.map_or_else(|| tracked.comm.clone(), |image| image.comm.clone()),
+                    exe: image.and_then(|image| image.exe.clone()),
+                    exited: tracked.over || !process::is_running(tracked.pid),
+                }
+            }
+            None => Process {
+                pid: 0,
+                comm: "[unknown]".to_owned(),
+                exe: None,
+                exited: false,
+            },
+        };
+        self.processes.push(made);
+        self.process_index.insert(number, self.processes.len() - 1);
+        self.processes.len() - 1
+    }
+
+    /// The frames of a stack, innermost first, as places in files.
+    fn frames(
+        &mut self,
+        number: u32,
+        stack: &crate::bpf::records::Stack,
+        time_ns: u64,
+        function: Function,
+    ) -> Vec<Unnamed> {
+        let tracked = self.recorder.processes.get(number);
+        let image = tracked.and_then(|tracked| self.recorder.lives.image(tracked.pid, tracked.since_ns));
+        let mut frames: Vec<(Unnamed, bool)> = Vec::with_capacity(stack.frames.len());
+        for (depth, address) in stack.frames.iter().enumerate() {
+            // In the stack of a system call the first address is where the call was made.
+            let is_return = depth > 0 || function.is_heap();
+            let looked_up = address.saturating_sub(u64::from(is_return));
+            let place = image.and_then(|image| image.place(looked_up, time_ns));
+            let mapped = place.is_some();
+            let frame = match place {
+                Some(place) => match place.file {
+                    Some(file) => Unnamed::Location(Location {
+                        file: self.file(&file),
+                        offset: place.file_offset + u64::from(is_return),
+                        is_return,
+                    }),
+                    None => {
+                        Unnamed::Outside(symbolize::outside_files(&place.path, place.file_offset, *address))
+                    }
+                },
+                None => Unnamed::Outside(symbolize::outside_files("".as_ref(), 0, *address)),
+            };
+            frames.push((frame, mapped));
+        }
+        // Where a chain of frame pointers runs into memory that is none, its last addresses are no code.
+        if image.is_some() && stack.end != StackEnd::Truncated {
+            while frames.last().is_some_and(|(_, mapped)| !mapped) {
+                frames.pop();
+            }
+        }
+        frames.into_iter().map(|(frame, _)| frame).collect()
+    }
+
+    fn file(&mut self, file: &Arc<MappedFile>) -> usize {
+        *self.file_index.entry(Arc::as_ptr(file)).or_insert_with(|| {
+            self.files.push(Arc::clone(file));
+            self.files.len() - 1
+        })
+    }
+
+    fn build(self) -> Profile {
+        let mut locations: Vec<Location> = Vec::new();
+        for stack in &self.stacks {
+            locations.extend(stack.frames.iter().filter_map(|frame| match frame {
+                Unnamed::Location(location) => Some(location.clone()),
+                Unnamed::Outside(_) => None,
+            }));
+        }
+        locations.sort_unstable_by_key(|location| (location.file, location.offset));
+        locations.dedup();
+        let named = symbolize::symbolize(&self.files, &locations);
+
+        let mut frames = Interner::default();
+        let stacks = self.stacks.into_iter().map(|raw| {
+            let mut indices = Vec::new();
+            for frame in raw.frames.iter().rev() {
+                match frame {
+                    Unnamed::Outside(frame) => indices.push(frames.index(frame)),
+                    Unnamed::Location(location) => {
+                        let expanded = named.get(location).map_or(&[][..], Vec::as_slice);
+                        indices.extend(expanded.iter().map(|frame| frames.index(frame)));
+                    }
+                }
+            }
+            Stack {
+                process: raw.process,
+                function: raw.function,
+                frames: indices,
+                end: raw.end,
+                values: raw.values,
+            }
+        });
+        let stacks = stacks.collect();
+        Profile {
+            processes: self.processes,
+            frames: frames.frames,
+            stacks,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Interner {
+    frames: Vec<Frame>,
+    index: HashMap<Frame, usize>,
+}
+
+impl Interner {
+    fn index(&mut self, frame: &Frame) -> usize {
+        if let Some(index) = self.index.get(frame) {
+            return *index;
+        }
+        self.frames.push(frame.clone());
+        self.index.insert(frame.clone(), self.frames.len() - 1);
+        self.frames.len() - 1
+    }
+}

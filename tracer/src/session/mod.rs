@@ -1,0 +1,14 @@
+//! One recording, from its start to its profile. [`Recorder`] owns the targets and the kernel side; the steps
+//! are in the order of the files: `recorder` attaches, `watch` waits and drains, `collect` takes the figures and
+//! makes the [`Profile`](crate::profile::Profile).
+//!
+//! Dropping a [`Recorder`] takes every probe off; a command that was not let go ends without having run.
+
+mod collect;
+mod processes;
+mod recorder;
+mod watch;
+
+pub use collect::Recording;
+pub use recorder::{Recorder, StartError};
+pub use watch::{Child, Progress, Stop, Stopped};

@@ -1,0 +1,114 @@
+//! The numbers that keys use for processes, and which process images they stand for.
+
+use std::collections::HashMap;
+
+use crate::bpf::records::NewProcess;
+
+/// A process image that the kernel side knows by a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tracked {
+    /// The process.
+    pub(super) pid: u32,
+    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) since_ns: u64,
+    /// Its name when it was met.
+    pub(super) comm: String,
+    /// Whether another image of the same process has taken its place, or the process has ended.
+    pub(super) over: bool,
+}
+
+/// All numbers.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    tracked: HashMap<u32, Tracked>,
+}
+
+impl Processes {
+    /// Takes in a process that the loader made a target itself. Returns its number.
+    pub(super) fn add(&mut self, pid: u32, comm: String, since_ns: u64) -> u32 {
+        let number = u32::try_from(self.tracked.len()).unwrap_or(u32::MAX) + 1;
+        self.tracked.insert(
+            number,
+            Tracked {
+                pid,
+                since_ns,
+                comm,
+                over: false,
+            },
+        );
+        number
+    }
+
+    /// Takes in a process that the kernel side met.
+    pub(super) fn announce(&mut self, new: NewProcess) {
+        if let Some(before) = self.tracked.get_mut(&new.parent)
+            && before.pid == new.tgid
+        {
+            before.over = true;
+        }
+        self.tracked.insert(
+            new.number,
+            Tracked {
+                pid: new.tgid,
+                since_ns: new.time_ns,
+                comm: new.comm,
+                over: false,
+            },
+        );
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<&Tracked> {
+        self.tracked.get(&number)
+    }
+
+    /// Whether this process is, or was, a target.
+    pub(super) fn has_pid(&self, pid: u32) -> bool {
+        self.tracked.values().any(|tracked| tracked.pid == pid)
+    }
+
+    /// The processes that are, or were, targets.
+    pub(super) fn pids(&self) -> impl Iterator<Item = u32> {
+        self.tracked.values().map(|tracked| tracked.pid)
+    }
+
+    /// The images that are not over yet, with their numbers.
+    pub(super) fn present(&self) -> impl Iterator<Item = (u32, &Tracked)> {
+        self.tracked
+            .iter()
+            .filter(|(_, tracked)| !tracked.over)
+            .map(|(number, tracked)| (*number, tracked))
+    }
+
+    /// Marks an image as over.
+    pub(super) fn end(&mut self, number: u32) {
+        if let Some(tracked) = self.tracked.get_mut(&number) {
+            tracked.over = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exec_takes_the_place_of_the_image_before() {
+        let mut processes = Processes::default();
+        let first = processes.add(7, "sh".to_owned(), 0);
+        let new = |number, tgid, parent| NewProcess {
+            tgid,
+            number,
+            parent,
+            comm: "ls".to_owned(),
+            time_ns: 5,
+        };
+        processes.announce(new(100, 8, first));
+        assert_eq!(processes.present().count(), 2, "a fork leaves its parent");
+        processes.announce(new(101, 7, first));
+        assert!(processes.get(first).expect("kept").over, "an exec does not");
+        assert_eq!(processes.present().count(), 2);
+        processes.end(101);
+        assert_eq!(processes.present().count(), 1);
+        assert!(processes.has_pid(7));
+    }
+}

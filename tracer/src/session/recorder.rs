@@ -1,0 +1,445 @@
+//! Starting: find the targets and their allocators, load the programs, attach the probes.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::io;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracer_ebpf::{BpfSettings, Sum};
+
+use super::processes::Processes;
+use crate::allocator::loader;
+use crate::allocator::plan::{self, Found, Plan};
+use crate::bpf::links::AttachError;
+use crate::bpf::load::{BpfError, PROCESS_PROGRAMS, REGION_PROGRAMS, Wanted};
+use crate::bpf::records::{Records, Stack};
+use crate::bpf::{Attached, Object, UprobeScope, btf};
+use crate::report::session::{Probe, ProbeKind};
+use crate::settings::{Record, Target};
+use crate::target::files::{Files, MappedFile};
+use crate::target::launch::{self, Held};
+use crate::target::lives::Lives;
+use crate::target::maps::FileId;
+use crate::target::process;
+use crate::target::sideband::{Sideband, monotonic_ns};
+use crate::target::user::User;
+
+/// Why a recording could not start. Each says what was wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A process that was named does not exist.
+    #[error("there is no process {0}: it may have ended; `ps -e` lists what runs")]
+    NoProcess(u32),
+    /// A process ended while the probes were being attached.
+    #[error("process {0} ended while memtap was attaching to it: nothing was recorded")]
+    Ended(u32),
+    /// The command cannot be run.
+    #[error("failed to run {command}: {source}")]
+    Command {
+        /// Its name.
+        command: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing to attach to.
+    #[error("no allocator found in {place}: {advice}")]
+    NoAllocator {
+        /// Where was looked.
+        place: String,
+        /// Why, and what to do.
+        advice: &'static str,
+    },
+    /// The kernel's events of process life cannot be had.
+    #[error(
+        "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"
+    )]
+    Sideband(#[source] io::Error),
+    /// The kernel side.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// A probe.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// `/proc` cannot be read.
+    #[error("failed to read /proc: {0}")]
+    Proc(#[source] io::Error),
+}
+
+/// A recording in progress.
+#[expect(missing_debug_implementations, reason = "the ring of aya has none")]
+pub struct Recorder {
+    // Probes go first when a recorder is dropped, then the maps that they write to.
+    pub(super) attached: Attached,
+    pub(super) object: Object,
+    pub(super) records: Records,
+    pub(super) sideband: Sideband,
+    pub(super) lives: Lives,
+    pub(super) processes: Processes,
+    pub(super) stacks: HashMap<u64, Stack>,
+    pub(super) seen_in: HashMap<(u32, u64), u64>,
+    pub(super) probes: Vec<Probe>,
+    pub(super) scope: UprobeScope,
+    pub(super) examined: HashSet<FileId>,
+    pub(super) heap: bool,
+    pub(super) waits_for_more: bool,
+    pub(super) started: Instant,
+    pub(super) duration: Duration,
+    held: Option<Held>,
+    command_name: String,
+}
+
+impl Recorder {
+    /// Finds the targets and attaches to them. A command waits for [`release`](Self::release).
+    pub fn start(settings: &Record) -> Result<Self, StartError> {
+        let targets = Targets::find(settings)?;
+        Files::raise_limit();
+        let sideband = Sideband::open().map_err(StartError::Sideband)?;
+        let object = Object::load(
+            &bpf_settings(settings)?,
+            &settings.limits,
+            Wanted {
+                heap: settings.heap,
+                region: settings.region,
+            },
+        )?;
+        Self::attach(settings, targets, sideband, object)
+    }
+
+    fn attach(
+        settings: &Record,
+        targets: Targets,
+        sideband: Sideband,
+        mut object: Object,
+    ) -> Result<Self, StartError> {
+        let records = object.records()?;
+        let mut recorder = Self {
+            attached: Attached::default(),
+            object,
+            records,
+            sideband,
+            lives: Lives::default(),
+            processes: Processes::default(),
+            stacks: HashMap::new(),
+            seen_in: HashMap::new(),
+            probes: Vec::new(),
+            scope: UprobeScope::Machine,
+            examined: HashSet::new(),
+            heap: settings.heap,
+            waits_for_more: matches!(settings.target, Target::All | Target::Comm(_)),
+            started: Instant::now(),
+            duration: Duration::ZERO,
+            held: None,
+            command_name: String::new(),
+        };
+        let per_process = matches!(settings.target, Target::Pids(_)) && !settings.follow;
+        recorder.look_at(&targets, &settings.target)?;
+        if settings.heap {
+            recorder.attach_allocators(&targets, settings, per_process)?;
+        }
+        let mut points = PROCESS_PROGRAMS.to_vec();
+        if settings.region {
+            points.extend(REGION_PROGRAMS);
+        }
+        recorder
+            .object
+            .attach_tracepoints(&mut recorder.attached, &points)?;
+        recorder.admit(targets, settings)?;
+        recorder.started = Instant::now();
+        Ok(recorder)
+    }
+
+    /// Remembers what running processes have mapped.
+    fn look_at(&mut self, targets: &Targets, target: &Target) -> Result<(), StartError> {
+        let all;
+        let pids = match target {
+            Target::Pids(pids) => pids,
+            Target::Command(_) => return Ok(()),
+            Target::All | Target::Comm(_) => {
+                all = process::all().map_err(StartError::Proc)?;
+                &all
+            }
+        };
+        for pid in pids {
+            if let Err(error) = self.lives.snapshot(*pid)
+                && targets.pids.contains(pid)
+                && matches!(target, Target::Pids(_))
+            {
+                log::debug!("process {pid}: {error}");
+                return Err(StartError::Ended(*pid));
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_allocators(
+        &mut self,
+        targets: &Targets,
+        settings: &Record,
+        per_process: bool,
+    ) -> Result<(), StartError> {
+        match &settings.target {
+            Target::Pids(pids) if per_process => {
+                for pid in pids {
+                    let files = self.lives.mapped_files(*pid);
+                    let plans = plans_in(&files, &mut HashSet::new());
+                    let plans = plans.map_err(|advice| no_allocator(&describe(*pid), advice))?;
+                    for plan in &plans {
+                        self.attach_plan(plan, UprobeScope::Process(*pid))
+                            .map_err(|error| match error {
+                                StartError::Attach(error) if error.is_gone() => StartError::Ended(*pid),
+                                other => other,
+                            })?;
+                    }
+                }
+            }
+            Target::Command(command) => {
+                let name = command.first().map(|name| name.to_string_lossy().into_owned());
+                let files = targets.command_files(&mut self.lives);
+                let plans = plans_in(&files, &mut self.examined);
+                let plans = plans.map_err(|advice| no_allocator(&name.unwrap_or_default(), advice))?;
+                for plan in &plans {
+                    self.attach_plan(plan, UprobeScope::Machine)?;
+                }
+            }
+            _ => {
+                let mut files = Vec::new();
+                let pids = match &settings.target {
+                    Target::Pids(pids) => pids.clone(),
+                    _ => process::all().map_err(StartError::Proc)?,
+                };
+                for pid in pids {
+                    files.extend(self.lives.mapped_files(pid));
+                }
+                let plans = plans_in(&files, &mut self.examined);
+                let plans = plans.map_err(|advice| no_allocator("any process", advice))?;
+                for plan in &plans {
+                    self.attach_plan(plan, UprobeScope::Machine)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_plan(&mut self, plan: &Plan, scope: UprobeScope) -> Result<(), StartError> {
+        // Inner functions last: a call that begins while probes go in is then never counted twice.
+        for probe in plan.probes.iter().rev() {
+            let cookie = self.object.add_site(probe.site)?;
+            self.object.attach_uprobe(
+                &mut self.attached,
+                probe.shape,
+                &plan.file.open_path(),
+                probe.file_offset,
+                cookie,
+                scope,
+            )?;
+        }
+        self.probes.extend(plan.probes.iter().map(|probe| Probe {
+            object: plan.file.path.clone(),
+            symbol: probe.symbol.to_owned(),
+            offset: probe.file_offset,
+            kind: ProbeKind::Entry,
+            single_stepped: probe.single_stepped,
+        }));
+        log::debug!("{}: {} probes", plan.file.path.display(), plan.probes.len());
+        Ok(())
+    }
+
+    /// Looks at a file that a process mapped while we record; attaches if it has an allocator.
+    pub(super) fn meet(&mut self, file: &Arc<MappedFile>, pid: u32) {
+        if !self.heap || self.scope != UprobeScope::Machine || !self.examined.insert(file.id) {
+            return;
+        }
+        let Ok(Found::Allocator(plan)) = plan::examine(file) else {
+            return;
+        };
+        match self.attach_plan(&plan, UprobeScope::Machine) {
+            Ok(()) => log::warn!(
+                "{} was met when process {pid} mapped it: its calls before that were not seen",
+                file.path.display()
+            ),
+            Err(error) => log::warn!("{error}: calls in {} are not seen", file.path.display()),
+        }
+    }
+
+    /// Makes the found processes targets, and the sums of their lost stacks at hand.
+    fn admit(&mut self, targets: Targets, settings: &Record) -> Result<(), StartError> {
+        if matches!(settings.target, Target::Pids(_)) && !settings.follow {
+            self.scope = UprobeScope::Process(0);
+        }
+        let now = monotonic_ns();
+        for pid in &targets.pids {
+            let comm = process::comm(*pid).unwrap_or_default();
+            let number = self.processes.add(*pid, comm, now);
+            self.object.add_process(*pid, number)?;
+            self.object.reserve_lost_stacks(number, &Sum::default())?;
+        }
+        self.command_name = targets.command_name;
+        self.held = targets.held;
+        Ok(())
+    }
+
+    /// Lets a launched command go.
+    pub fn release(&mut self) -> Result<Option<Child>, StartError> {
+        let Some(held) = self.held.take() else {
+            return Ok(None);
+        };
+        self.started = Instant::now();
+        let failed = |source| StartError::Command {
+            command: self.command_name.clone(),
+            source,
+        };
+        held.release().map(Some).map_err(failed)
+    }
+
+    /// The probes that were attached.
+    #[must_use]
+    pub fn probes(&self) -> &[Probe] {
+        &self.probes
+    }
+
+    /// Bytes of kernel memory that the maps take, by map.
+    #[must_use]
+    pub fn memory(&self) -> std::collections::BTreeMap<String, u64> {
+        self.object.memory()
+    }
+
+    /// The processes that were found at the start: (name, pid).
+    #[must_use]
+    pub fn found(&self) -> Vec<(String, u32)> {
+        let mut found: Vec<_> = self
+            .processes
+            .present()
+            .map(|(_, tracked)| (tracked.comm.clone(), tracked.pid))
+            .collect();
+        found.sort_by_key(|(_, pid)| *pid);
+        found
+    }
+}
+
+/// What was asked for, found on this machine.
+struct Targets {
+    pids: Vec<u32>,
+    held: Option<Held>,
+    command_name: String,
+    command_files: Vec<std::path::PathBuf>,
+}
+
+impl Targets {
+    fn find(settings: &Record) -> Result<Self, StartError> {
+        let mut targets = Self {
+            pids: Vec::new(),
+            held: None,
+            command_name: String::new(),
+            command_files: Vec::new(),
+        };
+        match &settings.target {
+            Target::Pids(pids) => {
+                for pid in pids {
+                    if process::group_of(*pid) != Some(*pid) || !process::is_running(*pid) {
+                        return Err(StartError::NoProcess(*pid));
+                    }
+                }
+                targets.pids.clone_from(pids);
+            }
+            Target::All => {}
+            Target::Comm(name) => targets.pids = process::named(name).map_err(StartError::Proc)?,
+            Target::Command(command) => targets.hold(command)?,
+        }
+        Ok(targets)
+    }
+
+    fn hold(&mut self, command: &[OsString]) -> Result<(), StartError> {
+        let Some(name) = command.first() else {
+            return Err(StartError::Command {
+                command: String::new(),
+                source: io::Error::other("there is no command to run"),
+            });
+        };
+        self.command_name = name.to_string_lossy().into_owned();
+        let failed = |source| StartError::Command {
+            command: self.command_name.clone(),
+            source,
+        };
+        let user = User::behind_sudo();
+        let program = loader::program(name).map_err(failed)?;
+        self.command_files = loader::files_of(&program, user.as_ref());
+        let held = launch::hold(command, user.as_ref()).map_err(failed)?;
+        self.pids = vec![held.pid];
+        self.held = Some(held);
+        Ok(())
+    }
+
+    fn command_files(&self, lives: &mut Lives) -> Vec<Arc<MappedFile>> {
+        let open = |path: &std::path::PathBuf| match lives.files().of_path(path) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                log::debug!("{}: {error}", path.display());
+                None
+            }
+        };
+        self.command_files.iter().filter_map(open).collect()
+    }
+}
+
+fn describe(pid: u32) -> String {
+    let comm = process::comm(pid).unwrap_or_default();
+    let exe = process::exe(pid).map_or_else(String::new, |exe| format!(", {}", exe.display()));
+    format!("{comm} ({pid}{exe})")
+}
+
+/// The allocators in files, each file once; without any, why.
+fn plans_in(files: &[Arc<MappedFile>], examined: &mut HashSet<FileId>) -> Result<Vec<Plan>, &'static str> {
+    let mut plans = Vec::new();
+    let mut advice = "it maps no libc with malloc; other allocators are not supported yet, \
+                      `--events region` traces mmap and brk without one";
+    for file in files {
+        if !examined.insert(file.id) {
+            continue;
+        }
+        match plan::examine(file) {
+            Ok(Found::Allocator(plan)) => plans.push(plan),
+            Ok(Found::StaticWithoutSymbols) => {
+                advice = "it is linked statically and has no symbols; use a build that is not stripped, \
+                          or `--events region`, which needs none";
+            }
+            Ok(Found::Nothing) => {}
+            Err(error) => log::debug!("{error}"),
+        }
+    }
+    if plans.is_empty() { Err(advice) } else { Ok(plans) }
+}
+
+fn no_allocator(place: &str, advice: &'static str) -> StartError {
+    StartError::NoAllocator {
+        place: place.to_owned(),
+        advice,
+    }
+}
+
+fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
+    let mut bpf = BpfSettings {
+        min_size: settings.min_size.unwrap_or(0),
+        max_size: settings.max_size.unwrap_or(u64::MAX),
+        scope: match settings.target {
+            Target::All => BpfSettings::SCOPE_MACHINE,
+            _ => BpfSettings::SCOPE_LISTED,
+        },
+        follow: u32::from(settings.follow),
+        own_tgid: std::process::id(),
+        ..BpfSettings::default()
+    };
+    if let Target::Comm(name) = &settings.target {
+        bpf.match_comm = 1;
+        for (to, from) in bpf.comm.iter_mut().take(15).zip(name.bytes()) {
+            *to = from;
+        }
+    }
+    if settings.region {
+        let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
+        bpf.task_mm_offset = kernel.offset("task_struct", "mm").map_err(BpfError::from)?;
+        bpf.mm_brk_offset = kernel.offset("mm_struct", "brk").map_err(BpfError::from)?;
+    }
+    Ok(bpf)
+}

@@ -1,0 +1,191 @@
+//! Waiting: drain what the kernel side sends, notice the ends of processes, stop when it is time.
+
+use std::collections::HashSet;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracer_ebpf::Counter;
+
+use super::recorder::Recorder;
+use crate::bpf::Record;
+use crate::target::process;
+use crate::target::sideband::{Life, LifeEvent};
+
+/// How often the rings are read. New stacks of 20 ms fit the smallest ring many times over.
+const DRAIN_EVERY: Duration = Duration::from_millis(20);
+
+/// How often progress is told, and processes are looked at that may have ended unheard.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a recording stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The time was up.
+    Duration,
+    /// Every target has ended.
+    TargetsEnded,
+    /// A signal asked for it: its number.
+    Signal(i32),
+}
+
+/// The end of the launched command, when it comes.
+pub type Child = tokio::task::JoinHandle<std::io::Result<ExitStatus>>;
+
+/// How a recording stopped.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Why.
+    pub why: Stop,
+    /// The command's status, if it has ended.
+    pub status: Option<ExitStatus>,
+    /// The command, if it has not.
+    pub child: Option<Child>,
+}
+
+/// How a recording goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Since the start.
+    pub elapsed: Duration,
+    /// Events seen.
+    pub events: u64,
+    /// Distinct stacks.
+    pub stacks: usize,
+    /// Losses.
+    pub lost: u64,
+}
+
+impl Recorder {
+    /// Records until it is time to stop. `child` yields when the launched command has ended; `tell` is called
+    /// every second.
+    pub async fn watch(
+        &mut self,
+        duration: Option<Duration>,
+        mut child: Option<Child>,
+        mut tell: impl FnMut(&Progress),
+    ) -> std::io::Result<Stopped> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut drain = tokio::time::interval(DRAIN_EVERY);
+        drain.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let deadline = duration.map(|duration| tokio::time::Instant::from_std(self.started + duration));
+        let mut status = None;
+        let mut looked = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => return Ok(Stopped { why: Stop::Signal(libc::SIGINT), status, child }),
+                _ = terminate.recv() => return Ok(Stopped { why: Stop::Signal(libc::SIGTERM), status, child }),
+                _ = hang_up.recv() => return Ok(Stopped { why: Stop::Signal(libc::SIGHUP), status, child }),
+                () = at(deadline) => return Ok(Stopped { why: Stop::Duration, status, child }),
+                ended = ended(&mut child) => {
+                    child = None;
+                    status = Some(ended?);
+                    if self.drain_and_look() {
+                        return Ok(Stopped { why: Stop::TargetsEnded, status, child });
+                    }
+                }
+                _ = drain.tick() => {
+                    let exits = self.drain(false);
+                    let due = looked.elapsed() >= LOOK_EVERY;
+                    if due {
+                        looked = Instant::now();
+                        tell(&self.progress());
+                        self.forget();
+                    }
+                    if (exits || due) && child.is_none() && self.drain_and_look() {
+                        return Ok(Stopped { why: Stop::TargetsEnded, status, child });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads both rings. True if a target may have ended.
+    pub(super) fn drain(&mut self, all: bool) -> bool {
+        while let Some(record) = self.records.take() {
+            match record {
+                Record::Stack(stack) => {
+                    self.seen_in
+                        .entry((stack.process, stack.hash))
+                        .or_insert(stack.time_ns);
+                    self.stacks.entry(stack.hash).or_insert(stack);
+                }
+                Record::Process(new) => {
+                    if !self.lives.knows(new.tgid)
+                        && let Err(error) = self.lives.snapshot(new.tgid)
+                    {
+                        log::debug!("process {} ({}): {error}", new.tgid, new.comm);
+                    }
+                    self.processes.announce(new);
+                }
+            }
+        }
+        let mut exits = false;
+        for event in self.sideband.take(all) {
+            let LifeEvent { pid, .. } = event;
+            exits |= event.what == Life::Exited && self.processes.has_pid(pid);
+            if let Some(file) = self.lives.apply(event) {
+                self.meet(&file, pid);
+            }
+        }
+        exits
+    }
+
+    /// Takes ended processes out of the kernel side's table. True if no target is left.
+    fn drain_and_look(&mut self) -> bool {
+        self.drain(false);
+        let ended: Vec<(u32, u32)> = self
+            .processes
+            .present()
+            .filter(|(_, tracked)| !process::is_running(tracked.pid))
+            .map(|(number, tracked)| (number, tracked.pid))
+            .collect();
+        for (number, pid) in ended {
+            self.processes.end(number);
+            if let Err(error) = self.object.remove_process(pid, number) {
+                log::debug!("process {pid}: {error}");
+            }
+        }
+        !self.waits_for_more && self.processes.present().next().is_none()
+    }
+
+    /// Forgets processes that have ended and were never targets.
+    fn forget(&mut self) {
+        let wanted: HashSet<u32> = self.processes.pids().collect();
+        self.lives.forget_ended(|pid| wanted.contains(&pid));
+    }
+
+    fn progress(&self) -> Progress {
+        let counts = self.object.counts().unwrap_or_default();
+        Progress {
+            elapsed: self.started.elapsed(),
+            events: counts.events(Counter::Tallied),
+            stacks: self.stacks.len(),
+            lost: counts.lost_total(),
+        }
+    }
+
+    /// Ends the recording: takes the probes off, several at once, and reads the rings for the last time.
+    pub(super) fn finish(&mut self) {
+        self.duration = self.started.elapsed();
+        self.attached.detach();
+        self.drain(true);
+    }
+}
+
+async fn at(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.await.map_err(std::io::Error::other)?,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,69 @@
+//! What was asked for, as plain values: nothing below the command line knows how it was said.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::bpf::Limits;
+use crate::profile::Metric;
+use crate::report::Format;
+
+/// Whom to trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// These processes.
+    Pids(Vec<u32>),
+    /// Every process of the machine.
+    All,
+    /// Every process of this name, those that get it later too.
+    Comm(String),
+    /// A command, from its first instruction.
+    Command(Vec<OsString>),
+}
+
+/// A profile to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// What this one weighs stacks by.
+    pub metric: Metric,
+    /// How it is written.
+    pub format: Format,
+    /// Where to; `-` is standard output.
+    pub path: PathBuf,
+}
+
+/// Settings of `record`.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
+pub struct Record {
+    /// Whom to trace.
+    pub target: Target,
+    /// Take in the children of traced processes.
+    pub follow: bool,
+    /// Stop after this long.
+    pub duration: Option<Duration>,
+    /// Profiles to write.
+    pub outputs: Vec<Output>,
+    /// Where to write the summary.
+    pub summary: Option<PathBuf>,
+    /// What the table weighs stacks by.
+    pub metric: Metric,
+    /// Trace calls to allocators.
+    pub heap: bool,
+    /// Trace system calls that change the address space.
+    pub region: bool,
+    /// Tell processes of the same name apart.
+    pub per_pid: bool,
+    /// The smallest size that is followed, if there is a limit.
+    pub min_size: Option<u64>,
+    /// The largest size that is followed, if there is a limit.
+    pub max_size: Option<u64>,
+    /// Fail if anything was lost.
+    pub strict: bool,
+    /// Say nothing but errors.
+    pub quiet: bool,
+    /// Stacks in the table.
+    pub top: usize,
+    /// How large the kernel side's maps may grow.
+    pub limits: Limits,
+}

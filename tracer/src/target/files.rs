@@ -1,0 +1,122 @@
+//! The files that targets map, kept open: a file that is deleted, replaced or in a namespace that has gone
+//! can still be read.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::maps::{FileId, Mapping};
+
+/// Files kept open at the most; further ones are opened when they are needed, if they are still there.
+const MOST_OPEN: usize = 4096;
+
+/// An open file that some process has mapped.
+#[derive(Debug)]
+pub struct MappedFile {
+    /// Which file.
+    pub id: FileId,
+    /// Its path as the process that mapped it first sees it.
+    pub path: PathBuf,
+    descriptor: OwnedFd,
+}
+
+impl MappedFile {
+    /// A path that opens this very file, whatever has become of its name.
+    #[must_use]
+    pub fn open_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.descriptor.as_raw_fd()))
+    }
+
+    /// The last part of its path.
+    #[must_use]
+    pub fn base_name(&self) -> String {
+        self.path
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+}
+
+/// The open files.
+#[derive(Debug, Default)]
+pub struct Files {
+    open: HashMap<FileId, Option<Arc<MappedFile>>>,
+}
+
+impl Files {
+    /// Lifts this process's limit of open files to what it may have.
+    pub fn raise_limit() {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: valid pointers to a struct of the right type.
+        unsafe {
+            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+                limit.rlim_cur = limit.rlim_max;
+                if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
+                    log::debug!("failed to raise the limit of open files");
+                }
+            }
+        }
+    }
+
+    /// The file of a process's mapping; nothing for memory without a file, or where the file cannot be had
+    /// any more.
+    pub fn of_mapping(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<MappedFile>> {
+        if mapping.file.inode == 0 {
+            return None;
+        }
+        if let Some(known) = self.open.get(&mapping.file) {
+            return known.clone();
+        }
+        let file = open(pid, mapping).map(Arc::new);
+        if self.open.len() < MOST_OPEN {
+            self.open.insert(mapping.file, file.clone());
+        }
+        file
+    }
+
+    /// A file that a process is going to map, by its path here.
+    pub fn of_path(&mut self, path: &Path) -> std::io::Result<Arc<MappedFile>> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let device = metadata.dev();
+        let id = FileId {
+            device: (libc::major(device), libc::minor(device)),
+            inode: metadata.ino(),
+        };
+        let mapped = Arc::new(MappedFile {
+            id,
+            path: path.to_path_buf(),
+            descriptor: file.into(),
+        });
+        self.open.insert(id, Some(Arc::clone(&mapped)));
+        Ok(mapped)
+    }
+}
+
+/// Opens the file behind a mapping. `map_files` leads to the very file, also when it was deleted; the path in
+/// the process's root does while it has not been replaced, which the inode's number tells; so does the path
+/// here, for a process that has gone.
+fn open(pid: u32, mapping: &Mapping) -> Option<MappedFile> {
+    let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
+    let file = File::open(exact).ok().or_else(|| {
+        let relative = mapping.path.strip_prefix("/").ok()?;
+        let in_root = Path::new("/proc")
+            .join(pid.to_string())
+            .join("root")
+            .join(relative);
+        [in_root, mapping.path.clone()].into_iter().find_map(|path| {
+            let file = File::open(path).ok()?;
+            (file.metadata().ok()?.ino() == mapping.file.inode).then_some(file)
+        })
+    })?;
+    Some(MappedFile {
+        id: mapping.file,
+        path: mapping.path.clone(),
+        descriptor: file.into(),
+    })
+}

@@ -1,0 +1,274 @@
+//! The memory of processes: what each had mapped at any time, also after its end.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::files::{Files, MappedFile};
+use super::maps::{self, Mapping};
+use super::process;
+use super::sideband::{Life, LifeEvent};
+
+/// A program that a process executes: from exec, or fork, to the next exec or the end.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`; 0: before we looked.
+    pub since_ns: u64,
+    /// The name of the process.
+    pub comm: String,
+    /// The executable.
+    pub exe: Option<PathBuf>,
+    mappings: Vec<TimedMapping>,
+}
+
+#[derive(Debug, Clone)]
+struct TimedMapping {
+    since_ns: u64,
+    mapping: Mapping,
+    file: Option<Arc<MappedFile>>,
+}
+
+/// Where an address belongs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The file that is mapped there, if it can be read.
+    pub file: Option<Arc<MappedFile>>,
+    /// The path as the process sees it.
+    pub path: PathBuf,
+    /// The offset in the file.
+    pub file_offset: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lifetime {
+    images: Vec<Image>,
+    exited: bool,
+}
+
+/// The processes that were heard of.
+#[derive(Debug, Default)]
+pub struct Lives {
+    files: Files,
+    lives: HashMap<u32, Lifetime>,
+}
+
+impl Lives {
+    /// Reads what a running process has mapped. What was heard of it before is kept.
+    pub fn snapshot(&mut self, pid: u32) -> std::io::Result<()> {
+        let mappings = maps::executable_mappings(pid)?;
+        let mut image = Image {
+            since_ns: 0,
+            comm: process::comm(pid)?,
+            exe: process::exe(pid),
+            mappings: Vec::new(),
+        };
+        for mapping in mappings {
+            let file = self.files.of_mapping(pid, &mapping);
+            image.mappings.push(TimedMapping {
+                since_ns: 0,
+                mapping,
+                file,
+            });
+        }
+        let lifetime = self.lives.entry(pid).or_default();
+        lifetime.exited = false;
+        lifetime.images.insert(0, image);
+        Ok(())
+    }
+
+    /// Whether anything is known of this process.
+    #[must_use]
+    pub fn knows(&self, pid: u32) -> bool {
+        self.lives
+            .get(&pid)
+            .is_some_and(|lifetime| !lifetime.images.is_empty())
+    }
+
+    /// The open files.
+    pub fn files(&mut self) -> &mut Files {
+        &mut self.files
+    }
+
+    /// The files that a process's present image has mapped.
+    #[must_use]
+    pub fn mapped_files(&self, pid: u32) -> Vec<Arc<MappedFile>> {
+        let image = self.lives.get(&pid).and_then(|lifetime| lifetime.images.last());
+        let mappings = image.into_iter().flat_map(|image| &image.mappings);
+        mappings.filter_map(|timed| timed.file.clone()).collect()
+    }
+
+    /// Takes in an event. Returns the file that it mapped, if it mapped one.
+    pub fn apply(&mut self, event: LifeEvent) -> Option<Arc<MappedFile>> {
+        let LifeEvent { time_ns, pid, what } = event;
+        match what {
+            Life::Forked { parent } => {
+                let inherited = self
+                    .lives
+                    .get(&parent)
+                    .and_then(|lifetime| lifetime.images.last());
+                // A process that was there before we looked: its child's mappings are its own.
+                let image = Image {
+                    since_ns: time_ns,
+                    ..inherited?.clone()
+                };
+                self.lives.insert(
+                    pid,
+                    Lifetime {
+                        images: vec![image],
+                        exited: false,
+                    },
+                );
+            }
+            Life::Executed { comm } => {
+                let image = Image {
+                    since_ns: time_ns,
+                    comm,
+                    exe: None,
+                    mappings: Vec::new(),
+                };
+                let lifetime = self.lives.entry(pid).or_default();
+                lifetime.exited = false;
+                lifetime.images.push(image);
+            }
+            Life::Renamed { comm } => {
+                if let Some(image) = self
+                    .lives
+                    .get_mut(&pid)
+                    .and_then(|lifetime| lifetime.images.last_mut())
+                {
+                    image.comm = comm;
+                }
+            }
+            Life::Mapped(mapping) => {
+                let file = self.files.of_mapping(pid, &mapping);
+                let image = self.lives.get_mut(&pid)?.images.last_mut()?;
+                if image.exe.is_none() && !mapping.path.as_os_str().is_empty() {
+                    // The kernel maps the executable before its interpreter.
+                    image.exe = Some(mapping.path.clone());
+                }
+                image.mappings.push(TimedMapping {
+                    since_ns: time_ns,
+                    mapping,
+                    file: file.clone(),
+                });
+                return file;
+            }
+            Life::Exited => {
+                if let Some(lifetime) = self.lives.get_mut(&pid) {
+                    lifetime.exited = true;
+                }
+            }
+        }
+        None
+    }
+
+    /// The image that a process had at a time.
+    #[must_use]
+    pub fn image(&self, pid: u32, time_ns: u64) -> Option<&Image> {
+        let images = &self.lives.get(&pid)?.images;
+        images
+            .iter()
+            .rev()
+            .find(|image| image.since_ns <= time_ns)
+            .or_else(|| images.first())
+    }
+
+    /// Forgets processes that have ended and that `wanted` does not want.
+    pub fn forget_ended(&mut self, wanted: impl Fn(u32) -> bool) {
+        self.lives
+            .retain(|pid, lifetime| !lifetime.exited || wanted(*pid));
+    }
+}
+
+impl Image {
+    /// Where an address belonged at a time: to the mapping made last before it.
+    #[must_use]
+    pub fn place(&self, address: u64, time_ns: u64) -> Option<Place> {
+        let covers = |timed: &&TimedMapping| {
+            timed.since_ns <= time_ns && timed.mapping.start <= address && address < timed.mapping.end
+        };
+        let timed = self.mappings.iter().rev().find(covers)?;
+        Some(Place {
+            file: timed.file.clone(),
+            path: timed.mapping.path.clone(),
+            file_offset: address - timed.mapping.start + timed.mapping.file_offset,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::maps::FileId;
+
+    fn mapped(pid: u32, time_ns: u64, start: u64, path: &str) -> LifeEvent {
+        let mapping = Mapping {
+            start,
+            end: start + 0x1000,
+            file_offset: 0x10,
+            file: FileId {
+                device: (0, 0),
+                inode: 0,
+            },
+            path: path.into(),
+        };
+        LifeEvent {
+            time_ns,
+            pid,
+            what: Life::Mapped(mapping),
+        }
+    }
+
+    fn executed(pid: u32, time_ns: u64, comm: &str) -> LifeEvent {
+        LifeEvent {
+            time_ns,
+            pid,
+            what: Life::Executed {
+                comm: comm.to_owned(),
+            },
+        }
+    }
+
+    #[test]
+    fn address_belongs_to_the_last_mapping_before_its_time() {
+        let mut lives = Lives::default();
+        lives.apply(executed(7, 10, "one"));
+        lives.apply(mapped(7, 11, 0x1000, "/one"));
+        lives.apply(mapped(7, 20, 0x1000, "/two"));
+        let image = lives.image(7, 30).expect("known");
+        assert_eq!(image.exe, Some(PathBuf::from("/one")));
+        let place = |time| {
+            image
+                .place(0x1004, time)
+                .map(|place| (place.path, place.file_offset))
+        };
+        assert_eq!(place(15), Some((PathBuf::from("/one"), 0x14)));
+        assert_eq!(place(25), Some((PathBuf::from("/two"), 0x14)));
+        assert_eq!(place(5), None);
+    }
+
+    #[test]
+    fn child_has_its_parents_mappings_and_exec_ends_them() {
+        let mut lives = Lives::default();
+        lives.apply(executed(7, 10, "parent"));
+        lives.apply(mapped(7, 11, 0x1000, "/parent"));
+        lives.apply(LifeEvent {
+            time_ns: 20,
+            pid: 8,
+            what: Life::Forked { parent: 7 },
+        });
+        lives.apply(executed(8, 30, "other"));
+        lives.apply(LifeEvent {
+            time_ns: 40,
+            pid: 8,
+            what: Life::Exited,
+        });
+        let at = |time| lives.image(8, time).map(|image| image.comm.clone());
+        assert_eq!(at(25).as_deref(), Some("parent"));
+        assert_eq!(at(35).as_deref(), Some("other"));
+        assert!(lives.image(8, 25).expect("known").place(0x1000, 25).is_some());
+        assert!(lives.image(8, 35).expect("known").place(0x1000, 35).is_none());
+        lives.forget_ended(|pid| pid == 7);
+        assert!(!lives.knows(8) && lives.knows(7));
+    }
+}

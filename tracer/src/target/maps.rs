@@ -1,0 +1,127 @@
+//! `/proc/PID/maps`: what is mapped where. Layout: the kernel's `Documentation/filesystems/proc.rst`.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// The identity of a file on this machine while it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId {
+    /// The device's number as the kernel shows it: major, minor.
+    pub device: (u32, u32),
+    /// The inode's number; 0 for memory without a file.
+    pub inode: u64,
+}
+
+/// An executable mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// One past the last address.
+    pub end: u64,
+    /// Where in the file it begins.
+    pub file_offset: u64,
+    /// Which file.
+    pub file: FileId,
+    /// The path as the process sees it, without the mark of deleted files; `[vdso]` and the like for memory
+    /// without a file; empty for anonymous memory.
+    pub path: PathBuf,
+}
+
+/// Reads the executable mappings of a process.
+pub fn executable_mappings(pid: u32) -> io::Result<Vec<Mapping>> {
+    Ok(parse(&std::fs::read(format!("/proc/{pid}/maps"))?))
+}
+
+/// The executable mappings in the text of a `maps` file. Lines that cannot be read are passed over.
+#[must_use]
+pub fn parse(text: &[u8]) -> Vec<Mapping> {
+    text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mapping> {
+    // address permissions offset device inode, each followed by one space, then spaces and the path.
+    let mut fields = line.splitn(6, |byte| *byte == b' ');
+    let mut field = || fields.next();
+    let (start, end) = split_at_byte(field()?, b'-')?;
+    let permissions = field()?;
+    if permissions.get(2) != Some(&b'x') {
+        return None;
+    }
+    let file_offset = hexadecimal(field()?)?;
+    let (major, minor) = split_at_byte(field()?, b':')?;
+    let inode = std::str::from_utf8(field()?).ok()?.parse().ok()?;
+    let path = field().unwrap_or_default().trim_ascii_start();
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    Some(Mapping {
+        start: hexadecimal(start)?,
+        end: hexadecimal(end)?,
+        file_offset,
+        file: FileId {
+            device: (
+                hexadecimal(major)?.try_into().ok()?,
+                hexadecimal(minor)?.try_into().ok()?,
+            ),
+            inode,
+        },
+        path: unescape(path),
+    })
+}
+
+/// The kernel writes a line break in a path as `\012`.
+fn unescape(path: &[u8]) -> PathBuf {
+    let text = String::from_utf8_lossy(path);
+    if text.contains("\\012") {
+        return PathBuf::from(text.replace("\\012", "\n"));
+    }
+    Path::new(std::ffi::OsStr::from_bytes(path)).to_path_buf()
+}
+
+fn split_at_byte(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|byte| *byte == separator)?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+fn hexadecimal(text: &[u8]) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executable_lines_are_taken_and_others_passed_over() {
+        let text = b"7f00-8000 r-xp 00028000 fe:01 42                       /lib/my lib.so (deleted)\n\
+            8000-9000 rw-p 00000000 00:00 0 \n\
+            nonsense\n\
+            ffff0000-ffff1000 r-xp 00000000 00:00 0                  [vdso]\n";
+        let mappings = parse(text);
+        assert_eq!(mappings.len(), 2);
+        assert_eq!(mappings[0].path, PathBuf::from("/lib/my lib.so"));
+        assert_eq!(
+            mappings[0].file,
+            FileId {
+                device: (0xfe, 1),
+                inode: 42
+            }
+        );
+        assert_eq!(
+            (mappings[0].start, mappings[0].end, mappings[0].file_offset),
+            (0x7f00, 0x8000, 0x28000)
+        );
+        assert_eq!(mappings[1].path, PathBuf::from("[vdso]"));
+    }
+
+    #[test]
+    fn own_mappings_are_found() {
+        let mappings = executable_mappings(std::process::id()).expect("readable");
+        let here = own_mappings_are_found as fn() as usize as u64;
+        assert!(
+            mappings
+                .iter()
+                .any(|mapping| mapping.start <= here && here < mapping.end)
+        );
+    }
+}

@@ -1,0 +1,383 @@
+//! What the kernel tells of the life of processes: forks, new programs, executable mappings, exits.
+//!
+//! These are the side-band records that `perf record` lives on, of a software event that never fires, one ring
+//! per CPU. They name each mapped file by path and inode at the moment of the mapping, so that a process
+//! that lives for a millisecond has names in the report. Layouts: `enum perf_event_type` in the kernel's
+//! `include/uapi/linux/perf_event.h`.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use perf_event_open_sys::bindings::{
+    PERF_COUNT_SW_DUMMY, PERF_FLAG_FD_CLOEXEC, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, perf_event_attr,
+    perf_event_mmap_page,
+};
+
+use super::maps::{FileId, Mapping};
+
+/// Pages of each CPU's ring: 512 KiB, some five thousand mappings between two readings.
+const RING_PAGES: usize = 128;
+
+/// A record of another time than this is held back until the next reading: one that happened before it may
+/// still be on its way into another CPU's ring.
+const SETTLE_NS: u64 = 1_000_000;
+
+/// One event in the life of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LifeEvent {
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// The process.
+    pub pid: u32,
+    /// What happened.
+    pub what: Life,
+}
+
+/// What happened in a process's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    /// It was made, as a copy of another process.
+    Forked {
+        /// The other process.
+        parent: u32,
+    },
+    /// It executes another program: all its mappings have gone.
+    Executed {
+        /// Its new name.
+        comm: String,
+    },
+    /// It gave itself another name.
+    Renamed {
+        /// The name.
+        comm: String,
+    },
+    /// It mapped executable memory.
+    Mapped(Mapping),
+    /// Its first thread ended; the process has too, unless other threads live on.
+    Exited,
+}
+
+#[derive(Debug)]
+struct Ring {
+    _event: OwnedFd,
+    base: *mut libc::c_void,
+    len: usize,
+    page: usize,
+}
+
+/// The rings of all CPUs.
+#[derive(Debug)]
+pub struct Sideband {
+    rings: Vec<Ring>,
+    waiting: Vec<LifeEvent>,
+    lost: u64,
+}
+
+impl Sideband {
+    /// Opens a ring on each CPU.
+    pub fn open() -> io::Result<Self> {
+        let mut rings = Vec::new();
+        for cpu in online_cpus()? {
+            rings.push(Ring::open(cpu)?);
+        }
+        Ok(Self {
+            rings,
+            waiting: Vec::new(),
+            lost: 0,
+        })
+    }
+
+    /// How many records the kernel could not write, since a ring was full.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Takes what has happened, in the order of time. `all`: also what happened just now, which may lack an
+    /// event of another CPU.
+    pub fn take(&mut self, all: bool) -> Vec<LifeEvent> {
+        let settled = if all {
+            u64::MAX
+        } else {
+            monotonic_ns().saturating_sub(SETTLE_NS)
+        };
+        for ring in &self.rings {
+            ring.read(|kind, misc, body| {
+                if kind == LOST {
+                    self.lost += word(body, 8).unwrap_or(1);
+                } else {
+                    self.waiting.extend(parse(kind, misc, body));
+                }
+            });
+        }
+        self.waiting.sort_by_key(|event| event.time_ns);
+        let ready = self.waiting.partition_point(|event| event.time_ns <= settled);
+        self.waiting.drain(..ready).collect()
+    }
+}
+
+impl Ring {
+    fn open(cpu: i32) -> io::Result<Self> {
+        let mut attributes = perf_event_attr::default();
+        attributes.type_ = PERF_TYPE_SOFTWARE;
+        attributes.size = u32::try_from(size_of::<perf_event_attr>()).map_err(io::Error::other)?;
+        attributes.config = u64::from(PERF_COUNT_SW_DUMMY);
+        attributes.sample_type = u64::from(PERF_SAMPLE_TIME);
+        attributes.clockid = libc::CLOCK_MONOTONIC;
+        attributes.set_mmap(1);
+        attributes.set_mmap2(1);
+        attributes.set_comm(1);
+        attributes.set_comm_exec(1);
+        attributes.set_task(1);
+        attributes.set_sample_id_all(1);
+        attributes.set_use_clockid(1);
+        attributes.set_exclude_kernel(1);
+        // SAFETY: the attributes are filled, and live through the call.
+        let fd = unsafe {
+            perf_event_open_sys::perf_event_open(
+                &raw mut attributes,
+                -1,
+                cpu,
+                -1,
+                u64::from(PERF_FLAG_FD_CLOEXEC),
+            )
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and ours.
+        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        let page = page_size();
+        let len = page * (1 + RING_PAGES);
+        // SAFETY: a new shared mapping of an event that we own.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                event.as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            _event: event,
+            base,
+            len,
+            page,
+        })
+    }
+
+    /// Hands every record to `take`: its type, its misc bits, and its body after the eight bytes of header.
+    fn read(&self, mut take: impl FnMut(u32, u16, &[u8])) {
+        let control = self.base.cast::<perf_event_mmap_page>();
+        // SAFETY: the first page is the kernel's control page. Head and tail are written by one side each, as
+        // aligned words, with the barriers that its description asks for.
+        let (head, tail) = unsafe {
+            (
+                AtomicU64::from_ptr(&raw mut (*control).data_head),
+                AtomicU64::from_ptr(&raw mut (*control).data_tail),
+            )
+        };
+        let end = head.load(Ordering::Acquire);
+        let mut at = tail.load(Ordering::Relaxed);
+        let mut record = Vec::new();
+        while at < end {
+            let mut header = [0; 8];
+            self.copy(at, &mut header);
+            let [k0, k1, k2, k3, m0, m1, s0, s1] = header;
+            let size = usize::from(u16::from_ne_bytes([s0, s1]));
+            if size < header.len() {
+                // Cannot be: without a size there is no next record. Drop what is there.
+                at = end;
+                break;
+            }
+            record.resize(size, 0);
+            self.copy(at, &mut record);
+            take(
+                u32::from_ne_bytes([k0, k1, k2, k3]),
+                u16::from_ne_bytes([m0, m1]),
+                &record[8..],
+            );
+            at += size as u64;
+        }
+        tail.store(at, Ordering::Release);
+    }
+
+    /// Copies what begins at a position, which may run past the end of the data and go on at their beginning.
+    fn copy(&self, from: u64, to: &mut [u8]) {
+        let data_len = self.len - self.page;
+        let Ok(start) = usize::try_from(from % data_len as u64) else {
+            return;
+        };
+        let before_end = to.len().min(data_len - start);
+        let (first, rest) = to.split_at_mut(before_end);
+        let data = self.base.cast::<u8>();
+        // SAFETY: both parts are inside the data pages, and the kernel does not write there before the tail has
+        // passed.
+        unsafe {
+            data.add(self.page + start)
+                .copy_to_nonoverlapping(first.as_mut_ptr(), first.len());
+            data.add(self.page)
+                .copy_to_nonoverlapping(rest.as_mut_ptr(), rest.len());
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing refers to it any more.
+        if unsafe { libc::munmap(self.base, self.len) } != 0 {
+            log::debug!("failed to unmap a ring: {}", io::Error::last_os_error());
+        }
+    }
+}
+
+const MMAP2: u32 = 10;
+const LOST: u32 = 2;
+const COMM: u32 = 3;
+const EXIT: u32 = 4;
+const FORK: u32 = 7;
+
+/// `PERF_RECORD_MISC_COMM_EXEC`
+const MISC_COMM_EXEC: u16 = 1 << 13;
+
+fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
+    let id = |offset| half_word(body, offset);
+    // Every record ends in the time.
+    let time_ns = word(body, body.len().checked_sub(8)?)?;
+    let (pid, what) = match kind {
+        FORK | EXIT => {
+            // pid, ppid, tid, ptid
+            let (pid, parent, tid) = (id(0)?, id(4)?, id(8)?);
+            if pid != tid {
+                return None;
+            }
+            (
+                pid,
+                if kind == FORK {
+                    Life::Forked { parent }
+                } else {
+                    Life::Exited
+                },
+            )
+        }
+        COMM => {
+            let (pid, tid) = (id(0)?, id(4)?);
+            let comm = text(body.get(8..)?)?;
+            let comm = String::from_utf8_lossy(comm).into_owned();
+            if misc & MISC_COMM_EXEC != 0 {
+                (pid, Life::Executed { comm })
+            } else if pid == tid {
+                (pid, Life::Renamed { comm })
+            } else {
+                return None;
+            }
+        }
+        MMAP2 => {
+            // pid, tid, addr, len, pgoff, maj, min, ino, ino_generation, prot, flags, filename
+            let start = word(body, 8)?;
+            let path = text(body.get(64..)?)?;
+            let anonymous = matches!(path, b"//anon" | b"");
+            let mapping = Mapping {
+                start,
+                end: start.checked_add(word(body, 16)?)?,
+                file_offset: word(body, 24)?,
+                file: FileId {
+                    device: (id(32)?, id(36)?),
+                    inode: word(body, 40)?,
+                },
+                path: PathBuf::from(std::ffi::OsStr::from_bytes(if anonymous { b"" } else { path })),
+            };
+            (id(0)?, Life::Mapped(mapping))
+        }
+        _ => return None,
+    };
+    Some(LifeEvent { time_ns, pid, what })
+}
+
+fn word(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(
+        bytes.get(offset..offset.checked_add(8)?)?.try_into().ok()?,
+    ))
+}
+
+fn half_word(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(
+        bytes.get(offset..offset.checked_add(4)?)?.try_into().ok()?,
+    ))
+}
+
+fn text(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split(|byte| *byte == 0).next()
+}
+
+/// Now, in nanoseconds of `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid pointer; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+fn page_size() -> usize {
+    // SAFETY: a question without arguments in memory.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// The CPUs in `/sys/devices/system/cpu/online`: `0-3,8`.
+fn online_cpus() -> io::Result<Vec<i32>> {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
+    let malformed = || io::Error::other(format!("the list of online CPUs is malformed: {}", online.trim()));
+    let mut cpus = Vec::new();
+    for part in online.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let first: i32 = first.parse().map_err(|_not_a_number| malformed())?;
+        let last: i32 = last.parse().map_err(|_not_a_number| malformed())?;
+        cpus.extend(first..=last);
+    }
+    Ok(cpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fork_of_a_process_is_told_from_that_of_a_thread() {
+        let record = |pid: u32, tid: u32| {
+            let mut body: Vec<u8> = [pid, 1, tid, 1].iter().flat_map(|id| id.to_ne_bytes()).collect();
+            body.extend(5u64.to_ne_bytes());
+            body.extend(7u64.to_ne_bytes());
+            parse(FORK, 0, &body)
+        };
+        assert_eq!(
+            record(10, 10),
+            Some(LifeEvent {
+                time_ns: 7,
+                pid: 10,
+                what: Life::Forked { parent: 1 }
+            })
+        );
+        assert_eq!(record(10, 11), None);
+    }
+
+    #[test]
+    fn short_records_are_refused() {
+        for kind in [FORK, EXIT, COMM, MMAP2] {
+            for len in 0..16 {
+                assert_eq!(parse(kind, 0, &vec![0xff; len]), None, "kind {kind}, {len} bytes");
+            }
+        }
+    }
+}
