@@ -92,6 +92,8 @@ fn linker() -> Result<PathBuf> {
     }
     let cache = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
+        // As the XDG specification says: other paths are to be ignored.
+        .filter(|path| path.is_absolute())
         .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set, so the set-up cannot be found")?;
     let path = cache.join("memtap").join(BPF_LINKER).join("bin/bpf-linker");

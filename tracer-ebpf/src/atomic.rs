@@ -3,14 +3,27 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 
-/// Adds `amount` to `*target`; returns what was there.
+/// Adds `amount` to `*target`.
 ///
 /// # Safety
 /// `target` must point into a map value, aligned to 8 bytes, that only atomic writes change.
 #[inline(always)]
-pub(crate) unsafe fn add(target: *mut u64, amount: u64) -> u64 {
+pub(crate) unsafe fn add(target: *mut u64, amount: u64) {
     // SAFETY: the caller's promise.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(target, amount) }
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(target, amount) };
+}
+
+/// Adds `amount` to `*target`; returns what was there. Needs Linux 5.12.
+///
+/// Not relaxed: for a relaxed addition LLVM 22 emits the instruction that does not fetch, even where the result
+/// is used, and gives the amount for it (seen: every process had the same number).
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn fetch_add(target: *mut u64, amount: u64) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(target, amount) }
 }
 
 /// Puts `value` into `*target`; returns what was there. Needs Linux 5.12.

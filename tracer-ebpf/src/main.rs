@@ -9,6 +9,35 @@
         reason = "the bpf target has no core::sync::atomic read-modify-write: the intrinsics are the only way"
     )
 )]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(
+        clippy::inline_always,
+        reason = "calls between functions are limited, and the verifier loses track of pointers across them"
+    )
+)]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(
+        clippy::needless_pass_by_value,
+        reason = "the macros of aya-ebpf make the context and pass it by value"
+    )
+)]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a value given to a map by reference is not copied once more on the stack of 512 bytes"
+    )
+)]
+#![cfg_attr(
+    target_arch = "bpf",
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_lossless,
+        reason = "helpers pack two numbers in a word and take their sizes as u32; From is not const-folded early"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod atomic;

@@ -46,7 +46,7 @@ pub(crate) fn enter(tgid: u32, parent: u32, flags: u32) -> u32 {
         return PROCESS_UNKNOWN;
     };
     // SAFETY: the pointer is to a map value that is only ever added to.
-    let number = FIRST_KERNEL_PROCESS.wrapping_add(unsafe { atomic::add(counter, 1) } as u32);
+    let number = FIRST_KERNEL_PROCESS.wrapping_add(unsafe { atomic::fetch_add(counter, 1) } as u32);
     let announced = u32::from(announce(tgid, number, parent));
     if PROCESSES
         .insert(&tgid, &Process { number, announced }, flags as u64)
@@ -77,44 +77,37 @@ fn announce(tgid: u32, number: u32, parent: u32) -> bool {
     sent
 }
 
-/// The current process has executed another program.
+/// The current process has executed another program. Returns the new image's number, if it is a target.
 #[inline(always)]
-pub(crate) fn executed() {
+pub(crate) fn executed() -> Option<u32> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     if let Some(before) = listed(tgid) {
-        enter(tgid, before, BPF_ANY);
-    } else if let Some(wanted) = settings::comm() {
-        if bpf_get_current_comm().is_ok_and(|comm| same_name(&comm, &wanted)) {
-            enter(tgid, PROCESS_UNKNOWN, BPF_ANY);
-        }
+        return Some(enter(tgid, before, BPF_ANY));
     }
+    let wanted = settings::comm()?;
+    let comm = bpf_get_current_comm().ok()?;
+    same_name(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, BPF_ANY))
 }
 
-/// The current process has made a child, which has not run yet.
+/// The current process has made a child, which has not run yet. Returns the child's number, if it is a target.
 #[inline(always)]
-pub(crate) fn forked(child_tgid: u32) {
+pub(crate) fn forked(child_tgid: u32) -> Option<u32> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    match listed(tgid) {
-        Some(parent) if settings::follow() || settings::whole_machine() => {
-            enter(child_tgid, parent, BPF_ANY);
-        }
-        _ => {
-            // The id may have been another process's, whose end user space has not seen yet: most often there
-            // is nothing to remove, so the answer tells nothing.
-            if listed(child_tgid).is_some() && PROCESSES.remove(&child_tgid).is_err() {
-                lose(Loss::ProcessMapFull);
-            }
-        }
+    if let Some(parent) = listed(tgid)
+        && (settings::follow() || settings::whole_machine())
+    {
+        return Some(enter(child_tgid, parent, BPF_ANY));
     }
+    // The id may have been that of another process, whose end user space has not seen yet. Most often there is
+    // nothing to remove.
+    if listed(child_tgid).is_some() && PROCESSES.remove(&child_tgid).is_err() {
+        lose(Loss::ProcessMapFull);
+    }
+    None
 }
 
-/// Compares names as two pairs of words: `comm` is 16 bytes, padded with zeros.
+/// Compares names: `comm` is 16 bytes, padded with zeros.
 #[inline(always)]
 fn same_name(a: &[u8; 16], b: &[u8; 16]) -> bool {
-    // SAFETY: both are 16 readable bytes.
-    unsafe {
-        let a = a.as_ptr().cast::<u64>();
-        let b = b.as_ptr().cast::<u64>();
-        a.read_unaligned() == b.read_unaligned() && a.add(1).read_unaligned() == b.add(1).read_unaligned()
-    }
+    u128::from_ne_bytes(*a) == u128::from_ne_bytes(*b)
 }

@@ -126,7 +126,7 @@ fn try_entry(ctx: &ProbeContext, bytes: u64, block: u64) -> Result<(), Loss> {
                 bytes,
                 block,
             };
-            if called_by_allocator(site, return_address.wrapping_sub(regs.rip) as i64)
+            if called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
                 || tail::take(site, &key, &call)
             {
                 count(Counter::Nested);
@@ -147,6 +147,15 @@ fn try_entry(ctx: &ProbeContext, bytes: u64, block: u64) -> Result<(), Loss> {
         }
         None => slot.unreadable(),
     };
+    #[cfg(feature = "hot-log")]
+    aya_log_ebpf::trace!(
+        ctx,
+        "function {} asks for {} bytes, stack {:x}, process {}",
+        site.function,
+        bytes,
+        stack,
+        process
+    );
     tally::add(
         &slot,
         &SumKey {

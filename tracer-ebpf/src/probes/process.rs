@@ -1,6 +1,7 @@
 //! The life of processes: new ones, and those that execute another program.
 
-use aya_ebpf::{macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{EbpfContext as _, macros::tracepoint, programs::TracePointContext};
+use aya_log_ebpf::debug;
 
 use crate::process;
 
@@ -15,15 +16,29 @@ pub(crate) fn process_fork(ctx: TracePointContext) -> u32 {
     let (pid, flags) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<u64>(32)) };
     if let (Ok(pid), Ok(flags)) = (pid, flags)
         && flags & CLONE_THREAD == 0
+        && let Some(number) = process::forked(pid)
     {
-        process::forked(pid);
+        debug!(
+            &ctx,
+            "process {} was made by {}: number {}",
+            pid,
+            ctx.tgid(),
+            number
+        );
     }
     0
 }
 
 /// `sched:sched_process_exec`: the new program is in place and has not run yet.
 #[tracepoint]
-pub(crate) fn process_exec(_ctx: TracePointContext) -> u32 {
-    process::executed();
+pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
+    if let Some(number) = process::executed() {
+        debug!(
+            &ctx,
+            "process {} executes another program: number {}",
+            ctx.tgid(),
+            number
+        );
+    }
     0
 }

@@ -179,7 +179,7 @@ fn amount(function: Function, pending: &PendingRegion, result: i64) -> Sum {
     };
     if function as u32 == Function::Brk as u32 {
         // brk returns where the break is now, moved or not; an address of 0 only asks.
-        let (asked, before, now) = (pending.bytes, pending.bytes_out, result as u64);
+        let (asked, before, now) = (pending.bytes, pending.bytes_out, result.cast_unsigned());
         if now > before {
             sum.bytes = now - before;
         } else {
@@ -188,7 +188,7 @@ fn amount(function: Function, pending: &PendingRegion, result: i64) -> Sum {
         if asked != 0 && asked != now {
             sum.failed = 1;
         }
-    } else if result < 0 && result >= -4095 {
+    } else if (-4095..0).contains(&result) {
         sum.failed = 1;
     } else {
         sum.bytes = pending.bytes;

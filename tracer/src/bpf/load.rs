@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{ProgramError, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use aya_log::{EbpfLogger, Level};
 use tracer_ebpf::{BpfSettings, Function, ProbeSite, Process, STACK_LOST, Shape, Sum, SumKey};
 
 /// The object that `build.rs` made.
@@ -82,11 +83,15 @@ pub struct Wanted {
 }
 
 /// The loaded eBPF object.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "aya's logger has none")]
 pub struct Object {
     pub(super) ebpf: Ebpf,
     sites_len: u32,
+    messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
+
+/// The smallest ring that the kernel makes: a page.
+const LEAST_RING_BYTES: u32 = 4096;
 
 /// The programs of process life, with the tracepoints that they go to.
 pub const PROCESS_PROGRAMS: [(&str, &str, &str); 2] = [
@@ -117,12 +122,25 @@ impl Object {
             .map_max_entries("SUMS", limits.stacks)
             .map_max_entries("PROCESSES", limits.processes)
             .map_max_entries("RECORDS", limits.ring_bytes);
-        let log_level = u8::from(log::log_enabled!(log::Level::Trace)) * 4;
-        loader.override_global("AYA_LOG_LEVEL", &log_level, false);
+        // What is not wanted is not even asked at run time: the verifier knows the level and drops the branches.
+        let messages = log::log_enabled!(log::Level::Trace);
+        let log_level = if messages { Level::Trace as u8 } else { 0 };
+        loader.override_global(aya_log::LEVEL, &log_level, false);
+        if !messages {
+            loader.map_max_entries("AYA_LOGS", LEAST_RING_BYTES);
+        }
         let ebpf = loader
             .load(OBJECT)
             .map_err(|error| BpfError::Load(Box::new(error)))?;
-        let mut object = Self { ebpf, sites_len: 0 };
+        let mut object = Self {
+            ebpf,
+            sites_len: 0,
+            messages: None,
+        };
+        if messages {
+            object.messages =
+                Some(EbpfLogger::init(&mut object.ebpf).map_err(|error| BpfError::map("AYA_LOGS", error))?);
+        }
         for (program, _, _) in PROCESS_PROGRAMS {
             object.load_tracepoint(program)?;
         }
@@ -137,6 +155,13 @@ impl Object {
             }
         }
         Ok(object)
+    }
+
+    /// Hands the kernel side's messages to the log.
+    pub fn flush_messages(&mut self) {
+        if let Some(messages) = &mut self.messages {
+            messages.flush();
+        }
     }
 
     fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {

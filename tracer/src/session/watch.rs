@@ -105,6 +105,7 @@ impl Recorder {
 
     /// Reads both rings. True if a target may have ended.
     pub(super) fn drain(&mut self, all: bool) -> bool {
+        self.object.flush_messages();
         while let Some(record) = self.records.take() {
             match record {
                 Record::Stack(stack) => {

@@ -253,8 +253,8 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
     // Every record ends in the time.
     let time_ns = word(body, body.len().checked_sub(8)?)?;
     let (pid, what) = match kind {
-        FORK | EXIT => {
-            // pid, ppid, tid, ptid
+        FORK | EXIT if body.len() >= 32 => {
+            // pid, ppid, tid, ptid, time
             let (pid, parent, tid) = (id(0)?, id(4)?, id(8)?);
             if pid != tid {
                 return None;
@@ -280,7 +280,7 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
                 return None;
             }
         }
-        MMAP2 => {
+        MMAP2 if body.len() >= 72 => {
             // pid, tid, addr, len, pgoff, maj, min, ino, ino_generation, prot, flags, filename
             let start = word(body, 8)?;
             let path = text(body.get(64..)?)?;
