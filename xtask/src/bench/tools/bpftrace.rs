@@ -1,0 +1,80 @@
+//! bpftrace's one-liner for the same question: bytes by stack.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::{Running, Seen, Tracer};
+use crate::bench::target::Target;
+use crate::{privilege, workspace};
+
+/// How the one-liner is kept to one process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// `-p PID`; bpftrace 0.17 attaches for all processes even so, and sums their calls too.
+    Process,
+    /// `/pid == PID/`: the probe fires for all, and the program looks.
+    Filter,
+}
+
+/// bpftrace as the distribution ships it.
+pub(crate) struct Bpftrace {
+    pub(crate) scope: Scope,
+}
+
+impl Tracer for Bpftrace {
+    fn missing(&self) -> Option<String> {
+        (!workspace::in_path("bpftrace")).then(|| "bpftrace is not installed".to_owned())
+    }
+
+    fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
+        let pid = target.pid();
+        let probe = format!("uprobe:{}:malloc", target.libc().display());
+        let sums = "{ @[ustack] = sum(arg0) }";
+        let mut command = privilege::elevated(Path::new("bpftrace"));
+        command.args(["-f", "json"]);
+        match self.scope {
+            Scope::Process => command.args(["-p", &pid.to_string(), "-e", &format!("{probe} {sums}")]),
+            Scope::Filter => command.args(["-e", &format!("{probe} /pid == {pid}/ {sums}")]),
+        };
+        Running::start(&mut command, folder)
+    }
+
+    fn seen(&self, folder: &Path) -> Result<Seen> {
+        let text = fs::read_to_string(folder.join("stdout")).context("failed to read bpftrace's output")?;
+        total_bytes(&text).map(Seen::Bytes)
+    }
+}
+
+/// The sum over all stacks of lines like `{"type": "map", "data": {"@": {"…stack…": 640}}}`.
+fn total_bytes(output: &str) -> Result<u64> {
+    let mut total = 0;
+    for line in output.lines().filter(|line| !line.trim().is_empty()) {
+        let message: serde_json::Value =
+            serde_json::from_str(line).with_context(|| format!("failed to read bpftrace's line {line:?}"))?;
+        if message["type"] != "map" {
+            continue;
+        }
+        let stacks = message["data"]["@"]
+            .as_object()
+            .context("failed to find bpftrace's map of stacks")?;
+        total += stacks.values().filter_map(serde_json::Value::as_u64).sum::<u64>();
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::total_bytes;
+
+    #[test]
+    fn sums_of_all_stacks() {
+        let output = r#"{"type": "attached_probes", "data": {"probes": 1}}
+{"type": "map", "data": {"@": {"\n    malloc+0\n    main+5\n": 640, "\n    malloc+0\n": 64}}}
+
+"#;
+        assert_eq!(total_bytes(output).ok(), Some(704));
+        assert!(total_bytes("Attaching").is_err());
+    }
+}

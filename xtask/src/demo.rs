@@ -1,0 +1,78 @@
+//! `cargo xtask demo`: memtap at work on a small program that ships with the project.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::setup::{self, Options};
+use crate::{privilege, process, product, workspace};
+
+/// Sets up, builds, traces the workload, shows its top stacks, and leaves files for a closer look.
+pub(crate) fn run() -> Result<()> {
+    privilege::prime()?;
+    setup::run(&Options::default())?;
+    let memtap = product::build()?;
+    let folder = workspace::target_dir()?.join("demo");
+    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let workload = build_workload(&folder)?;
+    privilege::prime()?;
+
+    // memtap prints its table only where no other output is asked for, so the table is a run of its own.
+    eprintln!("xtask: memtap record -- {}", workload.display());
+    record(&memtap, &[Path::new("--top"), Path::new("10")], &workload)?;
+
+    let files = [
+        folder.join("demo.folded"),
+        folder.join("demo.svg"),
+        folder.join("summary.json"),
+    ];
+    let [stacks, flame_graph, summary] = &files;
+    eprintln!("xtask: once more, into files");
+    record(
+        &memtap,
+        &[
+            Path::new("-o"),
+            stacks,
+            Path::new("-o"),
+            flame_graph,
+            Path::new("--summary"),
+            summary,
+        ],
+        &workload,
+    )?;
+    eprintln!();
+    eprintln!("folded stacks  {}", stacks.display());
+    eprintln!("flame graph    {}  (open it in a browser)", flame_graph.display());
+    eprintln!("summary        {}", summary.display());
+    Ok(())
+}
+
+fn record(memtap: &Path, options: &[&Path], workload: &Path) -> Result<()> {
+    let mut command = privilege::elevated(memtap);
+    command.arg("record").args(options).arg("--").arg(workload);
+    process::run(
+        &mut command,
+        "trace the demo's workload; `memtap doctor` shows what this machine lacks",
+    )
+}
+
+/// Compiled with frame pointers, and with debug information so that inlined functions have names.
+fn build_workload(folder: &Path) -> Result<PathBuf> {
+    let binary = folder.join("word-index");
+    let mut rustc = workspace::rustc();
+    rustc
+        .args([
+            "--edition",
+            "2024",
+            "-O",
+            "-g",
+            "-C",
+            "force-frame-pointers=yes",
+            "-o",
+        ])
+        .arg(&binary)
+        .arg("xtask/demo/word_index.rs");
+    process::run(&mut rustc, "compile the demo's workload")?;
+    Ok(binary)
+}

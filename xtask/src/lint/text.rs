@@ -1,0 +1,174 @@
+//! The repository's own rules, checked on the text of its files.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::{process, workspace};
+
+/// Files longer than this are a reason to split; said, never an error.
+const MAX_LINES: usize = 400;
+
+/// Beginnings of paths that exist on one person's machine only. In two parts, so that this file passes.
+const PRIVATE_ROOTS: &[&str] = &[
+    concat!("/", "home/"),
+    concat!("/", "root/"),
+    concat!("/", "work/"),
+];
+
+/// Hosts that packages come from: the clients' own settings say where, never a file in the repository.
+const REGISTRIES: &[&str] = &[
+    concat!("crates", ".io"),
+    concat!("static.rust-lang", ".org"),
+    concat!("deb.debian", ".org"),
+    concat!("snapshot.debian", ".org"),
+    concat!("archive.ubuntu", ".com"),
+    concat!("pypi", ".org"),
+    concat!("registry.npmjs", ".org"),
+    concat!("proxy.golang", ".org"),
+    concat!("pkg", ".dev"),
+];
+
+/// Macros that belong to unfinished work, in code that no build here compiles too.
+const UNFINISHED: &[&str] = &[concat!("todo", "!("), concat!("dbg", "!(")];
+
+/// Checks every file that git tracks or would track.
+pub(crate) fn check() -> Result<()> {
+    let root = workspace::root();
+    let listed = process::output(
+        workspace::untouched(Path::new("git")).args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ]),
+        "list the repository's files",
+    )?;
+    let this_clone = format!("{}/", root.display());
+    let mut errors = 0;
+    for name in listed.split('\0').filter(|name| !name.is_empty()) {
+        // A file that was deleted is still listed; one that is not text has no lines to check.
+        let Ok(text) = fs::read_to_string(root.join(name)) else {
+            continue;
+        };
+        for finding in findings(name, &text, &this_clone) {
+            errors += usize::from(finding.is_error);
+            eprintln!(
+                "{}: {name}{}",
+                if finding.is_error { "error" } else { "warning" },
+                finding.message
+            );
+        }
+    }
+    if errors > 0 {
+        bail!("failed to pass the repository's own rules: {errors} errors");
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    is_error: bool,
+    /// Follows the file's name directly, so that it can begin with a line number.
+    message: String,
+}
+
+fn findings(name: &str, text: &str, this_clone: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let extension = Path::new(name)
+        .extension()
+        .and_then(OsStr::to_str)
+        .unwrap_or_default();
+    let is_code = ["rs", "c", "h", "cc", "cpp", "sh", "py", "toml", "md"].contains(&extension);
+    let lines = text.lines().count();
+    if is_code && lines > MAX_LINES {
+        let message = format!(": {lines} lines; more than {MAX_LINES} are a reason to split");
+        findings.push(Finding {
+            is_error: false,
+            message,
+        });
+    }
+    // The lock file names the registry in each entry.
+    if name.ends_with("Cargo.lock") {
+        return findings;
+    }
+    for (number, line) in (1..).zip(text.lines()) {
+        let mut error = |what: &str, found: &str| {
+            findings.push(Finding {
+                is_error: true,
+                message: format!(":{number}: {what}: {found}"),
+            });
+        };
+        for root in PRIVATE_ROOTS.iter().copied().chain([this_clone]) {
+            if has_path(line, root) {
+                error("path of one machine", root);
+            }
+        }
+        for host in REGISTRIES {
+            if line.contains(host) {
+                error("host of a package registry", host);
+            }
+        }
+        for unfinished in UNFINISHED {
+            if extension == "rs" && line.contains(unfinished) {
+                error("unfinished", unfinished);
+            }
+        }
+    }
+    findings
+}
+
+/// Whether a path that begins with `root` stands in `line`: `/proc/1/root/x` begins with `/proc`.
+fn has_path(line: &str, root: &str) -> bool {
+    line.match_indices(root).any(|(position, _)| {
+        let before = line[..position].chars().next_back();
+        !before.is_some_and(|character| character.is_alphanumeric() || "_.-}])>*~$".contains(character))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(name: &str, text: &str) -> usize {
+        findings(name, text, "/clone/")
+            .iter()
+            .filter(|finding| finding.is_error)
+            .count()
+    }
+
+    #[test]
+    fn paths_of_one_machine() {
+        let home = PRIVATE_ROOTS[0];
+        assert_eq!(errors("a.md", &format!("see {home}me/x\nand \"{home}you\"")), 2);
+        assert_eq!(errors("a.md", "see /clone/src"), 1);
+        assert_eq!(
+            errors("a.rs", "/proc/1/root/lib {pid}/root/lib $HOME/work/x ../work/x"),
+            0
+        );
+    }
+
+    #[test]
+    fn registries_except_in_the_lock_file() {
+        let text = format!("source = \"https://{}/\"", REGISTRIES[0]);
+        assert_eq!(errors("Cargo.toml", &text), 1);
+        assert_eq!(errors("Cargo.lock", &text), 0);
+    }
+
+    #[test]
+    fn unfinished_code() {
+        let text = format!("fn f() {{ {}) }}", UNFINISHED[0]);
+        assert_eq!(errors("a.rs", &text), 1);
+        assert_eq!(errors("a.md", &text), 0);
+    }
+
+    #[test]
+    fn long_files_are_a_warning() {
+        let findings = findings("a.rs", &"\n".repeat(401), "/clone/");
+        assert_eq!(findings.len(), 1);
+        assert!(!findings[0].is_error);
+    }
+}

@@ -1,0 +1,62 @@
+//! What a developer does with this repository, as `cargo xtask COMMAND`.
+//!
+//! Each command does its own set-up, builds as the caller, and uses `sudo` for tracing alone.
+
+mod apt_sources;
+mod bench;
+mod bpf_linker;
+mod debian;
+mod demo;
+mod lint;
+mod packages;
+mod privilege;
+mod process;
+mod product;
+mod rust_src;
+mod setup;
+mod test;
+mod test_output;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Put in place what the eBPF side's build needs: rust-src and bpf-linker
+    Setup(setup::Options),
+    /// Build memtap, trace a workload, show its top stacks and leave a flame graph
+    Demo,
+    /// Check formatting, clippy on both sides, and the repository's own rules
+    Lint,
+    /// Everything that CI runs: lint, unit tests, and traces of real programs
+    Test(test::Options),
+    /// Measure what tracing costs a malloc/free loop, beside bpftrace
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup(options) => setup::run(&options),
+        Command::Demo => demo::run(),
+        // Clippy compiles both sides, so it needs what a build needs.
+        Command::Lint => setup::run(&setup::Options::default()).and_then(|()| lint::run()),
+        Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Debian packages that building and testing need: installed where the caller is root, named where not.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{privilege, process, workspace};
+
+/// One package, and how to see that it is there without asking dpkg, so that other systems are served too.
+pub(crate) struct Package {
+    name: &'static str,
+    /// A program that is looked for in `PATH`, or a file where it begins with `/`.
+    provides: &'static str,
+    reason: &'static str,
+}
+
+const GCC: Package = Package {
+    name: "gcc",
+    provides: "cc",
+    reason: "links every Rust program; compiles the fixtures and the benchmark's loop",
+};
+const LIBC_DEV: Package = Package {
+    name: "libc6-dev",
+    provides: "/usr/include/stdlib.h",
+    reason: "start-up files for the linker; headers for the fixtures",
+};
+
+/// What a build needs.
+pub(crate) const BUILD: &[Package] = &[GCC, LIBC_DEV];
+
+/// What `cargo xtask test` needs.
+pub(crate) const TEST: &[Package] = &[
+    GCC,
+    LIBC_DEV,
+    Package {
+        name: "g++",
+        provides: "c++",
+        reason: "compiles the C++ fixtures",
+    },
+    Package {
+        name: "strace",
+        provides: "strace",
+        reason: "the reference for mmap, munmap and brk",
+    },
+    Package {
+        name: "gdb",
+        provides: "gdb",
+        reason: "the reference for call stacks",
+    },
+    Package {
+        name: "util-linux",
+        provides: "unshare",
+        reason: "namespaces, and dropping privileges",
+    },
+    Package {
+        name: "python3",
+        provides: "/usr/bin/python3",
+        reason: "a program as the distribution ships it, traced while it runs",
+    },
+];
+
+/// What `cargo xtask bench` compares with; a row whose tool is missing says so.
+pub(crate) const BENCH: &[Package] = &[
+    GCC,
+    LIBC_DEV,
+    Package {
+        name: "bpftrace",
+        provides: "bpftrace",
+        reason: "the tool that the benchmark compares with",
+    },
+];
+
+/// Makes sure that all of `packages` are there: installs those that are missing, or fails naming them.
+pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
+    let missing: Vec<&Package> = packages.iter().filter(|package| !package.is_present()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if !privilege::is_root() || !workspace::in_path("apt-get") {
+        let reasons: Vec<String> = missing
+            .iter()
+            .map(|package| format!("{} ({})", package.name, package.reason))
+            .collect();
+        bail!(
+            "failed to find {}; install them, on Debian by `sudo apt-get install {}`",
+            reasons.join(", "),
+            names.join(" ")
+        );
+    }
+    for package in &missing {
+        eprintln!("xtask: installing {}: {}", package.name, package.reason);
+    }
+    install(&names)?;
+    match missing.iter().find(|package| !package.is_present()) {
+        None => Ok(()),
+        Some(package) => bail!(
+            "failed to find {} although the package {} is installed now; check PATH",
+            package.provides,
+            package.name
+        ),
+    }
+}
+
+fn install(names: &[&str]) -> Result<()> {
+    let apt_get = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["-qq", "-y"])
+            .args(arguments);
+        command
+    };
+    let install = [&["install", "--no-install-recommends"], names].concat();
+    // The lists that are here are usually good enough, and fetching them costs more than the packages do.
+    if process::output(&mut apt_get(&install), "install packages").is_ok() {
+        return Ok(());
+    }
+    process::output(&mut apt_get(&["update"]), "update the lists of packages")?;
+    process::output(&mut apt_get(&install), &format!("install {}", names.join(" "))).map(drop)
+}
+
+impl Package {
+    fn is_present(&self) -> bool {
+        if self.provides.starts_with('/') {
+            Path::new(self.provides).exists()
+        } else {
+            workspace::in_path(self.provides)
+        }
+    }
+}
