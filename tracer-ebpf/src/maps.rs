@@ -25,11 +25,16 @@ pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1
 pub(crate) static PROCESS_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The sums per (process, stack, function). Written here, read by the loader. Full: `stack_map_full`; calls
-/// and bytes go to the same process's entry for lost stacks, or, where there is none, to `OVERFLOW`.
+/// and bytes go to `LOST`.
 #[map]
 pub(crate) static SUMS: HashMap<SumKey, Sum> = HashMap::with_max_entries(65_536, 0);
 
-/// Sums per function of the events that found `SUMS` full: totals stay exact. Never full.
+/// The sums per (process, function) of the events that have no stack: totals stay exact for each process.
+/// Full: they go to `OVERFLOW`.
+#[map]
+pub(crate) static LOST: HashMap<SumKey, Sum> = HashMap::with_max_entries(16_384, 0);
+
+/// Sums per function of the events that found `LOST` full: totals stay exact for the whole. Never full.
 #[map]
 pub(crate) static OVERFLOW: Array<Sum> = Array::with_max_entries(64, 0);
 

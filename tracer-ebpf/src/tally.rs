@@ -3,6 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output},
+    maps::HashMap,
 };
 use tracer_ebpf::{
     Counter, Loss, MAX_FRAMES, PROCESS_UNKNOWN, RecordKind, STACK_LOST, StackRecordHeader, Sum, SumKey,
@@ -12,14 +13,14 @@ use crate::{
     atomic,
     bounds::mask,
     loss::{count, lose},
-    maps::{OVERFLOW, RECORDS, SUMS},
+    maps::{LOST, OVERFLOW, RECORDS, SUMS},
     stack::Slot,
 };
 
 /// Adds what a call did to the sum of its process, stack and function, and sends the stack the first time.
 #[inline(always)]
 pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
-    let Some(sum) = entry(key) else {
+    let Some(sum) = entry(&SUMS, key) else {
         lose(Loss::StackMapFull);
         add_without_stack(key, amount);
         return;
@@ -37,7 +38,7 @@ pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
 /// As [`add`], for a stack that was walked, and sent, before.
 #[inline(always)]
 pub(crate) fn add_known(key: &SumKey, amount: &Sum) {
-    let Some(sum) = entry(key) else {
+    let Some(sum) = entry(&SUMS, key) else {
         lose(Loss::StackMapFull);
         add_without_stack(key, amount);
         return;
@@ -50,7 +51,7 @@ pub(crate) fn add_known(key: &SumKey, amount: &Sum) {
 /// Makes the entry of a stack whose call has not returned yet, so that the stack is sent while it is at hand.
 #[inline(always)]
 pub(crate) fn prepare(slot: &Slot, key: &SumKey) {
-    if let Some(sum) = entry(key) {
+    if let Some(sum) = entry(&SUMS, key) {
         // SAFETY: as in `add`.
         unsafe {
             if (*sum).sent == 0 && send_stack(slot, key.process) {
@@ -67,7 +68,7 @@ pub(crate) fn add_without_stack(key: &SumKey, amount: &Sum) {
         stack: STACK_LOST,
         ..*key
     };
-    let sum = match entry(&key) {
+    let sum = match entry(&LOST, &key) {
         Some(sum) => sum,
         None => match OVERFLOW.get_ptr_mut(key.function) {
             Some(sum) => sum,
@@ -87,10 +88,10 @@ fn tallied(key: &SumKey) {
     }
 }
 
-/// The sum of this key, made if there is none; nothing if the table is full.
+/// The sum of this key in a table, made if there is none; nothing if the table is full.
 #[inline(always)]
-fn entry(key: &SumKey) -> Option<*mut Sum> {
-    if let Some(sum) = SUMS.get_ptr_mut(key) {
+fn entry(table: &HashMap<SumKey, Sum>, key: &SumKey) -> Option<*mut Sum> {
+    if let Some(sum) = table.get_ptr_mut(key) {
         return Some(sum);
     }
     let none = Sum {
@@ -101,8 +102,8 @@ fn entry(key: &SumKey) -> Option<*mut Sum> {
         sent: 0,
     };
     // Another CPU may be first, which is as good: the look-up that follows tells.
-    match SUMS.insert(key, &none, BPF_NOEXIST as u64) {
-        Ok(()) | Err(_) => SUMS.get_ptr_mut(key),
+    match table.insert(key, &none, BPF_NOEXIST as u64) {
+        Ok(()) | Err(_) => table.get_ptr_mut(key),
     }
 }
 

@@ -21,42 +21,88 @@ use crate::{
 #[uprobe]
 pub(crate) fn alloc_size(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    entry(&ctx, regs.rdi, 0)
+    entry(
+        &ctx,
+        &Request {
+            bytes: regs.rdi,
+            block: 0,
+            passes_on: true,
+        },
+    )
 }
 
 /// `aligned_alloc(alignment, size)`
 #[uprobe]
 pub(crate) fn alloc_aligned(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    entry(&ctx, regs.rsi, 0)
+    // A larger alignment is more than malloc gives, so such a call cannot go on as one.
+    let passes_on = regs.rdi <= MALLOC_ALIGNMENT;
+    entry(
+        &ctx,
+        &Request {
+            bytes: regs.rsi,
+            block: 0,
+            passes_on,
+        },
+    )
 }
 
 /// `calloc(n, size)`
 #[uprobe]
 pub(crate) fn alloc_count(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    entry(&ctx, product(regs.rdi, regs.rsi), 0)
+    let product = product(regs.rdi, regs.rsi);
+    entry(
+        &ctx,
+        &Request {
+            bytes: product.unwrap_or(0),
+            block: 0,
+            passes_on: product.is_some(),
+        },
+    )
 }
 
 /// `posix_memalign(p, alignment, size)`
 #[uprobe]
 pub(crate) fn alloc_out(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    entry(&ctx, regs.rdx, 0)
+    entry(
+        &ctx,
+        &Request {
+            bytes: regs.rdx,
+            block: 0,
+            passes_on: false,
+        },
+    )
 }
 
 /// `realloc(block, size)`
 #[uprobe]
 pub(crate) fn realloc_size(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    entry(&ctx, regs.rsi, regs.rdi)
+    entry(
+        &ctx,
+        &Request {
+            bytes: regs.rsi,
+            block: regs.rdi,
+            passes_on: true,
+        },
+    )
 }
 
 /// `reallocarray(block, n, size)`
 #[uprobe]
 pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    entry(&ctx, product(regs.rsi, regs.rdx), regs.rdi)
+    let product = product(regs.rsi, regs.rdx);
+    entry(
+        &ctx,
+        &Request {
+            bytes: product.unwrap_or(0),
+            block: regs.rdi,
+            passes_on: product.is_some(),
+        },
+    )
 }
 
 /// The registers at the probe.
@@ -66,24 +112,38 @@ fn regs(ctx: &ProbeContext) -> &pt_regs {
     unsafe { &*ctx.regs }
 }
 
-/// `n * size`; 0 where it overflows, since such a call fails and asks for no bytes that could be told.
+/// What a call asks for.
+struct Request {
+    /// Bytes asked for; 0 for a product that overflows: such a call fails, and asks for no number of bytes.
+    bytes: u64,
+    /// The block to resize, or 0.
+    block: u64,
+    /// Whether a call with these arguments may go on by a tail jump, where its function has one.
+    passes_on: bool,
+}
+
+/// What `malloc` aligns to on this architecture: `alignof(max_align_t)` (System V AMD64, 3.1.2).
+const MALLOC_ALIGNMENT: u64 = 16;
+
+/// `n * size`; nothing where it overflows.
 #[inline(always)]
-fn product(n: u64, size: u64) -> u64 {
+fn product(n: u64, size: u64) -> Option<u64> {
     let product = opaque(n.wrapping_mul(size));
-    if n != 0 && product / n != size { 0 } else { product }
+    (n == 0 || product / n == size).then_some(product)
 }
 
 /// A uprobe program must return 0: another answer costs the target more.
 #[inline(always)]
-fn entry(ctx: &ProbeContext, bytes: u64, block: u64) -> u32 {
-    if let Err(loss) = try_entry(ctx, bytes, block) {
+fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
+    if let Err(loss) = try_entry(ctx, request) {
         lose(loss);
     }
     0
 }
 
 #[inline(always)]
-fn try_entry(ctx: &ProbeContext, bytes: u64, block: u64) -> Result<(), Loss> {
+fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
+    let &Request { bytes, block, .. } = request;
     count(Counter::Seen);
     let pid_tgid = bpf_get_current_pid_tgid();
     let Some(process) = process::current((pid_tgid >> 32) as u32) else {
@@ -131,12 +191,12 @@ fn try_entry(ctx: &ProbeContext, bytes: u64, block: u64) -> Result<(), Loss> {
             {
                 count(Counter::Nested);
                 // A function in the middle of a chain of jumps passes the call on.
-                if passes_on(site, block) && !tail::make(&key, &call) {
+                if passes_on(site, request) && !tail::make(&key, &call) {
                     lose(Loss::TailMapFull);
                 }
                 return Ok(());
             }
-            if passes_on(site, block) && !tail::make(&key, &call) {
+            if passes_on(site, request) && !tail::make(&key, &call) {
                 lose(Loss::TailMapFull);
             }
             if !settings::wants_size(bytes) {
@@ -171,9 +231,10 @@ fn try_entry(ctx: &ProbeContext, bytes: u64, block: u64) -> Result<(), Loss> {
 /// Whether the call may go on by a jump. `realloc` passes on to `malloc` only where there is no block;
 /// `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
 #[inline(always)]
-fn passes_on(site: &ProbeSite, block: u64) -> bool {
-    site.tail & ProbeSite::TAIL_MAKES != 0
-        && (site.tail & ProbeSite::TAIL_MAKES_WITH_BLOCK != 0 || block == 0)
+fn passes_on(site: &ProbeSite, request: &Request) -> bool {
+    request.passes_on
+        && site.tail & ProbeSite::TAIL_MAKES != 0
+        && (site.tail & ProbeSite::TAIL_MAKES_WITH_BLOCK != 0 || request.block == 0)
 }
 
 /// Whether the return address, at this distance from the probe, is inside an allocator function.

@@ -44,7 +44,9 @@ pub(super) unsafe fn pair(scratch: *mut Scratch, address: u64) -> Option<[u64; 2
     // SAFETY: the caller owns the slot; the index is masked to less than the window's length less two.
     unsafe {
         let mut offset = address.wrapping_sub((*scratch).window_start);
-        if offset.wrapping_add(LEAST_BYTES) > (*scratch).window_len || offset & 7 != 0 {
+        // An address below the window gives an offset near 2^64, to which nothing may be added.
+        if offset >= (*scratch).window_len || offset + LEAST_BYTES > (*scratch).window_len || offset & 7 != 0
+        {
             if !fill(scratch, address) {
                 return None;
             }

@@ -21,7 +21,8 @@ pub struct Row {
 pub enum Tail {
     /// It does not.
     Never,
-    /// Where there is no block to resize: `realloc(NULL, n)` is `malloc(n)`.
+    /// Where there is no block to resize: `realloc(NULL, n)` is `malloc(n)`, and so is `aligned_alloc(a, n)` for
+    /// an alignment that `malloc` gives anyway.
     WithoutBlock,
     /// Always: `reallocarray` is `realloc` with a checked product.
     Always,
@@ -48,9 +49,14 @@ pub const C_FAMILY: &[Row] = &[
         "aligned_alloc",
         Function::AlignedAlloc,
         Shape::AlignedSize,
-        Tail::Never,
+        Tail::WithoutBlock,
     ),
-    row("memalign", Function::Memalign, Shape::AlignedSize, Tail::Never),
+    row(
+        "memalign",
+        Function::Memalign,
+        Shape::AlignedSize,
+        Tail::WithoutBlock,
+    ),
     row("valloc", Function::Valloc, Shape::Size, Tail::Never),
     row("pvalloc", Function::Pvalloc, Shape::Size, Tail::Never),
 ];

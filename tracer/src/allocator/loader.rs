@@ -25,13 +25,16 @@ pub fn program(name: &OsStr) -> std::io::Result<PathBuf> {
         return Ok(path);
     }
     let search = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    let is_program = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-    };
     std::env::split_paths(&search)
         .map(|folder| folder.join(name))
-        .find(is_program)
+        .find(|path| is_executable(path))
         .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
+}
+
+/// Whether a file can be executed by somebody.
+#[must_use]
+pub fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
 /// The files with code that a program will be loaded with: the program (or its `#!` interpreter), its loader,

@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{ProgramError, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::{EbpfLogger, Level};
-use tracer_ebpf::{BpfSettings, Function, ProbeSite, Process, STACK_LOST, Shape, Sum, SumKey};
+use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -121,6 +121,7 @@ impl Object {
             .override_global("SETTINGS", settings, true)
             .map_max_entries("SUMS", limits.stacks)
             .map_max_entries("PROCESSES", limits.processes)
+            .map_max_entries("LOST", limits.processes)
             .map_max_entries("RECORDS", limits.ring_bytes);
         // What is not wanted is not even asked at run time: the verifier knows the level and drops the branches.
         let messages = log::log_enabled!(log::Level::Trace);
@@ -221,23 +222,6 @@ impl Object {
         processes
             .insert(tgid, process, 0)
             .map_err(|error| BpfError::map("PROCESSES", error))
-    }
-
-    /// Makes the entries of a process's lost stacks before they are needed: totals stay right per process when
-    /// the table of sums is full.
-    pub fn reserve_lost_stacks(&mut self, number: u32, none: &Sum) -> Result<(), BpfError> {
-        let mut sums = HashMap::<&mut MapData, SumKey, Sum>::try_from(self.map_mut("SUMS")?)
-            .map_err(|error| BpfError::map("SUMS", error))?;
-        for function in Function::ALL {
-            let key = SumKey {
-                stack: STACK_LOST,
-                process: number,
-                function: function.number(),
-            };
-            sums.insert(key, none, 0)
-                .map_err(|error| BpfError::map("SUMS", error))?;
-        }
-        Ok(())
     }
 
     /// Takes an ended process out of the table, unless the id is another process's by now.

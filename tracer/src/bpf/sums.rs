@@ -55,9 +55,14 @@ impl Object {
         Ok(Counts { slots })
     }
 
-    /// Reads every sum, in batches.
+    /// Reads every sum, in batches: those with a stack, and those whose stack was lost.
     pub fn sums(&self) -> Result<Vec<(SumKey, Sum)>, BpfError> {
-        batch::read_all(self.map_fd("SUMS")?).map_err(|error| BpfError::map("SUMS", error))
+        let mut sums = Vec::new();
+        for map in ["SUMS", "LOST"] {
+            let part = batch::read_all(self.map_fd(map)?).map_err(|error| BpfError::map(map, error))?;
+            sums.extend(part);
+        }
+        Ok(sums)
     }
 
     /// Reads the sums, per function, of events that found the table of sums full.

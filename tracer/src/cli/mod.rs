@@ -52,9 +52,18 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// One line: what was wrong, and what to do.
+/// One line: what was wrong, and what to do. A cause that a message has taken in already is not said again.
 fn complain(error: &anyhow::Error) {
-    eprintln!("memtap: error: {error:#}");
+    let mut said = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    eprintln!("memtap: error: {said}");
 }
 
 fn start_log(quiet: bool, verbose: u8) {

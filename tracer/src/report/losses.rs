@@ -50,7 +50,7 @@ const WORDS: [(Loss, &str, &str); 9] = [
     (
         Loss::StackMapFull,
         "call",
-        "without stack and process (table of sums full)",
+        "without a stack (table of sums full; --max-stacks makes it larger)",
     ),
     (
         Loss::ScratchBusy,

@@ -7,7 +7,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::{BpfSettings, Sum};
+use tracer_ebpf::BpfSettings;
 
 use super::processes::Processes;
 use crate::allocator::loader;
@@ -36,12 +36,12 @@ pub enum StartError {
     #[error("process {0} ended while memtap was attaching to it: nothing was recorded")]
     Ended(u32),
     /// The command cannot be run.
-    #[error("failed to run {command}: {source}")]
+    #[error("failed to run {command}: {}", why_not_run(.error))]
     Command {
         /// Its name.
         command: String,
-        /// Why.
-        source: io::Error,
+        /// Why: part of the message.
+        error: io::Error,
     },
     /// Nothing to attach to.
     #[error("no allocator found in {place}: {advice}")]
@@ -55,7 +55,7 @@ pub enum StartError {
     #[error(
         "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"
     )]
-    Sideband(#[source] io::Error),
+    Sideband(io::Error),
     /// The kernel side.
     #[error(transparent)]
     Bpf(#[from] BpfError),
@@ -64,7 +64,18 @@ pub enum StartError {
     Attach(#[from] AttachError),
     /// `/proc` cannot be read.
     #[error("failed to read /proc: {0}")]
-    Proc(#[source] io::Error),
+    Proc(io::Error),
+}
+
+/// What the error of executing a command means, and what to do.
+fn why_not_run(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such program; check the path, or PATH".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "it is not executable for this user; `chmod +x` makes a program executable".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// A recording in progress.
@@ -184,7 +195,7 @@ impl Recorder {
                 for pid in pids {
                     let files = self.lives.mapped_files(*pid);
                     let plans = plans_in(&files, &mut HashSet::new());
-                    let plans = plans.map_err(|advice| no_allocator(&describe(*pid), advice))?;
+                    let plans = plans.map_err(|advice| no_allocator_in(*pid, advice))?;
                     for plan in &plans {
                         self.attach_plan(plan, UprobeScope::Process(*pid))
                             .map_err(|error| match error {
@@ -273,7 +284,6 @@ impl Recorder {
             let comm = process::comm(*pid).unwrap_or_default();
             let number = self.processes.add(*pid, comm, now);
             self.object.add_process(*pid, number)?;
-            self.object.reserve_lost_stacks(number, &Sum::default())?;
         }
         self.command_name = targets.command_name;
         self.held = targets.held;
@@ -286,9 +296,9 @@ impl Recorder {
             return Ok(None);
         };
         self.started = Instant::now();
-        let failed = |source| StartError::Command {
+        let failed = |error| StartError::Command {
             command: self.command_name.clone(),
-            source,
+            error,
         };
         held.release().map(Some).map_err(failed)
     }
@@ -354,16 +364,19 @@ impl Targets {
         let Some(name) = command.first() else {
             return Err(StartError::Command {
                 command: String::new(),
-                source: io::Error::other("there is no command to run"),
+                error: io::Error::other("there is no command to run"),
             });
         };
         self.command_name = name.to_string_lossy().into_owned();
-        let failed = |source| StartError::Command {
+        let failed = |error| StartError::Command {
             command: self.command_name.clone(),
-            source,
+            error,
         };
         let user = User::behind_sudo();
         let program = loader::program(name).map_err(failed)?;
+        if !loader::is_executable(&program) {
+            return Err(failed(io::Error::from(io::ErrorKind::PermissionDenied)));
+        }
         self.command_files = loader::files_of(&program, user.as_ref());
         let held = launch::hold(command, user.as_ref()).map_err(failed)?;
         self.pids = vec![held.pid];
@@ -380,6 +393,15 @@ impl Targets {
             }
         };
         self.command_files.iter().filter_map(open).collect()
+    }
+}
+
+/// No allocator was found in a process: most likely it has ended meanwhile, and with it its mappings.
+fn no_allocator_in(pid: u32, advice: &'static str) -> StartError {
+    if process::is_running(pid) {
+        no_allocator(&describe(pid), advice)
+    } else {
+        StartError::Ended(pid)
     }
 }
 

@@ -268,7 +268,7 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
                 },
             )
         }
-        COMM => {
+        COMM if body.len() >= 24 => {
             let (pid, tid) = (id(0)?, id(4)?);
             let comm = text(body.get(8..)?)?;
             let comm = String::from_utf8_lossy(comm).into_owned();

@@ -1,0 +1,185 @@
+//! The machine: where memtap is, how to become root, what is installed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::run::run;
+
+/// What every test is given.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The program under test.
+    pub memtap: PathBuf,
+    /// Where fixtures are built; kept between runs.
+    pub work: PathBuf,
+    is_root: bool,
+}
+
+/// Something that a test needs and a machine may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A C compiler.
+    Compiler,
+    /// A Rust compiler.
+    Rustc,
+    /// The C library as an archive, for static executables.
+    StaticLibc,
+    /// `strace`.
+    Strace,
+    /// `/usr/bin/python3`.
+    Python,
+    /// `unshare` and `setpriv` of util-linux.
+    Namespaces,
+}
+
+impl Context {
+    /// Finds memtap (`MEMTAP_BIN`, else the workspace's release build) and a way to become root; `work` is a
+    /// directory for what is built.
+    pub fn find(work: &Path) -> Result<Self> {
+        let memtap = match std::env::var_os("MEMTAP_BIN") {
+            Some(path) => PathBuf::from(path),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/memtap"),
+        };
+        let memtap = memtap.canonicalize().with_context(|| {
+            format!(
+                "there is no {}: build it with `cargo build --release`, or name another in MEMTAP_BIN",
+                memtap.display()
+            )
+        })?;
+        std::fs::create_dir_all(work).with_context(|| format!("failed to create {}", work.display()))?;
+        // SAFETY: geteuid has no arguments and cannot fail.
+        let is_root = unsafe { libc::geteuid() } == 0;
+        let context = Self {
+            memtap,
+            work: work.to_owned(),
+            is_root,
+        };
+        if !context.is_root && !context.privileged("true").status().is_ok_and(|s| s.success()) {
+            bail!(
+                "tracing needs root: run the suite as root, or where `sudo -n -E true` works without a password"
+            );
+        }
+        Ok(context)
+    }
+
+    /// A command to be run as root.
+    #[must_use]
+    pub fn privileged(&self, program: impl AsRef<OsStr>) -> Command {
+        if self.is_root {
+            let mut command = Command::new(program);
+            // A suite that was started by sudo is to test what root sees; tests of sudo set these themselves.
+            for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
+                command.env_remove(name);
+            }
+            command
+        } else {
+            let mut command = Command::new("sudo");
+            command.args(["-n", "-E", "--"]).arg(program);
+            command
+        }
+    }
+
+    /// A command to be run without any privilege.
+    #[must_use]
+    pub fn unprivileged(&self, program: impl AsRef<OsStr>) -> Command {
+        if self.is_root {
+            let mut command = Command::new("setpriv");
+            command
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+                .arg(program);
+            command
+        } else {
+            Command::new(program)
+        }
+    }
+
+    /// Whether the suite itself is root.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.is_root
+    }
+
+    /// The process of this name that [`privileged`](Self::privileged) started as `pid`: a child of that one
+    /// where sudo was needed.
+    pub fn behind_sudo(&self, pid: u32, comm: &str) -> Result<u32> {
+        if self.is_root {
+            return Ok(pid);
+        }
+        let mut generation = vec![pid];
+        while !generation.is_empty() {
+            for pid in &generation {
+                let found = std::fs::read_to_string(format!("/proc/{pid}/comm"))?;
+                if found.trim_end() == comm {
+                    return Ok(*pid);
+                }
+            }
+            generation = children(&generation)?;
+        }
+        bail!("{comm} does not run")
+    }
+
+    /// Sends a signal, by name or number, to one process.
+    pub fn signal(&self, pid: u32, signal: &str) -> Result<()> {
+        let mut command = self.privileged("kill");
+        command.args(["-s", signal, &pid.to_string()]);
+        run(command)?.succeeded()?;
+        Ok(())
+    }
+}
+
+impl Need {
+    /// Why the need is not met, or nothing if it is.
+    #[must_use]
+    pub fn missing(self) -> Option<&'static str> {
+        let (is_met, reason) = match self {
+            Self::Compiler => (on_path("cc"), "no C compiler `cc`"),
+            Self::Rustc => (on_path("rustc"), "no `rustc`"),
+            Self::StaticLibc => (static_libc(), "no libc.a to link static executables"),
+            Self::Strace => (on_path("strace"), "no `strace`"),
+            Self::Python => (Path::new("/usr/bin/python3").exists(), "no /usr/bin/python3"),
+            Self::Namespaces => (
+                on_path("unshare") && on_path("setpriv"),
+                "no `unshare` or `setpriv` (util-linux)",
+            ),
+        };
+        (!is_met).then_some(reason)
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// `cc -print-file-name` repeats a name that it cannot find, and gives a path for one that it can.
+fn static_libc() -> bool {
+    Command::new("cc")
+        .arg("-print-file-name=libc.a")
+        .output()
+        .is_ok_and(|output| output.stdout.contains(&b'/'))
+}
+
+fn children(parents: &[u32]) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process can be gone by now: it is nobody's child then.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        let parent = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.split(' ').nth(1))
+            .and_then(|parent| parent.parse().ok());
+        if parent.is_some_and(|parent| parents.contains(&parent)) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
+}

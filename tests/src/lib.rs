@@ -1,0 +1,33 @@
+//! What the suite stands on: fixtures that are compiled on demand, memtap run under a time limit with its
+//! outputs read back, and second opinions (the fixtures' own counts, a preloaded shim, strace) to compare with.
+//!
+//! A test runs memtap through [`Memtap`] and gets a [`Recording`]; every recording is audited: its totals must
+//! add up whatever the test itself looks at. What was run, and what it said, is kept by [`journal`] and printed
+//! with a failure.
+
+mod context;
+mod count;
+mod fixture;
+mod folded;
+pub mod journal;
+mod leftovers;
+mod memtap;
+mod recording;
+mod run;
+mod shim;
+mod strace;
+mod summary;
+mod told;
+
+pub use context::{Context, Need};
+pub use count::{Count, Counts, difference};
+pub use fixture::Fixture;
+pub use folded::{Folded, Line};
+pub use leftovers::{Leftovers, differing_text, helper, uprobe_events};
+pub use memtap::{Memtap, Session};
+pub use recording::Recording;
+pub use run::{Finished, LIMIT, Running, eventually, run};
+pub use shim::shim_counts;
+pub use strace::Strace;
+pub use summary::{Process, Region, Summary};
+pub use told::{Chain, Image, Told};

@@ -1,0 +1,76 @@
+//! memtap on real programs, as root: exact figures, or a reason why not.
+//!
+//! `cargo test -p memtap-tests` runs it against `target/release/memtap`, or the program that `MEMTAP_BIN`
+//! names. A test whose needs this machine does not meet is named on standard error with the reason and counted
+//! as ignored; with `MEMTAP_TEST_ALL=1` it fails.
+
+mod busy;
+mod case;
+mod errors;
+mod fixtures;
+mod outputs;
+mod processes;
+mod python;
+mod regions;
+mod robust;
+mod seed;
+mod sums;
+mod system;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+use memtap_tests::Context;
+
+/// All tests.
+const CASES: &[&[case::Case]] = &[
+    fixtures::CASES,
+    sums::CASES,
+    processes::CASES,
+    outputs::CASES,
+    regions::CASES,
+    seed::CASES,
+    python::CASES,
+    errors::CASES,
+    system::CASES,
+    robust::CASES,
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    if words.get(1).is_some_and(|word| word == "helper") {
+        return helper(&words[2..]);
+    }
+    let mut arguments = Arguments::from_args();
+    // Traces of the whole machine, and looks at what is left in the kernel, bear no company.
+    arguments.test_threads.get_or_insert(1);
+    let work = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
+    let context = if arguments.list {
+        None
+    } else {
+        match Context::find(&work) {
+            Ok(context) => Some(context),
+            Err(error) => {
+                eprintln!("suite: no test can run: {error:#}");
+                return ExitCode::from(101);
+            }
+        }
+    };
+    let trials = case::trials(context.as_ref());
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+#[expect(clippy::print_stdout, reason = "its output is what it is called for")]
+fn helper(arguments: &[String]) -> ExitCode {
+    match memtap_tests::helper(arguments) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("suite helper: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
