@@ -1,0 +1,233 @@
+//! The walk of a stack, step by step as the kernel side takes it, over a copy of the stack.
+//!
+//! It finishes what the kernel could not, and is what the kernel side is tested against.
+
+use crate::unwind::layout::{
+    FRAME_POINTER_REACH_BYTES, Rule, UCONTEXT_RBP, UCONTEXT_RIP, UCONTEXT_RSP, cfa, rbp,
+};
+use crate::unwind::{Rows, Table};
+
+/// What an address in code is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PcKind {
+    /// Where a call returns to: the frame is looked up one byte before it, inside the call.
+    ReturnAddress,
+    /// An instruction that has not run yet: where a probe or a signal interrupted.
+    Exact,
+}
+
+/// What the walk knows of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registers {
+    /// The address in code.
+    pub pc: u64,
+    /// What that address is.
+    pub pc_kind: PcKind,
+    /// The stack pointer.
+    pub sp: u64,
+    /// `rbp`, where it is known.
+    pub bp: Option<u64>,
+}
+
+/// The bytes of a stack, from `base` upwards.
+#[derive(Debug, Clone, Copy)]
+pub struct StackCopy<'a> {
+    /// The address of the first byte.
+    pub base: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+impl StackCopy<'_> {
+    /// The 8 bytes at an address, at any alignment; `None` where not all of them were copied.
+    #[must_use]
+    pub fn read(&self, address: u64) -> Option<u64> {
+        let offset = usize::try_from(address.checked_sub(self.base)?).ok()?;
+        self.bytes
+            .get(offset..)?
+            .first_chunk()
+            .map(|bytes| u64::from_le_bytes(*bytes))
+    }
+}
+
+/// What is known of an address in code.
+#[derive(Debug, Clone, Copy)]
+pub enum Found<'t> {
+    /// It is in a mapping of a file that has a table; `relative` is the address less [`Table::bias`].
+    In {
+        /// The file's table.
+        table: &'t Table,
+        /// The address that the table knows.
+        relative: u64,
+    },
+    /// It is in a mapping without a table: code made at run time, or a file without unwind information.
+    NoTable,
+    /// It is in no known mapping.
+    Unmapped,
+}
+
+/// Why a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WalkEnd {
+    /// At the outermost frame: its rule says so.
+    Complete,
+    /// At a return address of 0: in code without an end mark, that is the outermost frame too.
+    ZeroReturn,
+    /// There are more frames than are wanted.
+    Truncated,
+    /// An address is in no known mapping.
+    Unmapped,
+    /// An address is in a mapping without a table, and the frame pointer leads nowhere.
+    NoTable,
+    /// An address is in a gap of a table, and the frame pointer leads nowhere.
+    NoRow,
+    /// A function's unwind information is of a kind that rules cannot express.
+    Unsupported,
+    /// A rule needs `rbp`, which an inner frame's rule could not find.
+    RbpLost,
+    /// The stack could not be read: the copy ends before.
+    ReadFault,
+    /// The caller's stack pointer would not lie above the frame's.
+    NoProgress,
+}
+
+/// How a walk went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walk {
+    /// Why it ended.
+    pub end: WalkEnd,
+    /// The frame that it ended in: from here it could go on.
+    pub last: Registers,
+    /// Steps that were taken by the frame pointer for want of a table.
+    pub frame_pointer_steps: u32,
+    /// Whether a frame that a signal or a probe interrupted was looked up in a table of call sites alone: the
+    /// frames after it may be wrong.
+    pub is_inexact: bool,
+}
+
+/// Walks from `registers` outwards, and appends an address to `frames` for every caller found, until there
+/// are `max_frames` in it. The frame of `registers` itself is the caller's to append. Of a signal's frame, it
+/// is the interrupted instruction.
+pub fn walk<'t>(
+    registers: Registers,
+    stack: &StackCopy<'_>,
+    find: impl Fn(u64) -> Found<'t>,
+    frames: &mut Vec<u64>,
+    max_frames: usize,
+) -> Walk {
+    let mut walk = Walk {
+        end: WalkEnd::Truncated,
+        last: registers,
+        frame_pointer_steps: 0,
+        is_inexact: false,
+    };
+    while frames.len() < max_frames {
+        match walk.step(stack, &find) {
+            Ok(caller) => {
+                frames.push(caller.pc);
+                walk.last = caller;
+            }
+            Err(end) => {
+                walk.end = end;
+                break;
+            }
+        }
+    }
+    walk
+}
+
+impl Walk {
+    fn step<'t>(
+        &mut self,
+        stack: &StackCopy<'_>,
+        find: impl Fn(u64) -> Found<'t>,
+    ) -> Result<Registers, WalkEnd> {
+        let frame = self.last;
+        let pc = frame
+            .pc
+            .wrapping_sub(u64::from(frame.pc_kind == PcKind::ReturnAddress));
+        let (rule, nowhere) = match find(pc) {
+            Found::Unmapped => return Err(WalkEnd::Unmapped),
+            Found::NoTable => (Rule::NO_INFO, WalkEnd::NoTable),
+            Found::In { table, relative } => {
+                self.is_inexact |= frame.pc_kind == PcKind::Exact && table.kind() == Rows::CallSites;
+                table
+                    .rule_at(relative)
+                    .map_or((Rule::NO_INFO, WalkEnd::NoTable), |rule| (rule, WalkEnd::NoRow))
+            }
+        };
+        let rule = if rule.cfa_kind == cfa::NO_INFO {
+            self.frame_pointer_steps += 1;
+            frame_pointer_rule(&frame)
+                .ok_or(nowhere)
+                .inspect_err(|_| self.frame_pointer_steps -= 1)?
+        } else {
+            rule
+        };
+        caller(&frame, pc, rule, stack)
+    }
+}
+
+/// The rule of `push %rbp; mov %rsp, %rbp`, where `rbp` looks like a frame pointer.
+fn frame_pointer_rule(frame: &Registers) -> Option<Rule> {
+    let bp = frame.bp.filter(|bp| bp % 8 == 0)?;
+    (bp.wrapping_sub(frame.sp) <= FRAME_POINTER_REACH_BYTES).then_some(Rule {
+        cfa_offset: 16,
+        rbp_kind: rbp::AT_CFA,
+        rbp_offset: -16,
+        ..Rule::of_kind(cfa::BP)
+    })
+}
+
+/// The caller of a frame, by its rule. `pc` is the address that the rule was found with.
+fn caller(frame: &Registers, pc: u64, rule: Rule, stack: &StackCopy<'_>) -> Result<Registers, WalkEnd> {
+    let read = |address: u64| stack.read(address).ok_or(WalkEnd::ReadFault);
+    let bp = || frame.bp.ok_or(WalkEnd::RbpLost);
+    let sp = frame.sp;
+    let plus = |base: u64, offset: i32| base.wrapping_add_signed(i64::from(offset));
+    let frame_address = match rule.cfa_kind {
+        cfa::SP => plus(sp, rule.cfa_offset),
+        cfa::BP => plus(bp()?, rule.cfa_offset),
+        cfa::PLT => {
+            let is_pushed = i64::from(rule.cfa_add) <= i64::from(pc.to_le_bytes()[0] & 15);
+            plus(sp, rule.cfa_offset).wrapping_add(u64::from(is_pushed) * 8)
+        }
+        cfa::DEREF_SP => plus(read(plus(sp, rule.cfa_offset))?, rule.cfa_add),
+        cfa::DEREF_BP => plus(read(plus(bp()?, rule.cfa_offset))?, rule.cfa_add),
+        cfa::SIGNAL => {
+            let saved = |offset: u64| read(sp.wrapping_add(offset));
+            let interrupted = Registers {
+                bp: Some(saved(UCONTEXT_RBP)?),
+                sp: saved(UCONTEXT_RSP)?,
+                pc: saved(UCONTEXT_RIP)?,
+                pc_kind: PcKind::Exact,
+            };
+            return if interrupted.pc == 0 {
+                Err(WalkEnd::ZeroReturn)
+            } else {
+                Ok(interrupted)
+            };
+        }
+        cfa::END => return Err(WalkEnd::Complete),
+        _ => return Err(WalkEnd::Unsupported),
+    };
+    if frame_address <= sp {
+        return Err(WalkEnd::NoProgress);
+    }
+    let pc = read(frame_address.wrapping_sub(8))?;
+    let bp = match rule.rbp_kind {
+        rbp::SAME => frame.bp,
+        rbp::AT_CFA => Some(read(plus(frame_address, rule.rbp_offset))?),
+        rbp::AT_RBP => Some(read(plus(bp()?, rule.rbp_offset))?),
+        _ => None,
+    };
+    if pc == 0 {
+        return Err(WalkEnd::ZeroReturn);
+    }
+    Ok(Registers {
+        pc,
+        pc_kind: PcKind::ReturnAddress,
+        sp: frame_address,
+        bp,
+    })
+}
