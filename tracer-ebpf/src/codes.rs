@@ -37,6 +37,21 @@ coded! {
         FramePointer = 3, "frame_pointer";
         /// The stack could not be read there.
         ReadFault = 4, "read_fault";
+        /// The code there is in no mapping, or in none that could be looked up, and has no frame pointer.
+        NoMapping = 5, "no_mapping";
+        /// The file that is mapped there has no unwind table, and the code no frame pointer.
+        NoTable = 6, "no_table";
+        /// The file's table says nothing of that address, and the code has no frame pointer.
+        NoRow = 7, "no_row";
+        /// The unwind information there is of a kind that the walker cannot follow.
+        Unsupported = 8, "unsupported";
+        /// The unwind information needs the frame pointer of a frame whose callee did not keep it.
+        RbpLost = 9, "rbp_lost";
+        /// The next frame would not lie above this one.
+        NoProgress = 10, "no_progress";
+        /// The outermost frame was reached, through a signal handler's frame: the frame that the signal
+        /// interrupted may be imprecise.
+        Signal = 11, "signal";
     }
 }
 
@@ -58,6 +73,16 @@ coded! {
         StackSent = 5, "stacks_sent";
         /// A stack that found the ring full and will be sent at its next hit: no loss yet.
         StackDeferred = 6, "stacks_deferred";
+        /// Walks that took the identity of the thread's last one, since they would have read the very same.
+        StackRemembered = 7, "stacks_remembered";
+        /// Look-ups of mappings that found the address space being changed.
+        MappingBusy = 8, "mappings_busy";
+        /// Files with code that had no room in the table of files.
+        FilesFull = 9, "files_full";
+        /// Walks that took frame pointers through code whose table was still being made.
+        TableAwaited = 10, "tables_awaited";
+        /// Mappings that could not be kept for later.
+        MappingNotKept = 11, "mappings_not_kept";
     }
 }
 
@@ -83,6 +108,14 @@ coded! {
         /// A system call was entered and its return was never seen: the thread was killed inside it, or is
         /// still there.
         UnfinishedCall = 8, "unfinished_call";
+    }
+}
+
+impl StackEnd {
+    /// Whether the stack is whole: walked to its outermost frame.
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        matches!(self, Self::Complete | Self::Signal)
     }
 }
 

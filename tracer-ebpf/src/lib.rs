@@ -8,12 +8,16 @@
 mod codes;
 mod function;
 mod records;
+pub mod unwind;
 mod values;
 
 pub use codes::{Counter, Loss, StackEnd};
 pub use function::{Function, Shape};
-pub use records::{ProcessRecord, RecordKind, StackRecord, StackRecordHeader};
-pub use values::{BpfSettings, CodeRange, PendingRegion, ProbeSite, Process, Sum, SumKey, TailCall, TailKey};
+pub use records::{FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader};
+pub use values::{
+    BpfSettings, CodeRange, FileKey, FileTable, KernelOffsets, PendingRegion, ProbeSite, Process, Segment,
+    Sum, SumKey, TailCall, TailKey,
+};
 
 /// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)
 /// and the depth that other tools show, so that stacks compare.
@@ -29,6 +33,9 @@ pub const SCRATCH_SLOTS: u32 = 16;
 /// The bytes of user stack that one bulk copy takes at the most: a page, so that a copy that ends at a page's
 /// end never faults on the page after it.
 pub const WINDOW_BYTES: usize = 4096;
+
+/// Executable segments that one file may have: linkers make one, hand-made files a few.
+pub const MAX_SEGMENTS: usize = 4;
 
 /// [`SumKey::stack`] of an event whose stack could not be kept; which loss it was is counted apart.
 pub const STACK_LOST: u64 = 0;

@@ -5,11 +5,16 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
+use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
-    Counter, PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sum, SumKey, TailCall, TailKey,
+    Counter, FileKey, FileTable, PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sum, SumKey, TailCall,
+    TailKey,
 };
 
-use crate::stack::Scratch;
+use crate::stack::{KeptKey, KeptMapping, Scratch};
+
+/// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// What each probe's cookie stands for. Written by the loader before the probe is attached.
 #[map]
@@ -41,6 +46,33 @@ pub(crate) static OVERFLOW: Array<Sum> = Array::with_max_entries(64, 0);
 /// Event and loss counters. Never full.
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::SLOTS, 0);
+
+/// The unwind tables of files with code, by file. Written by both sides: here an empty entry for a file that user
+/// space was told of, there the table. Full: `files_full`, and the file's code is walked by frame pointers.
+#[map]
+pub(crate) static FILES: HashMap<FileKey, FileTable> = HashMap::with_max_entries(4096, 0);
+
+/// Rows of unwind tables, mapped into the loader's memory, which writes them. Full: the loader leaves the file
+/// out.
+#[map]
+pub(crate) static ROWS: Array<RowChunk> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+
+/// Pages of unwind tables: likewise.
+#[map]
+pub(crate) static PAGES: Array<PageEntry> = Array::with_max_entries(1 << 18, BPF_F_MMAPABLE);
+
+/// Rules of unwind tables: likewise.
+#[map]
+pub(crate) static RULES: Array<Rule> = Array::with_max_entries(1 << 14, BPF_F_MMAPABLE);
+
+/// Another number whenever a table or a mapping of code may have changed. Written by both sides.
+#[map]
+pub(crate) static GENERATION: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Mappings of code that walks have found, some for each process, for when its address space is being changed and
+/// cannot be asked. Least recently used entries make room.
+#[map]
+pub(crate) static MAPPINGS: LruHashMap<KeptKey, KeptMapping> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Room for walks. A slot belongs to one program at a time. All taken: `scratch_busy`.
 #[map]

@@ -70,7 +70,7 @@ fn announce(tgid: u32, number: u32, parent: u32) -> bool {
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
     };
-    let sent = tally::send_record(&record);
+    let sent = tally::send_record(&record, false);
     if !sent {
         lose(Loss::ProcessRecordLost);
     }

@@ -10,6 +10,8 @@ pub enum RecordKind {
     Stack = 1,
     /// A [`ProcessRecord`].
     Process = 2,
+    /// A [`FileRecord`].
+    File = 3,
 }
 
 /// The part of a [`StackRecord`] before its frames.
@@ -64,6 +66,23 @@ pub struct ProcessRecord {
     pub time_ns: u64,
 }
 
+/// A file with code that has no table yet.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FileRecord {
+    /// [`RecordKind::File`].
+    pub kind: u32,
+    /// A process that has it mapped.
+    pub tgid: u32,
+    /// First address of the mapping.
+    pub start: u64,
+    /// One past its last address.
+    pub end: u64,
+    /// The file, as the kernel side knows it.
+    pub key: crate::FileKey,
+}
+
+const _: () = assert!(size_of::<FileRecord>() == 40);
 const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);
 const _: () = assert!(size_of::<ProcessRecord>() == 40);

@@ -1,6 +1,6 @@
 //! What the loader told the programs.
 
-use tracer_ebpf::BpfSettings;
+use tracer_ebpf::{BpfSettings, KernelOffsets};
 
 /// Written by the loader before the object is loaded, into `.rodata`, which the kernel freezes: the verifier
 /// knows every field's value and drops the branches that it decides.
@@ -9,8 +9,20 @@ use tracer_ebpf::BpfSettings;
 static SETTINGS: BpfSettings = BpfSettings {
     min_size: 0,
     max_size: u64::MAX,
-    task_mm_offset: 0,
-    mm_brk_offset: 0,
+    offsets: KernelOffsets {
+        task_mm: 0,
+        mm_brk: 0,
+        vma_start: 0,
+        vma_end: 0,
+        vma_page_offset: 0,
+        vma_file: 0,
+        file_inode: 0,
+        inode_number: 0,
+        inode_super_block: 0,
+        super_block_device: 0,
+    },
+    unwind: 0,
+    reserved: 0,
     scope: 0,
     follow: 0,
     own_tgid: 0,
@@ -55,8 +67,20 @@ pub(crate) fn comm() -> Option<[u8; 16]> {
     (read!(match_comm) != 0).then(|| read!(comm))
 }
 
-/// Offsets of `task_struct.mm` and `mm_struct.brk`.
+/// Where members of the kernel's structures are.
 #[inline(always)]
-pub(crate) fn brk_offsets() -> (u64, u64) {
-    (read!(task_mm_offset) as u64, read!(mm_brk_offset) as u64)
+pub(crate) fn offsets() -> KernelOffsets {
+    read!(offsets)
+}
+
+/// Whether stacks are walked by unwind tables.
+#[inline(always)]
+pub(crate) fn by_tables() -> bool {
+    read!(unwind) != BpfSettings::UNWIND_FRAME_POINTER
+}
+
+/// Whether code without a table is walked by frame pointers.
+#[inline(always)]
+pub(crate) fn by_frame_pointers_too() -> bool {
+    read!(unwind) != BpfSettings::UNWIND_TABLES
 }

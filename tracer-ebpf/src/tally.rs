@@ -137,7 +137,7 @@ fn send_stack(slot: &Slot, process: u32) -> bool {
         (*record).header.process = process;
         let frames = mask::<{ MAX_FRAMES as u64 }>((*record).header.frames_len as u64);
         let len = size_of::<StackRecordHeader>() as u64 + 8 * frames;
-        output(record.cast(), len)
+        output(record.cast(), len, false)
     };
     count(if sent {
         Counter::StackSent
@@ -147,20 +147,27 @@ fn send_stack(slot: &Slot, process: u32) -> bool {
     sent
 }
 
-/// Sends a record of fixed size. False if the ring is full.
+/// Sends a record of fixed size. False if the ring is full. `urgent`: user space is to come at once.
 #[inline(always)]
-pub(crate) fn send_record<T>(record: &T) -> bool {
+pub(crate) fn send_record<T>(record: &T, urgent: bool) -> bool {
     // SAFETY: a reference to `size_of::<T>()` initialised bytes on the program's stack.
-    unsafe { output((&raw const *record).cast_mut().cast(), size_of::<T>() as u64) }
+    unsafe {
+        output(
+            (&raw const *record).cast_mut().cast(),
+            size_of::<T>() as u64,
+            urgent,
+        )
+    }
 }
 
 /// # Safety
 /// `bytes` must point to `len` initialised bytes of a map value or of the program's stack.
 #[inline(always)]
-unsafe fn output(bytes: *mut core::ffi::c_void, len: u64) -> bool {
-    // A wake-up costs the target some six microseconds, so user space comes by a timer; only a ring that
-    // fills up faster than that calls it.
-    let urgent = RECORDS.query(BPF_RB_AVAIL_DATA as u64) > RECORDS.query(BPF_RB_RING_SIZE as u64) / 4;
+unsafe fn output(bytes: *mut core::ffi::c_void, len: u64, urgent: bool) -> bool {
+    // A wake-up costs the target some six microseconds, so user space comes by a timer; only what cannot wait, and
+    // a ring that fills up faster than that, calls it.
+    let urgent =
+        urgent || RECORDS.query(BPF_RB_AVAIL_DATA as u64) > RECORDS.query(BPF_RB_RING_SIZE as u64) / 4;
     let flags = if urgent {
         BPF_RB_FORCE_WAKEUP
     } else {

@@ -1,6 +1,6 @@
 //! Keys and values of the maps.
 
-use crate::MAX_CODE_RANGES;
+use crate::{MAX_CODE_RANGES, MAX_SEGMENTS};
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
 macro_rules! crosses_the_boundary {
@@ -22,7 +22,11 @@ crosses_the_boundary! {
     PendingRegion: 48;
     TailKey: 16;
     TailCall: 24;
-    BpfSettings: 56;
+    BpfSettings: 96;
+    FileKey: 16;
+    Segment: 24;
+    FileTable: 16 + 24 * MAX_SEGMENTS;
+    KernelOffsets: 40;
 }
 
 /// Whose sum: a process, a stack, a function.
@@ -156,10 +160,12 @@ pub struct BpfSettings {
     pub min_size: u64,
     /// Largest size that is followed.
     pub max_size: u64,
-    /// Offset of `mm` in the kernel's `task_struct`.
-    pub task_mm_offset: u32,
-    /// Offset of `brk` in the kernel's `mm_struct`.
-    pub mm_brk_offset: u32,
+    /// Where members of the kernel's structures are.
+    pub offsets: KernelOffsets,
+    /// One of the `UNWIND_*` constants.
+    pub unwind: u32,
+    /// Unused.
+    pub reserved: u32,
     /// One of the `SCOPE_*` constants.
     pub scope: u32,
     /// 1: children of traced processes are traced.
@@ -172,7 +178,77 @@ pub struct BpfSettings {
     pub comm: [u8; 16],
 }
 
+/// Offsets of members in the running kernel's structures, in bytes; all 0 where they are not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct KernelOffsets {
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `mm_struct.brk`
+    pub mm_brk: u32,
+    /// `vm_area_struct.vm_start`
+    pub vma_start: u32,
+    /// `vm_area_struct.vm_end`
+    pub vma_end: u32,
+    /// `vm_area_struct.vm_pgoff`
+    pub vma_page_offset: u32,
+    /// `vm_area_struct.vm_file`
+    pub vma_file: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `inode.i_sb`
+    pub inode_super_block: u32,
+    /// `super_block.s_dev`
+    pub super_block_device: u32,
+}
+
+/// A file, as the kernel knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FileKey {
+    /// The inode's number.
+    pub inode: u64,
+    /// The device: the major number shifted left by 20, and the minor (`include/linux/kdev_t.h`).
+    pub device: u64,
+}
+
+/// An executable segment of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Segment {
+    /// First byte in the file, rounded down to a whole page: where its mapping begins.
+    pub file_start: u64,
+    /// One past its last byte in the file.
+    pub file_end: u64,
+    /// What is added to an offset in the file to get an address in the table.
+    pub to_table: u64,
+}
+
+/// Where a file's unwind table lies in the arrays of pages and rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FileTable {
+    /// Its first page.
+    pub page_base: u32,
+    /// How many; 0 for a file that has no table.
+    pub page_count: u32,
+    /// Segments in use.
+    pub segments_len: u32,
+    /// 1 while user space is at work on the table.
+    pub awaited: u32,
+    /// The executable segments.
+    pub segments: [Segment; MAX_SEGMENTS],
+}
+
 impl BpfSettings {
+    /// Walk by frame pointers alone.
+    pub const UNWIND_FRAME_POINTER: u32 = 0;
+    /// Walk by tables, and by frame pointers in code without one.
+    pub const UNWIND_AUTO: u32 = 1;
+    /// Walk by tables alone.
+    pub const UNWIND_TABLES: u32 = 2;
     /// Trace the processes in the table of processes alone.
     pub const SCOPE_LISTED: u32 = 0;
     /// Trace every process of the machine; the table is filled as they are met.

@@ -13,7 +13,7 @@ use crate::{
     loss::{count, lose},
     maps::SITES,
     process, settings,
-    stack::Slot,
+    stack::{Slot, Start},
     tail, tally,
 };
 
@@ -164,7 +164,8 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
         failed: 0,
         sent: 0,
     };
-    let Some(slot) = Slot::take() else {
+    let thread = pid_tgid as u32;
+    let Some(slot) = Slot::take(thread) else {
         let key = SumKey {
             stack: 0,
             process,
@@ -174,11 +175,18 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
         return Err(Loss::ScratchBusy);
     };
     let pushed_bytes = site.pushed_bytes as u64;
-    let stack = match slot.begin_at_entry(regs, pushed_bytes) {
+    let start = Start {
+        thread,
+        process,
+        instruction: regs.rip,
+        stack_pointer: regs.rsp + pushed_bytes,
+        frame_pointer: regs.rbp,
+    };
+    let stack = match slot.look(regs, pushed_bytes) {
         Some(return_address) => {
             let key = TailKey {
-                stack_pointer: regs.rsp + pushed_bytes,
-                thread: pid_tgid as u32,
+                stack_pointer: start.stack_pointer,
+                thread,
                 reserved: 0,
             };
             let call = TailCall {
@@ -186,26 +194,23 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
                 bytes,
                 block,
             };
-            if called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
-                || tail::take(site, &key, &call)
-            {
-                count(Counter::Nested);
-                // A function in the middle of a chain of jumps passes the call on.
-                if passes_on(site, request) && !tail::make(&key, &call) {
-                    lose(Loss::TailMapFull);
-                }
-                return Ok(());
-            }
+            let nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
+                || tail::take(site, &key, &call);
+            // A function in the middle of a chain of jumps passes the call on.
             if passes_on(site, request) && !tail::make(&key, &call) {
                 lose(Loss::TailMapFull);
+            }
+            if nested {
+                count(Counter::Nested);
+                return Ok(());
             }
             if !settings::wants_size(bytes) {
                 count(Counter::Filtered);
                 return Ok(());
             }
-            slot.walk()
+            slot.walk_from_entry(&start, return_address)
         }
-        None => slot.unreadable(),
+        None => slot.unreadable(&start),
     };
     #[cfg(feature = "hot-log")]
     aya_log_ebpf::trace!(

@@ -1,9 +1,11 @@
 //! The life of processes: new ones, and those that execute another program.
 
-use aya_ebpf::{EbpfContext as _, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    EbpfContext as _, helpers::bpf_get_current_pid_tgid, macros::tracepoint, programs::TracePointContext,
+};
 use aya_log_ebpf::debug;
 
-use crate::process;
+use crate::{atomic, maps::GENERATION, process, stack};
 
 /// `CLONE_THREAD`: the new task is a thread of the same process.
 const CLONE_THREAD: u64 = 0x0001_0000;
@@ -39,6 +41,25 @@ pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
             ctx.tgid(),
             number
         );
+    }
+    0
+}
+
+/// `syscalls:sys_enter_munmap`: `addr` at 16, `len` at 24. Where code goes away other code may come, at the same
+/// addresses: what is kept of mappings must be asked again. Other memory comes and goes all the time.
+#[tracepoint]
+pub(crate) fn code_unmapped(ctx: TracePointContext) -> u32 {
+    let Some(process) = process::listed((bpf_get_current_pid_tgid() >> 32) as u32) else {
+        return 0;
+    };
+    // SAFETY: the offsets are inside the record.
+    let (start, len) = unsafe { (ctx.read_at::<u64>(16), ctx.read_at::<u64>(24)) };
+    if let (Ok(start), Ok(len)) = (start, len)
+        && stack::may_have_kept(process, start, len)
+        && let Some(generation) = GENERATION.get_ptr_mut(0)
+    {
+        // SAFETY: the pointer is to a map value that is only ever added to.
+        unsafe { atomic::add(generation, 1) };
     }
     0
 }

@@ -16,7 +16,7 @@ use crate::{
     loss::{count, lose},
     maps::PENDING,
     process, settings,
-    stack::Slot,
+    stack::{Slot, Start},
     tally,
 };
 
@@ -71,14 +71,14 @@ fn target() -> Option<(u32, u32)> {
 /// The current end of the process's heap segment.
 #[inline(always)]
 fn current_brk() -> u64 {
-    let (mm_offset, brk_offset) = settings::brk_offsets();
+    let offsets = settings::offsets();
     // SAFETY: the helper checks the addresses; the offsets are the running kernel's own.
     unsafe {
         let task = bpf_get_current_task();
-        let Ok(mm) = bpf_probe_read_kernel((task + mm_offset) as *const u64) else {
+        let Ok(mm) = bpf_probe_read_kernel((task + offsets.task_mm as u64) as *const u64) else {
             return 0;
         };
-        bpf_probe_read_kernel((mm + brk_offset) as *const u64).unwrap_or(0)
+        bpf_probe_read_kernel((mm + offsets.mm_brk as u64) as *const u64).unwrap_or(0)
     }
 }
 
@@ -95,9 +95,9 @@ fn enter(function: Function, process: u32, thread: u32, bytes: u64, bytes_out: u
         reserved: 0,
         reserved2: 0,
     };
-    match Slot::take() {
+    match Slot::take(thread) {
         Some(slot) => {
-            pending.stack = walk(&slot);
+            pending.stack = walk(&slot, process, thread);
             tally::prepare(
                 &slot,
                 &SumKey {
@@ -121,18 +121,27 @@ fn enter(function: Function, process: u32, thread: u32, bytes: u64, bytes_out: u
 
 /// Walks the stack of the system call that the current thread is in.
 #[inline(always)]
-fn walk(slot: &Slot) -> u64 {
+fn walk(slot: &Slot, process: u32, thread: u32) -> u64 {
     // SAFETY: the helpers give the current task's saved user registers; the copy checks the address.
     let regs = unsafe {
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
         bpf_probe_read_kernel(regs)
     };
+    let mut start = Start {
+        thread,
+        process,
+        instruction: 0,
+        stack_pointer: 0,
+        frame_pointer: 0,
+    };
     match regs {
         Ok(regs) => {
-            slot.begin_inside(regs.rip, regs.rsp, regs.rbp);
-            slot.walk()
+            start.instruction = regs.rip;
+            start.stack_pointer = regs.rsp;
+            start.frame_pointer = regs.rbp;
+            slot.walk_from_inside(&start)
         }
-        Err(_) => slot.unreadable(),
+        Err(_) => slot.unreadable(&start),
     }
 }
 

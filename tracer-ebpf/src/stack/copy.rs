@@ -34,6 +34,27 @@ pub(super) unsafe fn fill(scratch: *mut Scratch, start: u64) -> bool {
     status == 0
 }
 
+/// The word at `address`, from the window, which moves there if need be. Nothing if it cannot be read.
+///
+/// # Safety
+/// As for [`fill`].
+#[inline(always)]
+pub(super) unsafe fn word(scratch: *mut Scratch, address: u64) -> Option<u64> {
+    // SAFETY: the caller owns the slot; the index is masked to less than the window's length.
+    unsafe {
+        let mut offset = address.wrapping_sub((*scratch).window_start);
+        // An address below the window gives an offset near 2^64, to which nothing may be added.
+        if offset >= (*scratch).window_len || offset + 8 > (*scratch).window_len || offset & 7 != 0 {
+            if !fill(scratch, address) {
+                return None;
+            }
+            offset = 0;
+        }
+        let index = mask::<{ WINDOW_BYTES as u64 / 8 - 1 }>(offset >> 3) as usize;
+        Some(*(&raw const (*scratch).window).cast::<u64>().add(index))
+    }
+}
+
 /// The two words at `address`, from the window, which moves there if need be. Nothing if they cannot be read
 /// or the address is not a multiple of 8 away from the window's start.
 ///

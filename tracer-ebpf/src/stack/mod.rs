@@ -1,63 +1,128 @@
-//! Walking the user's stack: one bulk copy of its top, and a walk inside the copy.
+//! Walking the user's stack: bulk copies of it, and steps from frame to frame inside the copies.
 //!
 //! A helper call to read user memory costs about the same for 8 bytes as for a page, so the stack is copied a
 //! window at a time. A window ends where its page ends: pages of a stack below an address in use are mapped,
 //! so a copy that does not cross into the next page does not fault for running past the stack's top.
+//!
+//! A step ([`step`]) finds the mapping of the code ([`mapping`]), the rule in the file's unwind table
+//! ([`table`]), and by it the caller's registers. A walk remembers every word that it read ([`memory`]): when
+//! the same thread comes from the same place and all those words are the same, so is the stack.
 
 mod copy;
-mod frame_pointer;
+mod mapping;
+mod memory;
 mod scratch;
+mod step;
+mod table;
 
+pub(crate) use mapping::{KeptKey, KeptMapping, may_have_kept};
 pub(crate) use scratch::{Scratch, Slot};
 
 use aya_ebpf::bindings::pt_regs;
-use tracer_ebpf::{MAX_FRAMES, StackEnd};
+use tracer_ebpf::{Counter, MAX_FRAMES, StackEnd};
 
-use crate::bounds::mask;
+use crate::{bounds::mask, loss::count};
 
-/// `step`'s answer while there is more to walk; any other is a [`StackEnd`].
+/// A step's answer while there is more to walk; any other is a [`StackEnd`].
 pub(crate) const MORE: u32 = 0;
 
+/// Where a walk begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Start {
+    /// The thread.
+    pub(crate) thread: u32,
+    /// The number of its process's image.
+    pub(crate) process: u32,
+    /// The code address that the walk begins at.
+    pub(crate) instruction: u64,
+    /// The stack pointer there; at a function's entry it points to the return address.
+    pub(crate) stack_pointer: u64,
+    /// The frame pointer there.
+    pub(crate) frame_pointer: u64,
+}
+
 impl Slot {
-    /// Begins a walk at the first instruction of a function, or after `pushed_bytes` of pushes there: the
-    /// return address on the stack is the first frame. Returns it; nothing if the stack cannot be read.
+    /// Copies the top of the stack at the first instruction of a function, or after `pushed_bytes` of pushes
+    /// there. Returns the address that the function returns to; nothing if the stack cannot be read.
     #[inline(always)]
-    pub(crate) fn begin_at_entry(&self, regs: *const pt_regs, pushed_bytes: u64) -> Option<u64> {
+    pub(crate) fn look(&self, regs: *const pt_regs, pushed_bytes: u64) -> Option<u64> {
         let scratch = self.scratch();
         // SAFETY: `regs` is the program's context, and the slot is ours.
         unsafe {
             let stack_pointer = (*regs).rsp + pushed_bytes;
-            (*scratch).begin((*regs).rbp);
-            if !copy::fill(scratch, stack_pointer) {
-                return None;
-            }
-            let return_address = (*scratch).window[0];
-            (*scratch).stack_pointer = stack_pointer + 8;
-            (*scratch).push(return_address);
-            Some(return_address)
+            copy::fill(scratch, stack_pointer).then(|| (*scratch).window[0])
         }
     }
 
-    /// Begins a walk anywhere: the given instruction is the first frame.
+    /// Walks from a function's entry, after [`look`](Self::look): the return address is the first frame.
     #[inline(always)]
-    pub(crate) fn begin_inside(&self, instruction: u64, stack_pointer: u64, frame_pointer: u64) {
+    pub(crate) fn walk_from_entry(&self, start: &Start, return_address: u64) -> u64 {
+        if let Some(hash) = self.remembered(start) {
+            return hash;
+        }
         let scratch = self.scratch();
         // SAFETY: the slot is ours.
         unsafe {
-            (*scratch).begin(frame_pointer);
-            (*scratch).stack_pointer = stack_pointer;
-            (*scratch).push(instruction);
+            (*scratch).begin(start);
+            (*scratch).note(start.stack_pointer, return_address);
+            (*scratch).stack_pointer = start.stack_pointer + 8;
+            (*scratch).push(return_address, 1);
         }
+        self.walk()
+    }
+
+    /// Walks from the return of a system call: the instruction after it is the first frame.
+    #[inline(always)]
+    pub(crate) fn walk_from_inside(&self, start: &Start) -> u64 {
+        let scratch = self.scratch();
+        // SAFETY: the slot is ours.
+        unsafe {
+            // What was copied for another walk is not what is there now.
+            (*scratch).window_len = 0;
+        }
+        if let Some(hash) = self.remembered(start) {
+            return hash;
+        }
+        // SAFETY: the slot is ours.
+        unsafe {
+            (*scratch).begin(start);
+            (*scratch).stack_pointer = start.stack_pointer;
+            (*scratch).push(start.instruction, 1);
+        }
+        self.walk()
+    }
+
+    /// The identity of the slot's last walk, if this one would read the very same.
+    #[inline(always)]
+    fn remembered(&self, start: &Start) -> Option<u64> {
+        // SAFETY: the slot is ours.
+        let scratch = unsafe { &*self.scratch() };
+        if !scratch.may_be_remembered(start) {
+            return None;
+        }
+        let mut turn = 0;
+        while turn < memory::TURNS {
+            match memory::same_words(self.index(), turn) {
+                memory::SAME => {}
+                memory::ALL_SAME => {
+                    count(Counter::StackRemembered);
+                    return Some(scratch.record.header.hash);
+                }
+                _ => return None,
+            }
+            turn += 1;
+        }
+        None
     }
 
     /// Walks to the end of the stack, and returns the identity of what was found.
     #[inline(always)]
-    pub(crate) fn walk(&self) -> u64 {
+    fn walk(&self) -> u64 {
         let mut end = MORE;
         let mut turn = 0;
         // One turn more than there are frames, to tell a stack that just fits from one that does not.
         while turn <= MAX_FRAMES {
-            end = frame_pointer::step_frame_pointer(self.index());
+            end = step::step_stack(self.index());
             if end != MORE {
                 break;
             }
@@ -69,33 +134,58 @@ impl Slot {
 
     /// Ends a walk that could not begin.
     #[inline(always)]
-    pub(crate) fn unreadable(&self) -> u64 {
+    pub(crate) fn unreadable(&self, start: &Start) -> u64 {
         // SAFETY: the slot is ours.
-        unsafe { (*self.scratch()).finish(StackEnd::ReadFault as u32) }
+        unsafe {
+            (*self.scratch()).begin(start);
+            (*self.scratch()).forget();
+            (*self.scratch()).finish(StackEnd::ReadFault as u32)
+        }
     }
 }
 
 impl Scratch {
     #[inline(always)]
-    fn begin(&mut self, frame_pointer: u64) {
-        self.frame_pointer = frame_pointer;
+    fn begin(&mut self, start: &Start) {
+        self.frame_pointer = start.frame_pointer;
+        self.frame_pointer_known = 1;
         self.hash = 0;
-        self.window_len = 0;
+        self.through_signal = 0;
+        self.table_awaited = 0;
+        self.current_mapping = mapping::NONE;
         self.record.header.frames_len = 0;
+        self.enter_process(start.process);
+        self.remember(start);
     }
 
-    /// Adds a frame, which must have room.
+    /// Adds a frame. [`MORE`], or [`StackEnd::Truncated`] if there is no room for it. `is_return`: 1 for a return
+    /// address, 0 for an instruction that was interrupted.
     #[inline(always)]
-    fn push(&mut self, address: u64) {
-        let index = mask::<{ MAX_FRAMES as u64 }>(self.record.header.frames_len as u64);
+    fn push(&mut self, address: u64, is_return: u32) -> u32 {
+        let len = self.record.header.frames_len as u64;
+        if len >= MAX_FRAMES as u64 {
+            return StackEnd::Truncated as u32;
+        }
+        let index = mask::<{ MAX_FRAMES as u64 }>(len);
         // SAFETY: `frames` has MAX_FRAMES + 1 elements, and MAX_FRAMES is a mask of one less.
         unsafe { *(&raw mut self.record.frames).cast::<u64>().add(index as usize) = address };
         self.record.header.frames_len = index as u16 + 1;
         self.hash = mix(self.hash ^ address);
+        self.instruction = address;
+        self.is_return = is_return;
+        MORE
     }
 
     #[inline(always)]
     fn finish(&mut self, end: u32) -> u64 {
+        let end = if end == StackEnd::Complete as u32 && self.through_signal != 0 {
+            StackEnd::Signal as u32
+        } else {
+            end
+        };
+        if self.table_awaited != 0 {
+            count(Counter::TableAwaited);
+        }
         self.record.header.end = end as u16;
         let hash = mix(self.hash ^ end as u64);
         // 0 stands for a lost stack.

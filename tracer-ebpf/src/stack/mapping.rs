@@ -1,0 +1,366 @@
+//! Which file the code at an address is of. The kernel's own tree of mappings is asked (`bpf_find_vma`, Linux
+//! 5.17), so that fork, exec, dlopen and dlclose need no bookkeeping: a process that was made a microsecond ago
+//! is known as well as any. What was found is kept in the scratch slot for the next walks.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{bpf_find_vma, bpf_get_current_task_btf},
+    },
+};
+use tracer_ebpf::{Counter, FileKey, FileRecord, FileTable, MAX_SEGMENTS, RecordKind, Segment};
+
+use super::{Scratch, memory};
+use crate::{
+    bounds::mask,
+    loss::count,
+    maps::{FILES, MAPPINGS, SCRATCH},
+    settings, tally,
+};
+
+/// Mappings that a slot keeps: a stack crosses a handful of files.
+pub(super) const CACHED: usize = 8;
+
+/// No mapping.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// `EBUSY`: the address space is being changed, and the helper does not wait.
+const EBUSY: i64 = -16;
+
+/// A mapping of a file's code.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Mapping {
+    start: u64,
+    end: u64,
+    /// What is subtracted from an address to get one in the file's table.
+    pub(crate) bias: u64,
+    /// The table's first page.
+    pub(crate) page_base: u32,
+    /// The table's length in pages; 0: there is none, or [`AWAITED`].
+    pub(crate) page_count: u32,
+}
+
+/// [`Mapping::page_count`] of a file whose table is being made.
+pub(super) const AWAITED: u32 = u32::MAX;
+
+/// Calls that ask a busy address space again, eight times each: some two microseconds in all.
+const PATIENCE: u32 = 8;
+
+/// Mappings that are kept for each process, for when its address space is busy.
+const KEPT: u32 = 64;
+
+/// The place of a mapping that is kept for a process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct KeptKey {
+    process: u32,
+    index: u32,
+}
+
+/// A mapping that is kept for a process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct KeptMapping {
+    generation: u64,
+    mapping: Mapping,
+}
+
+/// What the kernel's tree says of an address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    start: u64,
+    end: u64,
+    page_offset: u64,
+    key: FileKey,
+}
+
+impl Scratch {
+    /// Drops the cached mappings if they are another process's, or may have changed.
+    #[inline(always)]
+    pub(super) fn enter_process(&mut self, process: u32) {
+        let generation = memory::generation();
+        if self.mapped_process != process || self.generation != generation {
+            self.mapped_process = process;
+            self.generation = generation;
+            let mut i = 0;
+            while i < CACHED {
+                self.mappings[i].end = 0;
+                i += 1;
+            }
+        }
+    }
+
+    /// The mapping of a code address, by its index in the cache; [`NONE`] if there is none.
+    #[inline(always)]
+    pub(super) fn find_mapping(&mut self, slot: u32, address: u64) -> u32 {
+        if self.current_mapping < CACHED as u32 && self.covers(self.current_mapping, address) {
+            return self.current_mapping;
+        }
+        let mut i = 0;
+        while i < CACHED as u32 {
+            if self.covers(i, address) {
+                self.current_mapping = i;
+                return i;
+            }
+            i += 1;
+        }
+        self.ask(slot, address)
+    }
+
+    /// A cached mapping.
+    #[inline(always)]
+    pub(super) fn mapping(&self, index: u32) -> &Mapping {
+        let index = mask::<{ CACHED as u64 - 1 }>(index as u64) as usize;
+        // SAFETY: the index is masked to the array's length.
+        unsafe { &*(&raw const self.mappings).cast::<Mapping>().add(index) }
+    }
+
+    #[inline(always)]
+    fn covers(&self, index: u32, address: u64) -> bool {
+        let mapping = self.mapping(index);
+        address >= mapping.start && address < mapping.end
+    }
+
+    /// Asks the kernel, and the table of files.
+    #[inline(always)]
+    fn ask(&mut self, slot: u32, address: u64) -> u32 {
+        self.asked = address;
+        let mut status = EBUSY;
+        let mut turn = 0;
+        while turn < PATIENCE && status == EBUSY {
+            status = ask_kernel(slot) as i32 as i64;
+            turn += 1;
+        }
+        if status == EBUSY {
+            return match self.kept(address) {
+                Some(mapping) => self.cache(mapping),
+                None => {
+                    count(Counter::MappingBusy);
+                    // The next walk from here may find more.
+                    self.forget();
+                    NONE
+                }
+            };
+        }
+        let answer = self.answer;
+        if status != 0 || address < answer.start || address >= answer.end {
+            return NONE;
+        }
+        let mut found = Mapping {
+            start: answer.start,
+            end: answer.end,
+            bias: 0,
+            page_base: 0,
+            page_count: 0,
+        };
+        if answer.key.inode != 0
+            && let Some((page_base, page_count, to_table)) = table_of(&answer)
+        {
+            found.page_base = page_base;
+            found.page_count = page_count;
+            // From an address to an offset in the file, and on to an address in the table.
+            found.bias = answer
+                .start
+                .wrapping_sub(answer.page_offset << 12)
+                .wrapping_sub(to_table);
+        }
+        self.keep(&found);
+        self.cache(found)
+    }
+
+    /// Puts a mapping in the place of the oldest one in the slot. Returns its index.
+    #[inline(always)]
+    fn cache(&mut self, mapping: Mapping) -> u32 {
+        let index = mask::<{ CACHED as u64 - 1 }>(self.next_mapping as u64);
+        // SAFETY: the index is masked to the array's length.
+        unsafe { *(&raw mut self.mappings).cast::<Mapping>().add(index as usize) = mapping };
+        self.next_mapping = index as u32 + 1;
+        self.current_mapping = index as u32;
+        index as u32
+    }
+
+    /// Keeps a mapping for all walks of its process: in its own place, else in a free one, else in that of another,
+    /// which is asked for again.
+    #[inline(always)]
+    fn keep(&self, mapping: &Mapping) {
+        let mut key = KeptKey {
+            process: self.mapped_process,
+            index: 0,
+        };
+        while key.index < KEPT - 1 {
+            // SAFETY: entries are replaced as wholes, and the value is only looked at.
+            let free = unsafe { MAPPINGS.get(&key) }
+                .is_none_or(|kept| kept.generation != self.generation || kept.mapping.start == mapping.start);
+            if free {
+                break;
+            }
+            key.index += 1;
+        }
+        let kept = KeptMapping {
+            generation: self.generation,
+            mapping: *mapping,
+        };
+        if MAPPINGS.insert(&key, &kept, 0).is_err() {
+            // Nothing is lost: it is only a help for later.
+            count(Counter::MappingNotKept);
+        }
+    }
+
+    /// A mapping of this process that any walk has found before.
+    #[inline(always)]
+    fn kept(&self, address: u64) -> Option<Mapping> {
+        let mut index = 0;
+        while index < KEPT {
+            let key = KeptKey {
+                process: self.mapped_process,
+                index,
+            };
+            // SAFETY: entries are replaced as wholes, and the value is copied at once.
+            if let Some(kept) = unsafe { MAPPINGS.get(&key) }
+                && kept.generation == self.generation
+                && address >= kept.mapping.start
+                && address < kept.mapping.end
+            {
+                return Some(kept.mapping);
+            }
+            index += 1;
+        }
+        None
+    }
+}
+
+/// Asks the kernel for the mapping of the slot's address, eight times if need be. Returns the helper's status.
+///
+/// A global function, so that the verifier checks it once.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ask_kernel(slot: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot) else {
+        return 1;
+    };
+    let mut status = EBUSY;
+    let mut turn = 0;
+    while turn < 8 && status == EBUSY {
+        // SAFETY: the caller owns the slot; the current task is valid, the callback has the signature that the helper
+        // calls, and its context outlives the call.
+        status = unsafe {
+            (*scratch).answer.key.inode = 0;
+            let mut answer = Answer {
+                start: 0,
+                end: 0,
+                page_offset: 0,
+                key: FileKey { inode: 0, device: 0 },
+            };
+            let status = bpf_find_vma(
+                bpf_get_current_task_btf(),
+                (*scratch).asked,
+                read_vma as *mut c_void,
+                (&raw mut answer).cast(),
+                0,
+            );
+            (*scratch).answer = answer;
+            status
+        };
+        turn += 1;
+    }
+    status as u32
+}
+
+/// The table of a file: its first page, its length, and what turns an offset in the file into an address in the
+/// table. A file that is not known yet is told to user space, once.
+#[inline(always)]
+fn table_of(answer: &Answer) -> Option<(u32, u32, u64)> {
+    let Some(table) = FILES.get_ptr(&answer.key) else {
+        tell(answer);
+        return Some((0, AWAITED, 0));
+    };
+    // SAFETY: the pointer is to a map value, which changes only by being replaced.
+    let table = unsafe { &*table };
+    if table.awaited != 0 {
+        return Some((0, AWAITED, 0));
+    }
+    let file_offset = answer.page_offset << 12;
+    let mut i = 0;
+    while i < MAX_SEGMENTS {
+        let segment = &table.segments[i];
+        if file_offset >= segment.file_start && file_offset < segment.file_end {
+            return Some((table.page_base, table.page_count, segment.to_table));
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Tells user space of a file. Until it has made the table there is an empty entry; if it could not be told, it is
+/// at the next look.
+#[inline(always)]
+fn tell(answer: &Answer) {
+    let record = FileRecord {
+        kind: RecordKind::File as u32,
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        start: answer.start,
+        end: answer.end,
+        key: answer.key,
+    };
+    let none = FileTable {
+        page_base: 0,
+        page_count: 0,
+        segments_len: 0,
+        awaited: 1,
+        segments: [Segment {
+            file_start: 0,
+            file_end: 0,
+            to_table: 0,
+        }; MAX_SEGMENTS],
+    };
+    if tally::send_record(&record, true) && FILES.insert(&answer.key, &none, BPF_NOEXIST as u64).is_err() {
+        count(Counter::FilesFull);
+    }
+}
+
+/// Whether walks may have kept code of this range of a process's addresses.
+#[inline(always)]
+pub(crate) fn may_have_kept(process: u32, start: u64, len: u64) -> bool {
+    let end = start.wrapping_add(len);
+    let mut index = 0;
+    while index < KEPT {
+        // SAFETY: entries are replaced as wholes, and the value is only looked at.
+        let Some(kept) = (unsafe { MAPPINGS.get(&KeptKey { process, index }) }) else {
+            return false;
+        };
+        if kept.mapping.start < end && start < kept.mapping.end {
+            return true;
+        }
+        index += 1;
+    }
+    // All places are taken: there may be more mappings than are kept.
+    true
+}
+
+/// Called by the kernel with the mapping of the address.
+unsafe extern "C" fn read_vma(_task: *mut c_void, vma: *const u8, answer: *mut Answer) -> i64 {
+    let offsets = settings::offsets();
+    // SAFETY: the helper checks every address; `answer` is the caller's, on its stack.
+    unsafe {
+        let word =
+            |base: u64, offset: u32| bpf_probe_read_kernel((base + offset as u64) as *const u64).unwrap_or(0);
+        let vma = vma as u64;
+        (*answer).start = word(vma, offsets.vma_start);
+        (*answer).end = word(vma, offsets.vma_end);
+        (*answer).page_offset = word(vma, offsets.vma_page_offset);
+        let file = word(vma, offsets.vma_file);
+        if file != 0 {
+            let inode = word(file, offsets.file_inode);
+            (*answer).key.inode = word(inode, offsets.inode_number);
+            let super_block = word(inode, offsets.inode_super_block);
+            (*answer).key.device = word(super_block, offsets.super_block_device) & 0xffff_ffff;
+        }
+    }
+    0
+}

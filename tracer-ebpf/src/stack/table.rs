@@ -1,0 +1,60 @@
+//! Unwind tables: from an address to the rule of its frame. Layout: [`tracer_ebpf::unwind`].
+
+use tracer_ebpf::unwind::{CHUNK_ROWS, CHUNK_SHIFT, PAGE_SHIFT, Rule, SEARCH_STEPS, row_rule, search_key};
+
+use super::mapping::Mapping;
+use crate::{
+    bounds::mask,
+    maps::{PAGES, ROWS, RULES},
+};
+
+/// The rule of an address; nothing outside the table.
+#[inline(always)]
+pub(super) fn rule_at(mapping: &Mapping, address: u64) -> Option<&'static Rule> {
+    let relative = address.wrapping_sub(mapping.bias);
+    let page = relative >> PAGE_SHIFT;
+    if page >= mapping.page_count as u64 {
+        return None;
+    }
+    // SAFETY: pointers from look-ups are to map values; the search stays inside the chunk by masking.
+    unsafe {
+        let entry = &*PAGES.get_ptr(mapping.page_base.wrapping_add(page as u32))?;
+        let rows = ROWS.get_ptr(entry.row >> CHUNK_SHIFT)?.cast::<u32>();
+        let key = search_key((relative & ((1 << PAGE_SHIFT) - 1)) as u32) as u64;
+        let mut base = mask::<{ CHUNK_ROWS as u64 - 1 }>(entry.row as u64);
+        let mut count = entry.count as u64;
+        let mut turn = 0;
+        while turn < SEARCH_STEPS {
+            if count <= 1 {
+                break;
+            }
+            let half = count >> 1;
+            let middle = mask::<{ CHUNK_ROWS as u64 - 1 }>(base + half);
+            let row = *rows.add(middle as usize) as u64;
+            base = mask::<{ CHUNK_ROWS as u64 - 1 }>(base + (half & not_above(row, key)));
+            count -= half;
+            turn += 1;
+        }
+        let row = *rows.add(base as usize);
+        Some(&*RULES.get_ptr(row_rule(row))?)
+    }
+}
+
+/// All ones if `a <= b`, else 0, for numbers below 2^63: without a branch, of which a search has so many that
+/// the verifier would follow thousands of ways.
+#[inline(always)]
+fn not_above(a: u64, b: u64) -> u64 {
+    let mut difference = b;
+    // SAFETY: two ALU instructions on registers; no memory, no stack. In assembly, since LLVM turns a select back
+    // into a branch.
+    unsafe {
+        core::arch::asm!(
+            "{0} -= {1}",
+            "{0} s>>= 63",
+            inout(reg) difference,
+            in(reg) a,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    !difference
+}
