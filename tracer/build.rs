@@ -28,9 +28,27 @@ fn main() -> Result<()> {
     println!("cargo::rerun-if-env-changed=MEMTAP_BPF_LINKER");
 
     let object = build(&workspace, &out)?;
-    std::fs::copy(&object, out.join("memtap-ebpf.o"))
-        .with_context(|| format!("failed to copy {}", object.display()))?;
+    let mut bytes = std::fs::read(&object).with_context(|| format!("failed to read {}", object.display()))?;
+    name_unions(&mut bytes);
+    std::fs::write(out.join("memtap-ebpf.o"), bytes).context("failed to write the eBPF object")?;
     Ok(())
+}
+
+/// Gives generic unions names that the kernel takes. It refuses type information whose names are no C names;
+/// bpf-linker rewrites those of structs, and leaves those of unions, of which `MaybeUninit` is one (in aya-log's
+/// level). Without type information there are no global functions, and loops are verified turn by turn.
+fn name_unions(object: &mut [u8]) {
+    let name = b"MaybeUninit<";
+    let mut at = 0;
+    while let Some(found) = object[at..].windows(name.len()).position(|bytes| bytes == name) {
+        at += found;
+        while object[at] != 0 {
+            if !object[at].is_ascii_alphanumeric() {
+                object[at] = b'_';
+            }
+            at += 1;
+        }
+    }
 }
 
 fn build(workspace: &Path, out: &Path) -> Result<PathBuf> {

@@ -2,11 +2,12 @@
 //!
 //! Features are tried, not deduced from versions.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tracer_ebpf::BpfSettings;
 
-use crate::bpf::load::Wanted;
+use crate::bpf::load::{BpfError, Wanted, table_capacity};
 use crate::bpf::{Limits, Object, btf, tracefs};
 use crate::target::sideband::Sideband;
 
@@ -68,6 +69,7 @@ pub fn examine() -> Vec<Finding> {
         side_band(),
         heap_programs(),
         region_programs(),
+        table_programs(),
     ]
 }
 
@@ -112,9 +114,11 @@ fn unless_unprivileged(mut finding: Finding) -> Finding {
 fn btf_offsets() -> Finding {
     let seen = btf::Btf::of_kernel()
         .and_then(|kernel| {
-            let mm = kernel.offset("task_struct", "mm")?;
-            let brk = kernel.offset("mm_struct", "brk")?;
-            Ok(format!("task_struct.mm at {mm}, mm_struct.brk at {brk}"))
+            let offsets = kernel.kernel_offsets()?;
+            Ok(format!(
+                "task_struct.mm at {}, mm_struct.brk at {}",
+                offsets.task_mm, offsets.mm_brk
+            ))
         })
         .map_err(|error| error.to_string());
     finding("kernel type information (BTF)", "--events region", false, seen)
@@ -157,44 +161,77 @@ fn side_band() -> Finding {
     ))
 }
 
-fn load(wanted: Wanted) -> Result<String, String> {
-    let settings = BpfSettings {
+fn load(wanted: Wanted) -> Result<Object, BpfError> {
+    let mut settings = BpfSettings {
         max_size: u64::MAX,
         ..BpfSettings::default()
     };
+    if wanted.tables {
+        settings.unwind = BpfSettings::UNWIND_AUTO;
+        settings.offsets = btf::Btf::of_kernel()?.kernel_offsets()?;
+    }
     let limits = Limits {
         stacks: 1,
         processes: 1,
         ring_bytes: 4096,
+        tables: table_capacity(1 << 16),
     };
-    let began = std::time::Instant::now();
     Object::load(&settings, &limits, wanted)
+}
+
+fn loaded(check: &'static str, needed_for: &'static str, required: bool, wanted: Wanted) -> Finding {
+    let began = std::time::Instant::now();
+    let seen = load(wanted)
         .map(|_object| format!("past the verifier in {} ms", began.elapsed().as_millis()))
-        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
+        .map_err(|error| error.to_string());
+    unless_unprivileged(finding(check, needed_for, required, seen))
 }
 
 fn heap_programs() -> Finding {
-    let seen = load(Wanted {
+    let wanted = Wanted {
         heap: true,
         region: false,
-    });
-    unless_unprivileged(finding(
-        "eBPF programs of allocator calls",
-        "--events heap",
-        true,
-        seen,
-    ))
+        tables: false,
+    };
+    loaded("eBPF programs of allocator calls", "--events heap", true, wanted)
 }
 
 fn region_programs() -> Finding {
-    let seen = load(Wanted {
+    let wanted = Wanted {
         heap: false,
         region: true,
-    });
-    unless_unprivileged(finding(
-        "eBPF programs of system calls",
-        "--events region",
+        tables: false,
+    };
+    loaded("eBPF programs of system calls", "--events region", false, wanted)
+}
+
+fn table_programs() -> Finding {
+    let wanted = Wanted {
+        heap: true,
+        region: true,
+        tables: true,
+    };
+    loaded(
+        "stacks by unwind tables",
+        "--unwind auto and dwarf; without it, frame pointers",
         false,
-        seen,
-    ))
+        wanted,
+    )
+}
+
+/// How many instructions the verifier of this kernel goes through for each program, with walks by unwind tables
+/// where the kernel takes them.
+#[must_use]
+pub fn verified_instructions() -> BTreeMap<String, Option<u32>> {
+    [true, false]
+        .into_iter()
+        .find_map(|tables| {
+            load(Wanted {
+                heap: true,
+                region: true,
+                tables,
+            })
+            .ok()
+        })
+        .map_or_else(BTreeMap::new, |object| object.verified_instructions())
 }

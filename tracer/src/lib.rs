@@ -1,7 +1,7 @@
 //! memtap's user side, as a library.
 //!
-//! Invariants, kept by every change: only [`bpf`] knows aya; only [`cli`] knows clap; [`profile`] and
-//! [`report`] do no I/O beyond the bytes they are given; dropping a session leaves no probe attached and no
+//! Invariants, kept by every change: only [`bpf`] knows aya; only [`cli`] knows clap; [`profile`],
+//! [`report`] and [`unwind`] do no I/O beyond the bytes they are given; dropping a session leaves no probe attached and no
 //! process stopped.
 
 pub mod allocator;
@@ -16,3 +16,4 @@ pub mod session;
 pub mod settings;
 pub mod symbolize;
 pub mod target;
+pub mod unwind;

@@ -32,6 +32,29 @@ pub struct Output {
     pub path: PathBuf,
 }
 
+/// How stacks are walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwind {
+    /// By the files' unwind tables, and by frame pointers in code without one.
+    Auto,
+    /// By unwind tables alone.
+    Dwarf,
+    /// By frame pointers alone.
+    FramePointer,
+}
+
+impl Unwind {
+    /// The name on the command line and in the summary.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Dwarf => "dwarf",
+            Self::FramePointer => "fp",
+        }
+    }
+}
+
 /// Settings of `record`.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
@@ -46,6 +69,8 @@ pub struct Record {
     pub outputs: Vec<Output>,
     /// Where to write the summary.
     pub summary: Option<PathBuf>,
+    /// Where to write the stacks as addresses, for comparison with other walkers.
+    pub raw: Option<PathBuf>,
     /// What the table weighs stacks by.
     pub metric: Metric,
     /// Trace calls to allocators.
@@ -64,6 +89,8 @@ pub struct Record {
     pub quiet: bool,
     /// Stacks in the table.
     pub top: usize,
+    /// How stacks are walked.
+    pub unwind: Unwind,
     /// How large the kernel side's maps may grow.
     pub limits: Limits,
 }

@@ -6,6 +6,8 @@
 use std::io;
 use std::path::Path;
 
+use tracer_ebpf::KernelOffsets;
+
 /// Where the kernel shows its types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -89,6 +91,22 @@ impl Btf {
             .and_then(|at| self.member_bits(*at, member))
             .ok_or_else(missing)?;
         Ok(bits / 8)
+    }
+
+    /// The offsets that the kernel side needs.
+    pub fn kernel_offsets(&self) -> Result<KernelOffsets, BtfError> {
+        Ok(KernelOffsets {
+            task_mm: self.offset("task_struct", "mm")?,
+            mm_brk: self.offset("mm_struct", "brk")?,
+            vma_start: self.offset("vm_area_struct", "vm_start")?,
+            vma_end: self.offset("vm_area_struct", "vm_end")?,
+            vma_page_offset: self.offset("vm_area_struct", "vm_pgoff")?,
+            vma_file: self.offset("vm_area_struct", "vm_file")?,
+            file_inode: self.offset("file", "f_inode")?,
+            inode_number: self.offset("inode", "i_ino")?,
+            inode_super_block: self.offset("inode", "i_sb")?,
+            super_block_device: self.offset("super_block", "s_dev")?,
+        })
     }
 
     fn member_bits(&self, at: usize, name: &str) -> Option<u32> {

@@ -7,7 +7,10 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{ProgramError, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::{EbpfLogger, Level};
+use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
+
+use crate::unwind::Capacity;
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -21,6 +24,8 @@ pub struct Limits {
     pub processes: u32,
     /// Bytes of the ring that carries new stacks and processes; a power of two of at least a page.
     pub ring_bytes: u32,
+    /// The arrays of unwind tables.
+    pub tables: Capacity,
 }
 
 impl Default for Limits {
@@ -29,7 +34,20 @@ impl Default for Limits {
             stacks: 65_536,
             processes: 16_384,
             ring_bytes: 4 << 20,
+            tables: table_capacity(8 << 20),
         }
+    }
+}
+
+/// What the arrays of unwind tables have room for in so many bytes: two thirds rows, of which large programs have
+/// some six for every page of code, an eighth rules.
+#[must_use]
+pub fn table_capacity(bytes: u64) -> Capacity {
+    let number = |bytes: u64, each: usize| u32::try_from(bytes / each as u64).unwrap_or(u32::MAX).max(1);
+    Capacity {
+        row_chunks: number(bytes * 5 / 8, size_of::<RowChunk>()),
+        pages: number(bytes / 4, size_of::<PageEntry>()),
+        rules: number(bytes / 8, size_of::<Rule>()).clamp(1024, 1 << 16),
     }
 }
 
@@ -43,12 +61,14 @@ pub enum BpfError {
     #[error("the eBPF object has no {0}: rebuild memtap")]
     Missing(String),
     /// A program was refused.
-    #[error("the kernel refused the eBPF program {program}: {source}")]
+    #[error(
+        "the kernel refused the eBPF program {program}: {reason}; `-v` shows the verifier's whole answer"
+    )]
     Program {
         /// Its name.
         program: String,
-        /// What the kernel said.
-        source: Box<ProgramError>,
+        /// What the kernel said, in a line.
+        reason: String,
     },
     /// A map could not be read or written.
     #[error("failed to use the eBPF map {map}: {source}")]
@@ -64,6 +84,32 @@ pub enum BpfError {
 }
 
 impl BpfError {
+    /// An error of a program. The verifier's answer can have thousands of lines, the last of which say why.
+    fn program(name: &str, error: &ProgramError) -> Self {
+        let text = error.to_string();
+        log::debug!("{name}: {text}");
+        let is_account = |line: &&str| {
+            ["processed ", "verification time", "stack depth", "mark_precise"]
+                .iter()
+                .any(|start| line.starts_with(start))
+        };
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let first = first.split(" Verifier output:").next().unwrap_or_default();
+        let last = lines.rfind(|line| !is_account(line) && !line.trim().is_empty());
+        let last = match last {
+            Some(last) if last.contains("BPF_STX uses reserved fields") => {
+                Some("it has no atomic operations that return a value; Linux 5.12 and later have")
+            }
+            last => last,
+        };
+        let reason = last.map_or_else(|| first.to_owned(), |last| format!("{first}: {last}"));
+        Self::Program {
+            program: name.to_owned(),
+            reason,
+        }
+    }
+
     /// An error of a map.
     pub(super) fn map(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Map {
@@ -80,6 +126,8 @@ pub struct Wanted {
     pub heap: bool,
     /// The tracepoint programs of memory-map system calls.
     pub region: bool,
+    /// What walks by unwind tables need.
+    pub tables: bool,
 }
 
 /// The loaded eBPF object.
@@ -98,6 +146,9 @@ pub const PROCESS_PROGRAMS: [(&str, &str, &str); 2] = [
     ("process_fork", "task", "task_newtask"),
     ("process_exec", "sched", "sched_process_exec"),
 ];
+
+/// The program that notices code going away, with its tracepoint: for walks by unwind tables.
+pub const TABLE_PROGRAMS: [(&str, &str, &str); 1] = [("code_unmapped", "syscalls", "sys_enter_munmap")];
 
 /// The programs of memory-map system calls, with their tracepoints. Returns before entries: an entry that is
 /// followed is then sure to be met again.
@@ -122,6 +173,9 @@ impl Object {
             .map_max_entries("SUMS", limits.stacks)
             .map_max_entries("PROCESSES", limits.processes)
             .map_max_entries("LOST", limits.processes)
+            .map_max_entries("ROWS", limits.tables.row_chunks)
+            .map_max_entries("PAGES", limits.tables.pages)
+            .map_max_entries("RULES", limits.tables.rules)
             .map_max_entries("RECORDS", limits.ring_bytes);
         // What is not wanted is not even asked at run time: the verifier knows the level and drops the branches.
         let messages = log::log_enabled!(log::Level::Trace);
@@ -150,12 +204,28 @@ impl Object {
                 object.load_uprobe(shape.program())?;
             }
         }
+        if wanted.tables {
+            for (program, _, _) in TABLE_PROGRAMS {
+                object.load_tracepoint(program)?;
+            }
+        }
         if wanted.region {
             for (program, _, _) in REGION_PROGRAMS {
                 object.load_tracepoint(program)?;
             }
         }
         Ok(object)
+    }
+
+    /// How many instructions the verifier went through for each loaded program; nothing for those of which the kernel
+    /// does not tell (before Linux 5.16).
+    #[must_use]
+    pub fn verified_instructions(&self) -> BTreeMap<String, Option<u32>> {
+        let programs = self.ebpf.programs().filter_map(|(name, program)| {
+            let info = program.info().ok()?;
+            Some((name.to_owned(), info.verified_instruction_count()))
+        });
+        programs.collect()
     }
 
     /// Hands the kernel side's messages to the log.
@@ -167,18 +237,12 @@ impl Object {
 
     fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
         let loaded = self.uprobe(name)?.load();
-        loaded.map_err(|source| BpfError::Program {
-            program: name.to_owned(),
-            source: Box::new(source),
-        })
+        loaded.map_err(|error| BpfError::program(name, &error))
     }
 
     fn load_tracepoint(&mut self, name: &str) -> Result<(), BpfError> {
         let loaded = self.tracepoint(name)?.load();
-        loaded.map_err(|source| BpfError::Program {
-            program: name.to_owned(),
-            source: Box::new(source),
-        })
+        loaded.map_err(|error| BpfError::program(name, &error))
     }
 
     pub(super) fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, BpfError> {

@@ -10,6 +10,7 @@ pub mod links;
 pub mod load;
 pub mod records;
 pub mod sums;
+pub mod tables;
 pub mod tracefs;
 
 pub use links::{Attached, ProbeKind, UprobeScope};

@@ -1,7 +1,9 @@
 //! The ring: new stacks and new processes.
 
 use aya::maps::{MapData, RingBuf};
-use tracer_ebpf::{ProcessRecord, RecordKind, StackEnd, StackRecordHeader};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tracer_ebpf::{FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader};
 
 use super::load::{BpfError, Object};
 
@@ -12,6 +14,8 @@ pub enum Record {
     Stack(Stack),
     /// A process image, met for the first time.
     Process(NewProcess),
+    /// A file with code that has no unwind table yet.
+    File(NewFile),
 }
 
 /// A stack's addresses.
@@ -44,30 +48,52 @@ pub struct NewProcess {
     pub time_ns: u64,
 }
 
+/// A file with code, met in a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFile {
+    /// A process that has it mapped.
+    pub tgid: u32,
+    /// First address of the mapping.
+    pub start: u64,
+    /// One past its last address.
+    pub end: u64,
+    /// The file, as the kernel side knows it.
+    pub key: FileKey,
+}
+
 /// The user side of the ring.
 #[expect(missing_debug_implementations, reason = "aya's ring has none")]
 pub struct Records {
-    ring: RingBuf<MapData>,
+    ring: AsyncFd<RingBuf<MapData>>,
 }
 
 impl Object {
-    /// Takes the ring; it can be taken once.
+    /// Takes the ring; it can be taken once, and inside an event loop.
     pub fn records(&mut self) -> Result<Records, BpfError> {
         let map = self
             .ebpf
             .take_map("RECORDS")
             .ok_or_else(|| BpfError::Missing("map RECORDS".to_owned()))?;
         let ring = RingBuf::try_from(map).map_err(|error| BpfError::map("RECORDS", error))?;
+        // SAFETY: the ring owns its descriptor, gives the same one every time, and closes it when it is dropped.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .map_err(|error| BpfError::map("RECORDS", error))?;
         Ok(Records { ring })
     }
 }
 
 impl Records {
+    /// Waits until the kernel side calls: for a record that cannot wait, or a ring that fills up.
+    pub async fn urgent(&mut self) -> std::io::Result<()> {
+        self.ring.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
     /// Takes the next record, if there is one. A record that cannot be read is passed over with a message:
     /// both sides were built from the same definitions, so there is none.
     pub fn take(&mut self) -> Option<Record> {
         loop {
-            let item = self.ring.next()?;
+            let item = self.ring.get_mut().next()?;
             match parse(&item) {
                 Some(record) => return Some(record),
                 None => log::error!("a record of {} bytes cannot be read", item.len()),
@@ -126,6 +152,24 @@ fn parse(bytes: &[u8]) -> Option<Record> {
             parent: number(12)?,
             comm: String::from_utf8_lossy(comm).into_owned(),
             time_ns: u64::from_ne_bytes(bytes.get(32..40)?.try_into().ok()?),
+        }));
+    }
+    if kind == RecordKind::File as u32 && bytes.len() == size_of::<FileRecord>() {
+        let word = |offset: usize| {
+            bytes
+                .get(offset..offset + 8)?
+                .try_into()
+                .ok()
+                .map(u64::from_ne_bytes)
+        };
+        return Some(Record::File(NewFile {
+            tgid: u32::from_ne_bytes(bytes.get(4..8)?.try_into().ok()?),
+            start: word(8)?,
+            end: word(16)?,
+            key: FileKey {
+                inode: word(24)?,
+                device: word(32)?,
+            },
         }));
     }
     None

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::sizes;
 use crate::bpf::Limits;
+use crate::bpf::load::table_capacity;
 use crate::profile::Metric;
 use crate::report::Format;
 use crate::settings::{self, Output, Target};
@@ -106,7 +107,7 @@ pub struct RecordArguments {
     )]
     events: Vec<Event>,
     /// How stacks are walked
-    #[arg(long, default_value = "fp", value_enum)]
+    #[arg(long, default_value = "auto", value_enum)]
     unwind: Unwind,
     /// Only allocations of at least this many bytes
     #[arg(long, value_parser = sizes::size, value_name = "BYTES")]
@@ -120,6 +121,9 @@ pub struct RecordArguments {
     /// Write totals, losses and top stacks for machines
     #[arg(long, value_name = "FILE.json")]
     summary: Option<PathBuf>,
+    /// Write the stacks as addresses, for comparison with other walkers
+    #[arg(long, value_name = "FILE", hide = true)]
+    raw: Option<PathBuf>,
     /// Exit with 3 if anything was lost
     #[arg(long)]
     strict: bool,
@@ -135,6 +139,15 @@ pub struct RecordArguments {
     /// Room for new stacks on their way to memtap; a power of two
     #[arg(long, default_value = "4M", value_parser = sizes::size, value_name = "BYTES", help_heading = "Memory")]
     ring_size: u64,
+    /// Room for unwind tables in the kernel
+    #[arg(
+        long,
+        default_value = "8M",
+        value_parser = sizes::size,
+        value_name = "BYTES",
+        help_heading = "Memory"
+    )]
+    unwind_memory: u64,
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -163,7 +176,11 @@ enum Event {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Unwind {
-    /// By frame pointers
+    /// By the files' unwind tables (`.eh_frame`), by frame pointers in code without one
+    Auto,
+    /// By unwind tables alone
+    Dwarf,
+    /// By frame pointers alone
     Fp,
 }
 
@@ -197,7 +214,6 @@ impl Arguments {
 impl RecordArguments {
     /// Checks what was said, and makes settings of it.
     pub fn settings(&self) -> Result<settings::Record> {
-        let Unwind::Fp = self.unwind;
         let target = self.target()?;
         let heap = self.events.contains(&Event::Heap);
         let region = self.events.contains(&Event::Region);
@@ -237,6 +253,7 @@ impl RecordArguments {
             duration: self.duration,
             outputs,
             summary: self.summary.clone(),
+            raw: self.raw.clone(),
             metric,
             heap,
             region,
@@ -246,6 +263,11 @@ impl RecordArguments {
             strict: self.strict,
             quiet: self.quiet,
             top: self.top,
+            unwind: match self.unwind {
+                Unwind::Auto => settings::Unwind::Auto,
+                Unwind::Dwarf => settings::Unwind::Dwarf,
+                Unwind::Fp => settings::Unwind::FramePointer,
+            },
             limits: self.limits()?,
         })
     }
@@ -279,6 +301,9 @@ impl RecordArguments {
         if self.max_stacks == 0 || self.max_processes == 0 {
             bail!("--max-stacks and --max-processes must be at least 1");
         }
+        if !(1 << 16..=4 << 30).contains(&self.unwind_memory) {
+            bail!("--unwind-memory must be from 64k to 4G");
+        }
         let ring_bytes = u32::try_from(self.ring_size)
             .ok()
             .filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096)
@@ -287,6 +312,7 @@ impl RecordArguments {
             stacks: self.max_stacks,
             processes: self.max_processes,
             ring_bytes,
+            tables: table_capacity(self.unwind_memory),
         })
     }
 }

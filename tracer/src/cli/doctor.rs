@@ -23,10 +23,15 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
                 })
             })
             .collect();
+        let programs: Vec<_> = doctor::verified_instructions()
+            .into_iter()
+            .map(|(name, count)| serde_json::json!({ "name": name, "verified_instructions": count }))
+            .collect();
         let document = serde_json::json!({
             "schema": "memtap.doctor/1",
             "kernel": doctor::kernel_release(),
             "checks": checks,
+            "programs": programs,
         });
         serde_json::to_writer_pretty(&mut stdout, &document).context("failed to write to standard output")?;
         writeln!(stdout)?;

@@ -78,6 +78,14 @@ fn start_log(quiet: bool, verbose: u8) {
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Error)
         .filter_module("memtap", level)
+        .filter_module(
+            "aya",
+            if verbose == 0 {
+                log::LevelFilter::Error
+            } else {
+                log::LevelFilter::Warn
+            },
+        )
         .format(|out, record| {
             let level = record.level().as_str().to_lowercase();
             writeln!(out, "memtap: {level}: {}", record.args())

@@ -161,6 +161,7 @@ fn announce(settings: &Record, recorder: &Recorder) {
 struct Files {
     outputs: Vec<OutputFile>,
     summary: Option<OutputFile>,
+    raw: Option<OutputFile>,
 }
 
 impl Files {
@@ -175,6 +176,7 @@ impl Files {
                 .map(|output| open(&output.path))
                 .collect::<Result<_>>()?,
             summary: settings.summary.as_deref().map(open).transpose()?,
+            raw: settings.raw.as_deref().map(open).transpose()?,
         })
     }
 }
@@ -211,7 +213,10 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
             .context("failed to write the summary")?;
         moved |= save(file, &bytes, "summary", settings.quiet)?;
     }
-    if settings.outputs.is_empty() {
+    if let Some(file) = files.raw {
+        moved |= save(file, recording.raw.as_bytes(), "addresses", settings.quiet)?;
+    }
+    if settings.outputs.is_empty() && settings.raw.is_none() {
         print_table(settings, recording, &session)?;
     }
     for phrase in session.losses.in_words() {
@@ -288,7 +293,7 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
                 live: false,
             },
             sample_bytes: 1,
-            unwind: "fp".to_owned(),
+            unwind: settings.unwind.name().to_owned(),
             follow: Some(settings.follow || matches!(settings.target, Target::All)),
             min_size: settings.min_size,
             max_size: settings.max_size,
@@ -304,6 +309,7 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
                 bytes: *bytes,
             })
             .collect(),
+        tables: recording.tables,
         cost: None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracer_ebpf::{Function, StackEnd};
+use tracer_ebpf::Function;
 
 use super::label;
 use super::sums::Sums;
@@ -50,8 +50,8 @@ impl Walk {
     /// That of a stack.
     pub(super) const fn of(stack: &Stack) -> Self {
         match stack.end {
-            Some(StackEnd::Complete) => Self::Whole,
-            Some(StackEnd::Truncated | StackEnd::FramePointer | StackEnd::ReadFault) => Self::Truncated,
+            Some(end) if end.is_whole() => Self::Whole,
+            Some(_) => Self::Truncated,
             None => Self::Lost,
         }
     }

@@ -238,6 +238,7 @@ pub(super) fn session() -> Session {
                 bytes: 1 << 20,
             },
         ],
+        tables: None,
         cost: None,
     }
 }

@@ -24,6 +24,8 @@ pub struct Session {
     pub losses: Losses,
     /// The memory of the kernel side's maps.
     pub memory: Vec<MapMemory>,
+    /// The unwind tables, where stacks were walked by them.
+    pub tables: Option<Tables>,
     /// What tracing cost, where it was measured.
     pub cost: Option<Cost>,
 }
@@ -104,6 +106,23 @@ pub struct MapMemory {
     pub name: String,
     /// What it takes.
     pub bytes: u64,
+}
+
+/// The unwind tables in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tables {
+    /// Files with a table.
+    pub files: u64,
+    /// Files without: they have no unwind information, or there was no room.
+    pub files_without: u64,
+    /// Bytes of the arrays that are in use.
+    pub bytes: u64,
+    /// Walks that took the identity of the thread's last one, since they would have read the very same.
+    pub remembered: u64,
+    /// Walks that took frame pointers through code whose table was still being made.
+    pub awaited: u64,
+    /// Look-ups of mappings that found the address space being changed: those walks went on by frame pointers.
+    pub mappings_busy: u64,
 }
 
 /// What tracing cost.

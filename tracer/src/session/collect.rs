@@ -1,16 +1,17 @@
 //! The end: from sums and addresses to a profile with names.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, StackEnd, Sum};
+use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, StackEnd, Sum, SumKey};
 
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
 use crate::profile::{Frame, Process, Profile, Stack, Values};
-use crate::report::Losses;
 use crate::report::session::{Events, Probe};
+use crate::report::{self, Losses};
 use crate::symbolize::{self, Location};
 use crate::target::files::MappedFile;
 use crate::target::process;
@@ -30,6 +31,11 @@ pub struct Recording {
     pub probes: Vec<Probe>,
     /// Bytes of kernel memory, by map.
     pub memory: std::collections::BTreeMap<String, u64>,
+    /// The stacks as addresses: `# process PID COMM` before those of each process image, then a line for each stack,
+    /// `CALLS FUNCTION END ADDRESS…`, the innermost caller first.
+    pub raw: String,
+    /// The unwind tables, where stacks were walked by them.
+    pub tables: Option<report::session::Tables>,
     /// Records of process life that the kernel could not write: names may be missing.
     pub life_records_lost: u64,
 }
@@ -62,6 +68,7 @@ impl Recorder {
             builder.add(PROCESS_UNKNOWN, None, *function, sum);
         }
 
+        let raw = self.raw(&sums);
         let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
         losses.push((Loss::RingFull, unsent));
         losses.push((Loss::UnfinishedCall, self.object.unfinished_calls()?));
@@ -78,8 +85,43 @@ impl Recorder {
             losses: Losses::new(losses),
             probes: self.probes.clone(),
             memory,
+            raw,
+            tables: self.tables.as_ref().map(|tables| report::session::Tables {
+                remembered: counts.events(Counter::StackRemembered),
+                awaited: counts.events(Counter::TableAwaited),
+                mappings_busy: counts.events(Counter::MappingBusy),
+                ..tables.usage()
+            }),
             life_records_lost: self.sideband.lost(),
         })
+    }
+}
+
+impl Recorder {
+    fn raw(&self, sums: &[(SumKey, Sum)]) -> String {
+        let mut sums: Vec<&(SumKey, Sum)> = sums.iter().filter(|(_, sum)| sum.calls > 0).collect();
+        sums.sort_unstable_by_key(|(key, _)| (key.process, key.function, key.stack));
+        let mut text = String::new();
+        let mut process = None;
+        for (key, sum) in sums {
+            if process != Some(key.process) {
+                process = Some(key.process);
+                let (pid, comm) = match self.processes.get(key.process) {
+                    Some(tracked) => (tracked.pid, tracked.comm.as_str()),
+                    None => (0, "[unknown]"),
+                };
+                let _infallible = writeln!(text, "# process {pid} {comm}");
+            }
+            let function = Function::from_number(key.function).map_or("?", Function::name);
+            let stack = self.stacks.get(&key.stack);
+            let end = stack.map_or("lost", |stack| stack.end.label());
+            let _infallible = write!(text, "{} {function} {end}", sum.calls);
+            for address in stack.map_or(&[][..], |stack| stack.frames.as_slice()) {
+                let _infallible = write!(text, " {address:x}");
+            }
+            text.push('\n');
+        }
+        text
     }
 }
 
@@ -202,7 +244,7 @@ impl<'a> Builder<'a> {
             frames.push((frame, mapped));
         }
         // Where a chain of frame pointers runs into memory that is none, its last addresses are no code.
-        if image.is_some() && stack.end != StackEnd::Truncated {
+        if image.is_some() && stack.end == StackEnd::FramePointer {
             while frames.last().is_some_and(|(_, mapped)| !mapped) {
                 frames.pop();
             }

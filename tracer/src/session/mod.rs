@@ -7,6 +7,8 @@
 mod collect;
 mod processes;
 mod recorder;
+mod tables;
+mod targets;
 mod watch;
 
 pub use collect::Recording;

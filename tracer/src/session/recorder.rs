@@ -1,7 +1,6 @@
 //! Starting: find the targets and their allocators, load the programs, attach the probes.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
 use std::io;
 use std::process::Child;
 use std::sync::Arc;
@@ -10,21 +9,21 @@ use std::time::{Duration, Instant};
 use tracer_ebpf::BpfSettings;
 
 use super::processes::Processes;
-use crate::allocator::loader;
+use super::tables::Tables;
+use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
 use crate::allocator::plan::{self, Found, Plan};
 use crate::bpf::links::AttachError;
-use crate::bpf::load::{BpfError, PROCESS_PROGRAMS, REGION_PROGRAMS, Wanted};
+use crate::bpf::load::{BpfError, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS, Wanted};
 use crate::bpf::records::{Records, Stack};
 use crate::bpf::{Attached, Object, UprobeScope, btf};
 use crate::report::session::{Probe, ProbeKind};
-use crate::settings::{Record, Target};
+use crate::settings::{Record, Target, Unwind};
 use crate::target::files::{Files, MappedFile};
-use crate::target::launch::{self, Held};
+use crate::target::launch::Held;
 use crate::target::lives::Lives;
 use crate::target::maps::FileId;
 use crate::target::process;
 use crate::target::sideband::{Sideband, monotonic_ns};
-use crate::target::user::User;
 
 /// Why a recording could not start. Each says what was wrong and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +92,7 @@ pub struct Recorder {
     pub(super) probes: Vec<Probe>,
     pub(super) scope: UprobeScope,
     pub(super) examined: HashSet<FileId>,
+    pub(super) tables: Option<Tables>,
     pub(super) heap: bool,
     pub(super) waits_for_more: bool,
     pub(super) started: Instant,
@@ -107,15 +107,18 @@ impl Recorder {
         let targets = Targets::find(settings)?;
         Files::raise_limit();
         let sideband = Sideband::open().map_err(StartError::Sideband)?;
-        let object = Object::load(
-            &bpf_settings(settings)?,
-            &settings.limits,
-            Wanted {
-                heap: settings.heap,
-                region: settings.region,
-            },
-        )?;
-        Self::attach(settings, targets, sideband, object)
+        match load(settings) {
+            Err(StartError::Bpf(error)) if settings.unwind == Unwind::Auto => {
+                log::warn!("stacks are walked by frame pointers alone: {error}");
+                let settings = Record {
+                    unwind: Unwind::FramePointer,
+                    ..settings.clone()
+                };
+                let object = load(&settings)?;
+                Self::attach(&settings, targets, sideband, object)
+            }
+            object => Self::attach(settings, targets, sideband, object?),
+        }
     }
 
     fn attach(
@@ -125,6 +128,10 @@ impl Recorder {
         mut object: Object,
     ) -> Result<Self, StartError> {
         let records = object.records()?;
+        let tables = match settings.unwind {
+            Unwind::FramePointer => None,
+            Unwind::Auto | Unwind::Dwarf => Some(Tables::new(&object, settings.limits.tables)?),
+        };
         let mut recorder = Self {
             attached: Attached::default(),
             object,
@@ -137,6 +144,7 @@ impl Recorder {
             probes: Vec::new(),
             scope: UprobeScope::Machine,
             examined: HashSet::new(),
+            tables,
             heap: settings.heap,
             waits_for_more: matches!(settings.target, Target::All | Target::Comm(_)),
             started: Instant::now(),
@@ -146,10 +154,14 @@ impl Recorder {
         };
         let per_process = matches!(settings.target, Target::Pids(_)) && !settings.follow;
         recorder.look_at(&targets, &settings.target)?;
+        recorder.make_tables(&targets)?;
         if settings.heap {
             recorder.attach_allocators(&targets, settings, per_process)?;
         }
         let mut points = PROCESS_PROGRAMS.to_vec();
+        if settings.unwind != Unwind::FramePointer {
+            points.extend(TABLE_PROGRAMS);
+        }
         if settings.region {
             points.extend(REGION_PROGRAMS);
         }
@@ -180,6 +192,16 @@ impl Recorder {
                 log::debug!("process {pid}: {error}");
                 return Err(StartError::Ended(*pid));
             }
+        }
+        Ok(())
+    }
+
+    /// Makes the unwind tables of every file that the targets have mapped, or will map first.
+    fn make_tables(&mut self, targets: &Targets) -> Result<(), StartError> {
+        let mut files = targets.command_files(&mut self.lives);
+        files.extend(self.lives.all_mapped_files());
+        if let Some(tables) = &mut self.tables {
+            tables.make_now(&mut self.object, &files)?;
         }
         Ok(())
     }
@@ -328,116 +350,13 @@ impl Recorder {
     }
 }
 
-/// What was asked for, found on this machine.
-struct Targets {
-    pids: Vec<u32>,
-    held: Option<Held>,
-    command_name: String,
-    command_files: Vec<std::path::PathBuf>,
-}
-
-impl Targets {
-    fn find(settings: &Record) -> Result<Self, StartError> {
-        let mut targets = Self {
-            pids: Vec::new(),
-            held: None,
-            command_name: String::new(),
-            command_files: Vec::new(),
-        };
-        match &settings.target {
-            Target::Pids(pids) => {
-                for pid in pids {
-                    if process::group_of(*pid) != Some(*pid) || !process::is_running(*pid) {
-                        return Err(StartError::NoProcess(*pid));
-                    }
-                }
-                targets.pids.clone_from(pids);
-            }
-            Target::All => {}
-            Target::Comm(name) => targets.pids = process::named(name).map_err(StartError::Proc)?,
-            Target::Command(command) => targets.hold(command)?,
-        }
-        Ok(targets)
-    }
-
-    fn hold(&mut self, command: &[OsString]) -> Result<(), StartError> {
-        let Some(name) = command.first() else {
-            return Err(StartError::Command {
-                command: String::new(),
-                error: io::Error::other("there is no command to run"),
-            });
-        };
-        self.command_name = name.to_string_lossy().into_owned();
-        let failed = |error| StartError::Command {
-            command: self.command_name.clone(),
-            error,
-        };
-        let user = User::behind_sudo();
-        let program = loader::program(name).map_err(failed)?;
-        if !loader::is_executable(&program) {
-            return Err(failed(io::Error::from(io::ErrorKind::PermissionDenied)));
-        }
-        self.command_files = loader::files_of(&program, user.as_ref());
-        let held = launch::hold(command, user.as_ref()).map_err(failed)?;
-        self.pids = vec![held.pid];
-        self.held = Some(held);
-        Ok(())
-    }
-
-    fn command_files(&self, lives: &mut Lives) -> Vec<Arc<MappedFile>> {
-        let open = |path: &std::path::PathBuf| match lives.files().of_path(path) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                log::debug!("{}: {error}", path.display());
-                None
-            }
-        };
-        self.command_files.iter().filter_map(open).collect()
-    }
-}
-
-/// No allocator was found in a process: most likely it has ended meanwhile, and with it its mappings.
-fn no_allocator_in(pid: u32, advice: &'static str) -> StartError {
-    if process::is_running(pid) {
-        no_allocator(&describe(pid), advice)
-    } else {
-        StartError::Ended(pid)
-    }
-}
-
-fn describe(pid: u32) -> String {
-    let comm = process::comm(pid).unwrap_or_default();
-    let exe = process::exe(pid).map_or_else(String::new, |exe| format!(", {}", exe.display()));
-    format!("{comm} ({pid}{exe})")
-}
-
-/// The allocators in files, each file once; without any, why.
-fn plans_in(files: &[Arc<MappedFile>], examined: &mut HashSet<FileId>) -> Result<Vec<Plan>, &'static str> {
-    let mut plans = Vec::new();
-    let mut advice = "it maps no libc with malloc; other allocators are not supported yet, \
-                      `--events region` traces mmap and brk without one";
-    for file in files {
-        if !examined.insert(file.id) {
-            continue;
-        }
-        match plan::examine(file) {
-            Ok(Found::Allocator(plan)) => plans.push(plan),
-            Ok(Found::StaticWithoutSymbols) => {
-                advice = "it is linked statically and has no symbols; use a build that is not stripped, \
-                          or `--events region`, which needs none";
-            }
-            Ok(Found::Nothing) => {}
-            Err(error) => log::debug!("{error}"),
-        }
-    }
-    if plans.is_empty() { Err(advice) } else { Ok(plans) }
-}
-
-fn no_allocator(place: &str, advice: &'static str) -> StartError {
-    StartError::NoAllocator {
-        place: place.to_owned(),
-        advice,
-    }
+fn load(settings: &Record) -> Result<Object, StartError> {
+    let wanted = Wanted {
+        heap: settings.heap,
+        region: settings.region,
+        tables: settings.unwind != Unwind::FramePointer,
+    };
+    Ok(Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?)
 }
 
 fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
@@ -458,10 +377,14 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
             *to = from;
         }
     }
-    if settings.region {
+    bpf.unwind = match settings.unwind {
+        Unwind::Auto => BpfSettings::UNWIND_AUTO,
+        Unwind::Dwarf => BpfSettings::UNWIND_TABLES,
+        Unwind::FramePointer => BpfSettings::UNWIND_FRAME_POINTER,
+    };
+    if settings.region || settings.unwind != Unwind::FramePointer {
         let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
-        bpf.task_mm_offset = kernel.offset("task_struct", "mm").map_err(BpfError::from)?;
-        bpf.mm_brk_offset = kernel.offset("mm_struct", "brk").map_err(BpfError::from)?;
+        bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;
     }
     Ok(bpf)
 }

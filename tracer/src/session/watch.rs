@@ -8,12 +8,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracer_ebpf::Counter;
 
 use super::recorder::Recorder;
+use super::tables::Tables;
 use crate::bpf::Record;
-use crate::target::process;
+use crate::bpf::records::NewFile;
 use crate::target::sideband::{Life, LifeEvent};
+use crate::target::{maps, process};
 
 /// How often the rings are read. New stacks of 20 ms fit the smallest ring many times over.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
+
+/// How often tables that are being made are looked for.
+const TABLES_EVERY: Duration = Duration::from_millis(1);
 
 /// How often progress is told, and processes are looked at that may have ended unheard.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -70,6 +75,8 @@ impl Recorder {
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut drain = tokio::time::interval(DRAIN_EVERY);
         drain.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tables = tokio::time::interval(TABLES_EVERY);
+        tables.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let deadline = duration.map(|duration| tokio::time::Instant::from_std(self.started + duration));
         let mut status = None;
         let mut looked = Instant::now();
@@ -86,6 +93,14 @@ impl Recorder {
                     if self.drain_and_look() {
                         return Ok(Stopped { why: Stop::TargetsEnded, status, child });
                     }
+                }
+                ready = self.records.urgent() => {
+                    // New code, or a ring that fills up: tables are made and taken in as fast as can be.
+                    ready?;
+                    self.drain(false);
+                }
+                _ = tables.tick(), if self.awaits_tables() => {
+                    self.drain(false);
                 }
                 _ = drain.tick() => {
                     let exits = self.drain(false);
@@ -106,6 +121,11 @@ impl Recorder {
     /// Reads both rings. True if a target may have ended.
     pub(super) fn drain(&mut self, all: bool) -> bool {
         self.object.flush_messages();
+        if let Some(tables) = &mut self.tables
+            && let Err(error) = tables.take_made(&mut self.object)
+        {
+            log::warn!("{error}: some stacks may end early");
+        }
         while let Some(record) = self.records.take() {
             match record {
                 Record::Stack(stack) => {
@@ -114,6 +134,7 @@ impl Recorder {
                         .or_insert(stack.time_ns);
                     self.stacks.entry(stack.hash).or_insert(stack);
                 }
+                Record::File(new) => self.learn(&new),
                 Record::Process(new) => {
                     if !self.lives.knows(new.tgid)
                         && let Err(error) = self.lives.snapshot(new.tgid)
@@ -133,6 +154,23 @@ impl Recorder {
             }
         }
         exits
+    }
+
+    /// Makes the table of a file that the kernel side met.
+    fn learn(&mut self, new: &NewFile) {
+        let Some(tables) = &mut self.tables else { return };
+        let mappings = maps::executable_mappings(new.tgid).unwrap_or_default();
+        let mapping = mappings
+            .iter()
+            .find(|mapping| mapping.start <= new.start && new.start < mapping.end);
+        let file = mapping.and_then(|mapping| self.lives.files().of_mapping(new.tgid, mapping));
+        if let Err(error) = tables.make_later(&mut self.object, file, new.key) {
+            log::warn!("{error}: some stacks may end early");
+        }
+    }
+
+    fn awaits_tables(&self) -> bool {
+        self.tables.as_ref().is_some_and(Tables::is_waiting)
     }
 
     /// Takes ended processes out of the kernel side's table. True if no target is left.

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::maps::{FileId, Mapping};
+use super::maps::{self, FileId, Mapping};
 
 /// Files kept open at the most; further ones are opened when they are needed, if they are still there.
 const MOST_OPEN: usize = 4096;
@@ -82,12 +82,7 @@ impl Files {
     /// A file that a process is going to map, by its path here.
     pub fn of_path(&mut self, path: &Path) -> std::io::Result<Arc<MappedFile>> {
         let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let device = metadata.dev();
-        let id = FileId {
-            device: (libc::major(device), libc::minor(device)),
-            inode: metadata.ino(),
-        };
+        let id = identity(&file)?;
         let mapped = Arc::new(MappedFile {
             id,
             path: path.to_path_buf(),
@@ -96,6 +91,31 @@ impl Files {
         self.open.insert(id, Some(Arc::clone(&mapped)));
         Ok(mapped)
     }
+}
+
+/// The identity that a mapping of the file has. `stat` has another one where a file system lies over others: the
+/// file that is mapped is then the one below.
+fn identity(file: &File) -> std::io::Result<FileId> {
+    // SAFETY: a new private mapping of a file that is open; nothing reads through it.
+    let base = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            1,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    let found = maps::file_at(base as u64);
+    // SAFETY: the mapping is ours, and nothing refers to it.
+    if unsafe { libc::munmap(base, 1) } != 0 {
+        log::debug!("failed to unmap a file: {}", std::io::Error::last_os_error());
+    }
+    found?.ok_or_else(|| std::io::Error::other("a file that was mapped is not among the mappings"))
 }
 
 /// Opens the file behind a mapping. `map_files` leads to the very file, also when it was deleted; the path in

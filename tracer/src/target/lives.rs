@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::files::{Files, MappedFile};
-use super::maps::{self, Mapping};
+use super::maps::{self, FileId, Mapping};
 use super::process;
 use super::sideband::{Life, LifeEvent};
 
@@ -95,6 +95,17 @@ impl Lives {
         let image = self.lives.get(&pid).and_then(|lifetime| lifetime.images.last());
         let mappings = image.into_iter().flat_map(|image| &image.mappings);
         mappings.filter_map(|timed| timed.file.clone()).collect()
+    }
+
+    /// The files that any process's present image has mapped, each once.
+    #[must_use]
+    pub fn all_mapped_files(&self) -> Vec<Arc<MappedFile>> {
+        let images = self.lives.values().filter_map(|lifetime| lifetime.images.last());
+        let files = images
+            .flat_map(|image| &image.mappings)
+            .filter_map(|timed| timed.file.clone());
+        let unique: HashMap<FileId, Arc<MappedFile>> = files.map(|file| (file.id, file)).collect();
+        unique.into_values().collect()
     }
 
     /// Takes in an event. Returns the file that it mapped, if it mapped one.

@@ -34,27 +34,36 @@ pub fn executable_mappings(pid: u32) -> io::Result<Vec<Mapping>> {
     Ok(parse(&std::fs::read(format!("/proc/{pid}/maps"))?))
 }
 
+/// The file that this process has mapped at an address.
+pub fn file_at(address: u64) -> io::Result<Option<FileId>> {
+    let text = std::fs::read("/proc/self/maps")?;
+    let mut mappings = text.split(|byte| *byte == b'\n').filter_map(parse_line);
+    let found = mappings.find(|(_, mapping)| mapping.start <= address && address < mapping.end);
+    Ok(found.map(|(_, mapping)| mapping.file))
+}
+
 /// The executable mappings in the text of a `maps` file. Lines that cannot be read are passed over.
 #[must_use]
 pub fn parse(text: &[u8]) -> Vec<Mapping> {
-    text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+    let mappings = text.split(|byte| *byte == b'\n').filter_map(parse_line);
+    mappings
+        .filter_map(|(executable, mapping)| executable.then_some(mapping))
+        .collect()
 }
 
-fn parse_line(line: &[u8]) -> Option<Mapping> {
+/// A mapping, and whether it is executable.
+fn parse_line(line: &[u8]) -> Option<(bool, Mapping)> {
     // address permissions offset device inode, each followed by one space, then spaces and the path.
     let mut fields = line.splitn(6, |byte| *byte == b' ');
     let mut field = || fields.next();
     let (start, end) = split_at_byte(field()?, b'-')?;
-    let permissions = field()?;
-    if permissions.get(2) != Some(&b'x') {
-        return None;
-    }
+    let executable = field()?.get(2) == Some(&b'x');
     let file_offset = hexadecimal(field()?)?;
     let (major, minor) = split_at_byte(field()?, b':')?;
     let inode = std::str::from_utf8(field()?).ok()?.parse().ok()?;
     let path = field().unwrap_or_default().trim_ascii_start();
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    Some(Mapping {
+    let mapping = Mapping {
         start: hexadecimal(start)?,
         end: hexadecimal(end)?,
         file_offset,
@@ -66,7 +75,8 @@ fn parse_line(line: &[u8]) -> Option<Mapping> {
             inode,
         },
         path: unescape(path),
-    })
+    };
+    Some((executable, mapping))
 }
 
 /// The kernel writes a line break in a path as `\012`.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::losses::Losses;
-use super::session::{Cost, Events, Probe};
+use super::session::{Cost, Events, Probe, Tables};
 use super::sums::FunctionSums;
 use crate::profile::{Metric, Process, Profile};
 
@@ -52,6 +52,9 @@ pub struct Summary {
     pub cost: Option<Cost>,
     /// What became of the events.
     pub events: Events,
+    /// The unwind tables, where stacks were walked by them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unwind_tables: Option<Tables>,
     /// Bytes of each map of the kernel side by its name, and `total_bytes`.
     pub memory: BTreeMap<String, u128>,
     /// The heaviest stacks by `settings.metric`, the heaviest first.
@@ -142,6 +145,7 @@ impl Summary {
             losses: session.losses.clone(),
             cost: session.cost,
             events: session.events,
+            unwind_tables: session.tables,
             memory,
             top_stacks: stacks::top(profile, traced, metric, Self::TOP),
         }

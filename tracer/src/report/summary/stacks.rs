@@ -1,5 +1,7 @@
 //! How whole the stacks are, and the heaviest of them.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tracer_ebpf::StackEnd;
 
@@ -7,19 +9,14 @@ use crate::profile::{Frame, FrameName, Metric, Profile};
 use crate::report::merge::{Merged, MergedStack, Places, Processes, Walk};
 use crate::report::session::{Traced, hex};
 
-/// How the walks of the stacks ended. `distinct` is the sum of the four after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// How the walks of the stacks ended. `distinct` is the sum of the ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StackCounts {
     /// Stacks: those of different processes, code addresses or functions called.
     pub distinct: u64,
-    /// Walked to the outermost frame.
-    pub complete: u64,
-    /// With more frames than are kept.
-    pub truncated: u64,
-    /// Ended by a frame without a frame pointer.
-    pub frame_pointer: u64,
-    /// Ended where the stack could not be read.
-    pub read_fault: u64,
+    /// Stacks by how their walk ended, each end by its name.
+    #[serde(flatten)]
+    pub ends: BTreeMap<&'static str, u64>,
     /// Calls, not stacks: those whose stack was lost, so that which it was is not known.
     pub lost: u128,
 }
@@ -27,20 +24,20 @@ pub struct StackCounts {
 impl StackCounts {
     /// Those of a profile.
     pub(super) fn of(profile: &Profile) -> Self {
-        let mut counts = Self::default();
+        let ends = StackEnd::ALL.iter().map(|end| (end.label(), 0)).collect();
+        let mut counts = Self {
+            distinct: 0,
+            ends,
+            lost: 0,
+        };
         for stack in &profile.stacks {
-            let count = match stack.end {
-                Some(StackEnd::Complete) => &mut counts.complete,
-                Some(StackEnd::Truncated) => &mut counts.truncated,
-                Some(StackEnd::FramePointer) => &mut counts.frame_pointer,
-                Some(StackEnd::ReadFault) => &mut counts.read_fault,
-                None => {
-                    counts.lost += u128::from(stack.values.calls);
-                    continue;
+            match stack.end {
+                Some(end) => {
+                    *counts.ends.entry(end.label()).or_default() += 1;
+                    counts.distinct += 1;
                 }
-            };
-            *count += 1;
-            counts.distinct += 1;
+                None => counts.lost += u128::from(stack.values.calls),
+            }
         }
         counts
     }

@@ -1,0 +1,132 @@
+//! The kernel side's arrays of unwind tables, mapped into our memory: writing a table is copying it.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::{HashMap, MapData};
+use tracer_ebpf::unwind::{PageEntry, Rule};
+use tracer_ebpf::{FileKey, FileTable, Segment};
+
+use super::load::{BpfError, Object};
+use crate::unwind::layout::{CHUNK_ROWS, RowChunk};
+use crate::unwind::{Capacity, Delta, Run};
+
+/// A map's memory, shared with the kernel side.
+#[derive(Debug)]
+struct Shared {
+    base: *mut libc::c_void,
+    bytes: usize,
+}
+
+impl Shared {
+    /// Maps an array of `len` elements of `T`, whose size is a multiple of 8: the kernel rounds elements up to that.
+    fn map<T>(map: RawFd, len: usize) -> io::Result<Self> {
+        // Less than a page cannot be mapped; the kernel rounds maps that can be up to whole pages.
+        let bytes = (len * size_of::<T>()).next_multiple_of(4096);
+        // SAFETY: a new shared mapping of a map that we own; the kernel checks the length.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { base, bytes })
+    }
+
+    /// Copies values to the elements from `at` on. What does not fit is left out, which the arena rules out.
+    fn write<T: Copy>(&mut self, run: &Run<T>) {
+        let start = run.at as usize * size_of::<T>();
+        let bytes = size_of_val(run.values.as_slice());
+        if start.checked_add(bytes).is_none_or(|end| end > self.bytes) {
+            log::error!("a table was to be written outside of its array");
+            return;
+        }
+        // SAFETY: the range was checked; the kernel side reads these elements only once it is told of them, and no
+        // reference to them exists here.
+        unsafe {
+            let to = self.base.cast::<u8>().add(start);
+            std::ptr::copy_nonoverlapping(run.values.as_ptr().cast::<u8>(), to, bytes);
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing refers to it any more.
+        if unsafe { libc::munmap(self.base, self.bytes) } != 0 {
+            log::debug!("failed to unmap a map: {}", io::Error::last_os_error());
+        }
+    }
+}
+
+/// The arrays of unwind tables.
+#[derive(Debug)]
+pub struct TableMaps {
+    rows: Shared,
+    pages: Shared,
+    rules: Shared,
+    generation: Shared,
+}
+
+impl Object {
+    /// Maps the arrays of unwind tables, which were made for this capacity.
+    pub fn table_maps(&self, capacity: &Capacity) -> Result<TableMaps, BpfError> {
+        let failed = |map| move |error: io::Error| BpfError::map(map, error);
+        Ok(TableMaps {
+            rows: Shared::map::<RowChunk>(self.map_fd("ROWS")?, capacity.row_chunks as usize)
+                .map_err(failed("ROWS"))?,
+            pages: Shared::map::<PageEntry>(self.map_fd("PAGES")?, capacity.pages as usize)
+                .map_err(failed("PAGES"))?,
+            rules: Shared::map::<Rule>(self.map_fd("RULES")?, capacity.rules as usize)
+                .map_err(failed("RULES"))?,
+            generation: Shared::map::<u64>(self.map_fd("GENERATION")?, 1).map_err(failed("GENERATION"))?,
+        })
+    }
+
+    /// Tells the kernel side where a file's table is; an empty one says that there is none.
+    pub fn set_file_table(&mut self, key: FileKey, table: FileTable) -> Result<(), BpfError> {
+        let mut files = HashMap::<&mut MapData, FileKey, FileTable>::try_from(self.map_mut("FILES")?)
+            .map_err(|error| BpfError::map("FILES", error))?;
+        files
+            .insert(key, table, 0)
+            .map_err(|error| BpfError::map("FILES", error))
+    }
+}
+
+impl TableMaps {
+    /// Makes the kernel side forget what it keeps of mappings and of walks.
+    pub fn change_generation(&mut self) {
+        // SAFETY: the map's only element, aligned to a page, which both sides change by atomic addition alone.
+        let generation = unsafe { AtomicU64::from_ptr(self.generation.base.cast()) };
+        generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Writes a table.
+    pub fn write(&mut self, delta: &Delta) {
+        for run in &delta.rules {
+            self.rules.write(run);
+        }
+        for run in &delta.rows {
+            self.rows.write(run);
+        }
+        self.pages.write(&delta.pages);
+    }
+}
+
+// Chunks are whole numbers of rows, and lie one behind the other, so that rows can be written by their number.
+const _: () = assert!(size_of::<RowChunk>() == 4 * CHUNK_ROWS as usize);
+
+/// No segment.
+pub const NO_SEGMENT: Segment = Segment {
+    file_start: 0,
+    file_end: 0,
+    to_table: 0,
+};

@@ -1,0 +1,133 @@
+//! Who is traced, found on this machine, and where their allocators are.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::recorder::StartError;
+use crate::allocator::loader;
+use crate::allocator::plan::{self, Found, Plan};
+use crate::settings::{Record, Target};
+use crate::target::files::MappedFile;
+use crate::target::launch::{self, Held};
+use crate::target::lives::Lives;
+use crate::target::maps::FileId;
+use crate::target::process;
+use crate::target::user::User;
+
+/// What was asked for, found on this machine.
+pub(super) struct Targets {
+    pub(super) pids: Vec<u32>,
+    pub(super) held: Option<Held>,
+    pub(super) command_name: String,
+    command_files: Vec<PathBuf>,
+}
+
+impl Targets {
+    pub(super) fn find(settings: &Record) -> Result<Self, StartError> {
+        let mut targets = Self {
+            pids: Vec::new(),
+            held: None,
+            command_name: String::new(),
+            command_files: Vec::new(),
+        };
+        match &settings.target {
+            Target::Pids(pids) => {
+                for pid in pids {
+                    if process::group_of(*pid) != Some(*pid) || !process::is_running(*pid) {
+                        return Err(StartError::NoProcess(*pid));
+                    }
+                }
+                targets.pids.clone_from(pids);
+            }
+            Target::All => {}
+            Target::Comm(name) => targets.pids = process::named(name).map_err(StartError::Proc)?,
+            Target::Command(command) => targets.hold(command)?,
+        }
+        Ok(targets)
+    }
+
+    fn hold(&mut self, command: &[OsString]) -> Result<(), StartError> {
+        let Some(name) = command.first() else {
+            return Err(StartError::Command {
+                command: String::new(),
+                error: io::Error::other("there is no command to run"),
+            });
+        };
+        self.command_name = name.to_string_lossy().into_owned();
+        let failed = |error| StartError::Command {
+            command: self.command_name.clone(),
+            error,
+        };
+        let user = User::behind_sudo();
+        let program = loader::program(name).map_err(failed)?;
+        if !loader::is_executable(&program) {
+            return Err(failed(io::Error::from(io::ErrorKind::PermissionDenied)));
+        }
+        self.command_files = loader::files_of(&program, user.as_ref());
+        let held = launch::hold(command, user.as_ref()).map_err(failed)?;
+        self.pids = vec![held.pid];
+        self.held = Some(held);
+        Ok(())
+    }
+
+    pub(super) fn command_files(&self, lives: &mut Lives) -> Vec<Arc<MappedFile>> {
+        let open = |path: &PathBuf| match lives.files().of_path(path) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                log::debug!("{}: {error}", path.display());
+                None
+            }
+        };
+        self.command_files.iter().filter_map(open).collect()
+    }
+}
+
+/// No allocator was found in a process: most likely it has ended meanwhile, and with it its mappings.
+pub(super) fn no_allocator_in(pid: u32, advice: &'static str) -> StartError {
+    if process::is_running(pid) {
+        no_allocator(&describe(pid), advice)
+    } else {
+        StartError::Ended(pid)
+    }
+}
+
+fn describe(pid: u32) -> String {
+    let comm = process::comm(pid).unwrap_or_default();
+    let exe = process::exe(pid).map_or_else(String::new, |exe| format!(", {}", exe.display()));
+    format!("{comm} ({pid}{exe})")
+}
+
+/// The allocators in files, each file once; without any, why.
+pub(super) fn plans_in(
+    files: &[Arc<MappedFile>],
+    examined: &mut HashSet<FileId>,
+) -> Result<Vec<Plan>, &'static str> {
+    let mut plans = Vec::new();
+    let mut advice = "it maps no libc with malloc; other allocators are not supported yet, \
+                      `--events region` traces mmap and brk without one";
+    for file in files {
+        if !examined.insert(file.id) {
+            continue;
+        }
+        match plan::examine(file) {
+            Ok(Found::Allocator(plan)) => plans.push(plan),
+            Ok(Found::StaticWithoutSymbols) => {
+                advice = "it is linked statically and has no symbols; use a build that is not stripped, \
+                          or `--events region`, which needs none";
+            }
+            Ok(Found::Nothing) => {}
+            Err(error) => log::debug!("{error}"),
+        }
+    }
+    if plans.is_empty() { Err(advice) } else { Ok(plans) }
+}
+
+pub(super) fn no_allocator(place: &str, advice: &'static str) -> StartError {
+    StartError::NoAllocator {
+        place: place.to_owned(),
+        advice,
+    }
+}
