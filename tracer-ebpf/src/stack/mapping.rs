@@ -297,6 +297,20 @@ fn table_of(answer: &Answer) -> Option<(u32, u32, u64)> {
     None
 }
 
+/// The entry of a file whose table user space is to make. A static, since the stack of all functions together has 512
+/// bytes.
+static AWAITED_TABLE: FileTable = FileTable {
+    page_base: 0,
+    page_count: 0,
+    segments_len: 0,
+    awaited: 1,
+    segments: [Segment {
+        file_start: 0,
+        file_end: 0,
+        to_table: 0,
+    }; MAX_SEGMENTS],
+};
+
 /// Tells user space of a file. Until it has made the table there is an empty entry; if it could not be told, it is
 /// at the next look.
 #[inline(always)]
@@ -308,18 +322,11 @@ fn tell(answer: &Answer) {
         end: answer.end,
         key: answer.key,
     };
-    let none = FileTable {
-        page_base: 0,
-        page_count: 0,
-        segments_len: 0,
-        awaited: 1,
-        segments: [Segment {
-            file_start: 0,
-            file_end: 0,
-            to_table: 0,
-        }; MAX_SEGMENTS],
-    };
-    if tally::send_record(&record, true) && FILES.insert(&answer.key, &none, BPF_NOEXIST as u64).is_err() {
+    if tally::send_record(&record, true)
+        && FILES
+            .insert(&answer.key, &AWAITED_TABLE, BPF_NOEXIST as u64)
+            .is_err()
+    {
         count(Counter::FilesFull);
     }
 }

@@ -3,7 +3,7 @@
 //! `ld.so --list PROGRAM` prints the objects that the program would be loaded with, by the program's own run
 //! paths, the environment and the cache, and runs none of their code. glibc's and musl's loaders have it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -29,6 +29,31 @@ pub fn program(name: &OsStr) -> std::io::Result<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|path| is_executable(path))
         .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
+}
+
+/// Programs that arguments are looked at for: a command has one or two, a list of files may have thousands.
+const MOST_PROGRAMS: usize = 8;
+
+/// The executable files that arguments name, as words of their own or inside a shell's command.
+#[must_use]
+pub fn programs_in(arguments: &[OsString]) -> Vec<PathBuf> {
+    let ends_word = |byte: &u8| byte.is_ascii_whitespace() || b";|&()<>\"'`".contains(byte);
+    let words = arguments
+        .iter()
+        .flat_map(|argument| argument.as_bytes().split(ends_word));
+    let mut programs = Vec::new();
+    for word in words.filter(|word| !word.is_empty() && !word.starts_with(b"-")) {
+        if programs.len() == MOST_PROGRAMS {
+            break;
+        }
+        if let Ok(program) = program(OsStr::from_bytes(word))
+            && is_executable(&program)
+            && !programs.contains(&program)
+        {
+            programs.push(program);
+        }
+    }
+    programs
 }
 
 /// Whether a file can be executed by somebody.
@@ -138,6 +163,13 @@ mod tests {
             files.iter().any(|file| file.to_string_lossy().contains("libc")),
             "{files:?}"
         );
+    }
+
+    #[test]
+    fn programs_of_wrappers_are_found() {
+        let programs = programs_in(&["-c".into(), "ls -l; (cat x)".into(), "/no/such".into()]);
+        let names: Vec<_> = programs.iter().filter_map(|path| path.file_name()).collect();
+        assert_eq!(names, ["ls", "cat"]);
     }
 
     #[test]

@@ -93,10 +93,11 @@ impl BpfError {
                 .iter()
                 .any(|start| line.starts_with(start))
         };
-        let mut lines = text.lines();
-        let first = lines.next().unwrap_or_default();
-        let first = first.split(" Verifier output:").next().unwrap_or_default();
-        let last = lines.rfind(|line| !is_account(line) && !line.trim().is_empty());
+        let (first, account) = text.split_once(" Verifier output:").unwrap_or((&text, ""));
+        let mut lines = account.lines();
+        let last = lines
+            .rfind(|line| !is_account(line) && !line.trim().is_empty())
+            .map(str::trim);
         let last = match last {
             Some(last) if last.contains("BPF_STX uses reserved fields") => {
                 Some("it has no atomic operations that return a value; Linux 5.12 and later have")

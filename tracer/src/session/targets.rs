@@ -67,6 +67,12 @@ impl Targets {
             return Err(failed(io::Error::from(io::ErrorKind::PermissionDenied)));
         }
         self.command_files = loader::files_of(&program, user.as_ref());
+        // Wrappers execute what their arguments name (`env`, `timeout`, `sh -c`): tables that are made now are there
+        // from its first call on.
+        for program in loader::programs_in(&command[1..]) {
+            self.command_files
+                .extend(loader::files_of(&program, user.as_ref()));
+        }
         let held = launch::hold(command, user.as_ref()).map_err(failed)?;
         self.pids = vec![held.pid];
         self.held = Some(held);
