@@ -122,11 +122,6 @@ fn enter(function: Function, process: u32, thread: u32, bytes: u64, bytes_out: u
 /// Walks the stack of the system call that the current thread is in.
 #[inline(always)]
 fn walk(slot: &Slot, process: u32, thread: u32) -> u64 {
-    // SAFETY: the helpers give the current task's saved user registers; the copy checks the address.
-    let regs = unsafe {
-        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
-        bpf_probe_read_kernel(regs)
-    };
     let mut start = Start {
         thread,
         process,
@@ -134,14 +129,24 @@ fn walk(slot: &Slot, process: u32, thread: u32) -> u64 {
         stack_pointer: 0,
         frame_pointer: 0,
     };
+    // SAFETY: the helpers give the current task's saved user registers, of which three are read: all of them would
+    // take a third of the stack that all functions together have.
+    let regs = unsafe {
+        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
+        (
+            bpf_probe_read_kernel(&raw const (*regs).rip),
+            bpf_probe_read_kernel(&raw const (*regs).rsp),
+            bpf_probe_read_kernel(&raw const (*regs).rbp),
+        )
+    };
     match regs {
-        Ok(regs) => {
-            start.instruction = regs.rip;
-            start.stack_pointer = regs.rsp;
-            start.frame_pointer = regs.rbp;
+        (Ok(instruction), Ok(stack_pointer), Ok(frame_pointer)) => {
+            start.instruction = instruction;
+            start.stack_pointer = stack_pointer;
+            start.frame_pointer = frame_pointer;
             slot.walk_from_inside(&start)
         }
-        Err(_) => slot.unreadable(&start),
+        _ => slot.unreadable(&start),
     }
 }
 

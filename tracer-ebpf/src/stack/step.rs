@@ -64,8 +64,14 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
             Some(rule) if rule.cfa_kind != cfa::NO_INFO => by_rule(scratch, rule, address),
             _ => {
                 let frame = (*scratch).frame_pointer;
+                let known = (*scratch).frame_pointer_known != 0;
+                if known && frame == 0 && nowhere as u32 == StackEnd::NoRow as u32 {
+                    // The ABI marks the outermost frame so (System V AMD64, 3.4.1), and start-up code, like the dynamic
+                    // loader's, often says nothing else of itself.
+                    return Err(StackEnd::Complete);
+                }
                 if !settings::by_frame_pointers_too()
-                    || (*scratch).frame_pointer_known == 0
+                    || !known
                     || frame & 7 != 0
                     || frame.wrapping_sub((*scratch).stack_pointer) > FRAME_POINTER_REACH_BYTES
                 {

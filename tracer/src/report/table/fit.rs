@@ -8,7 +8,7 @@ use super::columns::{DIM, paint};
 const ARROW: &str = " ← ";
 
 /// What stands for what was left out.
-const MORE: &str = "…";
+pub(super) const MORE: &str = "…";
 
 /// The fewest characters that a shortened name can be recognised by.
 const NAME_MIN: usize = 12;

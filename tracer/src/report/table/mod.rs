@@ -13,6 +13,7 @@
 mod columns;
 mod fit;
 mod head;
+mod plumbing;
 mod totals;
 
 use std::io::{self, Write};
@@ -187,6 +188,7 @@ fn pieces(profile: &Profile, merged: &Merged, stack: &MergedStack) -> Vec<Piece>
             source,
         });
     }
+    let mut pieces = plumbing::fold(pieces);
     match place.walk {
         Walk::Whole => {}
         Walk::Truncated => pieces.push(Piece::name(label::TRUNCATED.to_owned())),
