@@ -7,8 +7,10 @@ mod bench;
 mod bpf_linker;
 mod debian;
 mod demo;
+mod kernels;
 mod lint;
 mod packages;
+mod private_apt;
 mod privilege;
 mod process;
 mod product;
@@ -16,6 +18,7 @@ mod rust_src;
 mod setup;
 mod test;
 mod test_output;
+mod truth;
 mod workspace;
 
 use std::process::ExitCode;
@@ -41,6 +44,10 @@ enum Command {
     Test(test::Options),
     /// Measure what tracing costs a malloc/free loop, beside bpftrace
     Bench(bench::Options),
+    /// Boot other kernels and run the core of the suite on each
+    Kernels(kernels::Options),
+    /// Compare memtap's stacks with gdb's, frame by frame, on programs as they are shipped
+    Truth(truth::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +58,12 @@ fn main() -> ExitCode {
         Command::Lint => setup::run(&setup::Options::default()).and_then(|()| lint::run()),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        // As the command in the guest ends, so does this.
+        Command::Kernels(options) => match kernels::run(&options) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
+        Command::Truth(options) => truth::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

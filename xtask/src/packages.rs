@@ -71,6 +71,87 @@ pub(crate) const BENCH: &[Package] = &[
     },
 ];
 
+/// What `cargo xtask truth` needs for every workload.
+pub(crate) const TRUTH: &[Package] = &[
+    GCC,
+    LIBC_DEV,
+    Package {
+        name: "binutils",
+        provides: "nm",
+        reason: "says where libc's functions are",
+    },
+    Package {
+        name: "gdb",
+        provides: "gdb",
+        reason: "the reference for call stacks",
+    },
+    Package {
+        name: "util-linux",
+        provides: "setarch",
+        reason: "runs programs at addresses that are not random",
+    },
+];
+
+/// What single workloads of `cargo xtask truth` are.
+pub(crate) const TRUTH_PYTHON: &[Package] = &[Package {
+    name: "python3",
+    provides: "/usr/bin/python3",
+    reason: "a program to compare stacks of",
+}];
+/// See [`TRUTH_PYTHON`].
+pub(crate) const TRUTH_PERL: &[Package] = &[Package {
+    name: "perl",
+    provides: "perl",
+    reason: "a program to compare stacks of",
+}];
+/// See [`TRUTH_PYTHON`].
+pub(crate) const TRUTH_GIT: &[Package] = &[Package {
+    name: "git",
+    provides: "git",
+    reason: "a program to compare stacks of",
+}];
+/// See [`TRUTH_PYTHON`].
+pub(crate) const TRUTH_NODE: &[Package] = &[Package {
+    name: "nodejs",
+    provides: "node",
+    reason: "a program to compare stacks of",
+}];
+
+/// What `cargo xtask kernels` needs to unpack a kernel and to boot it.
+pub(crate) const KERNELS: &[Package] = &[
+    Package {
+        name: "qemu-system-x86",
+        provides: "qemu-system-x86_64",
+        reason: "emulates the machine that other kernels run on",
+    },
+    Package {
+        name: "busybox-static",
+        provides: "/bin/busybox",
+        reason: "the guest's first process",
+    },
+    Package {
+        name: "kmod",
+        provides: "/sbin/modprobe",
+        reason: "finds the modules that the guest needs",
+    },
+    Package {
+        name: "xz-utils",
+        provides: "xz",
+        reason: "uncompresses kernel modules",
+    },
+    Package {
+        name: "zstd",
+        provides: "zstd",
+        reason: "uncompresses kernel modules",
+    },
+];
+/// See [`KERNELS`]; QEMU's package has it up to Debian 12.
+pub(crate) const VIRTIOFSD: &[Package] = &[Package {
+    name: "virtiofsd",
+    provides: "/usr/libexec/virtiofsd",
+    reason: "gives the guest the host's files",
+}];
+
 /// Makes sure that all of `packages` are there: installs those that are missing, or fails naming them.
 pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
     let missing: Vec<&Package> = packages.iter().filter(|package| !package.is_present()).collect();

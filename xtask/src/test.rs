@@ -6,10 +6,14 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::test_output::{self, Counts};
-use crate::{lint, packages, privilege, process, product, setup, workspace};
+use crate::{kernels, lint, packages, privilege, process, product, setup, workspace};
 
 /// What to run.
 #[derive(Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, and independent of the others"
+)]
 pub(crate) struct Options {
     /// Run only the tests whose names contain one of these
     filters: Vec<String>,
@@ -22,6 +26,9 @@ pub(crate) struct Options {
     /// Run the traces of real programs alone
     #[arg(long)]
     suite: bool,
+    /// Boot other kernels too, and run the core of the suite on each
+    #[arg(long)]
+    kernels: bool,
     /// More arguments for the test runners
     #[arg(last = true)]
     runner_arguments: Vec<String>,
@@ -47,6 +54,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if !options.unit {
         parts.push(("suite", suite(options)?));
+    }
+    // The last, since it takes longest and runs what the suite has compiled.
+    if options.kernels {
+        let (counts, succeeded) = kernels::for_tests()?;
+        parts.push(("kernels", Part { counts, succeeded }));
     }
     failed.extend(
         parts

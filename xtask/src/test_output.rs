@@ -27,12 +27,12 @@ pub(crate) fn run(command: &mut Command) -> Result<(Counts, ExitStatus)> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
-        .context("failed to start cargo test")?;
+        .context("failed to start the tests")?;
     let counts = match child.stdout.take() {
         Some(output) => pass_through(output, io::stdout().lock()).context("failed to pass test output on")?,
         None => Counts::default(),
     };
-    let status = child.wait().context("failed to wait for cargo test")?;
+    let status = child.wait().context("failed to wait for the tests")?;
     Ok((counts, status))
 }
 

@@ -1,0 +1,123 @@
+//! One round of tests on several kernels.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use super::guest;
+use super::image::Image;
+use super::machine::{self, Ended};
+use super::series::{self, Series};
+use super::suite::Suite;
+use super::verdict::{self, Trial, Verdict};
+use super::verifier::{self, Recorded};
+use crate::test_output::Counts;
+use crate::{privilege, process};
+
+/// What is tried, and what has come of it so far.
+pub(super) struct Round {
+    memtap: PathBuf,
+    suite: Suite,
+    recorded: Recorded,
+    bless: bool,
+    trials: Vec<Trial>,
+    /// What is wrong on this machine's own kernel.
+    objections: Vec<String>,
+}
+
+impl Round {
+    /// A round that has not begun. With `bless` it records the verifier's counts in place of judging them.
+    pub(super) fn new(memtap: PathBuf, suite: Suite, bless: bool) -> Result<Self> {
+        Ok(Self {
+            memtap,
+            suite,
+            recorded: Recorded::read()?,
+            bless,
+            trials: Vec::new(),
+            objections: Vec::new(),
+        })
+    }
+
+    /// Boots one kernel and runs the tests there.
+    pub(super) fn try_kernel(&mut self, series: &Series, image: &Image) {
+        eprintln!("xtask: kernel {}: {}", series.name, image.release);
+        let began = Instant::now();
+        let job = guest::testing(&self.memtap, &self.suite.path, &self.suite.arguments);
+        let (counts, verdict) = match machine::run(image, &job) {
+            Ok(ended) => {
+                tell_complaints(image, &ended);
+                let mut verdict = verdict::judge(series, &ended);
+                if series.counts_instructions {
+                    verdict.object(self.judge_instructions(series.name, &ended.results.doctor));
+                }
+                (ended.counts, verdict)
+            }
+            Err(error) => (Counts::default(), Verdict::Failed(vec![format!("{error:#}")])),
+        };
+        let trial = Trial {
+            name: series.name,
+            counts,
+            time: began.elapsed(),
+            verdict,
+        };
+        eprintln!("xtask: {}", trial.text());
+        self.trials.push(trial);
+    }
+
+    /// Notes that a kernel cannot be had here, which may be a failure.
+    pub(super) fn miss(&mut self, series: &Series, error: &anyhow::Error, is_failure: bool) {
+        let trial = Trial::missed(series, error, is_failure);
+        eprintln!("xtask: NOT RUN: {}", trial.text());
+        self.trials.push(trial);
+    }
+
+    /// Judges the counts of this machine's own kernel, which is somebody else's on the next machine: where
+    /// nothing is recorded of it, nothing is asked of it.
+    pub(super) fn judge_here(&mut self) -> Result<()> {
+        let output = privilege::elevated(&self.memtap)
+            .args(["doctor", "--json"])
+            .output()
+            .context("failed to start `memtap doctor`")?;
+        let doctor = String::from_utf8_lossy(&output.stdout);
+        let release = verifier::release_in(&doctor).unwrap_or_default();
+        let kernel = format!("host-{}", series::of_release(&release));
+        if !self.bless && !self.recorded.has(&kernel) {
+            eprintln!("xtask: no instruction counts of {kernel} are recorded; --bless does");
+            return Ok(());
+        }
+        self.objections = self.judge_instructions(&kernel, &doctor);
+        Ok(())
+    }
+
+    /// Writes what is blessed, reports, and returns the tests' results on all kernels, and whether everything
+    /// is as it has to be.
+    pub(super) fn finish(self) -> Result<(Counts, bool)> {
+        if self.bless {
+            self.recorded.write()?;
+        }
+        for objection in &self.objections {
+            process::report(&format!("this kernel: {objection}"));
+        }
+        Ok(verdict::report(&self.trials, self.objections.is_empty()))
+    }
+
+    /// What is wrong with the verifier's counts; nothing where they are recorded now.
+    fn judge_instructions(&mut self, kernel: &str, doctor: &str) -> Vec<String> {
+        match verifier::counts_in(doctor) {
+            Ok(found) if self.bless => {
+                self.recorded.bless(kernel, &found);
+                Vec::new()
+            }
+            Ok(found) => self.recorded.objections(kernel, &found),
+            Err(error) => vec![format!("{error:#}")],
+        }
+    }
+}
+
+/// Says what a kernel was not well with.
+pub(super) fn tell_complaints(image: &Image, ended: &Ended) {
+    for line in &ended.complaints {
+        eprintln!("xtask: the kernel {} complains: {line}", image.release);
+    }
+}
