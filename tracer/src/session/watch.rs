@@ -164,6 +164,14 @@ impl Recorder {
             .iter()
             .find(|mapping| mapping.start <= new.start && new.start < mapping.end);
         let file = mapping.and_then(|mapping| self.lives.files().of_mapping(new.tgid, mapping));
+        if let Some(file) = &file {
+            log::debug!(
+                "{}: met as {:?}, mapped as {:?}",
+                file.path.display(),
+                new.key,
+                file.id
+            );
+        }
         if let Err(error) = tables.make_later(&mut self.object, file, new.key) {
             log::warn!("{error}: some stacks may end early");
         }
