@@ -50,6 +50,12 @@ pub(super) const AWAITED: u32 = u32::MAX;
 /// Calls that ask a busy address space again, eight times each: some two microseconds in all.
 const PATIENCE: u32 = 8;
 
+/// `ask_kernel`: the answer is in the slot.
+const FOUND: u32 = 0;
+
+/// `ask_kernel`: the address space is being changed.
+const BUSY: u32 = 1;
+
 /// Mappings that are kept for each process, for when its address space is busy.
 const KEPT: u32 = 64;
 
@@ -130,25 +136,23 @@ impl Scratch {
     #[inline(always)]
     fn ask(&mut self, slot: u32, address: u64) -> u32 {
         self.asked = address;
-        let mut status = EBUSY;
+        let mut outcome = BUSY;
         let mut turn = 0;
-        while turn < PATIENCE && status == EBUSY {
-            status = ask_kernel(slot) as i32 as i64;
+        while turn < PATIENCE && outcome == BUSY {
+            outcome = ask_kernel(slot);
             turn += 1;
         }
-        if status == EBUSY {
-            return match self.kept(address) {
-                Some(mapping) => self.cache(mapping),
-                None => {
-                    count(Counter::MappingBusy);
-                    // The next walk from here may find more.
-                    self.forget();
-                    NONE
-                }
-            };
+        if outcome == BUSY {
+            if let Some(mapping) = self.kept(address) {
+                return self.cache(mapping);
+            }
+            count(Counter::MappingBusy);
+            // The next walk from here may find more.
+            self.forget();
+            return NONE;
         }
         let answer = self.answer;
-        if status != 0 || address < answer.start || address >= answer.end {
+        if outcome != FOUND || address < answer.start || address >= answer.end {
             return NONE;
         }
         let mut found = Mapping {
@@ -234,7 +238,8 @@ impl Scratch {
     }
 }
 
-/// Asks the kernel for the mapping of the slot's address, eight times if need be. Returns the helper's status.
+/// Asks the kernel for the mapping of the slot's address, eight times if need be. Returns
+/// [`FOUND`], [`BUSY`], or another number where there is none.
 ///
 /// A global function, so that the verifier checks it once.
 // SAFETY: no other symbol has this name.
@@ -242,7 +247,7 @@ impl Scratch {
 #[inline(never)]
 extern "C" fn ask_kernel(slot: u32) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else {
-        return 1;
+        return BUSY + 1;
     };
     let mut status = EBUSY;
     let mut turn = 0;
@@ -269,7 +274,11 @@ extern "C" fn ask_kernel(slot: u32) -> u32 {
         };
         turn += 1;
     }
-    status as u32
+    match status {
+        0 => FOUND,
+        EBUSY => BUSY,
+        _ => BUSY + 1,
+    }
 }
 
 /// The table of a file: its first page, its length, and what turns an offset in the file into an address in the
