@@ -1,6 +1,5 @@
 //! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it came from.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -138,23 +137,5 @@ impl Metric {
             (Self::RegionBytes, Function::Mremap) => Some(values.bytes.saturating_sub(values.bytes_out)),
             _ => None,
         }
-    }
-}
-
-impl Profile {
-    /// The sums of each function over all stacks, in the order of the functions' numbers.
-    #[must_use]
-    pub fn totals(&self) -> Vec<(Function, Values)> {
-        let mut sums: HashMap<Function, Values> = HashMap::new();
-        for stack in &self.stacks {
-            let sum = sums.entry(stack.function).or_default();
-            sum.calls += stack.values.calls;
-            sum.bytes += stack.values.bytes;
-            sum.bytes_out += stack.values.bytes_out;
-            sum.failed += stack.values.failed;
-        }
-        let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_unstable_by_key(|(function, _)| *function);
-        sums
     }
 }

@@ -25,26 +25,6 @@ pub enum UprobeScope {
     Machine,
 }
 
-/// What kind of probe it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeKind {
-    /// A uprobe at the beginning of a function.
-    Entry,
-    /// A tracepoint.
-    Tracepoint,
-}
-
-impl ProbeKind {
-    /// The name that the summary uses.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Entry => "entry",
-            Self::Tracepoint => "tracepoint",
-        }
-    }
-}
-
 #[derive(Debug)]
 enum Link {
     Uprobe(UProbeLink),

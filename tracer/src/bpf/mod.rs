@@ -13,6 +13,6 @@ pub mod sums;
 pub mod tables;
 pub mod tracefs;
 
-pub use links::{Attached, ProbeKind, UprobeScope};
+pub use links::{Attached, UprobeScope};
 pub use load::{Limits, Object};
 pub use records::Record;

@@ -102,23 +102,16 @@ impl Records {
     }
 }
 
+/// The bytes of a field.
+fn field<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
 fn parse(bytes: &[u8]) -> Option<Record> {
     let kind = u32::from_ne_bytes(bytes.first_chunk::<4>().copied()?);
     if kind == RecordKind::Stack as u32 {
-        let word = |offset: usize| {
-            bytes
-                .get(offset..offset + 8)?
-                .try_into()
-                .ok()
-                .map(u64::from_ne_bytes)
-        };
-        let half = |offset: usize| {
-            bytes
-                .get(offset..offset + 2)?
-                .try_into()
-                .ok()
-                .map(u16::from_ne_bytes)
-        };
+        let word = |offset| field(bytes, offset).map(u64::from_ne_bytes);
+        let half = |offset| field(bytes, offset).map(u16::from_ne_bytes);
         let frames = bytes.get(size_of::<StackRecordHeader>()..)?;
         let frames: Vec<u64> = frames
             .as_chunks::<8>()
@@ -133,37 +126,25 @@ fn parse(bytes: &[u8]) -> Option<Record> {
             end: StackEnd::from_number(u32::from(half(6)?))?,
             hash: word(8)?,
             time_ns: word(16)?,
-            process: u32::from_ne_bytes(bytes.get(24..28)?.try_into().ok()?),
+            process: u32::from_ne_bytes(field(bytes, 24)?),
             frames,
         }));
     }
     if kind == RecordKind::Process as u32 && bytes.len() == size_of::<ProcessRecord>() {
-        let number = |offset: usize| {
-            bytes
-                .get(offset..offset + 4)?
-                .try_into()
-                .ok()
-                .map(u32::from_ne_bytes)
-        };
+        let number = |offset| field(bytes, offset).map(u32::from_ne_bytes);
         let comm = bytes.get(16..32)?.split(|byte| *byte == 0).next()?;
         return Some(Record::Process(NewProcess {
             tgid: number(4)?,
             number: number(8)?,
             parent: number(12)?,
             comm: String::from_utf8_lossy(comm).into_owned(),
-            time_ns: u64::from_ne_bytes(bytes.get(32..40)?.try_into().ok()?),
+            time_ns: u64::from_ne_bytes(field(bytes, 32)?),
         }));
     }
     if kind == RecordKind::File as u32 && bytes.len() == size_of::<FileRecord>() {
-        let word = |offset: usize| {
-            bytes
-                .get(offset..offset + 8)?
-                .try_into()
-                .ok()
-                .map(u64::from_ne_bytes)
-        };
+        let word = |offset| field(bytes, offset).map(u64::from_ne_bytes);
         return Some(Record::File(NewFile {
-            tgid: u32::from_ne_bytes(bytes.get(4..8)?.try_into().ok()?),
+            tgid: u32::from_ne_bytes(field(bytes, 4)?),
             start: word(8)?,
             end: word(16)?,
             key: FileKey {

@@ -154,9 +154,10 @@ impl Recorder {
         };
         let per_process = matches!(settings.target, Target::Pids(_)) && !settings.follow;
         recorder.look_at(&targets, &settings.target)?;
-        recorder.make_tables(&targets)?;
+        let command_files = targets.command_files(&mut recorder.lives);
+        recorder.make_tables(&command_files)?;
         if settings.heap {
-            recorder.attach_allocators(&targets, settings, per_process)?;
+            recorder.attach_allocators(&command_files, settings, per_process)?;
         }
         let mut points = PROCESS_PROGRAMS.to_vec();
         if settings.unwind != Unwind::FramePointer {
@@ -197,10 +198,10 @@ impl Recorder {
     }
 
     /// Makes the unwind tables of every file that the targets have mapped, or will map first.
-    fn make_tables(&mut self, targets: &Targets) -> Result<(), StartError> {
-        let mut files = targets.command_files(&mut self.lives);
-        files.extend(self.lives.all_mapped_files());
+    fn make_tables(&mut self, command_files: &[Arc<MappedFile>]) -> Result<(), StartError> {
         if let Some(tables) = &mut self.tables {
+            let mut files = command_files.to_vec();
+            files.extend(self.lives.all_mapped_files());
             tables.make_now(&mut self.object, &files)?;
         }
         Ok(())
@@ -208,7 +209,7 @@ impl Recorder {
 
     fn attach_allocators(
         &mut self,
-        targets: &Targets,
+        command_files: &[Arc<MappedFile>],
         settings: &Record,
         per_process: bool,
     ) -> Result<(), StartError> {
@@ -229,8 +230,7 @@ impl Recorder {
             }
             Target::Command(command) => {
                 let name = command.first().map(|name| name.to_string_lossy().into_owned());
-                let files = targets.command_files(&mut self.lives);
-                let plans = plans_in(&files, &mut self.examined);
+                let plans = plans_in(command_files, &mut self.examined);
                 let plans = plans.map_err(|advice| no_allocator(&name.unwrap_or_default(), advice))?;
                 for plan in &plans {
                     self.attach_plan(plan, UprobeScope::Machine)?;
@@ -296,7 +296,7 @@ impl Recorder {
         }
     }
 
-    /// Makes the found processes targets, and the sums of their lost stacks at hand.
+    /// Makes the found processes targets.
     fn admit(&mut self, targets: Targets, settings: &Record) -> Result<(), StartError> {
         if matches!(settings.target, Target::Pids(_)) && !settings.follow {
             self.scope = UprobeScope::Process(0);
