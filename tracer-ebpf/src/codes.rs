@@ -79,10 +79,13 @@ coded! {
         MappingBusy = 8, "mappings_busy";
         /// Files with code that had no room in the table of files.
         FilesFull = 9, "files_full";
-        /// Walks that took frame pointers through code whose table was still being made.
+        /// Walks that took frame pointers through code whose table was still being made, since no copy of the stack
+        /// could be sent.
         TableAwaited = 10, "tables_awaited";
         /// Mappings that could not be kept for later.
         MappingNotKept = 11, "mappings_not_kept";
+        /// Walks that user space was left to finish, from a copy of the stack.
+        StackCopied = 12, "stacks_copied";
     }
 }
 

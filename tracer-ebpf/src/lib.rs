@@ -7,13 +7,16 @@
 
 mod codes;
 mod function;
+pub mod identity;
 mod records;
 pub mod unwind;
 mod values;
 
 pub use codes::{Counter, Loss, StackEnd};
 pub use function::{Function, Shape};
-pub use records::{FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader};
+pub use records::{
+    CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
+};
 pub use values::{
     BpfSettings, CodeRange, FileKey, FileTable, KernelOffsets, PendingRegion, ProbeSite, Process, Segment,
     Sum, SumKey, TailCall, TailKey,
@@ -33,6 +36,9 @@ pub const SCRATCH_SLOTS: u32 = 16;
 /// The bytes of user stack that one bulk copy takes at the most: a page, so that a copy that ends at a page's
 /// end never faults on the page after it.
 pub const WINDOW_BYTES: usize = 4096;
+
+/// The pages of stack that a [`CopyRecord`] has room for: at least 16 KiB above the frame that it begins in.
+pub const COPY_PAGES: usize = 5;
 
 /// Executable segments that one file may have: linkers make one, hand-made files a few.
 pub const MAX_SEGMENTS: usize = 4;

@@ -82,6 +82,15 @@ pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
+/// Copies of stacks whose walks user space is to finish. Full: the walk goes on by frame pointers
+/// (`tables_awaited`).
+#[map]
+pub(crate) static COPIES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// How many copies were made.
+#[map]
+pub(crate) static COPY_COUNT: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Memory-map system calls that have not returned, by thread. Full: `pending_map_full`.
 #[map]
 pub(crate) static PENDING: HashMap<u32, PendingRegion> = HashMap::with_max_entries(16_384, 0);

@@ -20,7 +20,7 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
         // SAFETY: the pointer is to a map value, whose fields are plain numbers.
         unsafe {
             let number = (*process).number;
-            if (*process).announced == 0 && announce(tgid, number, PROCESS_UNKNOWN) {
+            if (*process).announced == 0 && announce(tgid, number, PROCESS_UNKNOWN, false) {
                 (*process).announced = 1;
             }
             return Some(number);
@@ -29,7 +29,7 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
     if !settings::whole_machine() || tgid == settings::own_tgid() {
         return None;
     }
-    Some(enter(tgid, PROCESS_UNKNOWN, BPF_NOEXIST))
+    Some(enter(tgid, PROCESS_UNKNOWN, BPF_NOEXIST, false))
 }
 
 /// The number of a process that is in the table, whatever the scope.
@@ -39,15 +39,16 @@ pub(crate) fn listed(tgid: u32) -> Option<u32> {
     unsafe { PROCESSES.get(&tgid) }.map(|process| process.number)
 }
 
-/// Gives a process image a number and tells user space. `parent` is the number of the image that it came from.
+/// Gives a process image a number and tells user space, which comes at once if it is `urgent`. `parent` is the number
+/// of the image that it came from.
 #[inline(always)]
-pub(crate) fn enter(tgid: u32, parent: u32, flags: u32) -> u32 {
+pub(crate) fn enter(tgid: u32, parent: u32, flags: u32, urgent: bool) -> u32 {
     let Some(counter) = PROCESS_COUNT.get_ptr_mut(0) else {
         return PROCESS_UNKNOWN;
     };
     // SAFETY: the pointer is to a map value that is only ever added to.
     let number = FIRST_KERNEL_PROCESS.wrapping_add(unsafe { atomic::fetch_add(counter, 1) } as u32);
-    let announced = u32::from(announce(tgid, number, parent));
+    let announced = u32::from(announce(tgid, number, parent, urgent));
     if PROCESSES
         .insert(&tgid, &Process { number, announced }, flags as u64)
         .is_ok()
@@ -60,7 +61,7 @@ pub(crate) fn enter(tgid: u32, parent: u32, flags: u32) -> u32 {
 
 /// Tells user space of a process image. False if the ring is full.
 #[inline(always)]
-fn announce(tgid: u32, number: u32, parent: u32) -> bool {
+fn announce(tgid: u32, number: u32, parent: u32, urgent: bool) -> bool {
     let record = ProcessRecord {
         kind: RecordKind::Process as u32,
         tgid,
@@ -70,7 +71,7 @@ fn announce(tgid: u32, number: u32, parent: u32) -> bool {
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
     };
-    let sent = tally::send_record(&record, false);
+    let sent = tally::send_record(&record, urgent);
     if !sent {
         lose(Loss::ProcessRecordLost);
     }
@@ -81,12 +82,14 @@ fn announce(tgid: u32, number: u32, parent: u32) -> bool {
 #[inline(always)]
 pub(crate) fn executed() -> Option<u32> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // A new program has code that user space may not know: its tables are begun before its first allocation.
+    let urgent = settings::by_tables();
     if let Some(before) = listed(tgid) {
-        return Some(enter(tgid, before, BPF_ANY));
+        return Some(enter(tgid, before, BPF_ANY, urgent));
     }
     let wanted = settings::comm()?;
     let comm = bpf_get_current_comm().ok()?;
-    same_name(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, BPF_ANY))
+    same_name(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, BPF_ANY, urgent))
 }
 
 /// The current process has made a child, which has not run yet. Returns the child's number, if it is a target.
@@ -96,7 +99,7 @@ pub(crate) fn forked(child_tgid: u32) -> Option<u32> {
     if let Some(parent) = listed(tgid)
         && (settings::follow() || settings::whole_machine())
     {
-        return Some(enter(child_tgid, parent, BPF_ANY));
+        return Some(enter(child_tgid, parent, BPF_ANY, false));
     }
     // The id may have been that of another process, whose end user space has not seen yet. Most often there is
     // nothing to remove.

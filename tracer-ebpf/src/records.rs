@@ -1,6 +1,6 @@
 //! What the ring carries to user space: each stack once, each new process image once.
 
-use crate::MAX_FRAMES;
+use crate::{COPY_PAGES, MAX_FRAMES, WINDOW_BYTES};
 
 /// The first word of every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,52 @@ pub struct FileRecord {
     pub key: crate::FileKey,
 }
 
+/// Where a walk stopped that user space is to finish, and how much of the stack follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CopyHeader {
+    /// The provisional identity of the stack: the [`StackRecord`] with the frames so far has it, and the sums.
+    pub stack: u64,
+    /// When: nanoseconds of `CLOCK_MONOTONIC`. Says which mappings were in force.
+    pub time_ns: u64,
+    /// The code address of the last frame.
+    pub instruction: u64,
+    /// Its stack pointer.
+    pub stack_pointer: u64,
+    /// Its frame pointer, if that is known.
+    pub frame_pointer: u64,
+    /// The address of the first byte that was copied: the beginning of the stack pointer's page.
+    pub base: u64,
+    /// The process.
+    pub tgid: u32,
+    /// The number of the process's image.
+    pub process: u32,
+    /// How many whole pages were copied.
+    pub pages: u32,
+    /// The `COPY_*` flags.
+    pub flags: u32,
+}
+
+impl CopyHeader {
+    /// `instruction` is a return address: the call before it is what is looked up.
+    pub const IS_RETURN: u32 = 1;
+    /// `frame_pointer` is known.
+    pub const FRAME_POINTER_KNOWN: u32 = 2;
+    /// The walk has gone through a signal handler's frame.
+    pub const THROUGH_SIGNAL: u32 = 4;
+}
+
+/// A copy of a stack, for a walk that user space is to finish. A ring of its own carries them.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CopyRecord {
+    /// What is copied.
+    pub header: CopyHeader,
+    /// The pages; those past [`CopyHeader::pages`] are not written.
+    pub bytes: [u8; COPY_PAGES * WINDOW_BYTES],
+}
+
+const _: () = assert!(size_of::<CopyHeader>() == 64);
 const _: () = assert!(size_of::<FileRecord>() == 40);
 const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);

@@ -22,7 +22,7 @@ static SETTINGS: BpfSettings = BpfSettings {
         super_block_device: 0,
     },
     unwind: 0,
-    reserved: 0,
+    copies_max: 0,
     scope: 0,
     follow: 0,
     own_tgid: 0,
@@ -77,6 +77,12 @@ pub(crate) fn offsets() -> KernelOffsets {
 #[inline(always)]
 pub(crate) fn by_tables() -> bool {
     read!(unwind) != BpfSettings::UNWIND_FRAME_POINTER
+}
+
+/// The most copies of stacks that are sent to user space.
+#[inline(always)]
+pub(crate) fn copies_max() -> u32 {
+    read!(copies_max)
 }
 
 /// Whether code without a table is walked by frame pointers.

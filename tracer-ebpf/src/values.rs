@@ -164,8 +164,8 @@ pub struct BpfSettings {
     pub offsets: KernelOffsets,
     /// One of the `UNWIND_*` constants.
     pub unwind: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// The most copies of stacks that are sent to user space: each takes an entry of the table of sums. 0: none.
+    pub copies_max: u32,
     /// One of the `SCOPE_*` constants.
     pub scope: u32,
     /// 1: children of traced processes are traced.

@@ -174,6 +174,7 @@ fn load(wanted: Wanted) -> Result<Object, BpfError> {
         stacks: 1,
         processes: 1,
         ring_bytes: 4096,
+        copy_ring_bytes: 4096,
         tables: table_capacity(1 << 16),
     };
     Object::load(&settings, &limits, wanted)

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use memtap::unwind::layout::PAGE_SHIFT;
 use memtap::unwind::{
-    Arena, Capacity, Found, Image, Options, PcKind, Registers, Rows, StackCopy, compile, walk,
+    Arena, Capacity, Found, Image, Options, PcKind, Reach, Registers, Rows, StackCopy, compile, walk,
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -23,6 +23,7 @@ fuzz_target!(|data: &[u8]| {
         // The file's own bytes as a stack, so that the fuzzer chooses what is on it.
         let find = |relative| Found::In { table: &table, relative };
         let registers = Registers { pc: 0, pc_kind: PcKind::Exact, sp: 0, bp: Some(64) };
-        walk(registers, &StackCopy { base: 0, bytes: data }, find, &mut Vec::new(), 127);
+        let reach = Reach { max_frames: 127, frame_pointers: true };
+        walk(registers, &StackCopy { base: 0, bytes: data }, find, &mut Vec::new(), reach);
     }
 });

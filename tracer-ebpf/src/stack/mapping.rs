@@ -27,6 +27,9 @@ pub(super) const CACHED: usize = 8;
 /// No mapping.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// Which mapping it is cannot be told now.
+pub(super) const UNTOLD: u32 = u32::MAX - 1;
+
 /// `EBUSY`: the address space is being changed, and the helper does not wait.
 const EBUSY: i64 = -16;
 
@@ -101,7 +104,8 @@ impl Scratch {
         }
     }
 
-    /// The mapping of a code address, by its index in the cache; [`NONE`] if there is none.
+    /// The mapping of a code address, by its index in the cache; [`NONE`] if there is none, [`UNTOLD`] while the address
+    /// space is being changed and no walk has met the mapping before.
     #[inline(always)]
     pub(super) fn find_mapping(&mut self, slot: u32, address: u64) -> u32 {
         if self.current_mapping < CACHED as u32 && self.covers(self.current_mapping, address) {
@@ -149,7 +153,7 @@ impl Scratch {
             count(Counter::MappingBusy);
             // The next walk from here may find more.
             self.forget();
-            return NONE;
+            return UNTOLD;
         }
         let answer = self.answer;
         if outcome != FOUND || address < answer.start || address >= answer.end {

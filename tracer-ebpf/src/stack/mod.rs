@@ -8,6 +8,7 @@
 //! ([`table`]), and by it the caller's registers. A walk remembers every word that it read ([`memory`]): when
 //! the same thread comes from the same place and all those words are the same, so is the stack.
 
+mod copied;
 mod copy;
 mod mapping;
 mod memory;
@@ -19,12 +20,15 @@ pub(crate) use mapping::{KeptKey, KeptMapping, may_have_kept};
 pub(crate) use scratch::{Scratch, Slot};
 
 use aya_ebpf::bindings::pt_regs;
-use tracer_ebpf::{Counter, MAX_FRAMES, StackEnd};
+use tracer_ebpf::{Counter, MAX_FRAMES, StackEnd, identity};
 
-use crate::{bounds::mask, loss::count};
+use crate::{bounds::mask, loss::count, settings};
 
 /// A step's answer while there is more to walk; any other is a [`StackEnd`].
 pub(crate) const MORE: u32 = 0;
+
+/// A step's answer where the walk is better finished in user space: the code's table, or its mapping, is not at hand.
+pub(crate) const UNFINISHED: u32 = 1 << 16;
 
 /// Where a walk begins.
 #[derive(Clone, Copy)]
@@ -123,6 +127,9 @@ impl Slot {
         // One turn more than there are frames, to tell a stack that just fits from one that does not.
         while turn <= MAX_FRAMES {
             end = step::step_stack(self.index());
+            if end == UNFINISHED {
+                end = copied::send_copy(self.index());
+            }
             if end != MORE {
                 break;
             }
@@ -152,6 +159,7 @@ impl Scratch {
         self.hash = 0;
         self.through_signal = 0;
         self.table_awaited = 0;
+        self.copy_refused = u32::from(settings::copies_max() == 0);
         self.current_mapping = mapping::NONE;
         self.record.header.frames_len = 0;
         self.enter_process(start.process);
@@ -170,7 +178,7 @@ impl Scratch {
         // SAFETY: `frames` has MAX_FRAMES + 1 elements, and MAX_FRAMES is a mask of one less.
         unsafe { *(&raw mut self.record.frames).cast::<u64>().add(index as usize) = address };
         self.record.header.frames_len = index as u16 + 1;
-        self.hash = mix(self.hash ^ address);
+        self.hash = identity::push(self.hash, address);
         self.instruction = address;
         self.is_return = is_return;
         MORE
@@ -187,18 +195,8 @@ impl Scratch {
             count(Counter::TableAwaited);
         }
         self.record.header.end = end as u16;
-        let hash = mix(self.hash ^ end as u64);
-        // 0 stands for a lost stack.
-        let hash = if hash == 0 { 1 } else { hash };
+        let hash = identity::finish(self.hash, end);
         self.record.header.hash = hash;
         hash
     }
-}
-
-/// One round of a multiply-and-shift mixer with the 64-bit golden ratio; two different stacks of a million
-/// meet with a probability of about 3e-8.
-#[inline(always)]
-fn mix(value: u64) -> u64 {
-    let product = value.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    product ^ (product >> 29)
 }

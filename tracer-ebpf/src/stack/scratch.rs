@@ -34,7 +34,9 @@ pub(crate) struct Scratch {
     /// The next cached mapping to be replaced.
     pub(super) next_mapping: u32,
     /// 1 once the walk has gone through code whose table is still being made.
-    pub(super) table_awaited: u64,
+    pub(super) table_awaited: u32,
+    /// 1 once it is known that no copy of this stack can be sent.
+    pub(super) copy_refused: u32,
     /// The state of all tables and mappings that the cached ones, and the last walk, are from.
     pub(super) generation: u64,
     /// The address that the kernel is asked for.

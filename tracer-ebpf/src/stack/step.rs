@@ -5,7 +5,7 @@ use tracer_ebpf::unwind::{
 };
 use tracer_ebpf::{MAX_FRAMES, StackEnd};
 
-use super::{Scratch, copy, mapping, table};
+use super::{Scratch, UNFINISHED, copy, mapping, table};
 use crate::{maps::SCRATCH, settings};
 
 /// Nothing is mapped below this (`vm.mmap_min_addr`): a smaller number is no address.
@@ -14,7 +14,7 @@ const LEAST_ADDRESS: u64 = 4096;
 /// The largest frame that a chain of frame pointers alone is believed: what main threads may have of stack.
 const MAX_FRAME_BYTES: u64 = 8 << 20;
 
-/// Walks one frame. Returns [`MORE`](super::MORE), or a [`StackEnd`].
+/// Walks one frame. Returns [`MORE`](super::MORE), [`UNFINISHED`], or a [`StackEnd`].
 ///
 /// A global function, so that the verifier checks it once and not for every turn of the loop that calls it
 /// (Linux 5.6).
@@ -49,10 +49,17 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
         let index = (*scratch).find_mapping(slot, address);
         let mut nowhere = StackEnd::NoMapping;
         let mut rule = None;
-        if index != mapping::NONE {
+        if index == mapping::UNTOLD {
+            if (*scratch).copy_refused == 0 {
+                return Ok(UNFINISHED);
+            }
+        } else if index != mapping::NONE {
             let found = (*scratch).mapping(index);
             nowhere = StackEnd::NoTable;
             if found.page_count == mapping::AWAITED {
+                if (*scratch).copy_refused == 0 {
+                    return Ok(UNFINISHED);
+                }
                 // Until the table is there, frame pointers are what there is.
                 (*scratch).table_awaited = 1;
             } else if found.page_count != 0 {

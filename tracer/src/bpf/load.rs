@@ -24,9 +24,23 @@ pub struct Limits {
     pub processes: u32,
     /// Bytes of the ring that carries new stacks and processes; a power of two of at least a page.
     pub ring_bytes: u32,
+    /// Bytes of the ring that carries copies of stacks whose walks user space finishes; likewise.
+    pub copy_ring_bytes: u32,
     /// The arrays of unwind tables.
     pub tables: Capacity,
 }
+
+impl Limits {
+    /// How many stacks may be copied: each takes an entry of the table of sums of its own, most of which is kept for
+    /// stacks that were walked in the kernel.
+    #[must_use]
+    pub const fn copies(&self) -> u32 {
+        self.stacks / 4
+    }
+}
+
+/// Room for some 400 copies: what a program allocates while user space is at work on a file that it has just loaded.
+pub const COPY_RING_BYTES: u32 = 8 << 20;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -34,6 +48,7 @@ impl Default for Limits {
             stacks: 65_536,
             processes: 16_384,
             ring_bytes: 4 << 20,
+            copy_ring_bytes: COPY_RING_BYTES,
             tables: table_capacity(8 << 20),
         }
     }
@@ -177,7 +192,15 @@ impl Object {
             .map_max_entries("ROWS", limits.tables.row_chunks)
             .map_max_entries("PAGES", limits.tables.pages)
             .map_max_entries("RULES", limits.tables.rules)
-            .map_max_entries("RECORDS", limits.ring_bytes);
+            .map_max_entries("RECORDS", limits.ring_bytes)
+            .map_max_entries(
+                "COPIES",
+                if wanted.tables {
+                    limits.copy_ring_bytes
+                } else {
+                    LEAST_RING_BYTES
+                },
+            );
         // What is not wanted is not even asked at run time: the verifier knows the level and drops the branches.
         let messages = log::log_enabled!(log::Level::Trace);
         let log_level = if messages { Level::Trace as u8 } else { 0 };

@@ -1,11 +1,12 @@
 //! The kernel boundary: nothing else in this crate knows aya.
 //!
 //! [`Object`] is the loaded eBPF object with its maps; [`links`] attaches programs and takes them off again;
-//! [`records`] and [`sums`] read what the kernel side wrote. Dropping an [`Object`] removes every probe that
+//! [`records`], [`copies`] and [`sums`] read what the kernel side wrote. Dropping an [`Object`] removes every probe that
 //! was attached through it; the kernel does the same when the process dies.
 
 mod batch;
 pub mod btf;
+pub mod copies;
 pub mod links;
 pub mod load;
 pub mod records;

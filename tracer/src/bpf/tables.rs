@@ -99,6 +99,16 @@ impl Object {
             .insert(key, table, 0)
             .map_err(|error| BpfError::map("FILES", error))
     }
+
+    /// Makes the kernel side ask again for a file's table when it meets the file.
+    pub fn remove_file_table(&mut self, key: FileKey) -> Result<(), BpfError> {
+        let mut files = HashMap::<&mut MapData, FileKey, FileTable>::try_from(self.map_mut("FILES")?)
+            .map_err(|error| BpfError::map("FILES", error))?;
+        match files.remove(&key) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(BpfError::map("FILES", error)),
+        }
+    }
 }
 
 impl TableMaps {

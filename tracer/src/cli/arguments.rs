@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::sizes;
 use crate::bpf::Limits;
-use crate::bpf::load::table_capacity;
+use crate::bpf::load::{COPY_RING_BYTES, table_capacity};
 use crate::profile::Metric;
 use crate::report::Format;
 use crate::settings::{self, Output, Target};
@@ -312,6 +312,7 @@ impl RecordArguments {
             stacks: self.max_stacks,
             processes: self.max_processes,
             ring_bytes,
+            copy_ring_bytes: COPY_RING_BYTES,
             tables: table_capacity(self.unwind_memory),
         })
     }

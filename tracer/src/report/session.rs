@@ -115,13 +115,24 @@ pub struct Tables {
     pub files: u64,
     /// Files without: they have no unwind information, or there was no room.
     pub files_without: u64,
-    /// Bytes of the arrays that are in use.
+    /// Bytes of the arrays that are in use at the end.
     pub bytes: u64,
+    /// The most that were in use.
+    pub bytes_most: u64,
+    /// What the arrays have room for.
+    pub bytes_capacity: u64,
+    /// Tables that were given back, since the last process that had their file mapped had ended.
+    pub files_released: u64,
     /// Walks that took the identity of the thread's last one, since they would have read the very same.
     pub remembered: u64,
-    /// Walks that took frame pointers through code whose table was still being made.
+    /// Walks that were finished in user space, from a copy of the stack, since they came to code whose table was still
+    /// being made.
+    pub finished_from_copies: u64,
+    /// Such walks that could not be finished: their stacks end there.
+    pub unfinished: u64,
+    /// Walks that took frame pointers through such code, since no copy of the stack could be sent.
     pub awaited: u64,
-    /// Look-ups of mappings that found the address space being changed: those walks went on by frame pointers.
+    /// Look-ups of mappings that found the address space being changed.
     pub mappings_busy: u64,
 }
 

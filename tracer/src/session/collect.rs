@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, StackEnd, Sum, SumKey};
 
+use super::copied::Copied;
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
 use crate::profile::{Frame, Process, Profile, Stack, Values};
@@ -45,7 +46,7 @@ impl Recorder {
     pub fn collect(mut self) -> Result<Recording, BpfError> {
         let memory = self.object.memory();
         self.finish();
-        let sums = self.object.sums()?;
+        let sums = merged(self.object.sums()?, &self.copied);
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
@@ -89,12 +90,31 @@ impl Recorder {
             tables: self.tables.as_ref().map(|tables| report::session::Tables {
                 remembered: counts.events(Counter::StackRemembered),
                 awaited: counts.events(Counter::TableAwaited),
+                finished_from_copies: counts
+                    .events(Counter::StackCopied)
+                    .saturating_sub(self.copied.given_up()),
+                unfinished: self.copied.given_up(),
                 mappings_busy: counts.events(Counter::MappingBusy),
                 ..tables.usage()
             }),
             life_records_lost: self.sideband.lost(),
         })
     }
+}
+
+/// The sums with one entry for each stack: provisional identities are replaced.
+fn merged(sums: Vec<(SumKey, Sum)>, copied: &Copied) -> Vec<(SumKey, Sum)> {
+    let mut merged: HashMap<SumKey, Sum> = HashMap::with_capacity(sums.len());
+    for (key, sum) in sums {
+        let stack = copied.identity(key.stack);
+        let total = merged.entry(SumKey { stack, ..key }).or_default();
+        total.calls += sum.calls;
+        total.bytes += sum.bytes;
+        total.bytes_out += sum.bytes_out;
+        total.failed += sum.failed;
+        total.sent |= sum.sent;
+    }
+    merged.into_iter().collect()
 }
 
 impl Recorder {

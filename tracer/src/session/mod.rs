@@ -5,6 +5,7 @@
 //! Dropping a [`Recorder`] takes every probe off; a command that was not let go ends without having run.
 
 mod collect;
+mod copied;
 mod processes;
 mod recorder;
 mod tables;

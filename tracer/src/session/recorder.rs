@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::BpfSettings;
 
+use super::copied::Copied;
 use super::processes::Processes;
 use super::tables::Tables;
 use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
 use crate::allocator::plan::{self, Found, Plan};
+use crate::bpf::copies::Copies;
 use crate::bpf::links::AttachError;
 use crate::bpf::load::{BpfError, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS, Wanted};
 use crate::bpf::records::{Records, Stack};
@@ -93,6 +95,9 @@ pub struct Recorder {
     pub(super) scope: UprobeScope,
     pub(super) examined: HashSet<FileId>,
     pub(super) tables: Option<Tables>,
+    pub(super) copies: Option<Copies>,
+    pub(super) copied: Copied,
+    pub(super) frame_pointers: bool,
     pub(super) heap: bool,
     pub(super) waits_for_more: bool,
     pub(super) started: Instant,
@@ -128,9 +133,12 @@ impl Recorder {
         mut object: Object,
     ) -> Result<Self, StartError> {
         let records = object.records()?;
-        let tables = match settings.unwind {
-            Unwind::FramePointer => None,
-            Unwind::Auto | Unwind::Dwarf => Some(Tables::new(&object, settings.limits.tables)?),
+        let (tables, copies) = match settings.unwind {
+            Unwind::FramePointer => (None, None),
+            Unwind::Auto | Unwind::Dwarf => (
+                Some(Tables::new(&object, settings.limits.tables)?),
+                Some(object.copies()?),
+            ),
         };
         let mut recorder = Self {
             attached: Attached::default(),
@@ -145,6 +153,9 @@ impl Recorder {
             scope: UprobeScope::Machine,
             examined: HashSet::new(),
             tables,
+            copies,
+            copied: Copied::default(),
+            frame_pointers: settings.unwind == Unwind::Auto,
             heap: settings.heap,
             waits_for_more: matches!(settings.target, Target::All | Target::Comm(_)),
             started: Instant::now(),
@@ -382,6 +393,9 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
         Unwind::Dwarf => BpfSettings::UNWIND_TABLES,
         Unwind::FramePointer => BpfSettings::UNWIND_FRAME_POINTER,
     };
+    if settings.unwind != Unwind::FramePointer {
+        bpf.copies_max = settings.limits.copies();
+    }
     if settings.region || settings.unwind != Unwind::FramePointer {
         let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
         bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;

@@ -1,8 +1,8 @@
 //! The unwind tables of the files that targets map: compiled on threads of their own, placed in the kernel side's
 //! arrays, shared by all processes that map the same file.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,7 +17,7 @@ use crate::bpf::tables::{NO_SEGMENT, TableMaps};
 use crate::report::session::Tables as Usage;
 use crate::target::files::MappedFile;
 use crate::target::maps::FileId;
-use crate::unwind::{self, Arena, Capacity, Options, Placement, Rows, Table};
+use crate::unwind::{self, Arena, ArenaFull, Capacity, Inserted, Options, Placement, Rows, Table};
 
 /// What is known of a file.
 #[derive(Debug)]
@@ -25,10 +25,40 @@ enum State {
     /// Being compiled.
     Awaited,
     /// In the arrays.
-    Placed(#[expect(dead_code, reason = "held for as long as the file may be mapped")] Placement),
+    Placed {
+        placement: Placement,
+        /// For the walks that are finished here.
+        table: Box<Table>,
+        use_: Use,
+    },
     /// There is none, or no room for it.
     Without,
 }
+
+/// Whether a file is mapped by a process that we know.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    /// Not yet: a program that is going to be executed.
+    Not,
+    /// By a running process.
+    Now,
+    /// Since this time by none that is left.
+    Over(Instant),
+}
+
+/// What there is of a file's table.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum OfFile<'a> {
+    /// It is made.
+    Table(&'a Table),
+    /// There is none, or no room for it.
+    Without,
+    /// It was not made, or is being made.
+    Missing,
+}
+
+/// How long a table stays after the last process that had its file mapped: programs are often run again.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// A compiled file.
 struct Compiled {
@@ -46,6 +76,9 @@ pub(super) struct Tables {
     sender: Sender<Compiled>,
     receiver: Receiver<Compiled>,
     awaited: usize,
+    bytes_most: u64,
+    bytes_capacity: u64,
+    released: u64,
 }
 
 /// What the kernel side is told of a file without a table.
@@ -76,7 +109,19 @@ impl Tables {
             sender,
             receiver,
             awaited: 0,
+            bytes_most: 0,
+            bytes_capacity: capacity.bytes(),
+            released: 0,
         })
+    }
+
+    /// The table of a file.
+    pub(super) fn of_file(&self, file: &MappedFile) -> OfFile<'_> {
+        match self.files.get(&key_of(file.id)) {
+            Some(State::Placed { table, .. }) => OfFile::Table(table),
+            Some(State::Without) => OfFile::Without,
+            Some(State::Awaited) | None => OfFile::Missing,
+        }
     }
 
     /// Makes the tables of these files, several at once, and waits for them.
@@ -119,6 +164,12 @@ impl Tables {
         })?;
         self.maps.change_generation();
         Ok(())
+    }
+
+    /// Makes the table of a file that the kernel side has not met on a thread; [`take_made`](Self::take_made) places
+    /// it.
+    pub(super) fn make(&mut self, object: &mut Object, file: &Arc<MappedFile>) -> Result<(), BpfError> {
+        self.make_later(object, Some(Arc::clone(file)), key_of(file.id))
     }
 
     /// Makes a file's table on a thread; [`take_made`](Self::take_made) places it.
@@ -169,6 +220,83 @@ impl Tables {
         Ok(())
     }
 
+    /// Waits for a table that is being made, and places it.
+    pub(super) fn wait_for_one(&mut self, object: &mut Object) -> Result<(), BpfError> {
+        // The sender is ours too, so that there is always one: nobody may wait who awaits nothing.
+        if self.awaited > 0
+            && let Ok(compiled) = self.receiver.recv()
+        {
+            self.awaited -= 1;
+            self.place(object, compiled)?;
+            self.maps.change_generation();
+        }
+        Ok(())
+    }
+
+    /// Gives back the room of tables whose last process has been gone for a while. `mapped` are the files of the
+    /// processes that run.
+    pub(super) fn release(
+        &mut self,
+        object: &mut Object,
+        mapped: impl Iterator<Item = FileId>,
+    ) -> Result<(), BpfError> {
+        let mapped: HashSet<FileKey> = mapped.map(key_of).collect();
+        let now = Instant::now();
+        let mut over = Vec::new();
+        for (key, state) in &mut self.files {
+            let State::Placed { use_, .. } = state else {
+                continue;
+            };
+            match use_ {
+                _ if mapped.contains(key) => *use_ = Use::Now,
+                Use::Now => *use_ = Use::Over(now),
+                Use::Over(since) if now.duration_since(*since) >= LINGER => over.push(*key),
+                Use::Not | Use::Over(_) => {}
+            }
+        }
+        self.remove(object, &over)
+    }
+
+    /// Gives back the room of all tables that no running process needs. False if there are none.
+    fn release_all(&mut self, object: &mut Object) -> Result<bool, BpfError> {
+        let is_over = |state: &State| {
+            matches!(
+                state,
+                State::Placed {
+                    use_: Use::Over(_),
+                    ..
+                }
+            )
+        };
+        let over = self.files.iter().filter(|(_, state)| is_over(state));
+        let over: Vec<FileKey> = over.map(|(key, _)| *key).collect();
+        self.remove(object, &over)?;
+        Ok(!over.is_empty())
+    }
+
+    /// Takes tables away from the kernel side, and their room once no walk can be looking at them.
+    fn remove(&mut self, object: &mut Object, keys: &[FileKey]) -> Result<(), BpfError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        for key in keys {
+            object.remove_file_table(*key)?;
+        }
+        self.maps.change_generation();
+        wait_for_walks();
+        for key in keys {
+            if let Some(State::Placed { placement, .. }) = self.files.remove(key) {
+                self.released += 1;
+                self.arena.remove(placement);
+            }
+        }
+        log::debug!(
+            "{} unwind tables given back: their processes have ended",
+            keys.len()
+        );
+        Ok(())
+    }
+
     fn place(&mut self, object: &mut Object, compiled: Compiled) -> Result<(), BpfError> {
         let Compiled {
             file,
@@ -183,7 +311,7 @@ impl Tables {
                 log::debug!("{path}: no unwind table: {reason}");
                 State::Without
             }
-            Ok(table) => match self.arena.insert(&table) {
+            Ok(table) => match self.insert(object, &table)? {
                 Err(full) => {
                     log::warn!("{path} is walked by frame pointers: {full}; --unwind-memory makes room");
                     State::Without
@@ -202,23 +330,54 @@ impl Tables {
                     for (to, from) in entry.segments.iter_mut().zip(segments) {
                         *to = from;
                     }
-                    State::Placed(inserted.placement)
+                    State::Placed {
+                        placement: inserted.placement,
+                        table: Box::new(table),
+                        use_: Use::Not,
+                    }
                 }
             },
         };
         self.files.insert(key, state);
+        self.bytes_most = self.bytes_most.max(self.arena.usage().bytes());
         object.set_file_table(key, entry)
+    }
+
+    /// Finds room for a table, that of tables that nobody needs if there is no other.
+    fn insert(
+        &mut self,
+        object: &mut Object,
+        table: &Table,
+    ) -> Result<Result<Inserted, ArenaFull>, BpfError> {
+        match self.arena.insert(table) {
+            Err(_) if self.release_all(object)? => Ok(self.arena.insert(table)),
+            inserted => Ok(inserted),
+        }
     }
 
     pub(super) fn usage(&self) -> Usage {
         let count =
             |wanted: fn(&State) -> bool| self.files.values().filter(|state| wanted(state)).count() as u64;
         Usage {
-            files: count(|state| matches!(state, State::Placed(_))),
+            files: count(|state| matches!(state, State::Placed { .. })),
             files_without: count(|state| matches!(state, State::Without)),
             bytes: self.arena.usage().bytes(),
+            bytes_most: self.bytes_most,
+            bytes_capacity: self.bytes_capacity,
+            files_released: self.released,
             ..Usage::default()
         }
+    }
+}
+
+/// Returns when every walk that had begun has ended. Walks are in RCU read-side sections, as all programs of uprobes and
+/// tracepoints are, and this is how user space waits for those.
+fn wait_for_walks() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: a system call without pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+        // Kernels with CPUs that have no tick refuse. A walk takes microseconds.
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

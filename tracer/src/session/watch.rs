@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,7 +11,9 @@ use tracer_ebpf::Counter;
 use super::recorder::Recorder;
 use super::tables::Tables;
 use crate::bpf::Record;
+use crate::bpf::copies::Copies;
 use crate::bpf::records::NewFile;
+use crate::target::files::MappedFile;
 use crate::target::sideband::{Life, LifeEvent};
 use crate::target::{maps, process};
 
@@ -99,6 +102,10 @@ impl Recorder {
                     ready?;
                     self.drain(false);
                 }
+                ready = copies_urgent(&mut self.copies) => {
+                    ready?;
+                    self.drain(false);
+                }
                 _ = tables.tick(), if self.awaits_tables() => {
                     self.drain(false);
                 }
@@ -151,9 +158,26 @@ impl Recorder {
             exits |= event.what == Life::Exited && self.processes.has_pid(pid);
             if let Some(file) = self.lives.apply(event) {
                 self.meet(&file, pid);
+                self.expect_code(&file, pid);
             }
         }
+        // After the events: they say what was mapped where.
+        if all {
+            self.finish_all_walks();
+        } else {
+            self.finish_walks(false);
+        }
         exits
+    }
+
+    /// Begins the table of a file that a target has mapped, before any stack goes through it.
+    fn expect_code(&mut self, file: &Arc<MappedFile>, pid: u32) {
+        if let Some(tables) = &mut self.tables
+            && self.processes.has_pid(pid)
+            && let Err(error) = tables.make(&mut self.object, file)
+        {
+            log::warn!("{error}: some stacks may end early");
+        }
     }
 
     /// Makes the table of a file that the kernel side met.
@@ -199,10 +223,15 @@ impl Recorder {
         !self.waits_for_more && self.processes.present().next().is_none()
     }
 
-    /// Forgets processes that have ended and were never targets.
+    /// Forgets processes that have ended and were never targets, and gives back what they took.
     fn forget(&mut self) {
         let wanted: HashSet<u32> = self.processes.pids().collect();
         self.lives.forget_ended(|pid| wanted.contains(&pid));
+        if let Some(tables) = &mut self.tables
+            && let Err(error) = tables.release(&mut self.object, self.lives.present_files())
+        {
+            log::warn!("{error}: the unwind tables of processes that have ended stay");
+        }
     }
 
     fn progress(&self) -> Progress {
@@ -226,6 +255,13 @@ impl Recorder {
 async fn at(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn copies_urgent(copies: &mut Option<Copies>) -> std::io::Result<()> {
+    match copies {
+        Some(copies) => copies.urgent().await,
         None => std::future::pending().await,
     }
 }

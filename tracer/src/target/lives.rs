@@ -108,6 +108,13 @@ impl Lives {
         unique.into_values().collect()
     }
 
+    /// The files that running processes have mapped; often the same.
+    pub fn present_files(&self) -> impl Iterator<Item = FileId> {
+        let running = self.lives.values().filter(|lifetime| !lifetime.exited);
+        let images = running.filter_map(|lifetime| lifetime.images.last());
+        images.flat_map(|image| image.mappings.iter().map(|timed| timed.mapping.file))
+    }
+
     /// Takes in an event. Returns the file that it mapped, if it mapped one.
     pub fn apply(&mut self, event: LifeEvent) -> Option<Arc<MappedFile>> {
         let LifeEvent { time_ns, pid, what } = event;

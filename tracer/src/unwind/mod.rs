@@ -40,4 +40,4 @@ pub use placement::{Delta, Inserted, Placement, Run};
 pub use rules::Unsupported;
 pub use statistics::Statistics;
 pub use table::Table;
-pub use walk::{Found, PcKind, Registers, StackCopy, Walk, WalkEnd, walk};
+pub use walk::{Found, PcKind, Reach, Registers, StackCopy, Walk, WalkEnd, walk};

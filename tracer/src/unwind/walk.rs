@@ -105,15 +105,24 @@ pub struct Walk {
     pub is_inexact: bool,
 }
 
+/// How far a walk goes, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The walk ends with so many frames.
+    pub max_frames: usize,
+    /// Whether code without a table is walked by frame pointers.
+    pub frame_pointers: bool,
+}
+
 /// Walks from `registers` outwards, and appends an address to `frames` for every caller found, until there
-/// are `max_frames` in it. The frame of `registers` itself is the caller's to append. Of a signal's frame, it
+/// are as many as the reach allows. The frame of `registers` itself is the caller's to append. Of a signal's frame, it
 /// is the interrupted instruction.
 pub fn walk<'t>(
     registers: Registers,
     stack: &StackCopy<'_>,
     find: impl Fn(u64) -> Found<'t>,
     frames: &mut Vec<u64>,
-    max_frames: usize,
+    reach: Reach,
 ) -> Walk {
     let mut walk = Walk {
         end: WalkEnd::Truncated,
@@ -121,8 +130,8 @@ pub fn walk<'t>(
         frame_pointer_steps: 0,
         is_inexact: false,
     };
-    while frames.len() < max_frames {
-        match walk.step(stack, &find) {
+    while frames.len() < reach.max_frames {
+        match walk.step(stack, &find, reach.frame_pointers) {
             Ok(caller) => {
                 frames.push(caller.pc);
                 walk.last = caller;
@@ -141,6 +150,7 @@ impl Walk {
         &mut self,
         stack: &StackCopy<'_>,
         find: impl Fn(u64) -> Found<'t>,
+        frame_pointers: bool,
     ) -> Result<Registers, WalkEnd> {
         let frame = self.last;
         let pc = frame
@@ -157,10 +167,14 @@ impl Walk {
             }
         };
         let rule = if rule.cfa_kind == cfa::NO_INFO {
+            if frame.bp == Some(0) && nowhere == WalkEnd::NoRow {
+                // The ABI marks the outermost frame so (System V AMD64, 3.4.1).
+                return Err(WalkEnd::Complete);
+            }
+            let rule = frame_pointer_rule(&frame).filter(|_| frame_pointers);
+            let rule = rule.ok_or(nowhere)?;
             self.frame_pointer_steps += 1;
-            frame_pointer_rule(&frame)
-                .ok_or(nowhere)
-                .inspect_err(|_| self.frame_pointer_steps -= 1)?
+            rule
         } else {
             rule
         };

@@ -11,7 +11,9 @@ use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::unwind::{Found, Options, PcKind, Registers, Rows, StackCopy, Table, WalkEnd, compile, walk};
+use crate::unwind::{
+    Found, Options, PcKind, Reach, Registers, Rows, StackCopy, Table, WalkEnd, compile, walk,
+};
 
 #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
 fn say(text: &str) {
@@ -196,7 +198,10 @@ fn compare(name: &str, target: &Target, rows: &[Rows]) -> Option<usize> {
             },
             find,
             &mut frames,
-            4096,
+            Reach {
+                max_frames: 4096,
+                frame_pointers: true,
+            },
         );
         let is_same = frames.len() == expected.len()
             && frames

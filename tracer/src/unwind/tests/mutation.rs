@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{CODE, Cfi, TestElf, UNDEFINED_RETURN, cfa_offset};
 use crate::unwind::layout::{CHUNK_ROWS, PAGE_SHIFT, row_offset, row_rule};
 use crate::unwind::{
-    Arena, Capacity, Found, Image, Options, PcKind, Registers, Rows, StackCopy, Table, compile, walk,
+    Arena, Capacity, Found, Image, Options, PcKind, Reach, Registers, Rows, StackCopy, Table, compile, walk,
 };
 
 /// Of each part of a file; some 8,000 in all.
@@ -96,7 +96,10 @@ fn assert_sound(table: &Table) {
         },
         find,
         &mut frames,
-        127,
+        Reach {
+            max_frames: 127,
+            frame_pointers: true,
+        },
     );
     assert!(frames.len() <= 127, "{walk:?}");
 }

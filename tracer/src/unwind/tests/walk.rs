@@ -3,7 +3,7 @@
 use super::{CODE, Cfi, TestElf, UNDEFINED_RETURN};
 use crate::unwind::layout::{UCONTEXT_RBP, UCONTEXT_RIP, UCONTEXT_RSP};
 use crate::unwind::{
-    Found, Options, PcKind, Registers, Rows, StackCopy, Table, Walk, WalkEnd, compile, walk,
+    Found, Options, PcKind, Reach, Registers, Rows, StackCopy, Table, Walk, WalkEnd, compile, walk,
 };
 
 const BIAS: u64 = 0x5555_0000_0000;
@@ -72,7 +72,10 @@ fn run_on(table: &Table, pc: u64, bp: Option<u64>, words: &[u8], max: usize) -> 
         },
         find,
         &mut frames,
-        max,
+        Reach {
+            max_frames: max,
+            frame_pointers: true,
+        },
     );
     (walk, frames)
 }

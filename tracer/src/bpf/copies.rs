@@ -1,0 +1,116 @@
+//! The ring of copied stacks: walks that user space is to finish.
+
+use aya::maps::{MapData, RingBuf};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tracer_ebpf::{CopyHeader, CopyRecord, WINDOW_BYTES};
+
+use super::load::{BpfError, Object};
+use super::records::field;
+
+/// A copy of a stack, and where its walk had got to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedStack {
+    /// Whose it is, and the registers.
+    pub header: CopyHeader,
+    /// The stack from [`CopyHeader::base`] on.
+    pub bytes: Vec<u8>,
+}
+
+/// The user side of the ring.
+#[expect(missing_debug_implementations, reason = "aya's ring has none")]
+pub struct Copies {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Object {
+    /// Takes the ring; it can be taken once, and inside an event loop.
+    pub fn copies(&mut self) -> Result<Copies, BpfError> {
+        let map = self
+            .ebpf
+            .take_map("COPIES")
+            .ok_or_else(|| BpfError::Missing("map COPIES".to_owned()))?;
+        let ring = RingBuf::try_from(map).map_err(|error| BpfError::map("COPIES", error))?;
+        // SAFETY: the ring owns its descriptor, gives the same one every time, and closes it when it is dropped.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .map_err(|error| BpfError::map("COPIES", error))?;
+        Ok(Copies { ring })
+    }
+}
+
+impl Copies {
+    /// Waits until the kernel side calls, for a ring that fills up.
+    pub async fn urgent(&mut self) -> std::io::Result<()> {
+        self.ring.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    /// Takes the next copy, if there is one.
+    pub fn take(&mut self) -> Option<CopiedStack> {
+        let item = self.ring.get_mut().next()?;
+        let copied = parse(&item);
+        if copied.is_none() {
+            log::error!("a copied stack of {} bytes cannot be read", item.len());
+        }
+        copied
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<CopiedStack> {
+    let stack = bytes.get(size_of::<CopyHeader>()..)?;
+    if bytes.len() != size_of::<CopyRecord>() {
+        return None;
+    }
+    let word = |offset| field(bytes, offset).map(u64::from_ne_bytes);
+    let half = |offset| field(bytes, offset).map(u32::from_ne_bytes);
+    let header = CopyHeader {
+        stack: word(0)?,
+        time_ns: word(8)?,
+        instruction: word(16)?,
+        stack_pointer: word(24)?,
+        frame_pointer: word(32)?,
+        base: word(40)?,
+        tgid: half(48)?,
+        process: half(52)?,
+        pages: half(56)?,
+        flags: half(60)?,
+    };
+    let copied = (header.pages as usize).checked_mul(WINDOW_BYTES)?;
+    Some(CopiedStack {
+        header,
+        bytes: stack.get(..copied)?.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_is_read_as_it_was_written() {
+        let mut bytes = Vec::new();
+        for word in 1..=6u64 {
+            bytes.extend(word.to_ne_bytes());
+        }
+        for half in [7u32, 8, 1, 3] {
+            bytes.extend(half.to_ne_bytes());
+        }
+        bytes.resize(size_of::<CopyRecord>(), 9);
+        let copied = parse(&bytes).expect("a record");
+        let expected = CopyHeader {
+            stack: 1,
+            time_ns: 2,
+            instruction: 3,
+            stack_pointer: 4,
+            frame_pointer: 5,
+            base: 6,
+            tgid: 7,
+            process: 8,
+            pages: 1,
+            flags: 3,
+        };
+        assert_eq!(copied.header, expected);
+        assert_eq!(copied.bytes, [9; WINDOW_BYTES]);
+        assert_eq!(parse(&bytes[..bytes.len() - 1]), None);
+    }
+}
