@@ -128,7 +128,7 @@ pub struct CopyRecord {
 }
 
 const _: () = assert!(size_of::<CopyHeader>() == 64);
-const _: () = assert!(size_of::<FileRecord>() == 40);
+const _: () = assert!(size_of::<FileRecord>() == 48);
 const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);
 const _: () = assert!(size_of::<ProcessRecord>() == 40);

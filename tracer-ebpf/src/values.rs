@@ -23,7 +23,7 @@ crosses_the_boundary! {
     TailKey: 16;
     TailCall: 24;
     BpfSettings: 96;
-    FileKey: 16;
+    FileKey: 24;
     Segment: 24;
     FileTable: 16 + 24 * MAX_SEGMENTS;
     KernelOffsets: 40;
@@ -198,20 +198,31 @@ pub struct KernelOffsets {
     pub file_inode: u32,
     /// `inode.i_ino`
     pub inode_number: u32,
-    /// `inode.i_sb`
-    pub inode_super_block: u32,
-    /// `super_block.s_dev`
-    pub super_block_device: u32,
+    /// `inode.i_size`
+    pub inode_size: u32,
+    /// The seconds of the time of change: `inode.i_mtime_sec`, before Linux 6.11 the first word of `inode.__i_mtime`,
+    /// before 6.7 of `inode.i_mtime`.
+    pub inode_modified: u32,
 }
 
-/// A file, as the kernel knows it.
+/// A file, as both sides know it.
+///
+/// There is no device in it: what a mapping holds is the inode that has the data, and `stat` and `/proc/PID/maps` show
+/// another device than that inode's where a file system lies over others (overlayfs) or has several volumes (btrfs).
+/// These three are the same from `stat` and from the inode, whatever has become of the file's name. Two files that
+/// agree in all of them have in practice the same content: copies of one image, whose unwind tables are the same too.
+///
+/// overlayfs can show another inode number than that of the data: of a file that it has copied up, or where it numbers
+/// the inodes of several file systems anew (`xino`). Such a file is known once the kernel side has met it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct FileKey {
     /// The inode's number.
     pub inode: u64,
-    /// The device: the major number shifted left by 20, and the minor (`include/linux/kdev_t.h`).
-    pub device: u64,
+    /// Its size.
+    pub size_bytes: u64,
+    /// When its content was changed last: seconds since 1970.
+    pub modified_s: i64,
 }
 
 /// An executable segment of a file.

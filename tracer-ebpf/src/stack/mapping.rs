@@ -264,7 +264,11 @@ extern "C" fn ask_kernel(slot: u32) -> u32 {
                 start: 0,
                 end: 0,
                 page_offset: 0,
-                key: FileKey { inode: 0, device: 0 },
+                key: FileKey {
+                    inode: 0,
+                    size_bytes: 0,
+                    modified_s: 0,
+                },
             };
             let status = bpf_find_vma(
                 bpf_get_current_task_btf(),
@@ -378,8 +382,8 @@ unsafe extern "C" fn read_vma(_task: *mut c_void, vma: *const u8, answer: *mut A
         if file != 0 {
             let inode = word(file, offsets.file_inode);
             (*answer).key.inode = word(inode, offsets.inode_number);
-            let super_block = word(inode, offsets.inode_super_block);
-            (*answer).key.device = word(super_block, offsets.super_block_device) & 0xffff_ffff;
+            (*answer).key.size_bytes = word(inode, offsets.inode_size);
+            (*answer).key.modified_s = word(inode, offsets.inode_modified) as i64;
         }
     }
     0

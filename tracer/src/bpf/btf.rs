@@ -104,9 +104,22 @@ impl Btf {
             vma_file: self.offset("vm_area_struct", "vm_file")?,
             file_inode: self.offset("file", "f_inode")?,
             inode_number: self.offset("inode", "i_ino")?,
-            inode_super_block: self.offset("inode", "i_sb")?,
-            super_block_device: self.offset("super_block", "s_dev")?,
+            inode_size: self.offset("inode", "i_size")?,
+            // Linux 6.11 and later, 6.7 and later, before: the last two are structures that begin with the seconds.
+            inode_modified: self.first_offset("inode", &["i_mtime_sec", "__i_mtime", "i_mtime"])?,
         })
+    }
+
+    /// The offset of the first of these members that the structure has. The error names the last.
+    fn first_offset(&self, structure: &str, members: &[&str]) -> Result<u32, BtfError> {
+        let mut missing = BtfError::NoMember(structure.to_owned(), String::new());
+        for member in members {
+            match self.offset(structure, member) {
+                Err(error) => missing = error,
+                found => return found,
+            }
+        }
+        Err(missing)
     }
 
     fn member_bits(&self, at: usize, name: &str) -> Option<u32> {
@@ -191,5 +204,8 @@ mod tests {
         assert_eq!(btf.offset("outer", "y").expect("y"), 12);
         assert!(btf.offset("outer", "z").is_err());
         assert!(btf.offset("inner", "x").is_err());
+        assert_eq!(btf.first_offset("outer", &["z", "y", "x"]).expect("y"), 12);
+        let error = btf.first_offset("outer", &["a", "z"]).expect_err("neither");
+        assert_eq!(error.to_string(), "the kernel's outer has no member z");
     }
 }

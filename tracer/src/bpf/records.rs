@@ -149,7 +149,8 @@ fn parse(bytes: &[u8]) -> Option<Record> {
             end: word(16)?,
             key: FileKey {
                 inode: word(24)?,
-                device: word(32)?,
+                size_bytes: word(32)?,
+                modified_s: i64::from_ne_bytes(field(bytes, 40)?),
             },
         }));
     }
@@ -184,6 +185,29 @@ mod tests {
             frames: vec![1, 2],
         };
         assert_eq!(record, Some(Record::Stack(expected)));
+    }
+
+    #[test]
+    fn file_is_read_as_it_was_written() {
+        let mut bytes = Vec::new();
+        bytes.extend((RecordKind::File as u32).to_ne_bytes());
+        bytes.extend(5u32.to_ne_bytes());
+        for word in [0x1000, 0x3000, 77, 4096] {
+            bytes.extend(u64::to_ne_bytes(word));
+        }
+        bytes.extend((-3i64).to_ne_bytes());
+        let expected = NewFile {
+            tgid: 5,
+            start: 0x1000,
+            end: 0x3000,
+            key: FileKey {
+                inode: 77,
+                size_bytes: 4096,
+                modified_s: -3,
+            },
+        };
+        assert_eq!(parse(&bytes), Some(Record::File(expected)));
+        assert_eq!(parse(&bytes[..40]), None);
     }
 
     #[test]

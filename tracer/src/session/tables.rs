@@ -16,7 +16,6 @@ use crate::bpf::load::BpfError;
 use crate::bpf::tables::{NO_SEGMENT, TableMaps};
 use crate::report::session::Tables as Usage;
 use crate::target::files::MappedFile;
-use crate::target::maps::FileId;
 use crate::unwind::{self, Arena, ArenaFull, Capacity, Inserted, Options, Placement, Rows, Table};
 
 /// What is known of a file.
@@ -90,15 +89,6 @@ const NO_TABLE: FileTable = FileTable {
     segments: [NO_SEGMENT; MAX_SEGMENTS],
 };
 
-/// A file as the kernel side knows it.
-pub(super) fn key_of(file: FileId) -> FileKey {
-    let (major, minor) = file.device;
-    FileKey {
-        inode: file.inode,
-        device: (u64::from(major) << 20) | u64::from(minor),
-    }
-}
-
 impl Tables {
     pub(super) fn new(object: &Object, capacity: Capacity) -> Result<Self, BpfError> {
         let (sender, receiver) = channel();
@@ -117,7 +107,7 @@ impl Tables {
 
     /// The table of a file.
     pub(super) fn of_file(&self, file: &MappedFile) -> OfFile<'_> {
-        match self.files.get(&key_of(file.id)) {
+        match self.files.get(&file.key) {
             Some(State::Placed { table, .. }) => OfFile::Table(table),
             Some(State::Without) => OfFile::Without,
             Some(State::Awaited) | None => OfFile::Missing,
@@ -132,7 +122,7 @@ impl Tables {
     ) -> Result<(), BpfError> {
         let mut wanted = Vec::new();
         for file in files {
-            let key = key_of(file.id);
+            let key = file.key;
             if let Entry::Vacant(unknown) = self.files.entry(key) {
                 unknown.insert(State::Awaited);
                 wanted.push((Arc::clone(file), key));
@@ -169,7 +159,7 @@ impl Tables {
     /// Makes the table of a file that the kernel side has not met on a thread; [`take_made`](Self::take_made) places
     /// it.
     pub(super) fn make(&mut self, object: &mut Object, file: &Arc<MappedFile>) -> Result<(), BpfError> {
-        self.make_later(object, Some(Arc::clone(file)), key_of(file.id))
+        self.make_later(object, Some(Arc::clone(file)), file.key)
     }
 
     /// Makes a file's table on a thread; [`take_made`](Self::take_made) places it.
@@ -238,9 +228,9 @@ impl Tables {
     pub(super) fn release(
         &mut self,
         object: &mut Object,
-        mapped: impl Iterator<Item = FileId>,
+        mapped: impl Iterator<Item = FileKey>,
     ) -> Result<(), BpfError> {
-        let mapped: HashSet<FileKey> = mapped.map(key_of).collect();
+        let mapped: HashSet<FileKey> = mapped.collect();
         let now = Instant::now();
         let mut over = Vec::new();
         for (key, state) in &mut self.files {

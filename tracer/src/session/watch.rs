@@ -193,7 +193,7 @@ impl Recorder {
                 "{}: met as {:?}, mapped as {:?}",
                 file.path.display(),
                 new.key,
-                file.id
+                file.key
             );
         }
         if let Err(error) = tables.make_later(&mut self.object, file, new.key) {

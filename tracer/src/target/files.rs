@@ -2,11 +2,13 @@
 //! can still be read.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use tracer_ebpf::FileKey;
 
 use super::maps::{self, FileId, Mapping};
 
@@ -18,6 +20,8 @@ const MOST_OPEN: usize = 4096;
 pub struct MappedFile {
     /// Which file.
     pub id: FileId,
+    /// Which file, as the kernel side knows it.
+    pub key: FileKey,
     /// Its path as the process that mapped it first sees it.
     pub path: PathBuf,
     descriptor: OwnedFd,
@@ -85,11 +89,21 @@ impl Files {
         let id = identity(&file)?;
         let mapped = Arc::new(MappedFile {
             id,
+            key: key_of(&file.metadata()?),
             path: path.to_path_buf(),
             descriptor: file.into(),
         });
         self.open.insert(id, Some(Arc::clone(&mapped)));
         Ok(mapped)
+    }
+}
+
+/// The key of a file, from what `stat` says.
+fn key_of(metadata: &Metadata) -> FileKey {
+    FileKey {
+        inode: metadata.ino(),
+        size_bytes: metadata.len(),
+        modified_s: metadata.mtime(),
     }
 }
 
@@ -136,7 +150,34 @@ fn open(pid: u32, mapping: &Mapping) -> Option<MappedFile> {
     })?;
     Some(MappedFile {
         id: mapping.file,
+        key: key_of(&file.metadata().ok()?),
         path: mapping.path.clone(),
         descriptor: file.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_has_one_key_by_its_path_and_by_its_mapping() {
+        let exe = std::env::current_exe().expect("named");
+        let mut files = Files::default();
+        let by_path = files.of_path(&exe).expect("readable");
+        let mappings = maps::executable_mappings(std::process::id()).expect("readable");
+        let mapping = mappings
+            .iter()
+            .find(|mapping| mapping.path == exe)
+            .expect("mapped");
+        let by_mapping = Files::default()
+            .of_mapping(std::process::id(), mapping)
+            .expect("still there");
+        assert_eq!(by_path.key, by_mapping.key);
+        assert_eq!(
+            by_path.key.size_bytes,
+            std::fs::metadata(&exe).expect("there").len()
+        );
+        assert!(by_path.key.inode != 0 && by_path.key.modified_s > 0);
+    }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tracer_ebpf::FileKey;
+
 use super::files::{Files, MappedFile};
 use super::maps::{self, FileId, Mapping};
 use super::process;
@@ -109,10 +111,11 @@ impl Lives {
     }
 
     /// The files that running processes have mapped; often the same.
-    pub fn present_files(&self) -> impl Iterator<Item = FileId> {
+    pub fn present_files(&self) -> impl Iterator<Item = FileKey> {
         let running = self.lives.values().filter(|lifetime| !lifetime.exited);
         let images = running.filter_map(|lifetime| lifetime.images.last());
-        images.flat_map(|image| image.mappings.iter().map(|timed| timed.mapping.file))
+        let mappings = images.flat_map(|image| &image.mappings);
+        mappings.filter_map(|timed| timed.file.as_ref().map(|file| file.key))
     }
 
     /// Takes in an event. Returns the file that it mapped, if it mapped one.
