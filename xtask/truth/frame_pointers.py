@@ -13,7 +13,8 @@ import struct
 import gdb
 from gdb.unwinder import Unwinder, register_unwinder
 
-PT_LOAD, PT_GNU_EH_FRAME, ET_EXEC = 1, 0x6474E550, 2
+PT_LOAD, PT_GNU_EH_FRAME = 1, 0x6474E550
+PAGE = 4096
 # .eh_frame_hdr with a table of signed 32-bit distances from its own beginning.
 TABLE_ENCODING = 0x3B
 # Distances between functions with tables that are alignment, or small pieces of assembly, are shorter.
@@ -21,10 +22,9 @@ GAP_BYTES_MIN = 4096
 
 
 def ranges_without_table(path):
-    """The long ranges, in addresses of the file, that no entry of .eh_frame covers; and whether they move."""
+    """The long ranges, in addresses of the file, that no entry of .eh_frame covers; and the file's segments."""
     with open(path, "rb") as file:
         data = file.read()
-    kind = struct.unpack_from("<H", data, 16)[0]
     table, size, count = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
     segments = [struct.unpack_from("<IIQQQQQ", data, table + size * index) for index in range(count)]
     loads = [segment for segment in segments if segment[0] == PT_LOAD]
@@ -47,7 +47,7 @@ def ranges_without_table(path):
         if covered is not None and start + code - covered >= GAP_BYTES_MIN:
             ranges.append((covered, start + code))
         covered = max(covered or 0, start + code + length)
-    return ranges, kind != ET_EXEC
+    return ranges, [(offset, address, length) for _, _, offset, address, _, length, _ in loads]
 
 
 class FrameId:
@@ -64,7 +64,7 @@ class FramePointers(Unwinder):
     def __init__(self, program):
         super().__init__("frame pointers of generated code")
         self.program = program
-        self.gaps, self.moves = ranges_without_table(program)
+        self.gaps, self.segments = ranges_without_table(program)
         self.word = gdb.lookup_type("unsigned long")
         self.has_begun = False
         self.pid = 0
@@ -78,23 +78,30 @@ class FramePointers(Unwinder):
 
     def read_mappings(self, pid):
         """Each executable mapping, and the ranges in it that have no table: all of it, some of it, or nothing."""
-        self.pid, self.mapped, base = pid, [], None
+        self.pid, self.mapped = pid, []
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 fields = line.split(maxsplit=5)
                 start, end = (int(address, 16) for address in fields[0].split("-"))
                 path = fields[5].strip() if len(fields) > 5 else ""
-                if path == self.program and base is None:
-                    base = start if self.moves else 0
                 if "x" not in fields[1]:
                     continue
                 bare = []
                 if not path:
                     bare = [(start, end)]
                 elif path == self.program:
-                    bare = [(base + first, base + last) for first, last in self.gaps]
+                    # V8 maps its builtins a second time, near the code that it makes.
+                    bias = start - self.address_of(int(fields[2], 16))
+                    bare = [(bias + first, bias + last) for first, last in self.gaps]
                 self.mapped.append((start, end, bare))
         self.starts = [start for start, _, _ in self.mapped]
+
+    def address_of(self, offset):
+        """Where in memory a page of the file is to be, before any bias."""
+        for first, address, length in self.segments:
+            if first - first % PAGE <= offset < first + length:
+                return address - first + offset
+        raise gdb.GdbError(f"{self.program} has no segment at {offset:#x}")
 
     def has_no_table(self, pc):
         pid = gdb.selected_inferior().pid

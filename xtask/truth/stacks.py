@@ -10,7 +10,8 @@ which the wrapper is expected to clear:
     TRUTH_OUT        the file to write
 
 The file has a line per distinct stack, `COUNT FUNCTION END ADDRESS…`: hexadecimal return addresses, the
-immediate caller's first, at most FRAMES_MAX; END is why gdb found no further frame. Before them stand
+immediate caller's first, at most FRAMES_MAX; END is why gdb found no further frame. What is not in executable
+memory is no frame: where code does not say how it is to be unwound, gdb guesses. Before them stand
 `# map START END PATH` for what was mapped executable, `# hits N`, and `# end exited CODE`, `# end cut`, or
 `# end signalled`; `# thread main` and `# thread other` go before the stacks of the first and of all other threads.
 
@@ -123,6 +124,33 @@ def code_ranges(path, base):
     return ranges
 
 
+class Code:
+    """What is executable."""
+
+    def __init__(self):
+        self.ranges = []
+
+    def has(self, address):
+        for attempt in range(2):
+            if any(start <= address < end for start, end in self.ranges):
+                return True
+            if attempt == 0:
+                self.read()
+        return False
+
+    def read(self):
+        self.ranges = []
+        with open(f"/proc/{pid()}/maps", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                addresses, permissions = line.split(maxsplit=2)[:2]
+                if "x" in permissions:
+                    start, end = addresses.split("-")
+                    self.ranges.append((int(start, 16), int(end, 16)))
+
+
+CODE = Code()
+
+
 class Counts:
     """All that is counted."""
 
@@ -175,6 +203,8 @@ def walk(frame):
             continue
         if len(addresses) == FRAMES_MAX:
             return "truncated", tuple(addresses)
+        if not CODE.has(frame.pc()):
+            return "no_code", tuple(addresses)
         addresses.append(frame.pc())
 
 
