@@ -91,6 +91,11 @@ pub(crate) static COPIES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub(crate) static COPY_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 
+/// Processes that were stopped because their code has no table yet. User space resumes them and takes them out. Full:
+/// the process is not stopped.
+#[map]
+pub(crate) static STOPPED: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
+
 /// Memory-map system calls that have not returned, by thread. Full: `pending_map_full`.
 #[map]
 pub(crate) static PENDING: HashMap<u32, PendingRegion> = HashMap::with_max_entries(16_384, 0);

@@ -14,6 +14,8 @@ static SETTINGS: BpfSettings = BpfSettings {
         mm_brk: 0,
         vma_start: 0,
         vma_end: 0,
+        vma_mm: 0,
+        mm_vdso: 0,
         vma_page_offset: 0,
         vma_file: 0,
         file_inode: 0,
@@ -28,6 +30,8 @@ static SETTINGS: BpfSettings = BpfSettings {
     own_tgid: 0,
     match_comm: 0,
     comm: [0; 16],
+    stop_for_code: 0,
+    reserved: 0,
 };
 
 macro_rules! read {
@@ -83,6 +87,12 @@ pub(crate) fn by_tables() -> bool {
 #[inline(always)]
 pub(crate) fn copies_max() -> u32 {
     read!(copies_max)
+}
+
+/// Whether a process is stopped while the table of its code is being made.
+#[inline(always)]
+pub(crate) fn stop_for_code() -> bool {
+    read!(stop_for_code) != 0
 }
 
 /// Whether code without a table is walked by frame pointers.

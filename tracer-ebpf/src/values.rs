@@ -22,11 +22,11 @@ crosses_the_boundary! {
     PendingRegion: 48;
     TailKey: 16;
     TailCall: 24;
-    BpfSettings: 96;
+    BpfSettings: 112;
     FileKey: 24;
     Segment: 24;
     FileTable: 16 + 24 * MAX_SEGMENTS;
-    KernelOffsets: 40;
+    KernelOffsets: 48;
 }
 
 /// Whose sum: a process, a stack, a function.
@@ -176,6 +176,10 @@ pub struct BpfSettings {
     pub match_comm: u32,
     /// The name to match, padded with zeros.
     pub comm: [u8; 16],
+    /// 1: a process is stopped when a stack goes through code that has no table yet.
+    pub stop_for_code: u32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 /// Offsets of members in the running kernel's structures, in bytes; all 0 where they are not known.
@@ -190,6 +194,10 @@ pub struct KernelOffsets {
     pub vma_start: u32,
     /// `vm_area_struct.vm_end`
     pub vma_end: u32,
+    /// `vm_area_struct.vm_mm`
+    pub vma_mm: u32,
+    /// `mm_struct.context.vdso`
+    pub mm_vdso: u32,
     /// `vm_area_struct.vm_pgoff`
     pub vma_page_offset: u32,
     /// `vm_area_struct.vm_file`
@@ -223,6 +231,15 @@ pub struct FileKey {
     pub size_bytes: u64,
     /// When its content was changed last: seconds since 1970.
     pub modified_s: i64,
+}
+
+impl FileKey {
+    /// The code that the kernel maps into every process, the vDSO, which is no file.
+    pub const VDSO: Self = Self {
+        inode: u64::MAX,
+        size_bytes: 0,
+        modified_s: 0,
+    };
 }
 
 /// An executable segment of a file.

@@ -91,6 +91,8 @@ pub struct Record {
     pub top: usize,
     /// How stacks are walked.
     pub unwind: Unwind,
+    /// Stop a process while the tables of code that it has just loaded are made.
+    pub stop_for_code: bool,
     /// How large the kernel side's maps may grow.
     pub limits: Limits,
 }

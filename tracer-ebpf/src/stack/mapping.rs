@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{bpf_find_vma, bpf_get_current_task_btf},
+        generated::{bpf_find_vma, bpf_get_current_task_btf, bpf_send_signal},
     },
 };
 use tracer_ebpf::{Counter, FileKey, FileRecord, FileTable, MAX_SEGMENTS, RecordKind, Segment};
@@ -17,7 +17,7 @@ use super::{Scratch, memory};
 use crate::{
     bounds::mask,
     loss::count,
-    maps::{FILES, MAPPINGS, SCRATCH},
+    maps::{FILES, MAPPINGS, SCRATCH, STOPPED},
     settings, tally,
 };
 
@@ -58,6 +58,9 @@ const FOUND: u32 = 0;
 
 /// `ask_kernel`: the address space is being changed.
 const BUSY: u32 = 1;
+
+/// `SIGSTOP` of x86-64 (`arch/x86/include/uapi/asm/signal.h`).
+const SIGSTOP: u32 = 19;
 
 /// Mappings that are kept for each process, for when its address space is busy.
 const KEPT: u32 = 64;
@@ -332,9 +335,12 @@ static AWAITED_TABLE: FileTable = FileTable {
 /// at the next look.
 #[inline(always)]
 fn tell(answer: &Answer) {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // In the table first: whoever resumes processes must know of every one that is stopped.
+    let stop = settings::stop_for_code() && STOPPED.insert(&tgid, &1, 0).is_ok();
     let record = FileRecord {
         kind: RecordKind::File as u32,
-        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        tgid,
         start: answer.start,
         end: answer.end,
         key: answer.key,
@@ -345,6 +351,11 @@ fn tell(answer: &Answer) {
             .is_err()
     {
         count(Counter::FilesFull);
+    }
+    if stop {
+        // SAFETY: a helper that checks its argument. It stops the thread's whole process when this call is over; one that
+        // has ended meanwhile is nothing to stop.
+        unsafe { bpf_send_signal(SIGSTOP) };
     }
 }
 
@@ -383,7 +394,10 @@ unsafe extern "C" fn read_vma(_task: *mut c_void, vma: *const u8, answer: *mut A
             let inode = word(file, offsets.file_inode);
             (*answer).key.inode = word(inode, offsets.inode_number);
             (*answer).key.size_bytes = word(inode, offsets.inode_size);
-            (*answer).key.modified_s = word(inode, offsets.inode_modified) as i64;
+            (*answer).key.modified_s = word(inode, offsets.inode_modified).cast_signed();
+        } else if (*answer).start == word(word(vma, offsets.vma_mm), offsets.mm_vdso) {
+            (*answer).key = FileKey::VDSO;
+            (*answer).page_offset = 0;
         }
     }
     0

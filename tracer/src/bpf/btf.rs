@@ -27,6 +27,7 @@ pub enum BtfError {
 
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
 
 /// The kernel's types.
 #[derive(Debug)]
@@ -80,17 +81,41 @@ impl Btf {
         })
     }
 
-    /// The offset, in bytes, of a member of a structure, also where it is in an unnamed structure inside it.
+    /// The offset, in bytes, of a member of a structure, or of a type that stands for one, also where it is in an unnamed structure inside it.
     pub fn offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
         let missing = || BtfError::NoMember(structure.to_owned(), member.to_owned());
-        let found = self
-            .types
-            .iter()
-            .find(|at| self.kind(**at) == Some(KIND_STRUCT) && self.name_is(self.word(**at), structure));
-        let bits = found
-            .and_then(|at| self.member_bits(*at, member))
+        let bits = self
+            .structure(structure)
+            .and_then(|at| self.member_bits(at, member))
             .ok_or_else(missing)?;
         Ok(bits / 8)
+    }
+
+    /// The structure of this name, or that a type of this name stands for.
+    fn structure(&self, name: &str) -> Option<usize> {
+        let named = self
+            .types
+            .iter()
+            .copied()
+            .filter(|at| self.name_is(self.word(*at), name));
+        for at in named {
+            match self.kind(at)? {
+                KIND_STRUCT => return Some(at),
+                KIND_TYPEDEF => {
+                    let inner = self.type_at(self.word(at + 8)?)?;
+                    if self.kind(inner)? == KIND_STRUCT {
+                        return Some(inner);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Where a type begins, by its number.
+    fn type_at(&self, number: u32) -> Option<usize> {
+        self.types.get((number as usize).checked_sub(1)?).copied()
     }
 
     /// The offsets that the kernel side needs.
@@ -100,6 +125,8 @@ impl Btf {
             mm_brk: self.offset("mm_struct", "brk")?,
             vma_start: self.offset("vm_area_struct", "vm_start")?,
             vma_end: self.offset("vm_area_struct", "vm_end")?,
+            vma_mm: self.offset("vm_area_struct", "vm_mm")?,
+            mm_vdso: self.offset("mm_struct", "context")? + self.offset("mm_context_t", "vdso")?,
             vma_page_offset: self.offset("vm_area_struct", "vm_pgoff")?,
             vma_file: self.offset("vm_area_struct", "vm_file")?,
             file_inode: self.offset("file", "f_inode")?,
@@ -133,9 +160,7 @@ impl Btf {
                 return Some(offset);
             }
             if self.name_is(self.word(member), "") {
-                let inner = *self
-                    .types
-                    .get((self.word(member + 4)? as usize).checked_sub(1)?)?;
+                let inner = self.type_at(self.word(member + 4)?)?;
                 if matches!(self.kind(inner), Some(KIND_STRUCT | KIND_UNION))
                     && let Some(bits) = self.member_bits(inner, name)
                 {

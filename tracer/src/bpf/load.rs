@@ -127,7 +127,7 @@ impl BpfError {
     }
 
     /// An error of a map.
-    pub(super) fn map(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn map(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Map {
             map: name.to_owned(),
             source: Box::new(source),
@@ -325,6 +325,30 @@ impl Object {
                 .map_err(|error| BpfError::map("PROCESSES", error))?;
         }
         Ok(())
+    }
+
+    /// The table of processes that the kernel side has stopped.
+    pub fn stopped_fd(&self) -> Result<std::os::fd::RawFd, BpfError> {
+        self.map_fd("STOPPED")
+    }
+
+    /// The processes that the kernel side has stopped.
+    pub fn stopped(&self) -> Result<Vec<u32>, BpfError> {
+        let failed = |error| BpfError::map("STOPPED", error);
+        let map = self
+            .ebpf
+            .map("STOPPED")
+            .ok_or_else(|| BpfError::Missing("map STOPPED".to_owned()))?;
+        let stopped = HashMap::<&MapData, u32, u32>::try_from(map).map_err(failed)?;
+        stopped.keys().collect::<Result<_, _>>().map_err(failed)
+    }
+
+    /// Takes a process out of that table.
+    pub fn forget_stopped(&mut self, tgid: u32) -> Result<(), BpfError> {
+        let failed = |error| BpfError::map("STOPPED", error);
+        let mut stopped =
+            HashMap::<&mut MapData, u32, u32>::try_from(self.map_mut("STOPPED")?).map_err(failed)?;
+        stopped.remove(&tgid).map_err(failed)
     }
 
     /// Bytes of kernel memory that each map takes, as the kernel accounts for it.

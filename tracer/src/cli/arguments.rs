@@ -109,6 +109,10 @@ pub struct RecordArguments {
     /// How stacks are walked
     #[arg(long, default_value = "auto", value_enum)]
     unwind: Unwind,
+    /// Stop a target for some milliseconds when it calls from code that it has just loaded, until there are unwind tables:
+    /// its parent may notice
+    #[arg(long)]
+    stop_on_dlopen: bool,
     /// Only allocations of at least this many bytes
     #[arg(long, value_parser = sizes::size, value_name = "BYTES")]
     min_size: Option<u64>,
@@ -268,6 +272,7 @@ impl RecordArguments {
                 Unwind::Dwarf => settings::Unwind::Dwarf,
                 Unwind::Fp => settings::Unwind::FramePointer,
             },
+            stop_for_code: self.stop_on_dlopen,
             limits: self.limits()?,
         })
     }

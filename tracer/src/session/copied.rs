@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tracer_ebpf::{CopyHeader, MAX_FRAMES, StackEnd, identity};
 
 use super::recorder::Recorder;
-use super::tables::{OfFile, Tables};
+use super::tables::{OfFile, Tables, VDSO};
 use crate::bpf::copies::CopiedStack;
 use crate::target::files::MappedFile;
 use crate::target::lives::Lives;
@@ -163,10 +163,12 @@ fn rest(
         let Some(place) = image.and_then(|image| image.place(address, header.time_ns)) else {
             return Found::Unmapped;
         };
-        let Some(file) = place.file else {
-            return Found::NoTable;
+        let found = match &place.file {
+            Some(file) => tables.of_file(file),
+            None if place.path.as_os_str() == VDSO => tables.of_vdso(),
+            None => OfFile::Without,
         };
-        match tables.of_file(&file) {
+        match found {
             OfFile::Table(table) => match table.bias(0, place.file_offset) {
                 Some(bias) => Found::In {
                     table,
@@ -176,7 +178,7 @@ fn rest(
             },
             OfFile::Without => Found::NoTable,
             OfFile::Missing => {
-                missing.borrow_mut().push(file);
+                missing.borrow_mut().extend(place.file);
                 Found::Unmapped
             }
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tracer_ebpf::BpfSettings;
 
 use super::copied::Copied;
+use super::guard::Guard;
 use super::processes::Processes;
 use super::tables::Tables;
 use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
@@ -84,6 +85,8 @@ fn why_not_run(error: &io::Error) -> String {
 pub struct Recorder {
     // Probes go first when a recorder is dropped, then the maps that they write to.
     pub(super) attached: Attached,
+    // Resumes what is stopped, once nothing stops any more.
+    pub(super) guard: Option<Guard>,
     pub(super) object: Object,
     pub(super) records: Records,
     pub(super) sideband: Sideband,
@@ -140,8 +143,14 @@ impl Recorder {
                 Some(object.copies()?),
             ),
         };
+        let guard = if settings.stop_for_code && tables.is_some() {
+            Some(Guard::start(&object)?)
+        } else {
+            None
+        };
         let mut recorder = Self {
             attached: Attached::default(),
+            guard,
             object,
             records,
             sideband,
@@ -214,6 +223,7 @@ impl Recorder {
             let mut files = command_files.to_vec();
             files.extend(self.lives.all_mapped_files());
             tables.make_now(&mut self.object, &files)?;
+            tables.make_of_vdso(&mut self.object)?;
         }
         Ok(())
     }
@@ -395,6 +405,7 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
     };
     if settings.unwind != Unwind::FramePointer {
         bpf.copies_max = settings.limits.copies();
+        bpf.stop_for_code = u32::from(settings.stop_for_code);
     }
     if settings.region || settings.unwind != Unwind::FramePointer {
         let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;

@@ -3,7 +3,11 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -16,6 +20,7 @@ use crate::bpf::load::BpfError;
 use crate::bpf::tables::{NO_SEGMENT, TableMaps};
 use crate::report::session::Tables as Usage;
 use crate::target::files::MappedFile;
+use crate::target::maps;
 use crate::unwind::{self, Arena, ArenaFull, Capacity, Inserted, Options, Placement, Rows, Table};
 
 /// What is known of a file.
@@ -61,7 +66,7 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// A compiled file.
 struct Compiled {
-    file: Arc<MappedFile>,
+    path: PathBuf,
     key: FileKey,
     table: Result<Table, String>,
     took: Duration,
@@ -107,7 +112,11 @@ impl Tables {
 
     /// The table of a file.
     pub(super) fn of_file(&self, file: &MappedFile) -> OfFile<'_> {
-        match self.files.get(&file.key) {
+        self.of(&file.key)
+    }
+
+    fn of(&self, key: &FileKey) -> OfFile<'_> {
+        match self.files.get(key) {
             Some(State::Placed { table, .. }) => OfFile::Table(table),
             Some(State::Without) => OfFile::Without,
             Some(State::Awaited) | None => OfFile::Missing,
@@ -140,7 +149,7 @@ impl Tables {
                     while let Some((file, key)) =
                         wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                     {
-                        if sender.send(compile(Arc::clone(file), *key)).is_err() {
+                        if sender.send(compile(file, *key)).is_err() {
                             return;
                         }
                     }
@@ -154,6 +163,18 @@ impl Tables {
         })?;
         self.maps.change_generation();
         Ok(())
+    }
+
+    /// Makes the table of the vDSO, which is the same in all processes. It calls nothing: only signals interrupt it, so
+    /// that it needs all rows.
+    pub(super) fn make_of_vdso(&mut self, object: &mut Object) -> Result<(), BpfError> {
+        let compiled = compile_bytes(PathBuf::from(VDSO), FileKey::VDSO, vdso(), Rows::All);
+        self.place(object, compiled)
+    }
+
+    /// The table of the vDSO.
+    pub(super) fn of_vdso(&self) -> OfFile<'_> {
+        self.of(&FileKey::VDSO)
     }
 
     /// Makes the table of a file that the kernel side has not met on a thread; [`take_made`](Self::take_made) places
@@ -181,7 +202,7 @@ impl Tables {
         self.awaited += 1;
         let sender = self.sender.clone();
         std::thread::spawn(move || {
-            if sender.send(compile(file, key)).is_err() {
+            if sender.send(compile(&file, key)).is_err() {
                 log::debug!("a table was made too late");
             }
         });
@@ -289,12 +310,12 @@ impl Tables {
 
     fn place(&mut self, object: &mut Object, compiled: Compiled) -> Result<(), BpfError> {
         let Compiled {
-            file,
+            path,
             key,
             table,
             took,
         } = compiled;
-        let path = file.path.display();
+        let path = path.display();
         let mut entry = NO_TABLE;
         let state = match table {
             Err(reason) => {
@@ -360,6 +381,19 @@ impl Tables {
     }
 }
 
+/// The name of the vDSO's mapping.
+pub(super) const VDSO: &str = "[vdso]";
+
+/// The image of the vDSO, which the kernel has mapped into this process as into any other.
+fn vdso() -> io::Result<Vec<u8>> {
+    let mappings = maps::executable_mappings(std::process::id())?;
+    let mapping = mappings.iter().find(|mapping| mapping.path.as_os_str() == VDSO);
+    let mapping = mapping.ok_or_else(|| io::Error::other("this process has none"))?;
+    let mut image = vec![0; usize::try_from(mapping.end - mapping.start).map_err(io::Error::other)?];
+    File::open("/proc/self/mem")?.read_exact_at(&mut image, mapping.start)?;
+    Ok(image)
+}
+
 /// Returns when every walk that had begun has ended. Walks are in RCU read-side sections, as all programs of uprobes and
 /// tracepoints are, and this is how user space waits for those.
 fn wait_for_walks() {
@@ -371,19 +405,26 @@ fn wait_for_walks() {
     }
 }
 
-fn compile(file: Arc<MappedFile>, key: FileKey) -> Compiled {
+fn compile(file: &MappedFile, key: FileKey) -> Compiled {
+    compile_bytes(
+        file.path.clone(),
+        key,
+        std::fs::read(file.open_path()),
+        Rows::CallSites,
+    )
+}
+
+fn compile_bytes(path: PathBuf, key: FileKey, bytes: io::Result<Vec<u8>>, rows: Rows) -> Compiled {
     let began = Instant::now();
-    let table = std::fs::read(file.open_path())
+    let options = Options {
+        rows,
+        ..Options::default()
+    };
+    let table = bytes
         .map_err(|error| error.to_string())
-        .and_then(|bytes| {
-            let options = Options {
-                rows: Rows::CallSites,
-                ..Options::default()
-            };
-            unwind::compile(&bytes, options).map_err(|error| error.to_string())
-        });
+        .and_then(|bytes| unwind::compile(&bytes, options).map_err(|error| error.to_string()));
     Compiled {
-        file,
+        path,
         key,
         table,
         took: began.elapsed(),

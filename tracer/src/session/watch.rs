@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tracer_ebpf::Counter;
 
+use super::guard;
 use super::recorder::Recorder;
 use super::tables::Tables;
 use crate::bpf::Record;
@@ -167,7 +168,18 @@ impl Recorder {
         } else {
             self.finish_walks(false);
         }
+        self.let_go_on();
         exits
+    }
+
+    /// Resumes processes that were stopped for tables which are there now.
+    fn let_go_on(&mut self) {
+        if self.guard.is_some()
+            && !self.awaits_tables()
+            && let Err(error) = guard::resume(&mut self.object)
+        {
+            log::warn!("{error}: what memtap has stopped goes on when it ends");
+        }
     }
 
     /// Begins the table of a file that a target has mapped, before any stack goes through it.

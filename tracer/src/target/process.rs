@@ -16,6 +16,12 @@ pub fn is_running(pid: u32) -> bool {
     }
 }
 
+/// Whether the process is stopped by a signal.
+#[must_use]
+pub fn is_stopped(pid: u32) -> bool {
+    state(pid) == Some('T')
+}
+
 fn state(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything.
