@@ -47,10 +47,10 @@ coded! {
         Unsupported = 8, "unsupported";
         /// The unwind information needs the frame pointer of a frame whose callee did not keep it.
         RbpLost = 9, "rbp_lost";
-        /// The next frame would not lie above this one.
+        /// The next frame would be this one, or lie inside it.
         NoProgress = 10, "no_progress";
-        /// The outermost frame was reached, through a signal handler's frame: the frame that the signal
-        /// interrupted may be imprecise.
+        /// The outermost frame was reached, through a signal handler's frame, and the unwind information at hand does not
+        /// tell for sure where the signal interrupted: the frames behind it may be wrong.
         Signal = 11, "signal";
     }
 }

@@ -113,7 +113,7 @@ impl CopyHeader {
     pub const IS_RETURN: u32 = 1;
     /// `frame_pointer` is known.
     pub const FRAME_POINTER_KNOWN: u32 = 2;
-    /// The walk has gone through a signal handler's frame.
+    /// The frames that the kernel side found may be wrong: a signal interrupted one of them.
     pub const THROUGH_SIGNAL: u32 = 4;
 }
 

@@ -264,10 +264,21 @@ pub struct FileTable {
     pub page_count: u32,
     /// Segments in use.
     pub segments_len: u32,
-    /// 1 while user space is at work on the table.
-    pub awaited: u32,
+    /// One of the `ROWS_*` constants.
+    pub rows: u32,
     /// The executable segments.
     pub segments: [Segment; MAX_SEGMENTS],
+}
+
+impl FileTable {
+    /// Rows of call sites, where there is a table, and no others to be had: behind a signal the walk may be wrong.
+    pub const ROWS_OF_CALLS: u32 = 0;
+    /// User space is at work on the table.
+    pub const ROWS_AWAITED: u32 = 1;
+    /// Rows of call sites; user space makes all rows when it finishes a walk behind a signal.
+    pub const ROWS_OF_CALLS_YET: u32 = 2;
+    /// All rows.
+    pub const ROWS_ALL: u32 = 3;
 }
 
 impl BpfSettings {

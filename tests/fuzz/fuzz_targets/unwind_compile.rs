@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         // The file's own bytes as a stack, so that the fuzzer chooses what is on it.
-        let find = |relative| Found::In { table: &table, relative };
+        let find = |relative, _| Found::In { table: &table, relative };
         let registers = Registers { pc: 0, pc_kind: PcKind::Exact, sp: 0, bp: Some(64) };
         let reach = Reach { max_frames: 127, frame_pointers: true };
         walk(registers, &StackCopy { base: 0, bytes: data }, find, &mut Vec::new(), reach);

@@ -45,6 +45,9 @@ pub(crate) struct Mapping {
     pub(crate) page_base: u32,
     /// The table's length in pages; 0: there is none, or [`AWAITED`].
     pub(crate) page_count: u32,
+    /// Which rows the table has: [`FileTable::rows`].
+    pub(crate) rows: u32,
+    reserved: u32,
 }
 
 /// [`Mapping::page_count`] of a file whose table is being made.
@@ -168,17 +171,20 @@ impl Scratch {
             bias: 0,
             page_base: 0,
             page_count: 0,
+            rows: FileTable::ROWS_OF_CALLS,
+            reserved: 0,
         };
         if answer.key.inode != 0
-            && let Some((page_base, page_count, to_table)) = table_of(&answer)
+            && let Some(place) = table_of(&answer)
         {
-            found.page_base = page_base;
-            found.page_count = page_count;
+            found.page_base = place.page_base;
+            found.page_count = place.page_count;
+            found.rows = place.rows;
             // From an address to an offset in the file, and on to an address in the table.
             found.bias = answer
                 .start
                 .wrapping_sub(answer.page_offset << 12)
-                .wrapping_sub(to_table);
+                .wrapping_sub(place.to_table);
         }
         self.keep(&found);
         self.cache(found)
@@ -292,25 +298,45 @@ extern "C" fn ask_kernel(slot: u32) -> u32 {
     }
 }
 
-/// The table of a file: its first page, its length, and what turns an offset in the file into an address in the
-/// table. A file that is not known yet is told to user space, once.
+/// Where the table of a mapping is.
+struct TablePlace {
+    page_base: u32,
+    page_count: u32,
+    rows: u32,
+    /// What turns an offset in the file into an address in the table.
+    to_table: u64,
+}
+
+const AWAITED_PLACE: TablePlace = TablePlace {
+    page_base: 0,
+    page_count: AWAITED,
+    rows: FileTable::ROWS_AWAITED,
+    to_table: 0,
+};
+
+/// The table of a file. A file that is not known yet is told to user space, once.
 #[inline(always)]
-fn table_of(answer: &Answer) -> Option<(u32, u32, u64)> {
+fn table_of(answer: &Answer) -> Option<TablePlace> {
     let Some(table) = FILES.get_ptr(&answer.key) else {
         tell(answer);
-        return Some((0, AWAITED, 0));
+        return Some(AWAITED_PLACE);
     };
     // SAFETY: the pointer is to a map value, which changes only by being replaced.
     let table = unsafe { &*table };
-    if table.awaited != 0 {
-        return Some((0, AWAITED, 0));
+    if table.rows == FileTable::ROWS_AWAITED {
+        return Some(AWAITED_PLACE);
     }
     let file_offset = answer.page_offset << 12;
     let mut i = 0;
     while i < MAX_SEGMENTS {
         let segment = &table.segments[i];
         if file_offset >= segment.file_start && file_offset < segment.file_end {
-            return Some((table.page_base, table.page_count, segment.to_table));
+            return Some(TablePlace {
+                page_base: table.page_base,
+                page_count: table.page_count,
+                rows: table.rows,
+                to_table: segment.to_table,
+            });
         }
         i += 1;
     }
@@ -323,7 +349,7 @@ static AWAITED_TABLE: FileTable = FileTable {
     page_base: 0,
     page_count: 0,
     segments_len: 0,
-    awaited: 1,
+    rows: FileTable::ROWS_AWAITED,
     segments: [Segment {
         file_start: 0,
         file_end: 0,

@@ -24,7 +24,7 @@ pub(crate) struct Scratch {
     pub(super) is_return: u32,
     /// 1 while `frame_pointer` is known.
     pub(super) frame_pointer_known: u32,
-    /// 1 once the walk has gone through a signal handler's frame.
+    /// 1 once the walk has gone through a frame that a signal interrupted, by what may be another function's rule.
     pub(super) through_signal: u32,
     /// The cached mapping of the last frame, or `mapping::NONE`.
     pub(super) current_mapping: u32,

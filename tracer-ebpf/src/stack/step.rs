@@ -3,7 +3,7 @@
 use tracer_ebpf::unwind::{
     FRAME_POINTER_REACH_BYTES, Rule, UCONTEXT_RBP, UCONTEXT_RIP, UCONTEXT_RSP, cfa, rbp,
 };
-use tracer_ebpf::{MAX_FRAMES, StackEnd};
+use tracer_ebpf::{FileTable, MAX_FRAMES, StackEnd};
 
 use super::{Scratch, UNFINISHED, copy, mapping, table};
 use crate::{maps::SCRATCH, settings};
@@ -63,6 +63,13 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
                 // Until the table is there, frame pointers are what there is.
                 (*scratch).table_awaited = 1;
             } else if found.page_count != 0 {
+                if (*scratch).is_return == 0 && found.rows != FileTable::ROWS_ALL {
+                    // The interrupted function may be anywhere, and the rows for that are not here.
+                    if found.rows == FileTable::ROWS_OF_CALLS_YET && (*scratch).copy_refused == 0 {
+                        return Ok(UNFINISHED);
+                    }
+                    (*scratch).through_signal = 1;
+                }
                 nowhere = StackEnd::NoRow;
                 rule = table::rule_at(found, address);
             }
@@ -83,6 +90,10 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
                     || frame.wrapping_sub((*scratch).stack_pointer) > FRAME_POINTER_REACH_BYTES
                 {
                     return Err(nowhere);
+                }
+                if (*scratch).is_return == 0 {
+                    // The frame pointer may not be the interrupted function's own yet.
+                    (*scratch).through_signal = 1;
                 }
                 by_frame_pointer(scratch, FRAME_POINTER_REACH_BYTES)
             }
@@ -115,7 +126,10 @@ unsafe fn by_rule(scratch: *mut Scratch, rule: &Rule, address: u64) -> Result<u3
             }
             _ => return Err(StackEnd::Unsupported),
         };
-        if frame <= stack_pointer {
+        // A frame that is found by what the code has kept may be on another stack, below or above: code that runs on a
+        // stack of its own choice begins so. One that is counted from the stack pointer lies above.
+        let may_be_elsewhere = rule.cfa_kind != cfa::SP && rule.cfa_kind != cfa::PLT;
+        if frame == stack_pointer || (frame < stack_pointer && !may_be_elsewhere) {
             return Err(StackEnd::NoProgress);
         }
         let saved = match rule.rbp_kind {
@@ -158,7 +172,6 @@ unsafe fn by_signal_frame(scratch: *mut Scratch, context: u64) -> Result<u32, St
         (*scratch).frame_pointer = frame_pointer;
         (*scratch).frame_pointer_known = 1;
         (*scratch).stack_pointer = stack_pointer;
-        (*scratch).through_signal = 1;
         Ok((*scratch).push(instruction, 0))
     }
 }

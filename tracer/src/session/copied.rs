@@ -91,8 +91,11 @@ impl Recorder {
                     self.copied.finished.insert(copy.header.stack, rest);
                 }
                 Err(missing) => {
-                    for file in missing {
-                        if let Err(error) = tables.make(&mut self.object, &file) {
+                    for file in &missing.all_rows {
+                        tables.make_all_rows(file);
+                    }
+                    for file in &missing.tables {
+                        if let Err(error) = tables.make(&mut self.object, file) {
                             log::warn!("{error}: some stacks may end early");
                         }
                     }
@@ -148,18 +151,21 @@ impl Recorder {
     }
 }
 
-/// Walks on from where the kernel side stopped. The error: files whose tables are to be made first.
-fn rest(
-    copy: &CopiedStack,
-    lives: &Lives,
-    tables: &Tables,
-    frame_pointers: bool,
-) -> Result<Rest, Vec<Arc<MappedFile>>> {
+/// What must be made before a walk can be finished.
+#[derive(Debug, Default)]
+struct Missing {
+    tables: Vec<Arc<MappedFile>>,
+    /// Files whose code a signal has interrupted, which have tables of call sites.
+    all_rows: Vec<Arc<MappedFile>>,
+}
+
+/// Walks on from where the kernel side stopped. The error: what is to be made first.
+fn rest(copy: &CopiedStack, lives: &Lives, tables: &Tables, frame_pointers: bool) -> Result<Rest, Missing> {
     let header = &copy.header;
     let has = |flag| header.flags & flag != 0;
     let image = lives.image(header.tgid, header.time_ns);
-    let missing: RefCell<Vec<Arc<MappedFile>>> = RefCell::default();
-    let find = |address| {
+    let missing: RefCell<Missing> = RefCell::default();
+    let find = |address, kind| {
         let Some(place) = image.and_then(|image| image.place(address, header.time_ns)) else {
             return Found::Unmapped;
         };
@@ -169,7 +175,11 @@ fn rest(
             None => OfFile::Without,
         };
         match found {
-            OfFile::Table(table) => match table.bias(0, place.file_offset) {
+            OfFile::OfCallSites(_) if kind == PcKind::Exact => {
+                missing.borrow_mut().all_rows.extend(place.file);
+                Found::Unmapped
+            }
+            OfFile::Table(table) | OfFile::OfCallSites(table) => match table.bias(0, place.file_offset) {
                 Some(bias) => Found::In {
                     table,
                     relative: 0u64.wrapping_sub(bias),
@@ -178,7 +188,7 @@ fn rest(
             },
             OfFile::Without => Found::NoTable,
             OfFile::Missing => {
-                missing.borrow_mut().extend(place.file);
+                missing.borrow_mut().tables.extend(place.file);
                 Found::Unmapped
             }
         }
@@ -204,7 +214,7 @@ fn rest(
     };
     let walked = walk(registers, &stack, find, &mut frames, reach);
     let missing = missing.into_inner();
-    if !missing.is_empty() {
+    if !missing.tables.is_empty() || !missing.all_rows.is_empty() {
         return Err(missing);
     }
     let through_signal = has(CopyHeader::THROUGH_SIGNAL) || walked.is_inexact;

@@ -33,10 +33,22 @@ enum State {
         placement: Placement,
         /// For the walks that are finished here.
         table: Box<Table>,
+        more: More,
         use_: Use,
     },
     /// There is none, or no room for it.
     Without,
+}
+
+/// Whether a table of call sites can become one of all rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    /// It can, should a signal ever interrupt the file's code.
+    CanBeMade,
+    /// They are being made.
+    Awaited,
+    /// It has them all, or there is no room for them.
+    No,
 }
 
 /// Whether a file is mapped by a process that we know.
@@ -55,6 +67,8 @@ enum Use {
 pub(super) enum OfFile<'a> {
     /// It is made.
     Table(&'a Table),
+    /// One of call sites is made; of all rows there can be one.
+    OfCallSites(&'a Table),
     /// There is none, or no room for it.
     Without,
     /// It was not made, or is being made.
@@ -90,7 +104,7 @@ const NO_TABLE: FileTable = FileTable {
     page_base: 0,
     page_count: 0,
     segments_len: 0,
-    awaited: 0,
+    rows: FileTable::ROWS_OF_CALLS,
     segments: [NO_SEGMENT; MAX_SEGMENTS],
 };
 
@@ -117,7 +131,10 @@ impl Tables {
 
     fn of(&self, key: &FileKey) -> OfFile<'_> {
         match self.files.get(key) {
-            Some(State::Placed { table, .. }) => OfFile::Table(table),
+            Some(State::Placed { table, more, .. }) => match more {
+                More::No => OfFile::Table(table),
+                More::CanBeMade | More::Awaited => OfFile::OfCallSites(table),
+            },
             Some(State::Without) => OfFile::Without,
             Some(State::Awaited) | None => OfFile::Missing,
         }
@@ -149,7 +166,7 @@ impl Tables {
                     while let Some((file, key)) =
                         wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                     {
-                        if sender.send(compile(file, *key)).is_err() {
+                        if sender.send(compile(file, *key, Rows::CallSites)).is_err() {
                             return;
                         }
                     }
@@ -199,14 +216,28 @@ impl Tables {
             return object.set_file_table(key, NO_TABLE);
         };
         self.files.insert(key, State::Awaited);
+        self.spawn(file, key, Rows::CallSites);
+        Ok(())
+    }
+
+    /// Makes all rows of a file whose table has those of call sites alone.
+    pub(super) fn make_all_rows(&mut self, file: &Arc<MappedFile>) {
+        if let Some(State::Placed { more, .. }) = self.files.get_mut(&file.key)
+            && *more == More::CanBeMade
+        {
+            *more = More::Awaited;
+            self.spawn(Arc::clone(file), file.key, Rows::All);
+        }
+    }
+
+    fn spawn(&mut self, file: Arc<MappedFile>, key: FileKey, rows: Rows) {
         self.awaited += 1;
         let sender = self.sender.clone();
         std::thread::spawn(move || {
-            if sender.send(compile(&file, key)).is_err() {
+            if sender.send(compile(&file, key, rows)).is_err() {
                 log::debug!("a table was made too late");
             }
         });
-        Ok(())
     }
 
     /// Whether tables are being made.
@@ -316,42 +347,79 @@ impl Tables {
             took,
         } = compiled;
         let path = path.display();
-        let mut entry = NO_TABLE;
-        let state = match table {
+        let inserted = match table {
             Err(reason) => {
                 log::debug!("{path}: no unwind table: {reason}");
-                State::Without
+                None
             }
             Ok(table) => match self.insert(object, &table)? {
                 Err(full) => {
-                    log::warn!("{path} is walked by frame pointers: {full}; --unwind-memory makes room");
-                    State::Without
+                    let instead = if self.has_table(&key) {
+                        "call sites alone"
+                    } else {
+                        "frame pointers"
+                    };
+                    log::warn!("{path} is walked by {instead}: {full}; --unwind-memory makes room");
+                    None
                 }
-                Ok(inserted) => {
-                    log::debug!(
-                        "{path}: {} rows of unwind table in {} ms",
-                        inserted.placement.row_count(),
-                        took.as_millis()
-                    );
-                    self.maps.write(&inserted.delta);
-                    entry.page_base = inserted.placement.page_base();
-                    entry.page_count = inserted.placement.page_count();
-                    let segments = segments(&table);
-                    entry.segments_len = u32::try_from(segments.len()).unwrap_or(0);
-                    for (to, from) in entry.segments.iter_mut().zip(segments) {
-                        *to = from;
-                    }
-                    State::Placed {
-                        placement: inserted.placement,
-                        table: Box::new(table),
-                        use_: Use::Not,
-                    }
-                }
+                Ok(inserted) => Some((table, inserted)),
             },
         };
-        self.files.insert(key, state);
+        let Some((table, Inserted { placement, delta })) = inserted else {
+            return self.place_nothing(object, key);
+        };
+        log::debug!(
+            "{path}: {} rows of unwind table in {} ms",
+            placement.row_count(),
+            took.as_millis()
+        );
+        self.maps.write(&delta);
+        let (more, rows) = match table.kind() {
+            Rows::CallSites => (More::CanBeMade, FileTable::ROWS_OF_CALLS_YET),
+            Rows::All => (More::No, FileTable::ROWS_ALL),
+        };
+        object.set_file_table(key, entry(&placement, &table, rows))?;
+        let state = State::Placed {
+            placement,
+            table: Box::new(table),
+            more,
+            use_: self.use_of(&key),
+        };
         self.bytes_most = self.bytes_most.max(self.arena.usage().bytes());
-        object.set_file_table(key, entry)
+        if let Some(State::Placed { placement, .. }) = self.files.insert(key, state) {
+            // The table of call sites that was there before.
+            self.maps.change_generation();
+            wait_for_walks();
+            self.arena.remove(placement);
+        }
+        Ok(())
+    }
+
+    /// There is no table, or no better one than there was.
+    fn place_nothing(&mut self, object: &mut Object, key: FileKey) -> Result<(), BpfError> {
+        if let Some(State::Placed {
+            placement,
+            table,
+            more,
+            ..
+        }) = self.files.get_mut(&key)
+        {
+            *more = More::No;
+            return object.set_file_table(key, entry(placement, table, FileTable::ROWS_OF_CALLS));
+        }
+        self.files.insert(key, State::Without);
+        object.set_file_table(key, NO_TABLE)
+    }
+
+    fn has_table(&self, key: &FileKey) -> bool {
+        matches!(self.files.get(key), Some(State::Placed { .. }))
+    }
+
+    fn use_of(&self, key: &FileKey) -> Use {
+        match self.files.get(key) {
+            Some(State::Placed { use_, .. }) => *use_,
+            _ => Use::Not,
+        }
     }
 
     /// Finds room for a table, that of tables that nobody needs if there is no other.
@@ -405,13 +473,8 @@ fn wait_for_walks() {
     }
 }
 
-fn compile(file: &MappedFile, key: FileKey) -> Compiled {
-    compile_bytes(
-        file.path.clone(),
-        key,
-        std::fs::read(file.open_path()),
-        Rows::CallSites,
-    )
+fn compile(file: &MappedFile, key: FileKey, rows: Rows) -> Compiled {
+    compile_bytes(file.path.clone(), key, std::fs::read(file.open_path()), rows)
 }
 
 fn compile_bytes(path: PathBuf, key: FileKey, bytes: io::Result<Vec<u8>>, rows: Rows) -> Compiled {
@@ -429,6 +492,22 @@ fn compile_bytes(path: PathBuf, key: FileKey, bytes: io::Result<Vec<u8>>, rows: 
         table,
         took: began.elapsed(),
     }
+}
+
+/// What the kernel side is told of a table.
+fn entry(placement: &Placement, table: &Table, rows: u32) -> FileTable {
+    let mut entry = FileTable {
+        page_base: placement.page_base(),
+        page_count: placement.page_count(),
+        rows,
+        ..NO_TABLE
+    };
+    let segments = segments(table);
+    entry.segments_len = u32::try_from(segments.len()).unwrap_or(0);
+    for (to, from) in entry.segments.iter_mut().zip(segments) {
+        *to = from;
+    }
+    entry
 }
 
 /// The executable segments of a table's file, as the kernel side looks for them.

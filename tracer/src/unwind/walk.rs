@@ -87,7 +87,7 @@ pub enum WalkEnd {
     RbpLost,
     /// The stack could not be read: the copy ends before.
     ReadFault,
-    /// The caller's stack pointer would not lie above the frame's.
+    /// The next frame would be this one, or lie inside it.
     NoProgress,
 }
 
@@ -120,7 +120,7 @@ pub struct Reach {
 pub fn walk<'t>(
     registers: Registers,
     stack: &StackCopy<'_>,
-    find: impl Fn(u64) -> Found<'t>,
+    find: impl Fn(u64, PcKind) -> Found<'t>,
     frames: &mut Vec<u64>,
     reach: Reach,
 ) -> Walk {
@@ -149,14 +149,14 @@ impl Walk {
     fn step<'t>(
         &mut self,
         stack: &StackCopy<'_>,
-        find: impl Fn(u64) -> Found<'t>,
+        find: impl Fn(u64, PcKind) -> Found<'t>,
         frame_pointers: bool,
     ) -> Result<Registers, WalkEnd> {
         let frame = self.last;
         let pc = frame
             .pc
             .wrapping_sub(u64::from(frame.pc_kind == PcKind::ReturnAddress));
-        let (rule, nowhere) = match find(pc) {
+        let (rule, nowhere) = match find(pc, frame.pc_kind) {
             Found::Unmapped => return Err(WalkEnd::Unmapped),
             Found::NoTable => (Rule::NO_INFO, WalkEnd::NoTable),
             Found::In { table, relative } => {
@@ -173,6 +173,8 @@ impl Walk {
             }
             let rule = frame_pointer_rule(&frame).filter(|_| frame_pointers);
             let rule = rule.ok_or(nowhere)?;
+            // The frame pointer may not be the interrupted function's own yet.
+            self.is_inexact |= frame.pc_kind == PcKind::Exact;
             self.frame_pointer_steps += 1;
             rule
         } else {
@@ -225,7 +227,9 @@ fn caller(frame: &Registers, pc: u64, rule: Rule, stack: &StackCopy<'_>) -> Resu
         cfa::END => return Err(WalkEnd::Complete),
         _ => return Err(WalkEnd::Unsupported),
     };
-    if frame_address <= sp {
+    // What the code has kept may lead to another stack.
+    let may_be_elsewhere = rule.cfa_kind != cfa::SP && rule.cfa_kind != cfa::PLT;
+    if frame_address == sp || (frame_address < sp && !may_be_elsewhere) {
         return Err(WalkEnd::NoProgress);
     }
     let pc = read(frame_address.wrapping_sub(8))?;

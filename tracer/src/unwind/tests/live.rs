@@ -172,7 +172,7 @@ fn compare(name: &str, target: &Target, rows: &[Rows]) -> Option<usize> {
             let make = || compile(&image()?, options).ok();
             tables.entry(&map.path).or_insert_with(make);
         }
-        let find = |pc| {
+        let find = |pc, _| {
             let map = maps
                 .iter()
                 .filter(|map| map.executable)

@@ -87,7 +87,7 @@ fn assert_sound(table: &Table) {
         bp: Some(64),
     };
     let mut frames = Vec::new();
-    let find = |relative| Found::In { table, relative };
+    let find = |relative, _| Found::In { table, relative };
     let walk = walk(
         registers,
         &StackCopy {

@@ -49,7 +49,7 @@ fn stack(words: usize, set: &[(usize, u64)]) -> Vec<u8> {
 }
 
 fn run_on(table: &Table, pc: u64, bp: Option<u64>, words: &[u8], max: usize) -> (Walk, Vec<u64>) {
-    let find = |pc: u64| match pc {
+    let find = |pc: u64, _| match pc {
         BIAS.. if pc < BIAS + 0x2000 => Found::In {
             table,
             relative: pc - BIAS,
