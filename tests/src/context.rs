@@ -23,10 +23,14 @@ pub struct Context {
 pub enum Need {
     /// A C compiler.
     Compiler,
+    /// A C++ compiler.
+    CppCompiler,
     /// A Rust compiler.
     Rustc,
     /// The C library as an archive, for static executables.
     StaticLibc,
+    /// `nm`, `readelf` and `strip`.
+    Binutils,
     /// `strace`.
     Strace,
     /// `/usr/bin/python3`.
@@ -136,8 +140,13 @@ impl Need {
     pub fn missing(self) -> Option<&'static str> {
         let (is_met, reason) = match self {
             Self::Compiler => (on_path("cc"), "no C compiler `cc`"),
+            Self::CppCompiler => (on_path("c++"), "no C++ compiler `c++`"),
             Self::Rustc => (on_path("rustc"), "no `rustc`"),
             Self::StaticLibc => (static_libc(), "no libc.a to link static executables"),
+            Self::Binutils => (
+                ["nm", "readelf", "strip"].into_iter().all(on_path),
+                "no `nm`, `readelf` or `strip` (binutils)",
+            ),
             Self::Strace => (on_path("strace"), "no `strace`"),
             Self::Python => (Path::new("/usr/bin/python3").exists(), "no /usr/bin/python3"),
             Self::Namespaces => (

@@ -206,6 +206,28 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Waits until memtap has said a line that holds all of `words`.
+    pub fn wait_until_said(&mut self, words: &[&str]) -> Result<()> {
+        let was_said = eventually(READY_LIMIT, || {
+            let said = self.running.stderr();
+            let is_there = said
+                .lines()
+                .any(|line| words.iter().all(|word| line.contains(word)));
+            if !is_there && !self.running.is_alive()? {
+                bail!("memtap ended before it said {words:?}; it said: {said}");
+            }
+            Ok(is_there)
+        })?;
+        if !was_said {
+            bail!(
+                "memtap did not say {words:?} for {} s; it said: {}",
+                READY_LIMIT.as_secs(),
+                self.running.stderr()
+            );
+        }
+        Ok(())
+    }
+
     /// memtap's own process, which is not the one that was started if sudo was.
     pub fn pid(&self) -> Result<u32> {
         self.context.behind_sudo(self.running.pid(), "memtap")

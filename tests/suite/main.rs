@@ -14,6 +14,7 @@ mod python;
 mod regions;
 mod robust;
 mod seed;
+mod stacks;
 mod sums;
 mod system;
 
@@ -32,6 +33,11 @@ const CASES: &[&[case::Case]] = &[
     regions::CASES,
     seed::CASES,
     python::CASES,
+    stacks::chains::CASES,
+    stacks::languages::CASES,
+    stacks::stripped::CASES,
+    stacks::libraries::CASES,
+    stacks::signals::CASES,
     errors::CASES,
     system::CASES,
     robust::CASES,

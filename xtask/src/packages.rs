@@ -39,6 +39,11 @@ pub(crate) const TEST: &[Package] = &[
         reason: "compiles the C++ fixtures",
     },
     Package {
+        name: "binutils",
+        provides: "readelf",
+        reason: "strips fixtures, and says what is in them",
+    },
+    Package {
         name: "strace",
         provides: "strace",
         reason: "the reference for mmap, munmap and brk",

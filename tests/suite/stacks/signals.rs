@@ -1,0 +1,18 @@
+//! Signal handlers that allocate.
+
+use anyhow::Result;
+use memtap_tests::{Context, Need, Recipe};
+
+use super::walked::Walked;
+use crate::case::{Case, case};
+
+pub(crate) const CASES: &[Case] = &[case("stacks::signal_handlers", &[Need::Compiler], handlers)];
+
+/// The handler's frames, and beyond the trampoline those that were interrupted.
+fn handlers(context: &Context) -> Result<()> {
+    let fixture = Recipe::plain_c("signals").build(context)?;
+    let walked = Walked::record(context, &fixture)?;
+    walked.holds_nothing_but(&walked.recording.told()?)?;
+    // Whole, and said to have passed a signal.
+    walked.ends_are("signal")
+}
