@@ -8,6 +8,7 @@ use gimli::{
     UnwindTableRow,
 };
 
+use crate::unwind::context_start::is_context_start;
 use crate::unwind::frames::{Frames, Source};
 use crate::unwind::layout::{Rule, rbp};
 use crate::unwind::rule_set::RuleSet;
@@ -128,18 +129,18 @@ where
         let len = u32::try_from(fde.len()).unwrap_or(u32::MAX);
         let end = start.saturating_add(len).min(limit);
         let first_row = self.part.rows.len();
-        let trampoline = Trampoline::of(self.code, fde, start, end);
-        if trampoline.by_code {
-            let rule = self.part.rules.number(Rule::SIGNAL);
+        let origin = Origin::of(self.code, fde, start, end);
+        if let Some(rule) = origin.by_code {
+            let rule = self.part.rules.number(rule);
             self.part.rows.push(RuleStart {
-                pc: trampoline.start,
+                pc: origin.start,
                 rule,
             });
             self.part.statistics.rows_raw += 1;
         } else {
             self.rows(fde, start, end);
             if let Some(row) = self.part.rows.get_mut(first_row) {
-                row.pc = trampoline.start;
+                row.pc = origin.start;
             }
         }
         let rows = self.part.rows.len() - first_row;
@@ -148,7 +149,7 @@ where
             return;
         };
         self.part.functions.push(Function {
-            start: trampoline.start,
+            start: origin.start,
             end,
             first_row,
             rows,
@@ -228,25 +229,29 @@ where
     }
 }
 
-/// Where a function's rows begin, and whether its code alone says that it is a signal trampoline.
-struct Trampoline {
+/// Where a function's rows begin, and the rule that its code alone tells.
+struct Origin {
     start: u32,
-    by_code: bool,
+    by_code: Option<Rule>,
 }
 
-impl Trampoline {
+impl Origin {
+    /// Functions that are returned to at their first byte have rows from the byte before: that is where return
+    /// addresses are looked up.
     fn of(code: &Code<'_>, fde: &FrameDescriptionEntry<Slice<'_>>, start: u32, end: u32) -> Self {
+        if is_context_start(code.bytes(start, end)) {
+            return Self {
+                start: start.saturating_sub(1),
+                by_code: Some(Rule::END),
+            };
+        }
         let marked = fde.is_signal_trampoline();
         if !marked && end - start > MAX_TRAMPOLINE_BYTES {
-            return Self {
-                start,
-                by_code: false,
-            };
+            return Self { start, by_code: None };
         }
         let at = |pc: u32| trampoline_len(code.bytes(pc, end)).is_some();
         let by_code = at(start);
-        // A handler returns to the trampoline's first byte, and return addresses are looked up one byte
-        // before themselves. glibc's entry begins that byte early already.
+        // glibc's entry begins that byte early already.
         let is_early = at(start.saturating_add(1));
         let start = if (marked || by_code) && !is_early {
             start.saturating_sub(1)
@@ -255,7 +260,7 @@ impl Trampoline {
         };
         Self {
             start,
-            by_code: by_code || is_early,
+            by_code: (by_code || is_early).then_some(Rule::SIGNAL),
         }
     }
 }

@@ -9,6 +9,7 @@ mod call_sites;
 mod cfi;
 mod code;
 mod compile;
+mod context_start;
 mod elf;
 mod error;
 mod expression;

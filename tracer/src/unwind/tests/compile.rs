@@ -140,6 +140,24 @@ fn signal_trampolines_begin_a_byte_early() {
 }
 
 #[test]
+fn stacks_of_makecontext_end_where_they_begin() {
+    let mut cfi = Cfi::eh_frame("zR");
+    cfi.fde(CODE, 0x15, &cfa_offset(32));
+    // glibc's has no instructions: the frame address would be rsp + 8.
+    cfi.fde(CODE + 0x20, 0x1a, &[]);
+    cfi.fde(CODE + 0x40, 0x20, &[]);
+    let mut code = [0x90; 0x100];
+    code[0x20..0x27].copy_from_slice(&[0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24]);
+    let file = TestElf::new(&code, cfi).bytes();
+    for options in [ALL, Options::default()] {
+        let table = compile(&file, options).unwrap();
+        assert_eq!(rules(&table, [0x1f, 0x20, 0x39]), [Rule::END; 3]);
+    }
+    let table = compile(&file, ALL).unwrap();
+    assert_eq!(rules(&table, [0x14, 0x1e, 0x40]), [sp(32), sp(32), sp(8)]);
+}
+
+#[test]
 fn what_cannot_be_expressed_is_counted_by_reason() {
     let mut cfi = Cfi::eh_frame("zR");
     cfi.fde(CODE, 0x10, &[0x0c, 10, 8]); // def_cfa r10

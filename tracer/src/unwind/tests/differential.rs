@@ -8,7 +8,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 use object::{Object, ObjectSegment};
 
 use super::oracle::{Answer, Oracle, agrees};
@@ -66,6 +66,7 @@ fn compare(path: &str, step: usize) -> Option<(usize, usize)> {
         if all.statistics().outside > 0 && !is_in_code(&file, start) {
             continue;
         }
+        let is_context_start = begins_a_stack(&file, start, end);
         // The byte before a row is the last of another, so that both sides of each boundary are compared.
         let starts = oracle.row_starts(start);
         let sides = starts
@@ -77,10 +78,12 @@ fn compare(path: &str, step: usize) -> Option<(usize, usize)> {
             let answer = oracle.at(address);
             let is_right = if is_signal {
                 rule == Rule::SIGNAL
+            } else if is_context_start {
+                rule == Rule::END
             } else {
                 agrees(&answer, rule)
             };
-            // The byte before a signal trampoline belongs to it.
+            // The byte before a signal trampoline belongs to it; before `makecontext`'s function is padding.
             let is_stolen = rule == Rule::SIGNAL && functions.contains(&(address + 1, 9, true));
             assert!(
                 is_right || is_stolen,
@@ -88,7 +91,7 @@ fn compare(path: &str, step: usize) -> Option<(usize, usize)> {
             );
             boundaries += 1;
         }
-        if is_signal {
+        if is_signal || is_context_start {
             continue;
         }
         let mut last = (0, Answer::Nothing);
@@ -117,6 +120,20 @@ fn segment_bytes<'a>(file: &object::File<'a>, start: u64, end: u64) -> Option<&'
 
 fn is_in_code(file: &object::File<'_>, address: u64) -> bool {
     address >= 64 && segment_bytes(file, address, address + 1).is_some()
+}
+
+/// Whether a function begins by taking its stack pointer from a register that a caller would want kept: `makecontext`'s
+/// first function.
+fn begins_a_stack(file: &object::File<'_>, start: u64, end: u64) -> bool {
+    let bytes = segment_bytes(file, start, end).unwrap_or_default();
+    let first = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE)
+        .into_iter()
+        .find(|instruction| instruction.mnemonic() != Mnemonic::Endbr64);
+    first.is_some_and(|first| {
+        first.mnemonic() == Mnemonic::Mov
+            && first.op0_register() == Register::RSP
+            && first.op1_register() == Register::RBX
+    })
 }
 
 /// The last bytes of all calls and system calls between two addresses: what return addresses are looked up
