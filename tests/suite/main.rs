@@ -38,6 +38,7 @@ const CASES: &[&[case::Case]] = &[
     stacks::stripped::CASES,
     stacks::libraries::CASES,
     stacks::signals::CASES,
+    stacks::own_stacks::CASES,
     errors::CASES,
     system::CASES,
     robust::CASES,

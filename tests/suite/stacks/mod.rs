@@ -7,6 +7,7 @@ pub(crate) mod chains;
 mod elf;
 pub(crate) mod languages;
 pub(crate) mod libraries;
+pub(crate) mod own_stacks;
 pub(crate) mod signals;
 pub(crate) mod stripped;
 mod walked;
