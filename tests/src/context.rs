@@ -29,6 +29,8 @@ pub enum Need {
     Rustc,
     /// The C library as an archive, for static executables.
     StaticLibc,
+    /// `musl-gcc`.
+    Musl,
     /// `nm`, `readelf` and `strip`.
     Binutils,
     /// `strace`.
@@ -143,6 +145,7 @@ impl Need {
             Self::CppCompiler => (on_path("c++"), "no C++ compiler `c++`"),
             Self::Rustc => (on_path("rustc"), "no `rustc`"),
             Self::StaticLibc => (static_libc(), "no libc.a to link static executables"),
+            Self::Musl => (on_path("musl-gcc"), "no `musl-gcc` (musl-tools)"),
             Self::Binutils => (
                 ["nm", "readelf", "strip"].into_iter().all(on_path),
                 "no `nm`, `readelf` or `strip` (binutils)",

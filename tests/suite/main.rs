@@ -37,6 +37,7 @@ const CASES: &[&[case::Case]] = &[
     stacks::languages::CASES,
     stacks::stripped::CASES,
     stacks::libraries::CASES,
+    stacks::c_libraries::CASES,
     stacks::signals::CASES,
     stacks::own_stacks::CASES,
     errors::CASES,

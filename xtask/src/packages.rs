@@ -39,6 +39,11 @@ pub(crate) const TEST: &[Package] = &[
         reason: "compiles the C++ fixtures",
     },
     Package {
+        name: "musl-tools",
+        provides: "musl-gcc",
+        reason: "compiles fixtures for another C library",
+    },
+    Package {
         name: "binutils",
         provides: "readelf",
         reason: "strips fixtures, and says what is in them",
