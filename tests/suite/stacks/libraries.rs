@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use memtap_tests::{Context, Memtap, Need, Recipe};
 
 use super::elf;
-use super::walked::Walked;
+use super::walked::{Walked, known};
 use crate::case::{Case, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -20,6 +20,11 @@ pub(crate) const CASES: &[Case] = &[
         "stacks::linkage_table_now",
         &[Need::Compiler, Need::Binutils],
         |context| linkage_table(context, "now"),
+    ),
+    case(
+        "stacks::inside_lazy_binding",
+        &[Need::Compiler],
+        inside_lazy_binding,
     ),
     case("stacks::dlclosed", &[Need::Compiler], |context| {
         gone(context, false)
@@ -50,6 +55,20 @@ fn linkage_table(context: &Context, binding: &str) -> Result<()> {
     }
     let walked = Walked::record(context, &fixture)?;
     walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.ends_are("complete")
+}
+
+/// A function that the dynamic linker calls while it looks for another one, inside that one's first call.
+fn inside_lazy_binding(context: &Context) -> Result<()> {
+    let lazy = ["-Wl,-z,lazy"];
+    let library = Recipe::plain_c("resolver").shared().flags(lazy).build(context)?;
+    let fixture = Recipe::plain_c("resolved")
+        .flags(lazy)
+        .with_library(&library)
+        .build(context)?;
+    let walked = Walked::record(context, &fixture)?;
+    let chain = ("main;by_first_call;...;make_choice", "malloc", 1, 911);
+    walked.holds_nothing_but(&known(&fixture, &[chain]))?;
     walked.ends_are("complete")
 }
 

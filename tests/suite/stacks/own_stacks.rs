@@ -13,6 +13,9 @@ pub(crate) const CASES: &[Case] = &[
     case("stacks::call_on_lower_stack", &[Need::Compiler], |context| {
         called_on(context, &[])
     }),
+    case("stacks::call_on_higher_stack", &[Need::Compiler], |context| {
+        called_on(context, &["high"])
+    }),
 ];
 
 /// The coroutine's own frames, from where it begins.

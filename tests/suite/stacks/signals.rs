@@ -6,7 +6,14 @@ use memtap_tests::{Context, Need, Recipe};
 use super::walked::Walked;
 use crate::case::{Case, case};
 
-pub(crate) const CASES: &[Case] = &[case("stacks::signal_handlers", &[Need::Compiler], handlers)];
+pub(crate) const CASES: &[Case] = &[
+    case("stacks::signal_handlers", &[Need::Compiler], handlers),
+    case(
+        "stacks::signals_at_every_instruction",
+        &[Need::Compiler],
+        every_instruction,
+    ),
+];
 
 /// The handler's frames, and beyond the trampoline those that were interrupted.
 fn handlers(context: &Context) -> Result<()> {
@@ -14,5 +21,13 @@ fn handlers(context: &Context) -> Result<()> {
     let walked = Walked::record(context, &fixture)?;
     walked.holds_nothing_but(&walked.recording.told()?)?;
     // Whole, and said to have passed a signal.
+    walked.ends_are("signal")
+}
+
+/// Rules must be right where nothing is called, too: that is where a signal may come.
+fn every_instruction(context: &Context) -> Result<()> {
+    let fixture = Recipe::plain_c("stepped").build(context)?;
+    let walked = Walked::record(context, &fixture)?;
+    walked.holds_nothing_but(&walked.recording.told()?)?;
     walked.ends_are("signal")
 }
