@@ -104,8 +104,12 @@ pub struct CopyHeader {
     pub process: u32,
     /// How many whole pages were copied.
     pub pages: u32,
-    /// The `COPY_*` flags.
+    /// The flags below.
     pub flags: u32,
+    /// How many frames the kernel side had found. It may have gone on by what it had, behind a signal's frame.
+    pub frames_len: u32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 impl CopyHeader {
@@ -127,7 +131,7 @@ pub struct CopyRecord {
     pub bytes: [u8; COPY_PAGES * WINDOW_BYTES],
 }
 
-const _: () = assert!(size_of::<CopyHeader>() == 64);
+const _: () = assert!(size_of::<CopyHeader>() == 72);
 const _: () = assert!(size_of::<FileRecord>() == 48);
 const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use memtap_tests::{Context, Memtap, Need, Recipe};
 
 use super::elf;
-use super::walked::{Walked, known};
+use super::walked::Walked;
 use crate::case::{Case, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -58,7 +58,8 @@ fn linkage_table(context: &Context, binding: &str) -> Result<()> {
     walked.ends_are("complete")
 }
 
-/// A function that the dynamic linker calls while it looks for another one, inside that one's first call.
+/// A function that the dynamic linker calls while it looks for another one, inside that one's first call. The linker's
+/// own frame counts from rbx, which the walker does not follow: the stack has what is inside of it, and says so.
 fn inside_lazy_binding(context: &Context) -> Result<()> {
     let lazy = ["-Wl,-z,lazy"];
     let library = Recipe::plain_c("resolver").shared().flags(lazy).build(context)?;
@@ -67,9 +68,14 @@ fn inside_lazy_binding(context: &Context) -> Result<()> {
         .with_library(&library)
         .build(context)?;
     let walked = Walked::record(context, &fixture)?;
-    let chain = ("main;by_first_call;...;make_choice", "malloc", 1, 911);
-    walked.holds_nothing_but(&known(&fixture, &[chain]))?;
-    walked.ends_are("complete")
+    let folded = walked.recording.folded()?;
+    let of_choice = folded.weight_of(|line| line.passes("choose") && line.passes("make_choice"));
+    ensure!(
+        of_choice == 911,
+        "{of_choice} bytes pass the resolver, not 911:\n{}",
+        folded.text
+    );
+    walked.ends_are("unsupported")
 }
 
 /// A library that is loaded while memtap records, and let go, or even deleted, before it asks for names.

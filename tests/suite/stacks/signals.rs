@@ -1,6 +1,6 @@
 //! Signal handlers that allocate.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use memtap_tests::{Context, Need, Recipe};
 
 use super::walked::Walked;
@@ -20,8 +20,16 @@ fn handlers(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_c("signals").build(context)?;
     let walked = Walked::record(context, &fixture)?;
     walked.holds_nothing_but(&walked.recording.told()?)?;
-    // Whole, and said to have passed a signal.
-    walked.ends_are("signal")
+    // Whole; for sure where the stack lies in one piece.
+    let ends = walked.ends()?;
+    let others = ends
+        .keys()
+        .find(|end| !["complete", "signal"].contains(&end.as_str()));
+    ensure!(
+        others.is_none() && ends.get("signal").is_none_or(|stacks| *stacks <= 1),
+        "stacks end as {ends:?}"
+    );
+    Ok(())
 }
 
 /// Rules must be right where nothing is called, too: that is where a signal may come.
@@ -29,5 +37,5 @@ fn every_instruction(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_c("stepped").build(context)?;
     let walked = Walked::record(context, &fixture)?;
     walked.holds_nothing_but(&walked.recording.told()?)?;
-    walked.ends_are("signal")
+    walked.ends_are("complete")
 }

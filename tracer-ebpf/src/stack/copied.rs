@@ -18,8 +18,8 @@ use crate::{
 /// How a walk ends that user space is to finish, as long as it has not. The frames so far stand if it cannot.
 const UNTIL_FINISHED: StackEnd = StackEnd::NoTable;
 
-/// Sends a copy of the slot's stack. Returns how the walk ended, or [`MORE`] where no copy could be sent: the walk
-/// goes on as if there were no table.
+/// Sends a copy of the slot's stack. Returns how the walk ended, or [`MORE`] where it goes on by what there is: no copy
+/// could be sent, or a signal's frame was crossed and the rows at hand may do.
 ///
 /// A global function, so that the verifier checks it once.
 // SAFETY: no other symbol has this name.
@@ -44,7 +44,7 @@ pub(super) extern "C" fn send_copy(slot: u32) -> u32 {
         return MORE;
     };
     // No two copies are the same stack until user space says so: what lies above is not known.
-    scratch.hash = identity::mix(!number);
+    scratch.provisional = identity::finish(identity::mix(!number), UNTIL_FINISHED as u32);
     scratch.forget();
     let base = scratch.stack_pointer & !(WINDOW_BYTES as u64 - 1);
     let record = entry.as_mut_ptr();
@@ -72,7 +72,7 @@ pub(super) extern "C" fn send_copy(slot: u32) -> u32 {
             pages += 1;
         }
         let header = &raw mut (*record).header;
-        (*header).stack = identity::finish(scratch.hash, UNTIL_FINISHED as u32);
+        (*header).stack = scratch.provisional;
         (*header).time_ns = bpf_ktime_get_ns();
         (*header).instruction = scratch.instruction;
         (*header).stack_pointer = scratch.stack_pointer;
@@ -82,6 +82,7 @@ pub(super) extern "C" fn send_copy(slot: u32) -> u32 {
         (*header).process = scratch.mapped_process;
         (*header).pages = pages as u32;
         (*header).flags = flags;
+        (*header).frames_len = scratch.record.header.frames_len as u32;
     }
     // User space comes when the table is made; only a ring that fills up before calls it.
     let filling = COPIES.query(BPF_RB_AVAIL_DATA as u64) > COPIES.query(BPF_RB_RING_SIZE as u64) / 8;
@@ -91,5 +92,9 @@ pub(super) extern "C" fn send_copy(slot: u32) -> u32 {
         BPF_RB_NO_WAKEUP
     } as u64);
     count(Counter::StackCopied);
-    UNTIL_FINISHED as u32
+    if scratch.is_return == 0 {
+        MORE
+    } else {
+        UNTIL_FINISHED as u32
+    }
 }

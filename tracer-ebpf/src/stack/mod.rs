@@ -157,6 +157,7 @@ impl Scratch {
         self.frame_pointer = start.frame_pointer;
         self.frame_pointer_known = 1;
         self.hash = 0;
+        self.provisional = 0;
         self.through_signal = 0;
         self.table_awaited = 0;
         self.copy_refused = u32::from(settings::copies_max() == 0);
@@ -195,7 +196,11 @@ impl Scratch {
             count(Counter::TableAwaited);
         }
         self.record.header.end = end as u16;
-        let hash = identity::finish(self.hash, end);
+        let hash = if self.provisional == 0 {
+            identity::finish(self.hash, end)
+        } else {
+            self.provisional
+        };
         self.record.header.hash = hash;
         hash
     }

@@ -20,6 +20,8 @@ pub(crate) struct Scratch {
     pub(super) frame_pointer: u64,
     /// Identity of the frames so far.
     pub(super) hash: u64,
+    /// The identity of a stack that user space is to finish, or 0.
+    pub(super) provisional: u64,
     /// 1 if `instruction` is a return address: the call before it is what is looked up.
     pub(super) is_return: u32,
     /// 1 while `frame_pointer` is known.

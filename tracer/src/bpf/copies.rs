@@ -74,6 +74,8 @@ fn parse(bytes: &[u8]) -> Option<CopiedStack> {
         process: half(52)?,
         pages: half(56)?,
         flags: half(60)?,
+        frames_len: half(64)?,
+        reserved: 0,
     };
     let copied = (header.pages as usize).checked_mul(WINDOW_BYTES)?;
     Some(CopiedStack {
@@ -92,7 +94,7 @@ mod tests {
         for word in 1..=6u64 {
             bytes.extend(word.to_ne_bytes());
         }
-        for half in [7u32, 8, 1, 3] {
+        for half in [7u32, 8, 1, 3, 4, 0] {
             bytes.extend(half.to_ne_bytes());
         }
         bytes.resize(size_of::<CopyRecord>(), 9);
@@ -108,6 +110,8 @@ mod tests {
             process: 8,
             pages: 1,
             flags: 3,
+            frames_len: 4,
+            reserved: 0,
         };
         assert_eq!(copied.header, expected);
         assert_eq!(copied.bytes, [9; WINDOW_BYTES]);

@@ -15,6 +15,7 @@ use crate::report::session::{Events, Probe};
 use crate::report::{self, Losses};
 use crate::symbolize::{self, Location};
 use crate::target::files::MappedFile;
+use crate::target::lives::Place;
 use crate::target::process;
 
 /// What was recorded.
@@ -242,18 +243,23 @@ impl<'a> Builder<'a> {
         let tracked = self.recorder.processes.get(number);
         let image = tracked.and_then(|tracked| self.recorder.lives.image(tracked.pid, tracked.since_ns));
         let mut frames: Vec<(Unnamed, bool)> = Vec::with_capacity(stack.frames.len());
+        let mut is_interrupted = false;
         for (depth, address) in stack.frames.iter().enumerate() {
             // In the stack of a system call the first address is where the call was made.
-            let is_return = depth > 0 || function.is_heap();
-            let looked_up = address.saturating_sub(u64::from(is_return));
-            let place = image.and_then(|image| image.place(looked_up, time_ns));
+            let is_return = !is_interrupted && (depth > 0 || function.is_heap());
+            let place_at = |address| image.and_then(|image| image.place(address, time_ns));
+            let is_handlers_return = place_at(*address).is_some_and(|place| self.is_signal_frame(&place));
+            // A handler returns to the first instruction of what the C library has for that: no call is before it.
+            let is_call = is_return && !is_handlers_return;
+            is_interrupted = is_handlers_return;
+            let place = place_at(address.saturating_sub(u64::from(is_call)));
             let mapped = place.is_some();
             let frame = match place {
                 Some(place) => match place.file {
                     Some(file) => Unnamed::Location(Location {
                         file: self.file(&file),
-                        offset: place.file_offset + u64::from(is_return),
-                        is_return,
+                        offset: place.file_offset + u64::from(is_call),
+                        is_return: is_call,
                     }),
                     None => {
                         Unnamed::Outside(symbolize::outside_files(&place.path, place.file_offset, *address))
@@ -270,6 +276,15 @@ impl<'a> Builder<'a> {
             }
         }
         frames.into_iter().map(|(frame, _)| frame).collect()
+    }
+
+    /// Whether this is where signal handlers return to: the frame behind it was interrupted anywhere.
+    fn is_signal_frame(&self, place: &Place) -> bool {
+        let Some(file) = &place.file else { return false };
+        let Some(tables) = &self.recorder.tables else {
+            return false;
+        };
+        tables.is_signal_frame(file, place.file_offset)
     }
 
     fn file(&mut self, file: &Arc<MappedFile>) -> usize {

@@ -39,6 +39,8 @@ pub(super) struct Copied {
 struct Rest {
     frames: Vec<u64>,
     end: StackEnd,
+    /// The frames inside of these, which the kernel side found.
+    inner_len: usize,
     process: u32,
     time_ns: u64,
 }
@@ -82,10 +84,17 @@ impl Recorder {
             self.copied.add(copy);
         }
         let Some(tables) = &mut self.tables else { return };
-        let mut left = if all { usize::MAX } else { AT_ONCE };
-        while left > 0 && !tables.is_waiting() {
+        let turns = self.copied.waiting.len();
+        for _ in 0..if all { turns } else { turns.min(AT_ONCE) } {
+            if tables.is_waiting() {
+                break;
+            }
             let Some(copy) = self.copied.next() else { break };
-            left -= 1;
+            if copy.header.time_ns > self.sideband.settled_ns() {
+                // What was mapped then may still be told.
+                self.copied.add(copy);
+                continue;
+            }
             match rest(&copy, &self.lives, tables, self.frame_pointers) {
                 Ok(rest) => {
                     self.copied.finished.insert(copy.header.stack, rest);
@@ -130,8 +139,12 @@ impl Recorder {
                 self.copied.finished.insert(provisional, rest);
                 continue;
             };
-            stack.frames.extend(rest.frames);
-            stack.end = rest.end;
+            // A stack can lie in pieces, of which the copy has one: what the kernel side found by itself may be more.
+            if rest.end.is_whole() || !stack.end.is_whole() {
+                stack.frames.truncate(rest.inner_len);
+                stack.frames.extend(rest.frames);
+                stack.end = rest.end;
+            }
             if stack.frames.len() > MAX_FRAMES {
                 stack.frames.truncate(MAX_FRAMES);
                 stack.end = StackEnd::Truncated;
@@ -221,6 +234,7 @@ fn rest(copy: &CopiedStack, lives: &Lives, tables: &Tables, frame_pointers: bool
     Ok(Rest {
         frames,
         end: end(walked.end, through_signal),
+        inner_len: header.frames_len as usize,
         process: header.process,
         time_ns: header.time_ns,
     })

@@ -102,7 +102,9 @@ pub struct Recorder {
     pub(super) copied: Copied,
     pub(super) frame_pointers: bool,
     pub(super) heap: bool,
-    pub(super) waits_for_more: bool,
+    pub(super) target: Target,
+    /// The probes are off, and none is to be attached any more.
+    pub(super) is_over: bool,
     pub(super) started: Instant,
     pub(super) duration: Duration,
     held: Option<Held>,
@@ -166,7 +168,8 @@ impl Recorder {
             copied: Copied::default(),
             frame_pointers: settings.unwind == Unwind::Auto,
             heap: settings.heap,
-            waits_for_more: matches!(settings.target, Target::All | Target::Comm(_)),
+            target: settings.target.clone(),
+            is_over: false,
             started: Instant::now(),
             duration: Duration::ZERO,
             held: None,
@@ -302,7 +305,8 @@ impl Recorder {
 
     /// Looks at a file that a process mapped while we record; attaches if it has an allocator.
     pub(super) fn meet(&mut self, file: &Arc<MappedFile>, pid: u32) {
-        if !self.heap || self.scope != UprobeScope::Machine || !self.examined.insert(file.id) {
+        if self.is_over || !self.heap || self.scope != UprobeScope::Machine || !self.examined.insert(file.id)
+        {
             return;
         }
         let Ok(Found::Allocator(plan)) = plan::examine(file) else {

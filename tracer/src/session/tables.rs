@@ -21,6 +21,7 @@ use crate::bpf::tables::{NO_SEGMENT, TableMaps};
 use crate::report::session::Tables as Usage;
 use crate::target::files::MappedFile;
 use crate::target::maps;
+use crate::unwind::layout::cfa;
 use crate::unwind::{self, Arena, ArenaFull, Capacity, Inserted, Options, Placement, Rows, Table};
 
 /// What is known of a file.
@@ -127,6 +128,16 @@ impl Tables {
     /// The table of a file.
     pub(super) fn of_file(&self, file: &MappedFile) -> OfFile<'_> {
         self.of(&file.key)
+    }
+
+    /// Whether a place in a file is where signal handlers return to.
+    pub(super) fn is_signal_frame(&self, file: &MappedFile, offset: u64) -> bool {
+        let (OfFile::Table(table) | OfFile::OfCallSites(table)) = self.of_file(file) else {
+            return false;
+        };
+        let relative = table.bias(0, offset).map(|bias| 0u64.wrapping_sub(bias));
+        let rule = relative.and_then(|relative| table.rule_at(relative));
+        rule.is_some_and(|rule| rule.cfa_kind == cfa::SIGNAL)
     }
 
     fn of(&self, key: &FileKey) -> OfFile<'_> {

@@ -14,6 +14,7 @@ use super::tables::Tables;
 use crate::bpf::Record;
 use crate::bpf::copies::Copies;
 use crate::bpf::records::NewFile;
+use crate::settings::Target;
 use crate::target::files::MappedFile;
 use crate::target::sideband::{Life, LifeEvent};
 use crate::target::{maps, process};
@@ -158,7 +159,9 @@ impl Recorder {
             let LifeEvent { pid, .. } = event;
             exits |= event.what == Life::Exited && self.processes.has_pid(pid);
             if let Some(file) = self.lives.apply(event) {
-                self.meet(&file, pid);
+                if self.target == Target::All || self.processes.has_pid(pid) {
+                    self.meet(&file, pid);
+                }
                 self.expect_code(&file, pid);
             }
         }
@@ -232,7 +235,7 @@ impl Recorder {
                 log::debug!("process {pid}: {error}");
             }
         }
-        !self.waits_for_more && self.processes.present().next().is_none()
+        !self.waits_for_more() && self.processes.present().next().is_none()
     }
 
     /// Forgets processes that have ended and were never targets, and gives back what they took.
@@ -244,6 +247,11 @@ impl Recorder {
         {
             log::warn!("{error}: the unwind tables of processes that have ended stay");
         }
+    }
+
+    /// Whether there may be targets later, though there is none now.
+    fn waits_for_more(&self) -> bool {
+        matches!(self.target, Target::All | Target::Comm(_))
     }
 
     fn progress(&self) -> Progress {
@@ -260,6 +268,7 @@ impl Recorder {
     pub(super) fn finish(&mut self) {
         self.duration = self.started.elapsed();
         self.attached.detach();
+        self.is_over = true;
         self.drain(true);
     }
 }

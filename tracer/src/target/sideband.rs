@@ -73,6 +73,7 @@ struct Ring {
 pub struct Sideband {
     rings: Vec<Ring>,
     waiting: Vec<LifeEvent>,
+    settled_ns: u64,
     lost: u64,
 }
 
@@ -86,6 +87,7 @@ impl Sideband {
         Ok(Self {
             rings,
             waiting: Vec::new(),
+            settled_ns: 0,
             lost: 0,
         })
     }
@@ -96,6 +98,12 @@ impl Sideband {
         self.lost
     }
 
+    /// Up to when all that has happened was taken, in nanoseconds of `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn settled_ns(&self) -> u64 {
+        self.settled_ns
+    }
+
     /// Takes what has happened, in the order of time. `all`: also what happened just now, which may lack an
     /// event of another CPU.
     pub fn take(&mut self, all: bool) -> Vec<LifeEvent> {
@@ -104,6 +112,7 @@ impl Sideband {
         } else {
             monotonic_ns().saturating_sub(SETTLE_NS)
         };
+        self.settled_ns = settled;
         for ring in &self.rings {
             ring.read(|kind, misc, body| {
                 if kind == LOST {
