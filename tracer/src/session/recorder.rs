@@ -114,12 +114,13 @@ impl Recorder {
         let sideband = Sideband::open().map_err(StartError::Sideband)?;
         match load(settings) {
             Err(StartError::Bpf(error)) if settings.unwind == Unwind::Auto => {
-                log::warn!("stacks are walked by frame pointers alone: {error}");
                 let settings = Record {
                     unwind: Unwind::FramePointer,
                     ..settings.clone()
                 };
+                // Where the kernel refuses that too, its reason is the one to tell.
                 let object = load(&settings)?;
+                log::warn!("stacks are walked by frame pointers alone: {error}");
                 Self::attach(&settings, targets, sideband, object)
             }
             object => Self::attach(settings, targets, sideband, object?),
