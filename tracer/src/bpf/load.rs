@@ -114,9 +114,10 @@ impl BpfError {
         let last = lines
             .rfind(|line| !is_account(line) && !line.trim().is_empty())
             .map(str::trim);
-        let reason = last
-            .map(refusal::in_words)
-            .map_or_else(|| first.to_owned(), |last| format!("{first}: {last}"));
+        let reason = last.map(refusal::in_words).map_or_else(
+            || first.to_owned(),
+            |last| format!("{}: {last}", first.trim_end_matches('.')),
+        );
         Self::Program {
             program: name.to_owned(),
             reason,

@@ -6,6 +6,7 @@
 
 mod collect;
 mod copied;
+mod examined;
 mod processes;
 mod recorder;
 mod tables;
