@@ -59,6 +59,8 @@ mod stack;
 mod tail;
 #[cfg(target_arch = "bpf")]
 mod tally;
+#[cfg(target_arch = "bpf")]
+mod thread_stack;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
@@ -107,3 +107,7 @@ pub(crate) static TAILS: LruHashMap<TailKey, TailCall> = LruHashMap::with_max_en
 /// How many entries of `TAILS` wait for their jump; where none do, `TAILS` need not be asked.
 #[map]
 pub(crate) static TAILS_OPEN: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Always empty: see `thread_stack`.
+#[map]
+pub(crate) static NO_PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);

@@ -121,7 +121,12 @@ fn btf_offsets() -> Finding {
             ))
         })
         .map_err(|error| error.to_string());
-    finding("kernel type information (BTF)", "--events region", false, seen)
+    finding(
+        "kernel type information (BTF)",
+        "--events region, stacks by unwind tables",
+        false,
+        seen,
+    )
 }
 
 fn uprobes() -> Finding {
@@ -167,6 +172,8 @@ fn load(wanted: Wanted) -> Result<Object, BpfError> {
         ..BpfSettings::default()
     };
     if wanted.tables {
+        // Else the verifier leaves out how copies are sent.
+        settings.copies_max = 1;
         settings.unwind = BpfSettings::UNWIND_AUTO;
         settings.offsets = btf::Btf::of_kernel()?.kernel_offsets()?;
     }
@@ -214,7 +221,7 @@ fn table_programs() -> Finding {
     };
     loaded(
         "stacks by unwind tables",
-        "--unwind auto and dwarf; without it, frame pointers",
+        "--unwind dwarf; without it --unwind auto walks by frame pointers alone",
         false,
         wanted,
     )

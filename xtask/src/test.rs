@@ -26,9 +26,9 @@ pub(crate) struct Options {
     /// Run the traces of real programs alone
     #[arg(long)]
     suite: bool,
-    /// Boot other kernels too, and run the core of the suite on each
+    /// Do not boot other kernels; nor does a run of one part, or of some tests
     #[arg(long)]
-    kernels: bool,
+    no_kernels: bool,
     /// More arguments for the test runners
     #[arg(last = true)]
     runner_arguments: Vec<String>,
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         parts.push(("suite", suite(options)?));
     }
     // The last, since it takes longest and runs what the suite has compiled.
-    if options.kernels {
+    if !options.no_kernels && !options.unit && !options.suite && options.filters.is_empty() {
         let (counts, succeeded) = kernels::for_tests()?;
         parts.push(("kernels", Part { counts, succeeded }));
     }

@@ -14,7 +14,7 @@ use crate::{
     maps::SITES,
     process, settings,
     stack::{Slot, Start},
-    tail, tally,
+    tail, tally, thread_stack,
 };
 
 /// `malloc(size)`
@@ -135,6 +135,7 @@ fn product(n: u64, size: u64) -> Option<u64> {
 /// A uprobe program must return 0: another answer costs the target more.
 #[inline(always)]
 fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
+    thread_stack::require(ctx);
     if let Err(loss) = try_entry(ctx, request) {
         lose(loss);
     }

@@ -10,6 +10,7 @@ use aya_log::{EbpfLogger, Level};
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
 
+use super::refusal;
 use crate::unwind::Capacity;
 
 /// The object that `build.rs` made.
@@ -113,13 +114,10 @@ impl BpfError {
         let last = lines
             .rfind(|line| !is_account(line) && !line.trim().is_empty())
             .map(str::trim);
-        let last = match last {
-            Some(last) if last.contains("BPF_STX uses reserved fields") => {
-                Some("it has no atomic operations that return a value; Linux 5.12 and later have")
-            }
-            last => last,
-        };
-        let reason = last.map_or_else(|| first.to_owned(), |last| format!("{first}: {last}"));
+        let reason = last.map(refusal::in_words).map_or_else(
+            || first.to_owned(),
+            |last| format!("{}: {last}", first.trim_end_matches('.')),
+        );
         Self::Program {
             program: name.to_owned(),
             reason,

@@ -10,6 +10,7 @@ pub mod copies;
 pub mod links;
 pub mod load;
 pub mod records;
+mod refusal;
 pub mod sums;
 pub mod tables;
 pub mod tracefs;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use crate::doctor::{self, Answer};
+use crate::doctor::{self, Answer, Finding};
 
 /// Runs `doctor`. Fails with 1 where something that `record` needs is missing.
 pub(super) fn run(json: bool) -> Result<ExitCode> {
@@ -38,13 +38,7 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
     } else {
         writeln!(stdout, "kernel {}", doctor::kernel_release())?;
         for finding in &findings {
-            writeln!(
-                stdout,
-                "{:<8} {:<34} {}",
-                finding.answer.label(),
-                finding.check,
-                finding.detail
-            )?;
+            write!(stdout, "{}", lines(finding))?;
         }
     }
     let missing = findings
@@ -55,4 +49,44 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// A finding for people: the answer and what was seen, and below it what is left out.
+fn lines(finding: &Finding) -> String {
+    let Finding {
+        check,
+        answer,
+        needed_for,
+        detail,
+        ..
+    } = finding;
+    let mut lines = format!("{:<8} {check:<34} {detail}\n", answer.label());
+    if *answer != Answer::Yes {
+        lines += &format!("{:<8} needed for {needed_for}\n", "");
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_told_and_why() {
+        let mut finding = Finding {
+            check: "stacks by unwind tables",
+            answer: Answer::Yes,
+            needed_for: "--unwind dwarf",
+            required: false,
+            detail: "past the verifier in 3 ms".to_owned(),
+        };
+        let line = "yes      stacks by unwind tables            past the verifier in 3 ms\n";
+        assert_eq!(lines(&finding), line);
+        finding.answer = Answer::No;
+        finding.detail = "the kernel refused".to_owned();
+        assert_eq!(
+            lines(&finding),
+            "no       stacks by unwind tables            the kernel refused\n         needed for --unwind dwarf\n"
+        );
+    }
 }

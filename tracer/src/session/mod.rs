@@ -6,6 +6,7 @@
 
 mod collect;
 mod copied;
+mod examined;
 mod guard;
 mod processes;
 mod recorder;

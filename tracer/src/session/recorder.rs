@@ -1,6 +1,6 @@
 //! Starting: find the targets and their allocators, load the programs, attach the probes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::process::Child;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tracer_ebpf::BpfSettings;
 
 use super::copied::Copied;
+use super::examined::Examined;
 use super::guard::Guard;
 use super::processes::Processes;
 use super::tables::Tables;
@@ -24,7 +25,6 @@ use crate::settings::{Record, Target, Unwind};
 use crate::target::files::{Files, MappedFile};
 use crate::target::launch::Held;
 use crate::target::lives::Lives;
-use crate::target::maps::FileId;
 use crate::target::process;
 use crate::target::sideband::{Sideband, monotonic_ns};
 
@@ -96,7 +96,7 @@ pub struct Recorder {
     pub(super) seen_in: HashMap<(u32, u64), u64>,
     pub(super) probes: Vec<Probe>,
     pub(super) scope: UprobeScope,
-    pub(super) examined: HashSet<FileId>,
+    pub(super) examined: Examined,
     pub(super) tables: Option<Tables>,
     pub(super) copies: Option<Copies>,
     pub(super) copied: Copied,
@@ -119,12 +119,12 @@ impl Recorder {
         let sideband = Sideband::open().map_err(StartError::Sideband)?;
         match load(settings) {
             Err(StartError::Bpf(error)) if settings.unwind == Unwind::Auto => {
-                log::warn!("stacks are walked by frame pointers alone: {error}");
                 let settings = Record {
                     unwind: Unwind::FramePointer,
                     ..settings.clone()
                 };
                 let object = load(&settings)?;
+                log::warn!("stacks are walked by frame pointers alone: {error}");
                 Self::attach(&settings, targets, sideband, object)
             }
             object => Self::attach(settings, targets, sideband, object?),
@@ -162,7 +162,7 @@ impl Recorder {
             seen_in: HashMap::new(),
             probes: Vec::new(),
             scope: UprobeScope::Machine,
-            examined: HashSet::new(),
+            examined: Examined::default(),
             tables,
             copies,
             copied: Copied::default(),
@@ -241,7 +241,7 @@ impl Recorder {
             Target::Pids(pids) if per_process => {
                 for pid in pids {
                     let files = self.lives.mapped_files(*pid);
-                    let plans = plans_in(&files, &mut HashSet::new());
+                    let plans = plans_in(&files, &mut Examined::default());
                     let plans = plans.map_err(|advice| no_allocator_in(*pid, advice))?;
                     for plan in &plans {
                         self.attach_plan(plan, UprobeScope::Process(*pid))
@@ -305,8 +305,7 @@ impl Recorder {
 
     /// Looks at a file that a process mapped while we record; attaches if it has an allocator.
     pub(super) fn meet(&mut self, file: &Arc<MappedFile>, pid: u32) {
-        if self.is_over || !self.heap || self.scope != UprobeScope::Machine || !self.examined.insert(file.id)
-        {
+        if self.is_over || !self.heap || self.scope != UprobeScope::Machine || !self.examined.insert(file) {
             return;
         }
         let Ok(Found::Allocator(plan)) = plan::examine(file) else {

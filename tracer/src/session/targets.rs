@@ -1,11 +1,11 @@
 //! Who is traced, found on this machine, and where their allocators are.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::examined::Examined;
 use super::recorder::StartError;
 use crate::allocator::loader;
 use crate::allocator::plan::{self, Found, Plan};
@@ -13,7 +13,6 @@ use crate::settings::{Record, Target};
 use crate::target::files::MappedFile;
 use crate::target::launch::{self, Held};
 use crate::target::lives::Lives;
-use crate::target::maps::FileId;
 use crate::target::process;
 use crate::target::user::User;
 
@@ -109,13 +108,13 @@ fn describe(pid: u32) -> String {
 /// The allocators in files, each file once; without any, why.
 pub(super) fn plans_in(
     files: &[Arc<MappedFile>],
-    examined: &mut HashSet<FileId>,
+    examined: &mut Examined,
 ) -> Result<Vec<Plan>, &'static str> {
     let mut plans = Vec::new();
     let mut advice = "it maps no libc with malloc; other allocators are not supported yet, \
                       `--events region` traces mmap and brk without one";
     for file in files {
-        if !examined.insert(file.id) {
+        if !examined.insert(file) {
             continue;
         }
         match plan::examine(file) {

@@ -22,6 +22,8 @@ pub struct MappedFile {
     pub id: FileId,
     /// Which file, as the kernel side knows it.
     pub key: FileKey,
+    /// The device of the inode that has the data; nothing for a file of overlayfs, which shows another.
+    pub device: Option<u64>,
     /// Its path as the process that mapped it first sees it.
     pub path: PathBuf,
     descriptor: OwnedFd,
@@ -87,9 +89,11 @@ impl Files {
     pub fn of_path(&mut self, path: &Path) -> std::io::Result<Arc<MappedFile>> {
         let file = File::open(path)?;
         let id = identity(&file)?;
+        let metadata = file.metadata()?;
         let mapped = Arc::new(MappedFile {
             id,
-            key: key_of(&file.metadata()?),
+            key: key_of(&metadata),
+            device: device_of(&file, &metadata),
             path: path.to_path_buf(),
             descriptor: file.into(),
         });
@@ -105,6 +109,15 @@ fn key_of(metadata: &Metadata) -> FileKey {
         size_bytes: metadata.len(),
         modified_s: metadata.mtime(),
     }
+}
+
+/// The device of a file's data, where `stat` tells it.
+fn device_of(file: &File, metadata: &Metadata) -> Option<u64> {
+    // SAFETY: a struct of integers, of which zeros are a valid value.
+    let mut file_system: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor, and a valid pointer to a struct of the right type.
+    let status = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut file_system) };
+    (status == 0 && file_system.f_type != libc::OVERLAYFS_SUPER_MAGIC).then(|| metadata.dev())
 }
 
 /// The identity that a mapping of the file has. `stat` has another one where a file system lies over others: the
@@ -148,9 +161,11 @@ fn open(pid: u32, mapping: &Mapping) -> Option<MappedFile> {
             (file.metadata().ok()?.ino() == mapping.file.inode).then_some(file)
         })
     })?;
+    let metadata = file.metadata().ok()?;
     Some(MappedFile {
         id: mapping.file,
-        key: key_of(&file.metadata().ok()?),
+        key: key_of(&metadata),
+        device: device_of(&file, &metadata),
         path: mapping.path.clone(),
         descriptor: file.into(),
     })

@@ -104,7 +104,10 @@ fn qemu(image: &Image, folder: &Folder) -> Result<Command> {
     let mut command = folder.limited(Path::new("qemu-system-x86_64"), LIMIT);
     // cmpxchg16b of QEMU 7.2 spoils the flags; paging by five levels is not needed.
     command.args(["-machine", "pc,memory-backend=memory", "-cpu", "max,-la57,-cx16"]);
-    command.args(["-accel", "tcg,thread=multi", "-smp", &PROCESSORS.to_string()]);
+    // All processors in one thread, taking turns. With a thread each, QEMU before 8.1 can translate code while another
+    // processor changes it, and keep what was there before: a kernel that was just patching a tracepoint in dies of
+    // the breakpoint that it had put there meanwhile (seen on 7.2, "Oops: int3").
+    command.args(["-accel", "tcg,thread=single", "-smp", &PROCESSORS.to_string()]);
     command.args(["-m", &MEMORY.to_string()]);
     // virtiofsd reads and writes the guest's memory.
     command
