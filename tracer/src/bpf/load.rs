@@ -236,7 +236,7 @@ impl Object {
         }
     }
 
-    fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
+    pub(super) fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
         let loaded = self.uprobe(name)?.load();
         loaded.map_err(|error| BpfError::program(name, &error))
     }
