@@ -29,8 +29,8 @@ pub(crate) fn calls(lines: &[Line<'_>]) -> String {
         text.push_str(&calls_row(line));
     }
     text.push_str(
-        "\nDepth: frames of the program, from main to the caller of malloc. bpftrace walks frame pointers alone: it \
-         has no row for the loop without them.\n",
+        "\nDepth: frames of the program, from main to the caller of malloc. The loop calls from one place, so that \
+         memtap remembers its walk. bpftrace walks frame pointers alone: it has no row for the loop without them.\n",
     );
     text.push_str(&sentences(lines, "costs", "of bpftrace"));
     text
@@ -93,33 +93,31 @@ pub(crate) const START_FRAMES: u32 = 3;
 
 /// One line of verdict for each row that has a limit.
 fn sentences(lines: &[Line<'_>], verb: &str, of_what: &str) -> String {
-    let mut text = String::new();
-    for line in lines {
-        let Some((limit, verdict)) = line.verdict() else {
-            continue;
-        };
-        let depth = line.row.depth;
-        let (word, name) = (verdict.word(), line.tool.name);
-        let judgement = match line.of_reference {
-            Some(share) => format!("{name} {verb} {share:.3} {of_what} at {depth} frames of the program"),
-            None => format!("{name}: there are not both figures to compare at {depth} frames of the program"),
-        };
-        let miscount = match line.row.count_error {
-            None | Some(0) => String::new(),
-            Some(calls) => format!("; its count of calls is off by {calls:+}"),
-        };
-        let problem = line
-            .row
-            .problem
-            .as_ref()
-            .map(|problem| format!("; {problem}"))
-            .unwrap_or_default();
-        text.push_str(&format!(
-            "\n{word}: {judgement}; the limit is {limit}{miscount}{problem}"
-        ));
-    }
-    text.push('\n');
-    text
+    let sentences = lines.iter().filter_map(|line| sentence(line, verb, of_what));
+    format!("\n{}\n", sentences.collect::<Vec<_>>().join("\n"))
+}
+
+fn sentence(line: &Line<'_>, verb: &str, of_what: &str) -> Option<String> {
+    let (limit, verdict) = line.verdict()?;
+    let depth = line.row.depth;
+    let (word, name) = (verdict.word(), line.tool.name);
+    let judgement = match line.of_reference {
+        Some(share) => format!("{name} {verb} {share:.3} {of_what} at {depth} frames of the program"),
+        None => format!("{name}: there are not both figures to compare at {depth} frames of the program"),
+    };
+    let miscount = match line.row.count_error {
+        None | Some(0) => String::new(),
+        Some(calls) => format!("; its count of calls is off by {calls:+}"),
+    };
+    let problem = line
+        .row
+        .problem
+        .as_ref()
+        .map(|problem| format!("; {problem}"))
+        .unwrap_or_default();
+    Some(format!(
+        "{word}: {judgement}; the limit is {limit}{miscount}{problem}"
+    ))
 }
 
 /// The rows for machines, with each round's median.

@@ -19,6 +19,9 @@ const LIBC_LIMIT_MS: f64 = 10.0;
 /// The most that the table of the largest library may take to make.
 const LARGEST_LIMIT_MS: f64 = 500.0;
 
+const KIB: f64 = 1024.0;
+const MIB: f64 = 1024.0 * KIB;
+
 /// Files whose tables are made together.
 struct Case {
     name: String,
@@ -113,6 +116,26 @@ impl Row {
         Some(kept / all)
     }
 
+    fn markdown(&self) -> String {
+        let whole = |name| cell(self.number(name), 0);
+        let scaled = |name, unit: f64| cell(self.number(name).map(|bytes| bytes / unit), 1);
+        let cells = [
+            self.case.name.clone(),
+            whole("tables"),
+            scaled("file_bytes", MIB),
+            cell(self.number("wall_ms"), 2),
+            cell(self.number("cpu_ms"), 2),
+            whole("rows"),
+            whole("pages"),
+            whole("rules"),
+            scaled("table_bytes", KIB),
+            scaled("unpruned_bytes", KIB),
+            cell(self.size_share(), 3),
+            scaled("peak_bytes", MIB),
+        ];
+        format!("| {} |", cells.join(" | "))
+    }
+
     fn verdicts(&self) -> Vec<(String, Verdict)> {
         let name = &self.case.name;
         let share = self.size_share();
@@ -145,39 +168,18 @@ pub(crate) fn passes(rows: &[Row]) -> bool {
 
 /// The table, and a line of verdict for each limit.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    const MIB: f64 = 1048576.0;
-    const KIB: f64 = 1024.0;
-    let mut text = String::from(
-        "| unwind tables of | files | MiB of files | wall ms | CPU ms | rows | pages | rules | KiB of tables | KiB unpruned | share | peak MiB of memory |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
-    );
-    for row in rows {
-        let whole = |name| cell(row.number(name), 0);
-        let scaled = |name, unit: f64| cell(row.number(name).map(|bytes| bytes / unit), 1);
-        text.push_str(&format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-            row.case.name,
-            whole("tables"),
-            scaled("file_bytes", MIB),
-            cell(row.number("wall_ms"), 2),
-            cell(row.number("cpu_ms"), 2),
-            whole("rows"),
-            whole("pages"),
-            whole("rules"),
-            scaled("table_bytes", KIB),
-            scaled("unpruned_bytes", KIB),
-            cell(row.size_share(), 3),
-            scaled("peak_bytes", MIB),
-        ));
-    }
-    text.push_str(
-        "\nFiles are read whole and in memory beforehand; several are done at once. Bytes are rows, pages and rules.\n",
-    );
-    for (sentence, verdict) in rows.iter().flat_map(Row::verdicts) {
-        text.push_str(&format!("\n{}: {sentence}", verdict.word()));
-    }
-    text.push('\n');
-    text
+    let header = "| unwind tables of | files | MiB of files | wall ms | CPU ms | rows | pages | rules \
+                  | KiB of tables | KiB unpruned | share | peak MiB of memory |\n\
+                  | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
+    let lines = rows.iter().map(Row::markdown).collect::<Vec<_>>();
+    let verdicts = rows.iter().flat_map(Row::verdicts);
+    let verdicts = verdicts.map(|(sentence, verdict)| format!("{}: {sentence}", verdict.word()));
+    format!(
+        "{header}\n{}\n\nFiles are read whole and were in memory before; several are done at once. Bytes are rows, \
+         pages and rules.\n\n{}\n",
+        lines.join("\n"),
+        verdicts.collect::<Vec<_>>().join("\n")
+    )
 }
 
 /// The rows for machines.
