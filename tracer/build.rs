@@ -92,8 +92,13 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf> {
         .args(["-Z", "build-std=core", "--target", "bpfel-unknown-none"])
         .arg("--target-dir")
         .arg(&target_dir);
-    if env::var_os("CARGO_FEATURE_HOT_LOG").is_some() {
-        command.args(["--features", "hot-log"]);
+    for (feature, variable) in [
+        ("hot-log", "CARGO_FEATURE_HOT_LOG"),
+        ("bench", "CARGO_FEATURE_BENCH"),
+    ] {
+        if env::var_os(variable).is_some() {
+            command.args(["--features", feature]);
+        }
     }
     let status = command
         .status()

@@ -5,6 +5,8 @@
 //! byte by byte.
 #![no_std]
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod codes;
 mod function;
 pub mod identity;

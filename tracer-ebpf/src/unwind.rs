@@ -1,8 +1,11 @@
 //! What the tables of the stack walker look like in the kernel's arrays.
 //!
-//! An executable's code is cut into pages of 4 KiB, counted from the table's base address. A page owns a run
+//! An executable's code is cut into pages of 16 KiB, counted from the table's base address. A page owns a run
 //! of rows, sorted by address; a row says from which byte of the page on which rule holds, up to the next
 //! row. The first row of a page always begins at its byte 0, so that no look-up needs the page before.
+//!
+//! Large pages make the index small and rows that only begin a page few; a page's entry tells where each of its
+//! quarters is among its rows, so that a search is as short as in pages of a quarter of the size.
 //!
 //! | array | element | indexed by |
 //! | --- | --- | --- |
@@ -14,10 +17,16 @@
 //! with `BPF_F_MMAPABLE`, so that a table is loaded by copying it.
 
 /// The binary logarithm of a page's size in bytes.
-pub const PAGE_SHIFT: u32 = 12;
+pub const PAGE_SHIFT: u32 = 14;
 
 /// Bytes of code that one page covers.
 pub const PAGE_BYTES: u32 = 1 << PAGE_SHIFT;
+
+/// The binary logarithm of a quarter's size in bytes.
+pub const QUARTER_SHIFT: u32 = PAGE_SHIFT - 2;
+
+/// The page size of the machine: mappings of files begin at a multiple of it.
+pub const MAPPED_PAGE_BYTES: u32 = 1 << 12;
 
 /// Bits of a row that hold the number of its rule; those above hold the offset in the page.
 pub const ROW_RULE_BITS: u32 = 32 - PAGE_SHIFT;
@@ -131,12 +140,57 @@ impl Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PageEntry {
-    /// The number of the first row, over all chunks.
+    /// The number of the first row, over all chunks, below 2³⁰; with [`Self::MANY`] in a page of many rows.
     pub row: u32,
-    /// How many rows: at least 1 and at most [`PAGE_BYTES`] in a page that is in use.
-    pub count: u16,
-    /// Always 0.
-    pub reserved: u16,
+    /// Four bytes, from the lowest: how many of the page's rows begin before the end of its first, second, third
+    /// and last quarter. With [`Self::MANY`] one number: how many rows there are.
+    pub counts: u32,
+}
+
+impl PageEntry {
+    /// The page has more rows than a byte counts.
+    pub const MANY: u32 = 1 << 31;
+
+    /// The entry of a page whose rows, at least one and at most [`PAGE_BYTES`], begin with number `first`.
+    #[must_use]
+    pub fn new(first: u32, rows: &[u32]) -> Self {
+        let number = |rows: usize| u32::try_from(rows).unwrap_or(u32::MAX);
+        if rows.len() > usize::from(u8::MAX) {
+            return Self {
+                row: first | Self::MANY,
+                counts: number(rows.len()),
+            };
+        }
+        let mut counts = 0;
+        for quarter in 0..4 {
+            let end = (quarter + 1) << QUARTER_SHIFT;
+            let before = rows.partition_point(|row| row_offset(*row) < end);
+            counts |= number(before) << (8 * quarter);
+        }
+        Self { row: first, counts }
+    }
+
+    /// The number of the page's first row.
+    #[must_use]
+    pub const fn first(&self) -> u32 {
+        self.row & !Self::MANY
+    }
+
+    /// The rows among which that of an offset in the page is: the number of the first, and how many. Those that begin
+    /// in the offset's quarter, and the one before, which reaches into it.
+    #[inline]
+    #[must_use]
+    pub const fn part(&self, offset_in_page: u32) -> (u32, u32) {
+        if self.row & Self::MANY != 0 {
+            return (self.row & !Self::MANY, self.counts);
+        }
+        let shift = (offset_in_page >> QUARTER_SHIFT) * 8;
+        let end = (self.counts >> shift) & 0xff;
+        // Before the first quarter there are none, and the row that reaches into it is its own first.
+        let before = (((self.counts << 8) | 1) >> shift) & 0xff;
+        let reaching = before.wrapping_sub(1);
+        (self.row.wrapping_add(reaching), end.wrapping_sub(reaching))
+    }
 }
 
 /// One element of the array of rows.
@@ -174,4 +228,4 @@ pub const fn search_key(offset_in_page: u32) -> u32 {
 const _: () = assert!(size_of::<Rule>() == 16 && align_of::<Rule>() == 4);
 const _: () = assert!(size_of::<PageEntry>() == 8 && align_of::<PageEntry>() == 4);
 const _: () = assert!(size_of::<RowChunk>() == 65_536);
-const _: () = assert!(PAGE_BYTES <= CHUNK_ROWS && PAGE_BYTES <= u16::MAX as u32);
+const _: () = assert!(PAGE_BYTES <= CHUNK_ROWS);

@@ -44,17 +44,29 @@ fn fmt() -> Result<()> {
     )
 }
 
+/// All that ships, and what measures walks, which nothing else compiles.
 fn clippy() -> Result<()> {
-    process::run(
-        workspace::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-        "pass clippy",
-    )
+    let ships = ["--workspace", "--all-targets"].as_slice();
+    let measures = [
+        "-p",
+        "memtap",
+        "--lib",
+        "--example",
+        "walk_cost",
+        "--features",
+        "bench",
+    ];
+    [ships, &measures].into_iter().try_for_each(|what| {
+        let mut command = workspace::cargo();
+        command.arg("clippy").args(what).args(["--", "-D", "warnings"]);
+        process::run(&mut command, "pass clippy")
+    })
 }
 
 /// The kernel side is empty on the host, so clippy has to see it built for its own target: as it ships, and
-/// with the messages of development, which nothing else compiles.
+/// with what is for development alone, which nothing else compiles.
 fn clippy_ebpf() -> Result<()> {
-    [[].as_slice(), &["--features", "hot-log"]]
+    [[].as_slice(), &["--features", "hot-log,bench"]]
         .into_iter()
         .try_for_each(clippy_ebpf_with)
 }

@@ -2,5 +2,7 @@
 //! give up is counted.
 
 mod alloc;
+#[cfg(feature = "bench")]
+mod bench;
 mod process;
 mod region;

@@ -8,6 +8,8 @@
 //! ([`table`]), and by it the caller's registers. A walk remembers every word that it read ([`memory`]): when
 //! the same thread comes from the same place and all those words are the same, so is the stack.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod copied;
 mod copy;
 mod mapping;

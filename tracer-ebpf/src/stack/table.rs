@@ -19,10 +19,12 @@ pub(super) fn rule_at(mapping: &Mapping, address: u64) -> Option<&'static Rule> 
     // SAFETY: pointers from look-ups are to map values; the search stays inside the chunk by masking.
     unsafe {
         let entry = &*PAGES.get_ptr(mapping.page_base.wrapping_add(page as u32))?;
-        let rows = ROWS.get_ptr(entry.row >> CHUNK_SHIFT)?.cast::<u32>();
-        let key = search_key((relative & ((1 << PAGE_SHIFT) - 1)) as u32) as u64;
-        let mut base = mask::<{ CHUNK_ROWS as u64 - 1 }>(entry.row as u64);
-        let mut count = entry.count as u64;
+        let offset = (relative & ((1 << PAGE_SHIFT) - 1)) as u32;
+        let (first, count) = entry.part(offset);
+        let rows = ROWS.get_ptr(first >> CHUNK_SHIFT)?.cast::<u32>();
+        let above = search_key(offset) as u64 + 1;
+        let mut base = first as u64;
+        let mut count = count as u64;
         let mut turn = 0;
         while turn < SEARCH_STEPS {
             if count <= 1 {
@@ -31,20 +33,21 @@ pub(super) fn rule_at(mapping: &Mapping, address: u64) -> Option<&'static Rule> 
             let half = count >> 1;
             let middle = mask::<{ CHUNK_ROWS as u64 - 1 }>(base + half);
             let row = *rows.add(middle as usize) as u64;
-            base = mask::<{ CHUNK_ROWS as u64 - 1 }>(base + (half & not_above(row, key)));
+            base += half & below(row, above);
             count -= half;
             turn += 1;
         }
-        let row = *rows.add(base as usize);
+        let index = mask::<{ CHUNK_ROWS as u64 - 1 }>(base);
+        let row = *rows.add(index as usize);
         Some(&*RULES.get_ptr(row_rule(row))?)
     }
 }
 
-/// All ones if `a <= b`, else 0, for numbers below 2^63: without a branch, of which a search has so many that
+/// All ones if `a < b`, else 0, for numbers below 2^63: without a branch, of which a search has so many that
 /// the verifier would follow thousands of ways.
 #[inline(always)]
-fn not_above(a: u64, b: u64) -> u64 {
-    let mut difference = b;
+fn below(a: u64, b: u64) -> u64 {
+    let mut difference = a;
     // SAFETY: two ALU instructions on registers; no memory, no stack. In assembly, since LLVM turns a select back
     // into a branch.
     unsafe {
@@ -52,9 +55,9 @@ fn not_above(a: u64, b: u64) -> u64 {
             "{0} -= {1}",
             "{0} s>>= 63",
             inout(reg) difference,
-            in(reg) a,
+            in(reg) b,
             options(pure, nomem, nostack, preserves_flags)
         );
     }
-    !difference
+    difference
 }

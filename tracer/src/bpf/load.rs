@@ -55,14 +55,14 @@ impl Default for Limits {
     }
 }
 
-/// What the arrays of unwind tables have room for in so many bytes: two thirds rows, of which large programs have
-/// some six for every page of code, an eighth rules.
+/// What the arrays of unwind tables have room for in so many bytes: three quarters rows, of which large programs
+/// have some dozen for every page, an eighth pages, an eighth rules.
 #[must_use]
 pub fn table_capacity(bytes: u64) -> Capacity {
     let number = |bytes: u64, each: usize| u32::try_from(bytes / each as u64).unwrap_or(u32::MAX).max(1);
     Capacity {
-        row_chunks: number(bytes * 5 / 8, size_of::<RowChunk>()),
-        pages: number(bytes / 4, size_of::<PageEntry>()),
+        row_chunks: number(bytes * 3 / 4, size_of::<RowChunk>()),
+        pages: number(bytes / 8, size_of::<PageEntry>()),
         rules: number(bytes / 8, size_of::<Rule>()).clamp(1024, 1 << 16),
     }
 }
@@ -257,7 +257,7 @@ impl Object {
         }
     }
 
-    fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
+    pub(super) fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
         let loaded = self.uprobe(name)?.load();
         loaded.map_err(|error| BpfError::program(name, &error))
     }

@@ -5,6 +5,8 @@
 //! was attached through it; the kernel does the same when the process dies.
 
 mod batch;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod btf;
 pub mod copies;
 pub mod links;

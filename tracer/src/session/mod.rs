@@ -4,6 +4,8 @@
 //!
 //! Dropping a [`Recorder`] takes every probe off; a command that was not let go ends without having run.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod collect;
 mod copied;
 mod examined;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::unwind::PAGE_BYTES;
+use tracer_ebpf::unwind::MAPPED_PAGE_BYTES;
 use tracer_ebpf::{FileKey, FileTable, MAX_SEGMENTS, Segment};
 
 use crate::bpf::Object;
@@ -523,7 +523,7 @@ fn entry(placement: &Placement, table: &Table, rows: u32) -> FileTable {
 
 /// The executable segments of a table's file, as the kernel side looks for them.
 fn segments(table: &Table) -> Vec<Segment> {
-    let page = u64::from(PAGE_BYTES);
+    let page = u64::from(MAPPED_PAGE_BYTES);
     let segments = table.segments().iter().map(|segment| Segment {
         file_start: segment.offset - segment.offset % page,
         file_end: segment.offset.saturating_add(segment.file_size),

@@ -20,9 +20,9 @@ use crate::unwind::{Delta, Inserted, Placement, Run, Table};
 pub struct Capacity {
     /// Elements of the array of rows: chunks of 64 KiB, 16,384 rows each.
     pub row_chunks: u32,
-    /// Elements of the array of pages, 8 bytes for each 4 KiB of code.
+    /// Elements of the array of pages, 8 bytes for each 16 KiB of code.
     pub pages: u32,
-    /// Elements of the array of rules, 16 bytes each; at most 2²⁰ can be named by a row.
+    /// Elements of the array of rules, 16 bytes each; at most 2¹⁸ can be named by a row.
     pub rules: u32,
 }
 
@@ -184,16 +184,12 @@ impl Arena {
         let mut entries = Vec::with_capacity(table.page_count() as usize);
         let mut used: Vec<Range<u32>> = Vec::new();
         for page in (0..).map_while(|page| table.page(page)) {
-            let count = u16::try_from(page.len()).ok()?;
-            while room.end - room.start < u32::from(count) {
+            let count = u32::try_from(page.len()).ok()?;
+            while room.end - room.start < count {
                 room = free.next()?;
             }
-            entries.push(PageEntry {
-                row: room.start,
-                count,
-                reserved: 0,
-            });
-            let end = room.start + u32::from(count);
+            entries.push(PageEntry::new(room.start, page));
+            let end = room.start + count;
             match used.last_mut() {
                 Some(last) if last.end == room.start => last.end = end,
                 _ => used.push(room.start..end),

@@ -1,7 +1,7 @@
 //! The executable bytes of a file, by address.
 
 use crate::unwind::Error;
-use crate::unwind::layout::PAGE_BYTES;
+use crate::unwind::layout::{MAPPED_PAGE_BYTES, PAGE_BYTES};
 
 /// The executable bytes of a file: sorted ranges that do not overlap. Addresses inside are relative to the
 /// base, so that they fit 32 bits.
@@ -20,7 +20,7 @@ struct Range<'data> {
 
 impl<'data> Code<'data> {
     /// Of pairs (virtual address, bytes), in any order. The base is the lowest address, rounded down to a
-    /// page.
+    /// page of the machine.
     pub(crate) fn new(pieces: impl IntoIterator<Item = (u64, &'data [u8])>) -> Result<Self, Error> {
         let mut pieces: Vec<_> = pieces
             .into_iter()
@@ -28,7 +28,7 @@ impl<'data> Code<'data> {
             .collect();
         pieces.sort_by_key(|(address, _)| *address);
         let first = pieces.first().ok_or(Error::NoCode)?.0;
-        let base = first - first % u64::from(PAGE_BYTES);
+        let base = first - first % u64::from(MAPPED_PAGE_BYTES);
         let mut ranges: Vec<Range<'data>> = Vec::with_capacity(pieces.len());
         for (address, bytes) in pieces {
             let start = address - base;
@@ -47,7 +47,7 @@ impl<'data> Code<'data> {
         Ok(Self { base, ranges })
     }
 
-    /// The virtual address that relative addresses count from: the start of the first page with code.
+    /// The virtual address that relative addresses count from: the start of the first page of the machine with code.
     pub(crate) fn base(&self) -> u64 {
         self.base
     }

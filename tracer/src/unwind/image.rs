@@ -42,9 +42,9 @@ impl Image {
             .ok()
             .filter(|page| *page < page_count)?;
         let entry = self.pages.get(page_base as usize + page as usize)?;
-        let (first, count) = (entry.row as usize, usize::from(entry.count));
-        let rows = self.rows.get(first..first + count)?;
         let offset = u32::try_from(relative % u64::from(PAGE_BYTES)).ok()?;
+        let (first, count) = entry.part(offset);
+        let rows = self.rows.get(first as usize..)?.get(..count as usize)?;
         self.rules
             .get(layout::row_rule(search(rows, offset)) as usize)
             .copied()

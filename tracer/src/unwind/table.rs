@@ -1,7 +1,9 @@
 //! The table of one executable: its rows by page, as the kernel has them.
 
 use crate::unwind::cfi::RuleStart;
-use crate::unwind::layout::{self, PAGE_BYTES, PAGE_SHIFT, PageEntry, ROW_RULE_MASK, Rule};
+use crate::unwind::layout::{
+    self, MAPPED_PAGE_BYTES, PAGE_BYTES, PAGE_SHIFT, PageEntry, ROW_RULE_MASK, Rule,
+};
 use crate::unwind::rule_set::RuleSet;
 use crate::unwind::{Code, Elf, Rows, Segment, Statistics};
 
@@ -80,7 +82,7 @@ impl Table {
         self.rows.get(first as usize..end as usize)
     }
 
-    /// How many pages of 4 KiB the code takes.
+    /// How many pages of 16 KiB the code takes.
     #[must_use]
     pub fn page_count(&self) -> u32 {
         // One less than a number of offsets that are 32 bits themselves.
@@ -118,7 +120,7 @@ impl Table {
     /// `/proc/PID/maps` has them. `None` if no executable segment is mapped there.
     #[must_use]
     pub fn bias(&self, start: u64, file_offset: u64) -> Option<u64> {
-        let page = u64::from(PAGE_BYTES);
+        let page = u64::from(MAPPED_PAGE_BYTES);
         let segment = self.segments.iter().find(|segment| {
             // Mappings begin at whole pages, so that the segment may begin a little later.
             let end = segment.offset.saturating_add(segment.file_size);

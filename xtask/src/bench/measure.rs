@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::target::Target;
+use super::target::{Builds, Target};
 use super::tools::{Seen, Tool};
 use super::{Effort, SIZE_BYTES};
 
@@ -24,14 +24,22 @@ pub(crate) struct Row {
     /// The fastest batch of all rounds, in nanoseconds per malloc and free.
     pub(crate) min_ns: f64,
     /// Calls that the tool counted less calls that the loop made, over all rounds: below zero it missed some,
-    /// above zero it counted those of other processes too.
-    pub(crate) count_error: i64,
+    /// above zero it counted those of other processes too. Nothing for one that does not count.
+    pub(crate) count_error: Option<i64>,
+    /// Frames that were found at each call, of a tool that tells.
+    pub(crate) frames: Option<u64>,
     /// Why there are no figures, or not for all rounds.
     pub(crate) problem: Option<String>,
 }
 
 /// Measures every tool at every depth. A tool that fails fills its row with the reason.
-pub(crate) fn all(tools: &[Tool], depths: &[u32], effort: &Effort, target: &Path, folder: &Path) -> Vec<Row> {
+pub(crate) fn all(
+    tools: &[Tool],
+    depths: &[u32],
+    effort: &Effort,
+    builds: &Builds,
+    folder: &Path,
+) -> Vec<Row> {
     let mut rows: Vec<Row> = depths
         .iter()
         .flat_map(|&depth| (0..tools.len()).map(move |tool| (tool, depth)))
@@ -40,14 +48,15 @@ pub(crate) fn all(tools: &[Tool], depths: &[u32], effort: &Effort, target: &Path
             depth,
             round_ns: Vec::new(),
             min_ns: f64::INFINITY,
-            count_error: 0,
+            count_error: None,
+            frames: None,
             problem: tools[tool].tracer.as_ref().and_then(|tracer| tracer.missing()),
         })
         .collect();
     for round in 1..=effort.rounds {
         eprintln!("xtask: round {round} of {}", effort.rounds);
         for row in rows.iter_mut().filter(|row| row.problem.is_none()) {
-            if let Err(error) = add_round(row, &tools[row.tool], effort, target, folder) {
+            if let Err(error) = add_round(row, &tools[row.tool], effort, builds, folder) {
                 eprintln!("xtask: {}: {error:#}", tools[row.tool].name);
                 row.problem = Some(format!("{error:#}"));
             }
@@ -56,7 +65,7 @@ pub(crate) fn all(tools: &[Tool], depths: &[u32], effort: &Effort, target: &Path
     rows
 }
 
-fn add_round(row: &mut Row, tool: &Tool, effort: &Effort, target: &Path, folder: &Path) -> Result<()> {
+fn add_round(row: &mut Row, tool: &Tool, effort: &Effort, builds: &Builds, folder: &Path) -> Result<()> {
     let folder = folder.join(format!("tool-{}", row.tool));
     // A tracer that wrote nothing must not be judged by an older run's file.
     if folder.exists() {
@@ -64,7 +73,7 @@ fn add_round(row: &mut Row, tool: &Tool, effort: &Effort, target: &Path, folder:
     }
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
 
-    let mut target = Target::start(target, row.depth, effort)?;
+    let mut target = Target::start(builds.binary(tool.build), row.depth, effort)?;
     let batches = match &tool.tracer {
         None => target.run()?,
         Some(tracer) => {
@@ -78,7 +87,7 @@ fn add_round(row: &mut Row, tool: &Tool, effort: &Effort, target: &Path, folder:
             sleep(SETTLE);
             let batches = target.run()?;
             running.stop()?;
-            row.count_error += count_error(tracer.seen(&folder)?, effort)?;
+            row.add_seen(tracer.seen(&folder)?, effort)?;
             batches
         }
     };
@@ -91,14 +100,24 @@ fn add_round(row: &mut Row, tool: &Tool, effort: &Effort, target: &Path, folder:
     Ok(())
 }
 
-/// Calls that the tool saw less those that the loop made, the batch that warms up included.
-fn count_error(seen: Seen, effort: &Effort) -> Result<i64> {
-    let made = (effort.batches + 1) * effort.pairs;
-    let seen = match seen {
-        Seen::Calls(calls) => calls,
-        Seen::Bytes(bytes) => bytes / SIZE_BYTES,
-    };
-    Ok(i64::try_from(seen)? - i64::try_from(made)?)
+impl Row {
+    /// Takes in what the tool saw in one round.
+    fn add_seen(&mut self, seen: Seen, effort: &Effort) -> Result<()> {
+        let calls = match seen {
+            Seen::Nothing => return Ok(()),
+            Seen::Calls(calls) => calls,
+            Seen::Bytes(bytes) => bytes / SIZE_BYTES,
+            Seen::Walks { calls, frames } => {
+                self.frames = Some(frames);
+                calls
+            }
+        };
+        // The batch that warms up is among them.
+        let made = (effort.batches + 1) * effort.pairs;
+        let error = i64::try_from(calls)? - i64::try_from(made)?;
+        self.count_error = Some(self.count_error.unwrap_or(0) + error);
+        Ok(())
+    }
 }
 
 #[expect(
@@ -138,8 +157,23 @@ mod tests {
             batches: 4,
             pairs: 10,
         };
-        assert_eq!(count_error(Seen::Calls(50), &effort).ok(), Some(0));
-        assert_eq!(count_error(Seen::Calls(51), &effort).ok(), Some(1));
-        assert_eq!(count_error(Seen::Bytes(49 * SIZE_BYTES), &effort).ok(), Some(-1));
+        let error = |seen| {
+            let mut row = Row {
+                tool: 0,
+                depth: 3,
+                round_ns: Vec::new(),
+                min_ns: f64::INFINITY,
+                count_error: None,
+                frames: None,
+                problem: None,
+            };
+            row.add_seen(seen, &effort).expect("small numbers");
+            row.count_error
+        };
+        assert_eq!(error(Seen::Calls(50)), Some(0));
+        assert_eq!(error(Seen::Calls(51)), Some(1));
+        assert_eq!(error(Seen::Bytes(49 * SIZE_BYTES)), Some(-1));
+        assert_eq!(error(Seen::Walks { calls: 48, frames: 6 }), Some(-2));
+        assert_eq!(error(Seen::Nothing), None);
     }
 }

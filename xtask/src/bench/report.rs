@@ -1,169 +1,113 @@
-//! The benchmark's figures as a table, as JSON, and as a verdict.
+//! The figures as tables, as JSON, and as verdicts.
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::measure::{Row, median};
-use super::tools::{Role, Tool};
-use super::{Effort, LIMIT, SIZE_BYTES};
+use super::compare::Line;
+use super::tools::Role;
+use super::{Effort, SIZE_BYTES};
 
-/// A row with its figures set beside the bare loop's and the reference's at the same depth.
-struct Line<'a> {
-    tool: &'a Tool,
-    row: &'a Row,
-    median_ns: Option<f64>,
-    over_bare_ns: Option<f64>,
-    of_reference: Option<f64>,
-}
-
-/// All rows, compared.
-pub(crate) struct Comparison<'a> {
-    lines: Vec<Line<'a>>,
-}
-
-impl<'a> Comparison<'a> {
-    pub(crate) fn new(tools: &'a [Tool], rows: &'a [Row]) -> Self {
-        let median_of = |row: &Row| median(&mut row.round_ns.clone());
-        let find = |role: Role, depth: u32| {
-            rows.iter()
-                .find(|row| row.depth == depth && tools[row.tool].role == role)
-                .and_then(median_of)
-        };
-        let lines = rows.iter().map(|row| {
-            let median_ns = median_of(row);
-            let beside = |role| median_ns.zip(find(role, row.depth));
-            Line {
-                tool: &tools[row.tool],
-                row,
-                median_ns,
-                over_bare_ns: beside(Role::Bare).map(|(own, bare)| own - bare),
-                of_reference: beside(Role::Reference).map(|(own, reference)| own / reference),
-            }
-        });
-        Self {
-            lines: lines.collect(),
-        }
-    }
-
-    /// Whether memtap is within its limit at every depth, and missed nothing.
-    pub(crate) fn passes(&self) -> bool {
-        self.subjects().all(|line| verdict(line) == Verdict::Pass)
-    }
-
-    fn subjects(&self) -> impl Iterator<Item = &Line<'a>> {
-        self.lines.iter().filter(|line| line.tool.role == Role::Subject)
-    }
-
-    /// The table and one line of verdict per depth.
-    pub(crate) fn markdown(&self, effort: &Effort) -> String {
-        let mut text = format!(
-            "malloc({SIZE_BYTES}) and free, ns of thread CPU time per pair, {} rounds of {} × {} pairs; {}\n\n",
-            effort.rounds,
-            effort.batches,
-            effort.pairs,
-            machine()
-        );
-        text.push_str("| tool | depth | median ns | fastest ns | over bare | of bpftrace | count error |\n");
-        text.push_str("| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
-        for line in &self.lines {
-            text.push_str(&table_row(line));
-        }
-        for line in self.subjects() {
-            text.push('\n');
-            text.push_str(&sentence(line));
-        }
-        text
-    }
-
-    /// Everything, with each round's median, for machines.
-    pub(crate) fn json(&self, effort: &Effort) -> String {
-        let rows: Vec<_> = self
-            .lines
-            .iter()
-            .map(|line| {
-                json!({
-                    "tool": line.tool.name,
-                    "depth": line.row.depth,
-                    "median_ns": line.median_ns,
-                    "min_ns": line.row.min_ns.is_finite().then_some(line.row.min_ns),
-                    "over_bare_ns": line.over_bare_ns,
-                    "of_reference": line.of_reference,
-                    "count_error": line.row.count_error,
-                    "round_ns": line.row.round_ns,
-                    "problem": line.row.problem,
-                })
-            })
-            .collect();
-        let document = json!({
-            "schema": "memtap.bench/1",
-            "machine": machine(),
-            "size_bytes": SIZE_BYTES,
-            "rounds": effort.rounds,
-            "batches": effort.batches,
-            "pairs": effort.pairs,
-            "limit": LIMIT,
-            "passes": self.passes(),
-            "rows": rows,
-        });
-        format!("{document:#}\n")
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Pass,
-    Fail,
-    Unknown,
-}
-
-fn verdict(line: &Line<'_>) -> Verdict {
-    match line.of_reference {
-        _ if line.row.problem.is_some() || line.row.count_error != 0 => Verdict::Fail,
-        Some(share) if share <= LIMIT => Verdict::Pass,
-        Some(_) => Verdict::Fail,
-        None => Verdict::Unknown,
-    }
-}
-
-fn table_row(line: &Line<'_>) -> String {
-    let Line { tool, row, .. } = line;
-    let Some(median_ns) = line.median_ns else {
-        let problem = row.problem.as_deref().unwrap_or("not measured").replace('|', "/");
-        return format!("| {} | {} | {problem} | | | | |\n", tool.name, row.depth);
-    };
-    let cell = |value: Option<f64>, digits: usize| {
-        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
-    };
-    let (over_bare, count_error) = match tool.role {
-        Role::Bare => (cell(None, 0), cell(None, 0)),
-        _ => (cell(line.over_bare_ns, 1), format!("{:+}", row.count_error)),
-    };
+/// What is measured where, before the first table.
+pub(crate) fn heading(effort: &Effort) -> String {
     format!(
-        "| {} | {} | {median_ns:.1} | {:.1} | {over_bare} | {} | {count_error} |\n",
-        tool.name,
-        row.depth,
-        row.min_ns,
-        cell(line.of_reference, 3),
+        "malloc({SIZE_BYTES}) and free, ns of thread CPU time per pair, {} rounds of {} × {} pairs; {}\n",
+        effort.rounds,
+        effort.batches,
+        effort.pairs,
+        machine()
     )
 }
 
-fn sentence(line: &Line<'_>) -> String {
-    let word = match verdict(line) {
-        Verdict::Pass => "PASS",
-        Verdict::Fail => "FAIL",
-        Verdict::Unknown => "UNKNOWN",
+/// Whole tools.
+pub(crate) fn calls(lines: &[Line<'_>]) -> String {
+    let mut text = String::from(
+        "| tool | frame pointers | depth | median ns | fastest ns | over bare | of bare | of bpftrace | count error |\n\
+         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for line in lines {
+        text.push_str(&calls_row(line));
+    }
+    text.push_str(
+        "\nDepth: frames of the program, from main to the caller of malloc. The loop calls from one place, so that \
+         memtap remembers its walk. bpftrace walks frame pointers alone: it has no row for the loop without them.\n",
+    );
+    text.push_str(&sentences(lines, "costs", "of bpftrace"));
+    text
+}
+
+fn calls_row(line: &Line<'_>) -> String {
+    let (name, build, depth) = (line.tool.name, line.tool.build.label(), line.row.depth);
+    let Some(median_ns) = line.median_ns else {
+        return format!("| {name} | {build} | {depth} | {} | | | | | |\n", problem(line));
     };
+    let is_base = line.tool.role == Role::Base;
+    let beside = |value: Option<f64>, digits| cell(value.filter(|_| !is_base), digits);
+    format!(
+        "| {name} | {build} | {depth} | {median_ns:.1} | {:.1} | {} | {} | {} | {} |\n",
+        line.row.min_ns,
+        beside(line.over_base_ns, 1),
+        beside(line.of_base, 1),
+        cell(line.of_reference, 3),
+        count_error(line),
+    )
+}
+
+/// Walks without a tool around them.
+pub(crate) fn walks(lines: &[Line<'_>]) -> String {
+    let mut text = String::from(
+        "| walk | depth | frames found | median ns | over the empty program | per frame | of bpf_get_stackid |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for line in lines {
+        text.push_str(&walks_row(line));
+    }
+    text.push_str(
+        "\nDepth: all frames behind malloc, with the three that libc starts the program with. The kernel's walk has \
+         malloc itself as its first frame; it leaves out malloc's caller, and what is behind main's caller.\n",
+    );
+    text.push_str(&sentences(lines, "adds", "of what bpf_get_stackid adds"));
+    text
+}
+
+fn walks_row(line: &Line<'_>) -> String {
+    let (name, depth) = (line.tool.name, line.row.depth + START_FRAMES);
+    let Some(median_ns) = line.median_ns else {
+        return format!("| {name} | {depth} | | {} | | | |\n", problem(line));
+    };
+    let added = line.over_base_ns.filter(|_| line.tool.role != Role::Base);
+    let frames = line.row.frames.and_then(|frames| u32::try_from(frames).ok());
+    let per_frame = added.zip(frames).map(|(ns, frames)| ns / f64::from(frames));
+    format!(
+        "| {name} | {depth} | {} | {median_ns:.1} | {} | {} | {} |\n",
+        frames.map_or_else(|| "–".to_owned(), |frames| frames.to_string()),
+        cell(added, 1),
+        cell(per_frame, 1),
+        cell(line.of_reference.filter(|_| line.tool.role != Role::Base), 3),
+    )
+}
+
+/// Frames between the program's `main` and its first instruction: `__libc_start_call_main`,
+/// `__libc_start_main` and `_start`.
+pub(crate) const START_FRAMES: u32 = 3;
+
+/// One line of verdict for each row that has a limit.
+fn sentences(lines: &[Line<'_>], verb: &str, of_what: &str) -> String {
+    let sentences = lines.iter().filter_map(|line| sentence(line, verb, of_what));
+    format!("\n{}\n", sentences.collect::<Vec<_>>().join("\n"))
+}
+
+fn sentence(line: &Line<'_>, verb: &str, of_what: &str) -> Option<String> {
+    let (limit, verdict) = line.verdict()?;
     let depth = line.row.depth;
+    let (word, name) = (verdict.word(), line.tool.name);
     let judgement = match line.of_reference {
-        Some(share) => {
-            format!("memtap costs {share:.3} of bpftrace at {depth} frames; the limit is {LIMIT}")
-        }
-        None => format!("there are not both figures to compare at {depth} frames"),
+        Some(share) => format!("{name} {verb} {share:.3} {of_what} at {depth} frames of the program"),
+        None => format!("{name}: there are not both figures to compare at {depth} frames of the program"),
     };
     let miscount = match line.row.count_error {
-        0 => String::new(),
-        calls => format!("; its count of calls is off by {calls:+}"),
+        None | Some(0) => String::new(),
+        Some(calls) => format!("; its count of calls is off by {calls:+}"),
     };
     let problem = line
         .row
@@ -171,11 +115,53 @@ fn sentence(line: &Line<'_>) -> String {
         .as_ref()
         .map(|problem| format!("; {problem}"))
         .unwrap_or_default();
-    format!("{word}: {judgement}{miscount}{problem}")
+    Some(format!(
+        "{word}: {judgement}; the limit is {limit}{miscount}{problem}"
+    ))
+}
+
+/// The rows for machines, with each round's median.
+pub(crate) fn json(lines: &[Line<'_>]) -> Value {
+    let rows = lines.iter().map(|line| {
+        json!({
+            "tool": line.tool.name,
+            "frame_pointers": line.tool.build.label() == "yes",
+            "depth": line.row.depth,
+            "median_ns": line.median_ns,
+            "min_ns": line.row.min_ns.is_finite().then_some(line.row.min_ns),
+            "over_base_ns": line.over_base_ns,
+            "of_base": line.of_base,
+            "of_reference": line.of_reference,
+            "limit": line.verdict().map(|(limit, _)| limit),
+            "verdict": line.verdict().map(|(_, verdict)| verdict.word()),
+            "count_error": line.row.count_error,
+            "frames": line.row.frames,
+            "round_ns": line.row.round_ns,
+            "problem": line.row.problem,
+        })
+    });
+    Value::Array(rows.collect())
+}
+
+/// A figure, or a dash.
+pub(crate) fn cell(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+fn count_error(line: &Line<'_>) -> String {
+    match line.row.count_error {
+        Some(calls) => format!("{calls:+}"),
+        None => "–".to_owned(),
+    }
+}
+
+fn problem(line: &Line<'_>) -> String {
+    let problem = line.row.problem.as_deref().unwrap_or("not measured");
+    problem.replace('|', "/")
 }
 
 /// Kernel and processor: figures belong to the machine that they come from.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processor

@@ -10,17 +10,63 @@ use super::code::{Code, Probe};
 use super::{Effort, SIZE_BYTES};
 use crate::{process, workspace};
 
-/// Compiles the loop, with frame pointers so that every tool can walk its stack.
-pub(crate) fn build(folder: &Path) -> Result<PathBuf> {
-    let binary = folder.join("malloc_loop");
-    let mut command = Command::new("cc");
-    command
-        .current_dir(workspace::root())
-        .args(["-O2", "-g", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-o"])
-        .arg(&binary)
-        .arg("xtask/bench/malloc_loop.c");
-    process::run(&mut command, "compile the measured loop")?;
-    Ok(binary)
+/// How the loop is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// With frame pointers, so that every tool can walk its stack.
+    FramePointers,
+    /// Without, as compilers optimize and distributions ship.
+    NoFramePointers,
+}
+
+impl Build {
+    /// What is said of a row that is of this build.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::FramePointers => "yes",
+            Self::NoFramePointers => "no",
+        }
+    }
+
+    fn compile(self, folder: &Path) -> Result<PathBuf> {
+        let (name, flag) = match self {
+            Self::FramePointers => ("malloc_loop", "-fno-omit-frame-pointer"),
+            Self::NoFramePointers => ("malloc_loop_frameless", "-fomit-frame-pointer"),
+        };
+        let binary = folder.join(name);
+        let mut command = Command::new("cc");
+        command
+            .current_dir(workspace::root())
+            .args(["-O2", "-g", flag, "-Wall", "-Wextra", "-o"])
+            .arg(&binary)
+            .arg("xtask/bench/malloc_loop.c");
+        process::run(&mut command, "compile the measured loop")?;
+        Ok(binary)
+    }
+}
+
+/// The loop, compiled in each way.
+pub(crate) struct Builds {
+    framed: PathBuf,
+    frameless: PathBuf,
+}
+
+impl Builds {
+    /// Compiles the loop.
+    pub(crate) fn new(folder: &Path) -> Result<Self> {
+        Ok(Self {
+            framed: Build::FramePointers.compile(folder)?,
+            frameless: Build::NoFramePointers.compile(folder)?,
+        })
+    }
+
+    /// The binary of a build.
+    pub(crate) fn binary(&self, build: Build) -> &Path {
+        match build {
+            Build::FramePointers => &self.framed,
+            Build::NoFramePointers => &self.frameless,
+        }
+    }
 }
 
 /// A running loop that waits for its next step; killed when dropped.

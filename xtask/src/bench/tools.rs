@@ -1,14 +1,15 @@
-//! The table of tools. A new row is a new entry in [`table`].
+//! The tables of tools. A new row is a new entry in [`calls`] or [`walks`].
 
 mod bpftrace;
 mod memtap;
 mod running;
+mod walk;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::target::Target;
+use super::target::{Build, Target};
 
 pub(crate) use running::Running;
 
@@ -19,15 +20,24 @@ pub(crate) enum Seen {
     Calls(u64),
     /// Bytes asked for by malloc.
     Bytes(u64),
+    /// Calls of malloc, and the frames that were found at each.
+    Walks {
+        /// Calls.
+        calls: u64,
+        /// Frames of each.
+        frames: u64,
+    },
+    /// It does not count.
+    Nothing,
 }
 
 /// What a row is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Role {
-    /// The loop alone.
-    Bare,
-    /// What is judged.
-    Subject,
+    /// What additions and ratios are counted from: one for each build of the loop.
+    Base,
+    /// What is judged: it may cost at most this share of the reference.
+    Subject(f64),
     /// What it is judged by.
     Reference,
     /// Shown beside them.
@@ -38,8 +48,30 @@ pub(crate) enum Role {
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
     pub(crate) role: Role,
+    /// How the loop is compiled.
+    pub(crate) build: Build,
     /// `None` traces nothing.
     pub(crate) tracer: Option<Box<dyn Tracer>>,
+}
+
+impl Tool {
+    fn new(name: &'static str, role: Role, build: Build, tracer: impl Tracer + 'static) -> Self {
+        Self {
+            name,
+            role,
+            build,
+            tracer: Some(Box::new(tracer)),
+        }
+    }
+
+    fn untraced(name: &'static str, build: Build) -> Self {
+        Self {
+            name,
+            role: Role::Base,
+            build,
+            tracer: None,
+        }
+    }
 }
 
 /// A program that attaches to the running loop.
@@ -52,29 +84,65 @@ pub(crate) trait Tracer {
     fn seen(&self, folder: &Path) -> Result<Seen>;
 }
 
-/// Every tool, in the order of the rows.
-pub(crate) fn table(memtap: PathBuf) -> Vec<Tool> {
-    let tool = |name, role, tracer| Tool { name, role, tracer };
+/// The most that memtap may cost, as a share of what the reference tool costs.
+const LIMIT: f64 = 0.6;
+
+/// Whole tools, in the order of the rows.
+pub(crate) fn calls(memtap: &Path, walk_cost: &Path) -> Vec<Tool> {
+    let memtap = |unwind| memtap::Memtap {
+        binary: memtap.to_path_buf(),
+        unwind,
+    };
+    let (framed, frameless) = (Build::FramePointers, Build::NoFramePointers);
     vec![
-        tool("bare", Role::Bare, None),
-        tool(
-            "memtap record -p",
-            Role::Subject,
-            Some(Box::new(memtap::Memtap { binary: memtap })),
-        ),
-        tool(
-            "bpftrace -p",
-            Role::Reference,
-            Some(Box::new(bpftrace::Bpftrace {
-                scope: bpftrace::Scope::Process,
-            })),
-        ),
-        tool(
-            "bpftrace /pid == …/",
+        Tool::untraced("bare", framed),
+        Tool::new(
+            "empty uprobe",
             Role::Other,
-            Some(Box::new(bpftrace::Bpftrace {
-                scope: bpftrace::Scope::Filter,
-            })),
+            framed,
+            walk::WalkCost {
+                binary: walk_cost.to_path_buf(),
+                walker: walk::Walker::Empty,
+            },
         ),
+        Tool::new(
+            "memtap --unwind dwarf",
+            Role::Subject(LIMIT),
+            framed,
+            memtap("dwarf"),
+        ),
+        Tool::new("memtap --unwind fp", Role::Subject(LIMIT), framed, memtap("fp")),
+        Tool::new("bpftrace @[ustack]", Role::Reference, framed, bpftrace::Bpftrace),
+        Tool::untraced("bare", frameless),
+        Tool::new("memtap --unwind dwarf", Role::Other, frameless, memtap("dwarf")),
+    ]
+}
+
+/// The most that a fresh walk may add to a hit, as a share of what `bpf_get_stackid` adds.
+const FRESH_LIMIT: f64 = 0.7;
+/// The same for a remembered one.
+const REMEMBERED_LIMIT: f64 = 0.35;
+
+/// Walks without a tool around them, in the order of the rows.
+pub(crate) fn walks(walk_cost: &Path) -> Vec<Tool> {
+    let row = |name, role, walker| {
+        let binary = PathBuf::from(walk_cost);
+        Tool::new(
+            name,
+            role,
+            Build::FramePointers,
+            walk::WalkCost { binary, walker },
+        )
+    };
+    vec![
+        row("empty program", Role::Base, walk::Walker::Empty),
+        row("memtap, fresh", Role::Subject(FRESH_LIMIT), walk::Walker::Fresh),
+        row(
+            "memtap, remembered",
+            Role::Subject(REMEMBERED_LIMIT),
+            walk::Walker::Remembered,
+        ),
+        row("bpf_get_stackid", Role::Reference, walk::Walker::KernelKept),
+        row("bpf_get_stack", Role::Other, walk::Walker::Kernel),
     ]
 }

@@ -1,7 +1,7 @@
 //! Tables in the kernel's arrays.
 
 use super::{CODE, Cfi, TestElf, cfa_offset};
-use crate::unwind::layout::{CHUNK_ROWS, Rule};
+use crate::unwind::layout::{CHUNK_ROWS, PAGE_BYTES, PageEntry, Rule, row};
 use crate::unwind::{Arena, ArenaFull, Capacity, Image, Inserted, Options, Rows, Table, compile};
 
 const CAPACITY: Capacity = Capacity {
@@ -14,14 +14,14 @@ const CAPACITY: Capacity = Capacity {
 fn table(pages: u32, offset: u8) -> Table {
     let mut cfi = Cfi::eh_frame("zR");
     for page in 0..pages {
-        let address = CODE + u64::from(page) * 0x1000;
+        let address = CODE + u64::from(page * PAGE_BYTES);
         cfi.fde(
             address,
-            0x1000,
+            PAGE_BYTES,
             &[&cfa_offset(offset)[..], &[0x42], &cfa_offset(offset + 8)].concat(),
         );
     }
-    let code = vec![0x90; pages as usize * 0x1000];
+    let code = vec![0x90; (pages * PAGE_BYTES) as usize];
     let options = Options {
         rows: Rows::All,
         ..Options::default()
@@ -32,7 +32,7 @@ fn table(pages: u32, offset: u8) -> Table {
 /// Asserts that the kernel finds what the table has.
 fn assert_same(image: &Image, inserted: &Inserted, table: &Table) {
     let (base, count) = (inserted.placement.page_base(), inserted.placement.page_count());
-    for relative in (0..u64::from(table.page_count()) * 0x1000).chain([u64::MAX]) {
+    for relative in (0..u64::from(table.page_count() * PAGE_BYTES)).chain([u64::MAX]) {
         assert_eq!(
             image.rule_at(base, count, relative),
             table.rule_at(relative),
@@ -118,8 +118,7 @@ fn a_full_arena_changes_nothing() {
 
 #[test]
 fn pages_do_not_straddle_chunks() {
-    // One row a byte: four pages fill a chunk, and rows of three pages and a bit leave a rest that is too
-    // small.
+    // A row for each of the first bytes: some pages of them leave a rest of a chunk that is too small.
     let mut cfi = Cfi::eh_frame("zR");
     let mut instructions = Vec::new();
     for row in 0..900u16 {
@@ -143,9 +142,9 @@ fn pages_do_not_straddle_chunks() {
         image.apply(&one.delta);
     }
     for one in &inserted {
-        for row in &one.delta.pages.values {
-            let last = row.row + u32::from(row.count) - 1;
-            assert_eq!(row.row / CHUNK_ROWS, last / CHUNK_ROWS);
+        for page in &one.delta.pages.values {
+            let last = page.first() + table.row_count() - 1;
+            assert_eq!(page.first() / CHUNK_ROWS, last / CHUNK_ROWS);
         }
         assert_same(&image, one, &table);
     }
@@ -160,4 +159,43 @@ fn pages_do_not_straddle_chunks() {
         Some(Rule::NO_INFO),
         "zeroed arrays know nothing"
     );
+}
+
+/// Asserts that at each offset the part of the page that is searched has the row that the whole page has, and is
+/// no longer than the offset's quarter asks for.
+fn assert_parts(offsets: &[u32]) {
+    const FIRST: u32 = 1000;
+    let rows: Vec<u32> = (0..).zip(offsets).map(|(rule, at)| row(*at, rule)).collect();
+    let entry = PageEntry::new(FIRST, &rows);
+    assert_eq!(entry.first(), FIRST);
+    for offset in 0..PAGE_BYTES {
+        let (first, count) = entry.part(offset);
+        let range = (first - FIRST) as usize..(first - FIRST + count) as usize;
+        let wanted = offsets.partition_point(|at| *at <= offset) - 1;
+        assert!(
+            range.contains(&wanted),
+            "{offset:#x}: {wanted} is not in {range:?}"
+        );
+        if rows.len() <= 255 {
+            let quarter = offset / (PAGE_BYTES / 4);
+            let inside = offsets.iter().filter(|at| **at / (PAGE_BYTES / 4) == quarter);
+            assert!(range.len() <= inside.count() + 1, "{offset:#x}: {range:?}");
+        }
+    }
+}
+
+#[test]
+fn a_quarter_of_a_page_has_its_rows_and_the_one_before() {
+    assert_parts(&[0]);
+    assert_parts(&[0, 0x3fff]);
+    assert_parts(&[0, 0xfff, 0x1000, 0x1001, 0x3000]);
+    assert_parts(&[0, 1, 2, 0x2fff]);
+    let many =
+        |count: u32, start: u32| -> Vec<u32> { std::iter::once(0).chain(start..start + count - 1).collect() };
+    for count in [254, 255, 256, 257] {
+        for start in [1, 0xf80, 0x1000, 0x3f00 - 1] {
+            assert_parts(&many(count, start));
+        }
+    }
+    assert_parts(&many(PAGE_BYTES, 1));
 }

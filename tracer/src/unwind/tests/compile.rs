@@ -1,7 +1,7 @@
 //! Hand-made call frame information, compiled.
 
 use super::{CFA_IS_RBP, CODE, Cfi, INITIAL, SAVE_RBP, TestElf, UNDEFINED_RETURN, advance, cfa_offset};
-use crate::unwind::layout::{Rule, cfa, rbp};
+use crate::unwind::layout::{PAGE_BYTES, Rule, cfa, rbp};
 use crate::unwind::{Options, Rows, Table, Unsupported, compile};
 
 pub(super) const ALL: Options = Options {
@@ -53,7 +53,7 @@ fn a_function_has_a_row_for_each_change() {
         rules(&table, [0xf, 0x10, 0x11, 0x13, 0x14, 0x2f, 0x30]),
         [Rule::NO_INFO, sp(8), pushed, pushed, FRAME, FRAME, Rule::NO_INFO]
     );
-    assert_eq!(table.rule_at(0x1000), None);
+    assert_eq!(table.rule_at(u64::from(PAGE_BYTES)), None);
     assert_eq!(
         (table.base(), table.page_count(), table.row_count()),
         (CODE, 1, 5)
@@ -208,21 +208,21 @@ fn unspecified_is_kept_and_undefined_is_lost() {
 
 #[test]
 fn rows_without_calls_are_dropped() {
-    let mut code = [0x90; 0x1100];
+    let mut code = vec![0x90; 0x4100];
     code[0x20..0x22].copy_from_slice(&[0xff, 0xd0]);
     // A call across the end of the page: its return address, less one, is on the next.
-    code[0xffd..0x1002].copy_from_slice(&[0xe8, 0, 0, 0, 0]);
+    code[0x3ffd..0x4002].copy_from_slice(&[0xe8, 0, 0, 0, 0]);
     let mut cfi = Cfi::eh_frame("zR");
     cfi.fde(
         CODE,
         0x40,
         &[&prologue()[..], &[advance(0x3b), 0x0c, 7, 8, 0xc6]].concat(),
     );
-    cfi.fde(CODE + 0x40, 0x1080, &[0x0e, 16, 0x03, 0xd0, 0x0f, 0x0e, 24]);
+    cfi.fde(CODE + 0x40, 0x4080, &[0x0e, 16, 0x03, 0xd0, 0x3f, 0x0e, 24]);
     let file = TestElf::new(&code, cfi).bytes();
     let table = compile(&file, Options::default()).unwrap();
     assert_eq!(
-        rules(&table, [0x20, 0x21, 0xfff, 0x1001]),
+        rules(&table, [0x20, 0x21, 0x3fff, 0x4001]),
         [FRAME, FRAME, sp(16), sp(16)]
     );
     assert_eq!(
@@ -230,7 +230,7 @@ fn rows_without_calls_are_dropped() {
         (7, 3)
     );
     assert_eq!(
-        rules(&compile(&file, ALL).unwrap(), [0, 0x3f, 0x1010]),
+        rules(&compile(&file, ALL).unwrap(), [0, 0x3f, 0x4010]),
         [sp(8), sp(8), sp(24)]
     );
 }

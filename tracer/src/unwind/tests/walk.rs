@@ -1,7 +1,7 @@
 //! Walks over hand-made stacks.
 
 use super::{CODE, Cfi, TestElf, UNDEFINED_RETURN};
-use crate::unwind::layout::{UCONTEXT_RBP, UCONTEXT_RIP, UCONTEXT_RSP};
+use crate::unwind::layout::{PAGE_BYTES, UCONTEXT_RBP, UCONTEXT_RIP, UCONTEXT_RSP};
 use crate::unwind::{
     Found, Options, PcKind, Reach, Registers, Rows, StackCopy, Table, Walk, WalkEnd, compile, walk,
 };
@@ -50,7 +50,7 @@ fn stack(words: usize, set: &[(usize, u64)]) -> Vec<u8> {
 
 fn run_on(table: &Table, pc: u64, bp: Option<u64>, words: &[u8], max: usize) -> (Walk, Vec<u64>) {
     let find = |pc: u64, _| match pc {
-        BIAS.. if pc < BIAS + 0x2000 => Found::In {
+        BIAS.. if pc < BIAS + u64::from(2 * PAGE_BYTES) => Found::In {
             table,
             relative: pc - BIAS,
         },
@@ -195,7 +195,7 @@ fn code_without_tables_is_left_by_frame_pointer() {
         assert_eq!(run(JIT + 8, bp, &set), (WalkEnd::NoTable, vec![]));
         assert_eq!(run(at(0xa00), bp, &set), (WalkEnd::NoRow, vec![]));
         assert_eq!(
-            run(at(0x1000), bp, &set),
+            run(at(u64::from(PAGE_BYTES)), bp, &set),
             (WalkEnd::NoTable, vec![]),
             "past the last page"
         );

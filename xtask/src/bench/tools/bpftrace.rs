@@ -9,19 +9,9 @@ use super::{Running, Seen, Tracer};
 use crate::bench::target::Target;
 use crate::{privilege, workspace};
 
-/// How the one-liner is kept to one process.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// `-p PID`; bpftrace 0.17 attaches for all processes even so, and sums their calls too.
-    Process,
-    /// `/pid == PID/`: the probe fires for all, and the program looks.
-    Filter,
-}
-
-/// bpftrace as the distribution ships it.
-pub(crate) struct Bpftrace {
-    pub(crate) scope: Scope,
-}
+/// bpftrace as the distribution ships it, with `-p PID`; 0.17 attaches for all processes even so, and sums their
+/// calls too.
+pub(crate) struct Bpftrace;
 
 impl Tracer for Bpftrace {
     fn missing(&self) -> Option<String> {
@@ -33,11 +23,14 @@ impl Tracer for Bpftrace {
         let probe = format!("uprobe:{}:malloc", target.libc().display());
         let sums = "{ @[ustack] = sum(arg0) }";
         let mut command = privilege::elevated(Path::new("bpftrace"));
-        command.args(["-f", "json"]);
-        match self.scope {
-            Scope::Process => command.args(["-p", &pid.to_string(), "-e", &format!("{probe} {sums}")]),
-            Scope::Filter => command.args(["-e", &format!("{probe} /pid == {pid}/ {sums}")]),
-        };
+        command.args([
+            "-f",
+            "json",
+            "-p",
+            &pid.to_string(),
+            "-e",
+            &format!("{probe} {sums}"),
+        ]);
         Running::start(&mut command, folder)
     }
 

@@ -12,6 +12,8 @@ use crate::privilege;
 /// The release binary.
 pub(crate) struct Memtap {
     pub(crate) binary: PathBuf,
+    /// How it walks stacks, as `--unwind` has it.
+    pub(crate) unwind: &'static str,
 }
 
 impl Tracer for Memtap {
@@ -21,7 +23,7 @@ impl Tracer for Memtap {
 
     fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
         let mut command = privilege::elevated(&self.binary);
-        command.args(["record", "-p", &target.pid().to_string()]);
+        command.args(["record", "-p", &target.pid().to_string(), "--unwind", self.unwind]);
         command.arg("-o").arg(folder.join("memtap.folded"));
         command.arg("--summary").arg(folder.join("summary.json"));
         Running::start(&mut command, folder)
