@@ -1,5 +1,6 @@
 //! `memtap doctor`: what this kernel and this user may do.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -62,7 +63,7 @@ fn lines(finding: &Finding) -> String {
     } = finding;
     let mut lines = format!("{:<8} {check:<34} {detail}\n", answer.label());
     if *answer != Answer::Yes {
-        lines += &format!("{:<8} needed for {needed_for}\n", "");
+        let _infallible = writeln!(lines, "{:<8} needed for {needed_for}", "");
     }
     lines
 }
