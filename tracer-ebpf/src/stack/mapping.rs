@@ -13,11 +13,11 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{Counter, FileKey, FileRecord, FileTable, MAX_SEGMENTS, RecordKind, Segment};
 
-use super::{Scratch, memory};
+use super::{Scratch, kept, memory};
 use crate::{
     bounds::mask,
     loss::count,
-    maps::{FILES, MAPPINGS, SCRATCH, STOPPED},
+    maps::{FILES, SCRATCH, STOPPED},
     settings, tally,
 };
 
@@ -37,8 +37,8 @@ const EBUSY: i64 = -16;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Mapping {
-    start: u64,
-    end: u64,
+    pub(super) start: u64,
+    pub(super) end: u64,
     /// What is subtracted from an address to get one in the file's table.
     pub(crate) bias: u64,
     /// The table's first page.
@@ -64,25 +64,6 @@ const BUSY: u32 = 1;
 
 /// `SIGSTOP` of x86-64 (`arch/x86/include/uapi/asm/signal.h`).
 const SIGSTOP: u32 = 19;
-
-/// Mappings that are kept for each process, for when its address space is busy.
-const KEPT: u32 = 64;
-
-/// The place of a mapping that is kept for a process.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct KeptKey {
-    process: u32,
-    index: u32,
-}
-
-/// A mapping that is kept for a process.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct KeptMapping {
-    generation: u64,
-    mapping: Mapping,
-}
 
 /// What the kernel's tree says of an address.
 #[repr(C)]
@@ -153,7 +134,7 @@ impl Scratch {
             self.forget();
             return UNTOLD;
         }
-        let answer = self.answer;
+        let answer = &self.answer;
         if outcome != FOUND || address < answer.start || address >= answer.end {
             return NONE;
         }
@@ -167,7 +148,7 @@ impl Scratch {
             reserved: 0,
         };
         if answer.key.inode != 0
-            && let Some(place) = table_of(&answer)
+            && let Some(place) = table_of(slot, answer)
         {
             found.page_base = place.page_base;
             found.page_count = place.page_count;
@@ -178,8 +159,9 @@ impl Scratch {
                 .wrapping_sub(answer.page_offset << 12)
                 .wrapping_sub(place.to_table);
         }
-        self.keep(&found);
-        self.cache(found)
+        let index = self.cache(found);
+        kept::keep_mapping(slot);
+        index
     }
 
     /// Puts a mapping in the place of the oldest one in the slot. Returns its index.
@@ -191,55 +173,6 @@ impl Scratch {
         self.next_mapping = index as u32 + 1;
         self.current_mapping = index as u32;
         index as u32
-    }
-
-    /// Keeps a mapping for all walks of its process: in its own place, else in a free one, else in that of another,
-    /// which is asked for again.
-    #[inline(always)]
-    fn keep(&self, mapping: &Mapping) {
-        let mut key = KeptKey {
-            process: self.mapped_process,
-            index: 0,
-        };
-        while key.index < KEPT - 1 {
-            // SAFETY: entries are replaced as wholes, and the value is only looked at.
-            let free = unsafe { MAPPINGS.get(&key) }
-                .is_none_or(|kept| kept.generation != self.generation || kept.mapping.start == mapping.start);
-            if free {
-                break;
-            }
-            key.index += 1;
-        }
-        let kept = KeptMapping {
-            generation: self.generation,
-            mapping: *mapping,
-        };
-        if MAPPINGS.insert(&key, &kept, 0).is_err() {
-            // Nothing is lost: it is only a help for later.
-            count(Counter::MappingNotKept);
-        }
-    }
-
-    /// A mapping of this process that any walk has found before.
-    #[inline(always)]
-    fn kept(&self, address: u64) -> Option<Mapping> {
-        let mut index = 0;
-        while index < KEPT {
-            let key = KeptKey {
-                process: self.mapped_process,
-                index,
-            };
-            // SAFETY: entries are replaced as wholes, and the value is copied at once.
-            if let Some(kept) = unsafe { MAPPINGS.get(&key) }
-                && kept.generation == self.generation
-                && address >= kept.mapping.start
-                && address < kept.mapping.end
-            {
-                return Some(kept.mapping);
-            }
-            index += 1;
-        }
-        None
     }
 }
 
@@ -324,9 +257,9 @@ const AWAITED_PLACE: TablePlace = TablePlace {
 
 /// The table of a file. A file that is not known yet is told to user space, once.
 #[inline(always)]
-fn table_of(answer: &Answer) -> Option<TablePlace> {
+fn table_of(slot: u32, answer: &Answer) -> Option<TablePlace> {
     let Some(table) = FILES.get_ptr(&answer.key) else {
-        tell(answer);
+        tell_of_file(slot);
         return Some(AWAITED_PLACE);
     };
     // SAFETY: the pointer is to a map value, which changes only by being replaced.
@@ -365,10 +298,20 @@ static AWAITED_TABLE: FileTable = FileTable {
     }; MAX_SEGMENTS],
 };
 
-/// Tells user space of a file. Until it has made the table there is an empty entry; if it could not be told, it is
-/// at the next look.
-#[inline(always)]
-fn tell(answer: &Answer) {
+/// Tells user space of the file of the slot's answer. Until it has made the table there is an empty entry; if it could
+/// not be told, it is at the next look.
+///
+/// A global function, so that its variables are not on the stack while the kernel is asked: all functions of a chain of
+/// calls together have 512 bytes there.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_of_file(slot: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr(slot) else {
+        return 0;
+    };
+    // SAFETY: the caller owns the slot.
+    let answer = unsafe { &(*scratch).answer };
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // In the table first: whoever resumes processes must know of every one that is stopped.
     let stop = settings::stop_for_code() && STOPPED.insert(&tgid, &1, 0).is_ok();
@@ -391,25 +334,7 @@ fn tell(answer: &Answer) {
         // has ended meanwhile is nothing to stop.
         unsafe { bpf_send_signal(SIGSTOP) };
     }
-}
-
-/// Whether walks may have kept code of this range of a process's addresses.
-#[inline(always)]
-pub(crate) fn may_have_kept(process: u32, start: u64, len: u64) -> bool {
-    let end = start.wrapping_add(len);
-    let mut index = 0;
-    while index < KEPT {
-        // SAFETY: entries are replaced as wholes, and the value is only looked at.
-        let Some(kept) = (unsafe { MAPPINGS.get(&KeptKey { process, index }) }) else {
-            return false;
-        };
-        if kept.mapping.start < end && start < kept.mapping.end {
-            return true;
-        }
-        index += 1;
-    }
-    // All places are taken: there may be more mappings than are kept.
-    true
+    0
 }
 
 /// Called by the kernel with the mapping of the address, which goes to the slot whose index is in the context.

@@ -12,13 +12,14 @@
 mod bench;
 mod copied;
 mod copy;
+mod kept;
 mod mapping;
 mod memory;
 mod scratch;
 mod step;
 mod table;
 
-pub(crate) use mapping::{KeptKey, KeptMapping, may_have_kept};
+pub(crate) use kept::{KeptKey, KeptMapping, may_have_kept};
 pub(crate) use scratch::{Scratch, Slot};
 
 use aya_ebpf::bindings::pt_regs;

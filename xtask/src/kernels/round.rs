@@ -48,6 +48,9 @@ impl Round {
             Ok(ended) => {
                 tell_complaints(image, &ended);
                 let mut verdict = verdict::judge(series, &ended);
+                if !series.may_refuse {
+                    verdict.object(verifier::missing_in(&ended.results.doctor));
+                }
                 if series.counts_instructions {
                     verdict.object(self.judge_instructions(series.name, &ended.results.doctor));
                 }

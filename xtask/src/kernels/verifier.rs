@@ -62,6 +62,22 @@ pub(super) fn release_in(doctor: &str) -> Option<String> {
     document["kernel"].as_str().map(str::to_owned)
 }
 
+/// What `memtap doctor --json` does not say yes to. Tests alone do not show it: where the kernel refuses to walk by
+/// tables, memtap walks by frame pointers, and small programs have them.
+pub(super) fn missing_in(doctor: &str) -> Vec<String> {
+    let Ok(document) = serde_json::from_str::<Value>(doctor) else {
+        return vec![format!(
+            "`memtap doctor --json` prints no JSON: {}",
+            doctor.trim()
+        )];
+    };
+    let checks = document["checks"].as_array().into_iter().flatten();
+    checks
+        .filter(|check| check["answer"] != "yes")
+        .map(|check| format!("missing here: {}: {}", check["check"], check["detail"]))
+        .collect()
+}
+
 impl Recorded {
     /// Reads the file; where there is none, nothing is recorded.
     pub(super) fn read() -> Result<Self> {
@@ -180,6 +196,14 @@ mod tests {
             let error = counts_in(text).map_err(|error| format!("{error:#}"));
             assert!(error.is_err_and(|message| message.contains(missing)), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_missing() {
+        let text = r#"{"checks": [{"check": "uprobes", "answer": "yes", "detail": ""},
+            {"check": "tables", "answer": "no", "detail": "too large"}]}"#;
+        assert_eq!(missing_in(text), ["missing here: \"tables\": \"too large\""]);
+        assert_eq!(missing_in("Killed").len(), 1);
     }
 
     #[test]
