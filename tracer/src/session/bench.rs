@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use tracer_ebpf::{BpfSettings, Counter};
 
+use super::examined::Examined;
 use super::recorder::StartError;
 use super::tables::Tables;
 use super::targets::{no_allocator_in, plans_in};
@@ -60,7 +61,7 @@ impl Walks {
         let mut tables = Tables::new(&object, limits.tables)?;
         tables.make_now(&mut object, &files)?;
 
-        let plans = plans_in(&files, &mut std::collections::HashSet::new());
+        let plans = plans_in(&files, &mut Examined::default());
         let plans = plans.map_err(|advice| no_allocator_in(pid.get(), advice))?;
         // At the first instruction, where the return address is on top of the stack.
         let found = plans.iter().find_map(|plan| {
