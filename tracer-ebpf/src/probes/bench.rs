@@ -16,7 +16,10 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{MAX_FRAMES, StackEnd, bench::WalkCounts};
 
-use crate::stack::{Slot, Start};
+use crate::{
+    stack::{Slot, Start},
+    thread_stack,
+};
 
 /// What the walks came to. Written here, read by the loader.
 #[map]
@@ -80,6 +83,7 @@ pub(crate) fn bench_remembered(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn walk(ctx: &ProbeContext, fresh: bool) {
+    thread_stack::require(ctx);
     // SAFETY: the context of a uprobe is the thread's registers, which outlive the program.
     let regs: &pt_regs = unsafe { &*ctx.regs };
     let thread = bpf_get_current_pid_tgid() as u32;
