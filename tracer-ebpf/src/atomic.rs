@@ -1,7 +1,7 @@
 //! Atomic read-modify-write. A uprobe program can be preempted by another one on the same CPU, so that even
 //! per-CPU values need it.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 
 /// Adds `amount` to `*target`.
 ///
@@ -24,6 +24,28 @@ pub(crate) unsafe fn add(target: *mut u64, amount: u64) {
 pub(crate) unsafe fn fetch_add(target: *mut u64, amount: u64) -> u64 {
     // SAFETY: the caller's promise.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(target, amount) }
+}
+
+/// Adds 1 to `*target`.
+///
+/// # Safety
+/// As for [`add`], aligned to 4 bytes.
+#[inline(always)]
+pub(crate) unsafe fn increment(target: *mut u32) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(target, 1) };
+}
+
+/// Puts `value` into `*target` if `expected` is there. True if it was. Needs Linux 5.12.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn replace(target: *mut u64, expected: u64, value: u64) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(target, expected, value).1
+    }
 }
 
 /// Puts `value` into `*target`; returns what was there. Needs Linux 5.12.

@@ -111,6 +111,13 @@ coded! {
         /// A system call was entered and its return was never seen: the thread was killed inside it, or is
         /// still there.
         UnfinishedCall = 8, "unfinished_call";
+        /// The table of calls that have not returned was full: whether the call succeeded is not known, and it is
+        /// counted without a stack.
+        CallMapFull = 9, "call_map_full";
+        /// The table of blocks was full: the block is in no figure of what is live.
+        LiveMapFull = 10, "live_map_full";
+        /// The table of what processes hold was full: the process's live figures are lost.
+        HeapMapFull = 11, "heap_map_full";
     }
 }
 

@@ -46,6 +46,8 @@ functions! {
     Valloc = 8, "valloc";
     /// `void *pvalloc(size_t size)`
     Pvalloc = 9, "pvalloc";
+    /// `void free(void *p)`: it allocates nothing, and has no sums of its own
+    Free = 10, "free";
     /// `mmap(2)`: bytes mapped
     Mmap = 32, "mmap";
     /// `munmap(2)`: bytes unmapped
@@ -85,17 +87,20 @@ pub enum Shape {
     Resize,
     /// A block, and its new size as a product: `reallocarray`.
     ResizeArray,
+    /// A block to be given back: `free`.
+    Free,
 }
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Size,
         Self::AlignedSize,
         Self::CountSize,
         Self::OutPointer,
         Self::Resize,
         Self::ResizeArray,
+        Self::Free,
     ];
 
     /// The name of the eBPF program that serves this shape.
@@ -108,6 +113,17 @@ impl Shape {
             Self::OutPointer => "alloc_out",
             Self::Resize => "realloc_size",
             Self::ResizeArray => "realloc_array",
+            Self::Free => "free_block",
+        }
+    }
+
+    /// The name of the eBPF program that serves its return, where blocks are followed.
+    #[must_use]
+    pub const fn return_program(self) -> Option<&'static str> {
+        match self {
+            Self::OutPointer => Some("return_out"),
+            Self::Free => None,
+            _ => Some("return_block"),
         }
     }
 }

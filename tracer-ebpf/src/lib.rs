@@ -9,6 +9,7 @@
 pub mod bench;
 mod codes;
 mod function;
+mod heap;
 pub mod identity;
 mod records;
 pub mod unwind;
@@ -16,6 +17,7 @@ mod values;
 
 pub use codes::{Counter, Loss, StackEnd};
 pub use function::{Function, Shape};
+pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };

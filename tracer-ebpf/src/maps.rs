@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
-    Counter, FileKey, FileTable, PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sum, SumKey, TailCall,
-    TailKey,
+    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, PendingCall, PendingRegion,
+    ProbeSite, Process, SCRATCH_SLOTS, Sum, SumKey, TailCall, TailKey,
 };
 
 use crate::stack::{KeptKey, KeptMapping, Scratch};
@@ -95,6 +95,34 @@ pub(crate) static COPY_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 /// the process is not stopped.
 #[map]
 pub(crate) static STOPPED: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
+
+/// Calls of allocators that have not returned. Full: `call_map_full`.
+#[map]
+pub(crate) static CALLS: HashMap<CallKey, PendingCall> = HashMap::with_max_entries(16_384, 0);
+
+/// `BPF_F_NO_PREALLOC` of the kernel's `include/uapi/linux/bpf.h`: an entry's memory is allocated when it is made.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// Live blocks. Written here; the loader takes out those of processes that have ended. Full: `live_map_full`.
+#[map]
+pub(crate) static BLOCKS: HashMap<BlockKey, Block> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
+
+/// The sums per (process, stack, function) where blocks are followed, in place of `SUMS`. Full: as there.
+#[map]
+pub(crate) static HEAP_SUMS: HashMap<SumKey, HeapSum> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// What each process holds, by its number. Full: `heap_map_full`.
+#[map]
+pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// What all processes hold together.
+#[map]
+pub(crate) static HEAP: Array<Heap> = Array::with_max_entries(1, 0);
+
+/// The last block that each thread has allocated, until its next call of the allocator. Least recently used entries make
+/// room: those of threads that have ended.
+#[map]
+pub(crate) static LAST_BLOCKS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Memory-map system calls that have not returned, by thread. Full: `pending_map_full`.
 #[map]

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use tracer_ebpf::{FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessRecord, RecordKind};
 
 use crate::{
-    atomic,
+    atomic, live,
     loss::lose,
     maps::{PROCESS_COUNT, PROCESSES},
     settings, tally,
@@ -85,6 +85,9 @@ pub(crate) fn executed() -> Option<u32> {
     // A new program has code that user space may not know: its tables are begun before its first allocation.
     let urgent = settings::by_tables();
     if let Some(before) = listed(tgid) {
+        if settings::live() {
+            live::executed(before);
+        }
         return Some(enter(tgid, before, BPF_ANY, urgent));
     }
     let wanted = settings::comm()?;
@@ -92,14 +95,18 @@ pub(crate) fn executed() -> Option<u32> {
     same_name(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, BPF_ANY, urgent))
 }
 
-/// The current process has made a child, which has not run yet. Returns the child's number, if it is a target.
+/// The current process has made a child, which has not run yet; `copies`: with copies of its memory. Returns the child's number, if it is a target.
 #[inline(always)]
-pub(crate) fn forked(child_tgid: u32) -> Option<u32> {
+pub(crate) fn forked(child_tgid: u32, copies: bool) -> Option<u32> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     if let Some(parent) = listed(tgid)
         && (settings::follow() || settings::whole_machine())
     {
-        return Some(enter(child_tgid, parent, BPF_ANY, false));
+        let child = enter(child_tgid, parent, BPF_ANY, false);
+        if copies && settings::live() {
+            live::forked(parent, child);
+        }
+        return Some(child);
     }
     // The id may have been that of another process, whose end user space has not seen yet. Most often there is
     // nothing to remove.

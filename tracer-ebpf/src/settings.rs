@@ -31,7 +31,7 @@ static SETTINGS: BpfSettings = BpfSettings {
     match_comm: 0,
     comm: [0; 16],
     stop_for_code: 0,
-    reserved: 0,
+    live: 0,
 };
 
 macro_rules! read {
@@ -93,6 +93,12 @@ pub(crate) fn copies_max() -> u32 {
 #[inline(always)]
 pub(crate) fn stop_for_code() -> bool {
     read!(stop_for_code) != 0
+}
+
+/// Whether blocks are followed until they are given back.
+#[inline(always)]
+pub(crate) fn live() -> bool {
+    read!(live) != 0
 }
 
 /// Whether code without a table is walked by frame pointers.

@@ -28,9 +28,7 @@ pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
     // SAFETY: `entry` gives a pointer to a map value.
     unsafe {
         add_to(sum, amount);
-        if (*sum).sent == 0 && send_stack(slot, key.process) {
-            (*sum).sent = 1;
-        }
+        send_once(slot, sum, key.process);
     }
     tallied(key);
 }
@@ -48,16 +46,26 @@ pub(crate) fn add_known(key: &SumKey, amount: &Sum) {
     tallied(key);
 }
 
+/// Sends the slot's stack, if that has not been done for this sum.
+///
+/// # Safety
+/// `sum` must point to a map value.
+#[inline(always)]
+pub(crate) unsafe fn send_once(slot: &Slot, sum: *mut Sum, process: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*sum).sent == 0 && send_stack(slot, process) {
+            (*sum).sent = 1;
+        }
+    }
+}
+
 /// Makes the entry of a stack whose call has not returned yet, so that the stack is sent while it is at hand.
 #[inline(always)]
 pub(crate) fn prepare(slot: &Slot, key: &SumKey) {
     if let Some(sum) = entry(&SUMS, key) {
         // SAFETY: as in `add`.
-        unsafe {
-            if (*sum).sent == 0 && send_stack(slot, key.process) {
-                (*sum).sent = 1;
-            }
-        }
+        unsafe { send_once(slot, sum, key.process) };
     }
 }
 
@@ -112,7 +120,7 @@ fn entry(table: &HashMap<SumKey, Sum>, key: &SumKey) -> Option<*mut Sum> {
 /// # Safety
 /// `sum` must point to a map value.
 #[inline(always)]
-unsafe fn add_to(sum: *mut Sum, amount: &Sum) {
+pub(crate) unsafe fn add_to(sum: *mut Sum, amount: &Sum) {
     // SAFETY: the caller's promise; the fields are only ever added to.
     unsafe {
         atomic::add(&raw mut (*sum).calls, amount.calls);

@@ -1,6 +1,6 @@
 //! Keys and values of the maps.
 
-use crate::{MAX_CODE_RANGES, MAX_SEGMENTS};
+use crate::{Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, PendingCall};
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
 macro_rules! crosses_the_boundary {
@@ -14,6 +14,12 @@ macro_rules! crosses_the_boundary {
 }
 
 crosses_the_boundary! {
+    CallKey: 16;
+    PendingCall: 88;
+    BlockKey: 16;
+    Block: 32;
+    HeapSum: 40 + 7 * 8 + 2 * 4 * 32;
+    Heap: 88;
     SumKey: 16;
     Sum: 40;
     CodeRange: 16;
@@ -93,6 +99,8 @@ impl ProbeSite {
     /// With [`TAIL_MAKES`](Self::TAIL_MAKES): also where there is a block to resize, not only where there is
     /// none.
     pub const TAIL_MAKES_WITH_BLOCK: u32 = 4;
+    /// Blocks have glibc's chunk header before them, which tells their usable size.
+    pub const GLIBC_CHUNKS: u32 = 8;
 }
 
 /// A process that is traced.
@@ -178,8 +186,8 @@ pub struct BpfSettings {
     pub comm: [u8; 16],
     /// 1: a process is stopped when a stack goes through code that has no table yet.
     pub stop_for_code: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// 1: blocks are followed until they are given back.
+    pub live: u32,
 }
 
 /// Offsets of members in the running kernel's structures, in bytes; all 0 where they are not known.

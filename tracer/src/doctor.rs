@@ -68,6 +68,7 @@ pub fn examine() -> Vec<Finding> {
         tracefs_mount(),
         side_band(),
         heap_programs(),
+        live_programs(),
         region_programs(),
         table_programs(),
     ]
@@ -177,8 +178,10 @@ fn load(wanted: Wanted) -> Result<Object, BpfError> {
         settings.unwind = BpfSettings::UNWIND_AUTO;
         settings.offsets = btf::Btf::of_kernel()?.kernel_offsets()?;
     }
+    settings.live = u32::from(wanted.live);
     let limits = Limits {
         stacks: 1,
+        blocks: 1,
         processes: 1,
         ring_bytes: 4096,
         copy_ring_bytes: 4096,
@@ -198,17 +201,24 @@ fn loaded(check: &'static str, needed_for: &'static str, required: bool, wanted:
 fn heap_programs() -> Finding {
     let wanted = Wanted {
         heap: true,
-        region: false,
-        tables: false,
+        ..Wanted::default()
     };
     loaded("eBPF programs of allocator calls", "--events heap", true, wanted)
 }
 
+fn live_programs() -> Finding {
+    let wanted = Wanted {
+        heap: true,
+        live: true,
+        ..Wanted::default()
+    };
+    loaded("eBPF programs of returns and free", "--live", false, wanted)
+}
+
 fn region_programs() -> Finding {
     let wanted = Wanted {
-        heap: false,
         region: true,
-        tables: false,
+        ..Wanted::default()
     };
     loaded("eBPF programs of system calls", "--events region", false, wanted)
 }
@@ -218,6 +228,7 @@ fn table_programs() -> Finding {
         heap: true,
         region: true,
         tables: true,
+        live: false,
     };
     loaded(
         "stacks by unwind tables",
@@ -228,18 +239,26 @@ fn table_programs() -> Finding {
 }
 
 /// How many instructions the verifier of this kernel goes through for each program, with walks by unwind tables
-/// where the kernel takes them.
+/// where the kernel takes them; once more, as `PROGRAM, live`, for those that differ where blocks are followed.
 #[must_use]
 pub fn verified_instructions() -> BTreeMap<String, Option<u32>> {
-    [true, false]
-        .into_iter()
-        .find_map(|tables| {
-            load(Wanted {
-                heap: true,
-                region: true,
-                tables,
-            })
-            .ok()
-        })
-        .map_or_else(BTreeMap::new, |object| object.verified_instructions())
+    let counts = |live: bool| {
+        let wanted = |tables| Wanted {
+            heap: true,
+            region: !live,
+            tables,
+            live,
+        };
+        [true, false]
+            .into_iter()
+            .find_map(|tables| load(wanted(tables)).ok())
+            .map_or_else(BTreeMap::new, |object| object.verified_instructions())
+    };
+    let mut all = counts(false);
+    for (name, count) in counts(true) {
+        if all.get(&name) != Some(&count) {
+            all.insert(format!("{name}, live"), count);
+        }
+    }
+    all
 }

@@ -15,6 +15,29 @@ pub struct Profile {
     /// The stacks, in no particular order. Two can be equal in every name: exporters merge what they cannot
     /// tell apart.
     pub stacks: Vec<Stack>,
+    /// What all processes held together, where blocks were followed.
+    pub held: Option<Held>,
+}
+
+/// What a process held, or all of them together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes that are live at the end; of a process that has ended, at its end.
+    pub live_bytes: u64,
+    /// Live blocks.
+    pub live: u64,
+    /// The most bytes that were live at once.
+    pub peak_bytes: u64,
+    /// How many blocks that was.
+    pub peak: u64,
+    /// Bytes in the snapshot of all stacks that came nearest to it; of all processes together alone.
+    pub peak_by_stack_bytes: Option<u64>,
+    /// Calls of `free`.
+    pub free_calls: u64,
+    /// Blocks given back that are not known: allocated before tracing began.
+    pub unmatched: u64,
+    /// Blocks whose address was allocated again though no free of it was seen.
+    pub missed: u64,
 }
 
 /// A process image.
@@ -28,6 +51,8 @@ pub struct Process {
     pub exe: Option<PathBuf>,
     /// Whether it had ended before the report.
     pub exited: bool,
+    /// What it held, where blocks were followed.
+    pub held: Option<Held>,
 }
 
 /// A place in a program.
@@ -93,6 +118,45 @@ pub struct Values {
     pub bytes_out: u64,
     /// Calls that returned an error.
     pub failed: u64,
+    /// What became of the blocks, where they were followed.
+    pub heap: HeapValues,
+}
+
+/// What became of the blocks that one stack allocated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeapValues {
+    /// Blocks that were allocated.
+    pub blocks: u64,
+    /// Blocks that were given back.
+    pub freed: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
+    /// Those of them that were given back by their thread's next call of the allocator.
+    pub temporary: u64,
+    /// Bytes that all blocks had room for, where the allocator tells.
+    pub usable_bytes: u64,
+    /// Blocks that could not be followed.
+    pub untracked: u64,
+    /// Their bytes.
+    pub untracked_bytes: u64,
+    /// Bytes that were live when the most of all processes' were, as near as snapshots tell.
+    pub peak_bytes: u64,
+}
+
+impl Values {
+    /// Bytes that are still allocated. Blocks that a child has from its parent are the parent's.
+    #[must_use]
+    pub const fn live_bytes(&self) -> u64 {
+        let gone = self.heap.freed_bytes.saturating_add(self.heap.untracked_bytes);
+        self.bytes.saturating_sub(gone)
+    }
+
+    /// Blocks that are still allocated.
+    #[must_use]
+    pub const fn live(&self) -> u64 {
+        let gone = self.heap.freed.saturating_add(self.heap.untracked);
+        self.heap.blocks.saturating_sub(gone)
+    }
 }
 
 /// What stacks are weighed by.
@@ -102,13 +166,32 @@ pub enum Metric {
     AllocBytes,
     /// Calls to allocators.
     AllocCount,
+    /// Bytes that are still allocated.
+    LiveBytes,
+    /// Blocks that are still allocated.
+    LiveCount,
+    /// Bytes that were given back.
+    FreedBytes,
+    /// Blocks that were given back by their thread's next call of the allocator.
+    TemporaryCount,
+    /// Bytes that were allocated when the most were.
+    PeakBytes,
     /// Bytes by which the address space grew: `mmap`, growth by `mremap` and by `brk`.
     RegionBytes,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 3] = [Self::AllocBytes, Self::AllocCount, Self::RegionBytes];
+    pub const ALL: [Self; 8] = [
+        Self::AllocBytes,
+        Self::AllocCount,
+        Self::LiveBytes,
+        Self::LiveCount,
+        Self::FreedBytes,
+        Self::TemporaryCount,
+        Self::PeakBytes,
+        Self::RegionBytes,
+    ];
 
     /// The name on the command line and in files.
     #[must_use]
@@ -116,6 +199,11 @@ impl Metric {
         match self {
             Self::AllocBytes => "alloc-bytes",
             Self::AllocCount => "alloc-count",
+            Self::LiveBytes => "live-bytes",
+            Self::LiveCount => "live-count",
+            Self::FreedBytes => "freed-bytes",
+            Self::TemporaryCount => "temporary-count",
+            Self::PeakBytes => "peak-bytes",
             Self::RegionBytes => "region-bytes",
         }
     }
@@ -123,19 +211,48 @@ impl Metric {
     /// Whether the weight is a number of bytes.
     #[must_use]
     pub const fn is_bytes(self) -> bool {
-        !matches!(self, Self::AllocCount)
+        !matches!(self, Self::AllocCount | Self::LiveCount | Self::TemporaryCount)
+    }
+
+    /// What the weight counts, where it is no number of bytes: a noun.
+    #[must_use]
+    pub const fn counts(self) -> &'static str {
+        match self {
+            Self::LiveCount | Self::TemporaryCount => "block",
+            _ => "call",
+        }
+    }
+
+    /// Whether blocks must be followed for it.
+    #[must_use]
+    pub const fn needs_live(self) -> bool {
+        matches!(
+            self,
+            Self::LiveBytes | Self::LiveCount | Self::FreedBytes | Self::TemporaryCount | Self::PeakBytes
+        )
     }
 
     /// The weight of a stack; nothing where the metric does not apply to its function.
     #[must_use]
     pub const fn weight(self, stack: &Stack) -> Option<u64> {
         let values = &stack.values;
+        let heap = &values.heap;
         match (self, stack.function) {
             (Self::AllocBytes, function) if function.is_heap() => Some(values.bytes),
             (Self::AllocCount, function) if function.is_heap() => Some(values.calls),
+            // A stack of which nothing is left is not there to be looked at.
+            (Self::LiveBytes, function) if function.is_heap() => some(values.live_bytes()),
+            (Self::LiveCount, function) if function.is_heap() => some(values.live()),
+            (Self::FreedBytes, function) if function.is_heap() => some(heap.freed_bytes),
+            (Self::TemporaryCount, function) if function.is_heap() => some(heap.temporary),
+            (Self::PeakBytes, function) if function.is_heap() => some(heap.peak_bytes),
             (Self::RegionBytes, Function::Mmap | Function::Brk) => Some(values.bytes),
             (Self::RegionBytes, Function::Mremap) => Some(values.bytes.saturating_sub(values.bytes_out)),
             _ => None,
         }
     }
+}
+
+const fn some(weight: u64) -> Option<u64> {
+    if weight == 0 { None } else { Some(weight) }
 }

@@ -75,6 +75,8 @@ pub struct Record {
     pub metric: Metric,
     /// Trace calls to allocators.
     pub heap: bool,
+    /// Follow blocks until they are given back.
+    pub live: bool,
     /// Trace system calls that change the address space.
     pub region: bool,
     /// Tell processes of the same name apart.

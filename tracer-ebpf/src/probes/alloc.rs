@@ -6,10 +6,11 @@ use aya_ebpf::{
     macros::uprobe,
     programs::ProbeContext,
 };
-use tracer_ebpf::{Counter, Loss, ProbeSite, Sum, SumKey, TailCall, TailKey};
+use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, Sum, SumKey, TailCall, TailKey};
 
 use crate::{
     bounds::{mask, opaque},
+    live,
     loss::{count, lose},
     maps::SITES,
     process, settings,
@@ -26,6 +27,7 @@ pub(crate) fn alloc_size(ctx: ProbeContext) -> u32 {
         &Request {
             bytes: regs.rdi,
             block: 0,
+            out: 0,
             passes_on: true,
         },
     )
@@ -42,6 +44,7 @@ pub(crate) fn alloc_aligned(ctx: ProbeContext) -> u32 {
         &Request {
             bytes: regs.rsi,
             block: 0,
+            out: 0,
             passes_on,
         },
     )
@@ -57,6 +60,7 @@ pub(crate) fn alloc_count(ctx: ProbeContext) -> u32 {
         &Request {
             bytes: product.unwrap_or(0),
             block: 0,
+            out: 0,
             passes_on: product.is_some(),
         },
     )
@@ -71,6 +75,7 @@ pub(crate) fn alloc_out(ctx: ProbeContext) -> u32 {
         &Request {
             bytes: regs.rdx,
             block: 0,
+            out: regs.rdi,
             passes_on: false,
         },
     )
@@ -85,6 +90,7 @@ pub(crate) fn realloc_size(ctx: ProbeContext) -> u32 {
         &Request {
             bytes: regs.rsi,
             block: regs.rdi,
+            out: 0,
             passes_on: true,
         },
     )
@@ -100,6 +106,7 @@ pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
         &Request {
             bytes: product.unwrap_or(0),
             block: regs.rdi,
+            out: 0,
             passes_on: product.is_some(),
         },
     )
@@ -107,7 +114,7 @@ pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
 
 /// The registers at the probe.
 #[inline(always)]
-fn regs(ctx: &ProbeContext) -> &pt_regs {
+pub(super) fn regs(ctx: &ProbeContext) -> &pt_regs {
     // SAFETY: the context of a uprobe is the thread's registers, which outlive the program.
     unsafe { &*ctx.regs }
 }
@@ -118,6 +125,8 @@ struct Request {
     bytes: u64,
     /// The block to resize, or 0.
     block: u64,
+    /// Where the result is put, or 0.
+    out: u64,
     /// Whether a call with these arguments may go on by a tail jump, where its function has one.
     passes_on: bool,
 }
@@ -184,6 +193,10 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
         frame_pointer: regs.rbp,
     };
     let stack = match slot.look(regs, pushed_bytes) {
+        Some(return_address) if settings::live() => {
+            begin(&slot, site, request, &start, return_address);
+            return Ok(());
+        }
         Some(return_address) => {
             let key = TailKey {
                 stack_pointer: start.stack_pointer,
@@ -234,6 +247,44 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
     Ok(())
 }
 
+/// Begins a call whose block is followed.
+#[inline(always)]
+fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64) {
+    let place = CallKey {
+        stack_pointer: start.stack_pointer,
+        thread: start.thread,
+        reserved: 0,
+    };
+    if called_by_allocator(site, return_address.wrapping_sub(start.instruction).cast_signed()) {
+        live::forget(&place);
+        count(Counter::Nested);
+        return;
+    }
+    if live::is_passed_on(site, &place, return_address) {
+        count(Counter::Nested);
+        return;
+    }
+    if !settings::wants_size(request.bytes) {
+        live::forget(&place);
+        count(Counter::Filtered);
+        return;
+    }
+    let key = SumKey {
+        stack: slot.walk_from_entry(start, return_address),
+        process: start.process,
+        function: site.function,
+    };
+    let begun = live::Begun {
+        place,
+        return_address,
+        key,
+        bytes: request.bytes,
+        old_address: request.block,
+        out: request.out,
+    };
+    live::begin(slot, site, &begun);
+}
+
 /// Whether the call may go on by a jump. `realloc` passes on to `malloc` only where there is no block;
 /// `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
 #[inline(always)]
@@ -245,7 +296,7 @@ fn passes_on(site: &ProbeSite, request: &Request) -> bool {
 
 /// Whether the return address, at this distance from the probe, is inside an allocator function.
 #[inline(always)]
-fn called_by_allocator(site: &ProbeSite, distance: i64) -> bool {
+pub(super) fn called_by_allocator(site: &ProbeSite, distance: i64) -> bool {
     // The first range covers all: one comparison for nearly every call.
     let all = &site.callers[0];
     if distance < all.start || distance >= all.end {

@@ -4,5 +4,6 @@
 mod alloc;
 #[cfg(feature = "bench")]
 mod bench;
+mod heap;
 mod process;
 mod region;

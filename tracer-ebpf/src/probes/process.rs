@@ -5,10 +5,13 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 
-use crate::{atomic, maps::GENERATION, process, stack};
+use crate::{atomic, live, maps::GENERATION, process, stack};
 
 /// `CLONE_THREAD`: the new task is a thread of the same process.
 const CLONE_THREAD: u64 = 0x0001_0000;
+
+/// `CLONE_VM`: the child has its parent's memory, not a copy of it.
+const CLONE_VM: u64 = 0x0000_0100;
 
 /// `task:task_newtask`: `pid` at 8, `clone_flags` at 32 (its `format` file; the same since Linux 3.4). The
 /// child has not run yet, so it is known before its first allocation.
@@ -18,7 +21,7 @@ pub(crate) fn process_fork(ctx: TracePointContext) -> u32 {
     let (pid, flags) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<u64>(32)) };
     if let (Ok(pid), Ok(flags)) = (pid, flags)
         && flags & CLONE_THREAD == 0
-        && let Some(number) = process::forked(pid)
+        && let Some(number) = process::forked(pid, flags & CLONE_VM == 0)
     {
         debug!(
             &ctx,
@@ -41,6 +44,19 @@ pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
             ctx.tgid(),
             number
         );
+    }
+    0
+}
+
+/// `sched:sched_process_exit`: a thread ends. With its leader a process ends, but for those whose leader goes first.
+#[tracepoint]
+pub(crate) fn process_exit(_ctx: TracePointContext) -> u32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let tgid = (pid_tgid >> 32) as u32;
+    if tgid == pid_tgid as u32
+        && let Some(number) = process::listed(tgid)
+    {
+        live::exited(number);
     }
     0
 }

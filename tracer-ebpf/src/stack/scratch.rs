@@ -1,6 +1,6 @@
 //! Scratch slots: room for one walk, owned by one program at a time.
 
-use tracer_ebpf::{SCRATCH_SLOTS, StackRecord, WINDOW_BYTES};
+use tracer_ebpf::{PendingCall, SCRATCH_SLOTS, StackRecord, WINDOW_BYTES};
 
 use super::mapping::{Answer, CACHED, Mapping};
 use super::memory::Words;
@@ -47,6 +47,9 @@ pub(crate) struct Scratch {
     pub(super) answer: Answer,
     /// Mappings met lately.
     pub(super) mappings: [Mapping; CACHED],
+
+    /// The call that is being begun.
+    pub(crate) call: PendingCall,
 
     /// What the last walk read.
     pub(super) words: Words,

@@ -59,11 +59,15 @@ pub const C_FAMILY: &[Row] = &[
     ),
     row("valloc", Function::Valloc, Shape::Size, Tail::Never),
     row("pvalloc", Function::Pvalloc, Shape::Size, Tail::Never),
+    row("free", Function::Free, Shape::Free, Tail::Never),
 ];
 
 /// A symbol that every libc defines and no other library does: what tells a libc from a library that merely
 /// has allocator functions.
 pub const LIBC_MARK: &str = "__libc_start_main";
+
+/// A symbol that glibc defines and musl does not: what tells its allocator, of which the layout of blocks is known.
+pub const GLIBC_MARK: &str = "malloc_info";
 
 const fn row(symbol: &'static str, function: Function, shape: Shape, tail: Tail) -> Row {
     Row {

@@ -7,7 +7,7 @@ use iced_x86::{Code, Decoder, DecoderOptions, FlowControl};
 use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSite, Shape};
 
 use super::elf::{self, ElfError, Placed, Symbols};
-use super::functions::{C_FAMILY, LIBC_MARK, Row, Tail};
+use super::functions::{C_FAMILY, GLIBC_MARK, LIBC_MARK, Row, Tail};
 use crate::target::files::MappedFile;
 
 /// A probe to be attached.
@@ -50,7 +50,7 @@ pub enum Found {
 /// Looks for an allocator in a file: a libc's, shared or linked into a program.
 pub fn examine(file: &Arc<MappedFile>) -> Result<Found, ElfError> {
     let mut names: Vec<&str> = C_FAMILY.iter().map(|row| row.symbol).collect();
-    names.push(LIBC_MARK);
+    names.extend([LIBC_MARK, GLIBC_MARK]);
     let symbols = elf::find_functions(&file.open_path(), &file.path, &names)?;
     if !symbols.functions.contains_key("malloc") || !symbols.functions.contains_key(LIBC_MARK) {
         let is_static = symbols.interpreter.is_none() && !symbols.has_symbols;
@@ -92,8 +92,16 @@ fn probes(symbols: &Symbols) -> Vec<PlannedProbe> {
                     tail |= ProbeSite::TAIL_MAKES_WITH_BLOCK;
                 }
             }
-            if any_jumps_on && matches!(row.function, Function::Malloc | Function::Realloc) {
+            if any_jumps_on
+                && matches!(
+                    row.function,
+                    Function::Malloc | Function::Realloc | Function::Free
+                )
+            {
                 tail |= ProbeSite::TAIL_TAKES;
+            }
+            if symbols.functions.contains_key(GLIBC_MARK) {
+                tail |= ProbeSite::GLIBC_CHUNKS;
             }
             let code = symbols.code.get(&placed.address).map_or(&[][..], Vec::as_slice);
             PlannedProbe {

@@ -7,7 +7,6 @@ use std::path::Path;
 use aya::programs::ProgramError;
 use aya::programs::trace_point::TracePointLink;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
-use tracer_ebpf::Shape;
 
 use super::load::{BpfError, Object};
 use super::tracefs;
@@ -96,17 +95,17 @@ fn root(error: &ProgramError) -> String {
 }
 
 impl Object {
-    /// Attaches the program of a call shape at a file's offset.
+    /// Attaches a program to an instruction of a file, or to the returns of the function that begins there.
     pub fn attach_uprobe(
         &mut self,
         attached: &mut Attached,
-        shape: Shape,
+        program: &str,
         file: &Path,
         offset: u64,
         cookie: u64,
         scope: UprobeScope,
     ) -> Result<(), AttachError> {
-        let program = self.uprobe(shape.program())?;
+        let program = self.uprobe(program)?;
         let point = UProbeAttachPoint {
             location: UProbeAttachLocation::AbsoluteOffset(offset),
             cookie: Some(cookie),

@@ -21,6 +21,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-
 pub struct Limits {
     /// Entries of the table of sums: distinct (process, stack, function).
     pub stacks: u32,
+    /// Blocks that are followed at once.
+    pub blocks: u32,
     /// Processes traced at once.
     pub processes: u32,
     /// Bytes of the ring that carries new stacks and processes; a power of two of at least a page.
@@ -47,6 +49,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             stacks: 65_536,
+            blocks: 1 << 20,
             processes: 16_384,
             ring_bytes: 4 << 20,
             copy_ring_bytes: COPY_RING_BYTES,
@@ -135,6 +138,10 @@ impl BpfError {
 
 /// Which programs are wanted.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each kind is wanted or not by itself"
+)]
 pub struct Wanted {
     /// The uprobe programs of allocator calls.
     pub heap: bool,
@@ -142,6 +149,8 @@ pub struct Wanted {
     pub region: bool,
     /// What walks by unwind tables need.
     pub tables: bool,
+    /// Blocks are followed until they are given back.
+    pub live: bool,
 }
 
 /// The loaded eBPF object.
@@ -160,6 +169,9 @@ pub const PROCESS_PROGRAMS: [(&str, &str, &str); 2] = [
     ("process_fork", "task", "task_newtask"),
     ("process_exec", "sched", "sched_process_exec"),
 ];
+
+/// The program that notices the end of processes, with its tracepoint: where blocks are followed.
+pub const LIVE_PROGRAMS: [(&str, &str, &str); 1] = [("process_exit", "sched", "sched_process_exit")];
 
 /// The program that notices code going away, with its tracepoint: for walks by unwind tables.
 pub const TABLE_PROGRAMS: [(&str, &str, &str); 1] = [("code_unmapped", "syscalls", "sys_enter_munmap")];
@@ -184,7 +196,14 @@ impl Object {
         let mut loader = EbpfLoader::new();
         loader
             .override_global("SETTINGS", settings, true)
-            .map_max_entries("SUMS", limits.stacks)
+            .map_max_entries(
+                "SUMS",
+                if wanted.live && !wanted.region {
+                    1
+                } else {
+                    limits.stacks
+                },
+            )
             .map_max_entries("PROCESSES", limits.processes)
             .map_max_entries("LOST", limits.processes)
             .map_max_entries("ROWS", limits.tables.row_chunks)
@@ -199,6 +218,16 @@ impl Object {
                     LEAST_RING_BYTES
                 },
             );
+        if wanted.live {
+            loader
+                .map_max_entries("BLOCKS", limits.blocks)
+                .map_max_entries("HEAP_SUMS", limits.stacks)
+                .map_max_entries("HEAPS", limits.processes);
+        } else {
+            for map in ["CALLS", "BLOCKS", "HEAP_SUMS", "HEAPS", "LAST_BLOCKS"] {
+                loader.map_max_entries(map, 1);
+            }
+        }
         // What is not wanted is not even asked at run time: the verifier knows the level and drops the branches.
         let messages = log::log_enabled!(log::Level::Trace);
         let log_level = if messages { Level::Trace as u8 } else { 0 };
@@ -223,7 +252,17 @@ impl Object {
         }
         if wanted.heap {
             for shape in Shape::ALL {
-                object.load_uprobe(shape.program())?;
+                if shape != Shape::Free || wanted.live {
+                    object.load_uprobe(shape.program())?;
+                }
+            }
+        }
+        if wanted.live {
+            for program in ["return_block", "return_out"] {
+                object.load_uprobe(program)?;
+            }
+            for (program, _, _) in LIVE_PROGRAMS {
+                object.load_tracepoint(program)?;
             }
         }
         if wanted.tables {

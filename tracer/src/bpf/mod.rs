@@ -9,6 +9,7 @@ mod batch;
 pub mod bench;
 pub mod btf;
 pub mod copies;
+pub mod heap;
 pub mod links;
 pub mod load;
 pub mod records;

@@ -106,6 +106,9 @@ pub struct RecordArguments {
         value_name = "LIST"
     )]
     events: Vec<Event>,
+    /// Follow free too: what is still allocated, what peaked, what lived for a moment
+    #[arg(long)]
+    live: bool,
     /// How stacks are walked
     #[arg(long, default_value = "auto", value_enum)]
     unwind: Unwind,
@@ -137,6 +140,9 @@ pub struct RecordArguments {
     /// Distinct stacks that the kernel side has room for (about 120 bytes each)
     #[arg(long, default_value_t = 65_536, value_name = "N", help_heading = "Memory")]
     max_stacks: u32,
+    /// Blocks that --live follows at once; memory is taken as they come, some 130 bytes each
+    #[arg(long, default_value_t = Limits::default().blocks, value_name = "N", help_heading = "Memory")]
+    max_blocks: u32,
     /// Processes traced at once (about 80 bytes each)
     #[arg(long, default_value_t = 16_384, value_name = "N", help_heading = "Memory")]
     max_processes: u32,
@@ -166,6 +172,16 @@ enum MetricName {
     AllocBytes,
     /// Calls to allocators
     AllocCount,
+    /// Bytes that are still allocated at the end (--live)
+    LiveBytes,
+    /// Blocks that are still allocated at the end (--live)
+    LiveCount,
+    /// Bytes that were given back (--live)
+    FreedBytes,
+    /// Blocks that were given back by their thread's next call of the allocator (--live)
+    TemporaryCount,
+    /// Bytes that were allocated when the most were (--live)
+    PeakBytes,
     /// Bytes by which the address space grew
     RegionBytes,
 }
@@ -193,6 +209,11 @@ impl From<MetricName> for Metric {
         match name {
             MetricName::AllocBytes => Self::AllocBytes,
             MetricName::AllocCount => Self::AllocCount,
+            MetricName::LiveBytes => Self::LiveBytes,
+            MetricName::LiveCount => Self::LiveCount,
+            MetricName::FreedBytes => Self::FreedBytes,
+            MetricName::TemporaryCount => Self::TemporaryCount,
+            MetricName::PeakBytes => Self::PeakBytes,
             MetricName::RegionBytes => Self::RegionBytes,
         }
     }
@@ -227,11 +248,8 @@ impl RecordArguments {
             Metric::RegionBytes
         };
         let metric = self.metric.map_or(default, Metric::from);
-        if matches!(metric, Metric::RegionBytes) && !region {
-            bail!("--metric region-bytes needs --events region");
-        }
-        if !matches!(metric, Metric::RegionBytes) && !heap {
-            bail!("--metric {} needs --events heap", metric.name());
+        if self.live && !heap {
+            bail!("--live needs --events heap");
         }
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
@@ -243,6 +261,17 @@ impl RecordArguments {
             .iter()
             .map(|text| output(text, metric))
             .collect::<Result<_>>()?;
+        for metric in outputs.iter().map(|output| output.metric).chain([metric]) {
+            if metric == Metric::RegionBytes && !region {
+                bail!("--metric region-bytes needs --events region");
+            }
+            if metric != Metric::RegionBytes && !heap {
+                bail!("--metric {} needs --events heap", metric.name());
+            }
+            if metric.needs_live() && !self.live {
+                bail!("--metric {} needs --live", metric.name());
+            }
+        }
         if outputs
             .iter()
             .filter(|output| output.path.as_os_str() == "-")
@@ -260,6 +289,7 @@ impl RecordArguments {
             raw: self.raw.clone(),
             metric,
             heap,
+            live: self.live,
             region,
             per_pid: self.per_pid,
             min_size: self.min_size,
@@ -315,6 +345,7 @@ impl RecordArguments {
             .context("--ring-size must be a power of two from 4k to 2G")?;
         Ok(Limits {
             stacks: self.max_stacks,
+            blocks: self.max_blocks,
             processes: self.max_processes,
             ring_bytes,
             copy_ring_bytes: COPY_RING_BYTES,

@@ -290,7 +290,7 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
             traced: Traced {
                 heap: settings.heap,
                 region: settings.region,
-                live: false,
+                live: settings.live,
             },
             sample_bytes: 1,
             unwind: settings.unwind.name().to_owned(),

@@ -88,6 +88,7 @@ mod tests {
     #[test]
     fn processes_have_a_name() {
         let mut it = Process {
+            held: None,
             pid: 42,
             comm: "Web Content".into(),
             exe: None,

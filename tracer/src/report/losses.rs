@@ -46,7 +46,22 @@ impl Losses {
 }
 
 /// What losses mean to whoever reads the report, and what caused them: a noun to count, and the rest.
-const WORDS: [(Loss, &str, &str); 9] = [
+const WORDS: [(Loss, &str, &str); 12] = [
+    (
+        Loss::CallMapFull,
+        "call",
+        "of which it is not known whether they succeeded (table of calls full)",
+    ),
+    (
+        Loss::LiveMapFull,
+        "block",
+        "not followed, so that live figures are a lower bound (table of blocks full; --max-blocks makes it larger)",
+    ),
+    (
+        Loss::HeapMapFull,
+        "event",
+        "of processes without live figures (table of processes full; --max-processes makes it larger)",
+    ),
     (
         Loss::StackMapFull,
         "call",

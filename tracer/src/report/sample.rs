@@ -6,7 +6,7 @@ use tracer_ebpf::{Function, Loss, StackEnd};
 
 use super::session::{Events, MapMemory, Probe, ProbeKind, Settings, Traced};
 use super::{Losses, Options, Session};
-use crate::profile::{Frame, FrameName, Metric, Process, Profile, Source, Stack, Values};
+use crate::profile::{Frame, FrameName, HeapValues, Metric, Process, Profile, Source, Stack, Values};
 
 /// A profile in the making.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,7 @@ impl Sample {
             comm: comm.into(),
             exe: Some(format!("/usr/bin/{comm}").into()),
             exited: false,
+            held: None,
         });
         self.profile.processes.len() - 1
     }
@@ -67,7 +68,7 @@ impl Sample {
         &mut self.profile.stacks[index].values
     }
 
-    /// Adds a whole stack of an allocator function.
+    /// Adds a whole stack of an allocator function, of whose blocks half were given back, and a quarter of the bytes.
     pub(super) fn heap(
         &mut self,
         process: usize,
@@ -79,6 +80,15 @@ impl Sample {
         *self.stack(process, function, frames, Some(StackEnd::Complete)) = Values {
             calls,
             bytes,
+            heap: HeapValues {
+                blocks: calls,
+                freed: calls / 2,
+                freed_bytes: bytes / 4,
+                temporary: calls / 8,
+                usable_bytes: bytes.saturating_add(8),
+                peak_bytes: bytes / 2,
+                ..HeapValues::default()
+            },
             ..Values::default()
         };
     }

@@ -17,6 +17,20 @@ pub(super) struct Sums {
     pub(super) bytes_out: u128,
     /// Calls that returned an error.
     pub(super) failed: u128,
+    /// Blocks that were allocated.
+    pub(super) blocks: u128,
+    /// Blocks that were given back.
+    pub(super) freed: u128,
+    /// Their bytes.
+    pub(super) freed_bytes: u128,
+    /// Those given back at once.
+    pub(super) temporary: u128,
+    /// Bytes that the blocks had room for.
+    pub(super) usable_bytes: u128,
+    /// Blocks that are live.
+    pub(super) live: u128,
+    /// Their bytes.
+    pub(super) live_bytes: u128,
 }
 
 impl Sums {
@@ -26,6 +40,14 @@ impl Sums {
         self.bytes += u128::from(values.bytes);
         self.bytes_out += u128::from(values.bytes_out);
         self.failed += u128::from(values.failed);
+        let heap = &values.heap;
+        self.blocks += u128::from(heap.blocks);
+        self.freed += u128::from(heap.freed);
+        self.freed_bytes += u128::from(heap.freed_bytes);
+        self.temporary += u128::from(heap.temporary);
+        self.usable_bytes += u128::from(heap.usable_bytes);
+        self.live += u128::from(values.live());
+        self.live_bytes += u128::from(values.live_bytes());
     }
 
     /// Adds other sums.
@@ -34,6 +56,13 @@ impl Sums {
         self.bytes += other.bytes;
         self.bytes_out += other.bytes_out;
         self.failed += other.failed;
+        self.blocks += other.blocks;
+        self.freed += other.freed;
+        self.freed_bytes += other.freed_bytes;
+        self.temporary += other.temporary;
+        self.usable_bytes += other.usable_bytes;
+        self.live += other.live;
+        self.live_bytes += other.live_bytes;
     }
 }
 

@@ -113,7 +113,7 @@ fn amount(weight: u128, metric: Metric) -> String {
     if metric.is_bytes() {
         units::bytes(weight)
     } else {
-        units::counted(weight, "call")
+        units::counted(weight, metric.counts())
     }
 }
 
@@ -126,6 +126,10 @@ fn blank(title: &str, metric: Metric) -> String {
         .replace('>', "&gt;");
     let nothing = match metric {
         Metric::AllocBytes | Metric::AllocCount => "nothing was allocated",
+        Metric::LiveBytes | Metric::LiveCount => "nothing is still allocated",
+        Metric::FreedBytes => "nothing was given back",
+        Metric::TemporaryCount => "no block was given back at once",
+        Metric::PeakBytes => "nothing was allocated when memtap looked",
         Metric::RegionBytes => "the address space did not grow",
     };
     format!(

@@ -1,16 +1,19 @@
 //! The end: from sums and addresses to a profile with names.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, StackEnd, Sum, SumKey};
+use tracer_ebpf::{
+    Counter, Function, Heap, HeapSum, Loss, PROCESS_UNKNOWN, STACK_LOST, StackEnd, Sum, SumKey,
+};
 
 use super::copied::Copied;
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
-use crate::profile::{Frame, Process, Profile, Stack, Values};
+use crate::profile::{Frame, HeapValues, Held, Process, Profile, Stack, Values};
 use crate::report::session::{Events, Probe};
 use crate::report::{self, Losses};
 use crate::symbolize::{self, Location};
@@ -48,6 +51,11 @@ impl Recorder {
         let memory = self.object.memory();
         self.finish();
         let sums = merged(self.object.sums()?, &self.copied);
+        let blocks = if self.live {
+            merged(self.object.heap_sums()?, &self.copied)
+        } else {
+            Vec::new()
+        };
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
@@ -64,16 +72,42 @@ impl Recorder {
             if key.stack != STACK_LOST && !known {
                 unsent += sum.calls;
             }
-            builder.add(key.process, known.then_some(key.stack), function, sum);
+            let mut values = values_of(sum);
+            if self.live && function.is_heap() {
+                // Those that had no room with their stack.
+                values.heap.blocks = sum.calls - sum.failed.min(sum.calls);
+                values.heap.freed_bytes = sum.bytes_out;
+            }
+            builder.add(key.process, known.then_some(key.stack), function, values);
+        }
+        for (key, sum) in &blocks {
+            let Some(function) = Function::from_number(key.function) else {
+                continue;
+            };
+            let known = self.stacks.contains_key(&key.stack);
+            if !known {
+                unsent += sum.sum.calls;
+            }
+            let mut values = heap_values_of(sum);
+            values.heap.peak_bytes = self.peak.bytes_of(key, &self.copied);
+            builder.add(key.process, known.then_some(key.stack), function, values);
+        }
+        if self.live {
+            builder.hold(&self.object.heaps()?, &self.object.heap()?);
         }
         for (function, sum) in &overflow {
-            builder.add(PROCESS_UNKNOWN, None, *function, sum);
+            builder.add(PROCESS_UNKNOWN, None, *function, values_of(sum));
         }
 
-        let raw = self.raw(&sums);
+        let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
+        let raw = self.raw(&sums.iter().copied().chain(heap_calls).collect::<Vec<_>>());
         let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
         losses.push((Loss::RingFull, unsent));
-        losses.push((Loss::UnfinishedCall, self.object.unfinished_calls()?));
+        let mut unfinished = self.object.unfinished_calls()?;
+        if self.live {
+            unfinished += self.object.pending_calls()?.len() as u64;
+        }
+        losses.push((Loss::UnfinishedCall, unfinished));
         Ok(Recording {
             profile: builder.build(),
             duration: self.duration,
@@ -103,19 +137,92 @@ impl Recorder {
     }
 }
 
+/// Figures that can be added to others of the same stack.
+trait Additive: Copy {
+    fn add(&mut self, other: &Self);
+}
+
+impl Additive for Sum {
+    fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.bytes += other.bytes;
+        self.bytes_out += other.bytes_out;
+        self.failed += other.failed;
+        self.sent |= other.sent;
+    }
+}
+
+impl Additive for HeapSum {
+    fn add(&mut self, other: &Self) {
+        self.sum.add(&other.sum);
+        self.blocks += other.blocks;
+        self.freed += other.freed;
+        self.freed_bytes += other.freed_bytes;
+        self.temporary += other.temporary;
+        self.usable_bytes += other.usable_bytes;
+        self.untracked += other.untracked;
+        self.untracked_bytes += other.untracked_bytes;
+        for (to, from) in self.sizes.iter_mut().zip(other.sizes) {
+            *to += from;
+        }
+        for (to, from) in self.lifetimes.iter_mut().zip(other.lifetimes) {
+            *to += from;
+        }
+    }
+}
+
 /// The sums with one entry for each stack: provisional identities are replaced.
-fn merged(sums: Vec<(SumKey, Sum)>, copied: &Copied) -> Vec<(SumKey, Sum)> {
-    let mut merged: HashMap<SumKey, Sum> = HashMap::with_capacity(sums.len());
+fn merged<T: Additive>(sums: Vec<(SumKey, T)>, copied: &Copied) -> Vec<(SumKey, T)> {
+    let mut merged: HashMap<SumKey, T> = HashMap::with_capacity(sums.len());
     for (key, sum) in sums {
         let stack = copied.identity(key.stack);
-        let total = merged.entry(SumKey { stack, ..key }).or_default();
-        total.calls += sum.calls;
-        total.bytes += sum.bytes;
-        total.bytes_out += sum.bytes_out;
-        total.failed += sum.failed;
-        total.sent |= sum.sent;
+        match merged.entry(SumKey { stack, ..key }) {
+            Entry::Occupied(mut total) => total.get_mut().add(&sum),
+            Entry::Vacant(new) => {
+                new.insert(sum);
+            }
+        }
     }
     merged.into_iter().collect()
+}
+
+fn values_of(sum: &Sum) -> Values {
+    Values {
+        calls: sum.calls,
+        bytes: sum.bytes,
+        bytes_out: sum.bytes_out,
+        failed: sum.failed,
+        heap: HeapValues::default(),
+    }
+}
+
+fn heap_values_of(sum: &HeapSum) -> Values {
+    Values {
+        heap: HeapValues {
+            blocks: sum.blocks,
+            freed: sum.freed,
+            freed_bytes: sum.freed_bytes,
+            temporary: sum.temporary,
+            usable_bytes: sum.usable_bytes,
+            untracked: sum.untracked,
+            untracked_bytes: sum.untracked_bytes,
+            peak_bytes: 0,
+        },
+        ..values_of(&sum.sum)
+    }
+}
+
+fn held(heap: &Heap) -> Held {
+    Held {
+        live_bytes: heap.live_bytes,
+        live: heap.live,
+        peak_bytes: heap.peak_bytes,
+        peak: heap.peak,
+        peak_by_stack_bytes: None,
+        free_calls: heap.free_calls,
+        unmatched: heap.unmatched,
+        missed: heap.missed,
+    }
 }
 
 impl Recorder {
@@ -167,6 +274,7 @@ struct Builder<'a> {
     files: Vec<Arc<MappedFile>>,
     file_index: HashMap<*const MappedFile, usize>,
     stacks: Vec<RawStack>,
+    held: Option<Held>,
 }
 
 impl<'a> Builder<'a> {
@@ -178,10 +286,11 @@ impl<'a> Builder<'a> {
             files: Vec::new(),
             file_index: HashMap::new(),
             stacks: Vec::new(),
+            held: None,
         }
     }
 
-    fn add(&mut self, number: u32, stack: Option<u64>, function: Function, sum: &Sum) {
+    fn add(&mut self, number: u32, stack: Option<u64>, function: Function, values: Values) {
         let process = self.process(number);
         let (frames, end) = match stack.and_then(|hash| self.recorder.stacks.get(&hash)) {
             Some(stack) => {
@@ -191,12 +300,6 @@ impl<'a> Builder<'a> {
             }
             None => (Vec::new(), None),
         };
-        let values = Values {
-            calls: sum.calls,
-            bytes: sum.bytes,
-            bytes_out: sum.bytes_out,
-            failed: sum.failed,
-        };
         self.stacks.push(RawStack {
             process,
             function,
@@ -204,6 +307,27 @@ impl<'a> Builder<'a> {
             end,
             values,
         });
+    }
+
+    /// Says what processes hold, and held at the most.
+    fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap) {
+        let mut total = Held {
+            peak_by_stack_bytes: Some(self.recorder.peak.bytes()),
+            peak_bytes: all.peak_bytes,
+            peak: all.peak,
+            ..Held::default()
+        };
+        for (number, heap) in heaps {
+            let index = self.process(*number);
+            let held = held(heap);
+            total.live_bytes += held.live_bytes;
+            total.live += held.live;
+            total.free_calls += held.free_calls;
+            total.unmatched += held.unmatched;
+            total.missed += held.missed;
+            self.processes[index].held = Some(held);
+        }
+        self.held = Some(total);
     }
 
     fn process(&mut self, number: u32) -> usize {
@@ -218,6 +342,7 @@ impl<'a> Builder<'a> {
                     comm: image.map_or_else(|| tracked.comm.clone(), |image| image.comm.clone()),
                     exe: image.and_then(|image| image.exe.clone()),
                     exited: tracked.over || !process::is_running(tracked.pid),
+                    held: None,
                 }
             }
             None => Process {
@@ -225,6 +350,7 @@ impl<'a> Builder<'a> {
                 comm: "[unknown]".to_owned(),
                 exe: None,
                 exited: false,
+                held: None,
             },
         };
         self.processes.push(made);
@@ -331,6 +457,7 @@ impl<'a> Builder<'a> {
             processes: self.processes,
             frames: frames.frames,
             stacks,
+            held: self.held,
         }
     }
 }

@@ -71,6 +71,12 @@ impl Copied {
         self.given_up + self.finished.len() as u64 + self.waiting.len() as u64
     }
 
+    /// The provisional identities that a stack has had.
+    pub(super) fn provisional(&self, stack: u64) -> impl Iterator<Item = u64> {
+        let names = self.names.iter();
+        names.filter_map(move |(provisional, name)| (*name == stack).then_some(*provisional))
+    }
+
     /// The identity of a stack, whose figures may be kept under a provisional one.
     pub(super) fn identity(&self, stack: u64) -> u64 {
         self.names.get(&stack).copied().unwrap_or(stack)

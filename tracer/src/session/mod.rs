@@ -10,6 +10,7 @@ mod collect;
 mod copied;
 mod examined;
 mod guard;
+mod peak;
 mod processes;
 mod recorder;
 mod tables;

@@ -6,18 +6,19 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::BpfSettings;
+use tracer_ebpf::{BpfSettings, Shape};
 
 use super::copied::Copied;
 use super::examined::Examined;
 use super::guard::Guard;
+use super::peak::Peak;
 use super::processes::Processes;
 use super::tables::Tables;
 use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
-use crate::allocator::plan::{self, Found, Plan};
+use crate::allocator::plan::{self, Found, Plan, PlannedProbe};
 use crate::bpf::copies::Copies;
 use crate::bpf::links::AttachError;
-use crate::bpf::load::{BpfError, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS, Wanted};
+use crate::bpf::load::{BpfError, LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS, Wanted};
 use crate::bpf::records::{Records, Stack};
 use crate::bpf::{Attached, Object, UprobeScope, btf};
 use crate::report::session::{Probe, ProbeKind};
@@ -82,6 +83,10 @@ fn why_not_run(error: &io::Error) -> String {
 
 /// A recording in progress.
 #[expect(missing_debug_implementations, reason = "the ring of aya has none")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "settings and states, each of its own"
+)]
 pub struct Recorder {
     // Probes go first when a recorder is dropped, then the maps that they write to.
     pub(super) attached: Attached,
@@ -100,8 +105,10 @@ pub struct Recorder {
     pub(super) tables: Option<Tables>,
     pub(super) copies: Option<Copies>,
     pub(super) copied: Copied,
+    pub(super) peak: Peak,
     pub(super) frame_pointers: bool,
     pub(super) heap: bool,
+    pub(super) live: bool,
     pub(super) target: Target,
     /// The probes are off, and none is to be attached any more.
     pub(super) is_over: bool,
@@ -166,8 +173,10 @@ impl Recorder {
             tables,
             copies,
             copied: Copied::default(),
+            peak: Peak::default(),
             frame_pointers: settings.unwind == Unwind::Auto,
             heap: settings.heap,
+            live: settings.live,
             target: settings.target.clone(),
             is_over: false,
             started: Instant::now(),
@@ -188,6 +197,9 @@ impl Recorder {
         }
         if settings.region {
             points.extend(REGION_PROGRAMS);
+        }
+        if settings.live {
+            points.extend(LIVE_PROGRAMS);
         }
         recorder
             .object
@@ -281,25 +293,39 @@ impl Recorder {
 
     fn attach_plan(&mut self, plan: &Plan, scope: UprobeScope) -> Result<(), StartError> {
         // Inner functions last: a call that begins while probes go in is then never counted twice.
-        for probe in plan.probes.iter().rev() {
+        let wanted = |probe: &&PlannedProbe| probe.shape != Shape::Free || self.live;
+        let probes: Vec<&PlannedProbe> = plan.probes.iter().filter(wanted).collect();
+        let mut attached = Vec::new();
+        for probe in probes.iter().rev() {
             let cookie = self.object.add_site(probe.site)?;
-            self.object.attach_uprobe(
-                &mut self.attached,
-                probe.shape,
-                &plan.file.open_path(),
-                probe.file_offset,
-                cookie,
-                scope,
-            )?;
+            // The return first: a call that is begun is then sure to be decided.
+            let at_return = probe.shape.return_program().filter(|_| self.live);
+            let programs = [
+                (at_return, ProbeKind::Return),
+                (Some(probe.shape.program()), ProbeKind::Entry),
+            ];
+            for (program, kind) in programs {
+                let Some(program) = program else { continue };
+                self.object.attach_uprobe(
+                    &mut self.attached,
+                    program,
+                    &plan.file.open_path(),
+                    probe.file_offset,
+                    cookie,
+                    scope,
+                )?;
+                attached.push(Probe {
+                    object: plan.file.path.clone(),
+                    symbol: probe.symbol.to_owned(),
+                    offset: probe.file_offset,
+                    kind,
+                    single_stepped: probe.single_stepped && kind == ProbeKind::Entry,
+                });
+            }
         }
-        self.probes.extend(plan.probes.iter().map(|probe| Probe {
-            object: plan.file.path.clone(),
-            symbol: probe.symbol.to_owned(),
-            offset: probe.file_offset,
-            kind: ProbeKind::Entry,
-            single_stepped: probe.single_stepped,
-        }));
-        log::debug!("{}: {} probes", plan.file.path.display(), plan.probes.len());
+        attached.reverse();
+        log::debug!("{}: {} probes", plan.file.path.display(), attached.len());
+        self.probes.extend(attached);
         Ok(())
     }
 
@@ -379,6 +405,7 @@ fn load(settings: &Record) -> Result<Object, StartError> {
         heap: settings.heap,
         region: settings.region,
         tables: settings.unwind != Unwind::FramePointer,
+        live: settings.live,
     };
     Ok(Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?)
 }
@@ -392,6 +419,7 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
             _ => BpfSettings::SCOPE_LISTED,
         },
         follow: u32::from(settings.follow),
+        live: u32::from(settings.live),
         own_tgid: std::process::id(),
         ..BpfSettings::default()
     };

@@ -172,6 +172,9 @@ impl Recorder {
             self.finish_walks(false);
         }
         self.let_go_on();
+        if let Err(error) = self.look_at_peak(false) {
+            log::warn!("{error}: peaks have no stacks");
+        }
         exits
     }
 

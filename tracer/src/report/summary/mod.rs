@@ -20,7 +20,8 @@ use crate::profile::{Metric, Process, Profile};
 
 pub use stacks::{StackCounts, StackFrame, TopStack};
 pub use totals::{
-    AllocTotals, BrkTotals, FunctionTotals, Functions, MremapTotals, RegionTotals, Regions, Totals,
+    AllocTotals, BrkTotals, FreeTotals, FunctionTotals, Functions, MremapTotals, PeakTotals, RegionTotals,
+    Regions, TemporaryTotals, Totals,
 };
 
 /// What [`Summary::schema`] says. The number goes up when a reader of the old form would misread the new.
@@ -174,7 +175,7 @@ fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
             comm: process.comm.clone(),
             exe: process.exe.as_ref().map(|it| path_text(it)),
             exited: process.exited,
-            totals: Totals::of_sums(&sums, session.settings.traced),
+            totals: Totals::of_sums(&sums, session.settings.traced, process.held),
         })
         .collect()
 }

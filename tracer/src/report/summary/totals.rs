@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use tracer_ebpf::Function;
 
-use crate::profile::Profile;
+use crate::profile::{Held, Profile};
 use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
 
@@ -17,14 +17,60 @@ pub struct Totals {
     /// What they allocated, where they were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alloc: Option<AllocTotals>,
+    /// What was given back, where blocks were followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freed: Option<AllocTotals>,
+    /// What is live, where blocks were followed: at the end, or at the process's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<AllocTotals>,
+    /// The most that was live at once, where blocks were followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak: Option<PeakTotals>,
+    /// Blocks given back by their thread's next call, where blocks were followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temporary: Option<TemporaryTotals>,
+    /// Bytes that all blocks had room for, where the allocator tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usable_bytes: Option<u128>,
     /// What system calls did to the address space, where they were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regions: Option<Regions>,
 }
 
-/// Totals by function, in the order of the functions' numbers; an object in JSON.
+/// Totals by function, in the order of the functions' numbers, and those of `free`; an object in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Functions(pub Vec<(Function, FunctionTotals)>);
+pub struct Functions(pub Vec<(Function, FunctionTotals)>, pub Option<FreeTotals>);
+
+/// Calls of `free`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FreeTotals {
+    /// Calls that the program made.
+    pub calls: u128,
+    /// Blocks that are not known: allocated before tracing began. They change no sum.
+    pub unmatched: u128,
+    /// Blocks whose address was allocated again though no free of it was seen.
+    pub missed: u128,
+}
+
+/// The most that was live at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PeakTotals {
+    /// Blocks, at that moment.
+    pub count: u128,
+    /// Bytes, exact in time.
+    pub bytes: u128,
+    /// Bytes in the snapshot of all stacks that came nearest to it: what `peak-bytes` has by stack. Of all processes
+    /// together alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_stack_bytes: Option<u128>,
+}
+
+/// Blocks that lived for a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TemporaryTotals {
+    /// How many.
+    pub count: u128,
+}
 
 /// Calls of one allocator function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -102,11 +148,16 @@ impl Totals {
     /// The totals of one process, an index into [`Profile::processes`], or of all.
     #[must_use]
     pub fn of(profile: &Profile, process: Option<usize>, traced: Traced) -> Self {
-        Self::of_sums(&FunctionSums::of(profile, process), traced)
+        let held = match process {
+            Some(process) => profile.processes[process].held,
+            None => profile.held,
+        };
+        Self::of_sums(&FunctionSums::of(profile, process), traced, held)
     }
 
     /// From sums that are there already.
-    pub(super) fn of_sums(sums: &FunctionSums, traced: Traced) -> Self {
+    pub(super) fn of_sums(sums: &FunctionSums, traced: Traced, held: Option<Held>) -> Self {
+        let held = held.or_else(|| traced.live.then(Held::default));
         let heap = |(function, sums): (Function, Sums)| {
             let totals = FunctionTotals {
                 calls: sums.calls,
@@ -117,11 +168,39 @@ impl Totals {
         };
         let total = sums.heap_total();
         Self {
-            functions: traced.heap.then(|| Functions(sums.heap().map(heap).collect())),
+            functions: traced.heap.then(|| {
+                let free = held.map(|held| FreeTotals {
+                    calls: held.free_calls.into(),
+                    unmatched: held.unmatched.into(),
+                    missed: held.missed.into(),
+                });
+                Functions(sums.heap().map(heap).collect(), free)
+            }),
             alloc: traced.heap.then(|| AllocTotals {
-                count: total.calls.saturating_sub(total.failed),
+                count: if traced.live {
+                    total.blocks
+                } else {
+                    total.calls.saturating_sub(total.failed)
+                },
                 bytes: total.bytes,
             }),
+            freed: traced.live.then_some(AllocTotals {
+                count: total.freed,
+                bytes: total.freed_bytes,
+            }),
+            live: held.map(|held| AllocTotals {
+                count: held.live.into(),
+                bytes: held.live_bytes.into(),
+            }),
+            peak: held.map(|held| PeakTotals {
+                count: held.peak.into(),
+                bytes: held.peak_bytes.into(),
+                by_stack_bytes: held.peak_by_stack_bytes.map(u128::from),
+            }),
+            temporary: traced.live.then_some(TemporaryTotals {
+                count: total.temporary,
+            }),
+            usable_bytes: (traced.live && total.usable_bytes > 0).then_some(total.usable_bytes),
             regions: traced.region.then(|| Regions::of_sums(sums)),
         }
     }
@@ -160,9 +239,12 @@ impl Regions {
 
 impl Serialize for Functions {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        let mut map = serializer.serialize_map(Some(self.0.len() + usize::from(self.1.is_some())))?;
         for (function, totals) in &self.0 {
             map.serialize_entry(function.name(), totals)?;
+        }
+        if let Some(free) = &self.1 {
+            map.serialize_entry(Function::Free.name(), free)?;
         }
         map.end()
     }

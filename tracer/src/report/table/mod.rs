@@ -78,6 +78,7 @@ pub fn write(profile: &Profile, session: &Session, options: &Options, out: &mut 
     let applies = match options.metric {
         Metric::AllocBytes | Metric::AllocCount => traced.heap,
         Metric::RegionBytes => traced.region,
+        _ => traced.live,
     };
     if applies {
         write_stacks(profile, &merged, options, out)?;
@@ -94,8 +95,8 @@ fn write_stacks(
 ) -> io::Result<()> {
     if merged.stacks.is_empty() {
         return match options.metric {
-            Metric::AllocBytes | Metric::AllocCount => writeln!(out, "\nnothing was allocated"),
             Metric::RegionBytes => writeln!(out, "\nno memory was mapped"),
+            _ => writeln!(out, "\nnothing was allocated"),
         };
     }
     let shown = &merged.stacks[..options.top.min(merged.stacks.len())];
@@ -119,7 +120,7 @@ fn write_stacks(
         let amount = if options.metric.is_bytes() {
             units::bytes(weight)
         } else {
-            units::counted(weight, "call")
+            units::counted(weight, options.metric.counts())
         };
         writeln!(
             out,

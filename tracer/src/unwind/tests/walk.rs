@@ -108,9 +108,14 @@ fn frame_pointers_are_followed_and_restored() {
         (WalkEnd::Complete, frames)
     );
     assert_eq!(run(at(0x200), None, &set), (WalkEnd::RbpLost, vec![]));
+    // The frame itself again; and one on a stack that was not copied.
+    assert_eq!(
+        run(at(0x200), Some(STACK - 16), &set),
+        (WalkEnd::NoProgress, vec![])
+    );
     assert_eq!(
         run(at(0x200), Some(STACK - 32), &set),
-        (WalkEnd::NoProgress, vec![])
+        (WalkEnd::ReadFault, vec![])
     );
 }
 

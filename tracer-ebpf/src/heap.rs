@@ -1,0 +1,139 @@
+//! Keys and values of the live heap: calls that have not returned, blocks that are allocated, what each stack and each
+//! process holds.
+
+use crate::{Sum, SumKey};
+
+/// A call of an allocator that has not returned, by its place: a thread may be in several, in signal handlers, and may
+/// leave one by a jump; each is at a stack position of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CallKey {
+    /// The stack pointer at the function's first instruction.
+    pub stack_pointer: u64,
+    /// The thread.
+    pub thread: u32,
+    /// Unused; zero, since it is part of the key.
+    pub reserved: u32,
+}
+
+/// What the return of a call must know of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PendingCall {
+    /// Whose the block is going to be.
+    pub key: SumKey,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// Where the call returns to: a hit at the same place that returns elsewhere is this call, passed on by a jump
+    /// (its return address is the kernel's by then).
+    pub return_address: u64,
+    /// Where `posix_memalign` puts its result.
+    pub out: u64,
+    /// The block that is to be resized, or 0.
+    pub old_address: u64,
+    /// What it was; it is out of the table of blocks meanwhile.
+    pub old: Block,
+    /// The [`Self::OLD_TAKEN`] and other flags.
+    pub flags: u32,
+    /// The number of the process that takes part, as in `key`.
+    pub reserved: u32,
+}
+
+impl PendingCall {
+    /// `old` was a live block.
+    pub const OLD_TAKEN: u32 = 1;
+    /// That block was the last that its thread had allocated.
+    pub const OLD_WAS_LAST: u32 = 2;
+    /// The allocator tells a block's usable size as glibc does.
+    pub const GLIBC_CHUNKS: u32 = crate::ProbeSite::GLIBC_CHUNKS;
+}
+
+/// A block: whose, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct BlockKey {
+    /// Its address.
+    pub address: u64,
+    /// The number of the process image.
+    pub process: u32,
+    /// Unused; zero, since it is part of the key.
+    pub reserved: u32,
+}
+
+/// An allocated block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Block {
+    /// The stack that allocated it, as in [`SumKey::stack`].
+    pub stack: u64,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// When it was allocated: nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// The [`Function`](crate::Function) that allocated it.
+    pub function: u32,
+    /// 1: a block inherited from the parent, which this process has given back.
+    pub is_gone: u32,
+}
+
+/// Buckets of the histograms of sizes and lifetimes: powers of two, the last one open.
+pub const BUCKETS: usize = 32;
+
+/// What one (process, stack, function) allocated, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HeapSum {
+    /// The calls; [`Sum::bytes`] are those of calls that succeeded.
+    pub sum: Sum,
+    /// Blocks that were allocated.
+    pub blocks: u64,
+    /// Blocks that were given back.
+    pub freed: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
+    /// Those of them that were given back by their thread's next call of the allocator.
+    pub temporary: u64,
+    /// Bytes that the allocated blocks have room for, where the allocator tells.
+    pub usable_bytes: u64,
+    /// Blocks that had no room in the table of blocks: they are in no figure of what is live.
+    pub untracked: u64,
+    /// Their bytes.
+    pub untracked_bytes: u64,
+    /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket 0 also empty ones.
+    pub sizes: [u32; BUCKETS],
+    /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds; bucket 0 also
+    /// shorter ones.
+    pub lifetimes: [u32; BUCKETS],
+}
+
+/// What one process holds; and in a row of its own, all processes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Heap {
+    /// Bytes of live blocks, as asked for.
+    pub live_bytes: u64,
+    /// Live blocks.
+    pub live: u64,
+    /// The most bytes that were live at once.
+    pub peak_bytes: u64,
+    /// How many blocks that was.
+    pub peak: u64,
+    /// Calls of `free`.
+    pub free_calls: u64,
+    /// Those of blocks that are not known: allocated before tracing began, or lost.
+    pub unmatched: u64,
+    /// Blocks whose address was allocated again though no free of it had been seen.
+    pub missed: u64,
+    /// When this process was forked; 0 for one that was not, or has executed a program since.
+    pub forked_ns: u64,
+    /// When this process last forked.
+    pub child_forked_ns: u64,
+    /// The number of the process that it was forked from, whose blocks it has copies of; 0: none.
+    pub parent: u32,
+    /// The number of its last child that still has copies of its blocks; 0: none.
+    pub child: u32,
+    /// 1 once the process has ended, or executed another program: its figures stand as they were then.
+    pub is_over: u32,
+    /// Unused.
+    pub reserved: u32,
+}

@@ -1,0 +1,136 @@
+//! The table of live blocks.
+//!
+//! A child has copies of the blocks that its parent had when it forked. They are not copied in the table: a block that the
+//! child does not have itself is looked up among its parent's, and one that the parent gives back is left to its last
+//! child.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use tracer_ebpf::{Block, BlockKey, Loss, PendingCall};
+
+use super::{heaps, sums};
+use crate::{
+    loss::lose,
+    maps::{BLOCKS, HEAPS},
+};
+
+/// Parents of parents that are looked at: servers fork workers, and those rarely fork again.
+const GENERATIONS: u32 = 4;
+
+/// Takes a block out of the table. False if it is not there.
+#[inline(always)]
+pub(super) fn take(key: &BlockKey, taken: &mut Block) -> bool {
+    let Some(heap) = HEAPS.get_ptr(&key.process) else {
+        return false;
+    };
+    // SAFETY: pointers to map values, whose fields are plain numbers; a block's entry is replaced as a whole.
+    unsafe {
+        if let Some(block) = BLOCKS.get_ptr(key) {
+            *taken = *block;
+            if taken.is_gone != 0 {
+                return false;
+            }
+            let child = (*heap).child;
+            if child != 0 && taken.time_ns < (*heap).child_forked_ns {
+                let copy = BlockKey {
+                    process: child,
+                    ..*key
+                };
+                // The child may have given its copy back already, which stands.
+                BLOCKS
+                    .insert(&copy, &*taken, BPF_NOEXIST as u64)
+                    .unwrap_or_default();
+            }
+            // Another thread may have been first: the block is its.
+            return BLOCKS.remove(key).is_ok();
+        }
+        if (*heap).parent == 0 {
+            return false;
+        }
+        take_inherited(key, taken)
+    }
+}
+
+/// Takes a block that a process has from its parent, or the parent's parent.
+#[inline(always)]
+fn take_inherited(key: &BlockKey, taken: &mut Block) -> bool {
+    let mut process = key.process;
+    let mut since = u64::MAX;
+    let mut turn = 0;
+    while turn < GENERATIONS {
+        let Some(heap) = HEAPS.get_ptr(&process) else {
+            return false;
+        };
+        // SAFETY: as in `take`.
+        unsafe {
+            if (*heap).parent == 0 {
+                return false;
+            }
+            if (*heap).forked_ns < since {
+                since = (*heap).forked_ns;
+            }
+            process = (*heap).parent;
+            if let Some(block) = BLOCKS.get_ptr(&BlockKey { process, ..*key }) {
+                if (*block).is_gone != 0 || (*block).time_ns >= since {
+                    return false;
+                }
+                *taken = *block;
+                taken.is_gone = 1;
+                // A mark that this process has given it back; what is marked is still the parent's.
+                let marked = BLOCKS.insert(key, &*taken, BPF_NOEXIST as u64).is_ok();
+                taken.is_gone = 0;
+                return marked;
+            }
+        }
+        turn += 1;
+    }
+    false
+}
+
+/// Puts a block back that was not resized after all.
+#[inline(always)]
+pub(super) fn put_back(key: &BlockKey, block: &Block) {
+    if BLOCKS.insert(key, block, BPF_ANY as u64).is_err() {
+        lose(Loss::LiveMapFull);
+        heaps::shrink(key.process, block.bytes);
+    }
+}
+
+/// Puts the block into the table that a call has allocated.
+#[inline(always)]
+pub(super) fn put(key: &BlockKey, call: &PendingCall, now: u64) {
+    let block = Block {
+        stack: call.key.stack,
+        bytes: call.bytes,
+        time_ns: now,
+        function: call.key.function,
+        is_gone: 0,
+    };
+    if BLOCKS.insert(key, &block, BPF_NOEXIST as u64).is_err() && !replace(key, &block, now) {
+        lose(Loss::LiveMapFull);
+        sums::add_untracked(&call.key, call.bytes);
+        return;
+    }
+    heaps::grow(key.process, call.bytes);
+}
+
+/// Puts a block in the place of another one of the same address. False if there is none: the table is full.
+#[inline(always)]
+fn replace(key: &BlockKey, block: &Block, now: u64) -> bool {
+    let Some(before) = BLOCKS.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: a pointer to a map value, copied at once.
+    let before = unsafe { *before };
+    if before.is_gone == 0 {
+        heaps::missed(key.process);
+        given_back(key.process, &before, now, false);
+    }
+    BLOCKS.insert(key, block, BPF_ANY as u64).is_ok()
+}
+
+/// Takes a block off the figures of what is live.
+#[inline(always)]
+pub(super) fn given_back(process: u32, block: &Block, now: u64, is_temporary: bool) {
+    sums::add_freed(process, block, now, is_temporary);
+    heaps::shrink(process, block.bytes);
+}

@@ -1,0 +1,193 @@
+//! What each process holds, exact in time; and what all hold together.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
+use tracer_ebpf::{Heap, Loss};
+
+use crate::{
+    atomic,
+    loss::lose,
+    maps::{HEAP, HEAPS},
+};
+
+/// An empty row. A static, since the stack of all functions together has 512 bytes.
+static NOTHING: Heap = Heap {
+    live_bytes: 0,
+    live: 0,
+    peak_bytes: 0,
+    peak: 0,
+    free_calls: 0,
+    unmatched: 0,
+    missed: 0,
+    forked_ns: 0,
+    child_forked_ns: 0,
+    parent: 0,
+    child: 0,
+    is_over: 0,
+    reserved: 0,
+};
+
+/// Turns of the loop that raises a peak: others that raise it at the same time are few.
+const TURNS: u32 = 8;
+
+/// The row of a process, made if there is none.
+#[inline(always)]
+pub(super) fn of(process: u32) -> Option<*mut Heap> {
+    if let Some(heap) = HEAPS.get_ptr_mut(&process) {
+        return Some(heap);
+    }
+    // Another CPU may be first, which is as good: the look-up that follows tells.
+    let made = HEAPS.insert(&process, &NOTHING, BPF_NOEXIST as u64);
+    let heap = HEAPS.get_ptr_mut(&process);
+    if heap.is_none() && made.is_err() {
+        lose(Loss::HeapMapFull);
+    }
+    heap
+}
+
+/// A block is live from now on.
+#[inline(always)]
+pub(super) fn grow(process: u32, bytes: u64) {
+    if let Some(heap) = of(process) {
+        // SAFETY: the pointer is to a map value.
+        unsafe { grow_row(heap, bytes, 1) };
+    }
+    if let Some(heap) = HEAP.get_ptr_mut(0) {
+        // SAFETY: as above.
+        unsafe { grow_row(heap, bytes, 1) };
+    }
+}
+
+/// A block is live no more.
+#[inline(always)]
+pub(super) fn shrink(process: u32, bytes: u64) {
+    if let Some(heap) = of(process) {
+        // SAFETY: the pointer is to a map value.
+        unsafe { shrink_row(heap, bytes, 1) };
+    }
+    if let Some(heap) = HEAP.get_ptr_mut(0) {
+        // SAFETY: as above.
+        unsafe { shrink_row(heap, bytes, 1) };
+    }
+}
+
+/// # Safety
+/// `heap` must point to a map value.
+#[inline(always)]
+unsafe fn grow_row(heap: *mut Heap, bytes: u64, blocks: u64) {
+    // SAFETY: the caller's promise; these fields are changed by atomic operations alone.
+    unsafe {
+        let live = atomic::fetch_add(&raw mut (*heap).live, blocks) + blocks;
+        let live_bytes = atomic::fetch_add(&raw mut (*heap).live_bytes, bytes) + bytes;
+        let peak = &raw mut (*heap).peak_bytes;
+        let mut turn = 0;
+        while turn < TURNS {
+            let before = core::ptr::read_volatile(peak);
+            if live_bytes <= before {
+                break;
+            }
+            if atomic::replace(peak, before, live_bytes) {
+                core::ptr::write_volatile(&raw mut (*heap).peak, live);
+                break;
+            }
+            turn += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As for [`grow_row`].
+#[inline(always)]
+unsafe fn shrink_row(heap: *mut Heap, bytes: u64, blocks: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        atomic::add(&raw mut (*heap).live, blocks.wrapping_neg());
+        atomic::add(&raw mut (*heap).live_bytes, bytes.wrapping_neg());
+    }
+}
+
+/// Counts a call of `free`.
+#[inline(always)]
+pub(super) fn called_free(process: u32) {
+    if let Some(heap) = of(process) {
+        // SAFETY: the pointer is to a map value.
+        unsafe { atomic::add(&raw mut (*heap).free_calls, 1) };
+    }
+}
+
+/// Counts a block that was given back and is not known.
+#[inline(always)]
+pub(super) fn unmatched(process: u32) {
+    if let Some(heap) = of(process) {
+        // SAFETY: the pointer is to a map value.
+        unsafe { atomic::add(&raw mut (*heap).unmatched, 1) };
+    }
+}
+
+/// Counts a block that was allocated again though no free of it was seen.
+#[inline(always)]
+pub(super) fn missed(process: u32) {
+    if let Some(heap) = of(process) {
+        // SAFETY: the pointer is to a map value.
+        unsafe { atomic::add(&raw mut (*heap).missed, 1) };
+    }
+}
+
+/// A process has made a child with copies of its blocks.
+#[inline(always)]
+pub(crate) fn forked(parent: u32, child: u32) {
+    let Some(from) = HEAPS.get_ptr_mut(&parent) else {
+        // It has no blocks.
+        return;
+    };
+    let Some(to) = of(child) else { return };
+    // SAFETY: pointers to map values; the child has not run yet, so that its row is only ours.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        let (bytes, blocks) = ((*from).live_bytes, (*from).live);
+        (*to).live_bytes = bytes;
+        (*to).live = blocks;
+        (*to).peak_bytes = bytes;
+        (*to).peak = blocks;
+        (*to).parent = parent;
+        (*to).forked_ns = now;
+        (*from).child_forked_ns = now;
+        (*from).child = child;
+        if let Some(all) = HEAP.get_ptr_mut(0) {
+            grow_row(all, bytes, blocks);
+        }
+    }
+}
+
+/// A process has executed another program: its blocks are gone, and its figures stand as they were.
+#[inline(always)]
+pub(crate) fn executed(before: u32) {
+    end(before);
+}
+
+/// A process has ended: likewise.
+#[inline(always)]
+pub(crate) fn exited(process: u32) {
+    end(process);
+}
+
+#[inline(always)]
+fn end(process: u32) {
+    let Some(heap) = HEAPS.get_ptr_mut(&process) else {
+        return;
+    };
+    // SAFETY: the pointer is to a map value.
+    unsafe {
+        if (*heap).is_over != 0 {
+            return;
+        }
+        (*heap).is_over = 1;
+        if let Some(all) = HEAP.get_ptr_mut(0) {
+            shrink_row(all, (*heap).live_bytes, (*heap).live);
+        }
+        if let Some(parent) = HEAPS.get_ptr_mut(&(*heap).parent)
+            && (*parent).child == process
+        {
+            (*parent).child = 0;
+        }
+    }
+}

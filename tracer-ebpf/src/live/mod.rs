@@ -1,0 +1,195 @@
+//! The live heap: every block from the return of the call that allocated it to the call that gives it back.
+//!
+//! A call is begun at its entry, where its stack is right, and decided at its return, where it is known whether it
+//! succeeded. A block that `realloc` is to resize is out of the table meanwhile: its address may be another thread's
+//! before the call returns.
+
+mod blocks;
+mod heaps;
+mod sums;
+
+pub(crate) use heaps::{executed, exited, forked};
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
+use tracer_ebpf::{Block, BlockKey, CallKey, Counter, Loss, PendingCall, ProbeSite, SumKey};
+
+use crate::{
+    loss::{count, lose},
+    maps::{CALLS, LAST_BLOCKS},
+    stack::Slot,
+};
+
+/// What a call asks for.
+pub(crate) struct Begun {
+    /// The call's place.
+    pub(crate) place: CallKey,
+    /// Where it returns to.
+    pub(crate) return_address: u64,
+    /// Whose the block is going to be.
+    pub(crate) key: SumKey,
+    /// Bytes asked for.
+    pub(crate) bytes: u64,
+    /// The block to resize, or 0.
+    pub(crate) old_address: u64,
+    /// Where the result is put, or 0.
+    pub(crate) out: u64,
+}
+
+/// Whether a hit is a call that is known already, which another function has passed on by a jump: it is at the place of a
+/// call that has not returned, and returns elsewhere, since the kernel has put its own address there.
+#[inline(always)]
+pub(crate) fn is_passed_on(site: &ProbeSite, place: &CallKey, return_address: u64) -> bool {
+    if site.tail & ProbeSite::TAIL_TAKES == 0 {
+        return false;
+    }
+    // SAFETY: the value is compared at once, and only this thread changes it.
+    unsafe { CALLS.get(place) }.is_some_and(|call| call.return_address != return_address)
+}
+
+/// Forgets what an earlier call has left at the place of one that is not followed: a call that was left by a jump.
+#[inline(always)]
+pub(crate) fn forget(place: &CallKey) {
+    // Most often there is none.
+    CALLS.remove(place).unwrap_or_default();
+}
+
+/// Begins a call. The stack has been walked and is in the slot.
+#[inline(always)]
+pub(crate) fn begin(slot: &Slot, site: &ProbeSite, begun: &Begun) {
+    sums::prepare(slot, &begun.key);
+    // SAFETY: the slot is the caller's.
+    let call = unsafe { &mut (*slot.scratch()).call };
+    call.key = begun.key;
+    call.bytes = begun.bytes;
+    call.return_address = begun.return_address;
+    call.out = begun.out;
+    call.old_address = begun.old_address;
+    call.flags = site.tail & ProbeSite::GLIBC_CHUNKS;
+    call.reserved = 0;
+    if begun.old_address != 0 {
+        let key = BlockKey {
+            address: begun.old_address,
+            process: begun.key.process,
+            reserved: 0,
+        };
+        if blocks::take(&key, &mut call.old) {
+            call.flags |= PendingCall::OLD_TAKEN;
+        }
+        if was_last(begun.place.thread, begun.old_address) {
+            call.flags |= PendingCall::OLD_WAS_LAST;
+        }
+    }
+    if CALLS.insert(&begun.place, call, 0).is_err() {
+        lose(Loss::CallMapFull);
+        sums::add_undecided(&begun.key);
+    } else {
+        count(Counter::Tallied);
+    }
+}
+
+/// Decides a call at its return. `result`: the address of the block, or 0 for a call that failed.
+#[inline(always)]
+pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) {
+    let Some(call) = CALLS.get_ptr(place) else {
+        // Of a process that is no target, or passed on by another function, whose return it was.
+        return;
+    };
+    // SAFETY: the entry is this thread's own, and is taken out below only.
+    let call = unsafe { &*call };
+    let address = result(call);
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let process = call.key.process;
+    let gives_back = call.old_address != 0 && call.bytes == 0;
+    let failed = address == 0 && !gives_back;
+    let has_old = call.flags & PendingCall::OLD_TAKEN != 0;
+    if failed {
+        if has_old {
+            let key = BlockKey {
+                address: call.old_address,
+                process,
+                reserved: 0,
+            };
+            blocks::put_back(&key, &call.old);
+        }
+    } else if has_old {
+        blocks::given_back(
+            process,
+            &call.old,
+            now,
+            call.flags & PendingCall::OLD_WAS_LAST != 0,
+        );
+    } else if call.old_address != 0 {
+        heaps::unmatched(process);
+    }
+    sums::add_call(call, failed, address);
+    if address != 0 {
+        let key = BlockKey {
+            address,
+            process,
+            reserved: 0,
+        };
+        blocks::put(&key, call, now);
+        set_last(place.thread, address);
+    }
+    if CALLS.remove(place).is_err() {
+        lose(Loss::CallMapFull);
+    }
+}
+
+/// A call of `free`.
+#[inline(always)]
+pub(crate) fn free(process: u32, address: u64) {
+    heaps::called_free(process);
+    if address == 0 {
+        return;
+    }
+    let thread = bpf_get_current_pid_tgid() as u32;
+    let is_temporary = was_last(thread, address);
+    let key = BlockKey {
+        address,
+        process,
+        reserved: 0,
+    };
+    let mut block = Block {
+        stack: 0,
+        bytes: 0,
+        time_ns: 0,
+        function: 0,
+        is_gone: 0,
+    };
+    if blocks::take(&key, &mut block) {
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        blocks::given_back(process, &block, now, is_temporary);
+    } else {
+        heaps::unmatched(process);
+    }
+}
+
+/// Whether this is the block that the thread's last call of the allocator has made. It is not after this call.
+#[inline(always)]
+fn was_last(thread: u32, address: u64) -> bool {
+    let Some(last) = LAST_BLOCKS.get_ptr_mut(&thread) else {
+        return false;
+    };
+    // SAFETY: the entry is this thread's own.
+    unsafe {
+        let was_last = *last == address;
+        *last = 0;
+        was_last
+    }
+}
+
+#[inline(always)]
+fn set_last(thread: u32, address: u64) {
+    match LAST_BLOCKS.get_ptr_mut(&thread) {
+        // SAFETY: the entry is this thread's own.
+        Some(last) => unsafe { *last = address },
+        None => {
+            // Least recently used entries make room, so that it fails only when two CPUs are at it: one figure of
+            // temporary blocks is then too low.
+            LAST_BLOCKS.insert(&thread, &address, 0).unwrap_or_default();
+        }
+    }
+}

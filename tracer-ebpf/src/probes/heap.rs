@@ -1,0 +1,95 @@
+//! Where blocks are followed: the returns of allocators, and `free`.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user, generated::bpf_get_attach_cookie},
+    macros::{uprobe, uretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+use tracer_ebpf::{CallKey, Counter, Loss};
+
+use super::alloc::{called_by_allocator, regs};
+use crate::{
+    live,
+    loss::{count, lose},
+    maps::SITES,
+    process, thread_stack,
+};
+
+/// A function that returns the block.
+#[uretprobe]
+pub(crate) fn return_block(ctx: RetProbeContext) -> u32 {
+    finish(&ctx, |_, result| result)
+}
+
+/// `posix_memalign`, which returns an error or puts the block where it was told.
+#[uretprobe]
+pub(crate) fn return_out(ctx: RetProbeContext) -> u32 {
+    finish(&ctx, |call, status| {
+        if status as u32 == 0 {
+            // SAFETY: the helper checks the user's address.
+            unsafe { bpf_probe_read_user(call.out as *const u64) }.unwrap_or(0)
+        } else {
+            0
+        }
+    })
+}
+
+#[inline(always)]
+fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, u64) -> u64) -> u32 {
+    let entry = ProbeContext { regs: ctx.regs };
+    thread_stack::require(&entry);
+    let regs = regs(&entry);
+    // The return has taken its address off the stack.
+    let place = CallKey {
+        stack_pointer: regs.rsp - 8,
+        thread: bpf_get_current_pid_tgid() as u32,
+        reserved: 0,
+    };
+    let returned = regs.rax;
+    live::finish(&place, |call| result(call, returned));
+    0
+}
+
+/// `free(p)`
+#[uprobe]
+pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
+    thread_stack::require(&ctx);
+    if let Err(loss) = try_free(&ctx) {
+        lose(loss);
+    }
+    0
+}
+
+#[inline(always)]
+fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
+    count(Counter::Seen);
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let Some(process) = process::current((pid_tgid >> 32) as u32) else {
+        count(Counter::Foreign);
+        return Ok(());
+    };
+    // SAFETY: the context is this program's own.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) };
+    let site = SITES.get_ptr(cookie as u32).ok_or(Loss::UnknownSite)?;
+    // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe.
+    let site = unsafe { &*site };
+    let regs = regs(ctx);
+    let stack_pointer = regs.rsp + site.pushed_bytes as u64;
+    // SAFETY: the helper checks the user's address.
+    if let Ok(return_address) = unsafe { bpf_probe_read_user(stack_pointer as *const u64) } {
+        let place = CallKey {
+            stack_pointer,
+            thread: pid_tgid as u32,
+            reserved: 0,
+        };
+        if called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
+            || live::is_passed_on(site, &place, return_address)
+        {
+            count(Counter::Nested);
+            return Ok(());
+        }
+    }
+    live::free(process, regs.rdi);
+    count(Counter::Tallied);
+    Ok(())
+}
