@@ -83,6 +83,7 @@ impl Scratch {
         if self.mapped_process != process || self.generation != generation {
             self.mapped_process = process;
             self.generation = generation;
+            self.stamp = super::rules::stamp(process, generation);
             let mut i = 0;
             while i < CACHED {
                 self.mappings[i].end = 0;

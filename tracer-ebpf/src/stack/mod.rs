@@ -15,6 +15,7 @@ mod copy;
 mod kept;
 mod mapping;
 mod memory;
+mod rules;
 mod scratch;
 mod step;
 mod table;
@@ -127,8 +128,9 @@ impl Slot {
     fn walk(&self) -> u64 {
         let mut end = MORE;
         let mut turn = 0;
-        // One turn more than there are frames, to tell a stack that just fits from one that does not.
-        while turn <= MAX_FRAMES {
+        // One frame more than there is room for, to tell a stack that just fits from one that does not; and a turn for
+        // each of the two ways in which a walk can be interrupted for a copy.
+        while turn <= MAX_FRAMES / step::AT_ONCE + 2 {
             end = step::step_stack(self.index());
             if end == UNFINISHED {
                 end = copied::send_copy(self.index());

@@ -4,6 +4,7 @@ use tracer_ebpf::{PendingCall, SCRATCH_SLOTS, StackRecord, WINDOW_BYTES};
 
 use super::mapping::{Answer, CACHED, Mapping};
 use super::memory::Words;
+use super::rules::KeptRules;
 use crate::{atomic, maps::SCRATCH};
 
 /// The state of one walk, and what is worth keeping of it for the next.
@@ -50,6 +51,11 @@ pub(crate) struct Scratch {
 
     /// The call that is being begun.
     pub(crate) call: PendingCall,
+
+    /// What `rules` must have been kept under.
+    pub(super) stamp: u64,
+    /// Rules of return addresses met lately.
+    pub(super) rules: KeptRules,
 
     /// What the last walk read.
     pub(super) words: Words,
