@@ -55,9 +55,9 @@ enum More {
 /// Whether a file is mapped by a process that we know.
 #[derive(Debug, Clone, Copy)]
 enum Use {
-    /// Not yet: a program that is going to be executed.
+    /// Not yet: a program that is going to be executed. Or always: the vDSO.
     Not,
-    /// By a running process.
+    /// By a running process, when it was last looked.
     Now,
     /// Since this time by none that is left.
     Over(Instant),
@@ -77,7 +77,7 @@ pub(super) enum OfFile<'a> {
 }
 
 /// How long a table stays after the last process that had its file mapped: programs are often run again.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A compiled file.
 struct Compiled {
@@ -185,7 +185,7 @@ impl Tables {
             }
             drop(sender);
             for compiled in receiver {
-                self.place(object, compiled)?;
+                self.place(object, compiled, Use::Not)?;
             }
             Ok::<(), BpfError>(())
         })?;
@@ -197,7 +197,7 @@ impl Tables {
     /// that it needs all rows.
     pub(super) fn make_of_vdso(&mut self, object: &mut Object) -> Result<(), BpfError> {
         let compiled = compile_bytes(PathBuf::from(VDSO), FileKey::VDSO, vdso(), Rows::All);
-        self.place(object, compiled)
+        self.place(object, compiled, Use::Not)
     }
 
     /// The table of the vDSO.
@@ -264,7 +264,7 @@ impl Tables {
         let mut placed = false;
         while let Ok(compiled) = self.receiver.try_recv() {
             self.awaited -= 1;
-            self.place(object, compiled)?;
+            self.place(object, compiled, Use::Now)?;
             placed = true;
         }
         if placed {
@@ -280,7 +280,7 @@ impl Tables {
             && let Ok(compiled) = self.receiver.recv()
         {
             self.awaited -= 1;
-            self.place(object, compiled)?;
+            self.place(object, compiled, Use::Now)?;
             self.maps.change_generation();
         }
         Ok(())
@@ -350,7 +350,8 @@ impl Tables {
         Ok(())
     }
 
-    fn place(&mut self, object: &mut Object, compiled: Compiled) -> Result<(), BpfError> {
+    /// Gives the kernel side a table. `use_`: who has the file mapped, if there was no table of it.
+    fn place(&mut self, object: &mut Object, compiled: Compiled, use_: Use) -> Result<(), BpfError> {
         let Compiled {
             path,
             key,
@@ -394,7 +395,7 @@ impl Tables {
             placement,
             table: Box::new(table),
             more,
-            use_: self.use_of(&key),
+            use_: self.use_of(&key).unwrap_or(use_),
         };
         self.bytes_most = self.bytes_most.max(self.arena.usage().bytes());
         if let Some(State::Placed { placement, .. }) = self.files.insert(key, state) {
@@ -426,10 +427,10 @@ impl Tables {
         matches!(self.files.get(key), Some(State::Placed { .. }))
     }
 
-    fn use_of(&self, key: &FileKey) -> Use {
+    fn use_of(&self, key: &FileKey) -> Option<Use> {
         match self.files.get(key) {
-            Some(State::Placed { use_, .. }) => *use_,
-            _ => Use::Not,
+            Some(State::Placed { use_, .. }) => Some(*use_),
+            _ => None,
         }
     }
 
