@@ -79,6 +79,9 @@ pub(super) enum OfFile<'a> {
 /// How long a table stays after the last process that had its file mapped: programs are often run again.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How often a file may be met that cannot be found, until it has to do without a table.
+const MOST_UNTOLD: u32 = 16;
+
 /// A compiled file.
 struct Compiled {
     path: PathBuf,
@@ -92,6 +95,8 @@ pub(super) struct Tables {
     maps: TableMaps,
     arena: Arena,
     files: HashMap<FileKey, State>,
+    /// How often a file was met that could not be found.
+    untold: HashMap<FileKey, u32>,
     sender: Sender<Compiled>,
     receiver: Receiver<Compiled>,
     awaited: usize,
@@ -116,6 +121,7 @@ impl Tables {
             maps: object.table_maps(&capacity)?,
             arena: Arena::new(capacity),
             files: HashMap::new(),
+            untold: HashMap::new(),
             sender,
             receiver,
             awaited: 0,
@@ -222,7 +228,13 @@ impl Tables {
             return Ok(());
         }
         let Some(file) = file else {
-            // The process has gone, and the file's name with it: whoever maps the file again will have to do without.
+            // The process has gone, or executes another program. What it had mapped is told by events that are still to
+            // come, and whoever maps the file again is heard of again; not for ever, should nobody be able to open it.
+            let turns = self.untold.entry(key).or_default();
+            *turns += 1;
+            if *turns < MOST_UNTOLD {
+                return object.remove_file_table(key);
+            }
             self.files.insert(key, State::Without);
             return object.set_file_table(key, NO_TABLE);
         };
