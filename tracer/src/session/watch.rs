@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tracer_ebpf::Counter;
 
-use super::guard;
 use super::recorder::Recorder;
 use super::tables::Tables;
 use crate::bpf::Record;
@@ -177,9 +176,10 @@ impl Recorder {
 
     /// Resumes processes that were stopped for tables which are there now.
     fn let_go_on(&mut self) {
-        if self.guard.is_some()
-            && !self.awaits_tables()
-            && let Err(error) = guard::resume(&mut self.object)
+        let is_awaited = self.awaits_tables();
+        if let Some(guard) = &mut self.guard
+            && !is_awaited
+            && let Err(error) = guard.resume(&mut self.object)
         {
             log::warn!("{error}: what memtap has stopped goes on when it ends");
         }
