@@ -44,17 +44,26 @@ impl Guard {
         }
     }
 
-    /// Lets processes go on whose code has its tables now. Those that have not come to a stop yet stay for the next time.
-    pub(super) fn resume(&mut self, object: &mut Object) -> Result<(), BpfError> {
-        for pid in object.stopped()? {
-            if !process::is_running(pid) {
-                object.forget_stopped(pid)?;
-            } else if process::is_stopped(pid)
-                && let Err(error) = self.tell(pid)
-            {
+    /// The processes that have come to a stop. What they were stopped for was told before: whoever asks first and then
+    /// reads what was told knows all of it.
+    pub(super) fn stopped(object: &mut Object) -> Result<Vec<u32>, BpfError> {
+        let mut stopped = object.stopped()?;
+        for pid in &stopped {
+            if !process::is_running(*pid) {
+                object.forget_stopped(*pid)?;
+            }
+        }
+        stopped.retain(|pid| process::is_stopped(*pid));
+        Ok(stopped)
+    }
+
+    /// Lets processes go on whose code has its tables now.
+    pub(super) fn resume(&mut self, object: &mut Object, stopped: &[u32]) -> Result<(), BpfError> {
+        for pid in stopped {
+            if let Err(error) = self.tell(*pid) {
                 log::debug!("the guard has gone: {error}");
-                object.forget_stopped(pid)?;
-                go_on(pid);
+                object.forget_stopped(*pid)?;
+                go_on(*pid);
             }
         }
         Ok(())
@@ -208,7 +217,14 @@ unsafe fn next_stopped(pid: Option<&u32>, next: &mut u32) -> bool {
         following: std::ptr::from_mut(next).expose_provenance() as u64,
     };
     // SAFETY: a valid attribute of the size that is given, with pointers to numbers of the size of the table's keys.
-    unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_GET_NEXT_KEY, &raw const ask, size_of::<OfKey>()) == 0 }
+    unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_GET_NEXT_KEY,
+            &raw const ask,
+            size_of::<OfKey>(),
+        ) == 0
+    }
 }
 
 /// Takes a process out of the table.
@@ -223,7 +239,14 @@ unsafe fn forget_stopped(pid: u32) {
         following: 0,
     };
     // SAFETY: as for the other command.
-    unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_DELETE_ELEM, &raw const ask, size_of::<OfKey>()) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_DELETE_ELEM,
+            &raw const ask,
+            size_of::<OfKey>(),
+        )
+    };
 }
 
 /// How a process is, as `/proc/PID/stat` has it; nothing if there is none. Nothing here takes memory from an allocator:
