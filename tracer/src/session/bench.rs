@@ -60,7 +60,7 @@ impl Walks {
         let mut tables = Tables::new(&object, limits.tables)?;
         tables.make_now(&mut object, &files)?;
 
-        let plans = plans_in(&files, &mut std::collections::HashSet::new());
+        let plans = plans_in(&files, &mut super::examined::Examined::default());
         let plans = plans.map_err(|advice| no_allocator_in(pid.get(), advice))?;
         // At the first instruction, where the return address is on top of the stack.
         let found = plans.iter().find_map(|plan| {
