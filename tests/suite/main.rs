@@ -17,6 +17,7 @@ mod seed;
 mod stacks;
 mod sums;
 mod system;
+mod tables;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -40,6 +41,10 @@ const CASES: &[&[case::Case]] = &[
     stacks::c_libraries::CASES,
     stacks::signals::CASES,
     stacks::own_stacks::CASES,
+    tables::late::CASES,
+    tables::stopped::CASES,
+    tables::room::CASES,
+    tables::odd::CASES,
     errors::CASES,
     system::CASES,
     robust::CASES,

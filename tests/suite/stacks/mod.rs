@@ -11,4 +11,4 @@ pub(crate) mod libraries;
 pub(crate) mod own_stacks;
 pub(crate) mod signals;
 pub(crate) mod stripped;
-mod walked;
+pub(crate) mod walked;

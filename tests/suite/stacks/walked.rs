@@ -15,25 +15,25 @@ const COLD: &str = " [clone .cold]";
 const MAX_START_FRAMES: usize = 8;
 
 /// A recording by both metrics.
-pub(super) struct Walked {
+pub(crate) struct Walked {
     /// The recording; its folded file is by bytes.
-    pub(super) recording: Recording,
+    pub(crate) recording: Recording,
     calls: Folded,
 }
 
 impl Walked {
     /// Records a program with the default walker.
-    pub(super) fn record(context: &Context, fixture: &Fixture) -> Result<Self> {
+    pub(crate) fn record(context: &Context, fixture: &Fixture) -> Result<Self> {
         Self::run(Memtap::record(context)?.fixture(fixture))
     }
 
     /// Runs what was put together, to its end.
-    pub(super) fn run(memtap: Memtap<'_>) -> Result<Self> {
+    pub(crate) fn run(memtap: Memtap<'_>) -> Result<Self> {
         Self::end(Self::start(memtap)?)
     }
 
     /// Starts it.
-    pub(super) fn start(memtap: Memtap<'_>) -> Result<Session<'_>> {
+    pub(crate) fn start(memtap: Memtap<'_>) -> Result<Session<'_>> {
         let calls = memtap.directory().join("calls.folded");
         memtap
             .arguments(["-o", &format!("alloc-count={}", calls.display())])
@@ -41,12 +41,12 @@ impl Walked {
     }
 
     /// Waits for its end.
-    pub(super) fn end(session: Session<'_>) -> Result<Self> {
+    pub(crate) fn end(session: Session<'_>) -> Result<Self> {
         Self::read(session.finish()?.whole()?)
     }
 
     /// Reads what a recording has left that was begun by [`start`](Self::start).
-    pub(super) fn read(recording: Recording) -> Result<Self> {
+    pub(crate) fn read(recording: Recording) -> Result<Self> {
         let calls = std::fs::read_to_string(recording.directory().join("calls.folded"))?;
         Ok(Self {
             calls: Folded::parse(&calls)?,
@@ -55,21 +55,21 @@ impl Walked {
     }
 
     /// Fails unless each chain has its bytes and its calls. Gives the lines, by bytes, that are of no chain.
-    pub(super) fn holds(&self, told: &Told) -> Result<Vec<Line>> {
+    pub(crate) fn holds(&self, told: &Told) -> Result<Vec<Line>> {
         let chains = Chains::of(told);
         chains.compare(&self.calls, "calls", |count| count.calls)?;
         chains.compare(self.recording.folded()?, "bytes", |count| count.bytes)
     }
 
     /// The same for a program that makes no other calls.
-    pub(super) fn holds_nothing_but(&self, told: &Told) -> Result<()> {
+    pub(crate) fn holds_nothing_but(&self, told: &Told) -> Result<()> {
         let rest = self.holds(told)?;
         ensure!(rest.is_empty(), "these stacks are of no chain: {rest:#?}");
         Ok(())
     }
 
     /// The same where nothing can be known of what calls `main`: that a stack is cut short above it is no mistake.
-    pub(super) fn holds_nothing_but_up_to_main(&self, told: &Told) -> Result<()> {
+    pub(crate) fn holds_nothing_but_up_to_main(&self, told: &Told) -> Result<()> {
         let mut chains = Chains::of(told);
         chains.may_be_cut = true;
         chains.compare(&self.calls, "calls", |count| count.calls)?;
@@ -79,7 +79,7 @@ impl Walked {
     }
 
     /// Fails unless all stacks ended for one reason.
-    pub(super) fn ends_are(&self, reason: &str) -> Result<()> {
+    pub(crate) fn ends_are(&self, reason: &str) -> Result<()> {
         let ends = self.ends()?;
         ensure!(
             ends.len() == 1 && ends.contains_key(reason),
@@ -90,7 +90,7 @@ impl Walked {
     }
 
     /// How many stacks ended for each reason there was.
-    pub(super) fn ends(&self) -> Result<BTreeMap<String, u64>> {
+    pub(crate) fn ends(&self) -> Result<BTreeMap<String, u64>> {
         let stacks = self.recording.summary()?.json["stacks"]
             .as_object()
             .context("the summary has no stacks")?;
@@ -104,7 +104,7 @@ impl Walked {
 }
 
 /// The account of a fixture that cannot tell it: chain, function, calls, bytes of all calls.
-pub(super) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Told {
+pub(crate) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Told {
     let chain = |&(frames, function, calls, bytes): &(&str, &str, u64, u64)| Chain {
         frames: frames.split(';').map(str::to_owned).collect(),
         function: function.to_owned(),
@@ -120,7 +120,7 @@ pub(super) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Tol
 }
 
 /// Fails if one of these stacks of no chain is of the program itself.
-pub(super) fn came_before_main(rest: &[Line]) -> Result<()> {
+pub(crate) fn came_before_main(rest: &[Line]) -> Result<()> {
     let below_main = |line: &Line| line.frames.iter().any(|frame| frame == "main");
     ensure!(
         !rest.iter().any(below_main),

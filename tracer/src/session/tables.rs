@@ -55,9 +55,9 @@ enum More {
 /// Whether a file is mapped by a process that we know.
 #[derive(Debug, Clone, Copy)]
 enum Use {
-    /// Not yet: a program that is going to be executed.
+    /// Not yet: a program that is going to be executed. Or always: the vDSO.
     Not,
-    /// By a running process.
+    /// By a running process, when it was last looked.
     Now,
     /// Since this time by none that is left.
     Over(Instant),
@@ -77,7 +77,10 @@ pub(super) enum OfFile<'a> {
 }
 
 /// How long a table stays after the last process that had its file mapped: programs are often run again.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How often a file may be met that cannot be found, until it has to do without a table.
+const MOST_UNTOLD: u32 = 16;
 
 /// A compiled file.
 struct Compiled {
@@ -92,6 +95,8 @@ pub(super) struct Tables {
     maps: TableMaps,
     arena: Arena,
     files: HashMap<FileKey, State>,
+    /// How often a file was met that could not be found.
+    untold: HashMap<FileKey, u32>,
     sender: Sender<Compiled>,
     receiver: Receiver<Compiled>,
     awaited: usize,
@@ -116,6 +121,7 @@ impl Tables {
             maps: object.table_maps(&capacity)?,
             arena: Arena::new(capacity),
             files: HashMap::new(),
+            untold: HashMap::new(),
             sender,
             receiver,
             awaited: 0,
@@ -185,7 +191,7 @@ impl Tables {
             }
             drop(sender);
             for compiled in receiver {
-                self.place(object, compiled)?;
+                self.place(object, compiled, Use::Not)?;
             }
             Ok::<(), BpfError>(())
         })?;
@@ -197,7 +203,7 @@ impl Tables {
     /// that it needs all rows.
     pub(super) fn make_of_vdso(&mut self, object: &mut Object) -> Result<(), BpfError> {
         let compiled = compile_bytes(PathBuf::from(VDSO), FileKey::VDSO, vdso(), Rows::All);
-        self.place(object, compiled)
+        self.place(object, compiled, Use::Not)
     }
 
     /// The table of the vDSO.
@@ -222,7 +228,13 @@ impl Tables {
             return Ok(());
         }
         let Some(file) = file else {
-            // The process has gone, and the file's name with it: whoever maps the file again will have to do without.
+            // The process has gone, or executes another program. What it had mapped is told by events that are still to
+            // come, and whoever maps the file again is heard of again; not for ever, should nobody be able to open it.
+            let turns = self.untold.entry(key).or_default();
+            *turns += 1;
+            if *turns < MOST_UNTOLD {
+                return object.remove_file_table(key);
+            }
             self.files.insert(key, State::Without);
             return object.set_file_table(key, NO_TABLE);
         };
@@ -264,7 +276,7 @@ impl Tables {
         let mut placed = false;
         while let Ok(compiled) = self.receiver.try_recv() {
             self.awaited -= 1;
-            self.place(object, compiled)?;
+            self.place(object, compiled, Use::Now)?;
             placed = true;
         }
         if placed {
@@ -280,7 +292,7 @@ impl Tables {
             && let Ok(compiled) = self.receiver.recv()
         {
             self.awaited -= 1;
-            self.place(object, compiled)?;
+            self.place(object, compiled, Use::Now)?;
             self.maps.change_generation();
         }
         Ok(())
@@ -350,7 +362,8 @@ impl Tables {
         Ok(())
     }
 
-    fn place(&mut self, object: &mut Object, compiled: Compiled) -> Result<(), BpfError> {
+    /// Gives the kernel side a table. `use_`: who has the file mapped, if there was no table of it.
+    fn place(&mut self, object: &mut Object, compiled: Compiled, use_: Use) -> Result<(), BpfError> {
         let Compiled {
             path,
             key,
@@ -394,7 +407,7 @@ impl Tables {
             placement,
             table: Box::new(table),
             more,
-            use_: self.use_of(&key),
+            use_: self.use_of(&key).unwrap_or(use_),
         };
         self.bytes_most = self.bytes_most.max(self.arena.usage().bytes());
         if let Some(State::Placed { placement, .. }) = self.files.insert(key, state) {
@@ -426,10 +439,10 @@ impl Tables {
         matches!(self.files.get(key), Some(State::Placed { .. }))
     }
 
-    fn use_of(&self, key: &FileKey) -> Use {
+    fn use_of(&self, key: &FileKey) -> Option<Use> {
         match self.files.get(key) {
-            Some(State::Placed { use_, .. }) => *use_,
-            _ => Use::Not,
+            Some(State::Placed { use_, .. }) => Some(*use_),
+            _ => None,
         }
     }
 

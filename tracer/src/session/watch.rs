@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tracer_ebpf::Counter;
 
-use super::guard;
+use super::guard::Guard;
 use super::recorder::Recorder;
 use super::tables::Tables;
 use crate::bpf::Record;
@@ -130,6 +130,7 @@ impl Recorder {
     /// Reads both rings. True if a target may have ended.
     pub(super) fn drain(&mut self, all: bool) -> bool {
         self.object.flush_messages();
+        let stopped = self.stopped();
         if let Some(tables) = &mut self.tables
             && let Err(error) = tables.take_made(&mut self.object)
         {
@@ -171,18 +172,30 @@ impl Recorder {
         } else {
             self.finish_walks(false);
         }
-        self.let_go_on();
+        self.let_go_on(&stopped);
         if let Err(error) = self.look_at_peak(false) {
             log::warn!("{error}: peaks have no stacks");
         }
         exits
     }
 
+    /// The processes that are stopped for tables.
+    fn stopped(&mut self) -> Vec<u32> {
+        if self.guard.is_none() {
+            return Vec::new();
+        }
+        Guard::stopped(&mut self.object).unwrap_or_else(|error| {
+            log::warn!("{error}: what memtap has stopped goes on when it ends");
+            Vec::new()
+        })
+    }
+
     /// Resumes processes that were stopped for tables which are there now.
-    fn let_go_on(&mut self) {
-        if self.guard.is_some()
-            && !self.awaits_tables()
-            && let Err(error) = guard::resume(&mut self.object)
+    fn let_go_on(&mut self, stopped: &[u32]) {
+        let is_awaited = self.awaits_tables();
+        if let Some(guard) = &mut self.guard
+            && !is_awaited
+            && let Err(error) = guard.resume(&mut self.object, stopped)
         {
             log::warn!("{error}: what memtap has stopped goes on when it ends");
         }

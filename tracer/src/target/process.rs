@@ -1,7 +1,7 @@
 //! Facts of processes, from `/proc`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Whether the process exists and has not ended: a zombie has.
 #[must_use]
@@ -16,14 +16,23 @@ pub fn is_running(pid: u32) -> bool {
     }
 }
 
-/// Whether the process is stopped by a signal.
+/// Whether the process is stopped by a signal: all its threads that have not ended.
 #[must_use]
 pub fn is_stopped(pid: u32) -> bool {
-    state(pid) == Some('T')
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    let states = tasks.filter_map(|task| state_in(&task.ok()?.path()));
+    let mut living = states.filter(|state| !matches!(state, 'Z' | 'X')).peekable();
+    living.peek().is_some() && living.all(|state| state == 'T')
 }
 
 fn state(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    state_in(Path::new(&format!("/proc/{pid}")))
+}
+
+fn state_in(directory: &Path) -> Option<char> {
+    let stat = std::fs::read_to_string(directory.join("stat")).ok()?;
     // The name, in parentheses, may hold anything.
     stat.get(stat.rfind(')')? + 2..)?.chars().next()
 }

@@ -23,6 +23,10 @@ const CORE: &[&str] = &[
     "processes::per_pid",
     "regions::every_call",
     "regions::with_heap",
+    "stacks::chains",
+    "stacks::signal_handlers",
+    "stacks::coroutines",
+    "tables::loaded_late",
     "system::doctor",
 ];
 

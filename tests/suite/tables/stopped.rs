@@ -1,0 +1,189 @@
+//! `--stop-on-dlopen`: whoever loads code is stopped until its table is there, and goes on whatever happens to memtap.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use memtap_tests::{Chain, Context, LIMIT, Memtap, Need, Running, Told, eventually, run};
+
+use super::bursts::{Bursts, is_whole};
+use crate::case::{Case, case};
+use crate::stacks::walked::Walked;
+
+pub(crate) const CASES: &[Case] = &[
+    case("tables::stop_on_dlopen", &[Need::Compiler], stop_on_dlopen),
+    case(
+        "tables::killed_while_stopped",
+        &[Need::Compiler],
+        killed_while_stopped,
+    ),
+    case(
+        "tables::killed_at_any_time",
+        &[Need::Compiler],
+        killed_at_any_time,
+    ),
+];
+
+/// How long it may take until a process is where it has to come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the program ends with.
+const CODE: i32 = 7;
+
+/// Many times as many calls as there is room for copies, on one thread and on several.
+fn stop_on_dlopen(context: &Context) -> Result<()> {
+    for (libraries, calls, threads) in [(2, 3000, 0), (2, 3000, 3), (200, 10, 0)] {
+        stops(context, libraries, calls, threads)
+            .with_context(|| format!("with {libraries} libraries and {threads} other threads"))?;
+    }
+    Ok(())
+}
+
+fn stops(context: &Context, libraries: usize, calls: u64, threads: u64) -> Result<()> {
+    let memtap = Memtap::record(context)?.argument("--stop-on-dlopen");
+    let bursts = Bursts::new(context, memtap.directory(), libraries)?.waiting();
+    let program = Bursts::program(context)?;
+    let words = [calls.to_string(), threads.to_string(), CODE.to_string()];
+
+    let mut session = Walked::start(
+        bursts
+            .of_memtap(memtap)?
+            .command(std::iter::once(program.path.as_os_str()).chain(words.iter().map(AsRef::as_ref))),
+    )?;
+    session.wait_until_tracing()?;
+    let guard = guard_of(session.pid()?)?;
+    bursts.begin()?;
+    let walked = Walked::read(session.finish()?.ended_with(CODE)?)?;
+    ensure!(!is_guard(guard), "the guard {guard} is left");
+
+    walked.recording.summary()?.lost_nothing()?;
+    let told = walked.recording.told()?;
+    let tables = is_whole(&walked, &told)?;
+    let copies = tables["finished_from_copies"];
+    // A thread alone stops where it comes to new code. The kernel may stop several by way of another of them: until that
+    // one gets a processor, the others go on.
+    let most = if threads == 0 { libraries as u64 } else { 400 };
+    ensure!(
+        (1..=most).contains(&copies),
+        "at most {most} walks may come to code without a table: {tables:?}"
+    );
+
+    let mut alone = program.command();
+    alone.args(&words);
+    bursts.of_command(&mut alone)?;
+    let alone = run(alone)?;
+    ensure!(alone.code() == CODE, "alone it ends with {}", alone.code());
+    let others = |told: &Told| {
+        told.images
+            .iter()
+            .map(|image| account(&image.chains))
+            .collect::<Vec<_>>()
+    };
+    let (found, expected) = (others(&told), others(&Told::parse(&alone.stdout)?));
+    ensure!(found == expected, "it told {found:?}, and alone {expected:?}");
+    Ok(())
+}
+
+/// What a program told, without its process's number.
+fn account(chains: &[Chain]) -> Vec<(String, u64, u64)> {
+    let account = |chain: &Chain| (chain.frames.join(";"), chain.count.calls, chain.count.bytes);
+    chains.iter().map(account).collect()
+}
+
+/// memtap cannot resume what it has stopped, and is killed: its guard does.
+fn killed_while_stopped(context: &Context) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let bursts = Bursts::new(context, directory.path(), 1)?.waiting();
+    let mut command = Bursts::program(context)?.command();
+    command.arg("100");
+    bursts.of_command(&mut command)?;
+    let target = Running::start(command)?;
+    let mut session = Memtap::record(context)?
+        .argument("--stop-on-dlopen")
+        .process(target.pid())
+        .start()?;
+    session.wait_until_tracing()?;
+    let guard = guard_of(session.pid()?)?;
+    session.signal("STOP")?;
+    bursts.begin()?;
+    let is_stopped = eventually(PATIENCE, || Ok(state(target.pid()) == Some('T')))?;
+    ensure!(is_stopped, "the target is not stopped: {:?}", state(target.pid()));
+    ensure!(!bursts.is_done(), "the target was stopped too late");
+    session.signal("KILL")?;
+    session.finish()?.ended_with(137)?;
+    let finished = target.finish(LIMIT)?.succeeded()?;
+    let calls: u64 = Told::parse(&finished.stdout)?.functions()["malloc"].calls;
+    ensure!(calls == 100, "the target made {calls} calls");
+    ensure!(
+        eventually(PATIENCE, || Ok(!is_guard(guard)))?,
+        "the guard {guard} is left"
+    );
+    Ok(())
+}
+
+/// memtap is killed while a program that loads one library after the other is stopped for each: until the last probe is
+/// off, it is stopped again.
+fn killed_at_any_time(context: &Context) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let program = Bursts::program(context)?;
+    for delay_ms in [1, 10, 30] {
+        let bursts = Bursts::new(context, directory.path(), 300)?.waiting();
+        let mut command = program.command();
+        command.arg("1");
+        bursts.of_command(&mut command)?;
+        let target = Running::start(command)?;
+        let mut session = Memtap::record(context)?
+            .argument("--stop-on-dlopen")
+            .process(target.pid())
+            .start()?;
+        session.wait_until_tracing()?;
+        let guard = guard_of(session.pid()?)?;
+        bursts.begin()?;
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        session.signal("KILL")?;
+        session.finish()?.ended_with(137)?;
+        let finished = target
+            .finish(PATIENCE)
+            .with_context(|| format!("killed after {delay_ms} ms"))?;
+        finished.succeeded()?;
+        ensure!(
+            eventually(PATIENCE, || Ok(!is_guard(guard)))?,
+            "the guard {guard} is left"
+        );
+        std::fs::remove_file(&bursts.go)?;
+    }
+    Ok(())
+}
+
+/// The guard process of this memtap.
+fn guard_of(memtap: u32) -> Result<u32> {
+    let mut found = None;
+    eventually(PATIENCE, || {
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if is_guard(pid) && stat_word(pid, 1).is_some_and(|parent| parent == memtap.to_string()) {
+                found = Some(pid);
+            }
+        }
+        Ok(found.is_some())
+    })?;
+    found.with_context(|| format!("memtap {memtap} has no guard"))
+}
+
+fn is_guard(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "memtap-guard")
+}
+
+/// How a process is: `R`, `S`, `T`, …
+fn state(pid: u32) -> Option<char> {
+    stat_word(pid, 0)?.chars().next()
+}
+
+/// A word of `/proc/PID/stat` behind the name, of a process that runs.
+fn stat_word(pid: u32, at: usize) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(at).map(str::to_owned)
+}
