@@ -91,9 +91,12 @@ pub(crate) fn compare<'a>(tools: &'a [Tool], rows: &'a [Row], share: Share) -> V
 impl Line<'_> {
     /// The limit that it has to keep, and whether it does.
     pub(crate) fn verdict(&self) -> Option<(f64, Verdict)> {
-        let Role::Subject(limit) = self.tool.role else {
+        let Role::Subject(limit, from_depth) = self.tool.role else {
             return None;
         };
+        if self.row.depth < from_depth {
+            return None;
+        }
         let missed = self.row.count_error.is_some_and(|calls| calls != 0);
         let verdict = if self.row.problem.is_some() || missed {
             Verdict::Fail
@@ -142,7 +145,7 @@ mod tests {
     fn shares_and_verdicts() {
         let tools = [
             tool(Role::Base, Build::FramePointers),
-            tool(Role::Subject(0.5), Build::FramePointers),
+            tool(Role::Subject(0.5, 0), Build::FramePointers),
             tool(Role::Reference, Build::FramePointers),
             tool(Role::Base, Build::NoFramePointers),
             tool(Role::Other, Build::NoFramePointers),

@@ -36,8 +36,8 @@ pub(crate) enum Seen {
 pub(crate) enum Role {
     /// What additions and ratios are counted from: one for each build of the loop.
     Base,
-    /// What is judged: it may cost at most this share of the reference.
-    Subject(f64),
+    /// What is judged: it may cost at most this share of the reference, from this depth on.
+    Subject(f64, u32),
     /// What it is judged by.
     Reference,
     /// Shown beside them.
@@ -87,6 +87,9 @@ pub(crate) trait Tracer {
 /// The most that memtap may cost, as a share of what the reference tool costs.
 const LIMIT: f64 = 0.6;
 
+/// Frames from which on that holds: a call from fewer costs mostly the trap, which is the same for all.
+const LIMIT_FROM_DEPTH: u32 = 20;
+
 /// Whole tools, in the order of the rows.
 pub(crate) fn calls(memtap: &Path, walk_cost: &Path) -> Vec<Tool> {
     let memtap = |unwind| memtap::Memtap {
@@ -107,11 +110,16 @@ pub(crate) fn calls(memtap: &Path, walk_cost: &Path) -> Vec<Tool> {
         ),
         Tool::new(
             "memtap --unwind dwarf",
-            Role::Subject(LIMIT),
+            Role::Subject(LIMIT, LIMIT_FROM_DEPTH),
             framed,
             memtap("dwarf"),
         ),
-        Tool::new("memtap --unwind fp", Role::Subject(LIMIT), framed, memtap("fp")),
+        Tool::new(
+            "memtap --unwind fp",
+            Role::Subject(LIMIT, LIMIT_FROM_DEPTH),
+            framed,
+            memtap("fp"),
+        ),
         Tool::new("bpftrace @[ustack]", Role::Reference, framed, bpftrace::Bpftrace),
         Tool::untraced("bare", frameless),
         Tool::new("memtap --unwind dwarf", Role::Other, frameless, memtap("dwarf")),
@@ -136,10 +144,14 @@ pub(crate) fn walks(walk_cost: &Path) -> Vec<Tool> {
     };
     vec![
         row("empty program", Role::Base, walk::Walker::Empty),
-        row("memtap, fresh", Role::Subject(FRESH_LIMIT), walk::Walker::Fresh),
+        row(
+            "memtap, fresh",
+            Role::Subject(FRESH_LIMIT, 0),
+            walk::Walker::Fresh,
+        ),
         row(
             "memtap, remembered",
-            Role::Subject(REMEMBERED_LIMIT),
+            Role::Subject(REMEMBERED_LIMIT, 0),
             walk::Walker::Remembered,
         ),
         row("bpf_get_stackid", Role::Reference, walk::Walker::KernelKept),
