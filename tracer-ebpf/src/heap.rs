@@ -44,6 +44,8 @@ impl PendingCall {
     pub const OLD_TAKEN: u32 = 1;
     /// That block was the last that its thread had allocated.
     pub const OLD_WAS_LAST: u32 = 2;
+    /// The product that was asked for overflows: the call fails.
+    pub const OVERFLOWS: u32 = 16;
     /// The allocator tells a block's usable size as glibc does.
     pub const GLIBC_CHUNKS: u32 = crate::ProbeSite::GLIBC_CHUNKS;
 }
@@ -126,14 +128,12 @@ pub struct Heap {
     pub missed: u64,
     /// When this process was forked; 0 for one that was not, or has executed a program since.
     pub forked_ns: u64,
-    /// When this process last forked.
-    pub child_forked_ns: u64,
     /// The number of the process that it was forked from, whose blocks it has copies of; 0: none.
     pub parent: u32,
-    /// The number of its last child that still has copies of its blocks; 0: none.
+    /// The number of its last child that may have copies of its blocks; 0: none.
     pub child: u32,
+    /// The number of its parent's child before it; 0: none.
+    pub sibling: u32,
     /// 1 once the process has ended, or executed another program: its figures stand as they were then.
     pub is_over: u32,
-    /// Unused.
-    pub reserved: u32,
 }

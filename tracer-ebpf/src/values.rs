@@ -19,7 +19,7 @@ crosses_the_boundary! {
     BlockKey: 16;
     Block: 32;
     HeapSum: 40 + 7 * 8 + 2 * 4 * 32;
-    Heap: 88;
+    Heap: 80;
     SumKey: 16;
     Sum: 40;
     CodeRange: 16;

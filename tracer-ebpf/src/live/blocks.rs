@@ -1,8 +1,8 @@
 //! The table of live blocks.
 //!
 //! A child has copies of the blocks that its parent had when it forked. They are not copied in the table: a block that the
-//! child does not have itself is looked up among its parent's, and one that the parent gives back is left to its last
-//! child.
+//! child does not have itself is looked up among its parent's, and one that the parent gives back is left to the children
+//! that were forked since it was allocated.
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use tracer_ebpf::{Block, BlockKey, Loss, PendingCall};
@@ -14,7 +14,10 @@ use crate::{
 };
 
 /// Parents of parents that are looked at: servers fork workers, and those rarely fork again.
-const GENERATIONS: u32 = 4;
+const GENERATIONS: u32 = 16;
+
+/// Children that a block is left to.
+const CHILDREN: u32 = 64;
 
 /// Takes a block out of the table. False if it is not there.
 #[inline(always)]
@@ -29,16 +32,8 @@ pub(super) fn take(key: &BlockKey, taken: &mut Block) -> bool {
             if taken.is_gone != 0 {
                 return false;
             }
-            let child = (*heap).child;
-            if child != 0 && taken.time_ns < (*heap).child_forked_ns {
-                let copy = BlockKey {
-                    process: child,
-                    ..*key
-                };
-                // The child may have given its copy back already, which stands.
-                BLOCKS
-                    .insert(&copy, &*taken, BPF_NOEXIST as u64)
-                    .unwrap_or_default();
+            if (*heap).child != 0 {
+                leave(key, taken, (*heap).child);
             }
             // Another thread may have been first: the block is its.
             return BLOCKS.remove(key).is_ok();
@@ -47,6 +42,32 @@ pub(super) fn take(key: &BlockKey, taken: &mut Block) -> bool {
             return false;
         }
         take_inherited(key, taken)
+    }
+}
+
+/// Leaves a block that is about to be given back to the children that have a copy of it, the last one and those before.
+#[inline(always)]
+fn leave(key: &BlockKey, block: &Block, last: u32) {
+    let mut process = last;
+    let mut turn = 0;
+    while turn < CHILDREN {
+        let Some(heap) = HEAPS.get_ptr(&process) else {
+            return;
+        };
+        // SAFETY: a pointer to a map value, whose fields are plain numbers.
+        let (forked_ns, is_over, sibling) = unsafe { ((*heap).forked_ns, (*heap).is_over, (*heap).sibling) };
+        if block.time_ns >= forked_ns {
+            // Nor had those that were forked before.
+            return;
+        }
+        if is_over == 0 {
+            // It may have given its copy back already, which stands.
+            BLOCKS
+                .insert(&BlockKey { process, ..*key }, block, BPF_NOEXIST as u64)
+                .unwrap_or_default();
+        }
+        process = sibling;
+        turn += 1;
     }
 }
 

@@ -19,11 +19,10 @@ static NOTHING: Heap = Heap {
     unmatched: 0,
     missed: 0,
     forked_ns: 0,
-    child_forked_ns: 0,
     parent: 0,
     child: 0,
+    sibling: 0,
     is_over: 0,
-    reserved: 0,
 };
 
 /// Turns of the loop that raises a peak: others that raise it at the same time are few.
@@ -150,7 +149,7 @@ pub(crate) fn forked(parent: u32, child: u32) {
         (*to).peak = blocks;
         (*to).parent = parent;
         (*to).forked_ns = now;
-        (*from).child_forked_ns = now;
+        (*to).sibling = (*from).child;
         (*from).child = child;
         if let Some(all) = HEAP.get_ptr_mut(0) {
             grow_row(all, bytes, blocks);
@@ -184,10 +183,11 @@ fn end(process: u32) {
         if let Some(all) = HEAP.get_ptr_mut(0) {
             shrink_row(all, (*heap).live_bytes, (*heap).live);
         }
+        // Those before it are still there; the others are found by their younger siblings.
         if let Some(parent) = HEAPS.get_ptr_mut(&(*heap).parent)
             && (*parent).child == process
         {
-            (*parent).child = 0;
+            (*parent).child = (*heap).sibling;
         }
     }
 }

@@ -16,24 +16,9 @@ use tracer_ebpf::{Block, BlockKey, CallKey, Counter, Loss, PendingCall, ProbeSit
 use crate::{
     loss::{count, lose},
     maps::{CALLS, LAST_BLOCKS},
+    probes::Request,
     stack::Slot,
 };
-
-/// What a call asks for.
-pub(crate) struct Begun {
-    /// The call's place.
-    pub(crate) place: CallKey,
-    /// Where it returns to.
-    pub(crate) return_address: u64,
-    /// Whose the block is going to be.
-    pub(crate) key: SumKey,
-    /// Bytes asked for.
-    pub(crate) bytes: u64,
-    /// The block to resize, or 0.
-    pub(crate) old_address: u64,
-    /// Where the result is put, or 0.
-    pub(crate) out: u64,
-}
 
 /// Whether a hit is a call that is known already, which another function has passed on by a jump: it is at the place of a
 /// call that has not returned, and returns elsewhere, since the kernel has put its own address there.
@@ -55,33 +40,43 @@ pub(crate) fn forget(place: &CallKey) {
 
 /// Begins a call. The stack has been walked and is in the slot.
 #[inline(always)]
-pub(crate) fn begin(slot: &Slot, site: &ProbeSite, begun: &Begun) {
-    sums::prepare(slot, &begun.key);
+pub(crate) fn begin(
+    slot: &Slot,
+    site: &ProbeSite,
+    request: &Request,
+    place: &CallKey,
+    key: &SumKey,
+    return_address: u64,
+) {
+    sums::prepare(slot, key);
     // SAFETY: the slot is the caller's.
     let call = unsafe { &mut (*slot.scratch()).call };
-    call.key = begun.key;
-    call.bytes = begun.bytes;
-    call.return_address = begun.return_address;
-    call.out = begun.out;
-    call.old_address = begun.old_address;
+    call.key = *key;
+    call.bytes = request.bytes;
+    call.return_address = return_address;
+    call.out = request.out;
+    call.old_address = request.block;
     call.flags = site.tail & ProbeSite::GLIBC_CHUNKS;
+    if request.overflows {
+        call.flags |= PendingCall::OVERFLOWS;
+    }
     call.reserved = 0;
-    if begun.old_address != 0 {
+    if request.block != 0 {
         let key = BlockKey {
-            address: begun.old_address,
-            process: begun.key.process,
+            address: request.block,
+            process: key.process,
             reserved: 0,
         };
         if blocks::take(&key, &mut call.old) {
             call.flags |= PendingCall::OLD_TAKEN;
         }
-        if was_last(begun.place.thread, begun.old_address) {
+        if was_last(place.thread, request.block) {
             call.flags |= PendingCall::OLD_WAS_LAST;
         }
     }
-    if CALLS.insert(&begun.place, call, 0).is_err() {
+    if CALLS.insert(place, call, 0).is_err() {
         lose(Loss::CallMapFull);
-        sums::add_undecided(&begun.key);
+        sums::add_undecided(key);
     } else {
         count(Counter::Tallied);
     }
@@ -100,7 +95,7 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let process = call.key.process;
-    let gives_back = call.old_address != 0 && call.bytes == 0;
+    let gives_back = call.old_address != 0 && call.bytes == 0 && call.flags & PendingCall::OVERFLOWS == 0;
     let failed = address == 0 && !gives_back;
     let has_old = call.flags & PendingCall::OLD_TAKEN != 0;
     if failed {
@@ -123,7 +118,10 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
         heaps::unmatched(process);
     }
     sums::add_call(call, failed, address);
-    if address != 0 {
+    if address == 0 {
+        // What comes after is not this block's next call any more.
+        was_last(place.thread, 0);
+    } else {
         let key = BlockKey {
             address,
             process,
@@ -141,11 +139,11 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
 #[inline(always)]
 pub(crate) fn free(process: u32, address: u64) {
     heaps::called_free(process);
+    let thread = bpf_get_current_pid_tgid() as u32;
+    let is_temporary = was_last(thread, address);
     if address == 0 {
         return;
     }
-    let thread = bpf_get_current_pid_tgid() as u32;
-    let is_temporary = was_last(thread, address);
     let key = BlockKey {
         address,
         process,

@@ -28,6 +28,7 @@ pub(crate) fn alloc_size(ctx: ProbeContext) -> u32 {
             bytes: regs.rdi,
             block: 0,
             out: 0,
+            overflows: false,
             passes_on: true,
         },
     )
@@ -45,6 +46,7 @@ pub(crate) fn alloc_aligned(ctx: ProbeContext) -> u32 {
             bytes: regs.rsi,
             block: 0,
             out: 0,
+            overflows: false,
             passes_on,
         },
     )
@@ -61,6 +63,7 @@ pub(crate) fn alloc_count(ctx: ProbeContext) -> u32 {
             bytes: product.unwrap_or(0),
             block: 0,
             out: 0,
+            overflows: product.is_none(),
             passes_on: product.is_some(),
         },
     )
@@ -76,6 +79,7 @@ pub(crate) fn alloc_out(ctx: ProbeContext) -> u32 {
             bytes: regs.rdx,
             block: 0,
             out: regs.rdi,
+            overflows: false,
             passes_on: false,
         },
     )
@@ -91,6 +95,7 @@ pub(crate) fn realloc_size(ctx: ProbeContext) -> u32 {
             bytes: regs.rsi,
             block: regs.rdi,
             out: 0,
+            overflows: false,
             passes_on: true,
         },
     )
@@ -107,6 +112,7 @@ pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
             bytes: product.unwrap_or(0),
             block: regs.rdi,
             out: 0,
+            overflows: product.is_none(),
             passes_on: product.is_some(),
         },
     )
@@ -120,13 +126,15 @@ pub(super) fn regs(ctx: &ProbeContext) -> &pt_regs {
 }
 
 /// What a call asks for.
-struct Request {
+pub(crate) struct Request {
     /// Bytes asked for; 0 for a product that overflows: such a call fails, and asks for no number of bytes.
-    bytes: u64,
+    pub(crate) bytes: u64,
     /// The block to resize, or 0.
-    block: u64,
+    pub(crate) block: u64,
     /// Where the result is put, or 0.
-    out: u64,
+    pub(crate) out: u64,
+    /// Whether what is asked for is a product that overflows.
+    pub(crate) overflows: bool,
     /// Whether a call with these arguments may go on by a tail jump, where its function has one.
     passes_on: bool,
 }
@@ -274,15 +282,7 @@ fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return
         process: start.process,
         function: site.function,
     };
-    let begun = live::Begun {
-        place,
-        return_address,
-        key,
-        bytes: request.bytes,
-        old_address: request.block,
-        out: request.out,
-    };
-    live::begin(slot, site, &begun);
+    live::begin(slot, site, request, &place, &key, return_address);
 }
 
 /// Whether the call may go on by a jump. `realloc` passes on to `malloc` only where there is no block;

@@ -7,3 +7,5 @@ mod bench;
 mod heap;
 mod process;
 mod region;
+
+pub(crate) use alloc::Request;

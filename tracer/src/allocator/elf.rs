@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-use object::elf::{FileHeader64, PT_INTERP, PT_LOAD, SHN_UNDEF, STT_FUNC, STT_GNU_IFUNC};
+use object::elf::{FileHeader64, PF_X, PT_INTERP, PT_LOAD, SHN_UNDEF, STT_FUNC, STT_GNU_IFUNC};
 use object::read::elf::{ElfFile, FileHeader as _, ProgramHeader as _, Sym as _, SymbolTable};
 use object::{Endianness, ReadCache, ReadRef};
 
@@ -47,6 +47,9 @@ pub struct Symbols {
     pub functions: HashMap<String, Placed>,
     /// The bytes of each function's code, by address, as far as the file has them.
     pub code: HashMap<u64, Vec<u8>>,
+    /// Calls that a library makes to its own functions without its linkage table, which nobody can stand in front of: the
+    /// function's address, and where the call returns to. Of programs none are told: all their calls are made so.
+    pub own_calls: Vec<(u64, u64)>,
     /// The program interpreter, if the file asks for one.
     pub interpreter: Option<String>,
     /// Whether the file has any symbols at all.
@@ -91,15 +94,44 @@ fn read<'data, R: ReadRef<'data>>(data: R, names: &[&str]) -> Result<Symbols, St
             inside.then(|| address - start + segment.p_offset(endian))
         })
     };
-    for table in [elf.elf_dynamic_symbol_table(), elf.elf_symbol_table()] {
-        collect(table, endian, names, &to_file, &mut found);
+    collect(
+        elf.elf_dynamic_symbol_table(),
+        endian,
+        names,
+        &to_file,
+        &mut found,
+    );
+    if !found.functions.is_empty() {
+        let code = segments
+            .iter()
+            .filter(|segment| segment.p_type(endian) == PT_LOAD && segment.p_flags(endian) & PF_X != 0);
+        for segment in code {
+            if let Ok(bytes) = segment.data(endian, data) {
+                own_calls(bytes, segment.p_vaddr(endian), &mut found);
+            }
+        }
     }
+    collect(elf.elf_symbol_table(), endian, names, &to_file, &mut found);
     for placed in found.functions.values() {
         if let Ok(code) = data.read_bytes_at(placed.file_offset, placed.len) {
             found.code.insert(placed.address, code.to_vec());
         }
     }
     Ok(found)
+}
+
+/// Looks for `call` with a relative target, byte by byte: what only looks like one does not hit a function's first byte.
+fn own_calls(code: &[u8], address: u64, found: &mut Symbols) {
+    const CALL: u8 = 0xe8;
+    const LEN: usize = 5;
+    for (at, window) in code.windows(LEN).enumerate() {
+        let &[CALL, a, b, c, d] = window else { continue };
+        let next = address.wrapping_add((at + LEN) as u64);
+        let target = next.wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into());
+        if found.functions.values().any(|placed| placed.address == target) {
+            found.own_calls.push((target, next));
+        }
+    }
 }
 
 fn collect<'data, R: ReadRef<'data>>(

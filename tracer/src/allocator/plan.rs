@@ -109,15 +109,22 @@ fn probes(symbols: &Symbols) -> Vec<PlannedProbe> {
                 symbol: row.symbol,
                 shape: row.shape,
                 file_offset: placed.file_offset,
-                site: site(row.function, placed, tail, &found),
+                site: site(row.function, placed, tail, &found, &symbols.own_calls),
                 single_stepped: !is_emulated(code),
             }
         })
         .collect()
 }
 
-/// The site's callers: every other function's code, as distances from the probe.
-fn site(function: Function, placed: &Placed, tail: u32, found: &[(&Row, Placed)]) -> ProbeSite {
+/// The site's callers, as distances from the probe: every other function's code, and calls that the library makes for
+/// itself elsewhere (glibc frees what it kept for a thread that ends).
+fn site(
+    function: Function,
+    placed: &Placed,
+    tail: u32,
+    found: &[(&Row, Placed)],
+    own_calls: &[(u64, u64)],
+) -> ProbeSite {
     let mut callers = [CodeRange::default(); MAX_CODE_RANGES];
     let mut len = 1;
     for (_, other) in found {
@@ -131,6 +138,23 @@ fn site(function: Function, placed: &Placed, tail: u32, found: &[(&Row, Placed)]
             end: start.saturating_add_unsigned(other.len + 1),
         };
         len += 1;
+    }
+    let distance = |address: u64| address.wrapping_sub(placed.address).cast_signed();
+    let elsewhere = own_calls
+        .iter()
+        .filter(|(target, _)| *target == placed.address)
+        .map(|(_, next)| distance(*next));
+    for next in elsewhere {
+        let is_known = callers[1..len]
+            .iter()
+            .any(|range| range.start <= next && next < range.end);
+        if !is_known && len < MAX_CODE_RANGES {
+            callers[len] = CodeRange {
+                start: next,
+                end: next + 1,
+            };
+            len += 1;
+        }
     }
     let used = &callers[1..len];
     callers[0] = CodeRange {
