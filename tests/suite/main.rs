@@ -49,6 +49,7 @@ const CASES: &[&[case::Case]] = &[
     live::accounts::CASES,
     live::fixtures::CASES,
     live::languages::CASES,
+    live::heaptrack::CASES,
     live::programs::CASES,
     errors::CASES,
     system::CASES,

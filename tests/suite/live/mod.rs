@@ -6,5 +6,6 @@
 pub(crate) mod accounts;
 mod compare;
 pub(crate) mod fixtures;
+pub(crate) mod heaptrack;
 pub(crate) mod languages;
 pub(crate) mod programs;

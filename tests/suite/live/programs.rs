@@ -129,8 +129,17 @@ fn compiler(context: &Context) -> Result<()> {
     let asked = Command::new("cc").arg("-print-prog-name=cc1").output()?;
     let cc1 = String::from_utf8(asked.stdout)?.trim().to_owned();
     ensure!(cc1.starts_with('/'), "cc has no cc1 of its own");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/live/forked.c");
-    agrees(context, &[&cc1, "-quiet", "-O2", source, "-o", "-"], &[])
+    let dir = tempfile::tempdir()?;
+    let source = dir.path().join("preprocessed.i");
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/live/family.c");
+    let preprocessed = Command::new("cc")
+        .args(["-E", fixture, "-o"])
+        .arg(&source)
+        .status()?;
+    ensure!(preprocessed.success(), "{fixture} is not preprocessed");
+    let source = source.to_str().context("not a plain path")?;
+    let arguments = ["-fpreprocessed", "-quiet", "-O2", source, "-o", "-"];
+    agrees(context, &[&[cc1.as_str()], &arguments[..]].concat(), &[])
 }
 
 /// With malloc for all objects.
