@@ -157,7 +157,12 @@ fn audit(summary: &Summary) -> Result<()> {
         "{seen} events were seen, {accounted} accounted for, {lost} lost"
     );
     let region_calls: u64 = regions.values().map(|region| region.calls).sum();
-    let calls = total.calls + region_calls;
+    let frees = if summary.is_live() {
+        summary.number("/totals/functions/free/calls")?
+    } else {
+        0
+    };
+    let calls = total.calls + frees + region_calls;
     // Calls whose stack, or process, was lost are in the sums all the same.
     let without_stack: u64 = ["stack_map_full", "scratch_busy", "ring_full", "process_map_full"]
         .iter()

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{Context, Figures, Need, Recipe, shim_images};
 
 use super::compare::{command, shim_agrees, words};
-use super::fixtures::{FIXTURES, executed};
+use super::fixtures::{FIXTURES, executed, inherited_executed};
 use super::languages;
 use crate::case::{Case, case};
 
@@ -24,6 +24,7 @@ fn fixtures_agree(context: &Context) -> Result<()> {
             .with_context(|| format!("{name} {}", arguments.join(" ")))?;
     }
     shim_agrees(context, &executed(context)?, 3).context("executed")?;
+    shim_agrees(context, &inherited_executed(context)?, 3).context("inherited executed")?;
     Ok(())
 }
 

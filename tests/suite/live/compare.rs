@@ -79,11 +79,18 @@ pub(crate) fn memtap_agrees(context: &Context, words: &[OsString], code: i32) ->
     let alone = run(command(words)?)?;
     ensure!(alone.code() == code, "alone it ends with {}", alone.code());
     ensure!(
-        without_pids(&alone.stdout) == without_pids(&recording.finished.stdout),
+        sorted(&alone.stdout) == sorted(&recording.finished.stdout),
         "its output is another alone:\n{}",
         alone.stdout
     );
     Ok(recording)
+}
+
+/// What its processes told, in whatever order.
+fn sorted(stdout: &str) -> Vec<String> {
+    let mut lines: Vec<_> = without_pids(stdout).lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
 /// `memtap record --live -- WORDS`, with nothing lost.

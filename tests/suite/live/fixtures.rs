@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 use memtap_tests::{Account, Context, Figures, LIMIT, Memtap, Need, Recipe, Running};
 
 use super::compare::{memtap_agrees, words};
@@ -37,6 +37,13 @@ pub(crate) const CASES: &[Case] = &[
     case("live::forked", &[Need::Compiler], |context| {
         one(context, "forked")
     }),
+    case("live::inherited", &[Need::Compiler], |context| {
+        one(context, "inherited")
+    }),
+    case("live::inherited_executed", &[Need::Compiler], |context| {
+        memtap_agrees(context, &inherited_executed(context)?, 3).map(drop)
+    }),
+    case("live::storm", &[Need::Compiler], |context| one(context, "storm")),
     case("live::executed", &[Need::Compiler], |context| {
         memtap_agrees(context, &executed(context)?, 3).map(drop)
     }),
@@ -65,14 +72,21 @@ pub(crate) const FIXTURES: &[Row] = &[
     ("sudden", &["exit_now", "thread"], 5),
     ("sudden", &["kill", "thread"], 137),
     ("forked", &[], 0),
+    ("inherited", &["two"], 0),
+    ("inherited", &["chain"], 0),
+    ("inherited", &["orphan"], 0),
+    ("storm", &[], 0),
 ];
 
 fn one(context: &Context, name: &str) -> Result<()> {
     let fixture = Recipe::live_c(name).build(context)?;
+    let mut failures = Vec::new();
     for (_, arguments, code) in FIXTURES.iter().filter(|row| row.0 == name) {
-        memtap_agrees(context, &words(&fixture, arguments), *code)
-            .with_context(|| format!("{name} {}", arguments.join(" ")))?;
+        if let Err(error) = memtap_agrees(context, &words(&fixture, arguments), *code) {
+            failures.push(format!("{name} {}: {error:#}", arguments.join(" ")));
+        }
     }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }
 
@@ -83,13 +97,19 @@ pub(crate) fn executed(context: &Context) -> Result<Vec<OsString>> {
     Ok(words(&before, &[&after.path]))
 }
 
+/// A parent that executes another program while its child still has copies of its blocks.
+pub(crate) fn inherited_executed(context: &Context) -> Result<Vec<OsString>> {
+    let parent = Recipe::live_c("inherited").build(context)?;
+    let after = Recipe::live_c("executed").named("after").build(context)?;
+    Ok(words(&parent, &[OsString::from("executed"), after.path.into()]))
+}
+
 /// Blocks that were made before memtap came are no blocks to it; their frees are counted as unmatched.
 fn attached(context: &Context) -> Result<()> {
     let fixture = Recipe::live_c("attached").build(context)?;
     let target = Running::start(fixture.command())?;
     let mut session = Memtap::record(context)?
         .argument("--live")
-        .arguments(["--sample", "1", "--max-overhead", "off"])
         .process(target.pid())
         .start()?;
     session.wait_until_tracing()?;

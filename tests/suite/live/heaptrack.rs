@@ -75,7 +75,7 @@ impl Own {
     /// On a program that the C++ library is not in otherwise.
     #[expect(clippy::cast_precision_loss, reason = "a few thousand bytes")]
     fn find(context: &Context) -> Result<Self> {
-        let words = words(&Fixture::c(context, "quick")?, &["0"]);
+        let words = words::<OsString>(&Fixture::rust(context, "empty")?, &[]);
         let (heaptrack, shim) = (heaptrack(&words)?, shim(context, &words)?);
         let calls = heaptrack.calls.checked_sub(shim.get("alloc/count"));
         Ok(Self {
