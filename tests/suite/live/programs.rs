@@ -129,14 +129,12 @@ fn history() -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     for commit in 0..300 {
-        let content: String = (0..200)
-            .map(|line| {
-                format!(
-                    "line {line} {}\n",
-                    if line % 40 == commit % 40 { commit } else { 0 }
-                )
-            })
-            .collect();
+        let mut content = String::new();
+        for line in 0..200 {
+            let changed = if line % 40 == commit % 40 { commit } else { 0 };
+            let written = writeln!(content, "line {line} {changed}");
+            debug_assert!(written.is_ok(), "a String takes whatever is written to it");
+        }
         let written = write!(
             text,
             "commit refs/heads/main\ncommitter A U Thor <author@example.org> {} +0000\ndata 7\nchange\n\n\
