@@ -39,6 +39,14 @@ pub enum Need {
     Python,
     /// `unshare` and `setpriv` of util-linux.
     Namespaces,
+    /// `heaptrack` and `heaptrack_print`.
+    Heaptrack,
+    /// `sqlite3`.
+    Sqlite,
+    /// `perl`.
+    Perl,
+    /// `git`.
+    Git,
 }
 
 impl Context {
@@ -156,6 +164,13 @@ impl Need {
                 on_path("unshare") && on_path("setpriv"),
                 "no `unshare` or `setpriv` (util-linux)",
             ),
+            Self::Heaptrack => (
+                ["heaptrack", "heaptrack_print"].into_iter().all(on_path),
+                "no `heaptrack`",
+            ),
+            Self::Sqlite => (on_path("sqlite3"), "no `sqlite3`"),
+            Self::Perl => (on_path("perl"), "no `perl`"),
+            Self::Git => (on_path("git"), "no `git`"),
         };
         (!is_met).then_some(reason)
     }

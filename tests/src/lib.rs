@@ -5,12 +5,15 @@
 //! add up whatever the test itself looks at. What was run, and what it said, is kept by [`journal`] and printed
 //! with a failure.
 
+mod account;
 mod context;
 mod count;
+mod figures;
 mod fixture;
 mod folded;
 pub mod journal;
 mod leftovers;
+mod live;
 mod memtap;
 mod recipe;
 mod recording;
@@ -20,11 +23,14 @@ mod strace;
 mod summary;
 mod told;
 
+pub use account::{Account, without_pids};
 pub use context::{Context, Need};
 pub use count::{Count, Counts, difference};
+pub use figures::Figures;
 pub use fixture::Fixture;
 pub use folded::{Folded, Line};
 pub use leftovers::{Leftovers, differing_text, helper, uprobe_events};
+pub use live::{ShimImage, shim_images};
 pub use memtap::{Memtap, Session};
 pub use recipe::Recipe;
 pub use recording::Recording;

@@ -77,6 +77,24 @@ impl Recipe {
         Self::new(name, format!("stacks/{name}.rs"), "rustc", PLAIN_RUST_FLAGS)
     }
 
+    /// A C program that knows what it keeps: `fixtures/live/NAME.c`.
+    #[must_use]
+    pub fn live_c(name: &str) -> Self {
+        Self::new(name, format!("live/{name}.c"), "cc", C_FLAGS)
+    }
+
+    /// A C++ program that knows what it keeps: `fixtures/live/NAME.cpp`.
+    #[must_use]
+    pub fn live_cpp(name: &str) -> Self {
+        Self::new(name, format!("live/{name}.cpp"), "c++", C_FLAGS)
+    }
+
+    /// A Rust program that knows what it keeps: `fixtures/live/NAME.rs`.
+    #[must_use]
+    pub fn live_rust(name: &str) -> Self {
+        Self::new(name, format!("live/{name}.rs"), "rustc", RUST_FLAGS)
+    }
+
     fn new(name: &str, source: String, compiler: &'static str, flags: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
@@ -177,7 +195,7 @@ impl Recipe {
 /// What any fixture may include.
 fn headers(sources: &Path) -> Result<Vec<PathBuf>> {
     let mut headers = Vec::new();
-    for directory in [sources, &sources.join("stacks")] {
+    for directory in [sources, &sources.join("live"), &sources.join("stacks")] {
         for entry in std::fs::read_dir(directory)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "h") {

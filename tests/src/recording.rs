@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-use crate::{Count, Counts, Finished, Folded, Region, Summary, Told, difference};
+use crate::{Count, Counts, Figures, Finished, Folded, Region, Summary, Told, difference};
 
 /// A run of memtap that has ended.
 #[derive(Debug)]
@@ -130,7 +130,16 @@ fn audit(summary: &Summary) -> Result<()> {
             calls: summary.number("/totals/alloc/count")?,
             bytes: summary.number("/totals/alloc/bytes")?,
         };
-        ensure!(alloc == total, "alloc is {alloc:?}, its functions {total:?}");
+        if summary.is_live() {
+            // Failed calls, and calls of realloc that only give back, are calls all the same.
+            ensure!(
+                alloc.bytes == total.bytes && alloc.calls <= total.calls,
+                "alloc is {alloc:?}, its functions {total:?}"
+            );
+            audit_live(summary)?;
+        } else {
+            ensure!(alloc == total, "alloc is {alloc:?}, its functions {total:?}");
+        }
     }
 
     let losses = summary.losses()?;
@@ -148,7 +157,12 @@ fn audit(summary: &Summary) -> Result<()> {
         "{seen} events were seen, {accounted} accounted for, {lost} lost"
     );
     let region_calls: u64 = regions.values().map(|region| region.calls).sum();
-    let calls = total.calls + region_calls;
+    let frees = if summary.is_live() {
+        summary.number("/totals/functions/free/calls")?
+    } else {
+        0
+    };
+    let calls = total.calls + frees + region_calls;
     // Calls whose stack, or process, was lost are in the sums all the same.
     let without_stack: u64 = ["stack_map_full", "scratch_busy", "ring_full", "process_map_full"]
         .iter()
@@ -200,6 +214,28 @@ fn audit(summary: &Summary) -> Result<()> {
         distinct == by_end,
         "{distinct} distinct stacks, {by_end} by how they end"
     );
+    Ok(())
+}
+
+/// The whole = the sum of the processes, and no more is live at the end than at the peak.
+fn audit_live(summary: &Summary) -> Result<()> {
+    let whole = Figures::parse(&summary.json["totals"])?;
+    let processes = summary.processes()?;
+    let all = processes
+        .iter()
+        .map(|process| Figures::parse(&process.totals))
+        .collect::<Result<Vec<_>>>()?;
+    if let Some(difference) = Figures::difference(&whole.without(&["peak/"]), &Figures::sum(&all)) {
+        anyhow::bail!("the processes (found) do not add up to the whole (expected):\n{difference}");
+    }
+    for (process, figures) in processes.iter().zip(&all) {
+        ensure!(
+            figures.get("peak/bytes") >= figures.get("live/bytes"),
+            "{} {} has more live than at its peak: {figures:?}",
+            process.comm,
+            process.pid
+        );
+    }
     Ok(())
 }
 

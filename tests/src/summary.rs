@@ -27,6 +27,8 @@ pub struct Process {
     pub functions: Counts,
     /// Its memory-map calls, by function.
     pub regions: BTreeMap<String, Region>,
+    /// All of its totals.
+    pub totals: Value,
 }
 
 /// What the calls of one memory-map function came to.
@@ -67,6 +69,12 @@ impl Summary {
             .with_context(|| format!("the summary's {path} is not a whole number"))
     }
 
+    /// Whether blocks were followed until they were freed.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.json["settings"]["live"] == true
+    }
+
     /// The calls to allocators, by function.
     pub fn functions(&self) -> Result<Counts> {
         functions(&self.json["totals"])
@@ -95,6 +103,7 @@ impl Summary {
                     has_exited: process["exited"].as_bool().context("a process has no `exited`")?,
                     functions: functions(&process["totals"])?,
                     regions: regions(&process["totals"])?,
+                    totals: process["totals"].clone(),
                 })
             })
             .collect()
@@ -147,6 +156,7 @@ fn functions(totals: &Value) -> Result<Counts> {
     };
     functions
         .iter()
+        .filter(|(name, _)| *name != "free")
         .map(|(name, value)| {
             let count = Count {
                 calls: required(value, name, "calls")?,

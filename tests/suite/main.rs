@@ -8,6 +8,7 @@ mod busy;
 mod case;
 mod errors;
 mod fixtures;
+mod live;
 mod outputs;
 mod processes;
 mod python;
@@ -45,6 +46,11 @@ const CASES: &[&[case::Case]] = &[
     tables::stopped::CASES,
     tables::room::CASES,
     tables::odd::CASES,
+    live::accounts::CASES,
+    live::fixtures::CASES,
+    live::languages::CASES,
+    live::heaptrack::CASES,
+    live::programs::CASES,
     errors::CASES,
     system::CASES,
     robust::CASES,

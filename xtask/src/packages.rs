@@ -68,6 +68,26 @@ pub(crate) const TEST: &[Package] = &[
         provides: "/usr/bin/python3",
         reason: "a program as the distribution ships it, traced while it runs",
     },
+    Package {
+        name: "heaptrack",
+        provides: "heaptrack_print",
+        reason: "another tool's account of what a program leaks",
+    },
+    Package {
+        name: "sqlite3",
+        provides: "sqlite3",
+        reason: "a program as the distribution ships it, whose blocks are followed",
+    },
+    Package {
+        name: "perl",
+        provides: "perl",
+        reason: "a program as the distribution ships it, whose blocks are followed",
+    },
+    Package {
+        name: "git",
+        provides: "git",
+        reason: "a program as the distribution ships it, whose blocks are followed",
+    },
 ];
 
 /// What `cargo xtask bench` compares with; a row whose tool is missing says so.

@@ -1,0 +1,126 @@
+//! A command under memtap, under the shim, and alone.
+
+use std::ffi::{OsStr, OsString};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use memtap_tests::{
+    Account, Context, Figures, Fixture, Memtap, Recording, ShimImage, run, shim_images, without_pids,
+};
+
+/// A fixture with its arguments.
+pub(crate) fn words<S: AsRef<OsStr>>(fixture: &Fixture, arguments: &[S]) -> Vec<OsString> {
+    let arguments = arguments.iter().map(|argument| argument.as_ref().to_owned());
+    std::iter::once(fixture.path.clone().into_os_string())
+        .chain(arguments)
+        .collect()
+}
+
+pub(crate) fn command(words: &[OsString]) -> Result<Command> {
+    let (program, arguments) = words.split_first().context("no program")?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    Ok(command)
+}
+
+/// What the shim saw is what the fixture's processes tell, image by image.
+pub(crate) fn shim_agrees(context: &Context, words: &[OsString], code: i32) -> Result<Vec<ShimImage>> {
+    let (images, finished) = shim_images(context, command(words)?)?;
+    ensure!(
+        finished.code() == code,
+        "it ended with {} behind the shim",
+        finished.code()
+    );
+    let accounts = Account::parse_all(&finished.stdout)?;
+    let found = images
+        .iter()
+        .map(|image| (image.pid, image.comm.as_str(), image.figures.clone()));
+    each_agrees(&accounts, &found.collect::<Vec<_>>()).context("the shim")?;
+    Ok(images)
+}
+
+/// memtap's figures are what the fixture's processes tell, and what the shim sees; the fixture says and ends the
+/// same without either.
+pub(crate) fn memtap_agrees(context: &Context, words: &[OsString], code: i32) -> Result<Recording> {
+    let images = shim_agrees(context, words, code)?;
+    let recording = record(context, words, code)?;
+    let accounts = Account::parse_all(&recording.finished.stdout)?;
+    let summary = recording.summary()?;
+    let processes = summary.processes()?;
+    let mut found = Vec::new();
+    for process in &processes {
+        found.push((
+            process.pid,
+            process.comm.as_str(),
+            Figures::parse(&process.totals)?,
+        ));
+    }
+    each_agrees(&accounts, &found).context("memtap")?;
+    let totals = Figures::parse(&summary.json["totals"])?;
+    let shim = Figures::sum(images.iter().map(|image| &image.figures));
+    if let Some(difference) = Figures::difference(&shim, &totals.clone().without(&["peak/"])) {
+        anyhow::bail!("the shim (expected) and memtap (found):\n{difference}");
+    }
+    let peak = (totals.get("peak/count"), totals.get("peak/bytes"));
+    let expected = match (
+        &found[..],
+        accounts.iter().find_map(|account| account.peak_together),
+    ) {
+        (_, Some(together)) => Some(together),
+        ([(_, _, one)], None) => Some((one.get("peak/count"), one.get("peak/bytes"))),
+        _ => None,
+    };
+    if let Some(expected) = expected {
+        ensure!(
+            peak == expected,
+            "the peak of all processes is {peak:?} instead of {expected:?}"
+        );
+    }
+    let alone = run(command(words)?)?;
+    ensure!(alone.code() == code, "alone it ends with {}", alone.code());
+    ensure!(
+        sorted(&alone.stdout) == sorted(&recording.finished.stdout),
+        "its output is another alone:\n{}",
+        alone.stdout
+    );
+    Ok(recording)
+}
+
+/// What its processes told, in whatever order.
+fn sorted(stdout: &str) -> Vec<String> {
+    let mut lines: Vec<_> = without_pids(stdout).lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// `memtap record --live -- WORDS`, with nothing lost.
+pub(crate) fn record(context: &Context, words: &[OsString], code: i32) -> Result<Recording> {
+    let recording = Memtap::record(context)?
+        .argument("--live")
+        .command(words)
+        .run()?
+        .ended_with(code)?;
+    recording.summary()?.lost_nothing()?;
+    Ok(recording)
+}
+
+/// Every account has its image, and there is no other image that did or has anything.
+fn each_agrees(accounts: &[Account], found: &[(u32, &str, Figures)]) -> Result<()> {
+    let mut left: Vec<_> = found
+        .iter()
+        .filter(|(_, _, figures)| !figures.is_empty())
+        .collect();
+    for account in accounts {
+        let Account { pid, comm, .. } = account;
+        let at = left
+            .iter()
+            .position(|image| image.0 == *pid && image.1 == comm)
+            .with_context(|| format!("no {comm} {pid}, or too few of them, among {found:?}"))?;
+        let (_, _, figures) = left.remove(at);
+        if let Some(difference) = account.difference(figures)? {
+            anyhow::bail!("{comm} {pid} is not what the fixture tells:\n{difference}");
+        }
+    }
+    ensure!(left.is_empty(), "images that no fixture tells of: {left:?}");
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Fixtures that tell their own figures, under memtap.
+
+use std::ffi::OsString;
+
+use anyhow::{Result, ensure};
+use memtap_tests::{Account, Context, Figures, LIMIT, Memtap, Need, Recipe, Running};
+
+use super::compare::{memtap_agrees, words};
+use crate::case::{Case, case};
+
+pub(crate) const CASES: &[Case] = &[
+    case("live::family", &[Need::Compiler], |context| {
+        one(context, "family")
+    }),
+    case("live::failures", &[Need::Compiler], |context| {
+        one(context, "failures")
+    }),
+    case("live::temporary", &[Need::Compiler], |context| {
+        one(context, "temporary")
+    }),
+    case("live::resizing", &[Need::Compiler], |context| {
+        one(context, "resizing")
+    }),
+    case("live::handover", &[Need::Compiler], |context| {
+        one(context, "handover")
+    }),
+    case("live::locals", &[Need::Compiler], |context| {
+        one(context, "locals")
+    }),
+    case("live::handlers", &[Need::Compiler], |context| {
+        one(context, "handlers")
+    }),
+    case("live::jumps", &[Need::Compiler], |context| one(context, "jumps")),
+    case("live::sudden", &[Need::Compiler], |context| {
+        one(context, "sudden")
+    }),
+    case("live::forked", &[Need::Compiler], |context| {
+        one(context, "forked")
+    }),
+    case("live::inherited", &[Need::Compiler], |context| {
+        one(context, "inherited")
+    }),
+    case("live::inherited_executed", &[Need::Compiler], |context| {
+        memtap_agrees(context, &inherited_executed(context)?, 3).map(drop)
+    }),
+    case("live::storm", &[Need::Compiler], |context| one(context, "storm")),
+    case("live::executed", &[Need::Compiler], |context| {
+        memtap_agrees(context, &executed(context)?, 3).map(drop)
+    }),
+    case("live::attached", &[Need::Compiler], attached),
+];
+
+/// The fixture, its arguments, and how it ends.
+type Row = (&'static str, &'static [&'static str], i32);
+
+/// Those that need nothing beside their arguments.
+pub(crate) const FIXTURES: &[Row] = &[
+    ("family", &[], 0),
+    ("failures", &[], 0),
+    ("temporary", &[], 0),
+    ("resizing", &[], 0),
+    ("handover", &[], 0),
+    ("locals", &[], 0),
+    ("handlers", &[], 0),
+    ("jumps", &[], 0),
+    ("sudden", &["exit"], 6),
+    ("sudden", &["exit_now"], 5),
+    ("sudden", &["abort"], 134),
+    ("sudden", &["kill"], 137),
+    ("sudden", &["segv"], 139),
+    ("sudden", &["trap"], 132),
+    ("sudden", &["exit_now", "thread"], 5),
+    ("sudden", &["kill", "thread"], 137),
+    ("forked", &[], 0),
+    ("inherited", &["two"], 0),
+    ("inherited", &["chain"], 0),
+    ("inherited", &["orphan"], 0),
+    ("storm", &[], 0),
+];
+
+fn one(context: &Context, name: &str) -> Result<()> {
+    let fixture = Recipe::live_c(name).build(context)?;
+    let mut failures = Vec::new();
+    for (_, arguments, code) in FIXTURES.iter().filter(|row| row.0 == name) {
+        if let Err(error) = memtap_agrees(context, &words(&fixture, arguments), *code) {
+            failures.push(format!("{name} {}: {error:#}", arguments.join(" ")));
+        }
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+/// A program that executes itself under another name, so that its images can be told apart.
+pub(crate) fn executed(context: &Context) -> Result<Vec<OsString>> {
+    let before = Recipe::live_c("executed").build(context)?;
+    let after = Recipe::live_c("executed").named("after").build(context)?;
+    Ok(words(&before, &[&after.path]))
+}
+
+/// A parent that executes another program while its child still has copies of its blocks.
+pub(crate) fn inherited_executed(context: &Context) -> Result<Vec<OsString>> {
+    let parent = Recipe::live_c("inherited").build(context)?;
+    let after = Recipe::live_c("executed").named("after").build(context)?;
+    Ok(words(&parent, &[OsString::from("executed"), after.path.into()]))
+}
+
+/// Blocks that were made before memtap came are no blocks to it; their frees are counted as unmatched.
+fn attached(context: &Context) -> Result<()> {
+    let fixture = Recipe::live_c("attached").build(context)?;
+    let target = Running::start(fixture.command())?;
+    let mut session = Memtap::record(context)?
+        .argument("--live")
+        .process(target.pid())
+        .start()?;
+    session.wait_until_tracing()?;
+    context.signal(target.pid(), "USR1")?;
+    let finished = target.finish(LIMIT)?.succeeded()?;
+    let recording = session.finish()?.whole()?;
+    let accounts = Account::parse_all(&finished.stdout)?;
+    let process = recording.summary()?.process(accounts[0].pid, "attached")?;
+    if let Some(difference) = accounts[0].difference(&Figures::parse(&process.totals)?)? {
+        anyhow::bail!("not what the fixture tells:\n{difference}");
+    }
+    Ok(())
+}
