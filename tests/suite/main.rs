@@ -8,6 +8,7 @@ mod busy;
 mod case;
 mod errors;
 mod fixtures;
+mod live_report;
 mod outputs;
 mod processes;
 mod python;
@@ -30,6 +31,7 @@ const CASES: &[&[case::Case]] = &[
     sums::CASES,
     processes::CASES,
     outputs::CASES,
+    live_report::CASES,
     regions::CASES,
     seed::CASES,
     python::CASES,

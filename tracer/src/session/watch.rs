@@ -206,7 +206,10 @@ impl Recorder {
         if let Err(error) = self.look_at_heap() {
             log::warn!("{error}: peaks have no stacks, growth is not known");
         }
-        if let Err(error) = self.make_room() {
+        // At the end, ages are still to be read.
+        if !self.is_over
+            && let Err(error) = self.make_room()
+        {
             log::warn!("{error}: the blocks of processes that have ended stay in the table");
         }
         exits
