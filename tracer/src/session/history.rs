@@ -83,7 +83,7 @@ impl History {
     }
 
     /// The snapshots nearest to the quarters of a recording that has lasted until `end`. Nothing where they are too few
-    /// or too far off: a quarter must be seen apart from the next.
+    /// or too far off: a quarter must be seen apart from the next. They are far apart where one takes long to read.
     pub(super) fn marks(&self, end: Duration) -> Option<([&Snapshot; Marks::COUNT], Marks)> {
         let nearest = |quarter: u32| {
             let wanted = end * quarter / 4;
@@ -91,10 +91,14 @@ impl History {
                 .snapshots
                 .iter()
                 .min_by_key(|it| it.moment.elapsed.abs_diff(wanted))?;
-            (near.moment.elapsed.abs_diff(wanted) <= end / 10).then_some(near)
+            (near.moment.elapsed.abs_diff(wanted) <= end / 5).then_some(near)
         };
         let snapshots = [nearest(1)?, nearest(2)?, nearest(3)?];
         let at = snapshots.map(|it| it.moment.elapsed);
+        let apart = |from: Duration, to: Duration| to.saturating_sub(from) >= end / 16;
+        if !(apart(at[0], at[1]) && apart(at[1], at[2]) && apart(at[2], end)) {
+            return None;
+        }
         Some((snapshots, Marks { at, end }))
     }
 }
@@ -135,6 +139,20 @@ mod tests {
                 assert_eq!(u128::from(bytes), at.as_millis());
             }
         }
+    }
+
+    #[test]
+    fn snapshots_far_apart_will_do() {
+        let mut history = History::default();
+        let mut add = |millis| history.add(Duration::from_millis(millis), 0, std::iter::empty());
+        add(1000);
+        add(2200);
+        assert!(history.marks(Duration::from_secs(5)).is_none(), "one is missing");
+        let mut add = |millis| history.add(Duration::from_millis(millis), 0, std::iter::empty());
+        add(3300);
+        add(4500);
+        let (_, marks) = history.marks(Duration::from_secs(5)).expect("marks");
+        assert_eq!(marks.at, [1000, 2200, 3300].map(Duration::from_millis));
     }
 
     #[test]
