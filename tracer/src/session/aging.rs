@@ -13,6 +13,7 @@ use crate::target::sideband::monotonic_ns;
 
 /// What blocks are judged by.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_field_names, reason = "the unit is part of each name")]
 struct Limits {
     /// Now: nanoseconds of `CLOCK_MONOTONIC`.
     now_ns: u64,
@@ -37,12 +38,15 @@ impl Limits {
     }
 }
 
+/// Blocks and bytes of each stack at each mark, and the marks.
+type Past = ([HashMap<SumKey, (u64, u64)>; Marks::COUNT], Marks);
+
 /// The ages of the blocks of all stacks.
 pub(super) struct Aging<'a> {
     recorder: &'a Recorder,
     now_ns: u64,
     blocks: HashMap<SumKey, Aged>,
-    past: Option<([HashMap<SumKey, (u64, u64)>; Marks::COUNT], Marks)>,
+    past: Option<Past>,
 }
 
 impl Recorder {

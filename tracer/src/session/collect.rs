@@ -93,7 +93,7 @@ impl Recorder {
                     values.heap.aged = aging.without_history(key, &values);
                 }
             }
-            builder.add(key.process, known.then_some(key.stack), function, values);
+            builder.add(key.process, known.then_some(key.stack), function, &values);
         }
         for (key, sum) in &blocks {
             let Some(function) = Function::from_number(key.function) else {
@@ -108,13 +108,13 @@ impl Recorder {
             if let Some(aging) = &aging {
                 values.heap.aged = aging.of(key, &values);
             }
-            builder.add(key.process, known.then_some(key.stack), function, values);
+            builder.add(key.process, known.then_some(key.stack), function, &values);
         }
         if self.live {
             builder.hold(&self.object.heaps()?, &self.object.heap()?);
         }
         for (function, sum) in &overflow {
-            builder.add(PROCESS_UNKNOWN, None, *function, values_of(sum));
+            builder.add(PROCESS_UNKNOWN, None, *function, &values_of(sum));
         }
 
         let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
@@ -315,7 +315,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add(&mut self, number: u32, stack: Option<u64>, function: Function, values: Values) {
+    fn add(&mut self, number: u32, stack: Option<u64>, function: Function, values: &Values) {
         let process = self.process(number);
         let (frames, end) = match stack.and_then(|hash| self.recorder.stacks.get(&hash)) {
             Some(stack) => {
@@ -330,7 +330,7 @@ impl<'a> Builder<'a> {
             function,
             frames,
             end,
-            values,
+            values: *values,
         });
     }
 

@@ -136,16 +136,19 @@ fn write_stacks(
     Ok(())
 }
 
+/// Bytes of a stack, and how many calls or blocks have them.
+type BytesAndCount = fn(&MergedStack) -> (u128, u128);
+
 /// What the two columns of figures are called, and what they hold: bytes, and how many calls or blocks have them.
 struct Figures {
     bytes_name: &'static str,
     count_name: &'static str,
-    of: fn(&MergedStack) -> (u128, u128),
+    of: BytesAndCount,
 }
 
 impl Figures {
     const fn of(metric: Metric) -> Self {
-        let (bytes_name, count_name, of): (_, _, fn(&MergedStack) -> (u128, u128)) = match metric {
+        let (bytes_name, count_name, of): (_, _, BytesAndCount) = match metric {
             Metric::AllocBytes | Metric::AllocCount => {
                 ("BYTES", "CALLS", |it| (it.sums.bytes, it.sums.calls))
             }
