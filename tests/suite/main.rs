@@ -9,6 +9,7 @@ mod case;
 mod errors;
 mod fixtures;
 mod live;
+mod live_report;
 mod outputs;
 mod processes;
 mod python;
@@ -32,6 +33,7 @@ const CASES: &[&[case::Case]] = &[
     sums::CASES,
     processes::CASES,
     outputs::CASES,
+    live_report::CASES,
     regions::CASES,
     seed::CASES,
     python::CASES,

@@ -1,9 +1,13 @@
 //! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it came from.
 
+mod live;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tracer_ebpf::{Function, StackEnd};
+use tracer_ebpf::{BUCKETS, Function, StackEnd};
+
+pub use live::{Aged, Marks};
 
 /// What was measured: every stack of every process, with its figures.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +21,10 @@ pub struct Profile {
     pub stacks: Vec<Stack>,
     /// What all processes held together, where blocks were followed.
     pub held: Option<Held>,
+    /// Whether [`HeapValues::aged`] has figures.
+    pub has_ages: bool,
+    /// Where [`Aged::marks_bytes`] are from; nothing where the recording was too short for them.
+    pub marks: Option<Marks>,
 }
 
 /// What a process held, or all of them together.
@@ -141,6 +149,13 @@ pub struct HeapValues {
     pub untracked_bytes: u64,
     /// Bytes that were live when the most of all processes' were, as near as snapshots tell.
     pub peak_bytes: u64,
+    /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket 0 also empty ones.
+    pub sizes: [u32; BUCKETS],
+    /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds; bucket 0 also
+    /// shorter ones.
+    pub lifetimes: [u32; BUCKETS],
+    /// What is still allocated, with its age, where that was asked for.
+    pub aged: Aged,
 }
 
 impl Values {

@@ -55,7 +55,29 @@ impl Unwind {
     }
 }
 
-/// Settings of `record`.
+/// What stacks are sorted by in the report of what is still allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveSort {
+    /// How much they look like leaks.
+    Score,
+    /// Bytes.
+    LiveBytes,
+}
+
+/// Settings of `live`, beside those of `record`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// Only blocks at least so old count.
+    pub older_than: Option<Duration>,
+    /// A report every so often.
+    pub interval: Option<Duration>,
+    /// Fail if more bytes than this were added in the second half.
+    pub growth_max_bytes: Option<u64>,
+    /// What the report is sorted by.
+    pub sort: LiveSort,
+}
+
+/// Settings of `record` and of `live`.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Record {
@@ -77,6 +99,8 @@ pub struct Record {
     pub heap: bool,
     /// Follow blocks until they are given back.
     pub live: bool,
+    /// Report what is still allocated.
+    pub live_report: Option<Live>,
     /// Trace system calls that change the address space.
     pub region: bool,
     /// Tell processes of the same name apart.

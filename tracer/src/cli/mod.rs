@@ -3,6 +3,7 @@
 
 mod arguments;
 mod doctor;
+mod live;
 mod progress;
 mod record;
 mod sizes;
@@ -13,6 +14,8 @@ use clap::Parser as _;
 
 pub use arguments::Arguments;
 use arguments::Command;
+
+use crate::settings;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -37,19 +40,25 @@ pub fn main() -> ExitCode {
     };
     start_log(arguments.quiet(), arguments.verbose());
     let outcome = match arguments.command {
-        Command::Record(record) => record.settings().map_or_else(
-            |usage| {
-                complain(&usage);
-                Ok(ExitCode::from(USAGE))
-            },
-            |settings| record::run(&settings),
-        ),
+        Command::Record(record) => run(record.settings()),
+        Command::Live(live) => run(live.settings()),
         Command::Doctor { json } => doctor::run(json),
     };
     outcome.unwrap_or_else(|error| {
         complain(&error);
         ExitCode::FAILURE
     })
+}
+
+/// Records, if what was said makes sense.
+fn run(settings: anyhow::Result<settings::Record>) -> anyhow::Result<ExitCode> {
+    settings.map_or_else(
+        |usage| {
+            complain(&usage);
+            Ok(ExitCode::from(USAGE))
+        },
+        |settings| record::run(&settings),
+    )
 }
 
 /// One line: what was wrong, and what to do. A cause that a message has taken in already is not said again.

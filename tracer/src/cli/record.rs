@@ -1,25 +1,27 @@
-//! `memtap record`: from settings to files.
+//! `memtap record` and `memtap live`: from settings to files.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode, ExitStatus};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::task::JoinHandle;
 
+use super::live;
 use super::progress::ProgressLine;
 use crate::output::{OutputFile, Saved};
 use crate::privileges;
 use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
-use crate::session::{self, Recorder, Recording, Stop};
+use crate::session::{self, Audience, Progress, Recorder, Recording, Stop};
 use crate::settings::{Record, Target};
 
 /// Exit code with `--strict` when something was lost.
 const LOST: u8 = 3;
 
-/// Runs `record`.
+/// Runs `record`, and `live`, which is a recording with another report.
 pub(super) fn run(settings: &Record) -> Result<ExitCode> {
     privileges::require()?;
     // Every output is opened before tracing starts: a wrong path is found before anything is disturbed.
@@ -38,11 +40,12 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
     let pid = child.as_ref().map(Child::id);
     let waiting = child.map(|mut child| tokio::task::spawn_blocking(move || child.wait()));
 
-    let mut line = ProgressLine::new(settings.quiet);
-    let stopped = recorder
-        .watch(settings.duration, waiting, |progress| line.show(progress))
-        .await?;
-    line.clear();
+    let mut reader = Reader {
+        settings,
+        line: ProgressLine::new(settings.quiet),
+    };
+    let stopped = recorder.watch(settings.duration, waiting, &mut reader).await?;
+    reader.line.clear();
     let second = quit_at_second_signal();
     let recording = recorder.collect().context("failed to read what was recorded")?;
     let code = write(settings, files, &recording)?;
@@ -57,6 +60,30 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
         .map(code_of)
         .filter(|code| *code != 0)
         .map_or(code, ExitCode::from))
+}
+
+/// Whoever sits before the terminal.
+struct Reader<'a> {
+    settings: &'a Record,
+    line: ProgressLine,
+}
+
+impl Audience for Reader<'_> {
+    fn progress(&mut self, progress: &Progress) {
+        self.line.show(progress);
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        self.settings.live_report?.interval
+    }
+
+    fn so_far(&mut self, recording: &Recording) {
+        self.line.clear();
+        let session = session_of(self.settings, recording);
+        if let Err(error) = live::print(self.settings, recording, &session) {
+            log::warn!("{error:#}");
+        }
+    }
 }
 
 /// From here on a signal ends memtap at once.
@@ -216,17 +243,27 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
     if let Some(file) = files.raw {
         moved |= save(file, recording.raw.as_bytes(), "addresses", settings.quiet)?;
     }
-    if settings.outputs.is_empty() && settings.raw.is_none() {
+    let is_piped = settings
+        .outputs
+        .iter()
+        .any(|output| output.path.as_os_str() == "-");
+    if settings.live_report.is_some() && !is_piped {
+        live::print(settings, recording, &session)?;
+    } else if settings.outputs.is_empty() && settings.raw.is_none() {
         print_table(settings, recording, &session)?;
     }
     for phrase in session.losses.in_words() {
         log::warn!("lost: {phrase}");
     }
-    Ok(match (moved, settings.strict && session.losses.total() > 0) {
-        (true, _) => ExitCode::FAILURE,
-        (false, true) => ExitCode::from(LOST),
-        (false, false) => ExitCode::SUCCESS,
-    })
+    let grew = live::judge(settings, recording)?;
+    Ok(
+        match (moved, grew, settings.strict && session.losses.total() > 0) {
+            (true, _, _) => ExitCode::FAILURE,
+            (false, true, _) => ExitCode::from(live::GREW),
+            (false, false, true) => ExitCode::from(LOST),
+            (false, false, false) => ExitCode::SUCCESS,
+        },
+    )
 }
 
 /// Writes a file, and says so. True if it had to go elsewhere.
@@ -258,6 +295,16 @@ fn save(file: OutputFile, bytes: &[u8], what: &str, quiet: bool) -> Result<bool>
 }
 
 fn print_table(settings: &Record, recording: &Recording, session: &Session) -> Result<()> {
+    print(settings, |options, out| {
+        table::write(&recording.profile, session, options, out)
+    })
+}
+
+/// Writes a report to standard output, as wide as that is.
+pub(super) fn print(
+    settings: &Record,
+    write: impl FnOnce(&table::Options, &mut dyn io::Write) -> io::Result<()>,
+) -> Result<()> {
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
     let options = table::Options {
@@ -271,8 +318,7 @@ fn print_table(settings: &Record, recording: &Recording, session: &Session) -> R
         top: settings.top,
     };
     let mut stdout = stdout.lock();
-    let written =
-        table::write(&recording.profile, session, &options, &mut stdout).and_then(|()| stdout.flush());
+    let written = write(&options, &mut stdout).and_then(|()| stdout.flush());
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("failed to write to standard output"),

@@ -99,6 +99,16 @@ pub(super) struct Merged {
 impl Merged {
     /// Merges the stacks that the metric applies to.
     pub(super) fn of(profile: &Profile, metric: Metric, processes: Processes, places: Places) -> Self {
+        Self::weighed(profile, |stack| metric.weight(stack), processes, places)
+    }
+
+    /// Merges the stacks that have a weight.
+    pub(super) fn weighed(
+        profile: &Profile,
+        weight: impl Fn(&Stack) -> Option<u64>,
+        processes: Processes,
+        places: Places,
+    ) -> Self {
         let process_groups = group_processes(profile, processes);
         let frame_groups = match places {
             Places::Names => Groups::of(profile.frames.iter().map(|it| label::folded(&label::frame(it)))),
@@ -108,7 +118,7 @@ impl Merged {
         let mut sums: BTreeMap<Place, (Sums, u128)> = BTreeMap::new();
         let (mut total, mut whole) = (0, 0);
         for stack in &profile.stacks {
-            let Some(weight) = metric.weight(stack).map(u128::from) else {
+            let Some(weight) = weight(stack).map(u128::from) else {
                 continue;
             };
             let walk = Walk::of(stack);

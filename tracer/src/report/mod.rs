@@ -20,6 +20,7 @@ pub mod folded;
 mod format;
 #[cfg(test)]
 mod golden;
+mod growth;
 mod label;
 mod losses;
 mod merge;

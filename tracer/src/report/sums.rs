@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tracer_ebpf::Function;
+use tracer_ebpf::{BUCKETS, Function};
 
-use crate::profile::{Profile, Values};
+use crate::profile::{Aged, Marks, Profile, Values};
 
 /// The figures of [`Values`], summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,77 @@ pub(super) struct Sums {
     pub(super) live: u128,
     /// Their bytes.
     pub(super) live_bytes: u128,
+    /// What is still allocated, with its age.
+    pub(super) aged: AgedSums,
+    /// Blocks by size.
+    pub(super) sizes: Histogram,
+    /// Blocks that were given back, by lifetime.
+    pub(super) lifetimes: Histogram,
+}
+
+/// Counts by powers of two, as in [`HeapValues`](crate::profile::HeapValues).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Histogram(pub(super) [u64; BUCKETS]);
+
+impl Histogram {
+    fn add(&mut self, counts: impl IntoIterator<Item = u64>) {
+        for (to, from) in self.0.iter_mut().zip(counts) {
+            *to = to.saturating_add(from);
+        }
+    }
+}
+
+/// The figures of [`Aged`](crate::profile::Aged), summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct AgedSums {
+    /// Live blocks.
+    pub(super) live: u128,
+    /// Their bytes.
+    pub(super) live_bytes: u128,
+    /// Those that are as old as was asked for.
+    pub(super) old: u128,
+    /// Their bytes.
+    pub(super) old_bytes: u128,
+    /// Those from before the half-way mark.
+    pub(super) kept: u128,
+    /// Their bytes.
+    pub(super) kept_bytes: u128,
+    /// The age of the oldest.
+    pub(super) oldest_ns: u64,
+    /// Blocks that were live at the half-way mark.
+    pub(super) half_live: u128,
+    /// Bytes that were live at each mark.
+    pub(super) marks_bytes: [u128; Marks::COUNT],
+}
+
+impl AgedSums {
+    fn add(&mut self, aged: &Aged) {
+        self.add_sums(&Self {
+            live: aged.live.into(),
+            live_bytes: aged.live_bytes.into(),
+            old: aged.old.into(),
+            old_bytes: aged.old_bytes.into(),
+            kept: aged.kept.into(),
+            kept_bytes: aged.kept_bytes.into(),
+            oldest_ns: aged.oldest_ns,
+            half_live: aged.half_live.into(),
+            marks_bytes: aged.marks_bytes.map(u128::from),
+        });
+    }
+
+    fn add_sums(&mut self, other: &Self) {
+        self.live += other.live;
+        self.live_bytes += other.live_bytes;
+        self.old += other.old;
+        self.old_bytes += other.old_bytes;
+        self.kept += other.kept;
+        self.kept_bytes += other.kept_bytes;
+        self.oldest_ns = self.oldest_ns.max(other.oldest_ns);
+        self.half_live += other.half_live;
+        for (to, from) in self.marks_bytes.iter_mut().zip(other.marks_bytes) {
+            *to += from;
+        }
+    }
 }
 
 impl Sums {
@@ -48,6 +119,9 @@ impl Sums {
         self.usable_bytes += u128::from(heap.usable_bytes);
         self.live += u128::from(values.live());
         self.live_bytes += u128::from(values.live_bytes());
+        self.aged.add(&heap.aged);
+        self.sizes.add(heap.sizes.map(u64::from));
+        self.lifetimes.add(heap.lifetimes.map(u64::from));
     }
 
     /// Adds other sums.
@@ -63,6 +137,9 @@ impl Sums {
         self.usable_bytes += other.usable_bytes;
         self.live += other.live;
         self.live_bytes += other.live_bytes;
+        self.aged.add_sums(&other.aged);
+        self.sizes.add(other.sizes.0);
+        self.lifetimes.add(other.lifetimes.0);
     }
 }
 

@@ -44,6 +44,17 @@ pub fn bytes(bytes: u128) -> String {
     format!("{}.{} {name}", group(tenths / 10), tenths % 10)
 }
 
+/// A change in bytes, with its sign: `+3.1 MiB`, `-259 B`, `0 B`.
+#[must_use]
+pub fn signed_bytes(change: i128) -> String {
+    let sign = match change {
+        0 => "",
+        1.. => "+",
+        _ => "-",
+    };
+    format!("{sign}{}", bytes(change.unsigned_abs()))
+}
+
 /// A share to the nearest tenth of a percent: `48.8 %`; `<0.1 %` for a small one that is not nothing, and
 /// never `100.0 %` for less than all.
 #[must_use]
@@ -128,6 +139,13 @@ mod tests {
             assert_eq!(bytes(count), text);
         }
         assert!(bytes(u128::MAX).ends_with("YiB"));
+    }
+
+    #[test]
+    fn changes_have_signs() {
+        assert_eq!(signed_bytes(0), "0 B");
+        assert_eq!(signed_bytes(1536), "+1.5 KiB");
+        assert_eq!(signed_bytes(-259), "-259 B");
     }
 
     #[test]

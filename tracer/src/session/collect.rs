@@ -48,8 +48,18 @@ pub struct Recording {
 impl Recorder {
     /// Takes the probes off and makes a profile of what was counted.
     pub fn collect(mut self) -> Result<Recording, BpfError> {
+        // What the maps took while it recorded.
         let memory = self.object.memory();
         self.finish();
+        Ok(Recording {
+            memory,
+            ..self.recording()?
+        })
+    }
+
+    /// What was counted so far.
+    pub(super) fn recording(&self) -> Result<Recording, BpfError> {
+        let duration = self.duration.unwrap_or_else(|| self.started.elapsed());
         let sums = merged(self.object.sums()?, &self.copied);
         let blocks = if self.live {
             merged(self.object.heap_sums()?, &self.copied)
@@ -59,7 +69,9 @@ impl Recorder {
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
-        let mut builder = Builder::new(&self);
+        let mut builder = Builder::new(self);
+        let aging = self.aging(duration)?;
+        let peak = self.snapshots.peak.by_stack(&self.copied);
         let mut unsent = 0;
         for (key, sum) in &sums {
             let Some(function) = Function::from_number(key.function) else {
@@ -77,8 +89,11 @@ impl Recorder {
                 // Those that had no room with their stack.
                 values.heap.blocks = sum.calls - sum.failed.min(sum.calls);
                 values.heap.freed_bytes = sum.bytes_out;
+                if let Some(aging) = &aging {
+                    values.heap.aged = aging.without_history(key, &values);
+                }
             }
-            builder.add(key.process, known.then_some(key.stack), function, values);
+            builder.add(key.process, known.then_some(key.stack), function, &values);
         }
         for (key, sum) in &blocks {
             let Some(function) = Function::from_number(key.function) else {
@@ -89,28 +104,37 @@ impl Recorder {
                 unsent += sum.sum.calls;
             }
             let mut values = heap_values_of(sum);
-            values.heap.peak_bytes = self.peak.bytes_of(key, &self.copied);
-            builder.add(key.process, known.then_some(key.stack), function, values);
+            values.heap.peak_bytes = peak.get(key).copied().unwrap_or(0);
+            if let Some(aging) = &aging {
+                values.heap.aged = aging.of(key, &values);
+            }
+            builder.add(key.process, known.then_some(key.stack), function, &values);
         }
         if self.live {
             builder.hold(&self.object.heaps()?, &self.object.heap()?);
         }
         for (function, sum) in &overflow {
-            builder.add(PROCESS_UNKNOWN, None, *function, values_of(sum));
+            builder.add(PROCESS_UNKNOWN, None, *function, &values_of(sum));
         }
 
         let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
         let raw = self.raw(&sums.iter().copied().chain(heap_calls).collect::<Vec<_>>());
         let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
-        losses.push((Loss::RingFull, unsent));
-        let mut unfinished = self.object.unfinished_calls()?;
-        if self.live {
-            unfinished += self.object.pending_calls()?.len() as u64;
+        // While it goes on, what is on its way is not lost.
+        if self.is_over {
+            losses.push((Loss::RingFull, unsent));
+            let mut unfinished = self.object.unfinished_calls()?;
+            if self.live {
+                unfinished += self.object.pending_calls()?.len() as u64;
+            }
+            losses.push((Loss::UnfinishedCall, unfinished));
         }
-        losses.push((Loss::UnfinishedCall, unfinished));
+        let mut profile = builder.build();
+        profile.has_ages = aging.is_some();
+        profile.marks = aging.and_then(|aging| aging.marks());
         Ok(Recording {
-            profile: builder.build(),
-            duration: self.duration,
+            profile,
+            duration,
             events: Events {
                 seen: counts.events(Counter::Seen),
                 tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
@@ -120,7 +144,7 @@ impl Recorder {
             },
             losses: Losses::new(losses),
             probes: self.probes.clone(),
-            memory,
+            memory: std::collections::BTreeMap::new(),
             raw,
             tables: self.tables.as_ref().map(|tables| report::session::Tables {
                 remembered: counts.events(Counter::StackRemembered),
@@ -175,8 +199,7 @@ impl Additive for HeapSum {
 fn merged<T: Additive>(sums: Vec<(SumKey, T)>, copied: &Copied) -> Vec<(SumKey, T)> {
     let mut merged: HashMap<SumKey, T> = HashMap::with_capacity(sums.len());
     for (key, sum) in sums {
-        let stack = copied.identity(key.stack);
-        match merged.entry(SumKey { stack, ..key }) {
+        match merged.entry(copied.named(key)) {
             Entry::Occupied(mut total) => total.get_mut().add(&sum),
             Entry::Vacant(new) => {
                 new.insert(sum);
@@ -206,7 +229,9 @@ fn heap_values_of(sum: &HeapSum) -> Values {
             usable_bytes: sum.usable_bytes,
             untracked: sum.untracked,
             untracked_bytes: sum.untracked_bytes,
-            peak_bytes: 0,
+            sizes: sum.sizes,
+            lifetimes: sum.lifetimes,
+            ..HeapValues::default()
         },
         ..values_of(&sum.sum)
     }
@@ -290,7 +315,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add(&mut self, number: u32, stack: Option<u64>, function: Function, values: Values) {
+    fn add(&mut self, number: u32, stack: Option<u64>, function: Function, values: &Values) {
         let process = self.process(number);
         let (frames, end) = match stack.and_then(|hash| self.recorder.stacks.get(&hash)) {
             Some(stack) => {
@@ -305,14 +330,14 @@ impl<'a> Builder<'a> {
             function,
             frames,
             end,
-            values,
+            values: *values,
         });
     }
 
     /// Says what processes hold, and held at the most.
     fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap) {
         let mut total = Held {
-            peak_by_stack_bytes: Some(self.recorder.peak.bytes()),
+            peak_by_stack_bytes: Some(self.recorder.snapshots.peak.bytes()),
             peak_bytes: all.peak_bytes,
             peak: all.peak,
             ..Held::default()
@@ -458,6 +483,8 @@ impl<'a> Builder<'a> {
             frames: frames.frames,
             stacks,
             held: self.held,
+            has_ages: false,
+            marks: None,
         }
     }
 }

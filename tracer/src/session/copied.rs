@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tracer_ebpf::{CopyHeader, MAX_FRAMES, StackEnd, identity};
+use tracer_ebpf::{CopyHeader, MAX_FRAMES, StackEnd, SumKey, identity};
 
 use super::recorder::Recorder;
 use super::tables::{OfFile, Tables, VDSO};
@@ -71,10 +71,12 @@ impl Copied {
         self.given_up + self.finished.len() as u64 + self.waiting.len() as u64
     }
 
-    /// The provisional identities that a stack has had.
-    pub(super) fn provisional(&self, stack: u64) -> impl Iterator<Item = u64> {
-        let names = self.names.iter();
-        names.filter_map(move |(provisional, name)| (*name == stack).then_some(*provisional))
+    /// The key of a stack by its identity.
+    pub(super) fn named(&self, key: SumKey) -> SumKey {
+        SumKey {
+            stack: self.identity(key.stack),
+            ..key
+        }
     }
 
     /// The identity of a stack, whose figures may be kept under a provisional one.

@@ -4,19 +4,24 @@
 //!
 //! Dropping a [`Recorder`] takes every probe off; a command that was not let go ends without having run.
 
+mod aging;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod collect;
 mod copied;
+mod departed;
 mod examined;
 mod guard;
+mod history;
+mod pace;
 mod peak;
 mod processes;
 mod recorder;
+mod snapshots;
 mod tables;
 mod targets;
 mod watch;
 
 pub use collect::Recording;
 pub use recorder::{Recorder, StartError};
-pub use watch::{Child, Progress, Stop, Stopped};
+pub use watch::{Audience, Child, Progress, Stop, Stopped};

@@ -1,16 +1,10 @@
-//! What each stack held when the most was held: from snapshots, since only the total is followed in time.
+//! What each stack held when the most was held.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
-use tracer_ebpf::{HeapSum, SumKey};
+use tracer_ebpf::SumKey;
 
 use super::copied::Copied;
-use super::recorder::Recorder;
-use crate::bpf::load::BpfError;
-
-/// Snapshots may take this share of our time at the most: one part in so many.
-const SHARE: u32 = 20;
 
 /// The snapshot in which the most was live.
 #[derive(Debug, Default)]
@@ -19,53 +13,30 @@ pub(super) struct Peak {
     bytes: u64,
     /// By stack, where any were.
     by_stack: HashMap<SumKey, u64>,
-    /// When the last one was taken, and how long that took.
-    last: Option<(Instant, Duration)>,
 }
 
 impl Peak {
-    /// What a stack, which may have had provisional identities, held in the snapshot.
-    pub(super) fn bytes_of(&self, key: &SumKey, copied: &Copied) -> u64 {
-        let direct = self.by_stack.get(key).copied().unwrap_or(0);
-        let others = copied.provisional(key.stack);
-        let others = others.filter_map(|stack| self.by_stack.get(&SumKey { stack, ..*key }));
-        others.sum::<u64>() + direct
+    /// Takes a snapshot if more is live in it than in the one that is kept.
+    pub(super) fn offer(&mut self, live: impl Iterator<Item = (SumKey, u64)>) {
+        let by_stack: HashMap<SumKey, u64> = live.filter(|(_, bytes)| *bytes > 0).collect();
+        let bytes = by_stack.values().sum();
+        if bytes > self.bytes {
+            self.bytes = bytes;
+            self.by_stack = by_stack;
+        }
+    }
+
+    /// What each stack held in the snapshot, by the identities that stacks have by now.
+    pub(super) fn by_stack(&self, copied: &Copied) -> HashMap<SumKey, u64> {
+        let mut named = HashMap::with_capacity(self.by_stack.len());
+        for (key, bytes) in &self.by_stack {
+            *named.entry(copied.named(*key)).or_default() += *bytes;
+        }
+        named
     }
 
     /// Bytes that were live in the snapshot.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
-
-    fn is_due(&self) -> bool {
-        self.last.is_none_or(|(at, took)| at.elapsed() >= took * SHARE)
-    }
-}
-
-impl Recorder {
-    /// Takes a snapshot if more is live than in the last that is kept. `last`: whatever it costs.
-    pub(super) fn look_at_peak(&mut self, last: bool) -> Result<(), BpfError> {
-        if !self.live || !(last || self.peak.is_due()) {
-            return Ok(());
-        }
-        if self.object.heap()?.live_bytes <= self.peak.bytes {
-            return Ok(());
-        }
-        let began = Instant::now();
-        let sums = self.object.heap_sums()?;
-        let live = sums.iter().map(|(key, sum)| (*key, live_bytes(sum)));
-        let by_stack: HashMap<SumKey, u64> = live.filter(|(_, bytes)| *bytes > 0).collect();
-        let bytes = by_stack.values().sum();
-        if bytes > self.peak.bytes {
-            self.peak.bytes = bytes;
-            self.peak.by_stack = by_stack;
-        }
-        self.peak.last = Some((Instant::now(), began.elapsed()));
-        Ok(())
-    }
-}
-
-fn live_bytes(sum: &HeapSum) -> u64 {
-    let gone = sum.freed_bytes.saturating_add(sum.untracked_bytes);
-    sum.sum.bytes.saturating_sub(gone)
 }

@@ -15,6 +15,8 @@ pub(super) struct Tracked {
     pub(super) comm: String,
     /// Whether another image of the same process has taken its place, or the process has ended.
     pub(super) over: bool,
+    /// When, as far as that is known: nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) ended_ns: Option<u64>,
 }
 
 /// All numbers.
@@ -34,6 +36,7 @@ impl Processes {
                 since_ns,
                 comm,
                 over: false,
+                ended_ns: None,
             },
         );
         number
@@ -45,6 +48,7 @@ impl Processes {
             && before.pid == new.tgid
         {
             before.over = true;
+            before.ended_ns.get_or_insert(new.time_ns);
         }
         self.tracked.insert(
             new.number,
@@ -53,6 +57,7 @@ impl Processes {
                 since_ns: new.time_ns,
                 comm: new.comm,
                 over: false,
+                ended_ns: None,
             },
         );
     }
@@ -71,6 +76,32 @@ impl Processes {
         self.tracked.values().map(|tracked| tracked.pid)
     }
 
+    /// A process has ended: its last image is over since then.
+    pub(super) fn note_exit(&mut self, pid: u32, time_ns: u64) {
+        let images = self.tracked.values_mut();
+        if let Some(last) = images
+            .filter(|it| it.pid == pid && it.since_ns <= time_ns)
+            .max_by_key(|it| it.since_ns)
+        {
+            last.ended_ns.get_or_insert(time_ns);
+        }
+    }
+
+    /// An image is known to be over, since this moment if not before.
+    pub(super) fn note_end(&mut self, number: u32, now_ns: u64) {
+        if let Some(tracked) = self.tracked.get_mut(&number) {
+            tracked.ended_ns.get_or_insert(now_ns);
+        }
+    }
+
+    /// When an image was over; of one that was never announced, long ago.
+    pub(super) fn ended_ns(&self, number: u32) -> Option<u64> {
+        match self.tracked.get(&number) {
+            Some(tracked) => tracked.ended_ns,
+            None => Some(0),
+        }
+    }
+
     /// The images that are not over yet, with their numbers.
     pub(super) fn present(&self) -> impl Iterator<Item = (u32, &Tracked)> {
         self.tracked
@@ -80,9 +111,10 @@ impl Processes {
     }
 
     /// Marks an image as over.
-    pub(super) fn end(&mut self, number: u32) {
+    pub(super) fn end(&mut self, number: u32, now_ns: u64) {
         if let Some(tracked) = self.tracked.get_mut(&number) {
             tracked.over = true;
+            tracked.ended_ns.get_or_insert(now_ns);
         }
     }
 }
@@ -107,7 +139,11 @@ mod tests {
         processes.announce(new(101, 7, first));
         assert!(processes.get(first).expect("kept").over, "an exec does not");
         assert_eq!(processes.present().count(), 2);
-        processes.end(101);
+        processes.end(101, 9);
+        assert_eq!(processes.ended_ns(first), Some(5));
+        assert_eq!(processes.ended_ns(101), Some(9));
+        processes.note_exit(8, 7);
+        assert_eq!(processes.ended_ns(100), Some(7));
         assert_eq!(processes.present().count(), 1);
         assert!(processes.has_pid(7));
     }

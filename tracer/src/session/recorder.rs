@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use tracer_ebpf::{BpfSettings, Shape};
 
 use super::copied::Copied;
+use super::departed::Departed;
 use super::examined::Examined;
 use super::guard::Guard;
-use super::peak::Peak;
+use super::history::History;
 use super::processes::Processes;
+use super::snapshots::Snapshots;
 use super::tables::Tables;
 use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
 use crate::allocator::plan::{self, Found, Plan, PlannedProbe};
@@ -105,7 +107,10 @@ pub struct Recorder {
     pub(super) tables: Option<Tables>,
     pub(super) copies: Option<Copies>,
     pub(super) copied: Copied,
-    pub(super) peak: Peak,
+    pub(super) snapshots: Snapshots,
+    pub(super) departed: Departed,
+    /// Blocks at least so old are counted apart, where ages are reported at all.
+    pub(super) older_than: Duration,
     pub(super) frame_pointers: bool,
     pub(super) heap: bool,
     pub(super) live: bool,
@@ -113,7 +118,9 @@ pub struct Recorder {
     /// The probes are off, and none is to be attached any more.
     pub(super) is_over: bool,
     pub(super) started: Instant,
-    pub(super) duration: Duration,
+    /// How long was recorded, once that is over, and when it was.
+    pub(super) duration: Option<Duration>,
+    pub(super) ended_ns: Option<u64>,
     held: Option<Held>,
     command_name: String,
 }
@@ -173,14 +180,23 @@ impl Recorder {
             tables,
             copies,
             copied: Copied::default(),
-            peak: Peak::default(),
+            snapshots: Snapshots {
+                history: settings.live_report.map(|_| History::default()),
+                ..Snapshots::default()
+            },
+            departed: Departed::default(),
+            older_than: settings
+                .live_report
+                .and_then(|live| live.older_than)
+                .unwrap_or_default(),
             frame_pointers: settings.unwind == Unwind::Auto,
             heap: settings.heap,
             live: settings.live,
             target: settings.target.clone(),
             is_over: false,
             started: Instant::now(),
-            duration: Duration::ZERO,
+            duration: None,
+            ended_ns: None,
             held: None,
             command_name: String::new(),
         };

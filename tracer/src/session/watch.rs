@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tracer_ebpf::Counter;
 
+use super::collect::Recording;
 use super::guard::Guard;
 use super::recorder::Recorder;
 use super::tables::Tables;
@@ -16,7 +17,7 @@ use crate::bpf::copies::Copies;
 use crate::bpf::records::NewFile;
 use crate::settings::Target;
 use crate::target::files::MappedFile;
-use crate::target::sideband::{Life, LifeEvent};
+use crate::target::sideband::{Life, LifeEvent, monotonic_ns};
 use crate::target::{maps, process};
 
 /// How often the rings are read. New stacks of 20 ms fit the smallest ring many times over.
@@ -66,15 +67,32 @@ pub struct Progress {
     pub lost: u64,
 }
 
+/// Who wants to know while it records.
+pub trait Audience {
+    /// How it goes: every second.
+    fn progress(&mut self, progress: &Progress);
+
+    /// How often [`so_far`](Self::so_far) is to be called, if at all.
+    fn interval(&self) -> Option<Duration>;
+
+    /// What was recorded so far.
+    fn so_far(&mut self, recording: &Recording);
+}
+
 impl Recorder {
-    /// Records until it is time to stop. `child` yields when the launched command has ended; `tell` is called
-    /// every second.
+    /// Records until it is time to stop. `child` yields when the launched command has ended; `audience` is told every
+    /// second how it goes, and as often as it likes what was recorded so far.
     pub async fn watch(
         &mut self,
         duration: Option<Duration>,
         mut child: Option<Child>,
-        mut tell: impl FnMut(&Progress),
+        audience: &mut impl Audience,
     ) -> std::io::Result<Stopped> {
+        let every = audience.interval();
+        let mut reports = every.map(|every| tokio::time::interval_at(self.started_at() + every, every));
+        if let Some(reports) = &mut reports {
+            reports.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        }
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hang_up = signal(SignalKind::hangup())?;
@@ -82,7 +100,7 @@ impl Recorder {
         drain.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tables = tokio::time::interval(TABLES_EVERY);
         tables.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let deadline = duration.map(|duration| tokio::time::Instant::from_std(self.started + duration));
+        let deadline = duration.map(|duration| self.started_at() + duration);
         let mut status = None;
         let mut looked = Instant::now();
         loop {
@@ -111,12 +129,19 @@ impl Recorder {
                 _ = tables.tick(), if self.awaits_tables() => {
                     self.drain(false);
                 }
+                () = tick(&mut reports) => {
+                    self.drain(false);
+                    match self.recording() {
+                        Ok(recording) => audience.so_far(&recording),
+                        Err(error) => log::warn!("{error}: no report of what was recorded so far"),
+                    }
+                }
                 _ = drain.tick() => {
                     let exits = self.drain(false);
                     let due = looked.elapsed() >= LOOK_EVERY;
                     if due {
                         looked = Instant::now();
-                        tell(&self.progress());
+                        audience.progress(&self.progress());
                         self.forget();
                     }
                     if (exits || due) && child.is_none() && self.drain_and_look() {
@@ -152,13 +177,18 @@ impl Recorder {
                         log::debug!("process {} ({}): {error}", new.tgid, new.comm);
                     }
                     self.processes.announce(new);
+                    // It may have taken the place of another image.
+                    self.departed.is_due = true;
                 }
             }
         }
         let mut exits = false;
         for event in self.sideband.take(all) {
             let LifeEvent { pid, .. } = event;
-            exits |= event.what == Life::Exited && self.processes.has_pid(pid);
+            if event.what == Life::Exited && self.processes.has_pid(pid) {
+                exits = true;
+                self.processes.note_exit(pid, event.time_ns);
+            }
             if let Some(file) = self.lives.apply(event) {
                 if self.target == Target::All || self.processes.has_pid(pid) {
                     self.meet(&file, pid);
@@ -173,8 +203,15 @@ impl Recorder {
             self.finish_walks(false);
         }
         self.let_go_on(&stopped);
-        if let Err(error) = self.look_at_peak(false) {
-            log::warn!("{error}: peaks have no stacks");
+        self.departed.is_due |= exits;
+        if let Err(error) = self.look_at_heap() {
+            log::warn!("{error}: peaks have no stacks, growth is not known");
+        }
+        // At the end, ages are still to be read.
+        if !self.is_over
+            && let Err(error) = self.make_room()
+        {
+            log::warn!("{error}: the blocks of processes that have ended stay in the table");
         }
         exits
     }
@@ -246,7 +283,7 @@ impl Recorder {
             .map(|(number, tracked)| (number, tracked.pid))
             .collect();
         for (number, pid) in ended {
-            self.processes.end(number);
+            self.processes.end(number, monotonic_ns());
             if let Err(error) = self.object.remove_process(pid, number) {
                 log::debug!("process {pid}: {error}");
             }
@@ -270,6 +307,10 @@ impl Recorder {
         matches!(self.target, Target::All | Target::Comm(_))
     }
 
+    fn started_at(&self) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.started)
+    }
+
     fn progress(&self) -> Progress {
         let counts = self.object.counts().unwrap_or_default();
         Progress {
@@ -282,7 +323,8 @@ impl Recorder {
 
     /// Ends the recording: takes the probes off, several at once, and reads the rings for the last time.
     pub(super) fn finish(&mut self) {
-        self.duration = self.started.elapsed();
+        self.duration = Some(self.started.elapsed());
+        self.ended_ns = Some(monotonic_ns());
         self.attached.detach();
         self.is_over = true;
         self.drain(true);
@@ -292,6 +334,15 @@ impl Recorder {
 async fn at(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
         None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 //! A block that does not apply (no `region` events, no `--live`) is left out, never filled with zeros; where it
 //! applies, a zero is a zero that was measured. Figures are integers of any size: a sum may be above 2⁶⁴.
 
+mod live;
 mod stacks;
 mod totals;
 
@@ -18,6 +19,7 @@ use super::session::{Cost, Events, Probe, Tables};
 use super::sums::FunctionSums;
 use crate::profile::{Metric, Process, Profile};
 
+pub use live::{HalfWay, LiveStack, LiveSummary};
 pub use stacks::{StackCounts, StackFrame, TopStack};
 pub use totals::{
     AllocTotals, BrkTotals, FreeTotals, FunctionTotals, Functions, MremapTotals, PeakTotals, RegionTotals,
@@ -58,6 +60,9 @@ pub struct Summary {
     pub unwind_tables: Option<Tables>,
     /// Bytes of each map of the kernel side by its name, and `total_bytes`.
     pub memory: BTreeMap<String, u128>,
+    /// What is still allocated, where its ages were followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveSummary>,
     /// The heaviest stacks by `settings.metric`, the heaviest first.
     pub top_stacks: Vec<TopStack>,
 }
@@ -148,6 +153,7 @@ impl Summary {
             events: session.events,
             unwind_tables: session.tables,
             memory,
+            live: LiveSummary::of(profile),
             top_stacks: stacks::top(profile, traced, metric, Self::TOP),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tracer_ebpf::StackEnd;
 
+use super::live::LiveStack;
 use crate::profile::{Frame, FrameName, Metric, Profile};
 use crate::report::merge::{Merged, MergedStack, Places, Processes, Walk};
 use crate::report::session::{Traced, hex};
@@ -44,7 +45,7 @@ impl StackCounts {
 }
 
 /// One of the heaviest stacks. Stacks that are equal in all that is shown here are one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TopStack {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +70,9 @@ pub struct TopStack {
     /// Calls that returned an error, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u128>,
+    /// What became of the blocks, where they were followed.
+    #[serde(flatten)]
+    pub live: Option<LiveStack>,
 }
 
 /// A frame; what is not known is left out.
@@ -156,6 +160,7 @@ fn top_stack(profile: &Profile, merged: &Merged, stack: &MergedStack, traced: Tr
         bytes_out: (region && sums.bytes_out > 0).then_some(sums.bytes_out),
         // Returns of system calls are always followed.
         failed: (region || traced.live).then_some(sums.failed),
+        live: (!region && traced.live).then(|| LiveStack::of(profile, sums)),
     }
 }
 

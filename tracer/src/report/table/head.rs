@@ -24,9 +24,14 @@ pub(super) fn write(
     options: &Options,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    write_facts(&facts(profile, session, merged, options), options, out)
+}
+
+/// Writes facts on a line, broken between two where it would be wider than it may be.
+pub(super) fn write_facts(facts: &[String], options: &Options, out: &mut dyn Write) -> io::Result<()> {
     let mut line = String::new();
     let mut used = 0;
-    for (index, fact) in facts(profile, session, merged, options).iter().enumerate() {
+    for (index, fact) in facts.iter().enumerate() {
         let width = super::fit::width(fact);
         if index > 0 {
             let whole = used + super::fit::width(DOT) + width;
@@ -72,15 +77,23 @@ fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Option
             ));
         }
     }
+    if let Some(held) = &profile.held {
+        let blocks = units::counted(held.live.into(), "block");
+        facts.push(format!(
+            "{} live in {blocks}",
+            units::bytes(held.live_bytes.into())
+        ));
+        facts.push(format!("peak {}", units::bytes(held.peak_bytes.into())));
+    }
     if traced.region {
         let calls = REGION.iter().map(|it| sums.get(*it).calls).sum();
         facts.push(units::counted(calls, "memory-map call"));
     }
     if merged.total > 0 {
         let unit = if options.metric.is_bytes() {
-            "bytes"
+            "bytes".to_owned()
         } else {
-            "calls"
+            format!("{}s", options.metric.counts())
         };
         facts.push(if merged.whole == merged.total {
             "all stacks whole".to_owned()
@@ -89,22 +102,27 @@ fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Option
             format!("{share} of {unit} have whole stacks")
         });
     }
-    let lost = session.losses.in_words();
-    if lost.is_empty() {
-        facts.push("nothing lost".to_owned());
-    }
-    facts.extend(lost.into_iter().map(|it| format!("lost: {it}")));
+    facts.extend(losses(session));
     if let Some(cost) = &session.cost {
         facts.push(format!("cost {:.1} % of a CPU", cost.estimated_overhead_percent));
     }
     facts
 }
 
+/// What was lost, or that nothing was.
+pub(super) fn losses(session: &Session) -> Vec<String> {
+    let lost = session.losses.in_words();
+    if lost.is_empty() {
+        return vec!["nothing lost".to_owned()];
+    }
+    lost.into_iter().map(|it| format!("lost: {it}")).collect()
+}
+
 /// The system calls of the region family.
 const REGION: [Function; 4] = [Function::Mmap, Function::Munmap, Function::Mremap, Function::Brk];
 
 /// Whose figures these are.
-fn processes(profile: &Profile) -> String {
+pub(super) fn processes(profile: &Profile) -> String {
     let mut processes: Vec<&Process> = profile.processes.iter().collect();
     processes.sort_by_key(|it| (it.pid, &it.comm));
     match processes.len() {

@@ -13,6 +13,7 @@
 mod columns;
 mod fit;
 mod head;
+pub mod live;
 mod plumbing;
 mod totals;
 
@@ -96,6 +97,9 @@ fn write_stacks(
     if merged.stacks.is_empty() {
         return match options.metric {
             Metric::RegionBytes => writeln!(out, "\nno memory was mapped"),
+            Metric::LiveBytes | Metric::LiveCount => writeln!(out, "\nnothing is live"),
+            Metric::FreedBytes => writeln!(out, "\nnothing was given back"),
+            Metric::TemporaryCount => writeln!(out, "\nnothing was given back at once"),
             _ => writeln!(out, "\nnothing was allocated"),
         };
     }
@@ -132,36 +136,70 @@ fn write_stacks(
     Ok(())
 }
 
+/// Bytes of a stack, and how many calls or blocks have them.
+type BytesAndCount = fn(&MergedStack) -> (u128, u128);
+
+/// What the two columns of figures are called, and what they hold: bytes, and how many calls or blocks have them.
+struct Figures {
+    bytes_name: &'static str,
+    count_name: &'static str,
+    of: BytesAndCount,
+}
+
+impl Figures {
+    const fn of(metric: Metric) -> Self {
+        let (bytes_name, count_name, of): (_, _, BytesAndCount) = match metric {
+            Metric::AllocBytes | Metric::AllocCount => {
+                ("BYTES", "CALLS", |it| (it.sums.bytes, it.sums.calls))
+            }
+            Metric::LiveBytes | Metric::LiveCount => {
+                ("LIVE", "BLOCKS", |it| (it.sums.live_bytes, it.sums.live))
+            }
+            Metric::FreedBytes => ("FREED", "BLOCKS", |it| (it.sums.freed_bytes, it.sums.freed)),
+            Metric::TemporaryCount => ("BYTES", "TEMPORARY", |it| (it.sums.bytes, it.weight)),
+            // What a region stack weighs is what it grew by, which `mremap`'s bytes are not.
+            Metric::RegionBytes => ("BYTES", "CALLS", |it| (it.weight, it.sums.calls)),
+            Metric::PeakBytes => ("PEAK", "CALLS", |it| (it.weight, it.sums.calls)),
+        };
+        Self {
+            bytes_name,
+            count_name,
+            of,
+        }
+    }
+}
+
 /// The figures of stacks, those that they are sorted by first: the last give way where the width is small.
 fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
-    // What a region stack weighs is what it grew by, which `mremap`'s bytes are not.
-    let bytes_of = |it: &MergedStack| {
-        if metric.is_bytes() {
-            it.weight
-        } else {
-            it.sums.bytes
-        }
-    };
+    let Figures {
+        bytes_name,
+        count_name,
+        of,
+    } = Figures::of(metric);
     let column = |name, cell: &dyn Fn(&MergedStack) -> String| {
         Column::new(name, Align::Right, stacks.iter().map(cell))
     };
-    let bytes = column("BYTES", &|it| units::bytes(bytes_of(it)));
-    let calls = column("CALLS", &|it| units::group(it.sums.calls));
+    let bytes = column(bytes_name, &|it| units::bytes(of(it).0));
+    let count = column(count_name, &|it| units::group(of(it).1));
     let share = column("SHARE", &|it| units::percent(it.weight, total));
-    let average = column("AVG", &|it| match it.sums.calls {
-        0 => units::NONE.to_owned(),
-        calls => units::bytes(bytes_of(it) / calls),
-    });
     let mut columns = Columns::default();
     let (first, third) = if metric.is_bytes() {
-        (bytes, calls)
+        (bytes, count)
     } else {
-        (calls, bytes)
+        (count, bytes)
     };
     columns.push_fixed(first);
     columns.push_fixed(share);
     columns.push(third);
-    columns.push(average);
+    // Where the two are not of the same blocks, there is no average.
+    if !matches!(metric, Metric::TemporaryCount | Metric::PeakBytes) {
+        columns.push(column("AVG", &|it| {
+            let (bytes, count) = of(it);
+            bytes
+                .checked_div(count)
+                .map_or(units::NONE.to_owned(), units::bytes)
+        }));
+    }
     columns
 }
 

@@ -6,7 +6,7 @@ use tracer_ebpf::Function;
 
 use super::Options;
 use super::columns::{Align, Column, Columns};
-use crate::profile::Profile;
+use crate::profile::{Held, Profile};
 use crate::report::sums::{FunctionSums, Sums};
 use crate::report::{Session, units};
 
@@ -28,6 +28,9 @@ pub(super) fn write(
         }));
         push_failed(&mut columns, &heap);
         write_block(&columns, heap.len(), options, out)?;
+        if let Some(held) = &profile.held {
+            write_frees(held, &sums.heap_total(), options, out)?;
+        }
     }
     if session.settings.traced.region {
         let regions =
@@ -39,6 +42,18 @@ pub(super) fn write(
         write_block(&columns, regions.len(), options, out)?;
     }
     Ok(())
+}
+
+/// Writes what was given back.
+fn write_frees(held: &Held, total: &Sums, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+    let mut columns = Columns::default();
+    columns.push_fixed(Column::new("GIVEN BACK", Align::Left, ["free".to_owned()]));
+    let mut push = |name, cell: String| columns.push_fixed(Column::new(name, Align::Right, [cell]));
+    push("CALLS", units::group(held.free_calls.into()));
+    push("BLOCKS", units::group(total.freed));
+    push("BYTES", units::bytes(total.freed_bytes));
+    push("UNMATCHED", units::group(held.unmatched.into()));
+    write_block(&columns, 1, options, out)
 }
 
 /// Bytes that calls added to the address space: of `mremap` the new sizes, of `brk` growth.

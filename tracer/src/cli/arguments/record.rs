@@ -1,48 +1,20 @@
-//! What can be said, and what it means.
+//! What `record` can be told, and `live` too.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use anyhow::{Result, bail};
+use clap::{ArgAction, Args, ValueEnum};
 
-use super::sizes;
-use crate::bpf::Limits;
-use crate::bpf::load::{COPY_RING_BYTES, table_capacity};
+use super::limits::MemoryArguments;
+use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
 use crate::settings::{self, Output, Target};
 
-/// Shows which call stacks of running programs allocate memory, and which grow the process.
-#[derive(Debug, Parser)]
-#[command(
-    name = "memtap",
-    version,
-    about,
-    max_term_width = 110,
-    disable_help_subcommand = true
-)]
-pub struct Arguments {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Trace, then write a profile
-    Record(Box<RecordArguments>),
-    /// Say what this kernel and this user may do, and what is missing
-    Doctor {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-const RECORD_EXAMPLES: &str = "\
+/// What is said before the help of `record`.
+pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo memtap record -p 4711 -d 10s                 the top stacks of ten seconds of a running process
   sudo memtap record -p 4711 -d 10s -o alloc.svg    the same as a flame graph
@@ -52,12 +24,11 @@ Examples:
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
-#[command(before_help = RECORD_EXAMPLES)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of its own on the command line"
 )]
-pub struct RecordArguments {
+pub(in crate::cli) struct RecordArguments {
     /// Trace these processes
     #[arg(
         short,
@@ -137,33 +108,14 @@ pub struct RecordArguments {
     /// Stacks in the table
     #[arg(long, default_value_t = 20, value_name = "N")]
     top: usize,
-    /// Distinct stacks that the kernel side has room for (about 120 bytes each)
-    #[arg(long, default_value_t = 65_536, value_name = "N", help_heading = "Memory")]
-    max_stacks: u32,
-    /// Blocks that --live follows at once; memory is taken as they come, some 130 bytes each
-    #[arg(long, default_value_t = Limits::default().blocks, value_name = "N", help_heading = "Memory")]
-    max_blocks: u32,
-    /// Processes traced at once (about 80 bytes each)
-    #[arg(long, default_value_t = 16_384, value_name = "N", help_heading = "Memory")]
-    max_processes: u32,
-    /// Room for new stacks on their way to memtap; a power of two
-    #[arg(long, default_value = "4M", value_parser = sizes::size, value_name = "BYTES", help_heading = "Memory")]
-    ring_size: u64,
-    /// Room for unwind tables in the kernel
-    #[arg(
-        long,
-        default_value = "8M",
-        value_parser = sizes::size,
-        value_name = "BYTES",
-        help_heading = "Memory"
-    )]
-    unwind_memory: u64,
+    #[command(flatten)]
+    memory: MemoryArguments,
     /// Say nothing but errors
     #[arg(short, long)]
-    quiet: bool,
+    pub(super) quiet: bool,
     /// Say more; twice: also what the eBPF side says
     #[arg(short, long, action = ArgAction::Count)]
-    verbose: u8,
+    pub(super) verbose: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -219,37 +171,27 @@ impl From<MetricName> for Metric {
     }
 }
 
-impl Arguments {
-    /// Whether nothing but errors is to be said.
-    #[must_use]
-    pub fn quiet(&self) -> bool {
-        matches!(&self.command, Command::Record(record) if record.quiet)
-    }
-
-    /// How much more than usual is to be said.
-    #[must_use]
-    pub fn verbose(&self) -> u8 {
-        match &self.command {
-            Command::Record(record) => record.verbose,
-            Command::Doctor { .. } => 0,
-        }
-    }
-}
-
 impl RecordArguments {
     /// Checks what was said, and makes settings of it.
-    pub fn settings(&self) -> Result<settings::Record> {
+    pub(in crate::cli) fn settings(&self) -> Result<settings::Record> {
+        self.settings_of(None)
+    }
+
+    /// The same, for a command that follows blocks and reports what is live.
+    pub(super) fn settings_of(&self, live_report: Option<settings::Live>) -> Result<settings::Record> {
+        let live = self.live || live_report.is_some();
         let target = self.target()?;
         let heap = self.events.contains(&Event::Heap);
         let region = self.events.contains(&Event::Region);
-        let default = if heap {
-            Metric::AllocBytes
-        } else {
-            Metric::RegionBytes
+        let default = match (heap, live_report.is_some()) {
+            (true, true) => Metric::LiveBytes,
+            (true, false) => Metric::AllocBytes,
+            (false, _) => Metric::RegionBytes,
         };
         let metric = self.metric.map_or(default, Metric::from);
-        if self.live && !heap {
-            bail!("--live needs --events heap");
+        if live && !heap {
+            let what = if live_report.is_some() { "live" } else { "--live" };
+            bail!("{what} needs --events heap");
         }
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
@@ -268,7 +210,7 @@ impl RecordArguments {
             if metric != Metric::RegionBytes && !heap {
                 bail!("--metric {} needs --events heap", metric.name());
             }
-            if metric.needs_live() && !self.live {
+            if metric.needs_live() && !live {
                 bail!("--metric {} needs --live", metric.name());
             }
         }
@@ -289,7 +231,8 @@ impl RecordArguments {
             raw: self.raw.clone(),
             metric,
             heap,
-            live: self.live,
+            live,
+            live_report,
             region,
             per_pid: self.per_pid,
             min_size: self.min_size,
@@ -303,7 +246,7 @@ impl RecordArguments {
                 Unwind::Fp => settings::Unwind::FramePointer,
             },
             stop_for_code: self.stop_on_dlopen,
-            limits: self.limits()?,
+            limits: self.memory.limits()?,
         })
     }
 
@@ -331,27 +274,6 @@ impl RecordArguments {
         }
         Ok(Target::Command(self.command.clone()))
     }
-
-    fn limits(&self) -> Result<Limits> {
-        if self.max_stacks == 0 || self.max_processes == 0 {
-            bail!("--max-stacks and --max-processes must be at least 1");
-        }
-        if !(1 << 16..=4 << 30).contains(&self.unwind_memory) {
-            bail!("--unwind-memory must be from 64k to 4G");
-        }
-        let ring_bytes = u32::try_from(self.ring_size)
-            .ok()
-            .filter(|bytes| bytes.is_power_of_two() && *bytes >= 4096)
-            .context("--ring-size must be a power of two from 4k to 2G")?;
-        Ok(Limits {
-            stacks: self.max_stacks,
-            blocks: self.max_blocks,
-            processes: self.max_processes,
-            ring_bytes,
-            copy_ring_bytes: COPY_RING_BYTES,
-            tables: table_capacity(self.unwind_memory),
-        })
-    }
 }
 
 /// `[METRIC=]FILE`
@@ -371,13 +293,16 @@ fn output(text: &str, default: Metric) -> Result<Output> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::cli::arguments::{Arguments, Command};
 
     fn settings(words: &[&str]) -> Result<settings::Record> {
         let words = ["memtap", "record"].iter().chain(words);
         match Arguments::try_parse_from(words)?.command {
             Command::Record(record) => record.settings(),
-            Command::Doctor { .. } => bail!("not record"),
+            _ => bail!("not record"),
         }
     }
 
@@ -435,11 +360,5 @@ mod tests {
         assert!(settings(&["-a", "--ring-size", "5000"]).is_err());
         assert!(settings(&["-a", "--max-stacks", "0"]).is_err());
         assert!(settings(&["--comm", "a-name-that-is-too-long"]).is_err());
-    }
-
-    #[test]
-    fn the_parser_is_consistent() {
-        use clap::CommandFactory as _;
-        Arguments::command().debug_assert();
     }
 }

@@ -1,0 +1,78 @@
+//! What can be said, and what it means.
+
+mod limits;
+mod live;
+mod record;
+
+use clap::{Parser, Subcommand};
+
+use live::LiveArguments;
+use record::RecordArguments;
+
+/// Shows which call stacks of running programs allocate memory, and which grow the process.
+#[derive(Debug, Parser)]
+#[command(
+    name = "memtap",
+    version,
+    about,
+    max_term_width = 110,
+    disable_help_subcommand = true
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Trace, then write a profile
+    #[command(before_help = record::EXAMPLES)]
+    Record(Box<RecordArguments>),
+    /// Trace, then say what is still allocated, and what of it looks like a leak
+    #[command(before_help = live::EXAMPLES, after_help = live::EXIT_CODES)]
+    Live(Box<LiveArguments>),
+    /// Say what this kernel and this user may do, and what is missing
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Arguments {
+    /// Whether nothing but errors is to be said.
+    #[must_use]
+    pub fn quiet(&self) -> bool {
+        self.command.record().is_some_and(|record| record.quiet)
+    }
+
+    /// How much more than usual is to be said.
+    #[must_use]
+    pub fn verbose(&self) -> u8 {
+        self.command.record().map_or(0, |record| record.verbose)
+    }
+}
+
+impl Command {
+    /// The arguments that all ways of recording share.
+    fn record(&self) -> Option<&RecordArguments> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Live(live) => Some(&live.record),
+            Self::Doctor { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parser_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+}

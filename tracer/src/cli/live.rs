@@ -1,0 +1,61 @@
+//! What `live` says at the end, and in between.
+
+use anyhow::{Result, bail};
+
+use super::record;
+use crate::report::table::live::{self, LiveOptions};
+use crate::report::{Session, units};
+use crate::session::Recording;
+use crate::settings::Record;
+
+/// Exit code with `--fail-if-growth` when live bytes grew by more.
+pub(super) const GREW: u8 = 4;
+
+/// Stacks that are named when live bytes grew by more than they may.
+const NAMED: usize = 3;
+
+/// Prints the report.
+pub(super) fn print(settings: &Record, recording: &Recording, session: &Session) -> Result<()> {
+    let Some(report) = settings.live_report else {
+        return Ok(());
+    };
+    let live = LiveOptions {
+        sort: report.sort,
+        older_than: report.older_than,
+    };
+    record::print(settings, |options, out| {
+        if report.interval.is_some() {
+            writeln!(out, "── {} ──", units::duration(session.duration))?;
+        }
+        live::write(&recording.profile, session, options, &live, out)?;
+        if report.interval.is_some() {
+            writeln!(out)?;
+        }
+        Ok(())
+    })
+}
+
+/// Whether live bytes grew by more than they may; says so.
+pub(super) fn judge(settings: &Record, recording: &Recording) -> Result<bool> {
+    let Some(most) = settings.live_report.and_then(|live| live.growth_max_bytes) else {
+        return Ok(false);
+    };
+    let Some(growth) = live::growth_bytes(&recording.profile) else {
+        bail!(
+            "--fail-if-growth: {} are too short to tell growth",
+            units::duration(recording.duration)
+        );
+    };
+    if growth <= i128::from(most) {
+        return Ok(false);
+    }
+    eprintln!(
+        "memtap: error: live bytes grew by {} since half-way; --fail-if-growth allows {}",
+        units::bytes(growth.unsigned_abs()),
+        units::bytes(most.into())
+    );
+    for line in live::growers(&recording.profile, settings.per_pid, NAMED) {
+        eprintln!("  {line}");
+    }
+    Ok(true)
+}

@@ -1,0 +1,45 @@
+//! What is still allocated, and how it came to be so: figures of the blocks' ages, and of the past.
+
+use std::time::Duration;
+
+/// Moments of a recording, as offsets from its start, from which the figures of each stack are kept: the snapshots nearest
+/// to its quarters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Near a quarter, the half and three quarters of the time.
+    pub at: [Duration; Self::COUNT],
+    /// The end, or now where the recording goes on.
+    pub end: Duration,
+}
+
+impl Marks {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// The index of the half-way mark.
+    pub const HALF: usize = 1;
+}
+
+/// What processes that still have their memory hold of one stack's blocks. A process that had ended before holds
+/// nothing; where all have ended, those count that ended last, with what they held then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Aged {
+    /// Live blocks.
+    pub live: u64,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// Those of them that are as old as was asked for.
+    pub old: u64,
+    /// Their bytes.
+    pub old_bytes: u64,
+    /// Those that were allocated before the half-way mark.
+    pub kept: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// The age of the oldest, in nanoseconds.
+    pub oldest_ns: u64,
+    /// Blocks that were live at the half-way mark.
+    pub half_live: u64,
+    /// Bytes that were live at each of the [`Marks`].
+    pub marks_bytes: [u64; Marks::COUNT],
+}

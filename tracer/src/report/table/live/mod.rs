@@ -1,0 +1,245 @@
+//! What is still allocated, to hunt leaks.
+//!
+//! ```text
+//! server 4711 · 60.0 s · 41.2 MiB live in 120,331 blocks · peak 44.0 MiB · +12.1 MiB since 30.0 s · …
+//!
+//!     LIVE  BLOCKS  OLDEST     GROWTH     SCORE  STACK
+//! 24.2 MiB  24,780  59.9 s  +12.0 MiB  12.0 MiB  malloc ← make_session (session.c:40) ← …
+//! ```
+//!
+//! The score is defined in [`growth`](crate::report::growth).
+
+mod head;
+mod histogram;
+
+use std::cmp::Reverse;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::columns::{Align, Column, Columns};
+use super::{Options, STACK_MIN, fit, pieces, process_column, totals};
+use crate::profile::{Profile, Stack};
+use crate::report::merge::{Merged, MergedStack, Places, Processes};
+use crate::report::sums::{AgedSums, FunctionSums, Sums};
+use crate::report::{Session, growth, units};
+use crate::settings::LiveSort;
+
+/// How what is still allocated is shown, beside what [`Options`] say of any table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveOptions {
+    /// What stacks are sorted by.
+    pub sort: LiveSort,
+    /// Only blocks at least so old count in the table of stacks.
+    pub older_than: Option<Duration>,
+}
+
+/// Writes the report to `out`. The metric of `options` does not matter.
+///
+/// Fails only as `out` fails.
+pub fn write(
+    profile: &Profile,
+    session: &Session,
+    options: &Options,
+    live: &LiveOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut merged = merged(profile, options.per_pid, live.older_than.is_some());
+    let rows = rows(profile, &mut merged, live);
+    let total = total(profile);
+    head::write(profile, session, &total.aged, options, live, out)?;
+    write_stacks(profile, &merged, &rows, options, live, out)?;
+    write_blocks(&total, out)?;
+    totals::write(profile, session, options, out)
+}
+
+/// Bytes by which live bytes grew since the half-way mark; nothing where the recording was too short to tell.
+#[must_use]
+pub fn growth_bytes(profile: &Profile) -> Option<i128> {
+    profile.marks.map(|_| growth::growth_bytes(&total(profile).aged))
+}
+
+/// The stacks that grew most since the half-way mark, each on a line.
+#[must_use]
+pub fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<String> {
+    let merged = merged(profile, per_pid, false);
+    let mut stacks: Vec<_> = merged
+        .stacks
+        .iter()
+        .map(|it| (growth::growth_bytes(&it.sums.aged), it))
+        .filter(|(growth, _)| *growth > 0)
+        .collect();
+    stacks.sort_by_key(|(growth, _)| Reverse(*growth));
+    stacks
+        .into_iter()
+        .take(most)
+        .map(|(growth, stack)| {
+            let line = fit::line(&pieces(profile, &merged, stack), Some(GROWER_WIDTH), false);
+            format!("{}: {line}", units::signed_bytes(growth))
+        })
+        .collect()
+}
+
+/// The width of a stack in a message.
+const GROWER_WIDTH: usize = 160;
+
+/// What all stacks that count have.
+fn total(profile: &Profile) -> Sums {
+    FunctionSums::of(profile, None).heap_total()
+}
+
+/// The stacks of which something is live; or something old enough.
+fn merged(profile: &Profile, per_pid: bool, old: bool) -> Merged {
+    let weight = |stack: &Stack| {
+        let aged = &stack.values.heap.aged;
+        let bytes = if old { aged.old_bytes } else { aged.live_bytes };
+        (stack.function.is_heap() && bytes > 0).then_some(bytes)
+    };
+    Merged::weighed(profile, weight, Processes::per_pid(per_pid), Places::Lines)
+}
+
+/// What a row shows beside its stack.
+struct Row {
+    bytes: u128,
+    blocks: u128,
+    /// Growth and score.
+    past: Option<(i128, u128)>,
+    oldest_ns: u64,
+}
+
+impl Row {
+    fn of(profile: &Profile, aged: &AgedSums, old: bool) -> Self {
+        let (bytes, blocks) = if old {
+            (aged.old_bytes, aged.old)
+        } else {
+            (aged.live_bytes, aged.live)
+        };
+        Self {
+            bytes,
+            blocks,
+            past: profile
+                .marks
+                .map(|marks| (growth::growth_bytes(aged), growth::score(aged, &marks))),
+            oldest_ns: aged.oldest_ns,
+        }
+    }
+}
+
+/// Sorts the stacks, and makes their rows.
+fn rows(profile: &Profile, merged: &mut Merged, live: &LiveOptions) -> Vec<Row> {
+    let row = |stack: &MergedStack| Row::of(profile, &stack.sums.aged, live.older_than.is_some());
+    merged.stacks.sort_by_cached_key(|stack| {
+        let row = row(stack);
+        let past = row.past.filter(|_| live.sort == LiveSort::Score);
+        // Of stacks without a score the one that grew most is the first.
+        Reverse((
+            past.map_or(0, |(_, score)| score),
+            past.map_or(0, |(growth, _)| growth),
+            row.bytes,
+            row.blocks,
+        ))
+    });
+    merged.stacks.iter().map(row).collect()
+}
+
+/// The table of stacks.
+fn write_stacks(
+    profile: &Profile,
+    merged: &Merged,
+    rows: &[Row],
+    options: &Options,
+    live: &LiveOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if merged.stacks.is_empty() {
+        return match live.older_than {
+            Some(age) => writeln!(out, "\nnothing is live that is {} old", units::duration(age)),
+            None => writeln!(out, "\nnothing is live"),
+        };
+    }
+    let count = options.top.min(rows.len());
+    let shown = &merged.stacks[..count];
+    let mut columns = figures(&rows[..count]);
+    if merged.processes.len() > 1 {
+        columns.push_fixed(process_column(profile, merged, shown, options));
+    }
+    let room = options.width.map(|width| {
+        columns.shrink_to(width.saturating_sub(STACK_MIN));
+        width.saturating_sub(columns.width()).max(STACK_MIN)
+    });
+    writeln!(out)?;
+    columns.write_header("STACK", options.colours, out)?;
+    for (row, stack) in shown.iter().enumerate() {
+        let stack = fit::line(&pieces(profile, merged, stack), room, options.colours);
+        columns.write_row(row, &stack, out)?;
+    }
+    let rest = &rows[count..];
+    if !rest.is_empty() {
+        writeln!(
+            out,
+            "… and {} with {}",
+            units::counted(rest.len() as u128, "more stack"),
+            units::bytes(rest.iter().map(|row| row.bytes).sum()),
+        )?;
+    }
+    Ok(())
+}
+
+/// The columns of figures; the last give way where the width is small.
+fn figures(rows: &[Row]) -> Columns {
+    let column = |name, cell: &dyn Fn(&Row) -> String| Column::new(name, Align::Right, rows.iter().map(cell));
+    let mut columns = Columns::default();
+    columns.push_fixed(column("LIVE", &|row| units::bytes(row.bytes)));
+    columns.push(column("BLOCKS", &|row| units::group(row.blocks)));
+    columns.push(column("OLDEST", &|row| {
+        units::duration(Duration::from_nanos(row.oldest_ns))
+    }));
+    if rows.iter().any(|row| row.past.is_some()) {
+        columns.push(column("GROWTH", &|row| {
+            row.past
+                .map_or_else(String::new, |(growth, _)| units::signed_bytes(growth))
+        }));
+        columns.push(column("SCORE", &|row| {
+            row.past
+                .map_or_else(String::new, |(_, score)| units::bytes(score))
+        }));
+    }
+    columns
+}
+
+/// What became of all blocks, by size and lifetime.
+fn write_blocks(total: &Sums, out: &mut dyn Write) -> io::Result<()> {
+    if total.blocks == 0 {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let lines = [
+        Some(("sizes", histogram::sizes(&total.sizes))),
+        (total.freed > 0).then(|| ("lifetimes", histogram::lifetimes(&total.lifetimes))),
+        (total.temporary > 0).then(|| {
+            let share = units::percent(total.temporary, total.blocks);
+            let blocks = units::counted(total.temporary, "block");
+            let what = "given back by their thread's next call of the allocator";
+            ("temporary", format!("{blocks} ({share}) {what}"))
+        }),
+        (total.usable_bytes > 0).then(|| ("rounding", rounding(total))),
+    ];
+    for (name, text) in lines.into_iter().flatten() {
+        writeln!(out, "{name:<9}  {text}")?;
+    }
+    Ok(())
+}
+
+/// What the allocator has made room for beside what was asked for.
+fn rounding(total: &Sums) -> String {
+    let asked = units::bytes(total.bytes);
+    let usable = units::bytes(total.usable_bytes);
+    let waste = total.usable_bytes.saturating_sub(total.bytes);
+    format!(
+        "{asked} asked for, room for {usable}: {} ({} of it) unused",
+        units::bytes(waste),
+        units::percent(waste, total.usable_bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests;
