@@ -16,6 +16,11 @@ use crate::stack::{KeptKey, KeptMapping, Scratch};
 /// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
+/// 1 while calls are taken in. Written by the loader: probes come and go one after the other, and what each sees alone
+/// would not fit what the others see.
+#[map]
+pub(crate) static RECORDING: Array<u64> = Array::with_max_entries(1, 0);
+
 /// What each probe's cookie stands for. Written by the loader before the probe is attached.
 #[map]
 pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(256, 0);

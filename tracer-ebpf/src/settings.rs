@@ -2,6 +2,8 @@
 
 use tracer_ebpf::{BpfSettings, KernelOffsets};
 
+use crate::maps::RECORDING;
+
 /// Written by the loader before the object is loaded, into `.rodata`, which the kernel freezes: the verifier
 /// knows every field's value and drops the branches that it decides.
 // SAFETY: no other symbol has this name; the loader finds it by it.
@@ -93,6 +95,15 @@ pub(crate) fn copies_max() -> u32 {
 #[inline(always)]
 pub(crate) fn stop_for_code() -> bool {
     read!(stop_for_code) != 0
+}
+
+/// Whether calls are taken in: not before all probes are in, and not while they are taken off.
+#[inline(always)]
+pub(crate) fn recording() -> bool {
+    // SAFETY: the pointer is to a map value; volatile, since the loader changes it.
+    RECORDING
+        .get_ptr(0)
+        .is_some_and(|recording| unsafe { core::ptr::read_volatile(recording) } != 0)
 }
 
 /// Whether blocks are followed until they are given back.

@@ -153,6 +153,9 @@ fn product(n: u64, size: u64) -> Option<u64> {
 #[inline(always)]
 fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
     thread_stack::require(ctx);
+    if !settings::recording() {
+        return 0;
+    }
     if let Err(loss) = try_entry(ctx, request) {
         lose(loss);
     }

@@ -12,7 +12,7 @@ use crate::{
     live,
     loss::{count, lose},
     maps::SITES,
-    process, thread_stack,
+    process, settings, thread_stack,
 };
 
 /// A function that returns the block.
@@ -54,6 +54,9 @@ fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, 
 #[uprobe]
 pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
+    if !settings::recording() {
+        return 0;
+    }
     if let Err(loss) = try_free(&ctx) {
         lose(loss);
     }

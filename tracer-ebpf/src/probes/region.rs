@@ -63,6 +63,9 @@ region_probes! {
 /// The number of the current process, if it is a target, and the thread.
 #[inline(always)]
 fn target() -> Option<(u32, u32)> {
+    if !settings::recording() {
+        return None;
+    }
     let pid_tgid = bpf_get_current_pid_tgid();
     let process = process::current((pid_tgid >> 32) as u32)?;
     Some((process, pid_tgid as u32))

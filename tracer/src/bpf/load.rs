@@ -338,6 +338,13 @@ impl Object {
         Ok(u64::from(index))
     }
 
+    /// Says whether the kernel side takes calls in.
+    pub fn set_recording(&mut self, recording: bool) -> Result<(), BpfError> {
+        let failed = |error| BpfError::map("RECORDING", error);
+        let mut map = Array::<&mut MapData, u64>::try_from(self.map_mut("RECORDING")?).map_err(failed)?;
+        map.set(0, u64::from(recording), 0).map_err(failed)
+    }
+
     /// Makes a process a target, under this number.
     pub fn add_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
         // The loader knows it already, so there is nothing to announce.

@@ -96,7 +96,7 @@ const WORDS: [(Loss, &str, &str); 12] = [
     ),
     (
         Loss::UnfinishedCall,
-        "system call",
+        "call",
         "not counted (had not returned at the end)",
     ),
 ];

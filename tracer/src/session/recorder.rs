@@ -221,6 +221,7 @@ impl Recorder {
             .object
             .attach_tracepoints(&mut recorder.attached, &points)?;
         recorder.admit(targets, settings)?;
+        recorder.object.set_recording(true)?;
         recorder.started = Instant::now();
         Ok(recorder)
     }

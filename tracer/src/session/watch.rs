@@ -325,6 +325,10 @@ impl Recorder {
     pub(super) fn finish(&mut self) {
         self.duration = Some(self.started.elapsed());
         self.ended_ns = Some(monotonic_ns());
+        // All at the same moment: taking probes off takes a while.
+        if let Err(error) = self.object.set_recording(false) {
+            log::debug!("{error}");
+        }
         self.attached.detach();
         self.is_over = true;
         self.drain(true);
