@@ -33,9 +33,9 @@ pub struct PendingCall {
     pub old_address: u64,
     /// What it was; it is out of the table of blocks meanwhile.
     pub old: Block,
-    /// The [`Self::OLD_TAKEN`] and other flags.
+    /// [`Self::OLD_TAKEN`] and the other flags.
     pub flags: u32,
-    /// The number of the process that takes part, as in `key`.
+    /// Unused.
     pub reserved: u32,
 }
 

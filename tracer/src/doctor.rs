@@ -7,7 +7,8 @@ use std::path::Path;
 
 use tracer_ebpf::BpfSettings;
 
-use crate::bpf::load::{BpfError, Wanted, table_capacity};
+use crate::bpf::limits::table_capacity;
+use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Limits, Object, btf, tracefs};
 use crate::target::sideband::Sideband;
 

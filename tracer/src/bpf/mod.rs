@@ -10,6 +10,7 @@ pub mod bench;
 pub mod btf;
 pub mod copies;
 pub mod heap;
+pub mod limits;
 pub mod links;
 pub mod load;
 pub mod records;
@@ -18,6 +19,7 @@ pub mod sums;
 pub mod tables;
 pub mod tracefs;
 
+pub use limits::Limits;
 pub use links::{Attached, UprobeScope};
-pub use load::{Limits, Object};
+pub use load::Object;
 pub use records::Record;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tracer_ebpf::{CopyHeader, MAX_FRAMES, StackEnd, SumKey, identity};
 
+use super::compiled::VDSO;
 use super::recorder::Recorder;
-use super::tables::{OfFile, Tables, VDSO};
+use super::tables::{OfFile, Tables};
 use crate::bpf::copies::CopiedStack;
 use crate::target::files::MappedFile;
 use crate::target::lives::Lives;

@@ -7,16 +7,21 @@
 mod aging;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod builder;
 mod collect;
+mod compiled;
 mod copied;
 mod departed;
 mod examined;
+mod figures;
 mod guard;
 mod history;
+mod loading;
 mod pace;
 mod peak;
 mod processes;
 mod recorder;
+mod released;
 mod snapshots;
 mod tables;
 mod targets;

@@ -6,13 +6,14 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::{BpfSettings, Shape};
+use tracer_ebpf::Shape;
 
 use super::copied::Copied;
 use super::departed::Departed;
 use super::examined::Examined;
 use super::guard::Guard;
 use super::history::History;
+use super::loading::load;
 use super::processes::Processes;
 use super::snapshots::Snapshots;
 use super::tables::Tables;
@@ -20,9 +21,9 @@ use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
 use crate::allocator::plan::{self, Found, Plan, PlannedProbe};
 use crate::bpf::copies::Copies;
 use crate::bpf::links::AttachError;
-use crate::bpf::load::{BpfError, LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS, Wanted};
+use crate::bpf::load::{BpfError, LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::records::{Records, Stack};
-use crate::bpf::{Attached, Object, UprobeScope, btf};
+use crate::bpf::{Attached, Object, UprobeScope};
 use crate::report::session::{Probe, ProbeKind};
 use crate::settings::{Record, Target, Unwind};
 use crate::target::files::{Files, MappedFile};
@@ -415,49 +416,4 @@ impl Recorder {
         found.sort_by_key(|(_, pid)| *pid);
         found
     }
-}
-
-fn load(settings: &Record) -> Result<Object, StartError> {
-    let wanted = Wanted {
-        heap: settings.heap,
-        region: settings.region,
-        tables: settings.unwind != Unwind::FramePointer,
-        live: settings.live,
-    };
-    Ok(Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?)
-}
-
-fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
-    let mut bpf = BpfSettings {
-        min_size: settings.min_size.unwrap_or(0),
-        max_size: settings.max_size.unwrap_or(u64::MAX),
-        scope: match settings.target {
-            Target::All => BpfSettings::SCOPE_MACHINE,
-            _ => BpfSettings::SCOPE_LISTED,
-        },
-        follow: u32::from(settings.follow),
-        live: u32::from(settings.live),
-        own_tgid: std::process::id(),
-        ..BpfSettings::default()
-    };
-    if let Target::Comm(name) = &settings.target {
-        bpf.match_comm = 1;
-        for (to, from) in bpf.comm.iter_mut().take(15).zip(name.bytes()) {
-            *to = from;
-        }
-    }
-    bpf.unwind = match settings.unwind {
-        Unwind::Auto => BpfSettings::UNWIND_AUTO,
-        Unwind::Dwarf => BpfSettings::UNWIND_TABLES,
-        Unwind::FramePointer => BpfSettings::UNWIND_FRAME_POINTER,
-    };
-    if settings.unwind != Unwind::FramePointer {
-        bpf.copies_max = settings.limits.copies();
-        bpf.stop_for_code = u32::from(settings.stop_for_code);
-    }
-    if settings.region || settings.unwind != Unwind::FramePointer {
-        let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
-        bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;
-    }
-    Ok(bpf)
 }

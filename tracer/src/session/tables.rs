@@ -1,32 +1,29 @@
 //! The unwind tables of the files that targets map: compiled on threads of their own, placed in the kernel side's
 //! arrays, shared by all processes that map the same file.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tracer_ebpf::unwind::MAPPED_PAGE_BYTES;
-use tracer_ebpf::{FileKey, FileTable, MAX_SEGMENTS, Segment};
+use tracer_ebpf::{FileKey, FileTable};
 
+use super::compiled::{Compiled, NO_TABLE, VDSO, compile, compile_bytes, entry, vdso};
+use super::released::wait_for_walks;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::bpf::tables::{NO_SEGMENT, TableMaps};
+use crate::bpf::tables::TableMaps;
 use crate::report::session::Tables as Usage;
 use crate::target::files::MappedFile;
-use crate::target::maps;
 use crate::unwind::layout::cfa;
-use crate::unwind::{self, Arena, ArenaFull, Capacity, Inserted, Options, Placement, Rows, Table};
+use crate::unwind::{Arena, ArenaFull, Capacity, Inserted, Placement, Rows, Table};
 
 /// What is known of a file.
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// Being compiled.
     Awaited,
     /// In the arrays.
@@ -43,7 +40,7 @@ enum State {
 
 /// Whether a table of call sites can become one of all rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum More {
+pub(super) enum More {
     /// It can, should a signal ever interrupt the file's code.
     CanBeMade,
     /// They are being made.
@@ -54,7 +51,7 @@ enum More {
 
 /// Whether a file is mapped by a process that we know.
 #[derive(Debug, Clone, Copy)]
-enum Use {
+pub(super) enum Use {
     /// Not yet: a program that is going to be executed. Or always: the vDSO.
     Not,
     /// By a running process, when it was last looked.
@@ -76,43 +73,23 @@ pub(super) enum OfFile<'a> {
     Missing,
 }
 
-/// How long a table stays after the last process that had its file mapped: programs are often run again.
-const LINGER: Duration = Duration::from_secs(5);
-
 /// How often a file may be met that cannot be found, until it has to do without a table.
 const MOST_UNTOLD: u32 = 16;
 
-/// A compiled file.
-struct Compiled {
-    path: PathBuf,
-    key: FileKey,
-    table: Result<Table, String>,
-    took: Duration,
-}
-
 /// The tables of all files.
 pub(super) struct Tables {
-    maps: TableMaps,
-    arena: Arena,
-    files: HashMap<FileKey, State>,
+    pub(super) maps: TableMaps,
+    pub(super) arena: Arena,
+    pub(super) files: HashMap<FileKey, State>,
     /// How often a file was met that could not be found.
-    untold: HashMap<FileKey, u32>,
-    sender: Sender<Compiled>,
-    receiver: Receiver<Compiled>,
-    awaited: usize,
-    bytes_most: u64,
-    bytes_capacity: u64,
-    released: u64,
+    pub(super) untold: HashMap<FileKey, u32>,
+    pub(super) sender: Sender<Compiled>,
+    pub(super) receiver: Receiver<Compiled>,
+    pub(super) awaited: usize,
+    pub(super) bytes_most: u64,
+    pub(super) bytes_capacity: u64,
+    pub(super) released: u64,
 }
-
-/// What the kernel side is told of a file without a table.
-const NO_TABLE: FileTable = FileTable {
-    page_base: 0,
-    page_count: 0,
-    segments_len: 0,
-    rows: FileTable::ROWS_OF_CALLS,
-    segments: [NO_SEGMENT; MAX_SEGMENTS],
-};
 
 impl Tables {
     pub(super) fn new(object: &Object, capacity: Capacity) -> Result<Self, BpfError> {
@@ -298,70 +275,6 @@ impl Tables {
         Ok(())
     }
 
-    /// Gives back the room of tables whose last process has been gone for a while. `mapped` are the files of the
-    /// processes that run.
-    pub(super) fn release(
-        &mut self,
-        object: &mut Object,
-        mapped: impl Iterator<Item = FileKey>,
-    ) -> Result<(), BpfError> {
-        let mapped: HashSet<FileKey> = mapped.collect();
-        let now = Instant::now();
-        let mut over = Vec::new();
-        for (key, state) in &mut self.files {
-            let State::Placed { use_, .. } = state else {
-                continue;
-            };
-            match use_ {
-                _ if mapped.contains(key) => *use_ = Use::Now,
-                Use::Now => *use_ = Use::Over(now),
-                Use::Over(since) if now.duration_since(*since) >= LINGER => over.push(*key),
-                Use::Not | Use::Over(_) => {}
-            }
-        }
-        self.remove(object, &over)
-    }
-
-    /// Gives back the room of all tables that no running process needs. False if there are none.
-    fn release_all(&mut self, object: &mut Object) -> Result<bool, BpfError> {
-        let is_over = |state: &State| {
-            matches!(
-                state,
-                State::Placed {
-                    use_: Use::Over(_),
-                    ..
-                }
-            )
-        };
-        let over = self.files.iter().filter(|(_, state)| is_over(state));
-        let over: Vec<FileKey> = over.map(|(key, _)| *key).collect();
-        self.remove(object, &over)?;
-        Ok(!over.is_empty())
-    }
-
-    /// Takes tables away from the kernel side, and their room once no walk can be looking at them.
-    fn remove(&mut self, object: &mut Object, keys: &[FileKey]) -> Result<(), BpfError> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        for key in keys {
-            object.remove_file_table(*key)?;
-        }
-        self.maps.change_generation();
-        wait_for_walks();
-        for key in keys {
-            if let Some(State::Placed { placement, .. }) = self.files.remove(key) {
-                self.released += 1;
-                self.arena.remove(placement);
-            }
-        }
-        log::debug!(
-            "{} unwind tables given back: their processes have ended",
-            keys.len()
-        );
-        Ok(())
-    }
-
     /// Gives the kernel side a table. `use_`: who has the file mapped, if there was no table of it.
     fn place(&mut self, object: &mut Object, compiled: Compiled, use_: Use) -> Result<(), BpfError> {
         let Compiled {
@@ -471,79 +384,4 @@ impl Tables {
             ..Usage::default()
         }
     }
-}
-
-/// The name of the vDSO's mapping.
-pub(super) const VDSO: &str = "[vdso]";
-
-/// The image of the vDSO, which the kernel has mapped into this process as into any other.
-fn vdso() -> io::Result<Vec<u8>> {
-    let mappings = maps::executable_mappings(std::process::id())?;
-    let mapping = mappings.iter().find(|mapping| mapping.path.as_os_str() == VDSO);
-    let mapping = mapping.ok_or_else(|| io::Error::other("this process has none"))?;
-    let mut image = vec![0; usize::try_from(mapping.end - mapping.start).map_err(io::Error::other)?];
-    File::open("/proc/self/mem")?.read_exact_at(&mut image, mapping.start)?;
-    Ok(image)
-}
-
-/// Returns when every walk that had begun has ended. Walks are in RCU read-side sections, as all programs of uprobes and
-/// tracepoints are, and this is how user space waits for those.
-fn wait_for_walks() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: a system call without pointers.
-    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
-        // Kernels with CPUs that have no tick refuse. A walk takes microseconds.
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-fn compile(file: &MappedFile, key: FileKey, rows: Rows) -> Compiled {
-    compile_bytes(file.path.clone(), key, std::fs::read(file.open_path()), rows)
-}
-
-fn compile_bytes(path: PathBuf, key: FileKey, bytes: io::Result<Vec<u8>>, rows: Rows) -> Compiled {
-    let began = Instant::now();
-    let options = Options {
-        rows,
-        ..Options::default()
-    };
-    let table = bytes
-        .map_err(|error| error.to_string())
-        .and_then(|bytes| unwind::compile(&bytes, options).map_err(|error| error.to_string()));
-    Compiled {
-        path,
-        key,
-        table,
-        took: began.elapsed(),
-    }
-}
-
-/// What the kernel side is told of a table.
-fn entry(placement: &Placement, table: &Table, rows: u32) -> FileTable {
-    let mut entry = FileTable {
-        page_base: placement.page_base(),
-        page_count: placement.page_count(),
-        rows,
-        ..NO_TABLE
-    };
-    let segments = segments(table);
-    entry.segments_len = u32::try_from(segments.len()).unwrap_or(0);
-    for (to, from) in entry.segments.iter_mut().zip(segments) {
-        *to = from;
-    }
-    entry
-}
-
-/// The executable segments of a table's file, as the kernel side looks for them.
-fn segments(table: &Table) -> Vec<Segment> {
-    let page = u64::from(MAPPED_PAGE_BYTES);
-    let segments = table.segments().iter().map(|segment| Segment {
-        file_start: segment.offset - segment.offset % page,
-        file_end: segment.offset.saturating_add(segment.file_size),
-        to_table: segment
-            .address
-            .wrapping_sub(segment.offset)
-            .wrapping_sub(table.base()),
-    });
-    segments.take(MAX_SEGMENTS).collect()
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::bpf::Limits;
-use crate::bpf::load::{COPY_RING_BYTES, table_capacity};
+use crate::bpf::limits::{COPY_RING_BYTES, table_capacity};
 use crate::cli::sizes;
 
 /// Bounds of the kernel side's maps.

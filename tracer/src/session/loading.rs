@@ -1,0 +1,54 @@
+//! From settings to the loaded kernel side.
+
+use tracer_ebpf::BpfSettings;
+
+use super::recorder::StartError;
+use crate::bpf::load::{BpfError, Wanted};
+use crate::bpf::{Object, btf};
+use crate::settings::{Record, Target, Unwind};
+
+/// Loads the kernel side as it is wanted.
+pub(super) fn load(settings: &Record) -> Result<Object, StartError> {
+    let wanted = Wanted {
+        heap: settings.heap,
+        region: settings.region,
+        tables: settings.unwind != Unwind::FramePointer,
+        live: settings.live,
+    };
+    Ok(Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?)
+}
+
+fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
+    let mut bpf = BpfSettings {
+        min_size: settings.min_size.unwrap_or(0),
+        max_size: settings.max_size.unwrap_or(u64::MAX),
+        scope: match settings.target {
+            Target::All => BpfSettings::SCOPE_MACHINE,
+            _ => BpfSettings::SCOPE_LISTED,
+        },
+        follow: u32::from(settings.follow),
+        live: u32::from(settings.live),
+        own_tgid: std::process::id(),
+        ..BpfSettings::default()
+    };
+    if let Target::Comm(name) = &settings.target {
+        bpf.match_comm = 1;
+        for (to, from) in bpf.comm.iter_mut().take(15).zip(name.bytes()) {
+            *to = from;
+        }
+    }
+    bpf.unwind = match settings.unwind {
+        Unwind::Auto => BpfSettings::UNWIND_AUTO,
+        Unwind::Dwarf => BpfSettings::UNWIND_TABLES,
+        Unwind::FramePointer => BpfSettings::UNWIND_FRAME_POINTER,
+    };
+    if settings.unwind != Unwind::FramePointer {
+        bpf.copies_max = settings.limits.copies();
+        bpf.stop_for_code = u32::from(settings.stop_for_code);
+    }
+    if settings.region || settings.unwind != Unwind::FramePointer {
+        let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
+        bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;
+    }
+    Ok(bpf)
+}
