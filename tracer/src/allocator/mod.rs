@@ -1,10 +1,12 @@
 //! Which functions are traced: from files to probes.
 //!
 //! [`functions`] says which symbol has which call shape; [`elf`] finds the symbols in a file; [`plan`] makes
-//! the sites of probes from them, with what the kernel side must know to count nested calls once; [`loader`]
+//! the sites of probes from them, with what the kernel side must know to count nested calls once, where [`place`](mod@place)
+//! says; [`loader`]
 //! tells which files a command is going to map.
 
 pub mod elf;
 pub mod functions;
 pub mod loader;
+mod place;
 pub mod plan;

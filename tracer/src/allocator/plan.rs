@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl};
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSite, Shape};
 
 use super::elf::{self, ElfError, Placed, Symbols};
 use super::functions::{C_FAMILY, GLIBC_MARK, LIBC_MARK, Row, Tail};
+use super::place::{Place, place};
 use crate::target::files::MappedFile;
 
 /// A probe to be attached.
@@ -104,13 +105,17 @@ fn probes(symbols: &Symbols) -> Vec<PlannedProbe> {
                 tail |= ProbeSite::GLIBC_CHUNKS;
             }
             let code = symbols.code.get(&placed.address).map_or(&[][..], Vec::as_slice);
+            let Place {
+                offset,
+                single_stepped,
+            } = place(code);
             PlannedProbe {
                 function: row.function,
                 symbol: row.symbol,
                 shape: row.shape,
-                file_offset: placed.file_offset,
-                site: site(row.function, placed, tail, &found, &symbols.own_calls),
-                single_stepped: !is_emulated(code),
+                file_offset: placed.file_offset + offset,
+                site: site(row.function, placed, offset, tail, &found, &symbols.own_calls),
+                single_stepped,
             }
         })
         .collect()
@@ -121,17 +126,20 @@ fn probes(symbols: &Symbols) -> Vec<PlannedProbe> {
 fn site(
     function: Function,
     placed: &Placed,
+    offset: u64,
     tail: u32,
     found: &[(&Row, Placed)],
     own_calls: &[(u64, u64)],
 ) -> ProbeSite {
+    let probe = placed.address + offset;
+    let distance = |address: u64| address.wrapping_sub(probe).cast_signed();
     let mut callers = [CodeRange::default(); MAX_CODE_RANGES];
     let mut len = 1;
     for (_, other) in found {
         if other.address == placed.address || other.len == 0 || len >= MAX_CODE_RANGES {
             continue;
         }
-        let start = other.address.wrapping_sub(placed.address).cast_signed();
+        let start = distance(other.address);
         // A call that is the last instruction of a function returns to just past its end.
         callers[len] = CodeRange {
             start: start + 1,
@@ -139,7 +147,6 @@ fn site(
         };
         len += 1;
     }
-    let distance = |address: u64| address.wrapping_sub(placed.address).cast_signed();
     let elsewhere = own_calls
         .iter()
         .filter(|(target, _)| *target == placed.address)
@@ -188,18 +195,6 @@ fn may_jump_on(code: &[u8], placed: &Placed, found: &[(&Row, Placed)]) -> bool {
             FlowControl::IndirectBranch => instruction.is_ip_rel_memory_operand(),
             _ => false,
         })
-}
-
-/// Whether the kernel emulates the first instruction instead of single-stepping it: `push` of a register,
-/// one-byte `nop`, near jumps and calls (`arch/x86/kernel/uprobes.c`, `branch_setup_xol_ops`,
-/// `push_setup_xol_ops`).
-fn is_emulated(code: &[u8]) -> bool {
-    let instruction = Decoder::with_ip(64, code, 0, DecoderOptions::NONE).decode();
-    matches!(instruction.code(), Code::Push_r64 | Code::Nopd | Code::Nopq)
-        || matches!(
-            instruction.flow_control(),
-            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch | FlowControl::Call
-        )
 }
 
 /// The name of a file for messages: its last part.
