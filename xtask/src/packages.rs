@@ -90,6 +90,11 @@ pub(crate) const TEST: &[Package] = &[
         provides: "git",
         reason: "a program as the distribution ships it, whose blocks are followed",
     },
+    Package {
+        name: "memcached",
+        provides: "memcached",
+        reason: "a server as the distribution ships it, whose blocks are followed",
+    },
 ];
 
 /// What `cargo xtask bench` compares with; a row whose tool is missing says so.
