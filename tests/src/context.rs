@@ -47,6 +47,8 @@ pub enum Need {
     Perl,
     /// `git`.
     Git,
+    /// `memcached`.
+    Memcached,
 }
 
 impl Context {
@@ -171,6 +173,7 @@ impl Need {
             Self::Sqlite => (on_path("sqlite3"), "no `sqlite3`"),
             Self::Perl => (on_path("perl"), "no `perl`"),
             Self::Git => (on_path("git"), "no `git`"),
+            Self::Memcached => (on_path("memcached"), "no `memcached`"),
         };
         (!is_met).then_some(reason)
     }

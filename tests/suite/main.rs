@@ -53,6 +53,7 @@ const CASES: &[&[case::Case]] = &[
     live::languages::CASES,
     live::heaptrack::CASES,
     live::programs::CASES,
+    live::servers::CASES,
     errors::CASES,
     system::CASES,
     robust::CASES,

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what tracing costs a malloc/free loop, beside bpftrace; what a walk of its stack costs,
+//! `cargo xtask bench`: what tracing costs a malloc/free loop, and what following its blocks, beside other tools; what a walk of its stack costs,
 //! beside the kernel's own; and what making unwind tables takes.
 //!
 //! Each measurement of the loop is a fresh process of it, timed by its thread's CPU time. Tools take turns within
@@ -9,12 +9,14 @@ mod code;
 mod compare;
 mod measure;
 mod report;
+mod running_loop;
 mod tables;
 mod target;
 mod tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -67,12 +69,18 @@ const WALK_DEPTHS: [u32; 3] = [
     67 - report::START_FRAMES,
 ];
 
+/// Frames of the program where blocks are followed.
+const LIVE_DEPTH: u32 = 20;
+
 /// Measures everything, prints tables, and says whether memtap is within its limits.
 pub(crate) fn run(options: &Options) -> Result<()> {
     privilege::prime()?;
     setup::run(&setup::Options::default())?;
-    if let Err(error) = packages::ensure(packages::BENCH) {
-        eprintln!("xtask: {error:#}");
+    // One by one: what cannot be had must not keep the others out.
+    for package in packages::BENCH {
+        if let Err(error) = packages::ensure(slice::from_ref(package)) {
+            eprintln!("xtask: {error:#}");
+        }
     }
     let memtap = product::build()?;
     let examples = build_examples()?;
@@ -89,6 +97,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let calls = compare::compare(&tools, &rows, compare::Share::Whole);
     process::report(&report::calls(&calls));
 
+    let tools = tools::live(&memtap);
+    let rows = measure::all(&tools, &[LIVE_DEPTH], &effort, &builds, &folder);
+    let live = compare::compare(&tools, &rows, compare::Share::Whole);
+    process::report(&report::live(&live));
+
     let tools = tools::walks(&walk_cost);
     let rows = measure::all(&tools, &WALK_DEPTHS, &effort, &builds, &folder);
     let walks = compare::compare(&tools, &rows, compare::Share::Addition);
@@ -97,7 +110,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let tables = tables::measure(&examples.join("table_cost"), effort.rounds * 2 + 1)?;
     process::report(&tables::markdown(&tables));
 
-    let passes = compare::passes(&calls) && compare::passes(&walks) && tables::passes(&tables);
+    let passes = [&calls, &live, &walks]
+        .into_iter()
+        .all(|lines| compare::passes(lines))
+        && tables::passes(&tables);
     if let Some(file) = &options.json {
         let document = json!({
             "schema": "memtap.bench/2",
@@ -108,6 +124,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "pairs": effort.pairs,
             "passes": passes,
             "rows": report::json(&calls),
+            "live": report::json(&live),
             "walks": report::json(&walks),
             "tables": tables::json(&tables),
         });

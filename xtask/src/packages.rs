@@ -26,6 +26,12 @@ const LIBC_DEV: Package = Package {
     reason: "start-up files for the linker; headers for the fixtures",
 };
 
+const HEAPTRACK: Package = Package {
+    name: "heaptrack",
+    provides: "heaptrack_print",
+    reason: "another tool's account of a program's blocks, and what that costs",
+};
+
 /// What a build needs.
 pub(crate) const BUILD: &[Package] = &[GCC, LIBC_DEV];
 
@@ -68,11 +74,7 @@ pub(crate) const TEST: &[Package] = &[
         provides: "/usr/bin/python3",
         reason: "a program as the distribution ships it, traced while it runs",
     },
-    Package {
-        name: "heaptrack",
-        provides: "heaptrack_print",
-        reason: "another tool's account of what a program leaks",
-    },
+    HEAPTRACK,
     Package {
         name: "sqlite3",
         provides: "sqlite3",
@@ -88,6 +90,11 @@ pub(crate) const TEST: &[Package] = &[
         provides: "git",
         reason: "a program as the distribution ships it, whose blocks are followed",
     },
+    Package {
+        name: "memcached",
+        provides: "memcached",
+        reason: "a server as the distribution ships it, whose blocks are followed",
+    },
 ];
 
 /// What `cargo xtask bench` compares with; a row whose tool is missing says so.
@@ -98,6 +105,12 @@ pub(crate) const BENCH: &[Package] = &[
         name: "bpftrace",
         provides: "bpftrace",
         reason: "the tool that the benchmark compares with",
+    },
+    HEAPTRACK,
+    Package {
+        name: "bpfcc-tools",
+        provides: "/usr/sbin/memleak-bpfcc",
+        reason: "another tool that follows blocks, where it finds the kernel's headers",
     },
 ];
 

@@ -9,3 +9,4 @@ pub(crate) mod fixtures;
 pub(crate) mod heaptrack;
 pub(crate) mod languages;
 pub(crate) mod programs;
+pub(crate) mod servers;

@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Bytes by which two runs of a program differ of themselves, and figures that then tell nothing.
 #[derive(Default)]
-struct Leeway {
+pub(super) struct Leeway {
     bytes: u64,
     without: &'static [&'static str],
 }
@@ -28,7 +28,13 @@ struct Leeway {
 /// A thousandth: two runs of a program differ in its environment, and in addresses that are hashed.
 const THOUSANDTHS: u64 = 1;
 
-fn agrees(context: &Context, words: &[&str], environment: &[(&str, &str)], leeway: &Leeway) -> Result<()> {
+/// The program does the same under both, and memtap's figures are the shim's.
+pub(super) fn agrees(
+    context: &Context,
+    words: &[&str],
+    environment: &[(&str, &str)],
+    leeway: &Leeway,
+) -> Result<()> {
     let words: Vec<OsString> = words.iter().map(OsString::from).collect();
     let mut alone = command(&words)?;
     alone.envs(environment.iter().copied());

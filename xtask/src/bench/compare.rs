@@ -119,13 +119,14 @@ pub(crate) fn passes(lines: &[Line<'_>]) -> bool {
 mod tests {
     use super::*;
     use crate::bench::target::Build;
+    use crate::bench::tools::Way;
 
     fn tool(role: Role, build: Build) -> Tool {
         Tool {
             name: "a tool",
             role,
             build,
-            tracer: None,
+            way: Way::Alone,
         }
     }
 

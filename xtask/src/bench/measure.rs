@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::target::{Builds, Target};
-use super::tools::{Seen, Tool};
+use super::target::{Builds, Loop, Target};
+use super::tools::{Seen, Tool, Way};
 use super::{Effort, SIZE_BYTES};
 
 /// Between the probe's appearance and the first call: a tracer enables its program after placing its probe.
@@ -50,7 +50,7 @@ pub(crate) fn all(
             min_ns: f64::INFINITY,
             count_error: None,
             frames: None,
-            problem: tools[tool].tracer.as_ref().and_then(|tracer| tracer.missing()),
+            problem: tools[tool].way.missing(),
         })
         .collect();
     for round in 1..=effort.rounds {
@@ -73,10 +73,19 @@ fn add_round(row: &mut Row, tool: &Tool, effort: &Effort, builds: &Builds, folde
     }
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
 
-    let mut target = Target::start(builds.binary(tool.build), row.depth, effort)?;
-    let batches = match &tool.tracer {
-        None => target.run()?,
-        Some(tracer) => {
+    let binary = builds.binary(tool.build);
+    let batches = match &tool.way {
+        Way::Alone => Target::start(binary, row.depth, effort)?.run()?,
+        Way::Launched(launcher) => {
+            let command = launcher.command(binary, &folder)?;
+            let mut measured = Loop::start(command, row.depth, effort)?;
+            let batches = measured.run()?;
+            measured.finish()?;
+            row.add_seen(launcher.seen(&folder)?, effort)?;
+            batches
+        }
+        Way::Attached(tracer) => {
+            let mut target = Target::start(binary, row.depth, effort)?;
             let mut running = tracer.attach(&target, &folder)?;
             if let Err(error) = target.wait_until_probed() {
                 return match running.failure() {

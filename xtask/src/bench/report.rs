@@ -21,6 +21,28 @@ pub(crate) fn heading(effort: &Effort) -> String {
 
 /// Whole tools.
 pub(crate) fn calls(lines: &[Line<'_>]) -> String {
+    let mut text = whole_tools(lines);
+    text.push_str(
+        "\nDepth: frames of the program, from main to the caller of malloc. The loop calls from one place, so that \
+         memtap remembers its walk. bpftrace walks frame pointers alone: it has no row for the loop without them.\n",
+    );
+    text.push_str(&sentences(lines, "costs", "of bpftrace"));
+    text
+}
+
+/// Whole tools that follow every block.
+pub(crate) fn live(lines: &[Line<'_>]) -> String {
+    let mut text = whole_tools(lines);
+    text.push_str(
+        "\nEvery block followed from its malloc to its free. heaptrack starts the loop, with functions of its own \
+         before libc's, and counts the block that the C++ library takes when it is loaded; the others attach to \
+         the running loop. bpftrace runs xtask/bench/live.bt.\n",
+    );
+    text.push_str(&sentences(lines, "costs", "of bpftrace"));
+    text
+}
+
+fn whole_tools(lines: &[Line<'_>]) -> String {
     let mut text = String::from(
         "| tool | frame pointers | depth | median ns | fastest ns | over bare | of bare | of bpftrace | count error |\n\
          | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
@@ -28,11 +50,6 @@ pub(crate) fn calls(lines: &[Line<'_>]) -> String {
     for line in lines {
         text.push_str(&calls_row(line));
     }
-    text.push_str(
-        "\nDepth: frames of the program, from main to the caller of malloc. The loop calls from one place, so that \
-         memtap remembers its walk. bpftrace walks frame pointers alone: it has no row for the loop without them.\n",
-    );
-    text.push_str(&sentences(lines, "costs", "of bpftrace"));
     text
 }
 

@@ -1,13 +1,13 @@
 //! The measured program: compiled from `xtask/bench/malloc_loop.c`, then led through its steps.
 
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+use super::Effort;
 use super::code::{Code, Probe};
-use super::{Effort, SIZE_BYTES};
+pub(crate) use super::running_loop::Loop;
 use crate::{process, workspace};
 
 /// How the loop is compiled.
@@ -69,41 +69,18 @@ impl Builds {
     }
 }
 
-/// A running loop that waits for its next step; killed when dropped.
+/// A running loop that waits for its next step, and whose malloc is watched.
 pub(crate) struct Target {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    measured: Loop,
     malloc: Code,
 }
 
 impl Target {
     /// Starts the loop and returns when it is ready to be attached to.
     pub(crate) fn start(binary: &Path, depth: u32, effort: &Effort) -> Result<Self> {
-        let mut child = workspace::untouched(binary)
-            .args([depth.to_string(), SIZE_BYTES.to_string()])
-            .args([effort.pairs.to_string(), effort.batches.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("failed to start the measured loop")?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            bail!("failed to open pipes to the measured loop");
-        };
-        let mut output = BufReader::new(output);
-        let ready = line(&mut output)?;
-        let address = ready
-            .strip_prefix("ready ")
-            .and_then(|address| address.parse().ok());
-        let address = address
-            .with_context(|| format!("failed to follow the measured loop: it is not ready: {ready:?}"))?;
-        let malloc = Code::at(child.id(), address)?;
-        let target = Self {
-            child,
-            input,
-            output,
-            malloc,
-        };
+        let measured = Loop::start(workspace::untouched(binary), depth, effort)?;
+        let malloc = Code::at(measured.child.id(), measured.malloc)?;
+        let target = Self { measured, malloc };
         target
             .malloc
             .wait(Probe::Absent)
@@ -112,7 +89,7 @@ impl Target {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.measured.child.id()
     }
 
     /// The library that the loop's malloc is in.
@@ -127,38 +104,6 @@ impl Target {
 
     /// Lets the loop run, and returns each batch's nanoseconds of CPU time.
     pub(crate) fn run(&mut self) -> Result<Vec<u64>> {
-        self.input
-            .write_all(b"go\n")
-            .context("failed to start the measured loop's batches")?;
-        let mut batches = Vec::new();
-        loop {
-            let line = line(&mut self.output)?;
-            if line == "done" {
-                return Ok(batches);
-            }
-            batches.push(
-                line.parse()
-                    .with_context(|| format!("failed to read a batch's time: {line:?}"))?,
-            );
-        }
-    }
-}
-
-fn line(output: &mut BufReader<ChildStdout>) -> Result<String> {
-    let mut line = String::new();
-    let length = output
-        .read_line(&mut line)
-        .context("failed to read from the measured loop")?;
-    if length == 0 {
-        bail!("failed to follow the measured loop: it ended early");
-    }
-    Ok(line.trim_end().to_owned())
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is just as good.
-        self.child.kill().unwrap_or_default();
-        self.child.wait().map(drop).unwrap_or_default();
+        self.measured.run()
     }
 }

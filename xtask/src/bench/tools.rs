@@ -1,11 +1,15 @@
-//! The tables of tools. A new row is a new entry in [`calls`] or [`walks`].
+//! The tables of tools. A new row is a new entry in [`calls`], [`live`] or [`walks`].
 
 mod bpftrace;
+mod heaptrack;
+mod live_bt;
+mod memleak;
 mod memtap;
 mod running;
 mod walk;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -50,8 +54,28 @@ pub(crate) struct Tool {
     pub(crate) role: Role,
     /// How the loop is compiled.
     pub(crate) build: Build,
-    /// `None` traces nothing.
-    pub(crate) tracer: Option<Box<dyn Tracer>>,
+    pub(crate) way: Way,
+}
+
+/// How a tool comes to the loop.
+pub(crate) enum Way {
+    /// Not at all: the loop runs alone.
+    Alone,
+    /// To the loop that waits.
+    Attached(Box<dyn Tracer>),
+    /// With the loop, which it starts.
+    Launched(Box<dyn Launcher>),
+}
+
+impl Way {
+    /// Why this tool cannot run here.
+    pub(crate) fn missing(&self) -> Option<String> {
+        match self {
+            Self::Alone => None,
+            Self::Attached(tracer) => tracer.missing(),
+            Self::Launched(launcher) => launcher.missing(),
+        }
+    }
 }
 
 impl Tool {
@@ -60,7 +84,7 @@ impl Tool {
             name,
             role,
             build,
-            tracer: Some(Box::new(tracer)),
+            way: Way::Attached(Box::new(tracer)),
         }
     }
 
@@ -69,7 +93,7 @@ impl Tool {
             name,
             role: Role::Base,
             build,
-            tracer: None,
+            way: Way::Alone,
         }
     }
 }
@@ -84,6 +108,17 @@ pub(crate) trait Tracer {
     fn seen(&self, folder: &Path) -> Result<Seen>;
 }
 
+/// A program that starts the loop itself.
+pub(crate) trait Launcher {
+    /// Why this tool cannot run here.
+    fn missing(&self) -> Option<String>;
+    /// The command that starts `binary` under the tool, to which the loop's own arguments are added. The loop
+    /// has the command's standard input and output, and the command ends after it; files go to `folder`.
+    fn command(&self, binary: &Path, folder: &Path) -> Result<Command>;
+    /// Reads what it saw, after it has ended.
+    fn seen(&self, folder: &Path) -> Result<Seen>;
+}
+
 /// The most that memtap may cost, as a share of what the reference tool costs.
 const LIMIT: f64 = 0.6;
 
@@ -95,6 +130,7 @@ pub(crate) fn calls(memtap: &Path, walk_cost: &Path) -> Vec<Tool> {
     let memtap = |unwind| memtap::Memtap {
         binary: memtap.to_path_buf(),
         unwind,
+        blocks: memtap::Blocks::Counted,
     };
     let (framed, frameless) = (Build::FramePointers, Build::NoFramePointers);
     vec![
@@ -123,6 +159,36 @@ pub(crate) fn calls(memtap: &Path, walk_cost: &Path) -> Vec<Tool> {
         Tool::new("bpftrace @[ustack]", Role::Reference, framed, bpftrace::Bpftrace),
         Tool::untraced("bare", frameless),
         Tool::new("memtap --unwind dwarf", Role::Other, frameless, memtap("dwarf")),
+    ]
+}
+
+/// The most that memtap may cost when it follows blocks, as a share of what the reference tool costs.
+const LIVE_LIMIT: f64 = 0.3;
+
+/// Whole tools that follow every block to its free, in the order of the rows.
+pub(crate) fn live(memtap: &Path) -> Vec<Tool> {
+    let framed = Build::FramePointers;
+    let memtap = memtap::Memtap {
+        binary: memtap.to_path_buf(),
+        unwind: "dwarf",
+        blocks: memtap::Blocks::Followed,
+    };
+    vec![
+        Tool::untraced("bare", framed),
+        Tool::new(
+            "memtap record --live",
+            Role::Subject(LIVE_LIMIT, 0),
+            framed,
+            memtap,
+        ),
+        Tool::new("bpftrace live.bt", Role::Reference, framed, live_bt::LiveScript),
+        Tool {
+            name: "heaptrack",
+            role: Role::Other,
+            build: framed,
+            way: Way::Launched(Box::new(heaptrack::Heaptrack)),
+        },
+        Tool::new("bcc memleak", Role::Other, framed, memleak::Memleak),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{Running, Seen, Tracer};
 use crate::bench::target::Target;
@@ -15,7 +15,7 @@ pub(crate) struct Bpftrace;
 
 impl Tracer for Bpftrace {
     fn missing(&self) -> Option<String> {
-        (!workspace::in_path("bpftrace")).then(|| "bpftrace is not installed".to_owned())
+        missing()
     }
 
     fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
@@ -40,21 +40,31 @@ impl Tracer for Bpftrace {
     }
 }
 
-/// The sum over all stacks of lines like `{"type": "map", "data": {"@": {"…stack…": 640}}}`.
-fn total_bytes(output: &str) -> Result<u64> {
-    let mut total = 0;
+/// Why bpftrace cannot run here.
+pub(super) fn missing() -> Option<String> {
+    (!workspace::in_path("bpftrace")).then(|| "bpftrace is not installed".to_owned())
+}
+
+/// A map that bpftrace printed when it ended: its value is in a line like
+/// `{"type": "map", "data": {"@name": …}}`.
+pub(super) fn map(output: &str, name: &str) -> Result<serde_json::Value> {
     for line in output.lines().filter(|line| !line.trim().is_empty()) {
         let message: serde_json::Value =
             serde_json::from_str(line).with_context(|| format!("failed to read bpftrace's line {line:?}"))?;
-        if message["type"] != "map" {
-            continue;
+        if message["type"] == "map" && !message["data"][name].is_null() {
+            return Ok(message["data"][name].clone());
         }
-        let stacks = message["data"]["@"]
-            .as_object()
-            .context("failed to find bpftrace's map of stacks")?;
-        total += stacks.values().filter_map(serde_json::Value::as_u64).sum::<u64>();
     }
-    Ok(total)
+    bail!("failed to find {name} in bpftrace's output")
+}
+
+/// The sum over all stacks of bpftrace's map without a name.
+fn total_bytes(output: &str) -> Result<u64> {
+    let stacks = map(output, "@")?;
+    let stacks = stacks
+        .as_object()
+        .context("failed to read bpftrace's map of stacks")?;
+    Ok(stacks.values().filter_map(serde_json::Value::as_u64).sum())
 }
 
 #[cfg(test)]
