@@ -1,7 +1,7 @@
 //! Which functions are traced: from files to probes.
 //!
 //! [`functions`] says which symbol has which call shape; [`elf`] finds the symbols in a file; [`plan`] makes
-//! the sites of probes from them, with what the kernel side must know to count nested calls once, where [`place`](mod@place)
+//! the sites of probes from them, with what the kernel side must know to count nested calls once, where `place`
 //! says; [`loader`]
 //! tells which files a command is going to map.
 

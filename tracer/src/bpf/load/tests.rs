@@ -14,8 +14,9 @@ const TAIL_CALL: [u8; 4] = 12i32.to_ne_bytes();
 #[test]
 fn every_uprobe_program_has_a_tail_call() {
     let object = object::File::parse(OBJECT).expect("an ELF file");
-    for shape in Shape::ALL {
-        let name = shape.program();
+    let entries = Shape::ALL.iter().map(|shape| shape.program());
+    let returns = Shape::ALL.iter().filter_map(|shape| shape.return_program());
+    for name in entries.chain(returns) {
         let symbol = object.symbol_by_name(name).expect(name);
         let section = symbol.section_index().expect(name);
         let section = object.section_by_index(section).expect(name);
