@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use tracer_ebpf::{BpfSettings, Counter};
 
 use super::examined::Examined;
-use super::recorder::StartError;
+use super::start_error::StartError;
 use super::tables::Tables;
 use super::targets::{no_allocator_in, plans_in};
 use crate::bpf::bench::Walker;

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::BpfSettings;
 
-use super::recorder::StartError;
+use super::start_error::StartError;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, btf};
 use crate::settings::{Record, Target, Unwind};

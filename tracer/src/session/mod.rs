@@ -23,10 +23,12 @@ mod processes;
 mod recorder;
 mod released;
 mod snapshots;
+mod start_error;
 mod tables;
 mod targets;
 mod watch;
 
 pub use collect::Recording;
-pub use recorder::{Recorder, StartError};
+pub use recorder::Recorder;
+pub use start_error::StartError;
 pub use watch::{Audience, Child, Progress, Stop, Stopped};

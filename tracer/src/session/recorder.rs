@@ -1,7 +1,6 @@
 //! Starting: find the targets and their allocators, load the programs, attach the probes.
 
 use std::collections::HashMap;
-use std::io;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +15,12 @@ use super::history::History;
 use super::loading::load;
 use super::processes::Processes;
 use super::snapshots::Snapshots;
+use super::start_error::StartError;
 use super::tables::Tables;
 use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
 use crate::allocator::plan::{self, Found, Plan, PlannedProbe};
 use crate::bpf::copies::Copies;
-use crate::bpf::links::AttachError;
-use crate::bpf::load::{BpfError, LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
+use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::records::{Records, Stack};
 use crate::bpf::{Attached, Object, UprobeScope};
 use crate::report::session::{Probe, ProbeKind};
@@ -31,58 +30,6 @@ use crate::target::launch::Held;
 use crate::target::lives::Lives;
 use crate::target::process;
 use crate::target::sideband::{Sideband, monotonic_ns};
-
-/// Why a recording could not start. Each says what was wrong and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A process that was named does not exist.
-    #[error("there is no process {0}: it may have ended; `ps -e` lists what runs")]
-    NoProcess(u32),
-    /// A process ended while the probes were being attached.
-    #[error("process {0} ended while memtap was attaching to it: nothing was recorded")]
-    Ended(u32),
-    /// The command cannot be run.
-    #[error("failed to run {command}: {}", why_not_run(.error))]
-    Command {
-        /// Its name.
-        command: String,
-        /// Why: part of the message.
-        error: io::Error,
-    },
-    /// Nothing to attach to.
-    #[error("no allocator found in {place}: {advice}")]
-    NoAllocator {
-        /// Where was looked.
-        place: String,
-        /// Why, and what to do.
-        advice: &'static str,
-    },
-    /// The kernel's events of process life cannot be had.
-    #[error(
-        "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"
-    )]
-    Sideband(io::Error),
-    /// The kernel side.
-    #[error(transparent)]
-    Bpf(#[from] BpfError),
-    /// A probe.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// `/proc` cannot be read.
-    #[error("failed to read /proc: {0}")]
-    Proc(io::Error),
-}
-
-/// What the error of executing a command means, and what to do.
-fn why_not_run(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such program; check the path, or PATH".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            "it is not executable for this user; `chmod +x` makes a program executable".to_owned()
-        }
-        _ => error.to_string(),
-    }
-}
 
 /// A recording in progress.
 #[expect(missing_debug_implementations, reason = "the ring of aya has none")]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::examined::Examined;
-use super::recorder::StartError;
+use super::start_error::StartError;
 use crate::allocator::loader;
 use crate::allocator::plan::{self, Found, Plan};
 use crate::settings::{Record, Target};

@@ -1,0 +1,58 @@
+//! Why a recording could not start.
+
+use std::io;
+
+use crate::bpf::links::AttachError;
+use crate::bpf::load::BpfError;
+
+/// Each says what was wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A process that was named does not exist.
+    #[error("there is no process {0}: it may have ended; `ps -e` lists what runs")]
+    NoProcess(u32),
+    /// A process ended while the probes were being attached.
+    #[error("process {0} ended while memtap was attaching to it: nothing was recorded")]
+    Ended(u32),
+    /// The command cannot be run.
+    #[error("failed to run {command}: {}", why_not_run(.error))]
+    Command {
+        /// Its name.
+        command: String,
+        /// Why: part of the message.
+        error: io::Error,
+    },
+    /// Nothing to attach to.
+    #[error("no allocator found in {place}: {advice}")]
+    NoAllocator {
+        /// Where was looked.
+        place: String,
+        /// Why, and what to do.
+        advice: &'static str,
+    },
+    /// The kernel's events of process life cannot be had.
+    #[error(
+        "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"
+    )]
+    Sideband(io::Error),
+    /// The kernel side.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// A probe.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// `/proc` cannot be read.
+    #[error("failed to read /proc: {0}")]
+    Proc(io::Error),
+}
+
+/// What the error of executing a command means, and what to do.
+fn why_not_run(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such program; check the path, or PATH".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "it is not executable for this user; `chmod +x` makes a program executable".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
