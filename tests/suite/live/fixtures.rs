@@ -48,6 +48,7 @@ pub(crate) const CASES: &[Case] = &[
         memtap_agrees(context, &executed(context)?, 3).map(drop)
     }),
     case("live::attached", &[Need::Compiler], attached),
+    case("live::missed_free", &[Need::Compiler], missed_free),
 ];
 
 /// The fixture, its arguments, and how it ends.
@@ -120,6 +121,30 @@ fn attached(context: &Context) -> Result<()> {
     let process = recording.summary()?.process(accounts[0].pid, "attached")?;
     if let Some(difference) = accounts[0].difference(&Figures::parse(&process.totals)?)? {
         anyhow::bail!("not what the fixture tells:\n{difference}");
+    }
+    Ok(())
+}
+
+/// An address that is allocated twice: the new block stands, and the free in between is said to be missed. Children are
+/// left out, so that the one that gives the block back is nobody's.
+fn missed_free(context: &Context) -> Result<()> {
+    let fixture = Recipe::live_c("missed").build(context)?;
+    let recording = Memtap::record(context)?
+        .arguments(["--live", "--no-follow"])
+        .fixture(&fixture)
+        .run()?
+        .whole()?;
+    let summary = recording.summary()?;
+    for (figure, expected) in [
+        ("functions/free/missed", 1),
+        ("functions/free/unmatched", 0),
+        ("alloc/count", 2),
+        ("live/count", 1),
+        ("live/bytes", 104),
+        ("peak/bytes", 104),
+    ] {
+        let found = summary.number(&format!("/totals/{figure}"))?;
+        ensure!(found == expected, "{figure} is {found}, not {expected}");
     }
     Ok(())
 }
