@@ -104,20 +104,8 @@ fn write_stacks(
         };
     }
     let shown = &merged.stacks[..options.top.min(merged.stacks.len())];
-    let mut columns = figures(shown, merged.total, options.metric);
-    if merged.processes.len() > 1 {
-        columns.push_fixed(process_column(profile, merged, shown, options));
-    }
-    let room = options.width.map(|width| {
-        columns.shrink_to(width.saturating_sub(STACK_MIN));
-        width.saturating_sub(columns.width()).max(STACK_MIN)
-    });
-    writeln!(out)?;
-    columns.write_header("STACK", options.colours, out)?;
-    for (row, stack) in shown.iter().enumerate() {
-        let stack = fit::line(&pieces(profile, merged, stack), room, options.colours);
-        columns.write_row(row, &stack, out)?;
-    }
+    let columns = figures(shown, merged.total, options.metric);
+    write_shown(profile, merged, shown, columns, options, out)?;
     let rest = &merged.stacks[shown.len()..];
     if !rest.is_empty() {
         let weight: u128 = rest.iter().map(|it| it.weight).sum();
@@ -132,6 +120,31 @@ fn write_stacks(
             units::counted(rest.len() as u128, "more stack"),
             units::percent(weight, merged.total)
         )?;
+    }
+    Ok(())
+}
+
+/// The rows of stacks beside their figures.
+fn write_shown(
+    profile: &Profile,
+    merged: &Merged,
+    shown: &[MergedStack],
+    mut columns: Columns,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if merged.processes.len() > 1 {
+        columns.push_fixed(process_column(profile, merged, shown, options));
+    }
+    let room = options.width.map(|width| {
+        columns.shrink_to(width.saturating_sub(STACK_MIN));
+        width.saturating_sub(columns.width()).max(STACK_MIN)
+    });
+    writeln!(out)?;
+    columns.write_header("STACK", options.colours, out)?;
+    for (row, stack) in shown.iter().enumerate() {
+        let stack = fit::line(&pieces(profile, merged, stack), room, options.colours);
+        columns.write_row(row, &stack, out)?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::columns::{Align, Column, Columns};
-use super::{Options, STACK_MIN, fit, pieces, process_column, totals};
+use super::{Options, fit, pieces, totals, write_shown};
 use crate::profile::{Profile, Stack};
 use crate::report::merge::{Merged, MergedStack, Places, Processes};
 use crate::report::sums::{AgedSums, FunctionSums, Sums};
@@ -157,21 +157,8 @@ fn write_stacks(
         };
     }
     let count = options.top.min(rows.len());
-    let shown = &merged.stacks[..count];
-    let mut columns = figures(&rows[..count]);
-    if merged.processes.len() > 1 {
-        columns.push_fixed(process_column(profile, merged, shown, options));
-    }
-    let room = options.width.map(|width| {
-        columns.shrink_to(width.saturating_sub(STACK_MIN));
-        width.saturating_sub(columns.width()).max(STACK_MIN)
-    });
-    writeln!(out)?;
-    columns.write_header("STACK", options.colours, out)?;
-    for (row, stack) in shown.iter().enumerate() {
-        let stack = fit::line(&pieces(profile, merged, stack), room, options.colours);
-        columns.write_row(row, &stack, out)?;
-    }
+    let columns = figures(&rows[..count]);
+    write_shown(profile, merged, &merged.stacks[..count], columns, options, out)?;
     let rest = &rows[count..];
     if !rest.is_empty() {
         writeln!(
