@@ -1,12 +1,10 @@
 //! The ring of copied stacks: walks that user space is to finish.
 
-use aya::maps::{MapData, RingBuf};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tracer_ebpf::{CopyHeader, CopyRecord, WINDOW_BYTES};
 
 use super::load::{BpfError, Object};
 use super::records::field;
+use super::ring::Ring;
 
 /// A copy of a stack, and where its walk had got to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,20 +18,13 @@ pub struct CopiedStack {
 /// The user side of the ring.
 #[expect(missing_debug_implementations, reason = "aya's ring has none")]
 pub struct Copies {
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: Ring,
 }
 
 impl Object {
     /// Takes the ring; it can be taken once, and inside an event loop.
     pub fn copies(&mut self) -> Result<Copies, BpfError> {
-        let map = self
-            .ebpf
-            .take_map("COPIES")
-            .ok_or_else(|| BpfError::Missing("map COPIES".to_owned()))?;
-        let ring = RingBuf::try_from(map).map_err(|error| BpfError::map("COPIES", error))?;
-        // SAFETY: the ring owns its descriptor, gives the same one every time, and closes it when it is dropped.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
-            .map_err(|error| BpfError::map("COPIES", error))?;
+        let ring = Ring::take(self, "COPIES")?;
         Ok(Copies { ring })
     }
 }
@@ -41,13 +32,12 @@ impl Object {
 impl Copies {
     /// Waits until the kernel side calls, for a ring that fills up.
     pub async fn urgent(&mut self) -> std::io::Result<()> {
-        self.ring.readable_mut().await?.clear_ready();
-        Ok(())
+        self.ring.called().await
     }
 
     /// Takes the next copy, if there is one.
     pub fn take(&mut self) -> Option<CopiedStack> {
-        let item = self.ring.get_mut().next()?;
+        let item = self.ring.next()?;
         let copied = parse(&item);
         if copied.is_none() {
             log::error!("a copied stack of {} bytes cannot be read", item.len());

@@ -15,6 +15,7 @@ pub mod links;
 pub mod load;
 pub mod records;
 mod refusal;
+mod ring;
 pub mod sums;
 pub mod tables;
 pub mod tracefs;

@@ -1,11 +1,9 @@
 //! The ring: new stacks and new processes.
 
-use aya::maps::{MapData, RingBuf};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tracer_ebpf::{FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader};
 
 use super::load::{BpfError, Object};
+use super::ring::Ring;
 
 /// One record of the ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,20 +62,13 @@ pub struct NewFile {
 /// The user side of the ring.
 #[expect(missing_debug_implementations, reason = "aya's ring has none")]
 pub struct Records {
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: Ring,
 }
 
 impl Object {
     /// Takes the ring; it can be taken once, and inside an event loop.
     pub fn records(&mut self) -> Result<Records, BpfError> {
-        let map = self
-            .ebpf
-            .take_map("RECORDS")
-            .ok_or_else(|| BpfError::Missing("map RECORDS".to_owned()))?;
-        let ring = RingBuf::try_from(map).map_err(|error| BpfError::map("RECORDS", error))?;
-        // SAFETY: the ring owns its descriptor, gives the same one every time, and closes it when it is dropped.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
-            .map_err(|error| BpfError::map("RECORDS", error))?;
+        let ring = Ring::take(self, "RECORDS")?;
         Ok(Records { ring })
     }
 }
@@ -85,15 +76,14 @@ impl Object {
 impl Records {
     /// Waits until the kernel side calls: for a record that cannot wait, or a ring that fills up.
     pub async fn urgent(&mut self) -> std::io::Result<()> {
-        self.ring.readable_mut().await?.clear_ready();
-        Ok(())
+        self.ring.called().await
     }
 
     /// Takes the next record, if there is one. A record that cannot be read is passed over with a message:
     /// both sides were built from the same definitions, so there is none.
     pub fn take(&mut self) -> Option<Record> {
         loop {
-            let item = self.ring.get_mut().next()?;
+            let item = self.ring.next()?;
             match parse(&item) {
                 Some(record) => return Some(record),
                 None => log::error!("a record of {} bytes cannot be read", item.len()),
