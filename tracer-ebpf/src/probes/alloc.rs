@@ -1,19 +1,14 @@
 //! Calls to allocators, at their entry: one program per call shape.
 
-use aya_ebpf::{
-    bindings::pt_regs,
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
-    macros::uprobe,
-    programs::ProbeContext,
-};
+use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, Sum, SumKey, TailCall, TailKey};
 
+use super::hit::{self, Hit};
 use crate::{
     bounds::{mask, opaque},
     live,
     loss::{count, lose},
-    maps::SITES,
-    process, settings,
+    settings,
     stack::{Slot, Start},
     tail, tally, thread_stack,
 };
@@ -153,10 +148,9 @@ fn product(n: u64, size: u64) -> Option<u64> {
 #[inline(always)]
 fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
     thread_stack::require(ctx);
-    if !settings::recording() {
-        return 0;
-    }
-    if let Err(loss) = try_entry(ctx, request) {
+    if settings::recording()
+        && let Err(loss) = try_entry(ctx, request)
+    {
         lose(loss);
     }
     0
@@ -165,17 +159,14 @@ fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
 #[inline(always)]
 fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
     let &Request { bytes, block, .. } = request;
-    count(Counter::Seen);
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(process) = process::current((pid_tgid >> 32) as u32) else {
-        count(Counter::Foreign);
+    let Some(Hit {
+        process,
+        thread,
+        site,
+    }) = hit::target(ctx)?
+    else {
         return Ok(());
     };
-    // SAFETY: the context is this program's own.
-    let cookie = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) };
-    let site = SITES.get_ptr(cookie as u32).ok_or(Loss::UnknownSite)?;
-    // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe.
-    let site = unsafe { &*site };
 
     let regs = regs(ctx);
     let amount = Sum {
@@ -185,7 +176,6 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
         failed: 0,
         sent: 0,
     };
-    let thread = pid_tgid as u32;
     let Some(slot) = Slot::take(thread) else {
         let key = SumKey {
             stack: 0,

@@ -1,18 +1,18 @@
 //! Where blocks are followed: the returns of allocators, and `free`.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user, generated::bpf_get_attach_cookie},
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
 use tracer_ebpf::{CallKey, Counter, Loss};
 
 use super::alloc::{called_by_allocator, regs};
+use super::hit::{self, Hit};
 use crate::{
     live,
     loss::{count, lose},
-    maps::SITES,
-    process, settings, thread_stack,
+    settings, thread_stack,
 };
 
 /// A function that returns the block.
@@ -54,10 +54,9 @@ fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, 
 #[uprobe]
 pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
-    if !settings::recording() {
-        return 0;
-    }
-    if let Err(loss) = try_free(&ctx) {
+    if settings::recording()
+        && let Err(loss) = try_free(&ctx)
+    {
         lose(loss);
     }
     0
@@ -65,24 +64,21 @@ pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
-    count(Counter::Seen);
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(process) = process::current((pid_tgid >> 32) as u32) else {
-        count(Counter::Foreign);
+    let Some(Hit {
+        process,
+        thread,
+        site,
+    }) = hit::target(ctx)?
+    else {
         return Ok(());
     };
-    // SAFETY: the context is this program's own.
-    let cookie = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) };
-    let site = SITES.get_ptr(cookie as u32).ok_or(Loss::UnknownSite)?;
-    // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe.
-    let site = unsafe { &*site };
     let regs = regs(ctx);
     let stack_pointer = regs.rsp + site.pushed_bytes as u64;
     // SAFETY: the helper checks the user's address.
     if let Ok(return_address) = unsafe { bpf_probe_read_user(stack_pointer as *const u64) } {
         let place = CallKey {
             stack_pointer,
-            thread: pid_tgid as u32,
+            thread,
             reserved: 0,
         };
         if called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())

@@ -5,6 +5,7 @@ mod alloc;
 #[cfg(feature = "bench")]
 mod bench;
 mod heap;
+mod hit;
 mod process;
 mod region;
 
