@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Chain, Context, LIMIT, Memtap, Need, Running, Told, eventually, run};
+use memtap_tests::{Chain, Context, LIMIT, Memtap, Need, Running, Session, Told, eventually, run};
 
 use super::bursts::{Bursts, is_whole};
 use crate::case::{Case, case};
@@ -89,12 +89,10 @@ fn account(chains: &[Chain]) -> Vec<(String, u64, u64)> {
     chains.iter().map(account).collect()
 }
 
-/// memtap cannot resume what it has stopped, and is killed: its guard does.
-fn killed_while_stopped(context: &Context) -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let bursts = Bursts::new(context, directory.path(), 1)?.waiting();
+/// A program that waits to load what it calls from, so often, and memtap at work on it; and memtap's guard.
+fn traced<'a>(context: &'a Context, bursts: &Bursts, calls: &str) -> Result<(Running, Session<'a>, u32)> {
     let mut command = Bursts::program(context)?.command();
-    command.arg("100");
+    command.arg(calls);
     bursts.of_command(&mut command)?;
     let target = Running::start(command)?;
     let mut session = Memtap::record(context)?
@@ -103,6 +101,14 @@ fn killed_while_stopped(context: &Context) -> Result<()> {
         .start()?;
     session.wait_until_tracing()?;
     let guard = guard_of(session.pid()?)?;
+    Ok((target, session, guard))
+}
+
+/// memtap cannot resume what it has stopped, and is killed: its guard does.
+fn killed_while_stopped(context: &Context) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let bursts = Bursts::new(context, directory.path(), 1)?.waiting();
+    let (target, mut session, guard) = traced(context, &bursts, "100")?;
     session.signal("STOP")?;
     bursts.begin()?;
     let is_stopped = eventually(PATIENCE, || Ok(state(target.pid()) == Some('T')))?;
@@ -124,19 +130,9 @@ fn killed_while_stopped(context: &Context) -> Result<()> {
 /// off, it is stopped again.
 fn killed_at_any_time(context: &Context) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let program = Bursts::program(context)?;
     for delay_ms in [1, 10, 30] {
         let bursts = Bursts::new(context, directory.path(), 300)?.waiting();
-        let mut command = program.command();
-        command.arg("1");
-        bursts.of_command(&mut command)?;
-        let target = Running::start(command)?;
-        let mut session = Memtap::record(context)?
-            .argument("--stop-on-dlopen")
-            .process(target.pid())
-            .start()?;
-        session.wait_until_tracing()?;
-        let guard = guard_of(session.pid()?)?;
+        let (target, mut session, guard) = traced(context, &bursts, "1")?;
         bursts.begin()?;
         std::thread::sleep(Duration::from_millis(delay_ms));
         session.signal("KILL")?;
