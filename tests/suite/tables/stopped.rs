@@ -108,7 +108,7 @@ fn traced<'a>(context: &'a Context, bursts: &Bursts, calls: &str) -> Result<(Run
 fn killed_while_stopped(context: &Context) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let bursts = Bursts::new(context, directory.path(), 1)?.waiting();
-    let (target, mut session, guard) = traced(context, &bursts, "100")?;
+    let (target, session, guard) = traced(context, &bursts, "100")?;
     session.signal("STOP")?;
     bursts.begin()?;
     let is_stopped = eventually(PATIENCE, || Ok(state(target.pid()) == Some('T')))?;
@@ -132,7 +132,7 @@ fn killed_at_any_time(context: &Context) -> Result<()> {
     let directory = tempfile::tempdir()?;
     for delay_ms in [1, 10, 30] {
         let bursts = Bursts::new(context, directory.path(), 300)?.waiting();
-        let (target, mut session, guard) = traced(context, &bursts, "1")?;
+        let (target, session, guard) = traced(context, &bursts, "1")?;
         bursts.begin()?;
         std::thread::sleep(Duration::from_millis(delay_ms));
         session.signal("KILL")?;
