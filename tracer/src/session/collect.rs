@@ -135,7 +135,7 @@ impl Recorder {
                 foreign: counts.events(Counter::Foreign),
             },
             losses: Losses::new(losses),
-            probes: self.probes.clone(),
+            probes: self.probes.listed().to_vec(),
             memory: std::collections::BTreeMap::new(),
             raw,
             tables: self.tables.as_ref().map(|tables| report::session::Tables {

@@ -19,6 +19,7 @@ mod history;
 mod loading;
 mod pace;
 mod peak;
+mod probes;
 mod processes;
 mod recorder;
 mod released;

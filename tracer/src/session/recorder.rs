@@ -5,25 +5,25 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::Shape;
-
 use super::copied::Copied;
 use super::departed::Departed;
 use super::examined::Examined;
 use super::guard::Guard;
 use super::history::History;
 use super::loading::load;
+use super::probes::Probes;
 use super::processes::Processes;
 use super::snapshots::Snapshots;
 use super::start_error::StartError;
 use super::tables::Tables;
 use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
-use crate::allocator::plan::{self, Found, Plan, PlannedProbe};
+use crate::allocator::plan::{self, Found};
 use crate::bpf::copies::Copies;
+use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::records::{Records, Stack};
 use crate::bpf::{Attached, Object, UprobeScope};
-use crate::report::session::{Probe, ProbeKind};
+use crate::report::session::Probe;
 use crate::settings::{Record, Target, Unwind};
 use crate::target::files::{Files, MappedFile};
 use crate::target::launch::Held;
@@ -39,7 +39,8 @@ use crate::target::sideband::{Sideband, monotonic_ns};
 )]
 pub struct Recorder {
     // Probes go first when a recorder is dropped, then the maps that they write to.
-    pub(super) attached: Attached,
+    pub(super) probes: Probes,
+    pub(super) tracepoints: Attached,
     // Resumes what is stopped, once nothing stops any more.
     pub(super) guard: Option<Guard>,
     pub(super) object: Object,
@@ -49,7 +50,6 @@ pub struct Recorder {
     pub(super) processes: Processes,
     pub(super) stacks: HashMap<u64, Stack>,
     pub(super) seen_in: HashMap<(u32, u64), u64>,
-    pub(super) probes: Vec<Probe>,
     pub(super) scope: UprobeScope,
     pub(super) examined: Examined,
     pub(super) tables: Option<Tables>,
@@ -113,7 +113,8 @@ impl Recorder {
             None
         };
         let mut recorder = Self {
-            attached: Attached::default(),
+            probes: Probes::default(),
+            tracepoints: Attached::default(),
             guard,
             object,
             records,
@@ -122,7 +123,6 @@ impl Recorder {
             processes: Processes::default(),
             stacks: HashMap::new(),
             seen_in: HashMap::new(),
-            probes: Vec::new(),
             scope: UprobeScope::Machine,
             examined: Examined::default(),
             tables,
@@ -167,7 +167,7 @@ impl Recorder {
         }
         recorder
             .object
-            .attach_tracepoints(&mut recorder.attached, &points)?;
+            .attach_tracepoints(&mut recorder.tracepoints, &points)?;
         recorder.admit(targets, settings)?;
         recorder.object.set_recording(true)?;
         recorder.started = Instant::now();
@@ -221,10 +221,11 @@ impl Recorder {
                     let plans = plans_in(&files, &mut Examined::default());
                     let plans = plans.map_err(|advice| no_allocator_in(*pid, advice))?;
                     for plan in &plans {
-                        self.attach_plan(plan, UprobeScope::Process(*pid))
+                        self.probes
+                            .attach(&mut self.object, plan, UprobeScope::Process(*pid), self.live)
                             .map_err(|error| match error {
-                                StartError::Attach(error) if error.is_gone() => StartError::Ended(*pid),
-                                other => other,
+                                AttachError::Uprobe { .. } if error.is_gone() => StartError::Ended(*pid),
+                                other => other.into(),
                             })?;
                     }
                 }
@@ -234,7 +235,8 @@ impl Recorder {
                 let plans = plans_in(command_files, &mut self.examined);
                 let plans = plans.map_err(|advice| no_allocator(&name.unwrap_or_default(), advice))?;
                 for plan in &plans {
-                    self.attach_plan(plan, UprobeScope::Machine)?;
+                    self.probes
+                        .attach(&mut self.object, plan, UprobeScope::Machine, self.live)?;
                 }
             }
             _ => {
@@ -249,48 +251,11 @@ impl Recorder {
                 let plans = plans_in(&files, &mut self.examined);
                 let plans = plans.map_err(|advice| no_allocator("any process", advice))?;
                 for plan in &plans {
-                    self.attach_plan(plan, UprobeScope::Machine)?;
+                    self.probes
+                        .attach(&mut self.object, plan, UprobeScope::Machine, self.live)?;
                 }
             }
         }
-        Ok(())
-    }
-
-    fn attach_plan(&mut self, plan: &Plan, scope: UprobeScope) -> Result<(), StartError> {
-        // Inner functions last: a call that begins while probes go in is then never counted twice.
-        let wanted = |probe: &&PlannedProbe| probe.shape != Shape::Free || self.live;
-        let probes: Vec<&PlannedProbe> = plan.probes.iter().filter(wanted).collect();
-        let mut attached = Vec::new();
-        for probe in probes.iter().rev() {
-            let cookie = self.object.add_site(probe.site)?;
-            // The return first: a call that is begun is then sure to be decided.
-            let at_return = probe.shape.return_program().filter(|_| self.live);
-            let programs = [
-                (at_return, ProbeKind::Return),
-                (Some(probe.shape.program()), ProbeKind::Entry),
-            ];
-            for (program, kind) in programs {
-                let Some(program) = program else { continue };
-                self.object.attach_uprobe(
-                    &mut self.attached,
-                    program,
-                    &plan.file.open_path(),
-                    probe.file_offset,
-                    cookie,
-                    scope,
-                )?;
-                attached.push(Probe {
-                    object: plan.file.path.clone(),
-                    symbol: probe.symbol.to_owned(),
-                    offset: probe.file_offset,
-                    kind,
-                    single_stepped: probe.single_stepped && kind == ProbeKind::Entry,
-                });
-            }
-        }
-        attached.reverse();
-        log::debug!("{}: {} probes", plan.file.path.display(), attached.len());
-        self.probes.extend(attached);
         Ok(())
     }
 
@@ -302,7 +267,10 @@ impl Recorder {
         let Ok(Found::Allocator(plan)) = plan::examine(file) else {
             return;
         };
-        match self.attach_plan(&plan, UprobeScope::Machine) {
+        let attached = self
+            .probes
+            .attach(&mut self.object, &plan, UprobeScope::Machine, self.live);
+        match attached {
             Ok(()) => log::warn!(
                 "{} was met when process {pid} mapped it: its calls before that were not seen",
                 file.path.display()
@@ -343,7 +311,7 @@ impl Recorder {
     /// The probes that were attached.
     #[must_use]
     pub fn probes(&self) -> &[Probe] {
-        &self.probes
+        self.probes.listed()
     }
 
     /// Bytes of kernel memory that the maps take, by map.

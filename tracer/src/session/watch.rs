@@ -329,7 +329,8 @@ impl Recorder {
         if let Err(error) = self.object.set_recording(false) {
             log::debug!("{error}");
         }
-        self.attached.detach();
+        self.probes.detach();
+        self.tracepoints.detach();
         self.is_over = true;
         self.drain(true);
     }
