@@ -66,6 +66,7 @@ pub fn examine() -> Vec<Finding> {
         privileges(),
         btf_offsets(),
         uprobes(),
+        uprobe_links(),
         tracefs_mount(),
         side_band(),
         heap_programs(),
@@ -137,6 +138,20 @@ fn uprobes() -> Finding {
         .map(|number| format!("event source {}", number.trim()))
         .map_err(|error| format!("{path}: {error}; the kernel must be built with CONFIG_UPROBE_EVENTS"));
     finding("uprobes", "--events heap", true, seen)
+}
+
+fn uprobe_links() -> Finding {
+    let seen = crate::bpf::many_uprobes_in_a_link()
+        .map(|()| "uprobe_multi".to_owned())
+        .map_err(|error| {
+            format!("{error}; Linux 6.6 and later have them, without each probe is a perf event")
+        });
+    unless_unprivileged(finding(
+        "links of many uprobes",
+        "attaching to hundreds of processes, taking probes off quickly",
+        false,
+        seen,
+    ))
 }
 
 fn tracefs_mount() -> Finding {
@@ -229,7 +244,7 @@ fn table_programs() -> Finding {
         heap: true,
         region: true,
         tables: true,
-        live: false,
+        ..Wanted::default()
     };
     loaded(
         "stacks by unwind tables",
@@ -249,6 +264,7 @@ pub fn verified_instructions() -> BTreeMap<String, Option<u32>> {
             region: !live,
             tables,
             live,
+            ..Wanted::default()
         };
         [true, false]
             .into_iter()

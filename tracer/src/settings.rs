@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bpf::Limits;
+use crate::bpf::links::AttachBy;
 use crate::profile::Metric;
 use crate::report::Format;
 
@@ -134,6 +135,8 @@ pub struct Record {
     pub unwind: Unwind,
     /// Stop a process while the tables of code that it has just loaded are made.
     pub stop_for_code: bool,
+    /// What uprobes are made of.
+    pub attach: AttachBy,
     /// How large the kernel side's maps may grow.
     pub limits: Limits,
 }

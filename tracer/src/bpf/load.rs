@@ -4,82 +4,18 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use aya::programs::{ProgramError, TracePoint, UProbe};
+use aya::programs::{TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::{EbpfLogger, Level};
 use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
 
+pub use super::error::BpfError;
 use super::limits::Limits;
-use super::refusal;
+use super::links::AttachBy;
+use super::multi::Multi;
 
 /// The object that `build.rs` made.
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
-
-/// What can go wrong at the kernel boundary.
-#[derive(Debug, thiserror::Error)]
-pub enum BpfError {
-    /// The object was refused as a whole.
-    #[error("failed to load the eBPF object: {0}")]
-    Load(#[source] Box<aya::EbpfError>),
-    /// The object lacks something that this version of the loader knows: they were built apart.
-    #[error("the eBPF object has no {0}: rebuild memtap")]
-    Missing(String),
-    /// A program was refused.
-    #[error(
-        "the kernel refused the eBPF program {program}: {reason}; `-v` shows the verifier's whole answer"
-    )]
-    Program {
-        /// Its name.
-        program: String,
-        /// What the kernel said, in a line.
-        reason: String,
-    },
-    /// A map could not be read or written.
-    #[error("failed to use the eBPF map {map}: {source}")]
-    Map {
-        /// Its name.
-        map: String,
-        /// What the kernel said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The kernel's type information is missing or unreadable.
-    #[error(transparent)]
-    Btf(#[from] super::btf::BtfError),
-}
-
-impl BpfError {
-    /// An error of a program. The verifier's answer can have thousands of lines, the last of which say why.
-    fn program(name: &str, error: &ProgramError) -> Self {
-        let text = error.to_string();
-        log::debug!("{name}: {text}");
-        let is_account = |line: &&str| {
-            ["processed ", "verification time", "stack depth", "mark_precise"]
-                .iter()
-                .any(|start| line.starts_with(start))
-        };
-        let (first, account) = text.split_once(" Verifier output:").unwrap_or((&text, ""));
-        let mut lines = account.lines();
-        let last = lines
-            .rfind(|line| !is_account(line) && !line.trim().is_empty())
-            .map(str::trim);
-        let reason = last.map(refusal::in_words).map_or_else(
-            || first.to_owned(),
-            |last| format!("{}: {last}", first.trim_end_matches('.')),
-        );
-        Self::Program {
-            program: name.to_owned(),
-            reason,
-        }
-    }
-
-    /// An error of a map.
-    pub(crate) fn map(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Map {
-            map: name.to_owned(),
-            source: Box::new(source),
-        }
-    }
-}
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
 
 /// Which programs are wanted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,12 +32,16 @@ pub struct Wanted {
     pub tables: bool,
     /// Blocks are followed until they are given back.
     pub live: bool,
+    /// What uprobes are made of.
+    pub attach: AttachBy,
 }
 
 /// The loaded eBPF object.
 #[expect(missing_debug_implementations, reason = "aya's logger has none")]
 pub struct Object {
     pub(super) ebpf: Ebpf,
+    /// The uprobe programs, where they are not aya's.
+    pub(super) multi: Option<Multi>,
     sites_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -185,6 +125,7 @@ impl Object {
             .map_err(|error| BpfError::Load(Box::new(error)))?;
         let mut object = Self {
             ebpf,
+            multi: None,
             sites_len: 0,
             messages: None,
         };
@@ -195,17 +136,15 @@ impl Object {
         for (program, _, _) in PROCESS_PROGRAMS {
             object.load_tracepoint(program)?;
         }
+        let mut uprobes = Vec::new();
         if wanted.heap {
-            for shape in Shape::ALL {
-                if shape != Shape::Free || wanted.live {
-                    object.load_uprobe(shape.program())?;
-                }
-            }
+            let shapes = Shape::ALL
+                .iter()
+                .filter(|shape| **shape != Shape::Free || wanted.live);
+            uprobes.extend(shapes.map(|shape| shape.program()));
         }
         if wanted.live {
-            for program in ["return_block", "return_out"] {
-                object.load_uprobe(program)?;
-            }
+            uprobes.extend(["return_block", "return_out"]);
             for (program, _, _) in LIVE_PROGRAMS {
                 object.load_tracepoint(program)?;
             }
@@ -220,7 +159,23 @@ impl Object {
                 object.load_tracepoint(program)?;
             }
         }
+        object.load_uprobes(&uprobes, wanted.attach)?;
         Ok(object)
+    }
+
+    /// Loads programs of uprobes for the best links that there are.
+    fn load_uprobes(&mut self, names: &[&'static str], attach: AttachBy) -> Result<(), BpfError> {
+        if attach != AttachBy::Perf && !names.is_empty() {
+            match Multi::load(&self.ebpf, names) {
+                Ok(multi) => {
+                    self.multi = Some(multi);
+                    return Ok(());
+                }
+                Err(error) if attach == AttachBy::Multi => return Err(error),
+                Err(error) => log::debug!("each uprobe is a perf event: {error}"),
+            }
+        }
+        names.iter().try_for_each(|name| self.load_uprobe(name))
     }
 
     /// How many instructions the verifier went through for each loaded program; nothing for those of which the kernel
@@ -231,7 +186,10 @@ impl Object {
             let info = program.info().ok()?;
             Some((name.to_owned(), info.verified_instruction_count()))
         });
-        programs.collect()
+        let multi = self.multi.iter().flat_map(Multi::verified_instructions);
+        programs
+            .chain(multi.map(|(name, count)| (name.to_owned(), count)))
+            .collect()
     }
 
     /// Hands the kernel side's messages to the log.
@@ -361,13 +319,15 @@ impl Object {
     }
 }
 
-fn map_data(map: &Map) -> Option<&MapData> {
+pub(super) fn map_data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Some(data),
+        | Map::ProgramArray(data)
+        | Map::RingBuf(data)
+        | Map::StackTraceMap(data) => Some(data),
         _ => None,
     }
 }

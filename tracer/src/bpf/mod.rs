@@ -9,18 +9,26 @@ mod batch;
 pub mod bench;
 pub mod btf;
 pub mod copies;
+mod error;
 pub mod heap;
 pub mod limits;
 pub mod links;
 pub mod load;
+mod multi;
 pub mod records;
 mod refusal;
 mod ring;
 pub mod sums;
+mod sys;
 pub mod tables;
 pub mod tracefs;
 
 pub use limits::Limits;
-pub use links::{Attached, UprobeScope};
+pub use links::{Attached, Uprobe, UprobeScope};
 pub use load::Object;
 pub use records::Record;
+
+/// Whether the kernel has links of many uprobes; else what it said.
+pub fn many_uprobes_in_a_link() -> std::io::Result<()> {
+    multi::probe()
+}

@@ -8,7 +8,7 @@ use tracer_ebpf::{BpfSettings, Counter};
 use super::examined::Examined;
 use super::start_error::StartError;
 use super::tables::Tables;
-use super::targets::{no_allocator_in, plans_in};
+use super::targets::{FoundIn, no_allocator_in, plans_in};
 use crate::bpf::bench::Walker;
 use crate::bpf::load::Wanted;
 use crate::bpf::{Limits, Object, btf};
@@ -61,7 +61,7 @@ impl Walks {
         let mut tables = Tables::new(&object, limits.tables)?;
         tables.make_now(&mut object, &files)?;
 
-        let plans = plans_in(&files, &mut Examined::default());
+        let plans = plans_in(&files, &mut Examined::default(), &mut FoundIn::new());
         let plans = plans.map_err(|advice| no_allocator_in(pid.get(), advice))?;
         // At the first instruction, where the return address is on top of the stack.
         let found = plans.iter().find_map(|plan| {

@@ -14,6 +14,7 @@ pub(super) fn load(settings: &Record) -> Result<Object, StartError> {
         region: settings.region,
         tables: settings.unwind != Unwind::FramePointer,
         live: settings.live,
+        attach: settings.attach,
     };
     Ok(Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?)
 }

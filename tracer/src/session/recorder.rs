@@ -16,7 +16,7 @@ use super::processes::Processes;
 use super::snapshots::Snapshots;
 use super::start_error::StartError;
 use super::tables::Tables;
-use super::targets::{Targets, no_allocator, no_allocator_in, plans_in};
+use super::targets::{FoundIn, Targets, no_allocator, no_allocator_in, plans_in};
 use crate::allocator::plan::{self, Found};
 use crate::bpf::copies::Copies;
 use crate::bpf::links::AttachError;
@@ -216,9 +216,10 @@ impl Recorder {
     ) -> Result<(), StartError> {
         match &settings.target {
             Target::Pids(pids) if per_process => {
+                let mut found_in = FoundIn::new();
                 for pid in pids {
                     let files = self.lives.mapped_files(*pid);
-                    let plans = plans_in(&files, &mut Examined::default());
+                    let plans = plans_in(&files, &mut Examined::default(), &mut found_in);
                     let plans = plans.map_err(|advice| no_allocator_in(*pid, advice))?;
                     for plan in &plans {
                         self.probes
@@ -232,7 +233,7 @@ impl Recorder {
             }
             Target::Command(command) => {
                 let name = command.first().map(|name| name.to_string_lossy().into_owned());
-                let plans = plans_in(command_files, &mut self.examined);
+                let plans = plans_in(command_files, &mut self.examined, &mut FoundIn::new());
                 let plans = plans.map_err(|advice| no_allocator(&name.unwrap_or_default(), advice))?;
                 for plan in &plans {
                     self.probes
@@ -248,7 +249,7 @@ impl Recorder {
                 for pid in pids {
                     files.extend(self.lives.mapped_files(pid));
                 }
-                let plans = plans_in(&files, &mut self.examined);
+                let plans = plans_in(&files, &mut self.examined, &mut FoundIn::new());
                 let plans = plans.map_err(|advice| no_allocator("any process", advice))?;
                 for plan in &plans {
                     self.probes

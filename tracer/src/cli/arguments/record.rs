@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
 use crate::cli::sizes;
@@ -110,6 +111,9 @@ pub(in crate::cli) struct RecordArguments {
     /// Write the stacks as addresses, for comparison with other walkers
     #[arg(long, value_name = "FILE", hide = true)]
     raw: Option<PathBuf>,
+    /// What uprobes are made of
+    #[arg(long, default_value = "auto", value_enum, hide = true)]
+    attach: Attach,
     /// Exit with 3 if anything was lost
     #[arg(long)]
     strict: bool,
@@ -257,6 +261,7 @@ impl RecordArguments {
                 Unwind::Fp => settings::Unwind::FramePointer,
             },
             stop_for_code: self.stop_on_dlopen,
+            attach: self.attach.into(),
             limits: self.memory.limits()?,
         })
     }
