@@ -4,8 +4,10 @@
 //! names. A test whose needs this machine does not meet is named on standard error with the reason and counted
 //! as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
+mod attach;
 mod busy;
 mod case;
+mod crowd;
 mod errors;
 mod fixtures;
 mod live;
@@ -56,6 +58,7 @@ const CASES: &[&[case::Case]] = &[
     live::servers::CASES,
     errors::CASES,
     system::CASES,
+    attach::CASES,
     robust::CASES,
 ];
 

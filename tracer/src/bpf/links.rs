@@ -18,7 +18,7 @@ use crate::target::files::MappedFile;
 
 /// How many threads take links off at once, each waiting for grace periods of the kernel without using a CPU: links
 /// of many uprobes do so beside each other.
-const DETACH_THREADS: usize = 1024;
+const DETACH_THREADS: usize = 256;
 
 /// The same for perf events, which wait for each other. More threads would not help.
 const DETACH_THREADS_PERF: usize = 16;
