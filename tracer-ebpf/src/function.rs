@@ -12,7 +12,7 @@ macro_rules! functions {
             /// Every function, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// The name as a C programmer writes it.
+            /// The name as a C programmer writes it, without an allocator's prefix.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
@@ -46,8 +46,23 @@ functions! {
     Valloc = 8, "valloc";
     /// `void *pvalloc(size_t size)`
     Pvalloc = 9, "pvalloc";
-    /// `void free(void *p)`: it allocates nothing, and has no sums of its own
+    /// `void free(void *p)`, and every other function that gives a block back: they allocate nothing, and have no sums of
+    /// their own
     Free = 10, "free";
+    /// `void *operator new(std::size_t size)`, `operator new[]` and their other forms, where the allocator itself has them
+    OperatorNew = 11, "operator new";
+    /// jemalloc's `void *mallocx(size_t size, int flags)`
+    Mallocx = 12, "mallocx";
+    /// jemalloc's `void *rallocx(void *p, size_t size, int flags)`
+    Rallocx = 13, "rallocx";
+    /// jemalloc's `size_t xallocx(void *p, size_t size, size_t extra, int flags)`, which resizes a block where it is
+    Xallocx = 14, "xallocx";
+    /// mimalloc's `void *mi_zalloc(size_t size)`: zeroed memory
+    Zalloc = 15, "zalloc";
+    /// mimalloc's `void *mi_mallocn(size_t n, size_t size)`
+    Mallocn = 16, "mallocn";
+    /// mimalloc's `void *mi_expand(void *p, size_t size)`, which resizes a block where it is
+    Expand = 17, "expand";
     /// `mmap(2)`: bytes mapped
     Mmap = 32, "mmap";
     /// `munmap(2)`: bytes unmapped
@@ -72,7 +87,7 @@ impl Function {
     }
 }
 
-/// Where a call has what it was asked for. One eBPF program serves each shape.
+/// Where a call has what it was asked for, and where its result is. An eBPF program serves each shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shape {
     /// The size is the first argument: `malloc`, `valloc`, `pvalloc`.
@@ -87,19 +102,31 @@ pub enum Shape {
     Resize,
     /// A block, and its new size as a product: `reallocarray`.
     ResizeArray,
+    /// A block and its new size, of which the result is not the block but the size that it has then: `xallocx`.
+    ResizeInPlace,
+    /// The size is the second argument, the first a heap: `mi_heap_malloc`.
+    HeapSize,
+    /// The size is the product of the second and the third argument, the first a heap: `mi_heap_calloc`.
+    HeapCountSize,
+    /// A heap, a block and its new size: `mi_heap_realloc`.
+    HeapResize,
     /// A block to be given back: `free`.
     Free,
 }
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Size,
         Self::AlignedSize,
         Self::CountSize,
         Self::OutPointer,
         Self::Resize,
         Self::ResizeArray,
+        Self::ResizeInPlace,
+        Self::HeapSize,
+        Self::HeapCountSize,
+        Self::HeapResize,
         Self::Free,
     ];
 
@@ -111,8 +138,11 @@ impl Shape {
             Self::AlignedSize => "alloc_aligned",
             Self::CountSize => "alloc_count",
             Self::OutPointer => "alloc_out",
-            Self::Resize => "realloc_size",
+            Self::Resize | Self::ResizeInPlace => "realloc_size",
             Self::ResizeArray => "realloc_array",
+            Self::HeapSize => "alloc_heap_size",
+            Self::HeapCountSize => "alloc_heap_count",
+            Self::HeapResize => "realloc_heap",
             Self::Free => "free_block",
         }
     }
@@ -122,8 +152,18 @@ impl Shape {
     pub const fn return_program(self) -> Option<&'static str> {
         match self {
             Self::OutPointer => Some("return_out"),
+            Self::ResizeInPlace => Some("return_size"),
             Self::Free => None,
             _ => Some("return_block"),
         }
+    }
+
+    /// Whether calls of this shape resize a block.
+    #[must_use]
+    pub const fn resizes(self) -> bool {
+        matches!(
+            self,
+            Self::Resize | Self::ResizeArray | Self::ResizeInPlace | Self::HeapResize
+        )
     }
 }

@@ -48,6 +48,8 @@ impl PendingCall {
     pub const OVERFLOWS: u32 = 16;
     /// The allocator tells a block's usable size as glibc does.
     pub const GLIBC_CHUNKS: u32 = crate::ProbeSite::GLIBC_CHUNKS;
+    /// A call that fails gives the block back all the same.
+    pub const FREES_ON_FAILURE: u32 = crate::ProbeSite::FREES_ON_FAILURE;
 }
 
 /// A block: whose, and where.
@@ -97,7 +99,8 @@ pub struct HeapSum {
     pub temporary: u64,
     /// Bytes that the allocated blocks have room for, where the allocator tells.
     pub usable_bytes: u64,
-    /// Blocks that had no room in the table of blocks: they are in no figure of what is live.
+    /// Blocks that had no room in the table of blocks, or whose address is not known, since their function may throw and has
+    /// no probe at its return: they are in no figure of what is live.
     pub untracked: u64,
     /// Their bytes.
     pub untracked_bytes: u64,

@@ -30,8 +30,11 @@ pub use values::{
 /// and the depth that other tools show, so that stacks compare.
 pub const MAX_FRAMES: usize = 127;
 
-/// Allocator functions that one object can have ranges for: the C family of one library fits.
-pub const MAX_CODE_RANGES: usize = 16;
+/// Probes that there is room for: those of some dozen allocators, each with all its functions.
+pub const MAX_SITES: u32 = 2048;
+
+/// Ranges of code that one site has room for: the C and C++ functions of one library fit. A power of two.
+pub const MAX_CODE_RANGES: usize = 32;
 
 /// Scratch slots of each CPU. A uprobe program can be preempted by another task's on the same CPU, so one
 /// slot is not enough; four were seen to run out with eight threads on one CPU, sixteen were not.

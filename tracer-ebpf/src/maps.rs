@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
-    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, PendingCall, PendingRegion,
-    ProbeSite, Process, SCRATCH_SLOTS, Sum, SumKey, TailCall, TailKey,
+    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, MAX_SITES, PendingCall,
+    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sum, SumKey, TailCall, TailKey,
 };
 
 use crate::stack::{KeptKey, KeptMapping, Scratch};
@@ -21,9 +21,10 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 #[map]
 pub(crate) static RECORDING: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What each probe's cookie stands for. Written by the loader before the probe is attached.
+/// What each probe's cookie stands for. Written by the loader before the probe is attached. Full: the loader leaves the
+/// file out, and says so.
 #[map]
-pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(256, 0);
+pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(MAX_SITES, 0);
 
 /// The traced processes, by process id. Written by both sides; the loader takes ended processes out. Full:
 /// `process_map_full`, and the events of further processes are tallied for an unknown process.

@@ -27,7 +27,8 @@ pub(crate) fn take(site: &ProbeSite, key: &TailKey, call: &TailCall) -> bool {
     let Some(outer) = (unsafe { TAILS.get(key) }) else {
         return false;
     };
-    if outer.return_address != call.return_address || outer.bytes != call.bytes || outer.block != call.block {
+    // `pvalloc` rounds the size up before it passes it on.
+    if outer.return_address != call.return_address || outer.bytes > call.bytes || outer.block != call.block {
         return false;
     }
     if TAILS.remove(key).is_err() {

@@ -86,8 +86,8 @@ pub struct ProbeSite {
     pub tail: u32,
     /// Bytes pushed on the stack between the function's first instruction and the probed one.
     pub pushed_bytes: u32,
-    /// The allocator functions of the same object that may call this one: a hit whose return address is in
-    /// one of them is that one's own work. The first range covers all the others.
+    /// Code of the same object that calls this one for its own work: that of allocator functions, and of what they alone
+    /// use. A hit whose return address is there is no call of the program's. The first range covers all the others.
     pub callers: [CodeRange; MAX_CODE_RANGES],
 }
 
@@ -96,11 +96,15 @@ impl ProbeSite {
     pub const TAIL_MAKES: u32 = 1;
     /// The function may be reached by such a jump: look whether it was.
     pub const TAIL_TAKES: u32 = 2;
-    /// With [`TAIL_MAKES`](Self::TAIL_MAKES): also where there is a block to resize, not only where there is
-    /// none.
-    pub const TAIL_MAKES_WITH_BLOCK: u32 = 4;
+    /// With [`TAIL_MAKES`](Self::TAIL_MAKES): also where there is a block to resize, and whatever the alignment is.
+    pub const TAIL_MAKES_ALWAYS: u32 = 4;
     /// Blocks have glibc's chunk header before them, which tells their usable size.
     pub const GLIBC_CHUNKS: u32 = 8;
+    /// The function has no probe at its return, since it may throw: where blocks are followed, its own are counted, and
+    /// not followed.
+    pub const ENTRY_ONLY: u32 = 32;
+    /// The function gives the block back where it cannot resize it (`mi_reallocf`).
+    pub const FREES_ON_FAILURE: u32 = 64;
 }
 
 /// A process that is traced.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::allocator::functions::Asked;
 use crate::bpf::Limits;
 use crate::bpf::links::AttachBy;
 use crate::profile::Metric;
@@ -109,6 +110,8 @@ pub struct Record {
     pub metric: Metric,
     /// Trace calls to allocators.
     pub heap: bool,
+    /// Allocators that are not known by themselves.
+    pub functions: Asked,
     /// Follow blocks until they are given back.
     pub live: bool,
     /// Report what is still allocated.

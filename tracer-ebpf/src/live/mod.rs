@@ -56,7 +56,7 @@ pub(crate) fn begin(
     call.return_address = return_address;
     call.out = request.out;
     call.old_address = request.block;
-    call.flags = site.tail & ProbeSite::GLIBC_CHUNKS;
+    call.flags = site.tail & (ProbeSite::GLIBC_CHUNKS | ProbeSite::FREES_ON_FAILURE);
     if request.overflows {
         call.flags |= PendingCall::OVERFLOWS;
     }
@@ -82,6 +82,26 @@ pub(crate) fn begin(
     }
 }
 
+/// Adds a call whose return is not seen: that it succeeds is taken for granted, and its block is not followed.
+#[inline(always)]
+pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey) {
+    forget(place);
+    sums::prepare(slot, key);
+    // SAFETY: the slot is the caller's.
+    let call = unsafe { &mut (*slot.scratch()).call };
+    call.key = *key;
+    call.bytes = request.bytes;
+    call.flags = 0;
+    sums::add_call(call, false, UNKNOWN_ADDRESS);
+    sums::add_untracked(key, request.bytes);
+    // The thread's last block is another one now.
+    was_last(place.thread, 0);
+    count(Counter::Tallied);
+}
+
+/// The address of a block whose address is not known: any but 0.
+const UNKNOWN_ADDRESS: u64 = 1;
+
 /// Decides a call at its return. `result`: the address of the block, or 0 for a call that failed.
 #[inline(always)]
 pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) {
@@ -105,7 +125,11 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
                 process,
                 reserved: 0,
             };
-            blocks::put_back(&key, &call.old);
+            if call.flags & PendingCall::FREES_ON_FAILURE == 0 {
+                blocks::put_back(&key, &call.old);
+            } else {
+                blocks::given_back(process, &call.old, now, false);
+            }
         }
     } else if has_old {
         blocks::given_back(

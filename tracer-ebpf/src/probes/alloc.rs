@@ -113,6 +113,55 @@ pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
     )
 }
 
+/// `mi_heap_malloc(heap, size)`
+#[uprobe]
+pub(crate) fn alloc_heap_size(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(
+        &ctx,
+        &Request {
+            bytes: regs.rsi,
+            block: 0,
+            out: 0,
+            overflows: false,
+            passes_on: true,
+        },
+    )
+}
+
+/// `mi_heap_calloc(heap, n, size)`
+#[uprobe]
+pub(crate) fn alloc_heap_count(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    let product = product(regs.rsi, regs.rdx);
+    entry(
+        &ctx,
+        &Request {
+            bytes: product.unwrap_or(0),
+            block: 0,
+            out: 0,
+            overflows: product.is_none(),
+            passes_on: product.is_some(),
+        },
+    )
+}
+
+/// `mi_heap_realloc(heap, block, size)`
+#[uprobe]
+pub(crate) fn realloc_heap(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(
+        &ctx,
+        &Request {
+            bytes: regs.rdx,
+            block: regs.rsi,
+            out: 0,
+            overflows: false,
+            passes_on: true,
+        },
+    )
+}
+
 /// The registers at the probe.
 #[inline(always)]
 pub(super) fn regs(ctx: &ProbeContext) -> &pt_regs {
@@ -275,16 +324,20 @@ fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return
         process: start.process,
         function: site.function,
     };
-    live::begin(slot, site, request, &place, &key, return_address);
+    if site.tail & ProbeSite::ENTRY_ONLY != 0 {
+        live::note(slot, request, &place, &key);
+    } else {
+        live::begin(slot, site, request, &place, &key, return_address);
+    }
 }
 
 /// Whether the call may go on by a jump. `realloc` passes on to `malloc` only where there is no block;
 /// `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
 #[inline(always)]
 fn passes_on(site: &ProbeSite, request: &Request) -> bool {
-    request.passes_on
-        && site.tail & ProbeSite::TAIL_MAKES != 0
-        && (site.tail & ProbeSite::TAIL_MAKES_WITH_BLOCK != 0 || request.block == 0)
+    site.tail & ProbeSite::TAIL_MAKES != 0
+        && !request.overflows
+        && (site.tail & ProbeSite::TAIL_MAKES_ALWAYS != 0 || request.passes_on && request.block == 0)
 }
 
 /// Whether the return address, at this distance from the probe, is inside an allocator function.

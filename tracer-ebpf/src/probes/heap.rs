@@ -34,6 +34,15 @@ pub(crate) fn return_out(ctx: RetProbeContext) -> u32 {
     })
 }
 
+/// `xallocx`, which returns the size that the block has now: less than was asked for means that nothing was changed.
+#[uretprobe]
+pub(crate) fn return_size(ctx: RetProbeContext) -> u32 {
+    finish(
+        &ctx,
+        |call, size| if size >= call.bytes { call.old_address } else { 0 },
+    )
+}
+
 #[inline(always)]
 fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, u64) -> u64) -> u32 {
     let entry = ProbeContext { regs: ctx.regs };

@@ -1,12 +1,15 @@
 //! Which functions are traced: from files to probes.
 //!
-//! [`functions`] says which symbol has which call shape; [`elf`] finds the symbols in a file; [`plan`] makes
-//! the sites of probes from them, with what the kernel side must know to count nested calls once, where `place`
-//! says; [`loader`]
-//! tells which files a command is going to map.
+//! [`functions`] says which symbol has which call shape; [`elf`] finds the symbols in a file; `flow` follows their code;
+//! [`plan`] makes the sites of probes from them, with what the kernel side must know to count nested calls once, where
+//! `place` says; [`loader`] tells which files a command is going to map, and [`libraries`] which allocators it may load
+//! later.
 
 pub mod elf;
+mod flow;
 pub mod functions;
+pub mod libraries;
 pub mod loader;
 mod place;
 pub mod plan;
+mod ranges;

@@ -144,7 +144,7 @@ impl Object {
             uprobes.extend(shapes.map(|shape| shape.program()));
         }
         if wanted.live {
-            uprobes.extend(["return_block", "return_out"]);
+            uprobes.extend(Shape::ALL.iter().filter_map(|shape| shape.return_program()));
             for (program, _, _) in LIVE_PROGRAMS {
                 object.load_tracepoint(program)?;
             }
@@ -159,6 +159,9 @@ impl Object {
                 object.load_tracepoint(program)?;
             }
         }
+        // Shapes share programs.
+        uprobes.sort_unstable();
+        uprobes.dedup();
         object.load_uprobes(&uprobes, wanted.attach)?;
         Ok(object)
     }
@@ -239,6 +242,18 @@ impl Object {
             .map_err(|error| BpfError::map("SITES", error))?;
         self.sites_len += 1;
         Ok(u64::from(index))
+    }
+
+    /// For how many further probes the kernel side has room.
+    #[must_use]
+    pub fn sites_left(&self) -> usize {
+        tracer_ebpf::MAX_SITES.saturating_sub(self.sites_len) as usize
+    }
+
+    /// Whether many uprobes are one link: then they come and go at once, however many there are.
+    #[must_use]
+    pub fn attaches_many(&self) -> bool {
+        self.multi.is_some()
     }
 
     /// Says whether the kernel side takes calls in.

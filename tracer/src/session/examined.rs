@@ -19,6 +19,11 @@ impl Examined {
         self.insert_key(file.key, file.device)
     }
 
+    /// How many files that were.
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
     fn insert_key(&mut self, key: FileKey, device: Option<u64>) -> bool {
         let devices = self.0.entry(key).or_default();
         let is_new = !devices

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::thread::JoinHandle;
 
-use tracer_ebpf::Shape;
+use tracer_ebpf::{FileKey, ProbeSite, Shape};
 
 use crate::allocator::plan::{Plan, PlannedProbe};
 use crate::bpf::links::AttachError;
@@ -20,6 +20,8 @@ pub(super) struct Probes {
     /// The cookies of the probes of each file's plan: the same for all processes that map it.
     cookies: HashMap<FileId, Vec<u64>>,
     listed: Vec<Probe>,
+    /// Those of files that nobody has mapped yet.
+    in_wait: HashMap<FileKey, Vec<Probe>>,
     /// They are taken off for a while.
     is_off: bool,
     /// Waits for those that were taken off.
@@ -41,6 +43,14 @@ impl Probes {
         let cookies = if let Some(cookies) = self.cookies.get(&plan.file.id) {
             cookies.clone()
         } else {
+            if object.sites_left() < probes.len() {
+                log::warn!(
+                    "{}: all {} places for probes are taken: its calls are not seen",
+                    plan.file.path.display(),
+                    tracer_ebpf::MAX_SITES
+                );
+                return Ok(());
+            }
             let cookies: Vec<u64> = probes
                 .iter()
                 .map(|probe| object.add_site(probe.site))
@@ -60,7 +70,7 @@ impl Probes {
         let both: Vec<(&PlannedProbe, u64)> = probes.into_iter().zip(cookies).rev().collect();
         // Returns first: a call that is begun is then sure to be decided.
         let returns = both.iter().filter(|_| live).filter_map(|(probe, cookie)| {
-            let program = probe.shape.return_program()?;
+            let program = return_program(probe)?;
             Some(uprobe(program, probe.file_offset, *cookie))
         });
         let entries = both
@@ -70,7 +80,12 @@ impl Probes {
         if !self.is_off {
             object.attach_uprobes(&mut self.attached, &uprobes)?;
         }
-        log::debug!("{}: {} probes", plan.file.path.display(), uprobes.len());
+        log::info!(
+            "{}: {}, {} probes",
+            plan.file.path.display(),
+            plan.allocators.join(", "),
+            uprobes.len()
+        );
         self.uprobes.extend(uprobes);
         Ok(())
     }
@@ -78,7 +93,7 @@ impl Probes {
     /// Lists a file's probes, for reports.
     fn list(&mut self, plan: &Plan, probes: &[&PlannedProbe], live: bool) {
         for probe in probes {
-            let at_return = probe.shape.return_program().filter(|_| live);
+            let at_return = return_program(probe).filter(|_| live);
             let kinds = [
                 Some(ProbeKind::Entry),
                 at_return.map(|_program| ProbeKind::Return),
@@ -91,6 +106,27 @@ impl Probes {
                 single_stepped: probe.single_stepped && kind == ProbeKind::Entry,
             });
             self.listed.extend(listed);
+        }
+    }
+
+    /// Attaches to a file that nobody may ever map: its probes are listed once somebody has.
+    pub(super) fn attach_in_wait(
+        &mut self,
+        object: &mut Object,
+        plan: &Plan,
+        live: bool,
+    ) -> Result<(), AttachError> {
+        let listed = self.listed.len();
+        self.attach(object, plan, UprobeScope::Machine, live)?;
+        let in_wait = self.listed.split_off(listed);
+        self.in_wait.insert(plan.file.key, in_wait);
+        Ok(())
+    }
+
+    /// A process has mapped a file: what was in wait for it is no more.
+    pub(super) fn arrive(&mut self, file: FileKey) {
+        if let Some(probes) = self.in_wait.remove(&file) {
+            self.listed.extend(probes);
         }
     }
 
@@ -140,6 +176,15 @@ impl Probes {
             );
         }
     }
+}
+
+/// The program for a function's returns; none where an exception may pass through the function, which a probe of returns
+/// would turn into the end of the program.
+fn return_program(probe: &PlannedProbe) -> Option<&'static str> {
+    probe
+        .shape
+        .return_program()
+        .filter(|_| probe.site.tail & ProbeSite::ENTRY_ONLY == 0)
 }
 
 impl Drop for Probes {

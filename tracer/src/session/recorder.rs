@@ -1,6 +1,7 @@
 //! Starting: find the targets and their allocators, load the programs, attach the probes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,9 @@ use super::snapshots::Snapshots;
 use super::start_error::StartError;
 use super::tables::Tables;
 use super::targets::{FoundIn, Targets, no_allocator, no_allocator_in, plans_in};
-use crate::allocator::plan::{self, Found};
+use crate::allocator::functions::Table;
+use crate::allocator::libraries;
+use crate::allocator::plan::{self, Found, Plan};
 use crate::bpf::copies::Copies;
 use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
@@ -58,6 +61,10 @@ pub struct Recorder {
     pub(super) seen_in: HashMap<(u32, u64), u64>,
     pub(super) scope: UprobeScope,
     pub(super) examined: Examined,
+    /// Which functions are looked for.
+    functions: Table,
+    /// What the user has asked for and was found.
+    asked_for: HashSet<String>,
     pub(super) tables: Option<Tables>,
     pub(super) copies: Option<Copies>,
     pub(super) copied: Copied,
@@ -131,6 +138,8 @@ impl Recorder {
             seen_in: HashMap::new(),
             scope: UprobeScope::Machine,
             examined: Examined::default(),
+            functions: Table::new(settings.functions.clone()),
+            asked_for: HashSet::new(),
             tables,
             copies,
             copied: Copied::default(),
@@ -159,7 +168,12 @@ impl Recorder {
         let command_files = targets.command_files(&mut recorder.lives);
         recorder.make_tables(&command_files)?;
         if settings.heap {
+            recorder.attach_named(settings)?;
             recorder.attach_allocators(&command_files, settings, scoped)?;
+            recorder.found_all(settings)?;
+            if !scoped || !matches!(settings.target, Target::Pids(_)) {
+                recorder.attach_in_wait(targets.command_paths());
+            }
         }
         let mut points = PROCESS_PROGRAMS.to_vec();
         if settings.unwind != Unwind::FramePointer {
@@ -236,12 +250,13 @@ impl Recorder {
                         UprobeScope::Machine
                     };
                     let files = self.lives.mapped_files(*pid);
-                    let plans = plans_in(&files, &mut Examined::default(), &mut found_in);
+                    let plans = plans_in(&files, &self.functions, &mut Examined::default(), &mut found_in);
                     let plans = plans.map_err(|advice| no_allocator_in(*pid, advice))?;
                     for plan in &plans {
                         if scope == UprobeScope::Machine && !self.examined.insert(&plan.file) {
                             continue;
                         }
+                        self.asked_for.extend(plan.asked_for.iter().cloned());
                         self.probes
                             .attach(&mut self.object, plan, scope, self.live)
                             .map_err(|error| match error {
@@ -253,11 +268,17 @@ impl Recorder {
             }
             Target::Command(command) => {
                 let name = command.first().map(|name| name.to_string_lossy().into_owned());
-                let plans = plans_in(command_files, &mut self.examined, &mut FoundIn::new());
-                let plans = plans.map_err(|advice| no_allocator(&name.unwrap_or_default(), advice))?;
-                for plan in &plans {
-                    self.probes
-                        .attach(&mut self.object, plan, UprobeScope::Machine, self.live)?;
+                let plans = plans_in(
+                    command_files,
+                    &self.functions,
+                    &mut self.examined,
+                    &mut FoundIn::new(),
+                );
+                match plans {
+                    Ok(plans) => self.attach_plans(&plans)?,
+                    // The functions that the user named are elsewhere.
+                    Err(_) if !self.probes.listed().is_empty() => {}
+                    Err(advice) => return Err(no_allocator(&name.unwrap_or_default(), advice)),
                 }
             }
             _ => {
@@ -269,24 +290,112 @@ impl Recorder {
                 for pid in pids {
                     files.extend(self.lives.mapped_files(pid));
                 }
-                let plans = plans_in(&files, &mut self.examined, &mut FoundIn::new());
+                let plans = plans_in(&files, &self.functions, &mut self.examined, &mut FoundIn::new());
                 let plans = plans.map_err(|advice| no_allocator("any process", advice))?;
-                for plan in &plans {
-                    self.probes
-                        .attach(&mut self.object, plan, UprobeScope::Machine, self.live)?;
-                }
+                self.attach_plans(&plans)?;
             }
         }
         Ok(())
     }
 
-    /// Looks at a file that a process mapped while we record; attaches if it has an allocator.
-    pub(super) fn meet(&mut self, file: &Arc<MappedFile>, pid: u32) {
-        if self.is_over || !self.heap || self.scope != UprobeScope::Machine || !self.examined.insert(file) {
+    /// Attaches to files for every process.
+    fn attach_plans(&mut self, plans: &[Plan]) -> Result<(), StartError> {
+        for plan in plans {
+            self.asked_for.extend(plan.asked_for.iter().cloned());
+            self.probes
+                .attach(&mut self.object, plan, UprobeScope::Machine, self.live)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches to the files that the user names with functions of theirs, whoever maps them.
+    fn attach_named(&mut self, settings: &Record) -> Result<(), StartError> {
+        if matches!(settings.target, Target::Pids(_)) && !settings.follow {
+            return Ok(());
+        }
+        for function in &settings.functions.functions {
+            let Some(path) = function.file.as_ref().filter(|path| path.is_absolute()) else {
+                continue;
+            };
+            let file = self.lives.files().of_path(path);
+            let file = file.map_err(|error| StartError::NoFile {
+                path: path.display().to_string(),
+                error,
+            })?;
+            if !self.examined.insert(&file) {
+                continue;
+            }
+            if let Ok(Found::Allocator(plan)) = plan::examine(&file, &self.functions) {
+                self.attach_plans(&[plan])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if something that the user asked for was found nowhere.
+    fn found_all(&self, settings: &Record) -> Result<(), StartError> {
+        let prefixes = settings.functions.prefixes.iter();
+        let prefixes =
+            prefixes.map(|prefix| (prefix.clone(), format!("an allocator with the prefix {prefix}")));
+        let functions = settings.functions.functions.iter();
+        let functions =
+            functions.map(|function| (function.name(), format!("the function {}", function.name())));
+        for (name, asked) in prefixes.chain(functions) {
+            if !self.asked_for.contains(&name) {
+                return Err(StartError::NotFound {
+                    asked,
+                    files: self.examined.len(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches to allocators that a process may load later, so that its calls are seen from the first on.
+    fn attach_in_wait(&mut self, programs: &[PathBuf]) {
+        // One by one they would take their time, and most are never needed.
+        if !self.object.attaches_many() {
             return;
         }
-        let Ok(Found::Allocator(plan)) = plan::examine(file) else {
+        for path in libraries::that_may_come(programs) {
+            let file = match self.lives.files().of_path(&path) {
+                Ok(file) => file,
+                Err(error) => {
+                    log::debug!("{}: {error}", path.display());
+                    continue;
+                }
+            };
+            if !self.examined.insert(&file) {
+                continue;
+            }
+            let Ok(Found::Allocator(plan)) = plan::examine(&file, &self.functions) else {
+                continue;
+            };
+            if let Err(error) = self.probes.attach_in_wait(&mut self.object, &plan, self.live) {
+                log::warn!("{error}: calls in {} are not seen", path.display());
+            }
+        }
+    }
+
+    /// Looks at a file that a process mapped while we record; attaches if it has an allocator.
+    pub(super) fn meet(&mut self, file: &Arc<MappedFile>, pid: u32) {
+        if self.is_over || !self.heap || self.scope != UprobeScope::Machine {
             return;
+        }
+        self.probes.arrive(file.key);
+        if !self.examined.insert(file) {
+            return;
+        }
+        let plan = match plan::examine(file, &self.functions) {
+            Ok(Found::Allocator(plan)) => plan,
+            Ok(Found::StaticWithoutSymbols) => {
+                log::info!(
+                    "{} is linked statically and has no symbols: if it has an allocator, it is not traced",
+                    file.path.display()
+                );
+                return;
+            }
+            _ => return,
         };
         let attached = self
             .probes

@@ -30,6 +30,25 @@ pub enum StartError {
         /// Why, and what to do.
         advice: &'static str,
     },
+    /// A function or a prefix that was named is nowhere.
+    #[error(
+        "failed to find {asked} in any of the {files} files with code that the target maps; `nm FILE` and `nm -D FILE` list \
+         a file's functions, and `--symbol FILE:NAME=SHAPE` names a file that is loaded later"
+    )]
+    NotFound {
+        /// As it was said.
+        asked: String,
+        /// How many files that was.
+        files: usize,
+    },
+    /// A file that was named cannot be read.
+    #[error("failed to open {path}: {error}")]
+    NoFile {
+        /// The file.
+        path: String,
+        /// Why: part of the message.
+        error: io::Error,
+    },
     /// The kernel's events of process life cannot be had.
     #[error(
         "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"

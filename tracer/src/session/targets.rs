@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::examined::Examined;
 use super::start_error::StartError;
+use crate::allocator::functions::Table;
 use crate::allocator::loader;
 use crate::allocator::plan::{self, Found, Plan};
 use crate::settings::{Record, Target};
@@ -80,6 +81,11 @@ impl Targets {
         Ok(())
     }
 
+    /// The programs of a command, those that its arguments name too, and their libraries.
+    pub(super) fn command_paths(&self) -> &[PathBuf] {
+        &self.command_files
+    }
+
     pub(super) fn command_files(&self, lives: &mut Lives) -> Vec<Arc<MappedFile>> {
         let open = |path: &PathBuf| match lives.files().of_path(path) {
             Ok(file) => Some(file),
@@ -113,18 +119,19 @@ pub(super) type FoundIn = HashMap<FileId, Option<Found>>;
 /// The allocators in files, each file once; without any, why.
 pub(super) fn plans_in(
     files: &[Arc<MappedFile>],
+    table: &Table,
     examined: &mut Examined,
     found_in: &mut FoundIn,
 ) -> Result<Vec<Plan>, &'static str> {
     let mut plans = Vec::new();
-    let mut advice = "it maps no libc with malloc; other allocators are not supported yet, \
-                      `--events region` traces mmap and brk without one";
+    let mut advice = "it maps no file with functions of a known allocator; name them by `--allocator PREFIX` or \
+                      `--symbol NAME=SHAPE`, or use `--events region`, which needs none";
     for file in files {
         if !examined.insert(file) {
             continue;
         }
         let found = found_in.entry(file.id).or_insert_with(|| {
-            plan::examine(file)
+            plan::examine(file, table)
                 .inspect_err(|error| log::debug!("{error}"))
                 .ok()
         });
@@ -132,7 +139,13 @@ pub(super) fn plans_in(
             Some(Found::Allocator(plan)) => plans.push(plan.clone()),
             Some(Found::StaticWithoutSymbols) => {
                 advice = "it is linked statically and has no symbols; use a build that is not stripped, \
-                          or `--events region`, which needs none";
+                          name functions by `--symbol FILE:OFFSET=SHAPE`, or use `--events region`, which needs none";
+            }
+            Some(Found::Forwards) => {
+                log::info!(
+                    "{}: it hands its calls on to another allocator, whose functions are traced",
+                    file.path.display()
+                );
             }
             Some(Found::Nothing) | None => {}
         }

@@ -1,5 +1,6 @@
 //! What can be said, and what it means.
 
+mod allocators;
 mod attach;
 mod budget;
 mod limits;

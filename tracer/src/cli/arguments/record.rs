@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::allocators::AllocatorArguments;
 use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
@@ -120,6 +121,8 @@ pub(in crate::cli) struct RecordArguments {
     /// Stacks in the table
     #[arg(long, default_value_t = 20, value_name = "N")]
     top: usize,
+    #[command(flatten)]
+    allocators: AllocatorArguments,
     #[command(flatten)]
     memory: MemoryArguments,
     /// Say nothing but errors
@@ -246,6 +249,7 @@ impl RecordArguments {
             raw: self.raw.clone(),
             metric,
             heap,
+            functions: self.allocators.asked()?,
             live,
             live_report,
             region,
