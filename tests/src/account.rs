@@ -49,6 +49,12 @@ impl Account {
         })
     }
 
+    /// What it tells.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
     /// What differs in what another saw of this image. Each `pthread_create` allocates one block, by `calloc`, of
     /// a size that the fixture cannot know and that is the same for all; it is never given back. Each thread that
     /// ends calls `free` for things of the C library, all of them NULL.

@@ -1,6 +1,7 @@
 //! The machine: where memtap is, how to become root, what is installed.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -49,6 +50,14 @@ pub enum Need {
     Git,
     /// `memcached`.
     Memcached,
+    /// jemalloc's library, headers and archive.
+    Jemalloc,
+    /// tcmalloc's library and archive.
+    Tcmalloc,
+    /// mimalloc's library.
+    Mimalloc,
+    /// `redis-server`, `redis-cli` and `redis-benchmark`.
+    Redis,
 }
 
 impl Context {
@@ -174,6 +183,24 @@ impl Need {
             Self::Perl => (on_path("perl"), "no `perl`"),
             Self::Git => (on_path("git"), "no `git`"),
             Self::Memcached => (on_path("memcached"), "no `memcached`"),
+            Self::Jemalloc => (
+                library_file("libjemalloc.a") && library_file("libjemalloc.so.2"),
+                "no libjemalloc.so.2 or libjemalloc.a (libjemalloc-dev)",
+            ),
+            Self::Tcmalloc => (
+                library_file("libtcmalloc_minimal.a") && library_file("libtcmalloc_minimal.so.4"),
+                "no libtcmalloc_minimal.so.4 or libtcmalloc_minimal.a (libgoogle-perftools-dev)",
+            ),
+            Self::Mimalloc => (
+                library_file("libmimalloc.so") && library_file("libmimalloc.so.2.0"),
+                "no libmimalloc.so.2.0 (libmimalloc-dev)",
+            ),
+            Self::Redis => (
+                ["redis-server", "redis-cli", "redis-benchmark"]
+                    .into_iter()
+                    .all(on_path),
+                "no `redis-server`, `redis-cli` or `redis-benchmark`",
+            ),
         };
         (!is_met).then_some(reason)
     }
@@ -184,12 +211,25 @@ fn on_path(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
-/// `cc -print-file-name` repeats a name that it cannot find, and gives a path for one that it can.
 fn static_libc() -> bool {
-    Command::new("cc")
-        .arg("-print-file-name=libc.a")
+    library_file("libc.a")
+}
+
+/// Whether the linker finds a library's file.
+fn library_file(name: &str) -> bool {
+    library_path(name).is_some()
+}
+
+/// The path of a library's file that the linker finds. `cc -print-file-name` repeats a name that it cannot find, and gives
+/// a path for one that it can.
+#[must_use]
+pub fn library_path(name: &str) -> Option<PathBuf> {
+    let output = Command::new("cc")
+        .arg(format!("-print-file-name={name}"))
         .output()
-        .is_ok_and(|output| output.stdout.contains(&b'/'))
+        .ok()?;
+    let path = PathBuf::from(OsStr::from_bytes(output.stdout.trim_ascii()));
+    path.canonicalize().ok().filter(|_| path.is_absolute())
 }
 
 fn children(parents: &[u32]) -> Result<Vec<u32>> {

@@ -61,6 +61,16 @@ impl Figures {
         self.add(path, number);
     }
 
+    /// What there is beyond other figures.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Self {
+        let mut rest = Self::default();
+        for (path, number) in &self.0 {
+            rest.add(path, number.saturating_sub(other.get(path)));
+        }
+        rest
+    }
+
     /// The sums over several processes; of peaks there is none.
     #[must_use]
     pub fn sum<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {

@@ -24,7 +24,7 @@ mod summary;
 mod told;
 
 pub use account::{Account, without_pids};
-pub use context::{Context, Need};
+pub use context::{Context, Need, library_path};
 pub use count::{Count, Counts, difference};
 pub use figures::Figures;
 pub use fixture::Fixture;

@@ -95,6 +95,18 @@ impl Recipe {
         Self::new(name, format!("live/{name}.rs"), "rustc", RUST_FLAGS)
     }
 
+    /// A C program about allocators: `fixtures/allocators/NAME.c`.
+    #[must_use]
+    pub fn allocator_c(name: &str) -> Self {
+        Self::new(name, format!("allocators/{name}.c"), "cc", C_FLAGS)
+    }
+
+    /// A C++ program about allocators: `fixtures/allocators/NAME.cpp`.
+    #[must_use]
+    pub fn allocator_cpp(name: &str) -> Self {
+        Self::new(name, format!("allocators/{name}.cpp"), "c++", C_FLAGS)
+    }
+
     fn new(name: &str, source: String, compiler: &'static str, flags: &[&str]) -> Self {
         Self {
             name: name.to_owned(),

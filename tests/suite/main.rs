@@ -4,6 +4,7 @@
 //! names. A test whose needs this machine does not meet is named on standard error with the reason and counted
 //! as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
+mod allocators;
 mod attach;
 mod busy;
 mod case;
@@ -58,6 +59,7 @@ const CASES: &[&[case::Case]] = &[
     live::servers::CASES,
     errors::CASES,
     system::CASES,
+    allocators::CASES,
     attach::CASES,
     robust::CASES,
 ];

@@ -28,7 +28,11 @@ pub(crate) fn take(site: &ProbeSite, key: &TailKey, call: &TailCall) -> bool {
         return false;
     };
     // `pvalloc` rounds the size up before it passes it on.
-    if outer.return_address != call.return_address || outer.bytes > call.bytes || outer.block != call.block {
+    if outer.return_address != call.return_address
+        || outer.bytes > call.bytes
+        || outer.block != call.block
+        || outer.probe == call.probe
+    {
         return false;
     }
     if TAILS.remove(key).is_err() {

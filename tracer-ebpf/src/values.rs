@@ -27,7 +27,7 @@ crosses_the_boundary! {
     Process: 8;
     PendingRegion: 48;
     TailKey: 16;
-    TailCall: 24;
+    TailCall: 32;
     BpfSettings: 112;
     FileKey: 24;
     Segment: 24;
@@ -151,8 +151,8 @@ pub struct TailKey {
     pub reserved: u32,
 }
 
-/// A call that may go on by a tail jump: the next hit at the same place with the same return address, block
-/// and size is the same call.
+/// A call that may go on by a tail jump: the next hit of another probe at the same place with the same return address and
+/// block, and no smaller size, is the same call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TailCall {
@@ -162,6 +162,9 @@ pub struct TailCall {
     pub bytes: u64,
     /// The block to resize, or 0 where a new one is asked for.
     pub block: u64,
+    /// The probe that saw it: a call that did not go on after all leaves this behind, and the next one from there is no
+    /// continuation of it.
+    pub probe: u64,
 }
 
 /// What the loader tells the programs once, before they run.

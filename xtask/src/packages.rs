@@ -91,6 +91,31 @@ pub(crate) const TEST: &[Package] = &[
         reason: "a program as the distribution ships it, whose blocks are followed",
     },
     Package {
+        name: "libjemalloc-dev",
+        provides: "/usr/include/jemalloc/jemalloc.h",
+        reason: "an allocator to be traced, as a library and linked in",
+    },
+    Package {
+        name: "libgoogle-perftools-dev",
+        provides: "/usr/include/gperftools/tcmalloc.h",
+        reason: "an allocator to be traced, as a library and linked in",
+    },
+    Package {
+        name: "libmimalloc-dev",
+        provides: "/usr/include/mimalloc.h",
+        reason: "an allocator to be traced",
+    },
+    Package {
+        name: "redis-server",
+        provides: "redis-server",
+        reason: "a server as the distribution ships it, whose allocator is jemalloc",
+    },
+    Package {
+        name: "redis-tools",
+        provides: "redis-benchmark",
+        reason: "its clients",
+    },
+    Package {
         name: "memcached",
         provides: "memcached",
         reason: "a server as the distribution ships it, whose blocks are followed",

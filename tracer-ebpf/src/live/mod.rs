@@ -82,7 +82,8 @@ pub(crate) fn begin(
     }
 }
 
-/// Adds a call whose return is not seen: that it succeeds is taken for granted, and its block is not followed.
+/// Adds a call whose return is not seen: that it succeeds is taken for granted, unless it asks for more than there are
+/// addresses, and its block is not followed.
 #[inline(always)]
 pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey) {
     forget(place);
@@ -92,12 +93,20 @@ pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey
     call.key = *key;
     call.bytes = request.bytes;
     call.flags = 0;
-    sums::add_call(call, false, UNKNOWN_ADDRESS);
-    sums::add_untracked(key, request.bytes);
+    if request.overflows || request.bytes >= ADDRESSES {
+        sums::add_call(call, true, 0);
+    } else {
+        sums::add_call(call, false, UNKNOWN_ADDRESS);
+        sums::add_untracked(key, request.bytes);
+    }
     // The thread's last block is another one now.
     was_last(place.thread, 0);
     count(Counter::Tallied);
 }
+
+/// How many addresses a process has (the kernel's `Documentation/arch/x86/x86_64/mm.rst`); more for one that asks for them,
+/// which no allocator does.
+const ADDRESSES: u64 = 1 << 47;
 
 /// The address of a block whose address is not known: any but 0.
 const UNKNOWN_ADDRESS: u64 = 1;

@@ -257,6 +257,7 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
                 return_address,
                 bytes,
                 block,
+                probe: regs.rip,
             };
             let nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
                 || tail::take(site, &key, &call);

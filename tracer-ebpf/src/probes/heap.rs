@@ -5,14 +5,14 @@ use aya_ebpf::{
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use tracer_ebpf::{CallKey, Counter, Loss};
+use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, TailCall, TailKey};
 
 use super::alloc::{called_by_allocator, regs};
 use super::hit::{self, Hit};
 use crate::{
     live,
     loss::{count, lose},
-    settings, thread_stack,
+    settings, tail, thread_stack,
 };
 
 /// A function that returns the block.
@@ -90,9 +90,25 @@ fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
             thread,
             reserved: 0,
         };
-        if called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
+        let key = TailKey {
+            stack_pointer,
+            thread,
+            reserved: 0,
+        };
+        let call = TailCall {
+            return_address,
+            bytes: 0,
+            block: regs.rdi,
+            probe: regs.rip,
+        };
+        let nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
             || live::is_passed_on(site, &place, return_address)
-        {
+            || tail::take(site, &key, &call);
+        // No function hands a null pointer on.
+        if site.tail & ProbeSite::TAIL_MAKES != 0 && call.block != 0 && !tail::make(&key, &call) {
+            lose(Loss::TailMapFull);
+        }
+        if nested {
             count(Counter::Nested);
             return Ok(());
         }

@@ -235,8 +235,10 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
         .map(|(row, placed)| {
             let mut tail = 0;
             let targets = passes[&placed.address].iter().map(|target| rows[target]);
-            let targets: Vec<&Row> = targets.filter(|row| row.shape != Shape::Free).collect();
-            if row.shape != Shape::Free && (!targets.is_empty() || goes_astray(row, placed)) {
+            let targets: Vec<&Row> = targets
+                .filter(|other| (other.shape == Shape::Free) == (row.shape == Shape::Free))
+                .collect();
+            if !targets.is_empty() || row.shape != Shape::Free && goes_astray(row, placed) {
                 tail |= ProbeSite::TAIL_MAKES;
                 let is_always = |row: &&Row| !matches!(row.shape, Shape::Size | Shape::CountSize);
                 if row.tail == Tail::Always || targets.iter().any(is_always) {

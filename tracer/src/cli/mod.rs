@@ -1,6 +1,7 @@
 //! The command line: nothing else in this crate knows clap. What was said becomes plain
 //! [`settings`](crate::settings).
 
+mod allocators;
 mod arguments;
 mod doctor;
 mod live;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::task::JoinHandle;
 
-use super::live;
 use super::progress::ProgressLine;
+use super::{allocators, live};
 use crate::output::{OutputFile, Saved};
 use crate::privileges;
 use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
@@ -150,25 +150,9 @@ fn announce(settings: &Record, recorder: &Recorder) {
             names.join(", ") + &more
         }
     };
-    let probes = recorder.probes();
-    let mut objects: Vec<String> = probes
-        .iter()
-        .map(|probe| crate::allocator::plan::short_name(&probe.object))
-        .collect();
-    objects.dedup();
     let mut what = Vec::new();
-    if !probes.is_empty() {
-        let stepped = probes.iter().filter(|probe| probe.single_stepped).count();
-        let stepped = if stepped == 0 {
-            "none single-stepped".to_owned()
-        } else {
-            format!("{stepped} single-stepped")
-        };
-        what.push(format!(
-            "{}, {}, {stepped}",
-            objects.join(", "),
-            units::counted(probes.len() as u128, "probe")
-        ));
+    if let Some(probes) = allocators::in_words(recorder.probes()) {
+        what.push(probes);
     }
     if settings.region {
         what.push("mmap, munmap, mremap, brk".to_owned());
@@ -254,6 +238,9 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
     }
     for phrase in session.losses.in_words() {
         log::warn!("lost: {phrase}");
+    }
+    if let Some(warning) = allocators::unfollowed(&recording.profile) {
+        log::warn!("{warning}");
     }
     let grew = live::judge(settings, recording)?;
     Ok(

@@ -27,6 +27,10 @@ pub(super) struct Sums {
     pub(super) temporary: u128,
     /// Bytes that the blocks had room for.
     pub(super) usable_bytes: u128,
+    /// Blocks that could not be followed.
+    pub(super) untracked: u128,
+    /// Their bytes.
+    pub(super) untracked_bytes: u128,
     /// Blocks that are live.
     pub(super) live: u128,
     /// Their bytes.
@@ -117,6 +121,8 @@ impl Sums {
         self.freed_bytes += u128::from(heap.freed_bytes);
         self.temporary += u128::from(heap.temporary);
         self.usable_bytes += u128::from(heap.usable_bytes);
+        self.untracked += u128::from(heap.untracked);
+        self.untracked_bytes += u128::from(heap.untracked_bytes);
         self.live += u128::from(values.live());
         self.live_bytes += u128::from(values.live_bytes());
         self.aged.add(&heap.aged);
@@ -135,6 +141,8 @@ impl Sums {
         self.freed_bytes += other.freed_bytes;
         self.temporary += other.temporary;
         self.usable_bytes += other.usable_bytes;
+        self.untracked += other.untracked;
+        self.untracked_bytes += other.untracked_bytes;
         self.live += other.live;
         self.live_bytes += other.live_bytes;
         self.aged.add_sums(&other.aged);

@@ -29,6 +29,10 @@ pub struct Totals {
     /// Blocks given back by their thread's next call, where blocks were followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temporary: Option<TemporaryTotals>,
+    /// Allocated blocks that could not be followed, if there are any: they are in no figure of what is live, and where they
+    /// are given back, that is unmatched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untracked: Option<AllocTotals>,
     /// Bytes that all blocks had room for, where the allocator tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usable_bytes: Option<u128>,
@@ -199,6 +203,10 @@ impl Totals {
             }),
             temporary: traced.live.then_some(TemporaryTotals {
                 count: total.temporary,
+            }),
+            untracked: (traced.live && total.untracked > 0).then_some(AllocTotals {
+                count: total.untracked,
+                bytes: total.untracked_bytes,
             }),
             usable_bytes: (traced.live && total.usable_bytes > 0).then_some(total.usable_bytes),
             regions: traced.region.then(|| Regions::of_sums(sums)),
