@@ -48,6 +48,8 @@ impl PendingCall {
     pub const OVERFLOWS: u32 = 16;
     /// The allocator tells a block's usable size as glibc does.
     pub const GLIBC_CHUNKS: u32 = crate::ProbeSite::GLIBC_CHUNKS;
+    /// It is no call of the program's, and may go on by a jump: what is hit then is none either.
+    pub const NESTED: u32 = 128;
     /// A call that fails gives the block back all the same.
     pub const FREES_ON_FAILURE: u32 = crate::ProbeSite::FREES_ON_FAILURE;
 }

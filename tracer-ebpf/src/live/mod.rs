@@ -38,6 +38,19 @@ pub(crate) fn forget(place: &CallKey) {
     CALLS.remove(place).unwrap_or_default();
 }
 
+/// Remembers a call that is an allocator's own and may go on by a jump. Until it returns, where it returns to cannot be seen
+/// any more: the kernel has put its own address there.
+#[inline(always)]
+pub(crate) fn pass_on(slot: &Slot, place: &CallKey, return_address: u64) {
+    // SAFETY: the slot is the caller's.
+    let call = unsafe { &mut (*slot.scratch()).call };
+    call.return_address = return_address;
+    call.flags = PendingCall::NESTED;
+    if CALLS.insert(place, call, 0).is_err() {
+        lose(Loss::TailMapFull);
+    }
+}
+
 /// Begins a call. The stack has been walked and is in the slot.
 #[inline(always)]
 pub(crate) fn begin(
@@ -120,6 +133,10 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
     };
     // SAFETY: the entry is this thread's own, and is taken out below only.
     let call = unsafe { &*call };
+    if call.flags & PendingCall::NESTED != 0 {
+        forget(place);
+        return;
+    }
     let address = result(call);
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };

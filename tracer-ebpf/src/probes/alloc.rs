@@ -307,7 +307,11 @@ fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return
         reserved: 0,
     };
     if called_by_allocator(site, return_address.wrapping_sub(start.instruction).cast_signed()) {
-        live::forget(&place);
+        if site.tail & (ProbeSite::TAIL_MAKES | ProbeSite::ENTRY_ONLY) == ProbeSite::TAIL_MAKES {
+            live::pass_on(slot, &place, return_address);
+        } else {
+            live::forget(&place);
+        }
         count(Counter::Nested);
         return;
     }

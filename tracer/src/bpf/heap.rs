@@ -45,8 +45,11 @@ impl Object {
         Ok(())
     }
 
-    /// Calls of allocators that have not returned.
+    /// Calls of allocators that have not returned, without those that are an allocator's own.
     pub fn pending_calls(&self) -> Result<Vec<(CallKey, PendingCall)>, BpfError> {
-        batch::read_all(self.map_fd("CALLS")?).map_err(|error| BpfError::map("CALLS", error))
+        let mut calls: Vec<(CallKey, PendingCall)> =
+            batch::read_all(self.map_fd("CALLS")?).map_err(|error| BpfError::map("CALLS", error))?;
+        calls.retain(|(_, call)| call.flags & PendingCall::NESTED == 0);
+        Ok(calls)
     }
 }
