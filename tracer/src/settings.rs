@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::allocator::functions::Asked;
+use crate::allocator::asked::Asked;
 use crate::bpf::Limits;
 use crate::bpf::links::AttachBy;
 use crate::profile::Metric;

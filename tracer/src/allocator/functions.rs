@@ -1,14 +1,17 @@
 //! The table of functions: symbol → what it is called in reports, and the shape of its call. Adding a function
-//! is adding a row, and adding an allocator is adding rows.
-//!
-//! Sources: C23 7.24.3 and `malloc(3)`; jemalloc(3); the headers `gperftools/tcmalloc.h` and `mimalloc.h`; the names of
-//! C++ are those of the Itanium C++ ABI (5.1.5) for [new.delete] of the standard.
+//! is adding a row to `names`, and adding an allocator is adding rows.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tracer_ebpf::{Function, Shape};
+
+use super::asked::{Asked, AskedFunction, AskedPlace};
+use super::names::{
+    C_FAMILY, JEMALLOC, JEMALLOC_PREFIXES, Line, MIMALLOC, NEW, OPERATOR_DELETE, OPERATOR_NEW, PREFIXES,
+    TC_DELETE, TC_NEW,
+};
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,149 +92,6 @@ pub const LIBC_ALIASES: [&str; 5] = [
     "__libc_free",
 ];
 
-/// The prefixes that allocators are built with.
-const PREFIXES: [&str; 5] = ["", "je_", "_rjem_", "tc_", "mi_"];
-
-/// Those of jemalloc, which has more functions.
-const JEMALLOC_PREFIXES: [&str; 3] = ["", "je_", "_rjem_"];
-
-/// A function: name, what it counts as, shape.
-type Line = (&'static str, Function, Shape);
-
-/// The C family, in the order of the summary: where one address has several names, the first names it.
-static C_FAMILY: [Line; 13] = [
-    ("malloc", Function::Malloc, Shape::Size),
-    ("calloc", Function::Calloc, Shape::CountSize),
-    ("realloc", Function::Realloc, Shape::Resize),
-    ("reallocarray", Function::Reallocarray, Shape::ResizeArray),
-    ("posix_memalign", Function::PosixMemalign, Shape::OutPointer),
-    ("aligned_alloc", Function::AlignedAlloc, Shape::AlignedSize),
-    ("memalign", Function::Memalign, Shape::AlignedSize),
-    ("valloc", Function::Valloc, Shape::Size),
-    ("pvalloc", Function::Pvalloc, Shape::Size),
-    ("free", Function::Free, Shape::Free),
-    ("cfree", Function::Free, Shape::Free),
-    ("free_sized", Function::Free, Shape::Free),
-    ("free_aligned_sized", Function::Free, Shape::Free),
-];
-
-const JEMALLOC: [Line; 5] = [
-    ("mallocx", Function::Mallocx, Shape::Size),
-    ("rallocx", Function::Rallocx, Shape::Resize),
-    ("xallocx", Function::Xallocx, Shape::ResizeInPlace),
-    ("dallocx", Function::Free, Shape::Free),
-    ("sdallocx", Function::Free, Shape::Free),
-];
-
-/// After `mi_`. Not here: `mi_strdup`, `mi_strndup` and `mi_realpath`, which are not told a size.
-const MIMALLOC: [Line; 40] = [
-    ("malloc_small", Function::Malloc, Shape::Size),
-    ("zalloc", Function::Zalloc, Shape::Size),
-    ("zalloc_small", Function::Zalloc, Shape::Size),
-    ("mallocn", Function::Mallocn, Shape::CountSize),
-    ("reallocn", Function::Reallocarray, Shape::ResizeArray),
-    ("reallocf", Function::Realloc, Shape::Resize),
-    ("rezalloc", Function::Realloc, Shape::Resize),
-    ("recalloc", Function::Reallocarray, Shape::ResizeArray),
-    ("expand", Function::Expand, Shape::Resize),
-    ("malloc_aligned", Function::AlignedAlloc, Shape::Size),
-    ("malloc_aligned_at", Function::AlignedAlloc, Shape::Size),
-    ("zalloc_aligned", Function::AlignedAlloc, Shape::Size),
-    ("zalloc_aligned_at", Function::AlignedAlloc, Shape::Size),
-    ("calloc_aligned", Function::Calloc, Shape::CountSize),
-    ("calloc_aligned_at", Function::Calloc, Shape::CountSize),
-    ("realloc_aligned", Function::Realloc, Shape::Resize),
-    ("realloc_aligned_at", Function::Realloc, Shape::Resize),
-    ("rezalloc_aligned", Function::Realloc, Shape::Resize),
-    ("rezalloc_aligned_at", Function::Realloc, Shape::Resize),
-    ("recalloc_aligned", Function::Reallocarray, Shape::ResizeArray),
-    ("recalloc_aligned_at", Function::Reallocarray, Shape::ResizeArray),
-    ("free_size", Function::Free, Shape::Free),
-    ("free_size_aligned", Function::Free, Shape::Free),
-    ("free_aligned", Function::Free, Shape::Free),
-    ("heap_malloc", Function::Malloc, Shape::HeapSize),
-    ("heap_malloc_small", Function::Malloc, Shape::HeapSize),
-    ("heap_zalloc", Function::Zalloc, Shape::HeapSize),
-    ("heap_calloc", Function::Calloc, Shape::HeapCountSize),
-    ("heap_mallocn", Function::Mallocn, Shape::HeapCountSize),
-    ("heap_realloc", Function::Realloc, Shape::HeapResize),
-    ("heap_reallocf", Function::Realloc, Shape::HeapResize),
-    ("heap_rezalloc", Function::Realloc, Shape::HeapResize),
-    ("heap_malloc_aligned", Function::AlignedAlloc, Shape::HeapSize),
-    ("heap_malloc_aligned_at", Function::AlignedAlloc, Shape::HeapSize),
-    ("heap_zalloc_aligned", Function::AlignedAlloc, Shape::HeapSize),
-    ("heap_zalloc_aligned_at", Function::AlignedAlloc, Shape::HeapSize),
-    ("heap_calloc_aligned", Function::Calloc, Shape::HeapCountSize),
-    ("heap_calloc_aligned_at", Function::Calloc, Shape::HeapCountSize),
-    ("heap_realloc_aligned", Function::Realloc, Shape::HeapResize),
-    ("heap_rezalloc_aligned", Function::Realloc, Shape::HeapResize),
-];
-
-/// The functions behind `operator new` and `operator delete`: symbol, shape, whether it throws.
-const NEW: [(&str, &str, Shape, Throws); 7] = [
-    ("mi_", "new", Shape::Size, Throws::May),
-    ("mi_", "new_n", Shape::CountSize, Throws::May),
-    ("mi_", "new_aligned", Shape::Size, Throws::May),
-    ("mi_", "new_nothrow", Shape::Size, Throws::Nothrow),
-    ("mi_", "new_aligned_nothrow", Shape::Size, Throws::Nothrow),
-    ("mi_", "heap_alloc_new", Shape::HeapSize, Throws::May),
-    ("mi_", "heap_alloc_new_n", Shape::HeapCountSize, Throws::May),
-];
-
-const TC_NEW: [(&str, Throws); 8] = [
-    ("new", Throws::May),
-    ("newarray", Throws::May),
-    ("new_aligned", Throws::May),
-    ("newarray_aligned", Throws::May),
-    ("new_nothrow", Throws::Nothrow),
-    ("newarray_nothrow", Throws::Nothrow),
-    ("new_aligned_nothrow", Throws::Nothrow),
-    ("newarray_aligned_nothrow", Throws::Nothrow),
-];
-
-const TC_DELETE: [&str; 12] = [
-    "delete",
-    "deletearray",
-    "delete_nothrow",
-    "deletearray_nothrow",
-    "delete_sized",
-    "deletearray_sized",
-    "delete_aligned",
-    "deletearray_aligned",
-    "delete_aligned_nothrow",
-    "deletearray_aligned_nothrow",
-    "delete_sized_aligned",
-    "deletearray_sized_aligned",
-];
-
-/// `operator new` and `operator new[]`: plain, for an alignment; the same without exceptions.
-const OPERATOR_NEW: [(&str, Throws); 8] = [
-    ("_Znwm", Throws::May),
-    ("_Znam", Throws::May),
-    ("_ZnwmSt11align_val_t", Throws::May),
-    ("_ZnamSt11align_val_t", Throws::May),
-    ("_ZnwmRKSt9nothrow_t", Throws::Nothrow),
-    ("_ZnamRKSt9nothrow_t", Throws::Nothrow),
-    ("_ZnwmSt11align_val_tRKSt9nothrow_t", Throws::Nothrow),
-    ("_ZnamSt11align_val_tRKSt9nothrow_t", Throws::Nothrow),
-];
-
-/// `operator delete` and `operator delete[]`: plain, told the size, told the alignment, told both; those of `std::nothrow`.
-const OPERATOR_DELETE: [&str; 12] = [
-    "_ZdlPv",
-    "_ZdaPv",
-    "_ZdlPvm",
-    "_ZdaPvm",
-    "_ZdlPvSt11align_val_t",
-    "_ZdaPvSt11align_val_t",
-    "_ZdlPvmSt11align_val_t",
-    "_ZdaPvmSt11align_val_t",
-    "_ZdlPvRKSt9nothrow_t",
-    "_ZdaPvRKSt9nothrow_t",
-    "_ZdlPvSt11align_val_tRKSt9nothrow_t",
-    "_ZdaPvSt11align_val_tRKSt9nothrow_t",
-];
-
 /// All rows, and where each name is among them.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -240,58 +100,6 @@ pub struct Table {
     asked_for: Asked,
     /// Functions of one file that have no symbol: what they are called, and where they are in it.
     offsets: Vec<(String, u64)>,
-}
-
-/// What the user has asked for, beside what is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// Prefixes of allocators whose functions are otherwise named as those of C.
-    pub prefixes: Vec<String>,
-    /// Functions.
-    pub functions: Vec<AskedFunction>,
-}
-
-/// A function that the user names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AskedFunction {
-    /// In which file: a path, or a file's name; nothing for any.
-    pub file: Option<PathBuf>,
-    /// Which one.
-    pub place: AskedPlace,
-    /// What it is like.
-    pub signature: Signature,
-}
-
-/// Where a function is that the user names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AskedPlace {
-    /// At a symbol.
-    Symbol(String),
-    /// At an offset in the file.
-    Offset(u64),
-}
-
-impl AskedFunction {
-    /// What the function is called in reports.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match &self.place {
-            AskedPlace::Symbol(symbol) => symbol.clone(),
-            AskedPlace::Offset(offset) => format!("{offset:#x}"),
-        }
-    }
-
-    /// Whether it is to be looked for in this file.
-    fn may_be_in(&self, file: &Path) -> bool {
-        self.file.as_ref().is_none_or(|wanted| {
-            let is_name = wanted.parent() == Some(Path::new(""));
-            if is_name {
-                file.file_name() == Some(wanted.as_os_str())
-            } else {
-                file == wanted
-            }
-        })
-    }
 }
 
 impl Default for Table {
@@ -451,52 +259,7 @@ impl Table {
     }
 }
 
-/// A function of the C family, or an operator of C++, as the signature that another function has too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signature(&'static Line);
-
-/// The operators, as signatures.
-static OPERATORS: [Line; 2] = [
-    ("new", Function::OperatorNew, Shape::Size),
-    ("delete", Function::Free, Shape::Free),
-];
-
-impl Signature {
-    /// By the function's name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::all().find(|signature| signature.0.0 == name)
-    }
-
-    /// All that there are.
-    pub fn all() -> impl Iterator<Item = Self> {
-        static ALL: [&[Line]; 2] = [&C_FAMILY, &OPERATORS];
-        ALL.iter().copied().flatten().map(Self)
-    }
-
-    /// The function's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        self.0.0
-    }
-
-    /// The row of a function that has this signature. One of C++ may throw, whatever it is like.
-    #[must_use]
-    pub fn row(self, symbol: &str) -> Row {
-        let &(_, function, shape) = self.0;
-        let is_cpp = symbol.starts_with("_Z") || function == Function::OperatorNew;
-        Row {
-            throws: if is_cpp && shape != Shape::Free {
-                Throws::May
-            } else {
-                Throws::Never
-            },
-            ..row(symbol.to_owned(), Set::Named, function, shape)
-        }
-    }
-}
-
-fn row(symbol: String, set: Set, function: Function, shape: Shape) -> Row {
+pub(super) fn row(symbol: String, set: Set, function: Function, shape: Shape) -> Row {
     Row {
         symbol,
         set,
@@ -515,6 +278,9 @@ fn row(symbol: String, set: Set, function: Function, shape: Shape) -> Row {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use super::super::asked::Signature;
     use super::*;
 
     #[test]

@@ -5,11 +5,14 @@
 //! `place` says; [`loader`] tells which files a command is going to map, and [`libraries`] which allocators it may load
 //! later.
 
+pub mod asked;
 pub mod elf;
 mod flow;
+mod found;
 pub mod functions;
 pub mod libraries;
 pub mod loader;
+mod names;
 mod place;
 pub mod plan;
 mod ranges;

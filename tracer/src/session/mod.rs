@@ -5,6 +5,7 @@
 //! Dropping a [`Recorder`] takes every probe off; a command that was not let go ends without having run.
 
 mod aging;
+mod allocators;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod builder;

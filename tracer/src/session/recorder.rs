@@ -1,7 +1,6 @@
 //! Starting: find the targets and their allocators, load the programs, attach the probes.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +16,9 @@ use super::processes::Processes;
 use super::snapshots::Snapshots;
 use super::start_error::StartError;
 use super::tables::Tables;
-use super::targets::{FoundIn, Targets, no_allocator, no_allocator_in, plans_in};
+use super::targets::Targets;
 use crate::allocator::functions::Table;
-use crate::allocator::libraries;
-use crate::allocator::plan::{self, Found, Plan};
 use crate::bpf::copies::Copies;
-use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::records::{Records, Stack};
 use crate::bpf::{Attached, Object, UprobeScope};
@@ -33,12 +29,6 @@ use crate::target::launch::Held;
 use crate::target::lives::Lives;
 use crate::target::process;
 use crate::target::sideband::{Sideband, monotonic_ns};
-
-/// Up to how many named processes have probes of their own, for which others pay nothing. The kernel asks each process's
-/// at every hit: one takes 510 ns, one of ten 650, of fifty 1,340, of two hundred 4,700; and it takes the probes of so
-/// many off in 10 s and more. Beyond this the probes are in all processes that map the file, and the program looks which
-/// process it is in.
-const MOST_SCOPES: usize = 16;
 
 /// A recording in progress.
 #[expect(missing_debug_implementations, reason = "the ring of aya has none")]
@@ -62,9 +52,9 @@ pub struct Recorder {
     pub(super) scope: UprobeScope,
     pub(super) examined: Examined,
     /// Which functions are looked for.
-    functions: Table,
+    pub(super) functions: Table,
     /// What the user has asked for and was found.
-    asked_for: HashSet<String>,
+    pub(super) asked_for: HashSet<String>,
     pub(super) tables: Option<Tables>,
     pub(super) copies: Option<Copies>,
     pub(super) copied: Copied,
@@ -226,187 +216,6 @@ impl Recorder {
             tables.make_of_vdso(&mut self.object)?;
         }
         Ok(())
-    }
-
-    fn attach_allocators(
-        &mut self,
-        command_files: &[Arc<MappedFile>],
-        settings: &Record,
-        scoped: bool,
-    ) -> Result<(), StartError> {
-        match &settings.target {
-            Target::Pids(pids) if scoped => {
-                if pids.len() > MOST_SCOPES {
-                    log::warn!(
-                        "more than {MOST_SCOPES} processes are named: others that map the same libraries pay for a \
-                         trap at each call too"
-                    );
-                }
-                let mut found_in = FoundIn::new();
-                for pid in pids {
-                    let scope = if pids.len() <= MOST_SCOPES {
-                        UprobeScope::Process(*pid)
-                    } else {
-                        UprobeScope::Machine
-                    };
-                    let files = self.lives.mapped_files(*pid);
-                    let plans = plans_in(&files, &self.functions, &mut Examined::default(), &mut found_in);
-                    let plans = plans.map_err(|advice| no_allocator_in(*pid, advice))?;
-                    for plan in &plans {
-                        if scope == UprobeScope::Machine && !self.examined.insert(&plan.file) {
-                            continue;
-                        }
-                        self.asked_for.extend(plan.asked_for.iter().cloned());
-                        self.probes
-                            .attach(&mut self.object, plan, scope, self.live)
-                            .map_err(|error| match error {
-                                AttachError::Uprobe { .. } if error.is_gone() => StartError::Ended(*pid),
-                                other => other.into(),
-                            })?;
-                    }
-                }
-            }
-            Target::Command(command) => {
-                let name = command.first().map(|name| name.to_string_lossy().into_owned());
-                let plans = plans_in(
-                    command_files,
-                    &self.functions,
-                    &mut self.examined,
-                    &mut FoundIn::new(),
-                );
-                match plans {
-                    Ok(plans) => self.attach_plans(&plans)?,
-                    // The functions that the user named are elsewhere.
-                    Err(_) if !self.probes.listed().is_empty() => {}
-                    Err(advice) => return Err(no_allocator(&name.unwrap_or_default(), advice)),
-                }
-            }
-            _ => {
-                let mut files = Vec::new();
-                let pids = match &settings.target {
-                    Target::Pids(pids) => pids.clone(),
-                    _ => process::all().map_err(StartError::Proc)?,
-                };
-                for pid in pids {
-                    files.extend(self.lives.mapped_files(pid));
-                }
-                let plans = plans_in(&files, &self.functions, &mut self.examined, &mut FoundIn::new());
-                let plans = plans.map_err(|advice| no_allocator("any process", advice))?;
-                self.attach_plans(&plans)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Attaches to files for every process.
-    fn attach_plans(&mut self, plans: &[Plan]) -> Result<(), StartError> {
-        for plan in plans {
-            self.asked_for.extend(plan.asked_for.iter().cloned());
-            self.probes
-                .attach(&mut self.object, plan, UprobeScope::Machine, self.live)?;
-        }
-        Ok(())
-    }
-
-    /// Attaches to the files that the user names with functions of theirs, whoever maps them.
-    fn attach_named(&mut self, settings: &Record) -> Result<(), StartError> {
-        if matches!(settings.target, Target::Pids(_)) && !settings.follow {
-            return Ok(());
-        }
-        for function in &settings.functions.functions {
-            let Some(path) = function.file.as_ref().filter(|path| path.is_absolute()) else {
-                continue;
-            };
-            let file = self.lives.files().of_path(path);
-            let file = file.map_err(|error| StartError::NoFile {
-                path: path.display().to_string(),
-                error,
-            })?;
-            if !self.examined.insert(&file) {
-                continue;
-            }
-            if let Ok(Found::Allocator(plan)) = plan::examine(&file, &self.functions) {
-                self.attach_plans(&[plan])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Fails if something that the user asked for was found nowhere.
-    fn found_all(&self, settings: &Record) -> Result<(), StartError> {
-        let prefixes = settings.functions.prefixes.iter();
-        let prefixes =
-            prefixes.map(|prefix| (prefix.clone(), format!("an allocator with the prefix {prefix}")));
-        let functions = settings.functions.functions.iter();
-        let functions =
-            functions.map(|function| (function.name(), format!("the function {}", function.name())));
-        for (name, asked) in prefixes.chain(functions) {
-            if !self.asked_for.contains(&name) {
-                return Err(StartError::NotFound {
-                    asked,
-                    files: self.examined.len(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Attaches to allocators that a process may load later, so that its calls are seen from the first on.
-    fn attach_in_wait(&mut self, programs: &[PathBuf]) {
-        // One by one they would take their time, and most are never needed.
-        if !self.object.attaches_many() {
-            return;
-        }
-        for path in libraries::that_may_come(programs) {
-            let file = match self.lives.files().of_path(&path) {
-                Ok(file) => file,
-                Err(error) => {
-                    log::debug!("{}: {error}", path.display());
-                    continue;
-                }
-            };
-            if !self.examined.insert(&file) {
-                continue;
-            }
-            let Ok(Found::Allocator(plan)) = plan::examine(&file, &self.functions) else {
-                continue;
-            };
-            if let Err(error) = self.probes.attach_in_wait(&mut self.object, &plan, self.live) {
-                log::warn!("{error}: calls in {} are not seen", path.display());
-            }
-        }
-    }
-
-    /// Looks at a file that a process mapped while we record; attaches if it has an allocator.
-    pub(super) fn meet(&mut self, file: &Arc<MappedFile>, pid: u32) {
-        if self.is_over || !self.heap || self.scope != UprobeScope::Machine {
-            return;
-        }
-        self.probes.arrive(file.key);
-        if !self.examined.insert(file) {
-            return;
-        }
-        let plan = match plan::examine(file, &self.functions) {
-            Ok(Found::Allocator(plan)) => plan,
-            Ok(Found::StaticWithoutSymbols) => {
-                log::info!(
-                    "{} is linked statically and has no symbols: if it has an allocator, it is not traced",
-                    file.path.display()
-                );
-                return;
-            }
-            _ => return,
-        };
-        let attached = self
-            .probes
-            .attach(&mut self.object, &plan, UprobeScope::Machine, self.live);
-        match attached {
-            Ok(()) => log::warn!(
-                "{} was met when process {pid} mapped it: its calls before that were not seen",
-                file.path.display()
-            ),
-            Err(error) => log::warn!("{error}: calls in {} are not seen", file.path.display()),
-        }
     }
 
     /// Makes the found processes targets.
