@@ -113,6 +113,23 @@ pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
     )
 }
 
+/// `reallocarray` behind its multiplication (`mul`), which has left the product in `rax` and `rdx`.
+#[uprobe]
+pub(crate) fn realloc_product(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    let overflows = regs.rdx != 0;
+    entry(
+        &ctx,
+        &Request {
+            bytes: if overflows { 0 } else { regs.rax },
+            block: regs.rdi,
+            out: 0,
+            overflows,
+            passes_on: !overflows,
+        },
+    )
+}
+
 /// The registers at the probe.
 #[inline(always)]
 pub(super) fn regs(ctx: &ProbeContext) -> &pt_regs {

@@ -10,3 +10,4 @@ pub mod functions;
 pub mod loader;
 mod place;
 pub mod plan;
+mod values;
