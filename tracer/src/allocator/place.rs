@@ -47,9 +47,9 @@ pub(super) const fn arguments(shape: Shape) -> &'static [Register] {
     }
 }
 
-/// The places for a function's probe, the best first: those that the kernel emulates, in their order, and the first
-/// instruction if it must be stepped. `arguments` are the registers in which the function is given what the program reads;
-/// `array` says that the last two are factors of a size.
+/// The places for a function's probe, the best first: those that the kernel emulates, in their order, then those that it
+/// must step. `arguments` are the registers in which the function is given what the program reads; `array` says that the
+/// last two are factors of a size.
 pub(super) fn places(code: &[u8], arguments: &[Register], array: bool) -> Vec<Place> {
     let mut places = Vec::new();
     let mut values = Values::default();
@@ -59,15 +59,14 @@ pub(super) fn places(code: &[u8], arguments: &[Register], array: bool) -> Vec<Pl
         if instruction.is_invalid() || values.get(Register::RBP) != Value::Entry(Register::RBP) {
             break;
         }
-        if is_emulated(&instruction, code)
-            && let Some(arguments) = found(&values, arguments, array)
+        if let Some(arguments) = found(&values, arguments, array)
             && !is_entered_before(code, instruction.ip())
         {
             places.push(Place {
                 offset: instruction.ip(),
                 pushed_bytes,
                 arguments,
-                single_stepped: false,
+                single_stepped: !is_emulated(&instruction, code),
             });
         }
         if instruction.flow_control() != FlowControl::Next {
@@ -84,7 +83,8 @@ pub(super) fn places(code: &[u8], arguments: &[Register], array: bool) -> Vec<Pl
             break;
         }
     }
-    if places.iter().all(|place| place.offset > 0) {
+    if places.is_empty() {
+        // There is no code to look at, or none that can be told: the function is entered there all the same.
         places.push(Place {
             offset: 0,
             pushed_bytes: 0,
@@ -92,6 +92,7 @@ pub(super) fn places(code: &[u8], arguments: &[Register], array: bool) -> Vec<Pl
             single_stepped: true,
         });
     }
+    places.sort_by_key(|place| place.single_stepped);
     places
 }
 

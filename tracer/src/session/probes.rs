@@ -1,6 +1,8 @@
 //! The uprobes of a recording: what is attached where.
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tracer_ebpf::Shape;
@@ -9,6 +11,7 @@ use crate::allocator::plan::{Plan, PlannedProbe};
 use crate::bpf::links::AttachError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
 use crate::report::session::{Probe, ProbeKind};
+use crate::target::files::MappedFile;
 use crate::target::maps::FileId;
 
 /// The uprobes. Dropping them takes them off.
@@ -17,13 +20,60 @@ pub(super) struct Probes {
     attached: Attached,
     /// All that are wanted, in the order in which they go in.
     uprobes: Vec<Uprobe>,
-    /// The cookies of the probes of each file's plan: the same for all processes that map it.
-    cookies: HashMap<FileId, Vec<u64>>,
+    /// Where the probes of each file's plan are: the same for all processes that map it.
+    chosen: HashMap<FileId, Vec<Chosen>>,
     listed: Vec<Probe>,
+    /// It was said that some must be single-stepped.
+    has_warned: bool,
     /// They are taken off for a while.
     is_off: bool,
     /// Waits for those that were taken off.
     taking_off: Option<JoinHandle<()>>,
+}
+
+/// A function's probe where it is, or is tried.
+#[derive(Debug, Clone)]
+struct Chosen {
+    probe: PlannedProbe,
+    cookie: u64,
+    at_return: Option<&'static str>,
+}
+
+impl Chosen {
+    fn new(object: &mut Object, mut probe: PlannedProbe, live: bool) -> Result<Self, AttachError> {
+        let at_return = probe.shape.return_program().filter(|_| live);
+        probe
+            .others
+            .retain(|other| at_return.is_none() || other.site.pushed_bytes == 0);
+        Ok(Self {
+            cookie: object.add_site(probe.site)?,
+            probe,
+            at_return,
+        })
+    }
+
+    /// Goes on to the next place, since another tracer holds this one.
+    fn next(&mut self, object: &mut Object, path: &Path) -> Result<(), AttachError> {
+        if self.probe.others.is_empty() {
+            return Err(AttachError::Held {
+                symbol: self.probe.symbol.to_owned(),
+                path: path.display().to_string(),
+                offset: self.probe.file_offset,
+                at_return: self.at_return.is_some(),
+            });
+        }
+        let mut others = std::mem::take(&mut self.probe.others);
+        let next = others.remove(0);
+        log::debug!(
+            "{} at {:#x} is held by another tracer: {:#x} is taken",
+            self.probe.symbol,
+            self.probe.file_offset,
+            next.file_offset
+        );
+        self.probe = PlannedProbe { others, ..next };
+        self.cookie = object.add_site(self.probe.site)?;
+        Ok(())
+    }
 }
 
 impl Probes {
@@ -37,48 +87,45 @@ impl Probes {
         live: bool,
     ) -> Result<(), AttachError> {
         let wanted = |probe: &&PlannedProbe| probe.shape != Shape::Free || live;
-        let probes: Vec<&PlannedProbe> = plan.probes.iter().filter(wanted).collect();
-        let cookies = if let Some(cookies) = self.cookies.get(&plan.file.id) {
-            cookies.clone()
-        } else {
-            let cookies: Vec<u64> = probes
+        let known = self.chosen.get(&plan.file.id).cloned();
+        let is_new = known.is_none();
+        let mut chosen = match known {
+            Some(chosen) => chosen,
+            None => plan
+                .probes
                 .iter()
-                .map(|probe| object.add_site(probe.site))
-                .collect::<Result<_, _>>()?;
-            self.cookies.insert(plan.file.id, cookies.clone());
-            self.list(plan, &probes, live);
-            cookies
+                .filter(wanted)
+                .map(|probe| Chosen::new(object, probe.clone(), live))
+                .collect::<Result<_, _>>()?,
         };
-        let uprobe = |program, offset, cookie| Uprobe {
-            program,
-            file: plan.file.clone(),
-            offset,
-            cookie,
-            scope,
+        let uprobes = loop {
+            let uprobes = uprobes(&plan.file, &chosen, scope);
+            if self.is_off {
+                break uprobes;
+            }
+            let mut attached = Attached::default();
+            let Err(error) = object.attach_uprobes(&mut attached, &uprobes) else {
+                self.attached.append(attached);
+                break uprobes;
+            };
+            let is_at = |chosen: &&mut Chosen| error.held_offset() == Some(chosen.probe.file_offset);
+            let Some(held) = chosen.iter_mut().find(is_at) else {
+                return Err(error);
+            };
+            held.next(object, &plan.file.path)?;
         };
-        // Inner functions last: a call that begins while probes go in is then never counted twice.
-        let both: Vec<(&PlannedProbe, u64)> = probes.into_iter().zip(cookies).rev().collect();
-        // Returns first: a call that is begun is then sure to be decided.
-        let returns = both.iter().filter(|_| live).filter_map(|(probe, cookie)| {
-            let program = probe.shape.return_program()?;
-            Some(uprobe(program, probe.file_offset, *cookie))
-        });
-        let entries = both
-            .iter()
-            .map(|(probe, cookie)| uprobe(probe.shape.program(), probe.file_offset, *cookie));
-        let uprobes: Vec<Uprobe> = returns.chain(entries).collect();
-        if !self.is_off {
-            object.attach_uprobes(&mut self.attached, &uprobes)?;
-        }
         log::debug!("{}: {} probes", plan.file.path.display(), uprobes.len());
         self.uprobes.extend(uprobes);
+        if is_new {
+            self.list(plan, &chosen);
+            self.chosen.insert(plan.file.id, chosen);
+        }
         Ok(())
     }
 
     /// Lists a file's probes, for reports.
-    fn list(&mut self, plan: &Plan, probes: &[&PlannedProbe], live: bool) {
-        for probe in probes {
-            let at_return = probe.shape.return_program().filter(|_| live);
+    fn list(&mut self, plan: &Plan, chosen: &[Chosen]) {
+        for Chosen { probe, at_return, .. } in chosen {
             let kinds = [
                 Some(ProbeKind::Entry),
                 at_return.map(|_program| ProbeKind::Return),
@@ -91,6 +138,17 @@ impl Probes {
                 single_stepped: probe.single_stepped && kind == ProbeKind::Entry,
             });
             self.listed.extend(listed);
+        }
+        let stepped = chosen.iter().filter(|chosen| chosen.probe.single_stepped);
+        let stepped: Vec<&str> = stepped.map(|chosen| chosen.probe.symbol).collect();
+        if !stepped.is_empty() && !self.has_warned {
+            self.has_warned = true;
+            log::warn!(
+                "{} in {}: no instruction where a probe is cheap; each call costs 1.5 us more, where the machine is \
+                 virtual 9 us",
+                stepped.join(", "),
+                plan.file.path.display()
+            );
         }
     }
 
@@ -140,6 +198,28 @@ impl Probes {
             );
         }
     }
+}
+
+/// The probes of a file's functions in their order.
+fn uprobes(file: &Arc<MappedFile>, chosen: &[Chosen], scope: UprobeScope) -> Vec<Uprobe> {
+    let uprobe = |program, chosen: &Chosen| Uprobe {
+        program,
+        file: Arc::clone(file),
+        offset: chosen.probe.file_offset,
+        cookie: chosen.cookie,
+        scope,
+    };
+    // Inner functions last: a call that begins while probes go in is then never counted twice. Returns first: a call that
+    // is begun is then sure to be decided.
+    let returns = chosen
+        .iter()
+        .rev()
+        .filter_map(|chosen| Some(uprobe(chosen.at_return?, chosen)));
+    let entries = chosen
+        .iter()
+        .rev()
+        .map(|chosen| uprobe(chosen.probe.shape.program(), chosen));
+    returns.chain(entries).collect()
 }
 
 impl Drop for Probes {

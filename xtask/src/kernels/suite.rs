@@ -27,6 +27,7 @@ const CORE: &[&str] = &[
     "stacks::signal_handlers",
     "stacks::coroutines",
     "tables::loaded_late",
+    "attach::sums_each_way",
     "system::doctor",
 ];
 
