@@ -3,6 +3,7 @@
 mod limits;
 mod live;
 mod record;
+mod symbols;
 
 use clap::{Parser, Subcommand};
 

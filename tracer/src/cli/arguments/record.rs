@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::limits::MemoryArguments;
+use super::symbols::SymbolArguments;
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
@@ -110,6 +111,8 @@ pub(in crate::cli) struct RecordArguments {
     top: usize,
     #[command(flatten)]
     memory: MemoryArguments,
+    #[command(flatten)]
+    symbols: SymbolArguments,
     /// Say nothing but errors
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -247,6 +250,7 @@ impl RecordArguments {
             },
             stop_for_code: self.stop_on_dlopen,
             limits: self.memory.limits()?,
+            symbols: self.symbols.settings(self.quiet)?,
         })
     }
 
