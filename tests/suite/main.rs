@@ -18,6 +18,7 @@ mod robust;
 mod seed;
 mod stacks;
 mod sums;
+mod symbols;
 mod system;
 mod tables;
 
@@ -57,6 +58,11 @@ const CASES: &[&[case::Case]] = &[
     errors::CASES,
     system::CASES,
     robust::CASES,
+    symbols::separate::CASES,
+    symbols::unfit::CASES,
+    symbols::fetched::CASES,
+    symbols::compiled::CASES,
+    symbols::departed::CASES,
 ];
 
 fn main() -> ExitCode {

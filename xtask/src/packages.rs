@@ -95,6 +95,16 @@ pub(crate) const TEST: &[Package] = &[
         provides: "memcached",
         reason: "a server as the distribution ships it, whose blocks are followed",
     },
+    Package {
+        name: "xz-utils",
+        provides: "xz",
+        reason: "packs small symbol tables as other distributions ship them",
+    },
+    Package {
+        name: "nodejs",
+        provides: "node",
+        reason: "a just-in-time compiler that names its code",
+    },
 ];
 
 /// What `cargo xtask bench` compares with; a row whose tool is missing says so.
