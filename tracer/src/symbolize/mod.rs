@@ -355,6 +355,30 @@ mod tests {
     }
 
     #[test]
+    fn file_that_is_overwritten_between_two_reports_names_nothing_any_more() {
+        let copy = tempfile::NamedTempFile::new().expect("room");
+        std::fs::copy("/proc/self/exe", copy.path()).expect("room");
+        let file = Files::default().of_path(copy.path()).expect("opens");
+        let segments = file.contents.segments.as_ref().expect("ELF");
+        let offset = (0..file.key.size_bytes)
+            .step_by(4096)
+            .find(|offset| segments.address(*offset).is_some())
+            .expect("a segment");
+        let location = Location {
+            file: 0,
+            offset,
+            is_return: false,
+        };
+        let namer = Namer::new(Symbols::default());
+        let ask = || namer.name(&[Arc::clone(&file)], std::slice::from_ref(&location), false);
+        assert!(!ask().objects[0].has_changed && ask().objects[0].has_names);
+        copy.as_file().set_len(64).expect("ours");
+        let after = ask();
+        assert!(after.objects[0].has_changed && !after.objects[0].has_names);
+        assert_eq!(after.objects[0].unnamed, 1);
+    }
+
+    #[test]
     fn file_without_symbols_gives_its_own_address() {
         let file = Files::default()
             .of_path(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")))
