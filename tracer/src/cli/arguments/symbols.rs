@@ -214,9 +214,12 @@ mod tests {
     #[test]
     fn cache_is_the_users() {
         let none = |_: &str| None;
-        let home = |name: &str| (name == "HOME").then(|| "/root".to_owned());
+        let home = |name: &str| (name == "HOME").then(|| "/users/one".to_owned());
         assert_eq!(cache(None, &none), None);
-        assert_eq!(cache(None, &home), Some("/root/.cache/debuginfod_client".into()));
+        assert_eq!(
+            cache(None, &home),
+            Some("/users/one/.cache/debuginfod_client".into())
+        );
         let user = User {
             uid: 7,
             gid: 7,
