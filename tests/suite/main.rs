@@ -20,6 +20,7 @@ mod robust;
 mod seed;
 mod stacks;
 mod sums;
+mod symbols;
 mod system;
 mod tables;
 
@@ -60,6 +61,11 @@ const CASES: &[&[case::Case]] = &[
     system::CASES,
     attach::CASES,
     robust::CASES,
+    symbols::separate::CASES,
+    symbols::unfit::CASES,
+    symbols::fetched::CASES,
+    symbols::compiled::CASES,
+    symbols::departed::CASES,
 ];
 
 fn main() -> ExitCode {

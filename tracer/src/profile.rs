@@ -1,6 +1,7 @@
 //! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it came from.
 
 mod live;
+mod objects;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use tracer_ebpf::{BUCKETS, Function, StackEnd};
 
 pub use live::{Aged, Marks};
+pub use objects::Object;
 
 /// What was measured: every stack of every process, with its figures.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +21,8 @@ pub struct Profile {
     /// The stacks, in no particular order. Two can be equal in every name: exporters merge what they cannot
     /// tell apart.
     pub stacks: Vec<Stack>,
+    /// The files that frames are in, each once.
+    pub objects: Vec<Object>,
     /// What all processes held together, where blocks were followed.
     pub held: Option<Held>,
     /// Whether [`HeapValues::aged`] has figures.
@@ -87,6 +91,8 @@ pub enum FrameName {
         /// The virtual address inside the file.
         address: u64,
     },
+    /// Code that was compiled at run time, and that its compiler did not name.
+    Compiled,
     /// An address that belongs to no known mapping.
     Unmapped(u64),
 }

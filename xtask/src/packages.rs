@@ -115,6 +115,16 @@ pub(crate) const TEST: &[Package] = &[
         provides: "/lib/ld-musl-x86_64.so.1",
         reason: "a C library in whose functions probes must find a place",
     },
+    Package {
+        name: "xz-utils",
+        provides: "xz",
+        reason: "packs small symbol tables as other distributions ship them",
+    },
+    Package {
+        name: "nodejs",
+        provides: "node",
+        reason: "a just-in-time compiler that names its code",
+    },
 ];
 
 /// What `cargo xtask bench` compares with; a row whose tool is missing says so.

@@ -3,10 +3,11 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::task::JoinHandle;
 
 use super::live;
 use super::progress::ProgressLine;
@@ -46,10 +47,10 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
     };
     let stopped = recorder.watch(settings.duration, waiting, &mut reader).await?;
     reader.line.clear();
-    let second = quit_at_second_signal();
+    let second = quit_at_second_signal()?;
     let recording = recorder.collect().context("failed to read what was recorded")?;
     let code = write(settings, files, &recording)?;
-    second.abort();
+    second.store(false, Ordering::SeqCst);
 
     let status = match (stopped.status, stopped.child) {
         (Some(status), _) => Some(status),
@@ -86,13 +87,21 @@ impl Audience for Reader<'_> {
     }
 }
 
-/// From here on a signal ends memtap at once.
-fn quit_at_second_signal() -> JoinHandle<()> {
-    tokio::spawn(async {
-        if tokio::signal::ctrl_c().await.is_ok() {
+/// From here on a signal ends memtap at once, until the flag is taken back. It is waited for on a thread of its own: this
+/// one is busy with names, or waits for a server of debug information.
+fn quit_at_second_signal() -> Result<Arc<AtomicBool>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start waiting for signals")?;
+    let is_wanted = Arc::new(AtomicBool::new(true));
+    let wanted = Arc::clone(&is_wanted);
+    std::thread::spawn(move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() && wanted.load(Ordering::SeqCst) {
             std::process::exit(128 + libc::SIGINT);
         }
-    })
+    });
+    Ok(is_wanted)
 }
 
 /// Waits for a command that still runs when the recording has ended. A signal that ended the recording is
@@ -251,6 +260,11 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
         live::print(settings, recording, &session)?;
     } else if settings.outputs.is_empty() && settings.raw.is_none() {
         print_table(settings, recording, &session)?;
+    }
+    if !settings.quiet
+        && let Some(hint) = report::hint(&recording.profile, settings.symbols.debuginfod.is_some())
+    {
+        eprintln!("memtap: {hint}");
     }
     for phrase in session.losses.in_words() {
         log::warn!("lost: {phrase}");

@@ -6,7 +6,7 @@ use tracer_ebpf::{Function, Loss, StackEnd};
 
 use super::session::{Events, MapMemory, Probe, ProbeKind, Settings, Traced};
 use super::{Losses, Options, Session};
-use crate::profile::{Frame, FrameName, HeapValues, Metric, Process, Profile, Source, Stack, Values};
+use crate::profile::{Frame, FrameName, HeapValues, Metric, Object, Process, Profile, Source, Stack, Values};
 
 /// A profile in the making.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +100,27 @@ pub(super) const fn options() -> Options {
         metric: Metric::AllocBytes,
         per_pid: false,
     }
+}
+
+/// Two files, one of them without names.
+fn objects() -> Vec<Object> {
+    vec![
+        Object {
+            path: "/usr/bin/server".into(),
+            build_id: Some("0a1b2c3d".to_owned()),
+            debug: Some("/usr/lib/debug/.build-id/0a/1b2c3d.debug".into()),
+            has_names: true,
+            frames: 5,
+            ..Object::default()
+        },
+        Object {
+            path: "/opt/lib/libstripped.so".into(),
+            has_changed: true,
+            frames: 1,
+            unnamed: 1,
+            ..Object::default()
+        },
+    ]
 }
 
 /// A profile with one of everything: several processes, all kinds of frames, all ends, both families.
@@ -203,6 +224,7 @@ pub(super) fn mixed() -> Profile {
             ..values
         },
     );
+    sample.profile.objects = objects();
     sample.profile
 }
 

@@ -25,6 +25,7 @@ use crate::bpf::records::{Records, Stack};
 use crate::bpf::{Attached, Object, UprobeScope};
 use crate::report::session::Probe;
 use crate::settings::{Record, Target, Unwind};
+use crate::symbolize::Namer;
 use crate::target::files::{Files, MappedFile};
 use crate::target::launch::Held;
 use crate::target::lives::Lives;
@@ -62,6 +63,7 @@ pub struct Recorder {
     pub(super) copies: Option<Copies>,
     pub(super) copied: Copied,
     pub(super) snapshots: Snapshots,
+    pub(super) namer: Namer,
     pub(super) departed: Departed,
     /// Blocks at least so old are counted apart, where ages are reported at all.
     pub(super) older_than: Duration,
@@ -138,6 +140,7 @@ impl Recorder {
                 history: settings.live_report.map(|_| History::default()),
                 ..Snapshots::default()
             },
+            namer: Namer::new(settings.symbols.clone()),
             departed: Departed::default(),
             older_than: settings
                 .live_report

@@ -5,6 +5,7 @@ mod budget;
 mod limits;
 mod live;
 mod record;
+mod symbols;
 
 use clap::{Parser, Subcommand};
 

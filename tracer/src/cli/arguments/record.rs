@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
+use super::symbols::SymbolArguments;
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
@@ -122,6 +123,8 @@ pub(in crate::cli) struct RecordArguments {
     top: usize,
     #[command(flatten)]
     memory: MemoryArguments,
+    #[command(flatten)]
+    symbols: SymbolArguments,
     /// Say nothing but errors
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -263,6 +266,7 @@ impl RecordArguments {
             stop_for_code: self.stop_on_dlopen,
             attach: self.attach.into(),
             limits: self.memory.limits()?,
+            symbols: self.symbols.settings(self.quiet)?,
         })
     }
 

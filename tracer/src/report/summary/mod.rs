@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::losses::Losses;
+use super::objects::{self, ObjectBlock};
 use super::session::{Cost, Events, Probe, Tables};
 use super::sums::FunctionSums;
 use crate::profile::{Metric, Process, Profile};
@@ -60,6 +61,8 @@ pub struct Summary {
     pub unwind_tables: Option<Tables>,
     /// Bytes of each map of the kernel side by its name, and `total_bytes`.
     pub memory: BTreeMap<String, u128>,
+    /// The programs and libraries that frames are in, by path.
+    pub objects: Vec<ObjectBlock>,
     /// What is still allocated, where its ages were followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveSummary>,
@@ -153,6 +156,7 @@ impl Summary {
             events: session.events,
             unwind_tables: session.tables,
             memory,
+            objects: objects::blocks(profile),
             live: LiveSummary::of(profile),
             top_stacks: stacks::top(profile, traced, metric, Self::TOP),
         }

@@ -7,6 +7,7 @@ use tracer_ebpf::StackEnd;
 
 use super::live::LiveStack;
 use crate::profile::{Frame, FrameName, Metric, Profile};
+use crate::report::label::COMPILED;
 use crate::report::merge::{Merged, MergedStack, Places, Processes, Walk};
 use crate::report::session::{Traced, hex};
 
@@ -108,6 +109,10 @@ impl StackFrame {
             FrameName::Offset { module, address } => Self {
                 module: Some(module.to_string()),
                 address: Some(*address),
+                ..Self::default()
+            },
+            FrameName::Compiled => Self {
+                function: Some(COMPILED.to_owned()),
                 ..Self::default()
             },
             FrameName::Unmapped(address) => Self {

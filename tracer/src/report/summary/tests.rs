@@ -29,6 +29,7 @@ fn mixed_profile() {
 fn order_in_the_profile_does_not_matter() {
     let mut other = mixed();
     other.stacks.reverse();
+    other.objects.reverse();
     for metric in Metric::ALL {
         assert_eq!(
             text(&Summary::of(&mixed(), &session(), metric)),
