@@ -7,6 +7,7 @@
 mod aging;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod breakpoints;
 mod builder;
 mod collect;
 mod compiled;

@@ -4,15 +4,21 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tracer_ebpf::Shape;
 
+use super::breakpoints::Breakpoints;
 use crate::allocator::plan::{Plan, PlannedProbe};
 use crate::bpf::links::AttachError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
 use crate::report::session::{Probe, ProbeKind};
 use crate::target::files::MappedFile;
 use crate::target::maps::FileId;
+use crate::target::process;
+
+/// How often it is looked whether probes have gone.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// The uprobes. Dropping them takes them off.
 #[derive(Debug, Default)]
@@ -157,7 +163,8 @@ impl Probes {
         &self.listed
     }
 
-    /// Takes all off for a while: no hit comes any more once this has returned.
+    /// Takes all off for a while: no hit comes any more once this has returned. Where each is for one process, that is some
+    /// milliseconds later, and the kernel's grace periods go on meanwhile; else they are waited for.
     #[cfg_attr(
         not(feature = "bench"),
         allow(dead_code, reason = "for recordings that trace a part of the time")
@@ -165,7 +172,21 @@ impl Probes {
     pub(super) fn take_off(&mut self) {
         self.wait();
         self.is_off = true;
-        self.attached.detach();
+        let mut attached = std::mem::take(&mut self.attached);
+        if attached.is_empty() {
+            return;
+        }
+        let breakpoints = Breakpoints::of(&self.uprobes);
+        let thread = std::thread::spawn(move || attached.detach());
+        if let Some(mut breakpoints) = breakpoints {
+            while !thread.is_finished() && !breakpoints.have_gone() {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            self.taking_off = Some(thread);
+        } else {
+            self.taking_off = Some(thread);
+            self.wait();
+        }
     }
 
     /// Puts in again what [`take_off`](Self::take_off) took off, but for what has ended meanwhile.
@@ -178,8 +199,24 @@ impl Probes {
             return Ok(());
         }
         self.wait();
-        self.is_off = false;
-        object.attach_uprobes(&mut self.attached, &self.uprobes)
+        let is_there = |uprobe: &Uprobe| match uprobe.scope {
+            UprobeScope::Process(pid) => process::is_running(pid),
+            UprobeScope::Machine => true,
+        };
+        loop {
+            self.uprobes.retain(is_there);
+            let mut attached = Attached::default();
+            match object.attach_uprobes(&mut attached, &self.uprobes) {
+                // It has ended since.
+                Err(error) if error.is_gone() && !self.uprobes.iter().all(is_there) => {}
+                result => {
+                    result?;
+                    self.attached = attached;
+                    self.is_off = false;
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Takes all off, and waits until the last program has ended.
