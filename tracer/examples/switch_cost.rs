@@ -12,8 +12,11 @@ use memtap::bpf::UprobeScope;
 use memtap::bpf::links::AttachBy;
 use memtap::session::bench::Switch;
 
-/// A call that takes longer meets a probe; one that takes longer still met something else.
-const PROBED_NS: std::ops::Range<u64> = 250..20_000;
+/// A call that takes so much longer than one without probes meets them; one that takes longer still met something else.
+const PROBED_NS: std::ops::Range<u64> = 400..20_000;
+
+/// Calls that are looked at before there are probes.
+const ALONE: usize = 10_001;
 
 /// So many such calls in a row are no accident.
 const IN_A_ROW: u32 = 5;
@@ -90,23 +93,25 @@ fn shown(times: &mut [Duration]) -> String {
 /// Allocates without end, and writes down when it last met probes.
 fn busy(path: &str) -> Result<(), Box<dyn std::error::Error>> {
     let file = File::options().write(true).open(path)?;
+    let mut alone: Vec<u64> = (0..ALONE).map(|_| call_ns()).collect();
+    alone.sort_unstable();
+    let alone = alone[ALONE / 2];
     let mut row = 0;
-    let mut before = monotonic_ns();
     loop {
-        drop(black_box(Box::new([0u8; 64])));
-        let now = monotonic_ns();
-        row = if PROBED_NS.contains(&(now - before)) {
-            row + 1
-        } else {
-            0
-        };
-        before = now;
+        let is_probed = PROBED_NS.contains(&call_ns().saturating_sub(alone));
+        row = if is_probed { row + 1 } else { 0 };
         if row == IN_A_ROW {
-            file.write_all_at(&now.to_le_bytes(), 0)?;
+            file.write_all_at(&monotonic_ns().to_le_bytes(), 0)?;
             row = 0;
-            before = monotonic_ns();
         }
     }
+}
+
+/// How long it takes to allocate a block and to give it back.
+fn call_ns() -> u64 {
+    let began = monotonic_ns();
+    drop(black_box(Box::new([0u8; 64])));
+    monotonic_ns() - began
 }
 
 fn last_probed(file: &File) -> std::io::Result<u64> {

@@ -163,8 +163,8 @@ impl Probes {
         &self.listed
     }
 
-    /// Takes all off for a while: no hit comes any more once this has returned, some milliseconds later. The kernel's grace
-    /// periods go on meanwhile.
+    /// Takes all off for a while: no hit comes any more once this has returned. Where each is for one process, that is some
+    /// milliseconds later, and the kernel's grace periods go on meanwhile; else they are waited for.
     #[cfg_attr(
         not(feature = "bench"),
         allow(dead_code, reason = "for recordings that trace a part of the time")
@@ -182,8 +182,6 @@ impl Probes {
             while !thread.is_finished() && !breakpoints.have_gone() {
                 std::thread::sleep(LOOK_EVERY);
             }
-            // The last probe may still be on its way through the address spaces.
-            std::thread::sleep(LOOK_EVERY);
             self.taking_off = Some(thread);
         } else {
             self.taking_off = Some(thread);
