@@ -57,6 +57,17 @@ impl Unwind {
     }
 }
 
+/// Which allocations are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sample {
+    /// Every one.
+    Every,
+    /// One per this many bytes on average, at least 2.
+    Bytes(u64),
+    /// As many as the budget permits.
+    Auto,
+}
+
 /// What stacks are sorted by in the report of what is still allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LiveSort {
@@ -145,6 +156,10 @@ pub struct Record {
     pub quiet: bool,
     /// Stacks in the table.
     pub top: usize,
+    /// Which allocations are followed.
+    pub sample: Sample,
+    /// What tracing may cost the targets: percent of one CPU's time; nothing where it may cost what it costs.
+    pub overhead_max_percent: Option<f64>,
     /// How stacks are walked.
     pub unwind: Unwind,
     /// Stop a process while the tables of code that it has just loaded are made.

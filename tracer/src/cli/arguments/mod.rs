@@ -1,6 +1,7 @@
 //! What can be said, and what it means.
 
 mod attach;
+mod budget;
 mod limits;
 mod live;
 mod record;

@@ -8,12 +8,13 @@ use anyhow::{Result, bail};
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::attach::Attach;
+use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
 use super::symbols::SymbolArguments;
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
-use crate::settings::{self, Output, Target};
+use crate::settings::{self, Output, Sample, Target};
 
 /// What is said before the help of `record`.
 pub(super) const EXAMPLES: &str = "\
@@ -82,6 +83,13 @@ pub(in crate::cli) struct RecordArguments {
     /// Follow free too: what is still allocated, what peaked, what lived for a moment
     #[arg(long)]
     live: bool,
+    /// Follow one allocation per so many bytes on average (512k); 1: every one; auto: as many as --max-overhead permits; all
+    /// figures are estimates of the whole [default: 1 for -- COMMAND, else auto]
+    #[arg(long, value_parser = budget::sample, value_name = "BYTES|auto", help_heading = "Cost")]
+    sample: Option<Sample>,
+    /// Keep what tracing costs the targets under this share of one CPU's time [default: off for -- COMMAND, else 2]
+    #[arg(long, value_parser = budget::overhead, value_name = "PERCENT|off", help_heading = "Cost")]
+    max_overhead: Option<Overhead>,
     /// How stacks are walked
     #[arg(long, default_value = "auto", value_enum)]
     unwind: Unwind,
@@ -229,7 +237,10 @@ impl RecordArguments {
         {
             bail!("only one output can go to standard output (-)");
         }
+        let (sample, overhead_max_percent) = budget::of(self.sample, self.max_overhead, &target)?;
         Ok(settings::Record {
+            sample,
+            overhead_max_percent,
             follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
             target,
             duration: self.duration,

@@ -1,0 +1,113 @@
+//! How much is followed, and what that may cost.
+
+use anyhow::{Result, bail};
+
+use crate::cli::sizes;
+use crate::settings::{Sample, Target};
+
+/// What `--max-overhead` says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Overhead {
+    /// It may cost what it costs.
+    Off,
+    /// Percent of one CPU's time.
+    Percent(f64),
+}
+
+/// The budget where processes were running before memtap came: little enough for a production machine.
+const DEFAULT_PERCENT: f64 = 2.0;
+
+/// `1`, `512k`, `auto`
+pub(super) fn sample(text: &str) -> Result<Sample, String> {
+    if text == "auto" {
+        return Ok(Sample::Auto);
+    }
+    match sizes::size(text)? {
+        0 => Err("0 bytes are no sample interval; 1 follows every allocation".to_owned()),
+        1 => Ok(Sample::Every),
+        bytes => Ok(Sample::Bytes(bytes)),
+    }
+}
+
+/// `2`, `0.5`, `2%`, `off`
+pub(super) fn overhead(text: &str) -> Result<Overhead, String> {
+    if text == "off" {
+        return Ok(Overhead::Off);
+    }
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent.is_finite() => Ok(Overhead::Percent(percent)),
+        _ => Err(format!(
+            "`{text}` is no share of a CPU's time; write 2, 0.5 or off"
+        )),
+    }
+}
+
+/// What is followed, and the budget in percent, of a target: by default every allocation of a command that memtap
+/// starts itself, and of processes that run already what two percent permit.
+pub(super) fn of(
+    sample: Option<Sample>,
+    overhead: Option<Overhead>,
+    target: &Target,
+) -> Result<(Sample, Option<f64>)> {
+    let is_command = matches!(target, Target::Command(_));
+    let percent = match overhead {
+        Some(Overhead::Off) => None,
+        Some(Overhead::Percent(percent)) => Some(percent),
+        // Whoever says how much is followed, and nothing of a budget, wants just that.
+        None if is_command || sample.is_some_and(|sample| sample != Sample::Auto) => None,
+        None => Some(DEFAULT_PERCENT),
+    };
+    let sample = sample.unwrap_or(if percent.is_some() {
+        Sample::Auto
+    } else {
+        Sample::Every
+    });
+    match (sample, percent) {
+        (Sample::Auto, None) => {
+            bail!("--sample auto needs a budget to choose by: give --max-overhead PERCENT")
+        }
+        (sample, percent) => Ok((sample, percent)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command() -> Target {
+        Target::Command(vec!["ls".into()])
+    }
+
+    #[test]
+    fn a_command_is_followed_whole_and_what_runs_is_spared() {
+        assert_eq!(of(None, None, &command()).unwrap(), (Sample::Every, None));
+        assert_eq!(of(None, None, &Target::All).unwrap(), (Sample::Auto, Some(2.0)));
+        assert_eq!(
+            of(Some(Sample::Every), None, &Target::Pids(vec![7])).unwrap(),
+            (Sample::Every, None)
+        );
+        assert_eq!(
+            of(None, Some(Overhead::Off), &Target::All).unwrap(),
+            (Sample::Every, None)
+        );
+        assert_eq!(
+            of(None, Some(Overhead::Percent(5.0)), &command()).unwrap(),
+            (Sample::Auto, Some(5.0))
+        );
+        assert!(of(Some(Sample::Auto), Some(Overhead::Off), &Target::All).is_err());
+    }
+
+    #[test]
+    fn words_are_numbers_or_names() {
+        assert_eq!(sample("512k"), Ok(Sample::Bytes(512 << 10)));
+        assert_eq!(sample("1"), Ok(Sample::Every));
+        assert_eq!(sample("auto"), Ok(Sample::Auto));
+        assert_eq!(overhead("2%"), Ok(Overhead::Percent(2.0)));
+        assert_eq!(overhead("off"), Ok(Overhead::Off));
+        for wrong in ["0", "some", "-1"] {
+            assert!(sample(wrong).is_err(), "{wrong}");
+            assert!(overhead(wrong).is_err(), "{wrong}");
+        }
+    }
+}
