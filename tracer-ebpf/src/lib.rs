@@ -12,6 +12,7 @@ mod function;
 mod heap;
 pub mod identity;
 mod records;
+pub mod sampling;
 pub mod unwind;
 mod values;
 
