@@ -11,6 +11,7 @@ use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
 
 use super::limits::Limits;
 use super::refusal;
+use super::sampling::Sampling;
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -41,6 +42,17 @@ pub enum BpfError {
         map: String,
         /// What the kernel said.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No weights can be made of so little.
+    #[error(
+        "failed to sample one allocation per {interval_bytes} bytes in {share} of the time: intervals are 1 byte to 1 GiB, shares \
+         above 0 and at most 1, and an interval divided by the share is at most 2 GiB"
+    )]
+    Sampling {
+        /// The mean distance of sample points in bytes.
+        interval_bytes: u64,
+        /// The share of the time in which probes are attached.
+        share: f64,
     },
     /// The kernel's type information is missing or unreadable.
     #[error(transparent)]
@@ -102,6 +114,8 @@ pub struct Wanted {
 #[expect(missing_debug_implementations, reason = "aya's logger has none")]
 pub struct Object {
     pub(super) ebpf: Ebpf,
+    pub(super) sampling: Sampling,
+    pub(super) has_sampled: bool,
     sites_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -185,6 +199,8 @@ impl Object {
             .map_err(|error| BpfError::Load(Box::new(error)))?;
         let mut object = Self {
             ebpf,
+            sampling: Sampling::EVERY,
+            has_sampled: false,
             sites_len: 0,
             messages: None,
         };

@@ -216,6 +216,7 @@ pub(super) fn session() -> Session {
                 heap: true,
                 region: true,
                 live: false,
+                sampled: false,
             },
             sample_bytes: 1,
             unwind: "dwarf".into(),
@@ -236,6 +237,7 @@ pub(super) fn session() -> Session {
             nested: 25,
             filtered: 5,
             foreign: 3,
+            unsampled: 0,
         },
         losses: Losses::new([(Loss::ScratchBusy, 7)]),
         memory: vec![
