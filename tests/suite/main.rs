@@ -15,6 +15,7 @@ mod processes;
 mod python;
 mod regions;
 mod robust;
+mod sampling;
 mod seed;
 mod stacks;
 mod sums;
@@ -54,6 +55,7 @@ const CASES: &[&[case::Case]] = &[
     live::heaptrack::CASES,
     live::programs::CASES,
     live::servers::CASES,
+    sampling::CASES,
     errors::CASES,
     system::CASES,
     robust::CASES,
