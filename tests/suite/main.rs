@@ -17,6 +17,7 @@ mod processes;
 mod python;
 mod regions;
 mod robust;
+mod sampling;
 mod seed;
 mod stacks;
 mod sums;
@@ -57,6 +58,7 @@ const CASES: &[&[case::Case]] = &[
     live::heaptrack::CASES,
     live::programs::CASES,
     live::servers::CASES,
+    sampling::CASES,
     errors::CASES,
     system::CASES,
     attach::CASES,

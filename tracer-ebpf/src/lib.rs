@@ -12,6 +12,7 @@ mod function;
 mod heap;
 pub mod identity;
 mod records;
+pub mod sampling;
 pub mod unwind;
 mod values;
 
@@ -22,8 +23,8 @@ pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
 pub use values::{
-    BpfSettings, CodeRange, FileKey, FileTable, KernelOffsets, PendingRegion, ProbeSite, Process, Segment,
-    Sum, SumKey, TailCall, TailKey,
+    BpfSettings, CodeRange, FileKey, FileTable, KernelOffsets, PendingRegion, ProbeSite, Process, Sampler,
+    Segment, Sum, SumKey, TailCall, TailKey,
 };
 
 /// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
     Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, PendingCall, PendingRegion,
-    ProbeSite, Process, SCRATCH_SLOTS, Sum, SumKey, TailCall, TailKey,
+    ProbeSite, Process, SCRATCH_SLOTS, Sampler, Sum, SumKey, TailCall, TailKey,
 };
 
 use crate::stack::{KeptKey, KeptMapping, Scratch};
@@ -128,6 +128,14 @@ pub(crate) static HEAP: Array<Heap> = Array::with_max_entries(1, 0);
 /// room: those of threads that have ended.
 #[map]
 pub(crate) static LAST_BLOCKS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(16_384, 0);
+
+/// How much is sampled: a packed [`Rate`](tracer_ebpf::sampling::Rate). Written by the loader, at any time.
+#[map]
+pub(crate) static RATE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The next sample point of each CPU. The loader gives each its random state before any probe is in.
+#[map]
+pub(crate) static SAMPLERS: PerCpuArray<Sampler> = PerCpuArray::with_max_entries(1, 0);
 
 /// Memory-map system calls that have not returned, by thread. Full: `pending_map_full`.
 #[map]

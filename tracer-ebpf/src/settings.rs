@@ -34,6 +34,8 @@ static SETTINGS: BpfSettings = BpfSettings {
     comm: [0; 16],
     stop_for_code: 0,
     live: 0,
+    sampled: 0,
+    halvings: 0,
 };
 
 macro_rules! read {
@@ -110,6 +112,18 @@ pub(crate) fn recording() -> bool {
 #[inline(always)]
 pub(crate) fn live() -> bool {
     read!(live) != 0
+}
+
+/// Whether allocations are sampled.
+#[inline(always)]
+pub(crate) fn sampled() -> bool {
+    read!(sampled) != 0
+}
+
+/// The unit of variances of bytes.
+#[inline(always)]
+pub(crate) fn halvings() -> u32 {
+    read!(halvings)
 }
 
 /// Whether code without a table is walked by frame pointers.

@@ -62,7 +62,7 @@ impl Unwind {
 pub enum Sample {
     /// Every one.
     Every,
-    /// One per this many bytes on average, at least 2.
+    /// One per this many bytes on average: 2 to 1 GiB.
     Bytes(u64),
     /// As many as the budget permits.
     Auto,
@@ -158,6 +158,8 @@ pub struct Record {
     pub top: usize,
     /// Which allocations are followed.
     pub sample: Sample,
+    /// Makes random numbers the same each time.
+    pub seed: Option<u64>,
     /// What tracing may cost the targets: percent of one CPU's time; nothing where it may cost what it costs.
     pub overhead_max_percent: Option<f64>,
     /// How stacks are walked.

@@ -8,5 +8,6 @@ mod heap;
 mod hit;
 mod process;
 mod region;
+mod weigh;
 
-pub(crate) use alloc::Request;
+pub(crate) use alloc::{Request, called_by_allocator};

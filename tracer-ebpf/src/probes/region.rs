@@ -189,10 +189,7 @@ fn exit(ctx: &TracePointContext, function: Function) {
 fn amount(function: Function, pending: &PendingRegion, result: i64) -> Sum {
     let mut sum = Sum {
         calls: 1,
-        bytes: 0,
-        bytes_out: 0,
-        failed: 0,
-        sent: 0,
+        ..Sum::NOTHING
     };
     if function as u32 == Function::Brk as u32 {
         // brk returns where the break is now, moved or not; an address of 0 only asks.

@@ -13,6 +13,7 @@ pub use super::error::BpfError;
 use super::limits::Limits;
 use super::links::AttachBy;
 use super::multi::Multi;
+use super::sampling::Sampling;
 
 /// The object that `build.rs` made.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -42,6 +43,8 @@ pub struct Object {
     pub(super) ebpf: Ebpf,
     /// The uprobe programs, where they are not aya's.
     pub(super) multi: Option<Multi>,
+    pub(super) sampling: Sampling,
+    pub(super) has_sampled: bool,
     sites_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -126,6 +129,8 @@ impl Object {
         let mut object = Self {
             ebpf,
             multi: None,
+            sampling: Sampling::EVERY,
+            has_sampled: false,
             sites_len: 0,
             messages: None,
         };

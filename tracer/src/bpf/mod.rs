@@ -18,6 +18,7 @@ mod multi;
 pub mod records;
 mod refusal;
 mod ring;
+pub mod sampling;
 pub mod sums;
 mod sys;
 pub mod tables;
@@ -32,3 +33,4 @@ pub use records::Record;
 pub fn many_uprobes_in_a_link() -> std::io::Result<()> {
     multi::probe()
 }
+pub use sampling::Sampling;

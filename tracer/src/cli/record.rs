@@ -17,7 +17,7 @@ use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Tr
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
 use crate::session::{self, Audience, Progress, Recorder, Recording, Stop};
-use crate::settings::{Record, Target};
+use crate::settings::{Record, Sample, Target};
 
 /// Exit code with `--strict` when something was lost.
 const LOST: u8 = 3;
@@ -182,7 +182,12 @@ fn announce(settings: &Record, recorder: &Recorder) {
     if settings.region {
         what.push("mmap, munmap, mremap, brk".to_owned());
     }
-    eprintln!("memtap: {whom}: {}; every call", what.join("; "));
+    let followed = match settings.sample {
+        Sample::Every => "every call".to_owned(),
+        Sample::Bytes(bytes) => format!("one sample per {}", units::bytes(bytes.into())),
+        Sample::Auto => "a sample of the calls".to_owned(),
+    };
+    eprintln!("memtap: {whom}: {}; {followed}", what.join("; "));
     let memory = recorder.memory();
     for (map, bytes) in &memory {
         log::debug!("map {map}: {}", units::bytes((*bytes).into()));
@@ -351,8 +356,9 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
                 heap: settings.heap,
                 region: settings.region,
                 live: settings.live,
+                sampled: recording.profile.sample_bytes.is_some(),
             },
-            sample_bytes: 1,
+            sample_bytes: recording.profile.sample_bytes.unwrap_or(1),
             unwind: settings.unwind.name().to_owned(),
             follow: Some(settings.follow || matches!(settings.target, Target::All)),
             min_size: settings.min_size,

@@ -238,6 +238,7 @@ pub(super) fn session() -> Session {
                 heap: true,
                 region: true,
                 live: false,
+                sampled: false,
             },
             sample_bytes: 1,
             unwind: "dwarf".into(),
@@ -258,6 +259,7 @@ pub(super) fn session() -> Session {
             nested: 25,
             filtered: 5,
             foreign: 3,
+            unsampled: 0,
         },
         losses: Losses::new([(Loss::ScratchBusy, 7)]),
         memory: vec![

@@ -49,6 +49,10 @@ pub struct Settings {
 
 /// Which kinds of events were traced: these decide which figures exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each kind was traced or not by itself"
+)]
 pub struct Traced {
     /// Calls to allocators.
     pub heap: bool,
@@ -56,6 +60,8 @@ pub struct Traced {
     pub region: bool,
     /// Returns of allocators too, so that failed calls are known.
     pub live: bool,
+    /// A sample of the calls to allocators: their figures are estimates, and say how sure they are.
+    pub sampled: bool,
 }
 
 /// A probe.
@@ -97,6 +103,8 @@ pub struct Events {
     pub filtered: u64,
     /// Of processes that are not targets.
     pub foreign: u64,
+    /// Calls that no sample point fell into.
+    pub unsampled: u64,
 }
 
 /// The memory of one map of the kernel side.

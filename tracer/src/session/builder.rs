@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracer_ebpf::{Function, Heap, StackEnd};
 
-use super::figures::held;
+use super::figures::{Unit, held};
 use super::recorder::Recorder;
 use crate::profile::{Frame, FrameName, Held, Process, Profile, Stack, Values};
 use crate::symbolize::{self, Location};
@@ -73,21 +73,30 @@ impl<'a> Builder<'a> {
     }
 
     /// Says what processes hold, and held at the most.
-    pub(super) fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap) {
+    pub(super) fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap, unit: Unit) {
         let mut total = Held {
             peak_by_stack_bytes: Some(self.recorder.snapshots.peak.bytes()),
-            peak_bytes: all.peak_bytes,
-            peak: all.peak,
-            ..Held::default()
+            ..held(
+                &Heap {
+                    peak_bytes: all.peak_bytes,
+                    peak: all.peak,
+                    peak_variance: all.peak_variance,
+                    peak_bytes_variance: all.peak_bytes_variance,
+                    ..Heap::default()
+                },
+                unit,
+            )
         };
         for (number, heap) in heaps {
             let index = self.process(*number);
-            let held = held(heap);
+            let held = held(heap, unit);
             total.live_bytes += held.live_bytes;
             total.live += held.live;
             total.free_calls += held.free_calls;
             total.unmatched += held.unmatched;
             total.missed += held.missed;
+            total.variances.live += held.variances.live;
+            total.variances.live_bytes += held.variances.live_bytes;
             self.processes[index].held = Some(held);
         }
         self.held = Some(total);
@@ -265,6 +274,7 @@ impl<'a> Builder<'a> {
             objects: named.objects,
             held: self.held,
             has_ages: false,
+            sample_bytes: None,
             marks: None,
         }
     }

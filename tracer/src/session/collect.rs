@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, Sum, SumKey};
 
 use super::builder::Builder;
-use super::figures::{heap_values_of, merged, values_of};
+use super::figures::{heap_values_of, merged, seen, values_of};
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
 use crate::profile::Profile;
@@ -74,13 +74,14 @@ impl Recorder {
             }
             let known = key.stack != STACK_LOST && self.stacks.contains_key(&key.stack);
             if key.stack != STACK_LOST && !known {
-                unsent += sum.calls;
+                unsent += seen(sum);
             }
-            let mut values = values_of(sum);
+            let mut values = values_of(sum, self.unit);
             if self.live && function.is_heap() {
                 // Those that had no room with their stack.
                 values.heap.blocks = sum.calls - sum.failed.min(sum.calls);
                 values.heap.freed_bytes = sum.bytes_out;
+                values.variances.blocks = values.variances.calls;
                 if let Some(aging) = &aging {
                     values.heap.aged = aging.without_history(key, &values);
                 }
@@ -93,9 +94,9 @@ impl Recorder {
             };
             let known = self.stacks.contains_key(&key.stack);
             if !known {
-                unsent += sum.sum.calls;
+                unsent += seen(&sum.sum);
             }
-            let mut values = heap_values_of(sum);
+            let mut values = heap_values_of(sum, self.unit);
             values.heap.peak_bytes = peak.get(key).copied().unwrap_or(0);
             if let Some(aging) = &aging {
                 values.heap.aged = aging.of(key, &values);
@@ -103,10 +104,10 @@ impl Recorder {
             builder.add(key.process, known.then_some(key.stack), function, &values);
         }
         if self.live {
-            builder.hold(&self.object.heaps()?, &self.object.heap()?);
+            builder.hold(&self.object.heaps()?, &self.object.heap()?, self.unit);
         }
         for (function, sum) in &overflow {
-            builder.add(PROCESS_UNKNOWN, None, *function, &values_of(sum));
+            builder.add(PROCESS_UNKNOWN, None, *function, &values_of(sum, self.unit));
         }
 
         let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
@@ -123,16 +124,21 @@ impl Recorder {
         }
         let mut profile = builder.build();
         profile.has_ages = aging.is_some();
+        if self.object.has_sampled() {
+            profile.sample_bytes = Some(self.object.sampling().interval_bytes);
+        }
         profile.marks = aging.and_then(|aging| aging.marks());
         Ok(Recording {
             profile,
             duration,
+
             events: Events {
                 seen: counts.events(Counter::Seen),
                 tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
                 nested: counts.events(Counter::Nested),
                 filtered: counts.events(Counter::Filtered),
                 foreign: counts.events(Counter::Foreign),
+                unsampled: counts.events(Counter::Unsampled),
             },
             losses: Losses::new(losses),
             probes: self.probes.listed().to_vec(),

@@ -1,11 +1,11 @@
 //! From settings to the loaded kernel side.
 
-use tracer_ebpf::BpfSettings;
+use tracer_ebpf::{BpfSettings, sampling};
 
 use super::start_error::StartError;
 use crate::bpf::load::{BpfError, Wanted};
-use crate::bpf::{Object, btf};
-use crate::settings::{Record, Target, Unwind};
+use crate::bpf::{Object, Sampling, btf};
+use crate::settings::{Record, Sample, Target, Unwind};
 
 /// Loads the kernel side as it is wanted.
 pub(super) fn load(settings: &Record) -> Result<Object, StartError> {
@@ -16,7 +16,28 @@ pub(super) fn load(settings: &Record) -> Result<Object, StartError> {
         live: settings.live,
         attach: settings.attach,
     };
-    Ok(Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?)
+    let mut object = Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?;
+    if settings.sample != Sample::Every {
+        object.seed(settings.seed)?;
+        object.set_sampling(match settings.sample {
+            Sample::Bytes(interval_bytes) => Sampling {
+                interval_bytes,
+                ..Sampling::EVERY
+            },
+            // Until it is known what that costs.
+            Sample::Every | Sample::Auto => Sampling::EVERY,
+        })?;
+    }
+    Ok(object)
+}
+
+/// The unit of variances, by how far apart sample points may be.
+pub(super) fn halvings(sample: Sample) -> u32 {
+    match sample {
+        Sample::Every => 0,
+        Sample::Bytes(interval) => sampling::halvings_of(u32::try_from(interval).unwrap_or(u32::MAX)),
+        Sample::Auto => sampling::HALVINGS_OF_ANY,
+    }
 }
 
 fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
@@ -29,6 +50,8 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
         },
         follow: u32::from(settings.follow),
         live: u32::from(settings.live),
+        sampled: u32::from(settings.sample != Sample::Every),
+        halvings: halvings(settings.sample),
         own_tgid: std::process::id(),
         ..BpfSettings::default()
     };

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use super::copied::Copied;
 use super::departed::Departed;
 use super::examined::Examined;
+use super::figures::Unit;
 use super::guard::Guard;
 use super::history::History;
-use super::loading::load;
+use super::loading::{halvings, load};
 use super::probes::Probes;
 use super::processes::Processes;
 use super::snapshots::Snapshots;
@@ -70,6 +71,8 @@ pub struct Recorder {
     pub(super) frame_pointers: bool,
     pub(super) heap: bool,
     pub(super) live: bool,
+    /// The unit of the kernel side's variances.
+    pub(super) unit: Unit,
     pub(super) target: Target,
     /// The probes are off, and none is to be attached any more.
     pub(super) is_over: bool,
@@ -149,6 +152,9 @@ impl Recorder {
             frame_pointers: settings.unwind == Unwind::Auto,
             heap: settings.heap,
             live: settings.live,
+            unit: Unit {
+                halvings: halvings(settings.sample),
+            },
             target: settings.target.clone(),
             is_over: false,
             started: Instant::now(),

@@ -315,7 +315,7 @@ impl Recorder {
         let counts = self.object.counts().unwrap_or_default();
         Progress {
             elapsed: self.started.elapsed(),
-            events: counts.events(Counter::Tallied),
+            events: counts.events(Counter::Tallied) + counts.events(Counter::Unsampled),
             stacks: self.stacks.len(),
             lost: counts.lost_total(),
         }

@@ -90,6 +90,9 @@ pub(in crate::cli) struct RecordArguments {
     /// Keep what tracing costs the targets under this share of one CPU's time [default: off for -- COMMAND, else 2]
     #[arg(long, value_parser = budget::overhead, value_name = "PERCENT|off", help_heading = "Cost")]
     max_overhead: Option<Overhead>,
+    /// Draw the sample by these random numbers, for tests
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    seed: Option<u64>,
     /// How stacks are walked
     #[arg(long, default_value = "auto", value_enum)]
     unwind: Unwind,
@@ -240,6 +243,7 @@ impl RecordArguments {
         let (sample, overhead_max_percent) = budget::of(self.sample, self.max_overhead, &target)?;
         Ok(settings::Record {
             sample,
+            seed: self.seed,
             overhead_max_percent,
             follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
             target,

@@ -22,6 +22,32 @@ fn mixed_profile() {
     }
 }
 
+/// Rows say how sure they are where that is little; the whole always does.
+#[test]
+fn estimates() {
+    let mut profile = mixed();
+    profile.sample_bytes = Some(4096);
+    for stack in profile.stacks.iter_mut().filter(|stack| stack.function.is_heap()) {
+        let values = &mut stack.values;
+        values.variances.bytes = u128::from(values.bytes) * 4096;
+        values.variances.calls = u128::from(values.calls) * 2;
+    }
+    let mut session = session();
+    session.settings.sample_bytes = 4096;
+    session.settings.traced.sampled = true;
+    session.losses = Losses::default();
+    golden::check("mixed-sampled.table", || {
+        text(&profile, &session, &Options::new(Metric::AllocBytes))
+    });
+    golden::check("mixed-sampled-80.table", || {
+        let options = Options {
+            width: Some(80),
+            ..Options::new(Metric::AllocCount)
+        };
+        text(&profile, &session, &options)
+    });
+}
+
 #[test]
 fn narrow_terminal() {
     let options = Options {
@@ -92,13 +118,14 @@ fn what_the_session_knows_is_in_the_head() {
         estimated_overhead_percent: 0.94,
     });
     session.settings.sample_bytes = 524_288;
+    session.settings.traced.sampled = true;
     session.settings.traced.region = false;
     let text = text(&mixed(), &session, &Options::new(Metric::AllocBytes));
     let head = text.lines().next().unwrap();
     assert_eq!(
         head,
         "worker 100, worker 101, server 4711 · 10.0 s · ≈ 3,211 allocations · ≈ 7.1 MiB · \
-         estimated from one sample per 512.0 KiB · 99.89 % of bytes have whole stacks · \
+         estimated from one sample per 512.0 KiB, ± at 95 % · 99.89 % of bytes have whole stacks · \
          lost: 1 call without a stack (no scratch slot free) · lost: 2,000 calls without a stack (ring full) · \
          cost 0.9 % of a CPU"
     );
