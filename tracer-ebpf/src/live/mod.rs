@@ -9,6 +9,7 @@ mod heaps;
 mod sums;
 
 pub(crate) use heaps::{executed, exited, forked};
+pub(crate) use sums::bucket;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_ebpf::{Block, BlockKey, CallKey, Counter, Loss, PendingCall, ProbeSite, SumKey};

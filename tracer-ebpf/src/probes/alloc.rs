@@ -1,7 +1,9 @@
 //! Calls to allocators, at their entry: one program per call shape.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
-use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, Sum, SumKey, TailCall, TailKey};
+use tracer_ebpf::{
+    CallKey, Counter, Loss, ProbeSite, STACK_UNWALKED, Sum, SumKey, TailCall, TailKey, intake,
+};
 
 use super::hit::{self, Hit};
 use crate::{
@@ -165,7 +167,7 @@ fn product(n: u64, size: u64) -> Option<u64> {
 #[inline(always)]
 fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
     thread_stack::require(ctx);
-    if settings::recording()
+    if hit::begin(ctx, Some(request.bytes))
         && let Err(loss) = try_entry(ctx, request)
     {
         lose(loss);
@@ -238,6 +240,15 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
             }
             if !settings::wants_size(bytes) {
                 count(Counter::Filtered);
+                return Ok(());
+            }
+            if settings::intake() == intake::UNWALKED {
+                let key = SumKey {
+                    stack: STACK_UNWALKED,
+                    process,
+                    function: site.function,
+                };
+                tally::add_known(&key, &amount);
                 return Ok(());
             }
             slot.walk_from_entry(&start, return_address)
