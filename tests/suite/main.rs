@@ -5,6 +5,7 @@
 //! as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
 mod attach;
+mod budget;
 mod busy;
 mod case;
 mod crowd;
@@ -56,6 +57,7 @@ const CASES: &[&[case::Case]] = &[
     live::heaptrack::CASES,
     live::programs::CASES,
     live::servers::CASES,
+    budget::CASES,
     errors::CASES,
     system::CASES,
     attach::CASES,
