@@ -1,5 +1,9 @@
 //! What the kernel side does with events, as the loader says while it runs: values of the map `RECORDING`.
 
+/// Whether calls of allocators are taken in: a bit of the values below, so that one test tells, and the verifier has one way
+/// to follow.
+pub const CALLS: u64 = 1;
+
 /// Hits of probes are counted, since they cost what they cost, and nothing else is done: before all probes are in, and
 /// while they are taken off.
 pub const NOTHING: u64 = 0;

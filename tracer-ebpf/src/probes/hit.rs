@@ -40,7 +40,7 @@ pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
             }
         }
     }
-    if matches!(settings::intake(), intake::ALL | intake::UNWALKED) {
+    if settings::intake() & intake::CALLS != 0 {
         return true;
     }
     process::count_hit((bpf_get_current_pid_tgid() >> 32) as u32);

@@ -87,6 +87,12 @@ impl Work {
             // A mean below what passing takes: that was assumed too high.
             self.passed_ns = self.passed_ns.min(mean_ns);
             let followed_ns = (mean_ns - self.passed_ns) / followed_share;
+            // The fewer are followed, the more does noise in the mean weigh.
+            let part = if self.is_measured {
+                part * followed_share
+            } else {
+                part
+            };
             self.followed_ns += part * (followed_ns - self.followed_ns);
         } else {
             let passed_ns = (mean_ns - followed_share * self.followed_ns).max(0.0);
