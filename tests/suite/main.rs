@@ -5,6 +5,7 @@
 //! as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
 mod attach;
+mod budget;
 mod busy;
 mod case;
 mod crowd;
@@ -59,6 +60,7 @@ const CASES: &[&[case::Case]] = &[
     live::programs::CASES,
     live::servers::CASES,
     sampling::CASES,
+    budget::CASES,
     errors::CASES,
     system::CASES,
     attach::CASES,

@@ -11,6 +11,7 @@ mod codes;
 mod function;
 mod heap;
 pub mod identity;
+pub mod intake;
 mod records;
 pub mod sampling;
 pub mod unwind;
@@ -23,7 +24,7 @@ pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
 pub use values::{
-    BpfSettings, CodeRange, FileKey, FileTable, KernelOffsets, PendingRegion, ProbeSite, Process, Sampler,
+    BpfSettings, CodeRange, FileKey, FileTable, HitCounts, KernelOffsets, PendingRegion, ProbeSite, Process, Sampler,
     Segment, Sum, SumKey, TailCall, TailKey,
 };
 
@@ -47,6 +48,12 @@ pub const COPY_PAGES: usize = 5;
 
 /// Executable segments that one file may have: linkers make one, hand-made files a few.
 pub const MAX_SEGMENTS: usize = 4;
+
+/// Cookies that there is room for: probes of one recording.
+pub const MAX_SITES: usize = 256;
+
+/// [`SumKey::stack`] of a call that was counted without a walk: see [`intake::UNWALKED`].
+pub const STACK_UNWALKED: u64 = 1;
 
 /// [`SumKey::stack`] of an event whose stack could not be kept; which loss it was is counted apart.
 pub const STACK_LOST: u64 = 0;

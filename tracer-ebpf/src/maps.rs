@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
-    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, PendingCall, PendingRegion,
-    ProbeSite, Process, SCRATCH_SLOTS, Sampler, Sum, SumKey, TailCall, TailKey,
+    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, MAX_SITES, PendingCall,
+    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, Sum, SumKey, TailCall, TailKey,
 };
 
 use crate::stack::{KeptKey, KeptMapping, Scratch};
@@ -16,14 +16,18 @@ use crate::stack::{KeptKey, KeptMapping, Scratch};
 /// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-/// 1 while calls are taken in. Written by the loader: probes come and go one after the other, and what each sees alone
-/// would not fit what the others see.
+/// What is taken in: a value of `tracer_ebpf::intake`. Written by the loader: probes come and go one after the other, and
+/// what each sees alone would not fit what the others see.
 #[map]
 pub(crate) static RECORDING: Array<u64> = Array::with_max_entries(1, 0);
 
 /// What each probe's cookie stands for. Written by the loader before the probe is attached.
 #[map]
-pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(256, 0);
+pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(MAX_SITES as u32, 0);
+
+/// Hits of probes in allocators. Written here, read by the loader. Never full.
+#[map]
+pub(crate) static HITS: PerCpuArray<HitCounts> = PerCpuArray::with_max_entries(1, 0);
 
 /// The traced processes, by process id. Written by both sides; the loader takes ended processes out. Full:
 /// `process_map_full`, and the events of further processes are tallied for an unknown process.

@@ -1,6 +1,6 @@
 //! What the loader told the programs.
 
-use tracer_ebpf::{BpfSettings, KernelOffsets};
+use tracer_ebpf::{BpfSettings, KernelOffsets, intake};
 
 use crate::maps::RECORDING;
 
@@ -99,13 +99,13 @@ pub(crate) fn stop_for_code() -> bool {
     read!(stop_for_code) != 0
 }
 
-/// Whether calls are taken in: not before all probes are in, and not while they are taken off.
+/// What is taken in: a value of `tracer_ebpf::intake`.
 #[inline(always)]
-pub(crate) fn recording() -> bool {
+pub(crate) fn intake() -> u64 {
     // SAFETY: the pointer is to a map value; volatile, since the loader changes it.
-    RECORDING
-        .get_ptr(0)
-        .is_some_and(|recording| unsafe { core::ptr::read_volatile(recording) } != 0)
+    RECORDING.get_ptr(0).map_or(intake::NOTHING, |recording| unsafe {
+        core::ptr::read_volatile(recording)
+    })
 }
 
 /// Whether blocks are followed until they are given back.

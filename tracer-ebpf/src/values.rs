@@ -1,6 +1,8 @@
 //! Keys and values of the maps.
 
-use crate::{Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, PendingCall};
+use crate::{
+    BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES, PendingCall,
+};
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
 macro_rules! crosses_the_boundary {
@@ -25,7 +27,8 @@ crosses_the_boundary! {
     Sampler: 24;
     CodeRange: 16;
     ProbeSite: 16 + 16 * MAX_CODE_RANGES;
-    Process: 8;
+    Process: 16;
+    HitCounts: 8 * (MAX_SITES + BUCKETS);
     PendingRegion: 48;
     TailKey: 16;
     TailCall: 24;
@@ -144,6 +147,28 @@ pub struct Process {
     pub number: u32,
     /// 1 once user space knows the number.
     pub announced: u32,
+    /// Hits of probes in allocators by this image, whatever became of them.
+    pub hits: u64,
+}
+
+/// Hits of probes in allocators, by any process, whether or not calls are taken in: what they cost is paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HitCounts {
+    /// By what the probe's cookie stands for.
+    pub by_site: [u64; MAX_SITES],
+    /// By the size that is asked for, where one is: class `i` has sizes of at least 2^i bytes and less than twice that;
+    /// class 0 also empty ones.
+    pub by_size: [u64; BUCKETS],
+}
+
+impl Default for HitCounts {
+    fn default() -> Self {
+        Self {
+            by_site: [0; MAX_SITES],
+            by_size: [0; BUCKETS],
+        }
+    }
 }
 
 /// A memory-map system call between its entry and its return, by thread.

@@ -10,6 +10,8 @@ use tracer_ebpf::BpfSettings;
 use crate::bpf::limits::table_capacity;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Limits, Object, btf, tracefs};
+use crate::cost::Traps;
+use crate::cost::measure::{MeasureError, Measuring};
 use crate::target::sideband::Sideband;
 
 /// What an examination found.
@@ -253,6 +255,15 @@ fn table_programs() -> Finding {
         false,
         wanted,
     )
+}
+
+/// What a hit of each kind of probe costs here.
+pub fn traps() -> Result<Traps, MeasureError> {
+    let mut object = load(Wanted {
+        cost: true,
+        ..Wanted::default()
+    })?;
+    Measuring::begin(&mut object)?.finish()
 }
 
 /// How many instructions the verifier of this kernel goes through for each program, with walks by unwind tables

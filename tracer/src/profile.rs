@@ -84,6 +84,8 @@ pub struct Process {
     pub exited: bool,
     /// What it held, where blocks were followed.
     pub held: Option<Held>,
+    /// Its hits of probes in allocators.
+    pub hits: u64,
 }
 
 /// A place in a program.

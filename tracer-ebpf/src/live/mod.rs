@@ -11,6 +11,7 @@ mod sums;
 mod unsampled;
 
 pub(crate) use heaps::{executed, exited, forked};
+pub(crate) use sums::bucket;
 pub(crate) use unsampled::{look, pass_over};
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};

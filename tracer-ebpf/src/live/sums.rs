@@ -138,7 +138,7 @@ pub(super) fn add_untracked(key: &SumKey, amount: &Amount) {
 
 /// The binary logarithm, rounded down; 0 of 0; 31 of all that is larger.
 #[inline(always)]
-fn bucket(value: u64) -> u64 {
+pub(crate) fn bucket(value: u64) -> u64 {
     if value >= 1 << 31 {
         return 31;
     }

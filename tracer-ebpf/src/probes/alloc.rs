@@ -2,7 +2,9 @@
 //! inlined: that call would have a frame of its own.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
-use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, SumKey, TailCall, TailKey};
+use tracer_ebpf::{
+    CallKey, Counter, Loss, ProbeSite, STACK_UNWALKED, SumKey, TailCall, TailKey, intake,
+};
 
 use super::{
     hit::{self, Hit},
@@ -175,7 +177,7 @@ fn product(n: u64, size: u64) -> Option<u64> {
 #[inline(always)]
 fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
     thread_stack::require(ctx);
-    if settings::recording()
+    if hit::begin(ctx, Some(request.bytes))
         && let Err(loss) = try_entry(ctx, request)
     {
         lose(loss);
@@ -250,6 +252,15 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
             }
             if !settings::wants_size(bytes) {
                 count(Counter::Filtered);
+                return Ok(());
+            }
+            if settings::intake() == intake::UNWALKED {
+                let key = SumKey {
+                    stack: STACK_UNWALKED,
+                    process,
+                    function: site.function,
+                };
+                tally::add_known(&key, &tally::amount(bytes, weight));
                 return Ok(());
             }
             slot.walk_from_entry(&start, return_address)

@@ -57,7 +57,9 @@ fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, 
 #[inline(always)]
 pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
-    if settings::recording()
+    // Without `--live` it is here to be counted alone.
+    if hit::begin(&ctx, None)
+        && settings::live()
         && let Err(loss) = try_free(&ctx)
     {
         lose(loss);

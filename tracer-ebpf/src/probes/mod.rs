@@ -4,6 +4,7 @@
 mod alloc;
 #[cfg(feature = "bench")]
 mod bench;
+mod cost;
 mod heap;
 mod hit;
 mod process;

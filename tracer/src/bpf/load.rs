@@ -33,6 +33,10 @@ pub struct Wanted {
     pub tables: bool,
     /// Blocks are followed until they are given back.
     pub live: bool,
+    /// Calls that give blocks back are counted, where they are not followed.
+    pub frees: bool,
+    /// The programs that do nothing, which traps are measured with.
+    pub cost: bool,
     /// What uprobes are made of.
     pub attach: AttachBy,
 }
@@ -145,8 +149,11 @@ impl Object {
         if wanted.heap {
             let shapes = Shape::ALL
                 .iter()
-                .filter(|shape| **shape != Shape::Free || wanted.live);
+                .filter(|shape| **shape != Shape::Free || wanted.live || wanted.frees);
             uprobes.extend(shapes.map(|shape| shape.program()));
+        }
+        if wanted.cost {
+            uprobes.extend(["cost_entry", "cost_return"]);
         }
         if wanted.live {
             uprobes.extend(["return_block", "return_out"]);
@@ -246,17 +253,14 @@ impl Object {
         Ok(u64::from(index))
     }
 
-    /// Says whether the kernel side takes calls in.
-    pub fn set_recording(&mut self, recording: bool) -> Result<(), BpfError> {
-        let failed = |error| BpfError::map("RECORDING", error);
-        let mut map = Array::<&mut MapData, u64>::try_from(self.map_mut("RECORDING")?).map_err(failed)?;
-        map.set(0, u64::from(recording), 0).map_err(failed)
-    }
-
     /// Makes a process a target, under this number.
     pub fn add_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
         // The loader knows it already, so there is nothing to announce.
-        let process = Process { number, announced: 1 };
+        let process = Process {
+            number,
+            announced: 1,
+            hits: 0,
+        };
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
             .map_err(|error| BpfError::map("PROCESSES", error))?;
         processes
@@ -264,19 +268,19 @@ impl Object {
             .map_err(|error| BpfError::map("PROCESSES", error))
     }
 
-    /// Takes an ended process out of the table, unless the id is another process's by now.
-    pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
+    /// Takes an ended process out of the table, unless the id is another process's by now. Returns its hits.
+    pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<Option<u64>, BpfError> {
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
             .map_err(|error| BpfError::map("PROCESSES", error))?;
-        if processes
-            .get(&tgid, 0)
-            .is_ok_and(|process| process.number == number)
-        {
-            processes
-                .remove(&tgid)
-                .map_err(|error| BpfError::map("PROCESSES", error))?;
+        match processes.get(&tgid, 0) {
+            Ok(process) if process.number == number => {
+                processes
+                    .remove(&tgid)
+                    .map_err(|error| BpfError::map("PROCESSES", error))?;
+                Ok(Some(process.hits))
+            }
+            _ => Ok(None),
         }
-        Ok(())
     }
 
     /// The table of processes that the kernel side has stopped.

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::live;
 use super::progress::ProgressLine;
+use super::{announce, live};
 use crate::output::{OutputFile, Saved};
 use crate::privileges;
 use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
-use crate::session::{self, Audience, Progress, Recorder, Recording, Stop};
+use crate::session::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
 use crate::settings::{Record, Sample, Target};
 
 /// Exit code with `--strict` when something was lost.
@@ -36,7 +36,7 @@ pub(super) fn run(settings: &Record) -> Result<ExitCode> {
 
 async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
     let mut recorder = Recorder::start(settings)?;
-    announce(settings, &recorder);
+    announce::start(settings, &recorder);
     let child = recorder.release()?;
     let pid = child.as_ref().map(Child::id);
     let waiting = child.map(|mut child| tokio::task::spawn_blocking(move || child.wait()));
@@ -44,6 +44,7 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
     let mut reader = Reader {
         settings,
         line: ProgressLine::new(settings.quiet),
+        has_changed: false,
     };
     let stopped = recorder.watch(settings.duration, waiting, &mut reader).await?;
     reader.line.clear();
@@ -67,11 +68,19 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
 struct Reader<'a> {
     settings: &'a Record,
     line: ProgressLine,
+    /// What is followed has changed before.
+    has_changed: bool,
 }
 
 impl Audience for Reader<'_> {
     fn progress(&mut self, progress: &Progress) {
         self.line.show(progress);
+    }
+
+    fn level(&mut self, followed: &Followed) {
+        self.line.clear();
+        announce::level(self.settings, followed, !self.has_changed);
+        self.has_changed = true;
     }
 
     fn interval(&self) -> Option<Duration> {
@@ -133,69 +142,6 @@ fn code_of(status: ExitStatus) -> u8 {
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
-}
-
-/// Says what is traced, before it begins.
-fn announce(settings: &Record, recorder: &Recorder) {
-    if settings.quiet {
-        return;
-    }
-    let found = recorder.found();
-    let whom = match &settings.target {
-        Target::All => "every process".to_owned(),
-        Target::Command(command) => command[0].to_string_lossy().into_owned(),
-        Target::Comm(name) if found.is_empty() => format!("{name}: none runs now, waiting for one to start"),
-        _ => {
-            let names: Vec<String> = found
-                .iter()
-                .take(4)
-                .map(|(comm, pid)| format!("{comm} ({pid})"))
-                .collect();
-            let more = if found.len() > 4 {
-                format!(" and {} more", found.len() - 4)
-            } else {
-                String::new()
-            };
-            names.join(", ") + &more
-        }
-    };
-    let probes = recorder.probes();
-    let mut objects: Vec<String> = probes
-        .iter()
-        .map(|probe| crate::allocator::plan::short_name(&probe.object))
-        .collect();
-    objects.dedup();
-    let mut what = Vec::new();
-    if !probes.is_empty() {
-        let stepped = probes.iter().filter(|probe| probe.single_stepped).count();
-        let stepped = if stepped == 0 {
-            "none single-stepped".to_owned()
-        } else {
-            format!("{stepped} single-stepped")
-        };
-        what.push(format!(
-            "{}, {}, {stepped}",
-            objects.join(", "),
-            units::counted(probes.len() as u128, "probe")
-        ));
-    }
-    if settings.region {
-        what.push("mmap, munmap, mremap, brk".to_owned());
-    }
-    let followed = match settings.sample {
-        Sample::Every => "every call".to_owned(),
-        Sample::Bytes(bytes) => format!("one sample per {}", units::bytes(bytes.into())),
-        Sample::Auto => "a sample of the calls".to_owned(),
-    };
-    eprintln!("memtap: {whom}: {}; {followed}", what.join("; "));
-    let memory = recorder.memory();
-    for (map, bytes) in &memory {
-        log::debug!("map {map}: {}", units::bytes((*bytes).into()));
-    }
-    log::debug!(
-        "all maps: {}",
-        units::bytes(memory.values().map(|bytes| u128::from(*bytes)).sum())
-    );
 }
 
 /// The files that are wanted, open.
@@ -376,6 +322,6 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
             })
             .collect(),
         tables: recording.tables,
-        cost: None,
+        cost: recording.cost,
     }
 }

@@ -94,6 +94,7 @@ mod tests {
     fn processes_have_a_name() {
         let mut it = Process {
             held: None,
+            hits: 0,
             pid: 42,
             comm: "Web Content".into(),
             exe: None,

@@ -24,6 +24,7 @@ impl Sample {
             exe: Some(format!("/usr/bin/{comm}").into()),
             exited: false,
             held: None,
+            hits: 0,
         });
         self.profile.processes.len() - 1
     }

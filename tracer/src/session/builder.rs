@@ -38,10 +38,12 @@ pub(super) struct Builder<'a> {
     file_index: HashMap<*const MappedFile, usize>,
     stacks: Vec<RawStack>,
     held: Option<Held>,
+    /// Hits of probes, by the number of the process image.
+    hits: HashMap<u32, u64>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(recorder: &'a Recorder) -> Self {
+    pub(super) fn new(recorder: &'a Recorder, hits: HashMap<u32, u64>) -> Self {
         Self {
             recorder,
             processes: Vec::new(),
@@ -50,6 +52,7 @@ impl<'a> Builder<'a> {
             file_index: HashMap::new(),
             stacks: Vec::new(),
             held: None,
+            hits,
         }
     }
 
@@ -115,6 +118,7 @@ impl<'a> Builder<'a> {
                     exe: image.and_then(|image| image.exe.clone()),
                     exited: tracked.over || !process::is_running(tracked.pid),
                     held: None,
+                    hits: self.hits.get(&number).copied().unwrap_or(0),
                 }
             }
             None => Process {
@@ -123,6 +127,7 @@ impl<'a> Builder<'a> {
                 exe: None,
                 exited: false,
                 held: None,
+                hits: 0,
             },
         };
         self.processes.push(made);

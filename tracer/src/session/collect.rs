@@ -1,16 +1,18 @@
 //! The end: what was recorded, from all that both sides have.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, Sum, SumKey};
 
+use super::budget::control::Followed;
 use super::builder::Builder;
 use super::figures::{heap_values_of, merged, seen, values_of};
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
+use crate::cost::{float, whole};
 use crate::profile::Profile;
-use crate::report::session::{Events, Probe};
+use crate::report::session::{Cost, Events, Probe};
 use crate::report::{self, Losses};
 
 /// What was recorded.
@@ -24,6 +26,10 @@ pub struct Recording {
     pub events: Events,
     /// What was lost.
     pub losses: Losses,
+    /// What tracing cost.
+    pub cost: Option<Cost>,
+    /// How much was followed at last.
+    pub followed: Followed,
     /// The probes that were attached.
     pub probes: Vec<Probe>,
     /// Bytes of kernel memory, by map.
@@ -52,7 +58,7 @@ impl Recorder {
     /// What was counted so far.
     pub(super) fn recording(&self) -> Result<Recording, BpfError> {
         let duration = self.duration.unwrap_or_else(|| self.started.elapsed());
-        let sums = merged(self.object.sums()?, &self.copied);
+        let sums = merged(self.estimated(self.object.sums()?), &self.copied);
         let blocks = if self.live {
             merged(self.object.heap_sums()?, &self.copied)
         } else {
@@ -61,7 +67,9 @@ impl Recorder {
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
-        let mut builder = Builder::new(self);
+        let hits = self.hits_by_process()?;
+        let cost = self.cost(duration, &hits);
+        let mut builder = Builder::new(self, hits);
         let aging = self.aging(duration)?;
         let peak = self.snapshots.peak.by_stack(&self.copied);
         let mut unsent = 0;
@@ -141,6 +149,8 @@ impl Recorder {
                 unsampled: counts.events(Counter::Unsampled),
             },
             losses: Losses::new(losses),
+            cost,
+            followed: self.control.followed(),
             probes: self.probes.listed().to_vec(),
             memory: std::collections::BTreeMap::new(),
             raw,
@@ -160,6 +170,18 @@ impl Recorder {
 }
 
 impl Recorder {
+    /// The sums as estimates of the whole time, where probes were in for a part of it.
+    fn estimated(&self, mut sums: Vec<(SumKey, Sum)>) -> Vec<(SumKey, Sum)> {
+        let now = self.ended.unwrap_or_else(Instant::now);
+        for (key, sum) in &mut sums {
+            if let Some(correction) = self.control.windows.correction(key, now) {
+                sum.calls = whole(float(sum.calls) + correction.calls);
+                sum.bytes = whole(float(sum.bytes) + correction.bytes);
+            }
+        }
+        sums
+    }
+
     fn raw(&self, sums: &[(SumKey, Sum)]) -> String {
         let mut sums: Vec<&(SumKey, Sum)> = sums.iter().filter(|(_, sum)| sum.calls > 0).collect();
         sums.sort_unstable_by_key(|(key, _)| (key.process, key.function, key.stack));

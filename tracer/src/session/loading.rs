@@ -2,19 +2,22 @@
 
 use tracer_ebpf::{BpfSettings, sampling};
 
+use super::recorder::Purpose;
 use super::start_error::StartError;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, Sampling, btf};
 use crate::settings::{Record, Sample, Target, Unwind};
 
 /// Loads the kernel side as it is wanted.
-pub(super) fn load(settings: &Record) -> Result<Object, StartError> {
+pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartError> {
     let wanted = Wanted {
         heap: settings.heap,
         region: settings.region,
         tables: settings.unwind != Unwind::FramePointer,
         live: settings.live,
         attach: settings.attach,
+        cost: settings.heap,
+        frees: purpose == Purpose::Estimate,
     };
     let mut object = Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?;
     if settings.sample != Sample::Every {

@@ -9,9 +9,11 @@ use std::time::Duration;
 use tracer_ebpf::Shape;
 
 use super::breakpoints::Breakpoints;
+use super::budget::took::Took;
 use crate::allocator::plan::{Plan, PlannedProbe};
 use crate::bpf::links::AttachError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
+use crate::cost::SiteKind;
 use crate::report::session::{Probe, ProbeKind};
 use crate::target::files::MappedFile;
 use crate::target::maps::FileId;
@@ -29,6 +31,12 @@ pub(super) struct Probes {
     /// Where the probes of each file's plan are: the same for all processes that map it.
     chosen: HashMap<FileId, Vec<Chosen>>,
     listed: Vec<Probe>,
+    /// What hits of the probes cost, by cookie.
+    sites: Vec<SiteKind>,
+    /// What attaching has taken.
+    pub(super) attaching: Took,
+    /// Calls that give blocks back are probed too, though blocks are not followed.
+    pub(super) counts_frees: bool,
     /// It was said that some must be single-stepped.
     has_warned: bool,
     /// They are taken off for a while.
@@ -92,7 +100,7 @@ impl Probes {
         scope: UprobeScope,
         live: bool,
     ) -> Result<(), AttachError> {
-        let wanted = |probe: &&PlannedProbe| probe.shape != Shape::Free || live;
+        let wanted = |probe: &&PlannedProbe| probe.shape != Shape::Free || live || self.counts_frees;
         let known = self.chosen.get(&plan.file.id).cloned();
         let is_new = known.is_none();
         let mut chosen = match known {
@@ -110,7 +118,10 @@ impl Probes {
                 break uprobes;
             }
             let mut attached = Attached::default();
-            let Err(error) = object.attach_uprobes(&mut attached, &uprobes) else {
+            let (made, took) = Took::by(|| object.attach_uprobes(&mut attached, &uprobes));
+            self.attaching.own_s += took.own_s;
+            self.attaching.clock_s += took.clock_s;
+            let Err(error) = made else {
                 self.attached.append(attached);
                 break uprobes;
             };
@@ -122,11 +133,33 @@ impl Probes {
         };
         log::debug!("{}: {} probes", plan.file.path.display(), uprobes.len());
         self.uprobes.extend(uprobes);
+        for chosen in &chosen {
+            self.note_site(chosen);
+        }
         if is_new {
             self.list(plan, &chosen);
             self.chosen.insert(plan.file.id, chosen);
         }
         Ok(())
+    }
+
+    fn note_site(&mut self, chosen: &Chosen) {
+        let Ok(index) = usize::try_from(chosen.cookie) else {
+            return;
+        };
+        if self.sites.len() <= index {
+            self.sites.resize(index + 1, SiteKind::default());
+        }
+        self.sites[index] = SiteKind {
+            single_stepped: chosen.probe.single_stepped,
+            has_return: chosen.at_return.is_some(),
+            is_free: chosen.probe.shape == Shape::Free,
+        };
+    }
+
+    /// What hits of the probes cost, by cookie.
+    pub(super) fn sites(&self) -> &[SiteKind] {
+        &self.sites
     }
 
     /// Lists a file's probes, for reports.
@@ -165,10 +198,6 @@ impl Probes {
 
     /// Takes all off for a while: no hit comes any more once this has returned. Where each is for one process, that is some
     /// milliseconds later, and the kernel's grace periods go on meanwhile; else they are waited for.
-    #[cfg_attr(
-        not(feature = "bench"),
-        allow(dead_code, reason = "for recordings that trace a part of the time")
-    )]
     pub(super) fn take_off(&mut self) {
         self.wait();
         self.is_off = true;
@@ -190,10 +219,6 @@ impl Probes {
     }
 
     /// Puts in again what [`take_off`](Self::take_off) took off, but for what has ended meanwhile.
-    #[cfg_attr(
-        not(feature = "bench"),
-        allow(dead_code, reason = "for recordings that trace a part of the time")
-    )]
     pub(super) fn put_back(&mut self, object: &mut Object) -> Result<(), AttachError> {
         if !self.is_off {
             return Ok(());

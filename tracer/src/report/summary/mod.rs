@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::Session;
 use super::losses::Losses;
 use super::objects::{self, ObjectBlock};
-use super::session::{Cost, Events, Probe, Tables};
+use super::session::{Cost, Events, Probe, ProcessCost, Tables};
 use super::sums::FunctionSums;
 use crate::profile::{Metric, Process, Profile};
 
@@ -95,7 +95,7 @@ pub struct SettingsBlock {
 }
 
 /// A process image and its totals.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProcessBlock {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +109,9 @@ pub struct ProcessBlock {
     pub exited: bool,
     /// Its totals.
     pub totals: Totals,
+    /// What tracing cost it, where that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<ProcessCost>,
 }
 
 impl Summary {
@@ -186,6 +189,7 @@ fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
             exe: process.exe.as_ref().map(|it| path_text(it)),
             exited: process.exited,
             totals: Totals::of_sums(&sums, session.settings.traced, process.held),
+            cost: session.cost.map(|cost| cost.of(process.hits)),
         })
         .collect()
 }

@@ -100,6 +100,18 @@ fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Option
     facts.extend(losses(session));
     if let Some(cost) = &session.cost {
         facts.push(format!("cost {:.1} % of a CPU", cost.estimated_overhead_percent));
+        // Less is not worth a word.
+        if u128::from(cost.foreign_hits) * 100 >= u128::from(cost.hits) && cost.foreign_hits > 0 {
+            let share = units::percent(cost.foreign_hits.into(), cost.hits.into());
+            facts.push(format!("of it {share} in processes that are not traced"));
+        }
+        if let Some(budget) = cost.budget.filter(|budget| budget.windows > 0) {
+            facts.push(format!(
+                "probes in for {:.1} % of the time, in {}",
+                100.0 * budget.probed_time_share,
+                units::counted(budget.windows.into(), "window")
+            ));
+        }
     }
     facts
 }
