@@ -20,7 +20,7 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
         frees: purpose == Purpose::Estimate,
     };
     let mut object = Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?;
-    if settings.sample != Sample::Every {
+    if is_sampled(settings) {
         object.seed(settings.seed)?;
         object.set_sampling(match settings.sample {
             Sample::Bytes(interval_bytes) => Sampling {
@@ -34,12 +34,19 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
     Ok(object)
 }
 
+/// Whether a call may stand for others: those that are not sampled, or those while the probes are off.
+fn is_sampled(settings: &Record) -> bool {
+    settings.sample != Sample::Every || settings.overhead_max_percent.is_some()
+}
+
 /// The unit of variances, by how far apart sample points may be.
-pub(super) fn halvings(sample: Sample) -> u32 {
-    match sample {
-        Sample::Every => 0,
-        Sample::Bytes(interval) => sampling::halvings_of(u32::try_from(interval).unwrap_or(u32::MAX)),
-        Sample::Auto => sampling::HALVINGS_OF_ANY,
+pub(super) fn halvings(settings: &Record) -> u32 {
+    match settings.sample {
+        Sample::Bytes(interval) if settings.overhead_max_percent.is_none() => {
+            sampling::halvings_of(u32::try_from(interval).unwrap_or(u32::MAX))
+        }
+        _ if is_sampled(settings) => sampling::HALVINGS_OF_ANY,
+        _ => 0,
     }
 }
 
@@ -53,8 +60,8 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
         },
         follow: u32::from(settings.follow),
         live: u32::from(settings.live),
-        sampled: u32::from(settings.sample != Sample::Every),
-        halvings: halvings(settings.sample),
+        sampled: u32::from(is_sampled(settings)),
+        halvings: halvings(settings),
         own_tgid: std::process::id(),
         ..BpfSettings::default()
     };

@@ -182,7 +182,7 @@ impl Recorder {
             heap: settings.heap,
             live: settings.live,
             unit: Unit {
-                halvings: halvings(settings.sample),
+                halvings: halvings(settings),
             },
             target: settings.target.clone(),
             is_over: false,
