@@ -23,6 +23,7 @@ const CORE: &[&str] = &[
     "processes::per_pid",
     "regions::every_call",
     "regions::with_heap",
+    "sampling::jumps",
     "stacks::chains",
     "stacks::signal_handlers",
     "stacks::coroutines",
