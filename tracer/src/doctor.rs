@@ -259,10 +259,11 @@ fn table_programs() -> Finding {
 
 /// What a hit of each kind of probe costs here.
 pub fn traps() -> Result<Traps, MeasureError> {
-    let mut object = load(Wanted {
+    let wanted = Wanted {
         cost: true,
         ..Wanted::default()
-    })?;
+    };
+    let mut object = load(wanted, false)?;
     Measuring::begin(&mut object)?.finish()
 }
 

@@ -36,4 +36,3 @@ pub use sampling::Sampling;
 pub fn many_uprobes_in_a_link() -> std::io::Result<()> {
     multi::probe()
 }
-pub use sampling::Sampling;

@@ -17,7 +17,7 @@ use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Tr
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
 use crate::session::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
-use crate::settings::{Record, Sample, Target};
+use crate::settings::{Record, Target};
 
 /// Exit code with `--strict` when something was lost.
 const LOST: u8 = 3;
