@@ -24,8 +24,8 @@ pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
 pub use values::{
-    BpfSettings, CodeRange, FileKey, FileTable, HitCounts, KernelOffsets, PendingRegion, ProbeSite, Process, Sampler,
-    Segment, Sum, SumKey, TailCall, TailKey,
+    BpfSettings, CodeRange, FileKey, FileTable, HitCounts, KernelOffsets, PendingRegion, ProbeSite, Process,
+    Sampler, Segment, Sum, SumKey, TailCall, TailKey,
 };
 
 /// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)

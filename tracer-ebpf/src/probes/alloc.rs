@@ -2,9 +2,7 @@
 //! inlined: that call would have a frame of its own.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
-use tracer_ebpf::{
-    CallKey, Counter, Loss, ProbeSite, STACK_UNWALKED, SumKey, TailCall, TailKey, intake,
-};
+use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, STACK_UNWALKED, SumKey, TailCall, TailKey, intake};
 
 use super::{
     hit::{self, Hit},
