@@ -32,7 +32,7 @@ pub enum Need {
     StaticLibc,
     /// `musl-gcc`.
     Musl,
-    /// `nm`, `readelf` and `strip`.
+    /// `nm`, `objcopy`, `readelf` and `strip`.
     Binutils,
     /// `strace`.
     Strace,
@@ -58,6 +58,10 @@ pub enum Need {
     Mimalloc,
     /// `redis-server`, `redis-cli` and `redis-benchmark`.
     Redis,
+    /// `xz`.
+    Xz,
+    /// `node`.
+    Node,
 }
 
 impl Context {
@@ -166,8 +170,8 @@ impl Need {
             Self::StaticLibc => (static_libc(), "no libc.a to link static executables"),
             Self::Musl => (on_path("musl-gcc"), "no `musl-gcc` (musl-tools)"),
             Self::Binutils => (
-                ["nm", "readelf", "strip"].into_iter().all(on_path),
-                "no `nm`, `readelf` or `strip` (binutils)",
+                ["nm", "objcopy", "readelf", "strip"].into_iter().all(on_path),
+                "no `nm`, `objcopy`, `readelf` or `strip` (binutils)",
             ),
             Self::Strace => (on_path("strace"), "no `strace`"),
             Self::Python => (Path::new("/usr/bin/python3").exists(), "no /usr/bin/python3"),
@@ -201,6 +205,8 @@ impl Need {
                     .all(on_path),
                 "no `redis-server`, `redis-cli` or `redis-benchmark`",
             ),
+            Self::Xz => (on_path("xz"), "no `xz` (xz-utils)"),
+            Self::Node => (on_path("node"), "no `node` (nodejs)"),
         };
         (!is_met).then_some(reason)
     }

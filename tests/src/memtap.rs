@@ -142,7 +142,11 @@ impl<'a> Memtap<'a> {
             std::fs::set_permissions(self.directory.path(), PermissionsExt::from_mode(0o777))?;
         }
         let mut words = vec![program.into_os_string()];
+        let is_whole = wants_all(&self.arguments);
         words.extend(self.arguments);
+        if is_whole {
+            words.extend(["--sample", "1", "--max-overhead", "off"].map(OsString::from));
+        }
         if self.has_outputs {
             words.push("--summary".into());
             words.push(self.directory.path().join("summary.json").into());
@@ -176,6 +180,20 @@ impl<'a> Memtap<'a> {
             metric: self.metric,
         })
     }
+}
+
+/// Whether processes that run are recorded and the test says nothing of how much is followed: what tests expect are exact
+/// figures, and by default memtap keeps to a budget there.
+fn wants_all(arguments: &[OsString]) -> bool {
+    let has = |words: &[&str]| {
+        arguments
+            .iter()
+            .any(|argument| words.iter().any(|word| argument == word))
+    };
+    let records = arguments
+        .first()
+        .is_some_and(|command| command == "record" || command == "live");
+    records && has(&["-p", "--pid", "-a", "--all", "--comm"]) && !has(&["--sample", "--max-overhead"])
 }
 
 /// memtap while it runs; dropping it kills it.

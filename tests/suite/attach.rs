@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Account, Context, Count, Counts, Figures, Fixture, Leftovers, Memtap, Need, Recipe, eventually,
+    Account, Context, Count, Counts, Figures, Fixture, Holder, Leftovers, Memtap, Need, Recipe, Recording,
+    eventually, run,
 };
 
 use crate::busy::Busy;
@@ -19,6 +20,11 @@ pub(crate) const CASES: &[Case] = &[
         "attach::two_hundred_processes",
         &[Need::Compiler],
         two_hundred_processes,
+    ),
+    case(
+        "attach::held_address",
+        &[Need::Compiler, Need::StaticLibc],
+        held_address,
     ),
 ];
 
@@ -176,5 +182,70 @@ fn two_hundred_processes(context: &Context) -> Result<()> {
         "slower than it should be: the machine may be busy"
     };
     eprintln!("attach::two_hundred_processes: {verdict}: {figures}");
+    Ok(())
+}
+
+/// What a probe of the fixture's `calloc` is: where, and whether it must be single-stepped.
+fn calloc_probe(recording: &Recording) -> Result<(u64, bool)> {
+    let probes = recording.summary()?.json["probes"]
+        .as_array()
+        .context("no probes")?;
+    let probe = probes
+        .iter()
+        .find(|probe| probe["symbol"] == "calloc" && probe["kind"] == "entry")
+        .context("no probe of calloc")?;
+    let offset = probe["offset"].as_str().context("no offset")?;
+    let offset = u64::from_str_radix(offset.trim_start_matches("0x"), 16)?;
+    Ok((offset, probe["single_stepped"] == true))
+}
+
+/// An address that another tracer holds with a reference counter: the kernel refuses it to everyone without. The next
+/// place of the function does as well; for its return there may be none, and memtap says who is in the way.
+fn held_address(context: &Context) -> Result<()> {
+    let fixture = Recipe::c("held")
+        .named("held")
+        .flags(["-static"])
+        .build(context)?;
+    let mut tell = fixture.command();
+    tell.arg("where");
+    let told = run(tell)?.succeeded()?;
+    let counter: u64 = told.stdout.trim().parse()?;
+    for way in ways(context)? {
+        let record = |live: &[&str]| -> Result<Recording> {
+            Memtap::record(context)?
+                .arguments(["--attach", way])
+                .arguments(live)
+                .fixture(&fixture)
+                .run()
+        };
+        let has_all = |recording: &Recording| -> Result<()> {
+            // The C library's own calls at the start are others' stacks.
+            let folded = recording.folded()?;
+            let bytes =
+                |function: &str| folded.weight_of(|line| line.function == function && line.passes("calls"));
+            let found = (bytes("calloc"), bytes("malloc"));
+            ensure!(found == (1500, 350), "{found:?} in:\n{}", folded.text);
+            Ok(())
+        };
+        let free = record(&[])?.whole()?;
+        has_all(&free)?;
+        let (offset, is_stepped) = calloc_probe(&free)?;
+        ensure!(!is_stepped, "calloc is single-stepped at {offset:#x}");
+
+        let holder = Holder::start(context, &fixture.path, offset, counter)?;
+        let held = record(&[])?.ended_with(93)?;
+        held.summary()?.lost_nothing()?;
+        has_all(&held).with_context(|| format!("held at {offset:#x}, --attach {way}"))?;
+        let (other, is_stepped) = calloc_probe(&held)?;
+        ensure!(
+            other != offset && !is_stepped,
+            "calloc was held at {offset:#x}, and is at {other:#x}, single-stepped: {is_stepped}"
+        );
+        record(&["--live"])?.refused(1, &["calloc", "another tracer", "held"])?;
+        drop(holder);
+
+        let free = record(&["--live"])?.whole()?;
+        has_all(&free)?;
+    }
     Ok(())
 }

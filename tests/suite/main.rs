@@ -6,6 +6,7 @@
 
 mod allocators;
 mod attach;
+mod budget;
 mod busy;
 mod case;
 mod crowd;
@@ -18,9 +19,11 @@ mod processes;
 mod python;
 mod regions;
 mod robust;
+mod sampling;
 mod seed;
 mod stacks;
 mod sums;
+mod symbols;
 mod system;
 mod tables;
 
@@ -57,11 +60,18 @@ const CASES: &[&[case::Case]] = &[
     live::heaptrack::CASES,
     live::programs::CASES,
     live::servers::CASES,
+    sampling::CASES,
+    budget::CASES,
     errors::CASES,
     system::CASES,
     allocators::CASES,
     attach::CASES,
     robust::CASES,
+    symbols::separate::CASES,
+    symbols::unfit::CASES,
+    symbols::fetched::CASES,
+    symbols::compiled::CASES,
+    symbols::departed::CASES,
 ];
 
 fn main() -> ExitCode {

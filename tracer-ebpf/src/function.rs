@@ -104,19 +104,28 @@ pub enum Shape {
     ResizeArray,
     /// A block and its new size, of which the result is not the block but the size that it has then: `xallocx`.
     ResizeInPlace,
-    /// The size is the second argument, the first a heap: `mi_heap_malloc`.
+    /// The size is the second argument, the first a heap (`mi_heap_malloc`); or it was moved there.
     HeapSize,
-    /// The size is the product of the second and the third argument, the first a heap: `mi_heap_calloc`.
+    /// The size is the product of the second and the third argument, the first a heap (`mi_heap_calloc`); or they were moved there.
     HeapCountSize,
-    /// A heap, a block and its new size: `mi_heap_realloc`.
+    /// A heap, a block and its new size (`mi_heap_realloc`); or they were moved there.
     HeapResize,
+    /// A heap, a block, and its new size as a product (`mi_heap_recalloc`); or they were moved there.
+    HeapResizeArray,
+    /// The first factor of the size has been moved to `rax`, the second is the second argument: `mi_calloc` behind its
+    /// first instructions.
+    Factors,
+    /// The same, where the second factor is the third argument: `mi_heap_calloc`.
+    HeapFactors,
+    /// A block, and its new size as a product that was made already: `reallocarray` behind its multiplication.
+    ResizeProduct,
     /// A block to be given back: `free`.
     Free,
 }
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Size,
         Self::AlignedSize,
         Self::CountSize,
@@ -127,6 +136,10 @@ impl Shape {
         Self::HeapSize,
         Self::HeapCountSize,
         Self::HeapResize,
+        Self::HeapResizeArray,
+        Self::Factors,
+        Self::HeapFactors,
+        Self::ResizeProduct,
         Self::Free,
     ];
 
@@ -143,6 +156,10 @@ impl Shape {
             Self::HeapSize => "alloc_heap_size",
             Self::HeapCountSize => "alloc_heap_count",
             Self::HeapResize => "realloc_heap",
+            Self::HeapResizeArray => "realloc_heap_array",
+            Self::Factors => "alloc_factors",
+            Self::HeapFactors => "alloc_heap_factors",
+            Self::ResizeProduct => "realloc_product",
             Self::Free => "free_block",
         }
     }
@@ -163,7 +180,12 @@ impl Shape {
     pub const fn resizes(self) -> bool {
         matches!(
             self,
-            Self::Resize | Self::ResizeArray | Self::ResizeInPlace | Self::HeapResize
+            Self::Resize
+                | Self::ResizeArray
+                | Self::ResizeProduct
+                | Self::ResizeInPlace
+                | Self::HeapResize
+                | Self::HeapResizeArray
         )
     }
 }

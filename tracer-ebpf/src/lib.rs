@@ -11,7 +11,9 @@ mod codes;
 mod function;
 mod heap;
 pub mod identity;
+pub mod intake;
 mod records;
+pub mod sampling;
 pub mod unwind;
 mod values;
 
@@ -22,16 +24,13 @@ pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
 pub use values::{
-    BpfSettings, CodeRange, FileKey, FileTable, KernelOffsets, PendingRegion, ProbeSite, Process, Segment,
-    Sum, SumKey, TailCall, TailKey,
+    BpfSettings, CodeRange, FileKey, FileTable, HitCounts, KernelOffsets, PendingRegion, ProbeSite, Process,
+    Sampler, Segment, Sum, SumKey, TailCall, TailKey,
 };
 
 /// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)
 /// and the depth that other tools show, so that stacks compare.
 pub const MAX_FRAMES: usize = 127;
-
-/// Probes that there is room for: those of some dozen allocators, each with all its functions.
-pub const MAX_SITES: u32 = 2048;
 
 /// Ranges of code that one site has room for: the C and C++ functions of one library fit. A power of two.
 pub const MAX_CODE_RANGES: usize = 32;
@@ -49,6 +48,13 @@ pub const COPY_PAGES: usize = 5;
 
 /// Executable segments that one file may have: linkers make one, hand-made files a few.
 pub const MAX_SEGMENTS: usize = 4;
+
+/// Cookies that there is room for: probes of one recording, those of some dozen allocators, each with all its functions.
+/// A power of two.
+pub const MAX_SITES: usize = 2048;
+
+/// [`SumKey::stack`] of a call that was counted without a walk: see [`intake::UNWALKED`].
+pub const STACK_UNWALKED: u64 = 1;
 
 /// [`SumKey::stack`] of an event whose stack could not be kept; which loss it was is counted apart.
 pub const STACK_LOST: u64 = 0;

@@ -4,19 +4,26 @@
 //! succeeded. A block that `realloc` is to resize is out of the table meanwhile: its address may be another thread's
 //! before the call returns.
 
+mod amount;
 mod blocks;
 mod heaps;
 mod sums;
+mod unsampled;
 
 pub(crate) use heaps::{executed, exited, forked};
+pub(crate) use sums::bucket;
+pub(crate) use unsampled::{look, pass_over};
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_ebpf::{Block, BlockKey, CallKey, Counter, Loss, PendingCall, ProbeSite, SumKey};
+
+use amount::Amount;
 
 use crate::{
     loss::{count, lose},
     maps::{CALLS, LAST_BLOCKS},
     probes::Request,
+    settings,
     stack::Slot,
 };
 
@@ -38,6 +45,12 @@ pub(crate) fn forget(place: &CallKey) {
     CALLS.remove(place).unwrap_or_default();
 }
 
+/// Whether a call of the allocator's own may go on by a jump that would hide where it came from.
+#[inline(always)]
+pub(crate) fn may_pass_on(site: &ProbeSite) -> bool {
+    site.tail & (ProbeSite::TAIL_MAKES | ProbeSite::TAIL_FREES) != 0 && site.tail & ProbeSite::ENTRY_ONLY == 0
+}
+
 /// Remembers a call that is an allocator's own and may go on by a jump. Until it returns, where it returns to cannot be seen
 /// any more: the kernel has put its own address there.
 #[inline(always)]
@@ -51,7 +64,7 @@ pub(crate) fn pass_on(slot: &Slot, place: &CallKey, return_address: u64) {
     }
 }
 
-/// Begins a call. The stack has been walked and is in the slot.
+/// Begins a call that is followed and stands for `weight` of its kind. The stack has been walked and is in the slot.
 #[inline(always)]
 pub(crate) fn begin(
     slot: &Slot,
@@ -60,8 +73,27 @@ pub(crate) fn begin(
     place: &CallKey,
     key: &SumKey,
     return_address: u64,
+    weight: u32,
 ) {
     sums::prepare(slot, key);
+    if wait(slot, site, request, place, key, return_address, weight) {
+        count(Counter::Tallied);
+    } else {
+        sums::add_undecided(key, weight);
+    }
+}
+
+/// Leaves what the return of a call must know. False if there is no room, which is counted.
+#[inline(always)]
+fn wait(
+    slot: &Slot,
+    site: &ProbeSite,
+    request: &Request,
+    place: &CallKey,
+    key: &SumKey,
+    return_address: u64,
+    weight: u32,
+) -> bool {
     // SAFETY: the slot is the caller's.
     let call = unsafe { &mut (*slot.scratch()).call };
     call.key = *key;
@@ -73,7 +105,7 @@ pub(crate) fn begin(
     if request.overflows {
         call.flags |= PendingCall::OVERFLOWS;
     }
-    call.reserved = 0;
+    call.weight = weight;
     if request.block != 0 {
         let key = BlockKey {
             address: request.block,
@@ -87,18 +119,17 @@ pub(crate) fn begin(
             call.flags |= PendingCall::OLD_WAS_LAST;
         }
     }
-    if CALLS.insert(place, call, 0).is_err() {
+    let is_kept = CALLS.insert(place, call, 0).is_ok();
+    if !is_kept {
         lose(Loss::CallMapFull);
-        sums::add_undecided(key);
-    } else {
-        count(Counter::Tallied);
     }
+    is_kept
 }
 
 /// Adds a call whose return is not seen: that it succeeds is taken for granted, unless it asks for more than there are
 /// addresses, and its block is not followed.
 #[inline(always)]
-pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey) {
+pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey, weight: u32) {
     forget(place);
     sums::prepare(slot, key);
     // SAFETY: the slot is the caller's.
@@ -106,15 +137,26 @@ pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey
     call.key = *key;
     call.bytes = request.bytes;
     call.flags = 0;
+    call.weight = weight;
     if request.overflows || request.bytes >= ADDRESSES {
         sums::add_call(call, true, 0);
     } else {
         sums::add_call(call, false, UNKNOWN_ADDRESS);
-        sums::add_untracked(key, request.bytes);
+        sums::add_untracked(key, &Amount::of(request.bytes, weight));
     }
-    // The thread's last block is another one now.
-    was_last(place.thread, 0);
+    replace_unseen(place.thread, key.process, request.block);
     count(Counter::Tallied);
+}
+
+/// A call whose return is not seen gives the block back that it resizes, if it resizes one: where it could not, it would throw.
+#[inline(always)]
+fn replace_unseen(thread: u32, process: u32, block: u64) {
+    if block == 0 {
+        // The thread's last block is another one now.
+        was_last(thread, 0);
+    } else {
+        give_back(thread, process, block);
+    }
 }
 
 /// How many addresses a process has (the kernel's `Documentation/arch/x86/x86_64/mm.rst`); more for one that asks for them,
@@ -128,7 +170,7 @@ const UNKNOWN_ADDRESS: u64 = 1;
 #[inline(always)]
 pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) {
     let Some(call) = CALLS.get_ptr(place) else {
-        // Of a process that is no target, or passed on by another function, whose return it was.
+        // Not sampled, or of a process that is no target, or passed on by another function, whose return it was.
         return;
     };
     // SAFETY: the entry is this thread's own, and is taken out below only.
@@ -165,10 +207,13 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
             call.flags & PendingCall::OLD_WAS_LAST != 0,
         );
     } else if call.old_address != 0 {
-        heaps::unmatched(process);
+        unmatched(process);
     }
-    sums::add_call(call, failed, address);
-    if address == 0 {
+    let is_sampled = !settings::sampled() || call.weight != 0;
+    if is_sampled {
+        sums::add_call(call, failed, address);
+    }
+    if address == 0 || !is_sampled {
         // What comes after is not this block's next call any more.
         was_last(place.thread, 0);
     } else {
@@ -189,7 +234,12 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
 #[inline(always)]
 pub(crate) fn free(process: u32, address: u64) {
     heaps::called_free(process);
-    let thread = bpf_get_current_pid_tgid() as u32;
+    give_back(bpf_get_current_pid_tgid() as u32, process, address);
+}
+
+/// A block is given back.
+#[inline(always)]
+fn give_back(thread: u32, process: u32, address: u64) {
     let is_temporary = was_last(thread, address);
     if address == 0 {
         return;
@@ -203,6 +253,7 @@ pub(crate) fn free(process: u32, address: u64) {
         stack: 0,
         bytes: 0,
         time_ns: 0,
+        weight: 0,
         function: 0,
         is_gone: 0,
     };
@@ -211,6 +262,14 @@ pub(crate) fn free(process: u32, address: u64) {
         let now = unsafe { bpf_ktime_get_ns() };
         blocks::given_back(process, &block, now, is_temporary);
     } else {
+        unmatched(process);
+    }
+}
+
+/// A block was given back that is not in the table. With sampling most are not, and nothing can be said of them.
+#[inline(always)]
+fn unmatched(process: u32) {
+    if !settings::sampled() {
         heaps::unmatched(process);
     }
 }

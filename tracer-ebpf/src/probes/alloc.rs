@@ -1,9 +1,13 @@
-//! Calls to allocators, at their entry: one program per call shape.
+//! Calls to allocators, at their entry: one program per call shape. What the macro makes of each calls the function here, which is
+//! inlined: that call would have a frame of its own.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
-use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, Sum, SumKey, TailCall, TailKey};
+use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, STACK_UNWALKED, SumKey, TailCall, TailKey, intake};
 
-use super::hit::{self, Hit};
+use super::{
+    hit::{self, Hit},
+    weigh,
+};
 use crate::{
     bounds::{mask, opaque},
     live,
@@ -15,151 +19,121 @@ use crate::{
 
 /// `malloc(size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_size(ctx: ProbeContext) -> u32 {
-    let regs = regs(&ctx);
-    entry(
-        &ctx,
-        &Request {
-            bytes: regs.rdi,
-            block: 0,
-            out: 0,
-            overflows: false,
-            passes_on: true,
-        },
-    )
+    entry(&ctx, &Request::of(regs(&ctx).rdi))
 }
 
 /// `aligned_alloc(alignment, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_aligned(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    // A larger alignment is more than malloc gives, so such a call cannot go on as one.
-    let passes_on = regs.rdi <= MALLOC_ALIGNMENT;
     entry(
         &ctx,
         &Request {
-            bytes: regs.rsi,
-            block: 0,
-            out: 0,
-            overflows: false,
-            passes_on,
+            // A larger alignment is more than malloc gives, so such a call cannot go on as one.
+            passes_on: regs.rdi <= MALLOC_ALIGNMENT,
+            ..Request::of(regs.rsi)
         },
     )
 }
 
 /// `calloc(n, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_count(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    let product = product(regs.rdi, regs.rsi);
-    entry(
-        &ctx,
-        &Request {
-            bytes: product.unwrap_or(0),
-            block: 0,
-            out: 0,
-            overflows: product.is_none(),
-            passes_on: product.is_some(),
-        },
-    )
+    entry(&ctx, &Request::of_product(product(regs.rdi, regs.rsi)))
 }
 
 /// `posix_memalign(p, alignment, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_out(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     entry(
         &ctx,
         &Request {
-            bytes: regs.rdx,
-            block: 0,
             out: regs.rdi,
-            overflows: false,
             passes_on: false,
+            ..Request::of(regs.rdx)
         },
     )
 }
 
 /// `realloc(block, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn realloc_size(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    entry(
-        &ctx,
-        &Request {
-            bytes: regs.rsi,
-            block: regs.rdi,
-            out: 0,
-            overflows: false,
-            passes_on: true,
-        },
-    )
+    entry(&ctx, &Request::of(regs.rsi).resizing(regs.rdi))
 }
 
 /// `reallocarray(block, n, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     let product = product(regs.rsi, regs.rdx);
-    entry(
-        &ctx,
-        &Request {
-            bytes: product.unwrap_or(0),
-            block: regs.rdi,
-            out: 0,
-            overflows: product.is_none(),
-            passes_on: product.is_some(),
-        },
-    )
+    entry(&ctx, &Request::of_product(product).resizing(regs.rdi))
+}
+
+/// `reallocarray` behind its multiplication (`mul`), which has left the product in `rax` and `rdx`.
+#[uprobe]
+#[inline(always)]
+pub(crate) fn realloc_product(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    let product = (regs.rdx == 0).then_some(regs.rax);
+    entry(&ctx, &Request::of_product(product).resizing(regs.rdi))
 }
 
 /// `mi_heap_malloc(heap, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_heap_size(ctx: ProbeContext) -> u32 {
-    let regs = regs(&ctx);
-    entry(
-        &ctx,
-        &Request {
-            bytes: regs.rsi,
-            block: 0,
-            out: 0,
-            overflows: false,
-            passes_on: true,
-        },
-    )
+    entry(&ctx, &Request::of(regs(&ctx).rsi))
 }
 
 /// `mi_heap_calloc(heap, n, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_heap_count(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    let product = product(regs.rsi, regs.rdx);
-    entry(
-        &ctx,
-        &Request {
-            bytes: product.unwrap_or(0),
-            block: 0,
-            out: 0,
-            overflows: product.is_none(),
-            passes_on: product.is_some(),
-        },
-    )
+    entry(&ctx, &Request::of_product(product(regs.rsi, regs.rdx)))
+}
+
+/// `mi_calloc(n, size)`, which has moved the number.
+#[uprobe]
+#[inline(always)]
+pub(crate) fn alloc_factors(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(&ctx, &Request::of_product(product(regs.rax, regs.rsi)))
+}
+
+/// `mi_heap_calloc(heap, n, size)`, which has moved the number.
+#[uprobe]
+#[inline(always)]
+pub(crate) fn alloc_heap_factors(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    entry(&ctx, &Request::of_product(product(regs.rax, regs.rdx)))
 }
 
 /// `mi_heap_realloc(heap, block, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn realloc_heap(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
-    entry(
-        &ctx,
-        &Request {
-            bytes: regs.rdx,
-            block: regs.rsi,
-            out: 0,
-            overflows: false,
-            passes_on: true,
-        },
-    )
+    entry(&ctx, &Request::of(regs.rdx).resizing(regs.rsi))
+}
+
+/// `mi_heap_recalloc(heap, block, n, size)`
+#[uprobe]
+#[inline(always)]
+pub(crate) fn realloc_heap_array(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    let product = product(regs.rdx, regs.rcx);
+    entry(&ctx, &Request::of_product(product).resizing(regs.rsi))
 }
 
 /// The registers at the probe.
@@ -197,7 +171,7 @@ fn product(n: u64, size: u64) -> Option<u64> {
 #[inline(always)]
 fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
     thread_stack::require(ctx);
-    if settings::recording()
+    if hit::begin(ctx, Some(request.bytes))
         && let Err(loss) = try_entry(ctx, request)
     {
         lose(loss);
@@ -208,30 +182,30 @@ fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
 #[inline(always)]
 fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
     let &Request { bytes, block, .. } = request;
-    let Some(Hit {
+    let Some(hit) = hit::target(ctx)? else {
+        return Ok(());
+    };
+    let regs = regs(ctx);
+    let weight = if settings::sampled() {
+        match weigh::weigh(regs, &hit, request)? {
+            0 => return Ok(()),
+            weight => weight,
+        }
+    } else {
+        1
+    };
+    let Hit {
         process,
         thread,
         site,
-    }) = hit::target(ctx)?
-    else {
-        return Ok(());
-    };
-
-    let regs = regs(ctx);
-    let amount = Sum {
-        calls: 1,
-        bytes,
-        bytes_out: 0,
-        failed: 0,
-        sent: 0,
-    };
+    } = hit;
     let Some(slot) = Slot::take(thread) else {
         let key = SumKey {
             stack: 0,
             process,
             function: site.function,
         };
-        tally::add_without_stack(&key, &amount);
+        tally::add_without_stack(&key, &tally::amount(bytes, weight));
         return Err(Loss::ScratchBusy);
     };
     let pushed_bytes = site.pushed_bytes as u64;
@@ -244,7 +218,7 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
     };
     let stack = match slot.look(regs, pushed_bytes) {
         Some(return_address) if settings::live() => {
-            begin(&slot, site, request, &start, return_address);
+            begin(&slot, site, request, &start, return_address, weight as u32);
             return Ok(());
         }
         Some(return_address) => {
@@ -259,11 +233,13 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
                 block,
                 probe: regs.rip,
             };
-            let nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
-                || tail::take(site, &key, &call);
-            // A function in the middle of a chain of jumps passes the call on.
-            if passes_on(site, request) && !tail::make(&key, &call) {
-                lose(Loss::TailMapFull);
+            let mut nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed());
+            if !settings::sampled() {
+                nested = nested || tail::take(site, &key, &call);
+                // A function in the middle of a chain of jumps passes the call on.
+                if request.passes_on(site) && !tail::make(&key, &call) {
+                    lose(Loss::TailMapFull);
+                }
             }
             if nested {
                 count(Counter::Nested);
@@ -271,6 +247,15 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
             }
             if !settings::wants_size(bytes) {
                 count(Counter::Filtered);
+                return Ok(());
+            }
+            if settings::intake() == intake::UNWALKED {
+                let key = SumKey {
+                    stack: STACK_UNWALKED,
+                    process,
+                    function: site.function,
+                };
+                tally::add_known(&key, &tally::amount(bytes, weight));
                 return Ok(());
             }
             slot.walk_from_entry(&start, return_address)
@@ -293,21 +278,21 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
             process,
             function: site.function,
         },
-        &amount,
+        &tally::amount(bytes, weight),
     );
     Ok(())
 }
 
 /// Begins a call whose block is followed.
 #[inline(always)]
-fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64) {
+fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64, weight: u32) {
     let place = CallKey {
         stack_pointer: start.stack_pointer,
         thread: start.thread,
         reserved: 0,
     };
     if called_by_allocator(site, return_address.wrapping_sub(start.instruction).cast_signed()) {
-        if site.tail & (ProbeSite::TAIL_MAKES | ProbeSite::ENTRY_ONLY) == ProbeSite::TAIL_MAKES {
+        if live::may_pass_on(site) {
             live::pass_on(slot, &place, return_address);
         } else {
             live::forget(&place);
@@ -330,24 +315,61 @@ fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return
         function: site.function,
     };
     if site.tail & ProbeSite::ENTRY_ONLY != 0 {
-        live::note(slot, request, &place, &key);
+        live::note(slot, request, &place, &key, weight);
     } else {
-        live::begin(slot, site, request, &place, &key, return_address);
+        live::begin(slot, site, request, &place, &key, return_address, weight);
     }
 }
 
-/// Whether the call may go on by a jump. `realloc` passes on to `malloc` only where there is no block;
-/// `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
-#[inline(always)]
-fn passes_on(site: &ProbeSite, request: &Request) -> bool {
-    site.tail & ProbeSite::TAIL_MAKES != 0
-        && !request.overflows
-        && (site.tail & ProbeSite::TAIL_MAKES_ALWAYS != 0 || request.passes_on && request.block == 0)
+impl Request {
+    /// A new block of so many bytes.
+    #[inline(always)]
+    fn of(bytes: u64) -> Self {
+        Self {
+            bytes,
+            block: 0,
+            out: 0,
+            overflows: false,
+            passes_on: true,
+        }
+    }
+
+    /// The same, of a product; nothing: of one that overflows.
+    #[inline(always)]
+    fn of_product(product: Option<u64>) -> Self {
+        Self {
+            overflows: product.is_none(),
+            passes_on: product.is_some(),
+            ..Self::of(product.unwrap_or(0))
+        }
+    }
+
+    /// The same for a block that is there.
+    #[inline(always)]
+    fn resizing(self, block: u64) -> Self {
+        Self { block, ..self }
+    }
+
+    /// Whether the call may go on by a jump to one that allocates. `realloc` passes on to `malloc` only where there is no
+    /// block; `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
+    #[inline(always)]
+    pub(super) fn passes_on(&self, site: &ProbeSite) -> bool {
+        site.tail & ProbeSite::TAIL_MAKES != 0
+            && !self.overflows
+            && (site.tail & ProbeSite::TAIL_MAKES_ALWAYS != 0 || self.passes_on && self.block == 0)
+    }
+
+    /// Whether the call may go on by a jump at all: where nothing is asked for, to `free` too.
+    #[inline(always)]
+    pub(crate) fn may_be_met_again(&self, site: &ProbeSite) -> bool {
+        self.passes_on(site)
+            || site.tail & ProbeSite::TAIL_FREES != 0 && self.block != 0 && self.bytes == 0 && !self.overflows
+    }
 }
 
 /// Whether the return address, at this distance from the probe, is inside an allocator function.
 #[inline(always)]
-pub(super) fn called_by_allocator(site: &ProbeSite, distance: i64) -> bool {
+pub(crate) fn called_by_allocator(site: &ProbeSite, distance: i64) -> bool {
     // The first range covers all: one comparison for nearly every call.
     let all = &site.callers[0];
     if distance < all.start || distance >= all.end {

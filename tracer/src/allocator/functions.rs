@@ -61,7 +61,7 @@ pub enum Tail {
 pub enum Throws {
     /// It is declared not to throw (C functions by their headers), so that no caller could catch anything.
     Never,
-    /// A form with `std::nothrow`. jemalloc and tcmalloc catch what a new-handler throws; mimalloc in C calls it without.
+    /// A form with `std::nothrow`. The C++ of jemalloc and tcmalloc catches what a new-handler throws; `mimalloc` in C does not.
     Nothrow,
     /// It throws `std::bad_alloc`.
     May,
@@ -74,10 +74,11 @@ pub const LIBC_MARK: &str = "__libc_start_main";
 /// A symbol that glibc defines and musl does not: what tells its allocator, of which the layout of blocks is known.
 pub const GLIBC_MARK: &str = "malloc_info";
 
-/// A function of the dynamic loader: where it is not the libc itself, it is glibc's, which up to glibc 2.31 has a small allocator for itself.
+/// A function of the dynamic loader: where it is not the libc itself, it is glibc's, which up to glibc 2.31 has a small
+/// allocator for itself.
 pub const LOADER_MARK: &str = "__tls_get_addr";
 
-/// A symbol of AddressSanitizer's library, which has an allocator and looks up the next one all the same.
+/// A symbol of `AddressSanitizer`'s library, which has an allocator and looks up the next one all the same.
 pub const ASAN_MARK: &str = "__asan_init";
 
 /// What looks up the next library's functions.

@@ -1,6 +1,6 @@
 //! From the functions of a file to the probes on it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use super::elf::{self, ElfError, Placed, Symbols};
 use super::flow::{Code, Flow};
 use super::found::{find, forwards, handing_on, names};
 use super::functions::{
-    ASAN_MARK, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOADER_MARK, LOOKUPS, Row, Set, Table, Tail, Throws,
+    ASAN_MARK, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOADER_MARK, LOOKUPS, Row, Set, Table, Throws,
 };
-use super::place::{Place, place};
+use super::jumps::Jumps;
+use super::place::{arguments, places, shape_at};
 use super::ranges::merge;
 use crate::target::files::MappedFile;
 
@@ -31,6 +32,8 @@ pub struct PlannedProbe {
     pub site: ProbeSite,
     /// Whether the kernel must single-step the instruction there, which makes a hit much dearer.
     pub single_stepped: bool,
+    /// Other places for it, the best first, should another tracer hold that one.
+    pub others: Vec<PlannedProbe>,
 }
 
 /// A file that has an allocator, and the probes that trace it.
@@ -103,20 +106,14 @@ pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, ElfError>
 }
 
 fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe> {
-    let has = |name: &str| symbols.functions.contains_key(name);
-    let is_libc = has(LIBC_MARK);
-    let catches = has("tc_malloc") || found.iter().any(|(row, _)| row.function == Function::Mallocx);
-    let may_throw = |row: &Row| match row.throws {
-        Throws::Never => false,
-        Throws::Nothrow => !catches,
-        Throws::May => true,
-    };
+    let is_libc = symbols.functions.contains_key(LIBC_MARK);
+    let throws = Throwing::of(symbols, &found);
     let all: Vec<(u64, u64)> = found
         .iter()
         .map(|(_, placed)| (placed.address, placed.len))
         .collect();
     let code = Code::new(symbols, all.into_iter());
-    let handing_on = handing_on(&code, &found, &may_throw);
+    let handing_on = handing_on(&code, &found, &|row| throws.may(row));
     // What hands on is still code that calls the others, but needs no probe of its own.
     let callers: Vec<Placed> = found
         .iter()
@@ -128,90 +125,71 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
         .map(|(_, placed)| (placed.address, code.follow(placed.address, None)))
         .collect();
     found.retain(|(_, placed)| !handing_on.contains(&placed.address));
-
-    let rows: HashMap<u64, &Row> = found.iter().map(|(row, placed)| (placed.address, *row)).collect();
-    // Through functions that have no probe, to those that have one.
-    let passes_to = |from: u64| -> HashSet<u64> {
-        let mut reached = HashSet::new();
-        let mut ahead = vec![from];
-        while let Some(function) = ahead.pop() {
-            for target in flows.get(&function).map(|flow| &flow.jumps).into_iter().flatten() {
-                if rows.contains_key(target) {
-                    reached.insert(*target);
-                } else if *target != from && reached.insert(*target) {
-                    ahead.push(*target);
-                }
-            }
-        }
-        reached.retain(|target| rows.contains_key(target));
-        reached
-    };
+    let jumps = Jumps::new(&found, &flows);
     let mut own_calls = code.own_calls(flows.values());
     if is_libc {
         own_calls.extend(&symbols.own_calls);
     }
-    let passed_on = |(target, next): &(u64, u64)| {
-        let next = *next;
-        passes_to(*target)
-            .into_iter()
-            .map(move |target| (target, next))
-            .collect::<Vec<_>>()
-    };
-    let further: Vec<(u64, u64)> = own_calls.iter().flat_map(passed_on).collect();
-    own_calls.extend(further);
-    let passes: HashMap<u64, HashSet<u64>> = rows.keys().map(|from| (*from, passes_to(*from))).collect();
-    let taken: HashSet<u64> = passes.values().flatten().copied().collect();
-    let goes_astray =
-        |row: &Row, placed: &Placed| row.tail != Tail::Never && flows[&placed.address].is_unknown;
-    let any_astray = found.iter().any(|(row, placed)| goes_astray(row, placed));
+    jumps.carry_on(&mut own_calls);
     found
         .iter()
-        .map(|(row, placed)| {
-            let mut tail = 0;
-            let targets = passes[&placed.address].iter().map(|target| rows[target]);
-            let targets: Vec<&Row> = targets
-                .filter(|other| (other.shape == Shape::Free) == (row.shape == Shape::Free))
-                .collect();
-            if !targets.is_empty() || row.shape != Shape::Free && goes_astray(row, placed) {
-                tail |= ProbeSite::TAIL_MAKES;
-                let is_always = |row: &&Row| !matches!(row.shape, Shape::Size | Shape::CountSize);
-                if row.tail == Tail::Always || targets.iter().any(is_always) {
-                    tail |= ProbeSite::TAIL_MAKES_ALWAYS;
-                }
-            }
-            let may_be_taken = matches!(
-                row.function,
-                Function::Malloc | Function::Realloc | Function::Free
-            );
-            // glibc's `reallocarray` jumps to whatever `realloc` stands in front of its own.
-            let is_foreign_realloc = row.symbol == "realloc" && !is_libc;
-            if taken.contains(&placed.address) || any_astray && may_be_taken || is_foreign_realloc {
-                tail |= ProbeSite::TAIL_TAKES;
-            }
-            if has(GLIBC_MARK) && row.set == Set::Prefix(String::new()) {
+        .filter_map(|(row, placed)| {
+            let mut tail = jumps.marks(row, placed, is_libc);
+            if symbols.functions.contains_key(GLIBC_MARK) && row.set == Set::Prefix(String::new()) {
                 tail |= ProbeSite::GLIBC_CHUNKS;
             }
-            if may_throw(row) {
+            if throws.may(row) {
                 tail |= ProbeSite::ENTRY_ONLY;
             }
             if row.frees_on_failure {
                 tail |= ProbeSite::FREES_ON_FAILURE;
             }
             let code = symbols.code.get(&placed.address).map_or(&[][..], Vec::as_slice);
-            let Place {
-                offset,
-                single_stepped,
-            } = place(code);
-            PlannedProbe {
-                function: row.function,
-                symbol: row.symbol.clone(),
-                shape: row.shape,
-                file_offset: placed.file_offset + offset,
-                site: site(row.function, placed, offset, tail, &callers, &own_calls),
-                single_stepped,
-            }
+            let is_array = row.shape == Shape::ResizeArray;
+            let mut at = places(code, arguments(row.shape), is_array)
+                .into_iter()
+                .filter_map(|place| {
+                    let shape = shape_at(row.shape, &place)?;
+                    let mut site = site(row.function, placed, place.offset, tail, &callers, &own_calls);
+                    site.pushed_bytes = place.pushed_bytes;
+                    Some(PlannedProbe {
+                        function: row.function,
+                        symbol: row.symbol.clone(),
+                        shape,
+                        file_offset: placed.file_offset + place.offset,
+                        site,
+                        single_stepped: place.single_stepped,
+                        others: Vec::new(),
+                    })
+                });
+            let best = at.next();
+            let others = at.collect();
+            best.map(|best| PlannedProbe { others, ..best })
         })
         .collect()
+}
+
+/// Which functions of a file an exception may pass through.
+struct Throwing {
+    /// Those with `std::nothrow` catch what a new-handler throws.
+    catches: bool,
+}
+
+impl Throwing {
+    fn of(symbols: &Symbols, found: &[(&Row, Placed)]) -> Self {
+        Self {
+            catches: symbols.functions.contains_key("tc_malloc")
+                || found.iter().any(|(row, _)| row.function == Function::Mallocx),
+        }
+    }
+
+    fn may(&self, row: &Row) -> bool {
+        match row.throws {
+            Throws::Never => false,
+            Throws::Nothrow => !self.catches,
+            Throws::May => true,
+        }
+    }
 }
 
 /// The site's callers, as distances from the probe: every function's code, this one's own too, and calls that the
@@ -276,7 +254,7 @@ mod tests {
     fn planned(symbols: &Symbols) -> Vec<PlannedProbe> {
         let table = Table::default();
         let mut found = find(symbols, &table);
-        found.retain(|(row, _)| row.set == Set::Prefix(String::new()));
+        found.retain(|(row, _)| row.set == Set::Prefix(String::new()) && row.symbol != "free");
         probes(symbols, found)
     }
 
@@ -321,10 +299,10 @@ mod tests {
         let probes = planned(&symbols);
         assert_eq!(probes[0].site.tail, ProbeSite::TAIL_TAKES);
         assert!(probes[0].single_stepped, "test rdi, rdi");
-        assert_eq!(probes[1].site.tail, ProbeSite::TAIL_TAKES | ProbeSite::TAIL_MAKES);
-        let caller = probes[0].site.callers[1];
-        assert_eq!((caller.start, caller.end), (0x11, 0x16));
-        assert_eq!(probes[0].site.callers[0], caller);
+        assert_eq!(probes[1].site.tail, ProbeSite::TAIL_MAKES);
+        let callers = &probes[0].site.callers;
+        let range = |at: usize| (callers[at].start, callers[at].end);
+        assert_eq!([range(0), range(1), range(2)], [(1, 0x16), (1, 5), (0x11, 0x16)]);
     }
 
     #[test]

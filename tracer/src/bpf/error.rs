@@ -31,6 +31,17 @@ pub enum BpfError {
         /// What the kernel said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// No weights can be made of so little.
+    #[error(
+        "failed to sample one allocation per {interval_bytes} bytes in {share} of the time: intervals are 1 byte to 1 GiB, shares \
+         above 0 and at most 1, and an interval divided by the share is at most 2 GiB"
+    )]
+    Sampling {
+        /// The mean distance of sample points in bytes.
+        interval_bytes: u64,
+        /// The share of the time in which probes are attached.
+        share: f64,
+    },
     /// The kernel's type information is missing or unreadable.
     #[error(transparent)]
     Btf(#[from] super::btf::BtfError),

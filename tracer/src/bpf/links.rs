@@ -104,6 +104,22 @@ pub enum AttachError {
         /// What the kernel said.
         source: Box<ProgramError>,
     },
+    /// Every address that would do is held by another tracer.
+    #[error(
+        "failed to attach to {symbol} in {path}: another tracer holds its instruction at {offset:#x} (with a reference \
+         counter, as memleak does); end that tracer and try again{}",
+        if *.at_return { ", or trace without --live" } else { "" }
+    )]
+    Held {
+        /// The function.
+        symbol: String,
+        /// The file.
+        path: String,
+        /// Where in the file the last one is.
+        offset: u64,
+        /// Its return is wanted too, which fewer addresses do for.
+        at_return: bool,
+    },
     /// The kernel refused a uprobe.
     #[error("failed to attach a uprobe at {path}+{offset:#x}: {}", root(source.as_ref()))]
     Uprobe {
@@ -129,6 +145,16 @@ impl AttachError {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.answer() == Some(libc::ESRCH)
+    }
+
+    /// The offset of a uprobe whose address another tracer holds: the kernel takes it by one reference counter alone
+    /// (`insert_uprobe` of its `kernel/events/uprobes.c`).
+    #[must_use]
+    pub fn held_offset(&self) -> Option<u64> {
+        match self {
+            Self::Uprobe { offset, .. } if self.answer() == Some(libc::EINVAL) => Some(*offset),
+            _ => None,
+        }
     }
 
     /// The number of the kernel's answer to a uprobe.
@@ -237,6 +263,11 @@ impl Attached {
     #[must_use]
     pub fn len(&self) -> usize {
         self.links.len()
+    }
+
+    /// Takes in others.
+    pub fn append(&mut self, mut other: Self) {
+        self.links.append(&mut other.links);
     }
 
     /// Whether none is.

@@ -13,6 +13,7 @@ pub use super::error::BpfError;
 use super::limits::Limits;
 use super::links::AttachBy;
 use super::multi::Multi;
+use super::sampling::Sampling;
 
 /// The object that `build.rs` made.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -32,6 +33,10 @@ pub struct Wanted {
     pub tables: bool,
     /// Blocks are followed until they are given back.
     pub live: bool,
+    /// Calls that give blocks back are counted, where they are not followed.
+    pub frees: bool,
+    /// The programs that do nothing, which traps are measured with.
+    pub cost: bool,
     /// What uprobes are made of.
     pub attach: AttachBy,
 }
@@ -42,6 +47,8 @@ pub struct Object {
     pub(super) ebpf: Ebpf,
     /// The uprobe programs, where they are not aya's.
     pub(super) multi: Option<Multi>,
+    pub(super) sampling: Sampling,
+    pub(super) has_sampled: bool,
     sites_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -126,6 +133,8 @@ impl Object {
         let mut object = Self {
             ebpf,
             multi: None,
+            sampling: Sampling::EVERY,
+            has_sampled: false,
             sites_len: 0,
             messages: None,
         };
@@ -140,8 +149,11 @@ impl Object {
         if wanted.heap {
             let shapes = Shape::ALL
                 .iter()
-                .filter(|shape| **shape != Shape::Free || wanted.live);
+                .filter(|shape| **shape != Shape::Free || wanted.live || wanted.frees);
             uprobes.extend(shapes.map(|shape| shape.program()));
+        }
+        if wanted.cost {
+            uprobes.extend(["cost_entry", "cost_return"]);
         }
         if wanted.live {
             uprobes.extend(Shape::ALL.iter().filter_map(|shape| shape.return_program()));
@@ -247,7 +259,7 @@ impl Object {
     /// For how many further probes the kernel side has room.
     #[must_use]
     pub fn sites_left(&self) -> usize {
-        tracer_ebpf::MAX_SITES.saturating_sub(self.sites_len) as usize
+        usize::try_from(self.sites_len).map_or(0, |len| tracer_ebpf::MAX_SITES.saturating_sub(len))
     }
 
     /// Whether many uprobes are one link: then they come and go at once, however many there are.
@@ -256,17 +268,14 @@ impl Object {
         self.multi.is_some()
     }
 
-    /// Says whether the kernel side takes calls in.
-    pub fn set_recording(&mut self, recording: bool) -> Result<(), BpfError> {
-        let failed = |error| BpfError::map("RECORDING", error);
-        let mut map = Array::<&mut MapData, u64>::try_from(self.map_mut("RECORDING")?).map_err(failed)?;
-        map.set(0, u64::from(recording), 0).map_err(failed)
-    }
-
     /// Makes a process a target, under this number.
     pub fn add_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
         // The loader knows it already, so there is nothing to announce.
-        let process = Process { number, announced: 1 };
+        let process = Process {
+            number,
+            announced: 1,
+            hits: 0,
+        };
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
             .map_err(|error| BpfError::map("PROCESSES", error))?;
         processes
@@ -274,19 +283,19 @@ impl Object {
             .map_err(|error| BpfError::map("PROCESSES", error))
     }
 
-    /// Takes an ended process out of the table, unless the id is another process's by now.
-    pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
+    /// Takes an ended process out of the table, unless the id is another process's by now. Returns its hits.
+    pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<Option<u64>, BpfError> {
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
             .map_err(|error| BpfError::map("PROCESSES", error))?;
-        if processes
-            .get(&tgid, 0)
-            .is_ok_and(|process| process.number == number)
-        {
-            processes
-                .remove(&tgid)
-                .map_err(|error| BpfError::map("PROCESSES", error))?;
+        match processes.get(&tgid, 0) {
+            Ok(process) if process.number == number => {
+                processes
+                    .remove(&tgid)
+                    .map_err(|error| BpfError::map("PROCESSES", error))?;
+                Ok(Some(process.hits))
+            }
+            _ => Ok(None),
         }
-        Ok(())
     }
 
     /// The table of processes that the kernel side has stopped.

@@ -11,6 +11,7 @@ pub mod btf;
 pub mod copies;
 mod error;
 pub mod heap;
+pub mod hits;
 pub mod limits;
 pub mod links;
 pub mod load;
@@ -18,6 +19,8 @@ mod multi;
 pub mod records;
 mod refusal;
 mod ring;
+pub mod run_stats;
+pub mod sampling;
 pub mod sums;
 mod sys;
 pub mod tables;
@@ -27,6 +30,7 @@ pub use limits::Limits;
 pub use links::{Attached, Uprobe, UprobeScope};
 pub use load::Object;
 pub use records::Record;
+pub use sampling::Sampling;
 
 /// Whether the kernel has links of many uprobes; else what it said.
 pub fn many_uprobes_in_a_link() -> std::io::Result<()> {

@@ -95,6 +95,14 @@ impl Multi {
         sys::link_uprobes(loaded.descriptor.as_fd(), &uprobes)
     }
 
+    /// How often each program has run and for how many nanoseconds, while the kernel kept statistics.
+    pub(super) fn runs(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        self.programs.iter().filter_map(|(name, loaded)| {
+            let info = sys::program_info(loaded.descriptor.as_fd()).ok()?;
+            Some((*name, info.run_cnt, info.run_time_ns))
+        })
+    }
+
     /// How many instructions the verifier went through for each program, where the kernel tells.
     pub(super) fn verified_instructions(&self) -> impl Iterator<Item = (&'static str, Option<u32>)> {
         self.programs.iter().filter_map(|(name, loaded)| {

@@ -173,6 +173,12 @@ pub(super) fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
 /// How many instructions the verifier went through for a program; nothing where the kernel does not tell (before
 /// Linux 5.16).
 pub(super) fn verified_instructions(program: BorrowedFd) -> io::Result<Option<u32>> {
+    let info = program_info(program)?;
+    Ok((info.verified_insns > 0).then_some(info.verified_insns))
+}
+
+/// What the kernel says of a program.
+pub(super) fn program_info(program: BorrowedFd) -> io::Result<bpf_prog_info> {
     #[repr(C)]
     struct InfoAttributes {
         bpf_fd: u32,
@@ -188,7 +194,7 @@ pub(super) fn verified_instructions(program: BorrowedFd) -> io::Result<Option<u3
     };
     // SAFETY: the attributes are those of the command, and `info` has the length that they say.
     unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
-    Ok((info.verified_insns > 0).then_some(info.verified_insns))
+    Ok(info)
 }
 
 /// # Safety

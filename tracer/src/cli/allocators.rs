@@ -1,6 +1,6 @@
 //! What is said of allocators: where they were found, and what of them could not be followed.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use tracer_ebpf::Function;
 
@@ -18,9 +18,9 @@ pub(super) fn in_words(probes: &[Probe]) -> Option<String> {
         return None;
     }
     let mut files: Vec<String> = Vec::new();
-    let mut objects = BTreeMap::new();
+    let mut objects = BTreeSet::new();
     for probe in probes {
-        if objects.insert(&probe.object, ()).is_none() {
+        if objects.insert(&probe.object) {
             files.push(short_name(&probe.object));
         }
     }

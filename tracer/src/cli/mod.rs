@@ -2,8 +2,10 @@
 //! [`settings`](crate::settings).
 
 mod allocators;
+mod announce;
 mod arguments;
 mod doctor;
+mod estimate;
 mod live;
 mod progress;
 mod record;
@@ -15,8 +17,6 @@ use clap::Parser as _;
 
 pub use arguments::Arguments;
 use arguments::Command;
-
-use crate::settings;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -41,8 +41,9 @@ pub fn main() -> ExitCode {
     };
     start_log(arguments.quiet(), arguments.verbose());
     let outcome = match arguments.command {
-        Command::Record(record) => run(record.settings()),
-        Command::Live(live) => run(live.settings()),
+        Command::Record(record) => checked(record.settings(), record::run),
+        Command::Live(live) => checked(live.settings(), record::run),
+        Command::Estimate(estimate) => checked(estimate.settings(), estimate::run),
         Command::Doctor { json } => doctor::run(json),
     };
     outcome.unwrap_or_else(|error| {
@@ -51,14 +52,17 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Records, if what was said makes sense.
-fn run(settings: anyhow::Result<settings::Record>) -> anyhow::Result<ExitCode> {
+/// Does what was said, if that makes sense.
+fn checked<T>(
+    settings: anyhow::Result<T>,
+    run: impl FnOnce(&T) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
     settings.map_or_else(
         |usage| {
             complain(&usage);
             Ok(ExitCode::from(USAGE))
         },
-        |settings| record::run(&settings),
+        |settings| run(&settings),
     )
 }
 

@@ -8,11 +8,14 @@ mod aging;
 mod allocators;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod breakpoints;
+mod budget;
 mod builder;
 mod collect;
 mod compiled;
 mod copied;
 mod departed;
+mod estimate;
 mod examined;
 mod figures;
 mod guard;
@@ -30,7 +33,9 @@ mod tables;
 mod targets;
 mod watch;
 
+pub use budget::control::Followed;
 pub use collect::Recording;
+pub use estimate::{Estimate, Way};
 pub use recorder::Recorder;
 pub use start_error::StartError;
 pub use watch::{Audience, Child, Progress, Stop, Stopped};

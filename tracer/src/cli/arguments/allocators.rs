@@ -10,6 +10,7 @@ use crate::allocator::asked::{Asked, AskedFunction, AskedPlace, Signature};
 /// Names of functions, beside those of the allocators that are known.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Allocators")]
+#[expect(clippy::doc_markdown, reason = "help is no Markdown")]
 pub(super) struct AllocatorArguments {
     /// Trace the functions of another allocator that are named as those of C after a prefix (`my_`: my_malloc, my_free …);
     /// repeatable
