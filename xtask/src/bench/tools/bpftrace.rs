@@ -41,13 +41,13 @@ impl Tracer for Bpftrace {
 }
 
 /// Why bpftrace cannot run here.
-pub(super) fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     (!workspace::in_path("bpftrace")).then(|| "bpftrace is not installed".to_owned())
 }
 
 /// A map that bpftrace printed when it ended: its value is in a line like
 /// `{"type": "map", "data": {"@name": …}}`.
-pub(super) fn map(output: &str, name: &str) -> Result<serde_json::Value> {
+pub(crate) fn map(output: &str, name: &str) -> Result<serde_json::Value> {
     for line in output.lines().filter(|line| !line.trim().is_empty()) {
         let message: serde_json::Value =
             serde_json::from_str(line).with_context(|| format!("failed to read bpftrace's line {line:?}"))?;
