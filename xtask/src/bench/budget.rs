@@ -14,7 +14,7 @@ use super::measure::{empty, median, ratio};
 use super::results::{Judgement, Kind, Throughput, Verdict};
 use super::running_loop::{Loop, pair};
 use super::target::{Target, compile};
-use super::tools::{KEPT_LIMIT, Seen, Tool, Tracer, Way};
+use super::tools::{self, KEPT_LIMIT, Seen, Tool, Tracer, Way};
 use super::{SIZE_BYTES, interrupt};
 use crate::workspace;
 
@@ -97,10 +97,7 @@ fn one_round(binary: &Path, tracer: &dyn Tracer, spans: &Spans, folder: &Path) -
     process.measured().go()?;
     let before = watch(process.measured(), spans.bare)?;
     let start = latest(process.measured())?;
-    let mut running = tracer.attach(&process, folder)?;
-    if let Err(error) = process.wait_until_probed() {
-        return Err(running.failure().map_or(error, anyhow::Error::msg));
-    }
+    let running = tools::attach(tracer, &process, folder)?;
     let during = watch(process.measured(), spans.traced)?;
     running.stop()?;
     process.wait_until_bare()?;

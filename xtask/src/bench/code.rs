@@ -96,7 +96,8 @@ impl Code {
         Ok(())
     }
 
-    fn probe(&self) -> Result<Probe> {
+    /// Whether there is a probe now.
+    pub(crate) fn probe(&self) -> Result<Probe> {
         let mut current = [0; WATCHED_BYTES];
         self.memory
             .read_exact_at(&mut current, self.address)

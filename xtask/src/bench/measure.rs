@@ -2,20 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::effort::Effort;
 use super::results::Clock;
-use super::running_loop::{Loop, Turns};
+use super::running_loop::{Batch, Loop, Turns};
 use super::target::{Builds, Target};
-use super::tools::{Seen, Tool, Way};
+use super::tools::{self, Seen, Tool, Way};
 use super::{SIZE_BYTES, interrupt};
-
-/// Between the probe's appearance and the first call: a tracer enables its program after placing its probe.
-const SETTLE: Duration = Duration::from_millis(500);
 
 /// What all rounds gave for one tool at one depth.
 pub(crate) struct Row {
@@ -110,7 +105,7 @@ fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
     };
     let binary = place.builds.binary(tool.build);
     let batches = match &tool.way {
-        Way::Alone => Target::start(binary, &turns)?.run()?,
+        Way::Alone => alone(binary, &turns)?,
         Way::Launched(launcher) => {
             let command = launcher.command(binary, &folder)?;
             let mut measured = Loop::start(command, &turns)?;
@@ -121,21 +116,14 @@ fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
         }
         Way::Attached(tracer) => {
             let mut target = Target::start(binary, &turns)?;
-            let mut running = tracer.attach(&target, &folder)?;
-            if let Err(error) = target.wait_until_probed() {
-                return match running.failure() {
-                    Some(failure) => bail!("{failure}"),
-                    None => Err(error),
-                };
-            }
-            sleep(SETTLE);
+            let running = tools::attach(tracer.as_ref(), &target, &folder)?;
             let batches = target.run()?;
             running.stop()?;
             row.add_seen(tracer.seen(&folder)?, &turns)?;
             batches
         }
     };
-    let time = |batch: &super::running_loop::Batch| match tool.clock {
+    let time = |batch: &Batch| match tool.clock {
         Clock::Thread => batch.cpu_ns,
         Clock::Wall => batch.wall_ns,
     };
@@ -150,6 +138,22 @@ fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
     }
     // Profiles of single calls are large.
     empty(&folder)
+}
+
+/// How often the loop is tried alone.
+const TRIES: usize = 5;
+
+/// Runs the loop with no tracer near: one of all processes may come while it runs.
+fn alone(binary: &Path, turns: &Turns) -> Result<Vec<Batch>> {
+    for _ in 0..TRIES {
+        let mut target = Target::start(binary, turns)?;
+        let batches = target.run()?;
+        if target.is_bare()? {
+            return Ok(batches);
+        }
+        eprintln!("xtask: another tracer came while the loop ran alone: once more");
+    }
+    bail!("failed to measure: other tracers come and go in this libc's malloc")
 }
 
 /// Makes a folder that is empty: a tracer that wrote nothing must not be judged by an older run's file.

@@ -143,7 +143,8 @@ fn notes(line: &Line) -> String {
     let error = line
         .calls_stderr
         .map(|error| format!("± {} calls", group(&format!("{error:.0}"))));
-    let words = [line.problem.clone(), lost, error, line.note.clone()];
+    let note = line.note.clone().filter(|_| line.median_ns.is_some());
+    let words = [line.problem.clone(), lost, error, note];
     words.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
@@ -208,7 +209,8 @@ pub(crate) fn throughput(rows: &[Throughput]) -> String {
     let share =
         |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{:.1} %", 100.0 * value));
     for row in rows {
-        let notes = [row.problem.clone(), row.note.clone()];
+        let note = row.note.clone().filter(|_| row.kept.is_some());
+        let notes = [row.problem.clone(), note];
         grid.row(vec![
             row.tool.clone(),
             group(&cell(row.bare_per_s, 0)),

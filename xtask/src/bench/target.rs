@@ -114,6 +114,11 @@ impl Target {
         self.malloc.wait(Probe::Absent)
     }
 
+    /// Whether no probe stands there now.
+    pub(crate) fn is_bare(&self) -> Result<bool> {
+        Ok(self.malloc.probe()? == Probe::Absent)
+    }
+
     /// Returns when a probe stands in the loop's malloc.
     pub(crate) fn wait_until_probed(&self) -> Result<()> {
         self.malloc.wait(Probe::Present)

@@ -15,10 +15,13 @@ mod walk;
 
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::effort::{Pace, USUAL};
+use super::interrupt;
 use super::results::{Clock, Kind};
 use super::target::{Build, Target};
 
@@ -153,8 +156,36 @@ pub(crate) trait Tracer {
     }
     /// Starts tracing the waiting loop; its files go to `folder`.
     fn attach(&self, target: &Target, folder: &Path) -> Result<Running>;
+    /// Whether it says that it is at work, once a probe is there: others may come after the first.
+    fn is_ready(&self, _folder: &Path) -> bool {
+        true
+    }
     /// Reads what it saw, after it has stopped.
     fn seen(&self, folder: &Path) -> Result<Seen>;
+}
+
+/// How long a tracer may take from its first probe to its word that it is at work; without it, it is left to try.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between the last probe's appearance and the first call: a tracer enables its program after placing its probe.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Attaches a tracer to the waiting or working loop, and returns when it is at work.
+pub(crate) fn attach(tracer: &dyn Tracer, target: &Target, folder: &Path) -> Result<Running> {
+    let mut running = tracer.attach(target, folder)?;
+    if let Err(error) = target.wait_until_probed() {
+        return Err(running.failure().map_or(error, anyhow::Error::msg));
+    }
+    let started = Instant::now();
+    while !tracer.is_ready(folder) && started.elapsed() < READY_LIMIT {
+        interrupt::check()?;
+        sleep(Duration::from_millis(20));
+    }
+    sleep(SETTLE);
+    match running.failure() {
+        Some(failure) => bail!("{failure}"),
+        None => Ok(running),
+    }
 }
 
 /// A program that starts the loop itself.

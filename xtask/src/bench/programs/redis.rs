@@ -110,7 +110,7 @@ fn attach(
             let probe = format!("uprobe:{}:malloc", libc.display());
             let mut command = privilege::elevated(Path::new("bpftrace"));
             command.args(["-f", "json", "-p", &pid, "-e"]);
-            command.arg(format!("{probe} {{ @[ustack] = sum(arg0) }}"));
+            command.arg(format!("{probe} /pid == {pid}/ {{ @[ustack] = sum(arg0) }}"));
             command
         }
         _ => return Ok(None),

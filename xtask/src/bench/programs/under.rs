@@ -49,6 +49,9 @@ const LIMIT: Duration = Duration::from_mins(4);
 /// bpftrace 0.17 keeps so many keys of a map, and says nothing of the others.
 const BPFTRACE_KEYS: usize = 4096;
 
+/// The kernel keeps so many bytes of a process's name.
+const COMM_LENGTH: usize = 15;
+
 impl Under {
     /// All of them, in the order of the rows.
     pub(crate) fn all() -> Vec<Self> {
@@ -129,7 +132,7 @@ impl Under {
     pub(crate) fn run(self, workload: &Workload, place: &Place) -> Result<Outcome> {
         let folder = place.folder.join("run");
         empty(&folder)?;
-        let watcher = self.watcher(place, &folder)?;
+        let watcher = self.watcher(workload, place, &folder)?;
         let mut command = self.command(workload, place, &folder)?;
         Group::start(&mut command, &folder)?.finish(LIMIT)?;
         if let Some((watcher, _)) = watcher {
@@ -142,7 +145,7 @@ impl Under {
     }
 
     /// A tracer that runs beside the program, and the process by which one sees that it is there.
-    pub(crate) fn watcher(self, place: &Place, folder: &Path) -> Result<Option<(Running, Target)>> {
+    fn watcher(self, workload: &Workload, place: &Place, folder: &Path) -> Result<Option<(Running, Target)>> {
         if self != Self::Bpftrace && self != Self::Perf {
             return Ok(None);
         }
@@ -159,12 +162,11 @@ impl Under {
         }
         let mut command = privilege::elevated(Path::new("bpftrace"));
         let probe = format!("uprobe:{}:malloc", sentinel.libc().display());
-        command.args([
-            "-f",
-            "json",
-            "-e",
-            &format!("{probe} {{ @[ustack] = sum(arg0) }}"),
-        ]);
+        // By name: that of its process is not known before it runs.
+        let name = Path::new(&workload.command[0]).file_name().unwrap_or_default();
+        let name: String = name.to_string_lossy().chars().take(COMM_LENGTH).collect();
+        let script = format!("{probe} /comm == \"{name}\"/ {{ @[ustack] = sum(arg0) }}");
+        command.args(["-f", "json", "-e", &script]);
         let mut running = Running::start(&mut command, folder)?;
         if let Err(error) = sentinel.wait_until_probed() {
             return Err(running.failure().map_or(error, anyhow::Error::msg));
@@ -250,7 +252,7 @@ impl Under {
                     .context("failed to read bpftrace's map of stacks")?;
                 ensure!(!stacks.is_empty(), "it saw no call");
                 outcome.note = Some(if stacks.len() < BPFTRACE_KEYS {
-                    "all processes; only malloc".to_owned()
+                    "only malloc".to_owned()
                 } else {
                     format!("its map was full at {} stacks", stacks.len())
                 });

@@ -9,8 +9,8 @@ use super::{Running, Seen, Tracer};
 use crate::bench::target::Target;
 use crate::{privilege, workspace};
 
-/// bpftrace as the distribution ships it, with `-p PID`; 0.17 attaches for all processes even so, and sums their
-/// calls too.
+/// bpftrace as the distribution ships it, with `-p PID`; 0.17 attaches for all processes even so, so that a filter is
+/// needed too.
 pub(crate) struct Bpftrace;
 
 impl Tracer for Bpftrace {
@@ -21,7 +21,7 @@ impl Tracer for Bpftrace {
     fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
         let pid = target.pid();
         let probe = format!("uprobe:{}:malloc", target.libc().display());
-        let sums = "{ @[ustack] = sum(arg0) }";
+        let sums = format!("/pid == {pid}/ {{ @[ustack] = sum(arg0) }}");
         let mut command = privilege::elevated(Path::new("bpftrace"));
         command.args([
             "-f",

@@ -61,6 +61,14 @@ impl Tracer for Memtap {
         Running::start(&mut command, folder)
     }
 
+    fn is_ready(&self, folder: &Path) -> bool {
+        // Its first line is about the probes that it has attached.
+        let messages = fs::read_to_string(folder.join("stderr")).unwrap_or_default();
+        messages
+            .lines()
+            .any(|line| line.starts_with("memtap: ") && line.contains(" probe"))
+    }
+
     fn seen(&self, folder: &Path) -> Result<Seen> {
         let summary = summary(folder)?;
         if self.has("512k") {

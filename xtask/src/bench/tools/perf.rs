@@ -85,10 +85,8 @@ pub(crate) fn define(libc: &Path) -> Result<()> {
     if defined.as_deref() == Some(libc) {
         return Ok(());
     }
-    // What a run left that was killed.
-    if delete().is_ok() {
-        eprintln!("xtask: perf's event {EVENT} of an earlier run is gone now");
-    }
+    // A run that was killed may have left it.
+    delete().unwrap_or_default();
     let mut command = perf();
     command.args(["probe", "-q", "-x"]).arg(libc);
     command.args(["--add", &format!("{EVENT}=malloc")]);
