@@ -13,6 +13,7 @@ mod interrupt;
 mod measure;
 mod part;
 mod programs;
+mod progress;
 mod readme;
 mod report;
 mod results;
@@ -225,7 +226,7 @@ impl Run<'_> {
                 (report::walks(&document.walks), judgements)
             }
             Part::Tables => {
-                eprintln!("xtask: tables");
+                progress::say("tables");
                 document.tables = tables::measure(&examples.join("table_cost"), self.effort.rounds * 2 + 1)?;
                 (
                     report::unwind_tables(&document.tables),

@@ -15,7 +15,7 @@ use super::results::{Judgement, Kind, Throughput, Verdict};
 use super::running_loop::{Loop, pair};
 use super::target::{Target, compile};
 use super::tools::{self, KEPT_LIMIT, Seen, Tool, Tracer, Way};
-use super::{SIZE_BYTES, interrupt};
+use super::{SIZE_BYTES, interrupt, progress};
 use crate::workspace;
 
 /// Functions between main and malloc: the work's two are among them.
@@ -54,7 +54,10 @@ pub(crate) fn measure(tools: &[Tool], spans: &Spans, folder: &Path) -> Result<Ve
             if row.problem.is_some() {
                 continue;
             }
-            eprintln!("xtask: budget: round {round} of {}: {}", spans.rounds, tool.name);
+            progress::say(&format!(
+                "budget: round {round} of {}: {}",
+                spans.rounds, tool.name
+            ));
             match one_round(&binary, tracer.as_ref(), spans, &folder.join("budget")) {
                 Ok(round) => rounds.push(round),
                 Err(error) => {

@@ -10,7 +10,7 @@ use super::results::Clock;
 use super::running_loop::{Batch, Loop, Turns};
 use super::target::{Builds, Target};
 use super::tools::{self, Seen, Tool, Way};
-use super::{SIZE_BYTES, interrupt};
+use super::{SIZE_BYTES, interrupt, progress};
 
 /// What all rounds gave for one tool at one depth.
 pub(crate) struct Row {
@@ -79,10 +79,10 @@ pub(crate) fn all(tools: &[Tool], depths: &[u32], threads: u32, place: &Place<'_
         for row in rows.iter_mut().filter(|row| row.problem.is_none()) {
             let tool = &tools[row.tool];
             done += 1;
-            eprintln!(
-                "xtask: {}: round {round} of {}, {done} of {runnable}: {} at depth {}",
+            progress::say(&format!(
+                "{}: round {round} of {}, {done} of {runnable}: {} at depth {}",
                 place.part, place.effort.rounds, tool.name, row.depth
-            );
+            ));
             if let Err(error) = add_round(row, tool, place) {
                 interrupt::check()?;
                 eprintln!("xtask: {}: {error:#}", tool.name);

@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::effort::Effort;
-use super::interrupt;
 use super::measure::median;
 use super::results::{Kind, Program};
 use super::target::compile;
+use super::{interrupt, progress};
 use crate::workspace;
 use under::{Outcome, Under};
 
@@ -126,12 +126,12 @@ fn go(
             if round > tool.rounds() {
                 continue;
             }
-            eprintln!(
-                "xtask: programs: {}: round {round} of {}: {}",
+            progress::say(&format!(
+                "programs: {}: round {round} of {}: {}",
                 row.program,
                 effort.rounds.min(tool.rounds()),
                 tool.name()
-            );
+            ));
             let pair = || -> Result<(Option<Outcome>, Outcome)> {
                 let alone = if tool.kind() == Kind::Bare {
                     None

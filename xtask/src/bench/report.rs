@@ -41,6 +41,9 @@ pub(crate) fn ending(document: &Document) -> String {
 
 /// A line for each limit.
 fn judgements(judgements: &[Judgement]) -> String {
+    if judgements.is_empty() {
+        return String::new();
+    }
     let lines = judgements.iter().map(|each| format!("\n- {}", each.text()));
     format!("\n## Limits\n{}\n", lines.collect::<String>())
 }

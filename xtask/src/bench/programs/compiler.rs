@@ -11,7 +11,7 @@ use super::Workload;
 use crate::process;
 
 /// Functions of the file.
-const FUNCTIONS: usize = 160;
+const FUNCTIONS: usize = 40;
 
 /// `cc1 -O2`, which is what `cc -O2` runs: started by itself, since heaptrack does not follow a program's children.
 pub(crate) fn prepare(folder: &Path) -> Result<Workload> {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Workload, program};
 
-const COMMITS: usize = 1500;
+const COMMITS: usize = 3000;
 const FILES: usize = 60;
 
 /// `git log -p --stat` over a repository of some thousand commits.
