@@ -98,14 +98,12 @@ fn one_round(binary: &Path, tracer: &dyn Tracer, spans: &Spans, folder: &Path) -
     command.args([SIZE_BYTES.to_string(), DEPTH.to_string()]);
     let mut process = Target::watch(Loop::start_with_arguments(command)?)?;
     process.measured().go()?;
-    let before = watch(process.measured(), spans.bare)?;
-    let start = latest(process.measured())?;
+    let before = watch(process.measured(), spans.bare)?.rate()?;
     let running = tools::attach(tracer, &process, folder)?;
     let during = watch(process.measured(), spans.traced)?;
     running.stop()?;
     process.wait_until_bare()?;
-    let end = latest(process.measured())?;
-    let after = watch(process.measured(), spans.bare)?;
+    let after = watch(process.measured(), spans.bare)?.rate()?;
     process.measured().end_input();
     let seen = match tracer.seen(folder)? {
         Seen::Calls(calls) | Seen::Estimate { calls, .. } => Some(calls),
@@ -115,20 +113,37 @@ fn one_round(binary: &Path, tracer: &dyn Tracer, spans: &Spans, folder: &Path) -
     ensure!(seen != Some(0), "it saw no call");
     Ok(Round {
         bare_per_s: f64::midpoint(before, after),
-        traced_per_s: during,
-        seen_share: seen.map(|seen| ratio(seen, end.0 - start.0)),
+        traced_per_s: during.rate()?,
+        seen_share: seen.map(|seen| ratio(seen, during.pairs)),
     })
 }
 
-/// Pairs per second of CPU time, over so long.
-fn watch(measured: &mut Loop, span: Duration) -> Result<f64> {
+/// What was done in some time.
+struct Watched {
+    pairs: u64,
+    cpu_ns: u64,
+}
+
+impl Watched {
+    /// Pairs per second of CPU time.
+    fn rate(&self) -> Result<f64> {
+        ensure!(
+            self.pairs > 0 && self.cpu_ns > 0,
+            "failed to measure: the loop did nothing"
+        );
+        Ok(ratio(self.pairs, self.cpu_ns) * 1e9)
+    }
+}
+
+/// Looks at the loop for so long.
+fn watch(measured: &mut Loop, span: Duration) -> Result<Watched> {
     let first = latest(measured)?;
     let started = Instant::now();
     let mut last = first;
     while started.elapsed() < span {
         last = pair(&measured.line()?)?;
     }
-    rate(first, last).context("failed to measure: the loop did nothing")
+    difference(first, last).context("failed to measure: the loop's figures go backwards")
 }
 
 /// The newest line: those that have waited since are read away.
@@ -144,10 +159,12 @@ fn latest(measured: &mut Loop) -> Result<(u64, u64)> {
     }
 }
 
-/// Pairs per second between two lines of pairs and nanoseconds.
-fn rate(first: (u64, u64), last: (u64, u64)) -> Option<f64> {
-    let (pairs, ns) = (last.0.checked_sub(first.0)?, last.1.checked_sub(first.1)?);
-    (ns > 0).then(|| ratio(pairs, ns) * 1e9)
+/// Between two lines of pairs and nanoseconds.
+fn difference(first: (u64, u64), last: (u64, u64)) -> Option<Watched> {
+    Some(Watched {
+        pairs: last.0.checked_sub(first.0)?,
+        cpu_ns: last.1.checked_sub(first.1)?,
+    })
 }
 
 fn fill(row: Throughput, rounds: &[Round]) -> Throughput {
@@ -194,6 +211,7 @@ mod tests {
 
     #[test]
     fn rates() {
+        let rate = |first, last| difference(first, last).and_then(|watched| watched.rate().ok());
         assert_eq!(rate((10, 1_000), (30, 21_000)), Some(1e6));
         assert_eq!(rate((10, 1_000), (10, 1_000)), None);
         assert_eq!(rate((10, 1_000), (5, 2_000)), None);

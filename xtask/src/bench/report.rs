@@ -193,8 +193,8 @@ pub(crate) const START_FRAMES: u32 = 4;
 pub(crate) fn budget(rows: &[Throughput]) -> String {
     format!(
         "## A running process with a million calls a second\n\n{}\nPairs of malloc and free with a microsecond's work \
-         each, per second of CPU time: while traced, from the first probe on, and before and after. Calls seen are \
-         those from attaching to the last probe's end, estimates where memtap samples.\n",
+         each, per second of CPU time: while traced, and before and after. Calls seen: of those that were made while \
+         the tool was at work; over 100 % are those seen while it came and went, and estimates where memtap samples.\n",
         throughput(rows)
     )
 }
