@@ -246,10 +246,7 @@ impl Under {
             }
             Self::Heaptrack => Heaptrack.seen(folder)?,
             Self::Bpftrace => {
-                let map = bpftrace_map(&read("stdout")?, "@")?;
-                let stacks = map
-                    .as_object()
-                    .context("failed to read bpftrace's map of stacks")?;
+                let stacks = bpftrace_map(&read("stdout")?, "@")?.0;
                 ensure!(!stacks.is_empty(), "it saw no call");
                 outcome.note = Some(if stacks.len() < BPFTRACE_KEYS {
                     "only malloc".to_owned()

@@ -38,16 +38,14 @@ impl Tracer for LiveScript {
 
 /// The count of calls, if every stack's blocks were all given back.
 fn seen(output: &str) -> Result<Seen> {
-    let live = bpftrace::map(output, "@live")?;
-    let stacks = live.as_object().context("failed to read bpftrace's @live")?;
-    for bytes in stacks.values() {
+    for bytes in bpftrace::map(output, "@live")?.0 {
         ensure!(
-            bytes.as_i64() == Some(0),
+            bytes == 0,
             "{bytes} bytes are live in bpftrace's map, and the loop keeps none"
         );
     }
-    bpftrace::map(output, "@calls")?
-        .as_u64()
+    let calls = bpftrace::map(output, "@calls")?.0;
+    u64::try_from(calls.iter().sum::<i64>())
         .map(Seen::Calls)
         .context("failed to read bpftrace's @calls")
 }
