@@ -53,7 +53,10 @@ pub(crate) struct Options {
     /// Only tools whose names contain this, beside bare and memtap
     #[arg(long, value_name = "NAME")]
     tool: Vec<String>,
-    /// Fewer and shorter rounds, at depth 20 alone, without valgrind on programs: a look, not figures to quote
+    /// Only real programs whose names contain this
+    #[arg(long, value_name = "NAME")]
+    program: Vec<String>,
+    /// Fewer and shorter rounds, at depth 20 alone, without the slow tools on programs: a look, not figures to quote
     #[arg(long)]
     quick: bool,
     /// Call depths of the loop: functions between main and malloc [default: 0,20,60]
@@ -212,7 +215,10 @@ impl Run<'_> {
             }
             Part::Programs => {
                 let sentinel = self.builds.binary(target::Build::FramePointers);
-                let wanted = |tool: &str| self.wants(tool);
+                let wanted = programs::Wanted {
+                    tool: &|tool| self.wants(tool),
+                    program: &|program| contains_one(program, &self.options.program),
+                };
                 let quick = self.options.quick;
                 document.programs =
                     programs::measure(memtap, sentinel, &self.effort, quick, &self.folder, &wanted)?;
@@ -275,9 +281,13 @@ impl Run<'_> {
     }
 
     fn wants(&self, tool: &str) -> bool {
-        let wanted = &self.options.tool;
-        wanted.is_empty() || wanted.iter().any(|name| tool.contains(&**name))
+        contains_one(tool, &self.options.tool)
     }
+}
+
+/// Whether `text` contains one of `names`, or there are none.
+fn contains_one(text: &str, names: &[String]) -> bool {
+    names.is_empty() || names.iter().any(|name| text.contains(&**name))
 }
 
 /// The command as it was typed, without the file that it writes: that is some place of this machine.

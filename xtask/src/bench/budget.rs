@@ -31,8 +31,8 @@ pub(crate) struct Spans {
 /// For figures to quote.
 pub(crate) const FULL: Spans = Spans {
     rounds: 3,
-    bare: Duration::from_secs(2),
-    traced: Duration::from_secs(6),
+    bare: Duration::from_millis(1500),
+    traced: Duration::from_secs(5),
 };
 
 /// For a look.

@@ -54,6 +54,12 @@ struct Rounds {
 /// The programs that take part, by name.
 pub(crate) const NAMES: &[&str] = &["cc1 -O2", "python3 json", "git log -p", "sqlite3", "redis-server"];
 
+/// Which tools and programs take part, by name.
+pub(crate) struct Wanted<'a> {
+    pub(crate) tool: &'a dyn Fn(&str) -> bool,
+    pub(crate) program: &'a dyn Fn(&str) -> bool,
+}
+
 /// Measures every program under every tool whose names fit.
 pub(crate) fn measure(
     memtap: &Path,
@@ -61,7 +67,7 @@ pub(crate) fn measure(
     effort: &Effort,
     quick: bool,
     folder: &Path,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: &Wanted<'_>,
 ) -> Result<Vec<Program>> {
     let folder = folder.join("programs");
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
@@ -74,11 +80,15 @@ pub(crate) fn measure(
     };
     let tools: Vec<Under> = Under::all()
         .into_iter()
-        .filter(|tool| tool.kind() == Kind::Bare || wanted(tool.name()))
+        .filter(|tool| tool.kind() == Kind::Bare || (wanted.tool)(tool.name()))
         .collect();
     let mut rows = Vec::new();
     let workloads = [compiler::prepare, python::prepare, git::prepare, sqlite::prepare];
-    for (prepare, name) in workloads.into_iter().zip(NAMES) {
+    for (prepare, name) in workloads
+        .into_iter()
+        .zip(NAMES)
+        .filter(|(_, name)| (wanted.program)(name))
+    {
         let workload = prepare(&folder);
         let mut rounds = start(name, &tools, &place, workload.as_ref().err());
         if let Ok(workload) = &workload {
@@ -88,6 +98,9 @@ pub(crate) fn measure(
         rows.extend(finish(rounds, &tools));
     }
     let name = NAMES[NAMES.len() - 1];
+    if !(wanted.program)(name) {
+        return Ok(rows);
+    }
     let missing = redis::missing();
     let mut rounds = start(name, &tools, &place, missing.as_ref());
     if missing.is_none() {

@@ -96,13 +96,16 @@ impl Under {
     /// The most rounds that are worth their time.
     pub(crate) fn rounds(self) -> usize {
         match self {
-            Self::Massif | Self::Dhat => 1,
+            Self::Perf | Self::Strace | Self::Massif | Self::Dhat => 1,
             _ => usize::MAX,
         }
     }
 
     /// Why this tool cannot run this program here.
     pub(crate) fn missing(self, program: &str, place: &Place) -> Option<String> {
+        if place.quick && self.rounds() == 1 {
+            return Some("left out by --quick".to_owned());
+        }
         match self {
             Self::Bare | Self::Memtap | Self::MemtapLive | Self::MemtapBudget => {
                 memtap::missing(&place.memtap, &self.options())
@@ -114,7 +117,6 @@ impl Under {
                 Some("left out: a server's calls are in its loop".to_owned())
             }
             Self::Strace => (!workspace::in_path("strace")).then(|| "strace is not installed".to_owned()),
-            Self::Massif | Self::Dhat if place.quick => Some("left out by --quick".to_owned()),
             Self::Massif | Self::Dhat => valgrind::missing(),
         }
     }
