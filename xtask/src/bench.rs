@@ -135,13 +135,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if options.parts.is_empty() || options.parts.contains(&part) {
             let text = run.part(part, &examples, &mut document)?;
             process::report(&text);
+            document.passes = results::passes(&document.judgements);
+            // After each part: what comes may be interrupted.
+            if let Some(file) = &options.json {
+                document.write(file)?;
+            }
         }
     }
-    document.passes = results::passes(&document.judgements);
     process::report(&report::ending(&document));
-    if let Some(file) = &options.json {
-        document.write(file)?;
-    }
     if options.check && !document.passes {
         bail!("failed to keep memtap within its limits; see the list above");
     }

@@ -240,8 +240,6 @@ impl Document {
     /// Writes everything to a file.
     pub(crate) fn write(&self, file: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).context("failed to write figures as JSON")?;
-        fs::write(file, text + "\n").with_context(|| format!("failed to write {}", file.display()))?;
-        eprintln!("xtask: wrote {}", file.display());
-        Ok(())
+        fs::write(file, text + "\n").with_context(|| format!("failed to write {}", file.display()))
     }
 }

@@ -25,6 +25,7 @@ use super::interrupt;
 use super::results::{Clock, Kind};
 use super::target::{Build, Target};
 
+pub(crate) use bpftrace::command as bpftrace_command;
 pub(crate) use bpftrace::map as bpftrace_map;
 pub(crate) use bpftrace::missing as bpftrace_missing;
 pub(crate) use heaptrack::Heaptrack;

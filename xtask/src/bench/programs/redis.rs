@@ -21,7 +21,7 @@ use crate::bench::interrupt;
 use crate::bench::measure::empty;
 use crate::bench::running_loop::Turns;
 use crate::bench::target::Target;
-use crate::bench::tools::{Heaptrack, Launcher as _, Running, perf};
+use crate::bench::tools::{Heaptrack, Launcher as _, Running, bpftrace_command, perf};
 use crate::{privilege, process, workspace};
 
 /// Requests that figures are scaled to.
@@ -108,7 +108,7 @@ fn attach(
         }
         Under::Bpftrace => {
             let probe = format!("uprobe:{}:malloc", libc.display());
-            let mut command = privilege::elevated(Path::new("bpftrace"));
+            let mut command = bpftrace_command();
             command.args(["-f", "json", "-p", &pid, "-e"]);
             command.arg(format!("{probe} /pid == {pid}/ {{ @[ustack] = sum(arg0) }}"));
             command

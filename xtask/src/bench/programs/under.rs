@@ -15,7 +15,7 @@ use crate::bench::running_loop::Turns;
 use crate::bench::target::Target;
 use crate::bench::tools::valgrind::Valgrind;
 use crate::bench::tools::{Heaptrack, Launcher as _, Running, Seen, memtap, perf, valgrind};
-use crate::bench::tools::{bpftrace_map, bpftrace_missing};
+use crate::bench::tools::{bpftrace_command, bpftrace_map, bpftrace_missing};
 use crate::{privilege, workspace};
 
 /// What a program took, and what the tool saw of it.
@@ -162,7 +162,7 @@ impl Under {
             perf::define(sentinel.libc())?;
             return Ok(None);
         }
-        let mut command = privilege::elevated(Path::new("bpftrace"));
+        let mut command = bpftrace_command();
         let probe = format!("uprobe:{}:malloc", sentinel.libc().display());
         // By name: that of its process is not known before it runs.
         let name = Path::new(&workload.command[0]).file_name().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Command;
 use std::{fmt, fs};
 
 use anyhow::{Context as _, Result, bail};
@@ -25,7 +26,7 @@ impl Tracer for Bpftrace {
         let pid = target.pid();
         let probe = format!("uprobe:{}:malloc", target.libc().display());
         let sums = format!("/pid == {pid}/ {{ @[ustack] = sum(arg0) }}");
-        let mut command = privilege::elevated(Path::new("bpftrace"));
+        let mut command = command();
         command.args([
             "-f",
             "json",
@@ -41,6 +42,14 @@ impl Tracer for Bpftrace {
         let text = fs::read_to_string(folder.join("stdout")).context("failed to read bpftrace's output")?;
         total_bytes(&text).map(Seen::Bytes)
     }
+}
+
+/// bpftrace as root. It is told to read a process's symbols once: by default it reads all of them for each frame that it
+/// prints, after its measuring.
+pub(crate) fn command() -> Command {
+    let mut command = privilege::elevated(Path::new("env"));
+    command.args(["BPFTRACE_CACHE_USER_SYMBOLS=1", "bpftrace"]);
+    command
 }
 
 /// Why bpftrace cannot run here.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Running, Seen, Tracer, bpftrace};
 use crate::bench::target::Target;
-use crate::{privilege, workspace};
+use crate::workspace;
 
 /// bpftrace with a script that keeps every block's size and stack from its malloc to its free.
 pub(crate) struct LiveScript;
@@ -25,7 +25,7 @@ impl Tracer for LiveScript {
         let file = folder.join("live.bt");
         fs::write(&file, script).with_context(|| format!("failed to write {}", file.display()))?;
         let pid = target.pid().to_string();
-        let mut command = privilege::elevated(Path::new("bpftrace"));
+        let mut command = bpftrace::command();
         command.args(["-f", "json", "-p", &pid]).arg(file).arg(&pid);
         Running::start(&mut command, folder)
     }
