@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::measure::{empty, median, ratio};
+use super::measure::{empty, median, patiently, ratio};
 use super::results::{Judgement, Kind, Throughput, Verdict};
 use super::running_loop::{Loop, pair};
 use super::target::{Target, compile};
@@ -58,7 +58,8 @@ pub(crate) fn measure(tools: &[Tool], spans: &Spans, folder: &Path) -> Result<Ve
                 "budget: round {round} of {}: {}",
                 spans.rounds, tool.name
             ));
-            match one_round(&binary, tracer.as_ref(), spans, &folder.join("budget")) {
+            let attempt = || one_round(&binary, tracer.as_ref(), spans, &folder.join("budget"));
+            match patiently(tool.kind, attempt) {
                 Ok(round) => rounds.push(round),
                 Err(error) => {
                     interrupt::check()?;

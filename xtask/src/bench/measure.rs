@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::effort::Effort;
-use super::results::Clock;
+use super::results::{Clock, Kind};
 use super::running_loop::{Batch, Loop, Turns};
 use super::target::{Builds, Target};
 use super::tools::{self, Seen, Tool, Way};
@@ -83,7 +83,7 @@ pub(crate) fn all(tools: &[Tool], depths: &[u32], threads: u32, place: &Place<'_
                 "{}: round {round} of {}, {done} of {runnable}: {} at depth {}",
                 place.part, place.effort.rounds, tool.name, row.depth
             ));
-            if let Err(error) = add_round(row, tool, place) {
+            if let Err(error) = patiently(tool.kind, || add_round(row, tool, place)) {
                 interrupt::check()?;
                 eprintln!("xtask: {}: {error:#}", tool.name);
                 row.problem = Some(format!("{error:#}"));
@@ -91,6 +91,17 @@ pub(crate) fn all(tools: &[Tool], depths: &[u32], threads: u32, place: &Place<'_
         }
     }
     Ok(rows)
+}
+
+/// Lets another tool try again if it fails: a row of it is worth more than its being reliable. memtap has to be.
+pub(crate) fn patiently<T>(kind: Kind, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    match attempt() {
+        Err(error) if kind == Kind::Peer && !interrupt::is_wanted() => {
+            eprintln!("xtask: once more, after: {error:#}");
+            attempt()
+        }
+        result => result,
+    }
 }
 
 fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
@@ -217,6 +228,18 @@ mod tests {
         assert_eq!(median(&mut []), None);
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn others_may_try_again() {
+        for (kind, expected) in [(Kind::Peer, Some(2)), (Kind::Headline, None)] {
+            let mut tries = 0;
+            let result = patiently(kind, || {
+                tries += 1;
+                if tries == 1 { bail!("the first") } else { Ok(tries) }
+            });
+            assert_eq!(result.ok(), expected);
+        }
     }
 
     #[test]

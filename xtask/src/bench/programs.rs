@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::effort::Effort;
-use super::measure::median;
+use super::measure::{median, patiently};
 use super::results::{Kind, Program};
 use super::target::compile;
 use super::{interrupt, progress};
@@ -153,7 +153,7 @@ fn go(
                 };
                 Ok((alone, run(tool)?))
             };
-            match pair() {
+            match patiently(tool.kind(), pair) {
                 Ok(pair) => row.outcomes.push(pair),
                 Err(error) => {
                     interrupt::check()?;

@@ -13,7 +13,7 @@ use crate::bench::interrupt;
 use crate::{privilege, process};
 
 /// How long a tracer may take to read its maps, give the addresses names, and write.
-const STOP_LIMIT: Duration = Duration::from_mins(2);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long one may take that nobody wants a report of any more.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
