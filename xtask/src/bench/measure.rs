@@ -221,6 +221,8 @@ pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::ensure;
+
     use super::*;
 
     #[test]
@@ -236,7 +238,8 @@ mod tests {
             let mut tries = 0;
             let result = patiently(kind, || {
                 tries += 1;
-                if tries == 1 { bail!("the first") } else { Ok(tries) }
+                ensure!(tries > 1, "the first");
+                Ok(tries)
             });
             assert_eq!(result.ok(), expected);
         }

@@ -173,12 +173,21 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Attaches a tracer to the waiting or working loop, and returns when it is at work.
 pub(crate) fn attach(tracer: &dyn Tracer, target: &Target, folder: &Path) -> Result<Running> {
-    let mut running = tracer.attach(target, folder)?;
-    if let Err(error) = target.wait_until_probed() {
+    let running = tracer.attach(target, folder)?;
+    at_work(running, || target.wait_until_probed(), || tracer.is_ready(folder))
+}
+
+/// Returns a started tracer when its first probe is there and it says that it is at work.
+pub(crate) fn at_work(
+    mut running: Running,
+    wait_until_probed: impl FnOnce() -> Result<()>,
+    is_ready: impl Fn() -> bool,
+) -> Result<Running> {
+    if let Err(error) = wait_until_probed() {
         return Err(running.failure().map_or(error, anyhow::Error::msg));
     }
     let started = Instant::now();
-    while !tracer.is_ready(folder) && started.elapsed() < READY_LIMIT {
+    while !is_ready() && started.elapsed() < READY_LIMIT {
         interrupt::check()?;
         sleep(Duration::from_millis(20));
     }

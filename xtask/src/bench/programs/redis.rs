@@ -19,9 +19,10 @@ use super::{Place, program};
 use crate::bench::code::Probe;
 use crate::bench::interrupt;
 use crate::bench::measure::empty;
+use crate::bench::results::Kind;
 use crate::bench::running_loop::Turns;
 use crate::bench::target::Target;
-use crate::bench::tools::{Heaptrack, Launcher as _, Running, bpftrace_command, perf};
+use crate::bench::tools::{Heaptrack, Launcher as _, Running, at_work, bpftrace_command, memtap, perf};
 use crate::{privilege, process, workspace};
 
 /// Requests that figures are scaled to.
@@ -32,9 +33,6 @@ const FEW_REQUESTS: u32 = 10_000;
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-
-/// Between a probe's appearance and the first request.
-const SETTLE: Duration = Duration::from_millis(500);
 
 /// Why redis cannot take part.
 pub(crate) fn missing() -> Option<Error> {
@@ -115,12 +113,10 @@ fn attach(
         }
         _ => return Ok(None),
     };
-    let mut running = Running::start(&mut command, folder)?;
-    if let Err(error) = sentinel.malloc_in(server.pid)?.wait(Probe::Present) {
-        return Err(running.failure().map_or(error, Error::msg));
-    }
-    sleep(SETTLE);
-    Ok(Some(running))
+    let running = Running::start(&mut command, folder)?;
+    let malloc = sentinel.malloc_in(server.pid)?;
+    let is_ready = || tool.kind() == Kind::Peer || memtap::is_ready(folder);
+    at_work(running, || malloc.wait(Probe::Present), is_ready).map(Some)
 }
 
 /// A server on a free port; ended when dropped.

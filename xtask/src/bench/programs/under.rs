@@ -15,7 +15,7 @@ use crate::bench::running_loop::Turns;
 use crate::bench::target::Target;
 use crate::bench::tools::valgrind::Valgrind;
 use crate::bench::tools::{Heaptrack, Launcher as _, Running, Seen, memtap, perf, valgrind};
-use crate::bench::tools::{bpftrace_command, bpftrace_map, bpftrace_missing};
+use crate::bench::tools::{at_work, bpftrace_command, bpftrace_map, bpftrace_missing};
 use crate::{privilege, workspace};
 
 /// What a program took, and what the tool saw of it.
@@ -169,10 +169,8 @@ impl Under {
         let name: String = name.to_string_lossy().chars().take(COMM_LENGTH).collect();
         let script = format!("{probe} /comm == \"{name}\"/ {{ @[ustack] = sum(arg0) }}");
         command.args(["-f", "json", "-e", &script]);
-        let mut running = Running::start(&mut command, folder)?;
-        if let Err(error) = sentinel.wait_until_probed() {
-            return Err(running.failure().map_or(error, anyhow::Error::msg));
-        }
+        let running = Running::start(&mut command, folder)?;
+        let running = at_work(running, || sentinel.wait_until_probed(), || true)?;
         Ok(Some((running, sentinel)))
     }
 

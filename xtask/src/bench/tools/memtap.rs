@@ -62,11 +62,7 @@ impl Tracer for Memtap {
     }
 
     fn is_ready(&self, folder: &Path) -> bool {
-        // Its first line is about the probes that it has attached.
-        let messages = fs::read_to_string(folder.join("stderr")).unwrap_or_default();
-        messages
-            .lines()
-            .any(|line| line.starts_with("memtap: ") && line.contains(" probe"))
+        is_ready(folder)
     }
 
     fn seen(&self, folder: &Path) -> Result<Seen> {
@@ -81,6 +77,13 @@ impl Tracer for Memtap {
         // One that keeps to a budget is stopped while the loop works, and a block may be live then.
         seen(&summary["totals"], self.has("--live") && self.has("off"))
     }
+}
+
+/// Whether memtap has said that it is at work: its first line is about the probes that it has attached.
+pub(crate) fn is_ready(folder: &Path) -> bool {
+    let messages = fs::read_to_string(folder.join("stderr")).unwrap_or_default();
+    let mut lines = messages.lines();
+    lines.any(|line| line.starts_with("memtap: ") && line.contains(" probe"))
 }
 
 /// The summary that memtap wrote to this folder.
