@@ -31,7 +31,7 @@ fn script(rows: usize, queries: usize) -> String {
 pub(crate) fn prepare(folder: &Path) -> Result<Workload> {
     let sqlite = program("sqlite3")?;
     let file = folder.join("statements.sql");
-    fs::write(&file, script(60_000, 16_000))
+    fs::write(&file, script(40_000, 10_000))
         .with_context(|| format!("failed to write {}", file.display()))?;
     Ok(Workload {
         command: vec![

@@ -114,7 +114,7 @@ impl Under {
             Self::Bpftrace => bpftrace_missing(),
             Self::Perf => perf::missing(),
             Self::Strace if program == "redis-server" => {
-                Some("left out: a server's calls are in its loop".to_owned())
+                Some("left out: its loop maps hardly any memory".to_owned())
             }
             Self::Strace => (!workspace::in_path("strace")).then(|| "strace is not installed".to_owned()),
             Self::Massif | Self::Dhat => valgrind::missing(),
