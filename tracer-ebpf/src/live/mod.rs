@@ -126,7 +126,7 @@ fn wait(
     is_kept
 }
 
-/// Adds a call whose return is not seen: that it succeeds is taken for granted, unless it asks for more than there are
+/// Adds a call whose return is not seen, and that resizes no block: that it succeeds is taken for granted, unless it asks for more than there are
 /// addresses, and its block is not followed.
 #[inline(always)]
 pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey, weight: u32) {
@@ -144,19 +144,9 @@ pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey
         sums::add_call(call, false, UNKNOWN_ADDRESS);
         sums::add_untracked(key, &Amount::of(request.bytes, weight));
     }
-    replace_unseen(place.thread, key.process, request.block);
+    // The thread's last block is another one now.
+    was_last(place.thread, 0);
     count(Counter::Tallied);
-}
-
-/// A call whose return is not seen gives the block back that it resizes, if it resizes one: where it could not, it would throw.
-#[inline(always)]
-fn replace_unseen(thread: u32, process: u32, block: u64) {
-    if block == 0 {
-        // The thread's last block is another one now.
-        was_last(thread, 0);
-    } else {
-        give_back(thread, process, block);
-    }
 }
 
 /// How many addresses a process has (the kernel's `Documentation/arch/x86/x86_64/mm.rst`); more for one that asks for them,
@@ -234,12 +224,7 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
 #[inline(always)]
 pub(crate) fn free(process: u32, address: u64) {
     heaps::called_free(process);
-    give_back(bpf_get_current_pid_tgid() as u32, process, address);
-}
-
-/// A block is given back.
-#[inline(always)]
-fn give_back(thread: u32, process: u32, address: u64) {
+    let thread = bpf_get_current_pid_tgid() as u32;
     let is_temporary = was_last(thread, address);
     if address == 0 {
         return;

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_probe_read_user;
 use tracer_ebpf::{BlockKey, CallKey, Counter, Loss, ProbeSite, STACK_LOST, SumKey};
 
-use super::{blocks, forget, is_passed_on, may_pass_on, pass_on, replace_unseen, wait, was_last};
+use super::{blocks, forget, is_passed_on, may_pass_on, pass_on, wait, was_last};
 use crate::{
     loss::count,
     maps::CALLS,
@@ -38,25 +38,14 @@ pub(crate) fn pass_over(
     instruction: u64,
     counter: Counter,
 ) -> Result<(), Loss> {
-    if site.tail & ProbeSite::ENTRY_ONLY != 0 {
-        // SAFETY: the helper checks the user's address.
-        if let Ok(return_address) = unsafe { bpf_probe_read_user(place.stack_pointer as *const u64) }
-            && called_by_allocator(site, return_address.wrapping_sub(instruction).cast_signed())
-        {
-            count(Counter::Nested);
-            return Ok(());
-        }
-        replace_unseen(place.thread, process, request.block);
-        count(counter);
-        return Ok(());
-    }
     let resizes = request.block != 0
         && blocks::may_have(&BlockKey {
             address: request.block,
             process,
             reserved: 0,
         });
-    if !resizes && !request.may_be_met_again(site) {
+    let returns = site.tail & ProbeSite::ENTRY_ONLY == 0;
+    if !(returns && (resizes || request.may_be_met_again(site))) {
         // The thread's next call is not the next of what it allocated before.
         was_last(place.thread, 0);
         count(counter);

@@ -153,7 +153,7 @@ pub(crate) struct Request {
     pub(crate) out: u64,
     /// Whether what is asked for is a product that overflows.
     pub(crate) overflows: bool,
-    /// Whether a call with these arguments may go on by a tail jump, where its function has one.
+    /// Whether a call with these arguments may go on by a tail jump, where its function has one and nothing overflows.
     passes_on: bool,
 }
 
@@ -314,7 +314,8 @@ fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return
         process: start.process,
         function: site.function,
     };
-    if site.tail & ProbeSite::ENTRY_ONLY != 0 {
+    // The verifier need not look at this where the shape tells.
+    if request.block == 0 && site.tail & ProbeSite::ENTRY_ONLY != 0 {
         live::note(slot, request, &place, &key, weight);
     } else {
         live::begin(slot, site, request, &place, &key, return_address, weight);
@@ -339,7 +340,6 @@ impl Request {
     fn of_product(product: Option<u64>) -> Self {
         Self {
             overflows: product.is_none(),
-            passes_on: product.is_some(),
             ..Self::of(product.unwrap_or(0))
         }
     }
