@@ -67,25 +67,37 @@ pub struct Symbols {
     pub interpreter: Option<String>,
     /// Whether the file has any symbols at all.
     pub has_symbols: bool,
+    /// Whether it has those that dynamic linking does not need (`.symtab`), or separate ones were there.
+    pub has_static_symbols: bool,
+    /// An allocator whose messages are in a program that has none of the functions, and no such symbols.
+    pub hidden: Option<&'static str>,
 }
+
+/// What allocators write before their messages: programs that have one linked in have it among their data.
+const MESSAGES: [(&[u8], &str); 3] = [
+    (b"<jemalloc>: ", "jemalloc"),
+    (b"mimalloc: ", "mimalloc"),
+    (b"tcmalloc: ", "tcmalloc"),
+];
 
 /// What a function is looked for by.
 pub type Wanted<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Finds functions by name, in the dynamic symbols and in the static ones; and takes in those that have no symbol by their
-/// offsets in the file, under names.
+/// offsets in the file, under names. `separate`: its symbols, where they are in another file.
 pub fn find_functions(
     path: &Path,
     shown: &Path,
     names: Wanted,
     offsets: &[(String, u64)],
+    separate: Option<&File>,
 ) -> Result<Symbols, ElfError> {
     let file = File::open(path).map_err(|source| ElfError::Unreadable {
         path: shown.display().to_string(),
         source,
     })?;
     let cache = ReadCache::new(file);
-    read(&cache, names, offsets).map_err(|reason| ElfError::Malformed {
+    read(&cache, names, offsets, separate).map_err(|reason| ElfError::Malformed {
         path: shown.display().to_string(),
         reason,
     })
@@ -95,6 +107,7 @@ fn read<'data, R: ReadRef<'data>>(
     data: R,
     names: Wanted,
     offsets: &[(String, u64)],
+    separate: Option<&File>,
 ) -> Result<Symbols, String> {
     let elf = ElfFile::<FileHeader64<Endianness>, R>::parse(data).map_err(|error| error.to_string())?;
     let endian = elf.endian();
@@ -129,6 +142,13 @@ fn read<'data, R: ReadRef<'data>>(
     );
     let dynamic: HashSet<u64> = found.functions.values().map(|placed| placed.address).collect();
     collect(elf.elf_symbol_table(), endian, names, &to_file, &mut found);
+    found.has_static_symbols = !elf.elf_symbol_table().is_empty();
+    if let Some(file) = separate {
+        let cache = ReadCache::new(file);
+        let elf = ElfFile::<FileHeader64<Endianness>, _>::parse(&cache).map_err(|error| error.to_string())?;
+        collect(elf.elf_symbol_table(), endian, names, &to_file, &mut found);
+        found.has_static_symbols |= !elf.elf_symbol_table().is_empty();
+    }
     for (name, file_offset) in offsets {
         let address = segments.iter().find_map(|segment| {
             let at = file_offset.checked_sub(segment.p_offset(endian))?;
@@ -145,6 +165,10 @@ fn read<'data, R: ReadRef<'data>>(
         found.functions.insert(name.clone(), placed);
     }
     if found.functions.is_empty() {
+        let is_program = found.interpreter.is_some() || elf.elf_dynamic_symbol_table().is_empty();
+        if is_program && !found.has_static_symbols {
+            found.hidden = hidden(&elf);
+        }
         return Ok(found);
     }
     let loaded = segments
@@ -158,7 +182,7 @@ fn read<'data, R: ReadRef<'data>>(
             own_calls(bytes, segment.p_vaddr(endian), &dynamic, &mut found.own_calls);
             found.text.push((segment.p_vaddr(endian), bytes.to_vec()));
         }
-        found.says_malloc |= bytes.windows(8).any(|window| window == b"\0malloc\0");
+        found.says_malloc |= memchr::memmem::find(bytes, b"\0malloc\0").is_some();
     }
     slots(&elf, &mut found);
     for placed in found.functions.values() {
@@ -168,6 +192,22 @@ fn read<'data, R: ReadRef<'data>>(
         }
     }
     Ok(found)
+}
+
+/// The allocator that a program's data tell of.
+fn hidden<'data, R: ReadRef<'data>>(
+    elf: &ElfFile<'data, FileHeader64<Endianness>, R>,
+) -> Option<&'static str> {
+    let endian = elf.endian();
+    let segments = elf.elf_program_headers().iter();
+    segments
+        .filter(|segment| segment.p_type(endian) == PT_LOAD)
+        .filter_map(|segment| segment.data(endian, elf.data()).ok())
+        .find_map(|bytes| {
+            MESSAGES
+                .iter()
+                .find_map(|(message, allocator)| memchr::memmem::find(bytes, message).map(|_at| *allocator))
+        })
 }
 
 /// Bytes of code that are taken of a function of unknown length: what a place for a probe is looked for in.
@@ -270,6 +310,7 @@ mod tests {
             &libc.path,
             &|name| ["malloc", "realloc", "no_such_function"].contains(&name),
             &[],
+            None,
         )
         .expect("ELF");
         let malloc = symbols.functions["malloc"];
@@ -286,12 +327,12 @@ mod tests {
     fn other_files_are_errors() {
         let path = Path::new("/proc/self/status");
         assert!(matches!(
-            find_functions(path, path, &|_| false, &[]),
+            find_functions(path, path, &|_| false, &[], None),
             Err(ElfError::Malformed { .. })
         ));
         let path = Path::new("/no/such/file");
         assert!(matches!(
-            find_functions(path, path, &|_| false, &[]),
+            find_functions(path, path, &|_| false, &[], None),
             Err(ElfError::Unreadable { .. })
         ));
     }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracer_ebpf::{Function, Shape};
 
@@ -101,6 +101,8 @@ pub struct Table {
     asked_for: Asked,
     /// Functions of one file that have no symbol: what they are called, and where they are in it.
     offsets: Vec<(String, u64)>,
+    /// Where separate symbols are looked for first.
+    debug_directories: Vec<PathBuf>,
 }
 
 impl Default for Table {
@@ -118,6 +120,7 @@ impl Table {
             by_name: HashMap::new(),
             asked_for,
             offsets: Vec::new(),
+            debug_directories: Vec::new(),
         };
         for prefix in table.asked_for.prefixes.clone() {
             table.add_prefix(&prefix);
@@ -189,6 +192,21 @@ impl Table {
         let names = table.rows.iter().map(|row| row.symbol.clone());
         table.by_name = names.zip(0..).collect();
         Cow::Owned(table)
+    }
+
+    /// Looks for the separate symbols of files in these directories, before the usual ones.
+    #[must_use]
+    pub fn with_debug_directories(self, debug_directories: Vec<PathBuf>) -> Self {
+        Self {
+            debug_directories,
+            ..self
+        }
+    }
+
+    /// Where separate symbols are looked for first.
+    #[must_use]
+    pub fn debug_directories(&self) -> &[PathBuf] {
+        &self.debug_directories
     }
 
     /// What the user has asked for.
@@ -279,8 +297,6 @@ pub(super) fn row(symbol: String, set: Set, function: Function, shape: Shape) ->
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::super::asked::Signature;
     use super::*;
 

@@ -74,7 +74,7 @@ pub fn files_of(program: &Path, user: Option<&User>) -> Vec<PathBuf> {
         }
     }
     let mut files = vec![program.clone()];
-    let Ok(symbols) = elf::find_functions(&program, &program, &|_| false, &[]) else {
+    let Ok(symbols) = elf::find_functions(&program, &program, &|_| false, &[], None) else {
         return files;
     };
     let Some(interpreter) = symbols.interpreter.map(PathBuf::from) else {

@@ -1,6 +1,7 @@
 //! From the functions of a file to the probes on it.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::functions::{
 use super::jumps::Jumps;
 use super::place::{arguments, places, shape_at};
 use super::ranges::merge;
+use crate::symbolize;
 use crate::target::files::MappedFile;
 
 /// A probe to be attached.
@@ -56,6 +58,8 @@ pub enum Found {
     Allocator(Plan),
     /// It is a statically linked program without symbols: it may have one that cannot be found.
     StaticWithoutSymbols,
+    /// It is a program that has this allocator linked in, and no symbols by which its functions could be found.
+    Hidden(&'static str),
     /// It has functions of an allocator that hand every call on to another file's: that one's probes see them.
     Forwards,
     /// It has none.
@@ -69,7 +73,17 @@ pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, ElfError>
     let wanted = |name: &str| {
         table.has(name) || marks.contains(&name) || LOOKUPS.contains(&name) || LIBC_ALIASES.contains(&name)
     };
-    let symbols = elf::find_functions(&file.open_path(), &file.path, &wanted, table.offsets())?;
+    let read = |separate: Option<&File>| {
+        elf::find_functions(&file.open_path(), &file.path, &wanted, table.offsets(), separate)
+    };
+    let mut symbols = read(None)?;
+    let is_static = symbols.interpreter.is_none() && !symbols.has_symbols;
+    if symbols.functions.is_empty()
+        && (symbols.hidden.is_some() || is_static)
+        && let Some(separate) = symbolize::debug_file_of(file, table.debug_directories())
+    {
+        symbols = read(Some(&separate))?;
+    }
     let has = |name: &str| symbols.functions.contains_key(name);
     let mut found = if has(LOADER_MARK) && !has(LIBC_MARK) {
         Vec::new()
@@ -81,10 +95,10 @@ pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, ElfError>
         found.retain(|(row, _)| table.is_asked_for(row));
     }
     if found.is_empty() {
-        let is_static = symbols.interpreter.is_none() && !symbols.has_symbols;
-        return Ok(match (forwards, is_static) {
+        return Ok(match (forwards, symbols.hidden) {
             (true, _) => Found::Forwards,
-            (_, true) => Found::StaticWithoutSymbols,
+            (_, Some(allocator)) => Found::Hidden(allocator),
+            _ if is_static && !symbols.has_static_symbols => Found::StaticWithoutSymbols,
             _ => Found::Nothing,
         });
     }

@@ -1,6 +1,6 @@
 //! What is said of allocators: where they were found, and what of them could not be followed.
 
-use std::collections::BTreeSet;
+use std::path::Path;
 
 use tracer_ebpf::Function;
 
@@ -8,26 +8,35 @@ use crate::allocator::plan::short_name;
 use crate::profile::Profile;
 use crate::report::session::Probe;
 use crate::report::units;
+use crate::session::Recorder;
 
 /// Files that are named; of more the number is told.
 const MOST_NAMED: usize = 4;
 
-/// Where probes are, and how many; nothing where there are none.
-pub(super) fn in_words(probes: &[Probe]) -> Option<String> {
+/// Which allocators have probes and where they are, and how many probes; nothing where there are none.
+pub(super) fn in_words(recorder: &Recorder) -> Option<String> {
+    let probes = recorder.probes();
+    let mut files: Vec<(&Path, &[String])> = Vec::new();
+    for probe in probes {
+        if files.iter().all(|(file, _)| *file != probe.object) {
+            files.push((&probe.object, recorder.allocators(&probe.object)));
+        }
+    }
+    words(&files, probes)
+}
+
+fn words(files: &[(&Path, &[String])], probes: &[Probe]) -> Option<String> {
     if probes.is_empty() {
         return None;
     }
-    let mut files: Vec<String> = Vec::new();
-    let mut objects = BTreeSet::new();
-    for probe in probes {
-        if objects.insert(&probe.object) {
-            files.push(short_name(&probe.object));
-        }
-    }
+    let mut places: Vec<String> = files
+        .iter()
+        .take(MOST_NAMED)
+        .map(|(file, allocators)| format!("{} in {}", allocators.join(" and "), short_name(file)))
+        .collect();
     let more = files.len().saturating_sub(MOST_NAMED);
-    files.truncate(MOST_NAMED);
     if more > 0 {
-        files.push(format!("{more} more"));
+        places.push(format!("{more} more files"));
     }
     let stepped = probes.iter().filter(|probe| probe.single_stepped).count();
     let stepped = if stepped == 0 {
@@ -37,7 +46,7 @@ pub(super) fn in_words(probes: &[Probe]) -> Option<String> {
     };
     Some(format!(
         "{}, {}, {stepped}",
-        files.join(", "),
+        places.join(", "),
         units::counted(probes.len() as u128, "probe")
     ))
 }
@@ -62,4 +71,32 @@ pub(super) fn unfollowed(profile: &Profile) -> Option<String> {
             units::bytes(bytes)
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::session::ProbeKind;
+
+    #[test]
+    fn allocators_are_named_with_their_files() {
+        let probe = |object: &str, single_stepped| Probe {
+            object: object.into(),
+            symbol: "malloc".to_owned(),
+            offset: 0,
+            kind: ProbeKind::Entry,
+            single_stepped,
+        };
+        let (jemalloc, both) = (["jemalloc".to_owned()], ["mimalloc", "glibc"].map(str::to_owned));
+        let files: [(&Path, &[String]); 2] = [
+            (Path::new("/usr/lib/libjemalloc.so.2"), &jemalloc),
+            (Path::new("/opt/app"), &both),
+        ];
+        let probes = [probe("/usr/lib/libjemalloc.so.2", false), probe("/opt/app", true)];
+        assert_eq!(
+            words(&files, &probes).as_deref(),
+            Some("jemalloc in libjemalloc.so.2, mimalloc and glibc in app, 2 probes, 1 single-stepped")
+        );
+        assert_eq!(words(&[], &[]), None);
+    }
 }

@@ -11,7 +11,7 @@ pub(super) fn start(settings: &Record, recorder: &Recorder) {
         return;
     }
     let mut what = Vec::new();
-    if let Some(probes) = allocators::in_words(recorder.probes()) {
+    if let Some(probes) = allocators::in_words(recorder) {
         what.push(probes);
     }
     if settings.region {

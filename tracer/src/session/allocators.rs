@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::examined::Examined;
 use super::recorder::Recorder;
 use super::start_error::StartError;
-use super::targets::{FoundIn, no_allocator, no_allocator_in, plans_in};
+use super::targets::{FoundIn, Missing, no_allocator, no_allocator_in, plans_in, warn_of_hidden};
 use crate::allocator::libraries;
 use crate::allocator::plan::{self, Found, Plan};
 use crate::bpf::UprobeScope;
@@ -44,8 +44,14 @@ impl Recorder {
                         UprobeScope::Machine
                     };
                     let files = self.lives.mapped_files(*pid);
-                    let plans = plans_in(&files, &self.functions, &mut Examined::default(), &mut found_in);
-                    let plans = plans.map_err(|advice| no_allocator_in(*pid, advice))?;
+                    let plans = plans_in(
+                        &files,
+                        &self.functions,
+                        &mut Examined::default(),
+                        &mut found_in,
+                        &|_| true,
+                    );
+                    let plans = plans.map_err(|missing| no_allocator_in(*pid, missing))?;
                     for plan in &plans {
                         if scope == UprobeScope::Machine && !self.examined.insert(&plan.file) {
                             continue;
@@ -61,18 +67,23 @@ impl Recorder {
                 }
             }
             Target::Command(command) => {
+                let program = command_files
+                    .first()
+                    .map(|file| file.path.clone())
+                    .unwrap_or_default();
                 let name = command.first().map(|name| name.to_string_lossy().into_owned());
                 let plans = plans_in(
                     command_files,
                     &self.functions,
                     &mut self.examined,
                     &mut FoundIn::new(),
+                    &|path| path == program,
                 );
                 match plans {
                     Ok(plans) => self.attach_plans(&plans)?,
                     // The functions that the user named are elsewhere.
-                    Err(_) if !self.probes.listed().is_empty() => {}
-                    Err(advice) => return Err(no_allocator(&name.unwrap_or_default(), advice)),
+                    Err(Missing::Nothing(_)) if !self.probes.listed().is_empty() => {}
+                    Err(missing) => return Err(no_allocator(&name.unwrap_or_default(), missing)),
                 }
             }
             _ => {
@@ -84,8 +95,14 @@ impl Recorder {
                 for pid in pids {
                     files.extend(self.lives.mapped_files(pid));
                 }
-                let plans = plans_in(&files, &self.functions, &mut self.examined, &mut FoundIn::new());
-                let plans = plans.map_err(|advice| no_allocator("any process", advice))?;
+                let plans = plans_in(
+                    &files,
+                    &self.functions,
+                    &mut self.examined,
+                    &mut FoundIn::new(),
+                    &|_| false,
+                );
+                let plans = plans.map_err(|missing| no_allocator("any process", missing))?;
                 self.attach_plans(&plans)?;
             }
         }
@@ -187,6 +204,10 @@ impl Recorder {
                     "{} is linked statically and has no symbols: if it has an allocator, it is not traced",
                     file.path.display()
                 );
+                return;
+            }
+            Ok(Found::Hidden(allocator)) => {
+                warn_of_hidden(&file.path, allocator);
                 return;
             }
             _ => return,

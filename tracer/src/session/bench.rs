@@ -9,7 +9,7 @@ use super::examined::Examined;
 use super::probes::Probes;
 use super::start_error::StartError;
 use super::tables::Tables;
-use super::targets::{FoundIn, no_allocator_in, plans_in};
+use super::targets::{FoundIn, Missing, no_allocator_in, plans_in};
 use crate::allocator::functions::Table;
 use crate::bpf::bench::Walker;
 use crate::bpf::links::AttachBy;
@@ -69,6 +69,7 @@ impl Walks {
             &Table::default(),
             &mut Examined::default(),
             &mut FoundIn::new(),
+            &|_| false,
         );
         let plans = plans.map_err(|advice| no_allocator_in(pid.get(), advice))?;
         // At the first instruction, where the return address is on top of the stack.
@@ -78,7 +79,10 @@ impl Walks {
             Some((plan, probe))
         });
         let (plan, probe) = found.ok_or_else(|| {
-            no_allocator_in(pid.get(), "its malloc does not begin with a cheap instruction")
+            no_allocator_in(
+                pid.get(),
+                Missing::Nothing("its malloc does not begin with a cheap instruction"),
+            )
         })?;
         object.attach_walker(walker, &plan.file.open_path(), probe.file_offset, pid)?;
         Ok(Self {
@@ -140,6 +144,7 @@ impl Switch {
             &Table::default(),
             &mut Examined::default(),
             &mut FoundIn::new(),
+            &|_| false,
         );
         let plans = plans.map_err(|advice| no_allocator_in(pid, advice))?;
         let mut probes = Probes::default();

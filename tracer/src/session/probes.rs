@@ -1,7 +1,7 @@
 //! The uprobes of a recording: what is attached where.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(super) struct Probes {
     /// Where the probes of each file's plan are: the same for all processes that map it.
     chosen: HashMap<FileId, Vec<Chosen>>,
     listed: Vec<Probe>,
+    /// The allocators in each file that has probes, by name.
+    allocators: HashMap<PathBuf, Vec<String>>,
     /// Those of files that nobody has mapped yet.
     in_wait: HashMap<FileKey, Vec<Probe>>,
     /// What hits of the probes cost, by cookie.
@@ -160,6 +162,8 @@ impl Probes {
         }
         if is_new {
             self.list(plan, &chosen);
+            let path = plan.file.path.clone();
+            self.allocators.insert(path, plan.allocators.clone());
             self.chosen.insert(plan.file.id, chosen);
         }
         Ok(())
@@ -235,6 +239,11 @@ impl Probes {
         if let Some(probes) = self.in_wait.remove(&file) {
             self.listed.extend(probes);
         }
+    }
+
+    /// The allocators in a file that has probes, by name.
+    pub(super) fn allocators(&self, file: &Path) -> &[String] {
+        self.allocators.get(file).map_or(&[], Vec::as_slice)
     }
 
     /// What was attached, for reports.

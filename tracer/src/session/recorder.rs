@@ -1,6 +1,7 @@
 //! Starting: find the targets and their allocators, load the programs, attach the probes.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -162,7 +163,8 @@ impl Recorder {
             seen_in: HashMap::new(),
             scope: UprobeScope::Machine,
             examined: Examined::default(),
-            functions: Table::new(settings.functions.clone()),
+            functions: Table::new(settings.functions.clone())
+                .with_debug_directories(settings.symbols.debug_directories.clone()),
             asked_for: HashSet::new(),
             tables,
             copies,
@@ -296,6 +298,12 @@ impl Recorder {
     #[must_use]
     pub fn probes(&self) -> &[Probe] {
         self.probes.listed()
+    }
+
+    /// The allocators in a file that has probes, by name.
+    #[must_use]
+    pub fn allocators(&self, file: &Path) -> &[String] {
+        self.probes.allocators(file)
     }
 
     /// How much is followed now.

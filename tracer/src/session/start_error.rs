@@ -30,6 +30,18 @@ pub enum StartError {
         /// Why, and what to do.
         advice: &'static str,
     },
+    /// A program has an allocator that cannot be found.
+    #[error(
+        "{path} has {allocator} linked in, and no symbols by which its functions could be found: install its debug package (or \
+         say by --debug-dir where its symbols are), use a build that is not stripped, or name functions by \
+         `--symbol {path}:OFFSET=SHAPE`"
+    )]
+    Hidden {
+        /// The program.
+        path: String,
+        /// The allocator.
+        allocator: &'static str,
+    },
     /// A function or a prefix that was named is nowhere.
     #[error(
         "failed to find {asked} in any of the {files} files with code that the target maps; `nm FILE` and `nm -D FILE` list \

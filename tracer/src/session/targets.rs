@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::examined::Examined;
@@ -98,10 +98,18 @@ impl Targets {
     }
 }
 
+/// Why there are no plans.
+pub(super) enum Missing {
+    /// Nothing was found: why, and what to do.
+    Nothing(&'static str),
+    /// A program has this allocator linked in, and no symbols.
+    Hidden(PathBuf, &'static str),
+}
+
 /// No allocator was found in a process: most likely it has ended meanwhile, and with it its mappings.
-pub(super) fn no_allocator_in(pid: u32, advice: &'static str) -> StartError {
+pub(super) fn no_allocator_in(pid: u32, missing: Missing) -> StartError {
     if process::is_running(pid) {
-        no_allocator(&describe(pid), advice)
+        no_allocator(&describe(pid), missing)
     } else {
         StartError::Ended(pid)
     }
@@ -116,13 +124,15 @@ fn describe(pid: u32) -> String {
 /// What was found in files: processes map the same ones.
 pub(super) type FoundIn = HashMap<FileId, Option<Found>>;
 
-/// The allocators in files, each file once; without any, why.
+/// The allocators in files, each file once; without any, why. A program whose allocator cannot be found is an error where
+/// it `is_wanted`; of others it is said.
 pub(super) fn plans_in(
     files: &[Arc<MappedFile>],
     table: &Table,
     examined: &mut Examined,
     found_in: &mut FoundIn,
-) -> Result<Vec<Plan>, &'static str> {
+    is_wanted: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<Plan>, Missing> {
     let mut plans = Vec::new();
     let mut advice = "it maps no file with functions of a known allocator; name them by `--allocator PREFIX` or \
                       `--symbol NAME=SHAPE`, or use `--events region`, which needs none";
@@ -138,9 +148,14 @@ pub(super) fn plans_in(
         match found {
             Some(Found::Allocator(plan)) => plans.push(plan.clone()),
             Some(Found::StaticWithoutSymbols) => {
-                advice = "it is linked statically and has no symbols; use a build that is not stripped, \
-                          name functions by `--symbol FILE:OFFSET=SHAPE`, or use `--events region`, which needs none";
+                advice = "it is linked statically and has no symbols; install its debug package (or say by --debug-dir \
+                          where its symbols are), use a build that is not stripped, name functions by \
+                          `--symbol FILE:OFFSET=SHAPE`, or use `--events region`, which needs none";
             }
+            Some(Found::Hidden(allocator)) if is_wanted(&file.path) => {
+                return Err(Missing::Hidden(file.path.clone(), allocator));
+            }
+            Some(Found::Hidden(allocator)) => warn_of_hidden(&file.path, allocator),
             Some(Found::Forwards) => {
                 log::info!(
                     "{}: it hands its calls on to another allocator, whose functions are traced",
@@ -150,12 +165,33 @@ pub(super) fn plans_in(
             Some(Found::Nothing) | None => {}
         }
     }
-    if plans.is_empty() { Err(advice) } else { Ok(plans) }
+    if plans.is_empty() {
+        Err(Missing::Nothing(advice))
+    } else {
+        Ok(plans)
+    }
 }
 
-pub(super) fn no_allocator(place: &str, advice: &'static str) -> StartError {
-    StartError::NoAllocator {
-        place: place.to_owned(),
-        advice,
+/// Says that a program's allocator cannot be found.
+pub(super) fn warn_of_hidden(path: &Path, allocator: &'static str) {
+    log::warn!(
+        "{}; its calls are not seen",
+        StartError::Hidden {
+            path: path.display().to_string(),
+            allocator
+        }
+    );
+}
+
+pub(super) fn no_allocator(place: &str, missing: Missing) -> StartError {
+    match missing {
+        Missing::Nothing(advice) => StartError::NoAllocator {
+            place: place.to_owned(),
+            advice,
+        },
+        Missing::Hidden(path, allocator) => StartError::Hidden {
+            path: path.display().to_string(),
+            allocator,
+        },
     }
 }

@@ -86,6 +86,14 @@ struct FileNames {
 /// The frames of places in a file: by offset, and by whether it is a return address.
 type FramesByPlace = HashMap<(u64, bool), Arc<[Frame]>>;
 
+/// The file with the separate symbols of a file, if there is one that fits: in `directories`, or where it is usual.
+#[must_use]
+pub fn debug_file_of(file: &MappedFile, directories: &[PathBuf]) -> Option<File> {
+    let opened = File::open(file.open_path()).ok()?;
+    let link = Sections::of(&opened).ok()?.link;
+    debug_file::find(file, link.as_ref(), directories, &*debug_file::host_root()?).map(|found| found.file)
+}
+
 impl Namer {
     /// One that looks where `settings` say.
     #[must_use]
