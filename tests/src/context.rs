@@ -58,6 +58,8 @@ pub enum Need {
     Mimalloc,
     /// `redis-server`, `redis-cli` and `redis-benchmark`.
     Redis,
+    /// `cargo`, and the crates that `fixtures/rust_allocators` names.
+    Crates,
     /// `xz`.
     Xz,
     /// `node`.
@@ -205,6 +207,10 @@ impl Need {
                     .all(on_path),
                 "no `redis-server`, `redis-cli` or `redis-benchmark`",
             ),
+            Self::Crates => (
+                fixture_crates(),
+                "no `cargo`, or it cannot have the crates of tests/fixtures/rust_allocators",
+            ),
             Self::Xz => (on_path("xz"), "no `xz` (xz-utils)"),
             Self::Node => (on_path("node"), "no `node` (nodejs)"),
         };
@@ -215,6 +221,18 @@ impl Need {
 fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// Whether the crates of the fixture are there, or can be fetched.
+fn fixture_crates() -> bool {
+    static ARE_THERE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *ARE_THERE.get_or_init(|| {
+        let mut command = Command::new("cargo");
+        command
+            .args(["fetch", "--locked", "--quiet"])
+            .current_dir(crate::recipe::crate_directory("rust_allocators"));
+        run(command).is_ok_and(|finished| finished.code() == 0)
+    })
 }
 
 fn static_libc() -> bool {

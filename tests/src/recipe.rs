@@ -210,6 +210,11 @@ impl Recipe {
     }
 }
 
+/// Where a fixture is that has crates of its own.
+pub(crate) fn crate_directory(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
 /// What any fixture may include.
 fn headers(sources: &Path) -> Result<Vec<PathBuf>> {
     let mut headers = Vec::new();

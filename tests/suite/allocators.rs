@@ -8,6 +8,7 @@ mod cpp;
 mod named;
 mod others;
 mod redis;
+mod rust;
 
 use std::path::PathBuf;
 
@@ -101,6 +102,21 @@ pub(crate) const CASES: &[Case] = &[
         "allocators::cpp_mimalloc",
         &[Need::CppCompiler, Mimalloc],
         |context| cpp::operators(context, &MIMALLOC),
+    ),
+    case(
+        "allocators::rust_jemalloc",
+        &[Compiler, Need::Crates],
+        |context| rust::crates(context, "jemalloc"),
+    ),
+    case(
+        "allocators::rust_mimalloc",
+        &[Compiler, Need::Crates],
+        |context| rust::crates(context, "mimalloc"),
+    ),
+    case(
+        "allocators::rust_without_symbols",
+        &[Compiler, Need::Crates, Need::Binutils],
+        rust::without_symbols,
     ),
     case("allocators::redis", &[Need::Redis, Jemalloc], redis::redis),
 ];

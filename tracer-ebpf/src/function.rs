@@ -110,7 +110,7 @@ pub enum Shape {
     HeapCountSize,
     /// A heap, a block and its new size (`mi_heap_realloc`); or they were moved there.
     HeapResize,
-    /// A heap, a block, and its new size as a product (`mi_heap_recalloc`); or they were moved there.
+    /// A block, and its new size as a product, moved behind a heap: `mi_recalloc` on its way to `mi_heap_recalloc`.
     HeapResizeArray,
     /// The first factor of the size has been moved to `rax`, the second is the second argument: `mi_calloc` behind its
     /// first instructions.

@@ -127,7 +127,7 @@ pub(crate) fn realloc_heap(ctx: ProbeContext) -> u32 {
     entry(&ctx, &Request::of(regs.rdx).resizing(regs.rsi))
 }
 
-/// `mi_heap_recalloc(heap, block, n, size)`
+/// `mi_recalloc(block, n, size)` on its way to `mi_heap_recalloc(heap, block, n, size)`
 #[uprobe]
 #[inline(always)]
 pub(crate) fn realloc_heap_array(ctx: ProbeContext) -> u32 {

@@ -41,8 +41,9 @@ pub(super) const JEMALLOC: [Line; 5] = [
     ("sdallocx", Function::Free, Shape::Free),
 ];
 
-/// After `mi_`. Not here: `mi_strdup`, `mi_strndup` and `mi_realpath`, which are not told a size.
-pub(super) const MIMALLOC: [Line; 44] = [
+/// After `mi_`. Not here: `mi_strdup`, `mi_strndup` and `mi_realpath`, which are not told a size; and `mi_heap_recalloc` and
+/// its like, which jump to `mi_heap_rezalloc` and count as that.
+pub(super) const MIMALLOC: [Line; 40] = [
     ("malloc_small", Function::Malloc, Shape::Size),
     ("zalloc", Function::Zalloc, Shape::Size),
     ("zalloc_small", Function::Zalloc, Shape::Size),
@@ -75,18 +76,6 @@ pub(super) const MIMALLOC: [Line; 44] = [
     ("heap_realloc", Function::Realloc, Shape::HeapResize),
     ("heap_reallocf", Function::Realloc, Shape::HeapResize),
     ("heap_rezalloc", Function::Realloc, Shape::HeapResize),
-    ("heap_reallocn", Function::Reallocarray, Shape::HeapResizeArray),
-    ("heap_recalloc", Function::Reallocarray, Shape::HeapResizeArray),
-    (
-        "heap_recalloc_aligned",
-        Function::Reallocarray,
-        Shape::HeapResizeArray,
-    ),
-    (
-        "heap_recalloc_aligned_at",
-        Function::Reallocarray,
-        Shape::HeapResizeArray,
-    ),
     ("heap_malloc_aligned", Function::AlignedAlloc, Shape::HeapSize),
     ("heap_malloc_aligned_at", Function::AlignedAlloc, Shape::HeapSize),
     ("heap_zalloc_aligned", Function::AlignedAlloc, Shape::HeapSize),
