@@ -75,6 +75,11 @@ pub(crate) const CASES: &[Case] = &[
         others::two,
     ),
     case(
+        "allocators::two_loaded_at_once_later",
+        &[Compiler, Jemalloc, Mimalloc],
+        others::two_later,
+    ),
+    case(
         "allocators::static_grandchild",
         &[Compiler, Jemalloc],
         others::grandchild,

@@ -3,7 +3,9 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Count, Counts, Fixture, Memtap, Recipe, library_path, run};
+use memtap_tests::{
+    Context, Count, Counts, Fixture, LIMIT, Memtap, Recipe, Running, Told, library_path, run,
+};
 
 use super::{How, JEMALLOC, MIMALLOC, beyond, difference, functions_of};
 
@@ -114,6 +116,40 @@ pub(crate) fn two(context: &Context) -> Result<()> {
                 "the probes in {library} are not listed: {probes}"
             );
         }
+        ensure!(
+            !recording.finished.stderr.contains("was met when"),
+            "calls were missed: {}",
+            recording.finished.stderr
+        );
+    }
+    Ok(())
+}
+
+/// The same in a process that runs already, and whose probes are its own.
+pub(crate) fn two_later(context: &Context) -> Result<()> {
+    let fixture = Recipe::allocator_c("two").build(context)?;
+    let libraries = [JEMALLOC.path()?, MIMALLOC.path()?];
+    for live in [false, true] {
+        let mut command = fixture.command();
+        let (name, value) = STATIC_TLS.split_once('=').context("no value")?;
+        command
+            .env(name, value)
+            .arg(&libraries[0])
+            .arg("")
+            .arg(&libraries[1])
+            .args(["mi_", "wait"]);
+        let target = Running::start(command)?;
+        let mut session = Memtap::record(context)?
+            .arguments(["--sample", "1", "--max-overhead", "off"])
+            .arguments(live.then_some("--live"))
+            .process(target.pid())
+            .start()?;
+        session.wait_until_tracing()?;
+        context.signal(target.pid(), "USR1")?;
+        let finished = target.finish(LIMIT)?.succeeded()?;
+        let recording = session.finish()?.whole()?;
+        let told = Told::parse(&finished.stdout)?;
+        recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
         ensure!(
             !recording.finished.stderr.contains("was met when"),
             "calls were missed: {}",

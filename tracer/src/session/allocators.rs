@@ -44,13 +44,9 @@ impl Recorder {
                         UprobeScope::Machine
                     };
                     let files = self.lives.mapped_files(*pid);
-                    let plans = plans_in(
-                        &files,
-                        &self.functions,
-                        &mut Examined::default(),
-                        &mut found_in,
-                        &|_| true,
-                    );
+                    let mut examined = Examined::default();
+                    let plans = plans_in(&files, &self.functions, &mut examined, &mut found_in, &|_| true);
+                    self.examined_in.insert(*pid, examined);
                     let plans = plans.map_err(|missing| no_allocator_in(*pid, missing))?;
                     for plan in &plans {
                         if scope == UprobeScope::Machine && !self.examined.insert(&plan.file) {
@@ -162,13 +158,38 @@ impl Recorder {
         Ok(())
     }
 
+    /// Whose probes those of a process are.
+    fn scope_of(&self, pid: u32) -> UprobeScope {
+        match (&self.target, self.scope) {
+            (Target::Pids(pids), UprobeScope::Process(_)) if pids.len() <= MOST_SCOPES => {
+                UprobeScope::Process(pid)
+            }
+            _ => UprobeScope::Machine,
+        }
+    }
+
+    /// The files that were looked at for these probes.
+    fn examined_for(&mut self, scope: UprobeScope) -> &mut Examined {
+        match scope {
+            UprobeScope::Machine => &mut self.examined,
+            UprobeScope::Process(pid) => self.examined_in.entry(pid).or_default(),
+        }
+    }
+
     /// Attaches to allocators that a process may load later, so that its calls are seen from the first on.
     pub(super) fn attach_in_wait(&mut self, programs: &[PathBuf]) {
         // One by one they would take their time, and most are never needed.
         if !self.object.attaches_many() {
             return;
         }
-        for path in libraries::that_may_come(programs) {
+        let mut programs = programs.to_vec();
+        let mut scopes = vec![UprobeScope::Machine];
+        if let Target::Pids(pids) = &self.target {
+            programs.extend(pids.iter().filter_map(|pid| process::exe(*pid)));
+            scopes = pids.iter().map(|pid| self.scope_of(*pid)).collect();
+            scopes.dedup();
+        }
+        for path in libraries::that_may_come(&programs) {
             let file = match self.lives.files().of_path(&path) {
                 Ok(file) => file,
                 Err(error) => {
@@ -176,25 +197,37 @@ impl Recorder {
                     continue;
                 }
             };
-            if !self.examined.insert(&file) {
-                continue;
-            }
-            let Ok(Found::Allocator(plan)) = plan::examine(&file, &self.functions) else {
-                continue;
-            };
-            if let Err(error) = self.probes.attach_in_wait(&mut self.object, &plan, self.live) {
-                log::warn!("{error}: calls in {} are not seen", path.display());
+            let mut plan = None;
+            for scope in &scopes {
+                if !self.examined_for(*scope).insert(&file) {
+                    continue;
+                }
+                if plan.is_none() {
+                    plan = plan::examine(&file, &self.functions).ok();
+                }
+                let Some(Found::Allocator(plan)) = &plan else {
+                    break;
+                };
+                match self
+                    .probes
+                    .attach_in_wait(&mut self.object, plan, *scope, self.live)
+                {
+                    Err(error) if error.is_gone() => log::debug!("{}: {error}", path.display()),
+                    Err(error) => log::warn!("{error}: calls in {} are not seen", path.display()),
+                    Ok(()) => {}
+                }
             }
         }
     }
 
     /// Looks at a file that a process mapped while we record; attaches if it has an allocator.
     pub(super) fn meet(&mut self, file: &Arc<MappedFile>, pid: u32) {
-        if self.is_over || !self.heap || self.scope != UprobeScope::Machine {
+        if self.is_over || !self.heap {
             return;
         }
         self.probes.arrive(file.key);
-        if !self.examined.insert(file) {
+        let scope = self.scope_of(pid);
+        if !self.examined_for(scope).insert(file) {
             return;
         }
         let plan = match plan::examine(file, &self.functions) {
@@ -212,9 +245,7 @@ impl Recorder {
             }
             _ => return,
         };
-        let attached = self
-            .probes
-            .attach(&mut self.object, &plan, UprobeScope::Machine, self.live);
+        let attached = self.probes.attach(&mut self.object, &plan, scope, self.live);
         match attached {
             Ok(()) => log::warn!(
                 "{} was met when process {pid} mapped it: its calls before that were not seen",

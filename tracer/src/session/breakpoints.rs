@@ -46,6 +46,10 @@ impl Breakpoints {
             let process = processes.entry(pid).or_insert_with(|| Process::look(pid));
             // One that has ended has no code.
             let Some(process) = process else { continue };
+            // What waits for a file that is not mapped yet is in no code.
+            if !process.maps(uprobe) {
+                continue;
+            }
             found.push(process.instruction(uprobe)?);
         }
         let all_in = found.iter().all(Instruction::has_breakpoint);
@@ -71,6 +75,10 @@ impl Process {
             memory: Rc::new(File::open(format!("/proc/{pid}/mem")).ok()?),
             mappings: maps::executable_mappings(pid).ok()?,
         })
+    }
+
+    fn maps(&self, uprobe: &Uprobe) -> bool {
+        self.mappings.iter().any(|mapping| mapping.file == uprobe.file.id)
     }
 
     fn instruction(&self, uprobe: &Uprobe) -> Option<Instruction> {

@@ -222,15 +222,16 @@ impl Probes {
         &mut self,
         object: &mut Object,
         plan: &Plan,
+        scope: UprobeScope,
         live: bool,
     ) -> Result<(), AttachError> {
         let listed = self.listed.len();
         let has_warned = std::mem::replace(&mut self.has_warned, true);
-        let attached = self.attach(object, plan, UprobeScope::Machine, live);
+        let attached = self.attach(object, plan, scope, live);
         self.has_warned = has_warned;
         attached?;
         let in_wait = self.listed.split_off(listed);
-        self.in_wait.insert(plan.file.key, in_wait);
+        self.in_wait.entry(plan.file.key).or_default().extend(in_wait);
         Ok(())
     }
 

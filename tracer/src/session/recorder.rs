@@ -66,6 +66,8 @@ pub struct Recorder {
     pub(super) seen_in: HashMap<(u32, u64), u64>,
     pub(super) scope: UprobeScope,
     pub(super) examined: Examined,
+    /// The same, for probes of one process alone.
+    pub(super) examined_in: HashMap<u32, Examined>,
     /// Which functions are looked for.
     pub(super) functions: Table,
     /// What the user has asked for and was found.
@@ -163,6 +165,7 @@ impl Recorder {
             seen_in: HashMap::new(),
             scope: UprobeScope::Machine,
             examined: Examined::default(),
+            examined_in: HashMap::new(),
             functions: Table::new(settings.functions.clone())
                 .with_debug_directories(settings.symbols.debug_directories.clone()),
             asked_for: HashSet::new(),
@@ -219,9 +222,7 @@ impl Recorder {
             recorder.attach_named(settings)?;
             recorder.attach_allocators(&command_files, settings, scoped)?;
             recorder.found_all(settings)?;
-            if !scoped || !matches!(settings.target, Target::Pids(_)) {
-                recorder.attach_in_wait(&command_paths);
-            }
+            recorder.attach_in_wait(&command_paths);
         }
         let attaching = recorder.probes.attaching;
         match purpose {
