@@ -17,7 +17,7 @@ fn calls(of: &[&str]) -> Counts {
         .collect()
 }
 
-fn record(context: &Context, recipe: Recipe, arguments: &[String], live: bool) -> Result<Recording> {
+fn record(context: &Context, recipe: &Recipe, arguments: &[String], live: bool) -> Result<Recording> {
     let fixture = recipe.build(context)?;
     Memtap::record(context)?
         .arguments(live.then_some("--live"))
@@ -27,7 +27,7 @@ fn record(context: &Context, recipe: Recipe, arguments: &[String], live: bool) -
         .whole()
 }
 
-/// pool_malloc, pool_realloc and pool_free; what `take` makes by pool_malloc is a call of that.
+/// `pool_malloc`, `pool_realloc` and `pool_free`; what `take` makes by `pool_malloc` is a call of that.
 pub(crate) fn prefix(context: &Context) -> Result<()> {
     let arguments = ["--allocator".to_owned(), "pool_".to_owned()];
     let mut expected = calls(&["malloc", "realloc"]);
@@ -35,8 +35,8 @@ pub(crate) fn prefix(context: &Context) -> Result<()> {
         calls: 40,
         bytes: 40 * 63,
     };
-    record(context, Recipe::allocator_c("pool"), &arguments, false)?.has_functions(&expected)?;
-    let recording = record(context, Recipe::allocator_c("pool"), &arguments, true)?;
+    record(context, &Recipe::allocator_c("pool"), &arguments, false)?.has_functions(&expected)?;
+    let recording = record(context, &Recipe::allocator_c("pool"), &arguments, true)?;
     recording.has_functions(&expected)?;
     for (figure, expected) in [
         ("live/count", 10),
@@ -59,7 +59,7 @@ pub(crate) fn symbols(context: &Context) -> Result<()> {
         .flat_map(|name| ["--symbol".to_owned(), (*name).to_owned()]);
     let mut arguments: Vec<String> = arguments.collect();
     arguments.extend(["--allocator".to_owned(), "pool_".to_owned()]);
-    let recording = record(context, Recipe::allocator_c("pool"), &arguments, true)?;
+    let recording = record(context, &Recipe::allocator_c("pool"), &arguments, true)?;
     recording.has_functions(&calls(&["malloc", "calloc", "realloc"]))?;
     let free = recording.summary()?.number("/totals/functions/free/calls")?;
     anyhow::ensure!(free == 70, "{free} calls of free instead of 70");
@@ -87,7 +87,7 @@ pub(crate) fn offsets(context: &Context) -> Result<()> {
         arguments.push("--symbol".to_owned());
         arguments.push(format!("{}:{:#x}={like}", path.display(), offset(name)?));
     }
-    let recording = record(context, stripped, &arguments, true)?;
+    let recording = record(context, &stripped, &arguments, true)?;
     let malloc = recording
         .summary()?
         .functions()?

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{Context, Count, Counts, Memtap, Recipe, eventually, run};
 
 /// How long the server may take until it listens.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The calls are those that a library in front of jemalloc counts in the same run, within 1 %: it is not there yet when
 /// the first libraries are set up.

@@ -126,8 +126,8 @@ fn wait(
     is_kept
 }
 
-/// Adds a call whose return is not seen, and that resizes no block: that it succeeds is taken for granted, unless it asks for more than there are
-/// addresses, and its block is not followed.
+/// Adds a call whose return is not seen, and that resizes no block: that it succeeds is taken for granted, unless it asks
+/// for more than there are addresses, and its block is not followed.
 #[inline(always)]
 pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey, weight: u32) {
     forget(place);

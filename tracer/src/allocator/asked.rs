@@ -82,6 +82,12 @@ impl Signature {
         ALL.iter().copied().flatten().map(Self)
     }
 
+    /// Whether it resizes a block.
+    #[must_use]
+    pub const fn resizes(self) -> bool {
+        self.0.2.resizes()
+    }
+
     /// The function's name.
     #[must_use]
     pub const fn name(self) -> &'static str {

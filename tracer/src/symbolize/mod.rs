@@ -25,6 +25,7 @@ use crate::target::files::MappedFile;
 use crate::target::root::Root;
 pub use cache::Owner;
 use debug_file::DebugFile;
+pub use debug_file::debug_file_of;
 use debuginfod::Client;
 use names::{Job, Own};
 use sections::Sections;
@@ -85,14 +86,6 @@ struct FileNames {
 
 /// The frames of places in a file: by offset, and by whether it is a return address.
 type FramesByPlace = HashMap<(u64, bool), Arc<[Frame]>>;
-
-/// The file with the separate symbols of a file, if there is one that fits: in `directories`, or where it is usual.
-#[must_use]
-pub fn debug_file_of(file: &MappedFile, directories: &[PathBuf]) -> Option<File> {
-    let opened = File::open(file.open_path()).ok()?;
-    let link = Sections::of(&opened).ok()?.link;
-    debug_file::find(file, link.as_ref(), directories, &*debug_file::host_root()?).map(|found| found.file)
-}
 
 impl Namer {
     /// One that looks where `settings` say.

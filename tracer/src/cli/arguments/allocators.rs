@@ -62,6 +62,12 @@ fn symbol(text: &str) -> Result<AskedFunction, String> {
     if symbol.is_empty() || file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
         return Err("a name is missing; write [FILE:]SYMBOL=SHAPE".to_owned());
     }
+    if symbol.starts_with("_Z") && signature.resizes() {
+        return Err(format!(
+            "{symbol} is a function of C++, which may throw, and where one resizes a block that cannot be followed; name the \
+             function that it calls"
+        ));
+    }
     let place = match symbol.strip_prefix("0x") {
         None => AskedPlace::Symbol(symbol.to_owned()),
         Some(_) if file.is_none() => {
@@ -105,6 +111,7 @@ mod tests {
             ("0x12=malloc", "in which file"),
             ("app:0xyz=malloc", "is no offset"),
             ("app:=malloc", "a name is missing"),
+            ("_ZN4pool6resizeEPvm=realloc", "may throw"),
         ] {
             let error = symbol(text).expect_err(text);
             assert!(error.contains(word), "{text}: {error}");
