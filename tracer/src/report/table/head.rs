@@ -129,8 +129,10 @@ pub(super) fn about(traced: Traced, words: &str, estimate: u128, variance: u128)
 /// What estimates are from, and what their margins mean.
 pub(super) fn estimated(session: &Session) -> Option<String> {
     session.settings.traced.sampled.then(|| {
-        let sample = units::bytes(session.settings.sample_bytes.into());
-        format!("estimated from one sample per {sample}, ± at 95 %")
+        format!(
+            "estimated from {}, ± at 95 %",
+            units::samples(session.settings.sample_bytes)
+        )
     })
 }
 
