@@ -12,6 +12,7 @@ mod function;
 mod heap;
 pub mod identity;
 mod records;
+mod single;
 pub mod unwind;
 mod values;
 
@@ -21,6 +22,7 @@ pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
+pub use single::SingleSite;
 pub use values::{
     BpfSettings, CodeRange, FileKey, FileTable, KernelOffsets, PendingRegion, ProbeSite, Process, Segment,
     Sum, SumKey, TailCall, TailKey,

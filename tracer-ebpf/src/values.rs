@@ -1,6 +1,6 @@
 //! Keys and values of the maps.
 
-use crate::{Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, PendingCall};
+use crate::{Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, PendingCall, SingleSite};
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
 macro_rules! crosses_the_boundary {
@@ -24,6 +24,7 @@ crosses_the_boundary! {
     Sum: 40;
     CodeRange: 16;
     ProbeSite: 16 + 16 * MAX_CODE_RANGES;
+    SingleSite: 32;
     Process: 8;
     PendingRegion: 48;
     TailKey: 16;

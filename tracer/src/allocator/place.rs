@@ -83,12 +83,11 @@ fn is_entered_before(code: &[u8], offset: u64) -> bool {
 
 /// Whether the kernel emulates an instruction instead of single-stepping it: `push` of a register, one-byte `nop`, near
 /// jumps and calls (`arch/x86/kernel/uprobes.c`, `branch_setup_xol_ops`, `push_setup_xol_ops`).
-fn is_emulated(instruction: &Instruction) -> bool {
+pub(super) fn is_emulated(instruction: &Instruction) -> bool {
     matches!(instruction.code(), Code::Push_r64 | Code::Nopd | Code::Nopq)
-        || matches!(
-            instruction.flow_control(),
-            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch | FlowControl::Call
-        )
+        || instruction.is_jmp_short_or_near()
+        || instruction.is_jcc_short_or_near()
+        || instruction.is_call_near()
 }
 
 #[cfg(test)]

@@ -1,0 +1,202 @@
+//! The code of a file as it is loaded, and what is known of functions in it by their names.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+use object::elf::{
+    FileHeader64, PF_X, PT_LOAD, R_X86_64_GLOB_DAT, R_X86_64_IRELATIVE, R_X86_64_JUMP_SLOT, SHN_UNDEF,
+    STT_FUNC, STT_GNU_IFUNC,
+};
+use object::read::elf::{ElfFile, ProgramHeader as _, Rela as _, SectionHeader as _, Sym as _};
+use object::{Endianness, ReadRef};
+
+/// The largest file that is looked through.
+const LARGEST_BYTES: u64 = 256 << 20;
+
+/// Functions that return their first argument (ISO C17, 7.24.2 and 7.24.6): a jump to one ends a function whose result is
+/// in that argument.
+const RETURN_FIRST_ARGUMENT: [&[u8]; 3] = [b"memset", b"memcpy", b"memmove"];
+
+/// A part of the file that is loaded.
+#[derive(Debug, Clone)]
+struct Part {
+    address: u64,
+    bytes: Vec<u8>,
+    is_code: bool,
+}
+
+/// A file as it is loaded.
+#[derive(Debug, Clone, Default)]
+pub(in crate::allocator) struct Image {
+    parts: Vec<Part>,
+    /// Functions that return their first argument, and the words of the linkage table that hold their addresses.
+    return_first: HashSet<u64>,
+}
+
+impl Image {
+    /// Reads a file; nothing if it is no ELF file, or a large one.
+    pub(in crate::allocator) fn read(path: &Path) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        let len = file.metadata().ok()?.len();
+        if len > LARGEST_BYTES {
+            return None;
+        }
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        Self::parse(bytes.as_slice())
+    }
+
+    fn parse<'data, R: ReadRef<'data>>(data: R) -> Option<Self> {
+        let elf = ElfFile::<FileHeader64<Endianness>, R>::parse(data).ok()?;
+        let endian = elf.endian();
+        let mut image = Self::default();
+        for segment in elf.elf_program_headers() {
+            if segment.p_type(endian) == PT_LOAD
+                && let Ok(bytes) = segment.data(endian, data)
+            {
+                image.parts.push(Part {
+                    address: segment.p_vaddr(endian),
+                    bytes: bytes.to_vec(),
+                    is_code: segment.p_flags(endian) & PF_X != 0,
+                });
+            }
+        }
+        // An address that has another name beside is that function all the same.
+        let mut resolvers = HashMap::new();
+        for table in [elf.elf_dynamic_symbol_table(), elf.elf_symbol_table()] {
+            for symbol in table.iter() {
+                let is_one = symbol
+                    .name(endian, table.strings())
+                    .is_ok_and(|name| RETURN_FIRST_ARGUMENT.contains(&name));
+                if !is_one || symbol.st_shndx(endian) == SHN_UNDEF {
+                    continue;
+                }
+                match symbol.st_type() {
+                    STT_FUNC => {
+                        image.return_first.insert(symbol.st_value(endian));
+                    }
+                    STT_GNU_IFUNC => {
+                        resolvers.insert(symbol.st_value(endian), ());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let dynamic = elf.elf_dynamic_symbol_table();
+        for section in elf.elf_section_table().iter() {
+            let Ok(Some((relocations, _))) = section.rela(endian, data) else {
+                continue;
+            };
+            for relocation in relocations {
+                let is_one = match relocation.r_type(endian, false) {
+                    R_X86_64_IRELATIVE => {
+                        resolvers.contains_key(&relocation.r_addend(endian).cast_unsigned())
+                    }
+                    R_X86_64_JUMP_SLOT | R_X86_64_GLOB_DAT => relocation
+                        .symbol(endian, false)
+                        .and_then(|index| dynamic.symbol(index).ok())
+                        .and_then(|symbol| symbol.name(endian, dynamic.strings()).ok())
+                        .is_some_and(|name| RETURN_FIRST_ARGUMENT.contains(&name)),
+                    _ => false,
+                };
+                if is_one {
+                    image.return_first.insert(relocation.r_offset(endian));
+                }
+            }
+        }
+        Some(image)
+    }
+
+    /// An image of one piece of code.
+    #[cfg(test)]
+    pub(super) fn of_code(address: u64, code: &[u8]) -> Self {
+        Self {
+            parts: vec![Part {
+                address,
+                bytes: code.to_vec(),
+                is_code: true,
+            }],
+            return_first: HashSet::new(),
+        }
+    }
+
+    /// Says that the function at an address returns its first argument.
+    #[cfg(test)]
+    pub(super) fn returns_first_argument_at(mut self, address: u64) -> Self {
+        self.return_first.insert(address);
+        self
+    }
+
+    /// The instruction at an address.
+    pub(super) fn instruction(&self, address: u64) -> Option<Instruction> {
+        let part = self.parts.iter().find(|part| {
+            part.is_code && address.checked_sub(part.address).is_some_and(|at| at < part.bytes.len() as u64)
+        })?;
+        let at = usize::try_from(address - part.address).ok()?;
+        let instruction = Decoder::with_ip(64, &part.bytes[at..], address, DecoderOptions::NONE).decode();
+        (!instruction.is_invalid()).then_some(instruction)
+    }
+
+    /// Whether a jump to this address comes back with its first argument: to such a function, or to its entry in the
+    /// linkage table.
+    pub(super) fn returns_first_argument(&self, address: u64) -> bool {
+        self.return_first.contains(&address)
+            || self
+                .instruction(address)
+                .filter(|first| first.mnemonic() != iced_x86::Mnemonic::Endbr64)
+                .or_else(|| self.instruction(address + ENDBR64_BYTES))
+                .is_some_and(|jump| self.jumps_to_first_argument(&jump))
+    }
+
+    /// The same of an indirect jump through the linkage table.
+    pub(super) fn jumps_to_first_argument(&self, jump: &Instruction) -> bool {
+        jump.is_jmp_near_indirect()
+            && jump.is_ip_rel_memory_operand()
+            && self.return_first.contains(&jump.ip_rel_memory_address())
+    }
+
+    /// Jumps and calls in the code to an address that `wanted` wants: (the target, where the distance to it is). They are
+    /// looked for at every byte, since where instructions begin is not known, so that some only look like one.
+    pub(super) fn jumps(&self, wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
+        let mut found = Vec::new();
+        for part in self.parts.iter().filter(|part| part.is_code) {
+            for (at, window) in part.bytes.windows(6).enumerate() {
+                let &[escape, opcode, a, b, c, d] = window else { continue };
+                let is_jump = matches!(opcode, CALL | JUMP) || (escape == ESCAPE && opcode & 0xf0 == BRANCHES);
+                if !is_jump {
+                    continue;
+                }
+                let address = part.address + at as u64 + 2;
+                let target = (address + 4).wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into());
+                if wanted(target) {
+                    found.push((target, address));
+                }
+            }
+        }
+        found
+    }
+
+    /// Words in the file, whether in its data or in its tables of relocations and symbols, that are such an address.
+    pub(super) fn words(&self, wanted: impl Fn(u64) -> bool) -> Vec<u64> {
+        let mut found = Vec::new();
+        for part in &self.parts {
+            let skipped = part.address.next_multiple_of(8) - part.address;
+            let bytes = part.bytes.get(usize::try_from(skipped).unwrap_or(0)..).unwrap_or(&[]);
+            let words = bytes.as_chunks::<8>().0.iter();
+            found.extend(words.map(|word| u64::from_le_bytes(*word)).filter(|word| wanted(*word)));
+        }
+        found
+    }
+}
+
+const ENDBR64_BYTES: u64 = 4;
+
+/// `call rel32`, `jmp rel32`, and the second byte of `jcc rel32`, of which the lowest bits are the condition (Intel SDM,
+/// volume 2).
+const CALL: u8 = 0xe8;
+const JUMP: u8 = 0xe9;
+const ESCAPE: u8 = 0x0f;
+const BRANCHES: u8 = 0x80;
