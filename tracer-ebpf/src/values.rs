@@ -1,6 +1,8 @@
 //! Keys and values of the maps.
 
-use crate::{Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, PendingCall, SingleSite};
+use crate::{
+    Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, PendingCall, SingleSite,
+};
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
 macro_rules! crosses_the_boundary {

@@ -211,6 +211,7 @@ fn live_programs() -> Finding {
     let wanted = Wanted {
         heap: true,
         live: true,
+        single: true,
         ..Wanted::default()
     };
     loaded("eBPF programs of returns and free", "--live", false, wanted)
@@ -229,7 +230,7 @@ fn table_programs() -> Finding {
         heap: true,
         region: true,
         tables: true,
-        live: false,
+        ..Wanted::default()
     };
     loaded(
         "stacks by unwind tables",
@@ -249,6 +250,7 @@ pub fn verified_instructions() -> BTreeMap<String, Option<u32>> {
             region: !live,
             tables,
             live,
+            single: live,
         };
         [true, false]
             .into_iter()

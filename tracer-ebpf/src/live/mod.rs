@@ -7,8 +7,10 @@
 mod blocks;
 mod heaps;
 mod sums;
+mod whole;
 
 pub(crate) use heaps::{executed, exited, forked};
+pub(crate) use whole::{decides_another, whole};
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_ebpf::{Block, BlockKey, CallKey, Counter, Loss, PendingCall, ProbeSite, SumKey};
@@ -49,18 +51,7 @@ pub(crate) fn begin(
     return_address: u64,
 ) {
     sums::prepare(slot, key);
-    // SAFETY: the slot is the caller's.
-    let call = unsafe { &mut (*slot.scratch()).call };
-    call.key = *key;
-    call.bytes = request.bytes;
-    call.return_address = return_address;
-    call.out = request.out;
-    call.old_address = request.block;
-    call.flags = site.tail & ProbeSite::GLIBC_CHUNKS;
-    if request.overflows {
-        call.flags |= PendingCall::OVERFLOWS;
-    }
-    call.reserved = 0;
+    let call = pending(slot, site, request, key, return_address);
     if request.block != 0 {
         let key = BlockKey {
             address: request.block,
@@ -80,6 +71,30 @@ pub(crate) fn begin(
     } else {
         count(Counter::Tallied);
     }
+}
+
+/// Notes in the slot what a call asks for.
+#[inline(always)]
+fn pending<'a>(
+    slot: &'a Slot,
+    site: &ProbeSite,
+    request: &Request,
+    key: &SumKey,
+    return_address: u64,
+) -> &'a mut PendingCall {
+    // SAFETY: the slot is the caller's.
+    let call = unsafe { &mut (*slot.scratch()).call };
+    call.key = *key;
+    call.bytes = request.bytes;
+    call.return_address = return_address;
+    call.out = request.out;
+    call.old_address = request.block;
+    call.flags = site.tail & ProbeSite::GLIBC_CHUNKS;
+    if request.overflows {
+        call.flags |= PendingCall::OVERFLOWS;
+    }
+    call.reserved = 0;
+    call
 }
 
 /// Decides a call at its return. `result`: the address of the block, or 0 for a call that failed.
@@ -118,20 +133,26 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
         heaps::unmatched(process);
     }
     sums::add_call(call, failed, address);
+    keep(call, place.thread, address, now);
+    if CALLS.remove(place).is_err() {
+        lose(Loss::CallMapFull);
+    }
+}
+
+/// Puts the block that a call has made into the table, if it has made one.
+#[inline(always)]
+fn keep(call: &PendingCall, thread: u32, address: u64, now: u64) {
     if address == 0 {
         // What comes after is not this block's next call any more.
-        was_last(place.thread, 0);
+        was_last(thread, 0);
     } else {
         let key = BlockKey {
             address,
-            process,
+            process: call.key.process,
             reserved: 0,
         };
         blocks::put(&key, call, now);
-        set_last(place.thread, address);
-    }
-    if CALLS.remove(place).is_err() {
-        lose(Loss::CallMapFull);
+        set_last(thread, address);
     }
 }
 

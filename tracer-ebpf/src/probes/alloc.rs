@@ -134,12 +134,26 @@ pub(crate) struct Request {
     passes_on: bool,
 }
 
+impl Request {
+    /// A request for a new block, of a product that overflows where there is no number of bytes.
+    #[inline(always)]
+    pub(super) fn of_block(bytes: Option<u64>) -> Self {
+        Self {
+            bytes: bytes.unwrap_or(0),
+            block: 0,
+            out: 0,
+            overflows: bytes.is_none(),
+            passes_on: false,
+        }
+    }
+}
+
 /// What `malloc` aligns to on this architecture: `alignof(max_align_t)` (System V AMD64, 3.1.2).
 const MALLOC_ALIGNMENT: u64 = 16;
 
 /// `n * size`; nothing where it overflows.
 #[inline(always)]
-fn product(n: u64, size: u64) -> Option<u64> {
+pub(super) fn product(n: u64, size: u64) -> Option<u64> {
     let product = opaque(n.wrapping_mul(size));
     (n == 0 || product / n == size).then_some(product)
 }
@@ -250,7 +264,7 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
 
 /// Begins a call whose block is followed.
 #[inline(always)]
-fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64) {
+pub(super) fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64) {
     let place = CallKey {
         stack_pointer: start.stack_pointer,
         thread: start.thread,

@@ -8,5 +8,6 @@ mod heap;
 mod hit;
 mod process;
 mod region;
+mod single;
 
 pub(crate) use alloc::Request;

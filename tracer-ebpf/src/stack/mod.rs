@@ -62,6 +62,30 @@ impl Slot {
         }
     }
 
+    /// The same inside a function, whose return address is at `place`. Returns that address, and what `read` reads of the
+    /// stack; nothing if either cannot be read.
+    #[inline(always)]
+    pub(crate) fn look_inside<T>(
+        &self,
+        regs: *const pt_regs,
+        place: u64,
+        read: impl FnOnce(&Self) -> Option<T>,
+    ) -> Option<(u64, T)> {
+        // SAFETY: `regs` is the program's context, and the slot is ours.
+        if !unsafe { copy::fill(self.scratch(), (*regs).rsp) } {
+            return None;
+        }
+        let read = read(self)?;
+        Some((self.word(place)?, read))
+    }
+
+    /// A word of the stack.
+    #[inline(always)]
+    pub(crate) fn word(&self, address: u64) -> Option<u64> {
+        // SAFETY: the slot is ours.
+        unsafe { copy::word(self.scratch(), address) }
+    }
+
     /// Walks from a function's entry, after [`look`](Self::look): the return address is the first frame.
     #[inline(always)]
     pub(crate) fn walk_from_entry(&self, start: &Start, return_address: u64) -> u64 {

@@ -20,6 +20,10 @@ pub struct PlannedProbe {
     pub symbol: &'static str,
     /// Which program serves it.
     pub shape: Shape,
+    /// The address in the file of the function's first instruction.
+    pub address: u64,
+    /// Bytes from there to the probe.
+    pub offset: u64,
     /// Where in the file.
     pub file_offset: u64,
     /// What the kernel side must know of it.
@@ -113,6 +117,8 @@ fn probes(symbols: &Symbols) -> Vec<PlannedProbe> {
                 function: row.function,
                 symbol: row.symbol,
                 shape: row.shape,
+                address: placed.address,
+                offset,
                 file_offset: placed.file_offset + offset,
                 site: site(row.function, placed, offset, tail, &found, &symbols.own_calls),
                 single_stepped,

@@ -11,6 +11,7 @@ use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
 
 use super::limits::Limits;
 use super::refusal;
+use crate::allocator::single::Kind;
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -96,6 +97,8 @@ pub struct Wanted {
     pub tables: bool,
     /// Blocks are followed until they are given back.
     pub live: bool,
+    /// Where they are, calls may be met inside their functions.
+    pub single: bool,
 }
 
 /// The loaded eBPF object.
@@ -103,6 +106,7 @@ pub struct Wanted {
 pub struct Object {
     pub(super) ebpf: Ebpf,
     sites_len: u32,
+    pub(super) singles_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -186,6 +190,7 @@ impl Object {
         let mut object = Self {
             ebpf,
             sites_len: 0,
+            singles_len: 0,
             messages: None,
         };
         if messages {
@@ -208,6 +213,11 @@ impl Object {
             }
             for (program, _, _) in LIVE_PROGRAMS {
                 object.load_tracepoint(program)?;
+            }
+        }
+        if wanted.single {
+            for kind in Kind::ALL {
+                object.load_uprobe(kind.program())?;
             }
         }
         if wanted.tables {

@@ -16,6 +16,7 @@ pub mod load;
 pub mod records;
 mod refusal;
 mod ring;
+mod singles;
 pub mod sums;
 pub mod tables;
 pub mod tracefs;

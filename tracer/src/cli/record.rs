@@ -12,7 +12,7 @@ use super::live;
 use super::progress::ProgressLine;
 use crate::output::{OutputFile, Saved};
 use crate::privileges;
-use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
+use crate::report::session::{MapMemory, ProbeKind, Session, Settings as SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
 use crate::session::{self, Audience, Progress, Recorder, Recording, Stop};
@@ -158,7 +158,11 @@ fn announce(settings: &Record, recorder: &Recorder) {
     objects.dedup();
     let mut what = Vec::new();
     if !probes.is_empty() {
-        let stepped = probes.iter().filter(|probe| probe.single_stepped).count();
+        // Of the places inside functions only failed calls meet such.
+        let stepped = probes
+            .iter()
+            .filter(|probe| probe.single_stepped && probe.kind == ProbeKind::Entry)
+            .count();
         let stepped = if stepped == 0 {
             "none single-stepped".to_owned()
         } else {

@@ -5,7 +5,7 @@ use tracer_ebpf::BpfSettings;
 use super::start_error::StartError;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, btf};
-use crate::settings::{Record, Target, Unwind};
+use crate::settings::{Probing, Record, Target, Unwind};
 
 /// Loads the kernel side as it is wanted.
 pub(super) fn load(settings: &Record) -> Result<Object, StartError> {
@@ -14,6 +14,7 @@ pub(super) fn load(settings: &Record) -> Result<Object, StartError> {
         region: settings.region,
         tables: settings.unwind != Unwind::FramePointer,
         live: settings.live,
+        single: settings.live && settings.probing != Probing::Two,
     };
     Ok(Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?)
 }

@@ -113,7 +113,7 @@ impl Recorder {
             None
         };
         let mut recorder = Self {
-            probes: Probes::default(),
+            probes: Probes::new(settings.probing),
             tracepoints: Attached::default(),
             guard,
             object,
@@ -154,6 +154,7 @@ impl Recorder {
         recorder.make_tables(&command_files)?;
         if settings.heap {
             recorder.attach_allocators(&command_files, settings, per_process)?;
+            recorder.probes.are_as_wanted(settings.live)?;
         }
         let mut points = PROCESS_PROGRAMS.to_vec();
         if settings.unwind != Unwind::FramePointer {

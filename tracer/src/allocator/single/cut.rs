@@ -25,7 +25,11 @@ impl Sides {
     /// The sides of all instructions from which a return is reached. `candidates`: where it may happen.
     pub(super) fn new(graph: &Graph, results: &Results, candidates: impl Fn(u64) -> bool) -> Self {
         let mut sides = Self {
-            parents: results.keys().chain([&END]).map(|address| (*address, *address)).collect(),
+            parents: results
+                .keys()
+                .chain([&END])
+                .map(|address| (*address, *address))
+                .collect(),
         };
         for address in results.keys() {
             let after = Self::after(graph, results, *address);

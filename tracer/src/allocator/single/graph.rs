@@ -121,7 +121,11 @@ impl<'a> Explorer<'a> {
     ) -> Result<BTreeMap<u64, State>, Reason> {
         let mut states = BTreeMap::from([(entry, start)]);
         let mut work = vec![entry];
-        let most = if depth == 0 { MOST_STEPS } else { MOST_STEPS_OF_CALL };
+        let most = if depth == 0 {
+            MOST_STEPS
+        } else {
+            MOST_STEPS_OF_CALL
+        };
         let mut steps = 0;
         while let Some(address) = work.pop() {
             self.steps += 1;
@@ -212,7 +216,12 @@ impl<'a> Explorer<'a> {
     }
 
     /// Both ways of a branch, or the one that is left.
-    fn branch(&mut self, instruction: &Instruction, state: &State, outcome: &mut Outcome) -> Result<(), Reason> {
+    fn branch(
+        &mut self,
+        instruction: &Instruction,
+        state: &State,
+        outcome: &mut Outcome,
+    ) -> Result<(), Reason> {
         let (taken, not_taken) = (instruction.near_branch_target(), instruction.next_ip());
         if self.traced.contains(&taken) {
             return Err(Reason::GoesOn(instruction.ip(), taken));
@@ -271,7 +280,8 @@ impl<'a> Explorer<'a> {
                 _ => None,
             })
             .collect();
-        self.returns((target, Vec::new()), depth) && (constants.is_empty() || self.returns((target, constants), depth))
+        self.returns((target, Vec::new()), depth)
+            && (constants.is_empty() || self.returns((target, constants), depth))
     }
 
     fn returns(&mut self, call: Call, depth: usize) -> bool {

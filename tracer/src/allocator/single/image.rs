@@ -24,6 +24,7 @@ const RETURN_FIRST_ARGUMENT: [&[u8]; 3] = [b"memset", b"memcpy", b"memmove"];
 #[derive(Debug, Clone)]
 struct Part {
     address: u64,
+    file_offset: u64,
     bytes: Vec<u8>,
     is_code: bool,
 }
@@ -59,6 +60,7 @@ impl Image {
             {
                 image.parts.push(Part {
                     address: segment.p_vaddr(endian),
+                    file_offset: segment.p_offset(endian),
                     bytes: bytes.to_vec(),
                     is_code: segment.p_flags(endian) & PF_X != 0,
                 });
@@ -116,6 +118,7 @@ impl Image {
         Self {
             parts: vec![Part {
                 address,
+                file_offset: address,
                 bytes: code.to_vec(),
                 is_code: true,
             }],
@@ -130,14 +133,27 @@ impl Image {
         self
     }
 
+    /// The code at an address, to the end of its segment, and where it is in the file.
+    fn code(&self, address: u64) -> Option<(&[u8], u64)> {
+        let inside = |part: &&Part| {
+            let at = address.checked_sub(part.address);
+            part.is_code && at.is_some_and(|at| at < part.bytes.len() as u64)
+        };
+        let part = self.parts.iter().find(inside)?;
+        let at = address - part.address;
+        Some((&part.bytes[usize::try_from(at).ok()?..], part.file_offset + at))
+    }
+
     /// The instruction at an address.
     pub(super) fn instruction(&self, address: u64) -> Option<Instruction> {
-        let part = self.parts.iter().find(|part| {
-            part.is_code && address.checked_sub(part.address).is_some_and(|at| at < part.bytes.len() as u64)
-        })?;
-        let at = usize::try_from(address - part.address).ok()?;
-        let instruction = Decoder::with_ip(64, &part.bytes[at..], address, DecoderOptions::NONE).decode();
+        let (code, _) = self.code(address)?;
+        let instruction = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
         (!instruction.is_invalid()).then_some(instruction)
+    }
+
+    /// Where in the file the code at an address is.
+    pub(super) fn file_offset(&self, address: u64) -> Option<u64> {
+        self.code(address).map(|(_, offset)| offset)
     }
 
     /// Whether a jump to this address comes back with its first argument: to such a function, or to its entry in the
@@ -164,8 +180,11 @@ impl Image {
         let mut found = Vec::new();
         for part in self.parts.iter().filter(|part| part.is_code) {
             for (at, window) in part.bytes.windows(6).enumerate() {
-                let &[escape, opcode, a, b, c, d] = window else { continue };
-                let is_jump = matches!(opcode, CALL | JUMP) || (escape == ESCAPE && opcode & 0xf0 == BRANCHES);
+                let &[escape, opcode, a, b, c, d] = window else {
+                    continue;
+                };
+                let is_jump =
+                    matches!(opcode, CALL | JUMP) || (escape == ESCAPE && opcode & 0xf0 == BRANCHES);
                 if !is_jump {
                     continue;
                 }
@@ -184,9 +203,16 @@ impl Image {
         let mut found = Vec::new();
         for part in &self.parts {
             let skipped = part.address.next_multiple_of(8) - part.address;
-            let bytes = part.bytes.get(usize::try_from(skipped).unwrap_or(0)..).unwrap_or(&[]);
+            let bytes = part
+                .bytes
+                .get(usize::try_from(skipped).unwrap_or(0)..)
+                .unwrap_or(&[]);
             let words = bytes.as_chunks::<8>().0.iter();
-            found.extend(words.map(|word| u64::from_le_bytes(*word)).filter(|word| wanted(*word)));
+            found.extend(
+                words
+                    .map(|word| u64::from_le_bytes(*word))
+                    .filter(|word| wanted(*word)),
+            );
         }
         found
     }

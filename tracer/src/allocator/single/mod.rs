@@ -10,6 +10,7 @@
 mod cut;
 mod graph;
 mod image;
+mod planned;
 mod proof;
 mod reason;
 mod results;
@@ -22,6 +23,7 @@ use tracer_ebpf::{Shape, SingleSite};
 
 use graph::{Explorer, Graph};
 pub(super) use image::Image;
+pub use planned::{Site, explain, sites};
 pub use reason::Reason;
 
 /// What a site tells of a call.
@@ -63,7 +65,12 @@ pub(super) struct Found {
 }
 
 /// The sites of a function that is `len` bytes long. `traced`: the addresses of the other functions that are traced.
-pub(super) fn plan(image: &Image, entry: u64, shape: Shape, traced: &HashSet<u64>) -> Result<Vec<Found>, Reason> {
+pub(super) fn plan(
+    image: &Image,
+    entry: u64,
+    shape: Shape,
+    traced: &HashSet<u64>,
+) -> Result<Vec<Found>, Reason> {
     if !matches!(shape, Shape::Size | Shape::AlignedSize | Shape::CountSize) {
         return Err(Reason::Shape);
     }

@@ -72,12 +72,14 @@ impl Known {
         let top = state.depth()?;
         let place_of = |wanted: &dyn Fn(Value) -> bool| {
             let register = state.registers().find(|(_, value)| wanted(*value));
-            register.map(|(number, _)| SingleSite::in_register(number)).or_else(|| {
-                let slot = state
-                    .slots()
-                    .find(|(slot, value)| wanted(*value) && read_back.contains(slot) && *slot >= top)?;
-                in_slot(slot.0)
-            })
+            register
+                .map(|(number, _)| SingleSite::in_register(number))
+                .or_else(|| {
+                    let slot = state
+                        .slots()
+                        .find(|(slot, value)| wanted(*value) && read_back.contains(slot) && *slot >= top)?;
+                    in_slot(slot.0)
+                })
         };
         let mut site = SingleSite {
             depth_bytes: u32::try_from(top.unsigned_abs()).ok().filter(|_| top < 0)?,
@@ -213,7 +215,9 @@ fn with_sizes(
         }
     }
     loop {
-        let more = results.keys().filter(|address| is_begun.contains(&begun.before(**address)));
+        let more = results
+            .keys()
+            .filter(|address| is_begun.contains(&begun.before(**address)));
         let more: Vec<u64> = more
             .map(|address| begun.behind(graph, results, *address))
             .filter(|side| !is_begun.contains(side))

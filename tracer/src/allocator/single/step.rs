@@ -77,7 +77,14 @@ fn known(state: &mut State, instruction: &Instruction) -> bool {
                 return false;
             };
             let clears = instruction.op0_register().size() >= 4;
-            state.set(target, if clears { Value::Constant(0) } else { Value::Unknown });
+            state.set(
+                target,
+                if clears {
+                    Value::Constant(0)
+                } else {
+                    Value::Unknown
+                },
+            );
             state.flags = Flags::Decided(true);
             true
         }
@@ -307,11 +314,7 @@ fn compared(state: &State, instruction: &Instruction) -> Flags {
     let with_itself = is_test && is_same_register(instruction);
     let constant = immediate(instruction, 1);
     let with_zero = with_itself || (!is_test && constant == Some(0));
-    let (register, bits) = match (
-        whole(instruction, 0),
-        half(instruction, 0),
-        byte(instruction, 0),
-    ) {
+    let (register, bits) = match (whole(instruction, 0), half(instruction, 0), byte(instruction, 0)) {
         (Some(register), ..) => (register, u64::MAX),
         (_, Some(register), _) => (register, LOW_HALF),
         (.., Some(register)) => (register, 0xff),

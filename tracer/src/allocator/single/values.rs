@@ -185,7 +185,13 @@ impl State {
     }
 
     /// What an operand in memory refers to, by its parts.
-    pub(super) fn memory(&self, segment: Register, base: Register, index: Register, displacement: u64) -> Memory {
+    pub(super) fn memory(
+        &self,
+        segment: Register,
+        base: Register,
+        index: Register,
+        displacement: u64,
+    ) -> Memory {
         if matches!(segment, Register::FS | Register::GS) {
             return Memory::Elsewhere;
         }

@@ -26,7 +26,10 @@ fn verdicts(path: &Path) -> Vec<(&'static str, Result<Vec<Kind>, String>)> {
         let started = std::time::Instant::now();
         let planned = plan(&image, placed.address, row.shape, &others);
         let took = started.elapsed();
-        println!("  {} at {:#x}, {} bytes ({took:.1?}):", row.symbol, placed.address, placed.len);
+        println!(
+            "  {} at {:#x}, {} bytes ({took:.1?}):",
+            row.symbol, placed.address, placed.len
+        );
         match &planned {
             Ok(sites) => {
                 for site in sites {
