@@ -15,6 +15,13 @@ use crate::{Context, Fixture, Recording};
 /// How long it may take until the probes are in.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
+/// The variable that pins `--probes` of every recording that follows blocks and does not pin it itself.
+const PROBES: &str = "MEMTAP_PROBES";
+
+fn is_among(arguments: &[OsString], wanted: &str) -> bool {
+    arguments.iter().any(|argument| argument == wanted)
+}
+
 /// A call of memtap that is being put together.
 #[derive(Debug)]
 pub struct Memtap<'a> {
@@ -142,7 +149,13 @@ impl<'a> Memtap<'a> {
             std::fs::set_permissions(self.directory.path(), PermissionsExt::from_mode(0o777))?;
         }
         let mut words = vec![program.into_os_string()];
+        let pinned = std::env::var_os(PROBES)
+            .filter(|_| is_among(&self.arguments, "--live") && !is_among(&self.arguments, "--probes"));
         words.extend(self.arguments);
+        if let Some(pinned) = pinned {
+            words.push("--probes".into());
+            words.push(pinned);
+        }
         if self.has_outputs {
             words.push("--summary".into());
             words.push(self.directory.path().join("summary.json").into());

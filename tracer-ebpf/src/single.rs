@@ -42,10 +42,10 @@ impl SingleSite {
 
     /// In the slot so many bytes below the CFA; nothing for one that cannot be told.
     #[must_use]
-    pub const fn in_slot(bytes_below: u64) -> Option<u32> {
-        if bytes_below == 0 || bytes_below > Self::SLOT_BYTES as u64 {
+    pub const fn in_slot(bytes_below: u32) -> Option<u32> {
+        if bytes_below == 0 || bytes_below > Self::SLOT_BYTES {
             return None;
         }
-        Some(Self::SLOT | bytes_below as u32)
+        Some(Self::SLOT | bytes_below)
     }
 }

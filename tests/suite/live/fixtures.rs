@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Result, ensure};
-use memtap_tests::{Account, Context, Figures, LIMIT, Memtap, Need, Recipe, Running};
+use anyhow::{Context as _, Result, ensure};
+use memtap_tests::{Account, Context, Figures, LIMIT, Memtap, Need, Recipe, Recording, Running};
 
 use super::compare::{memtap_agrees, words};
 use crate::case::{Case, case};
@@ -49,6 +49,7 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case("live::attached", &[Need::Compiler], attached),
     case("live::missed_free", &[Need::Compiler], missed_free),
+    case("live::one_probe", &[Need::Compiler], one_probe),
 ];
 
 /// The fixture, its arguments, and how it ends.
@@ -147,4 +148,30 @@ fn missed_free(context: &Context) -> Result<()> {
         ensure!(found == expected, "{figure} is {found}, not {expected}");
     }
     Ok(())
+}
+
+/// `malloc` or `calloc` of this machine's libc is met inside; each call by one hit, or by two where its size is not kept.
+fn one_probe(context: &Context) -> Result<()> {
+    let fixture = Recipe::live_c("temporary").build(context)?;
+    let record = |arm: &str| -> Result<Recording> {
+        let arguments = ["--live", "--no-follow", "--probes", arm];
+        let recording = Memtap::record(context)?.arguments(arguments).fixture(&fixture);
+        recording.run()?.whole()
+    };
+    let (one, two) = (record("one")?, record("two")?);
+    let kinds = |recording: &Recording, wanted: &str| -> Result<usize> {
+        let probes = recording.summary()?.json["probes"].as_array().cloned();
+        let probes = probes.context("the summary lists no probes")?;
+        Ok(probes.iter().filter(|probe| probe["kind"] == wanted).count())
+    };
+    ensure!(kinds(&one, "single")? > 0, "no call is met inside its function");
+    ensure!(
+        kinds(&one, "request")? == 0 || kinds(&one, "result")? > 0,
+        "requests are met, and no results"
+    );
+    ensure!(
+        kinds(&two, "single")? == 0 && kinds(&two, "return")? > 0,
+        "--probes two meets calls inside their functions"
+    );
+    one.has_functions(&two.summary()?.functions()?)
 }

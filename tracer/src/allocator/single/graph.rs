@@ -140,12 +140,11 @@ impl<'a> Explorer<'a> {
                 return Err(Reason::NoReturn);
             }
             for (edge, state) in outcome.next {
-                let is_news = match states.get_mut(&edge.to) {
-                    Some(known) => known.meet(&state),
-                    None => {
-                        states.insert(edge.to, state);
-                        true
-                    }
+                let is_news = if let Some(known) = states.get_mut(&edge.to) {
+                    known.meet(&state)
+                } else {
+                    states.insert(edge.to, state);
+                    true
                 };
                 if is_news {
                     work.push(edge.to);

@@ -1,6 +1,6 @@
 //! The code of a file as it is loaded, and what is known of functions in it by their names.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -67,7 +67,7 @@ impl Image {
             }
         }
         // An address that has another name beside is that function all the same.
-        let mut resolvers = HashMap::new();
+        let mut resolvers = HashSet::new();
         for table in [elf.elf_dynamic_symbol_table(), elf.elf_symbol_table()] {
             for symbol in table.iter() {
                 let is_one = symbol
@@ -81,7 +81,7 @@ impl Image {
                         image.return_first.insert(symbol.st_value(endian));
                     }
                     STT_GNU_IFUNC => {
-                        resolvers.insert(symbol.st_value(endian), ());
+                        resolvers.insert(symbol.st_value(endian));
                     }
                     _ => {}
                 }
@@ -94,9 +94,7 @@ impl Image {
             };
             for relocation in relocations {
                 let is_one = match relocation.r_type(endian, false) {
-                    R_X86_64_IRELATIVE => {
-                        resolvers.contains_key(&relocation.r_addend(endian).cast_unsigned())
-                    }
+                    R_X86_64_IRELATIVE => resolvers.contains(&relocation.r_addend(endian).cast_unsigned()),
                     R_X86_64_JUMP_SLOT | R_X86_64_GLOB_DAT => relocation
                         .symbol(endian, false)
                         .and_then(|index| dynamic.symbol(index).ok())

@@ -2,14 +2,16 @@
 //! the address of the block are both known, where an entry and a return would take two, the second of which is dear.
 //!
 //! [`graph`] follows a function's code from its entry, with what registers and stack slots hold ([`values`], [`step`]);
-//! [`results`] follows the result backwards from the returns; [`proof`] chooses instructions that every call meets exactly
+//! [`results`] follows the result backwards from the returns ([`back`]); [`proof`] chooses, by what each tells ([`known`]), instructions that every call meets exactly
 //! one of ([`cut`]), and checks that. Where a call has no such instruction on its way (glibc's `malloc` forgets the size
 //! while it has the block made), two are chosen for that way, one that has the size and one that has the result. Whatever
 //! is not understood is a [`Reason`] to leave the function to its entry and its return.
 
+mod back;
 mod cut;
 mod graph;
 mod image;
+mod known;
 mod planned;
 mod proof;
 mod reason;

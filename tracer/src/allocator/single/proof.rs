@@ -7,22 +7,12 @@ use iced_x86::{InstructionInfoFactory, OpAccess};
 use tracer_ebpf::{Shape, SingleSite};
 
 use super::cut::{self, Sides};
-use super::graph::{Graph, Node};
+use super::graph::Graph;
+use super::known::Known;
 use super::reason::Reason;
 use super::results::{Results, results};
-use super::step::Place;
-use super::values::{Memory, RBP, RDI, RSI, State, Value};
+use super::values::Memory;
 use super::{Found, Kind};
-use crate::allocator::place::is_emulated;
-
-/// What a place costs that has size and result. Where the same ways can be cut in several places, few are better.
-const COST_WHOLE: u64 = 10;
-
-/// What one costs at which the kernel must step through an instruction: only for calls that fail.
-const COST_STEPPED: u64 = 1_000;
-
-/// What one costs that does not have the size: a second probe is needed before it.
-const COST_WITHOUT_SIZE: u64 = 10_000;
 
 /// The sites of a function, by address, in that order.
 pub(super) fn sites(graph: &Graph, entry: u64, shape: Shape) -> Result<Vec<Found>, Reason> {
@@ -44,114 +34,18 @@ pub(super) fn sites(graph: &Graph, entry: u64, shape: Shape) -> Result<Vec<Found
         .iter()
         .filter_map(|(address, known)| Some((*address, known.cost()?)))
         .collect();
-    let Some((decided, is_decided)) = cut::cheapest(graph, &results, entry, &costs) else {
+    let Some((ends, is_over)) = cut::cheapest(graph, &results, entry, &costs) else {
         let is_there = |address: u64| costs.contains_key(&address);
         return Err(Reason::NoResult(uncut(graph, &results, entry, is_there)));
     };
-    let sites = with_sizes(graph, &results, entry, &known, &decided, &is_decided)?;
+    let sites = with_sizes(graph, &results, entry, &known, &ends, &is_over)?;
     check(graph, &results, entry, &sites)?;
-    if !sites.iter().any(|site| site.kind == Kind::Whole) {
+    // Two probes inside cost more than an entry and its return.
+    let gains = |site: &Found| site.kind == Kind::Whole && site.site.result != SingleSite::ZERO;
+    if !sites.iter().any(gains) {
         return Err(Reason::NothingGained);
     }
     Ok(sites)
-}
-
-/// What a site could tell.
-#[derive(Debug, Clone)]
-struct Known {
-    /// All but what only one kind of site has.
-    site: SingleSite,
-    has_size: bool,
-    result: u32,
-    stepped: bool,
-}
-
-impl Known {
-    fn at(node: &Node, places: &BTreeSet<Place>, shape: Shape, read_back: &BTreeSet<i64>) -> Option<Self> {
-        let state = &node.state;
-        let top = state.depth()?;
-        let place_of = |wanted: &dyn Fn(Value) -> bool| {
-            let register = state.registers().find(|(_, value)| wanted(*value));
-            register
-                .map(|(number, _)| SingleSite::in_register(number))
-                .or_else(|| {
-                    let slot = state
-                        .slots()
-                        .find(|(slot, value)| wanted(*value) && read_back.contains(slot) && *slot >= top)?;
-                    in_slot(slot.0)
-                })
-        };
-        let mut site = SingleSite {
-            depth_bytes: u32::try_from(top.unsigned_abs()).ok().filter(|_| top < 0)?,
-            frame_pointer: place_of(&|value| value == Value::Entry(RBP))?,
-            ..SingleSite::default()
-        };
-        let has_size = size(&mut site, state, shape, &place_of);
-        let stepped = !is_emulated(&node.instruction);
-        let result = places.iter().find_map(|place| match place {
-            Place::Zero => Some(SingleSite::ZERO),
-            Place::Register(number) => Some(SingleSite::in_register(*number)),
-            Place::Slot(slot) => in_slot(*slot).filter(|_| *slot >= top),
-        });
-        if result.is_none() && (!has_size || stepped) {
-            return None;
-        }
-        Some(Self {
-            site,
-            has_size,
-            result: result.unwrap_or(0),
-            stepped,
-        })
-    }
-
-    /// What it costs to take the result here; nothing where that cannot be.
-    fn cost(&self) -> Option<u64> {
-        if self.result == 0 || (self.stepped && self.result != SingleSite::ZERO) {
-            return None;
-        }
-        let mut cost = if self.stepped { COST_STEPPED } else { COST_WHOLE };
-        if !self.has_size {
-            cost += COST_WITHOUT_SIZE;
-        }
-        Some(cost)
-    }
-}
-
-fn in_slot(slot: i64) -> Option<u32> {
-    SingleSite::in_slot(slot.unsigned_abs()).filter(|_| slot < 0)
-}
-
-/// Finds where the size is. False where it is nowhere.
-fn size(
-    site: &mut SingleSite,
-    state: &State,
-    shape: Shape,
-    place_of: &dyn Fn(&dyn Fn(Value) -> bool) -> Option<u32>,
-) -> bool {
-    let argument = |number| place_of(&move |value| value == Value::Entry(number));
-    let size = match shape {
-        Shape::Size => argument(RDI),
-        Shape::AlignedSize => argument(RSI),
-        Shape::CountSize => {
-            let product = place_of(&|value| value == Value::Product);
-            let high = place_of(&|value| value == Value::High || value == Value::Overflow);
-            match (product, high) {
-                (Some(product), _) if state.product_fits => Some(product),
-                (Some(product), Some(high)) => {
-                    site.high = high;
-                    Some(product)
-                }
-                _ => {
-                    let count = argument(RDI);
-                    site.count = count.unwrap_or(0);
-                    count.and_then(|_| argument(RSI))
-                }
-            }
-        }
-        _ => None,
-    };
-    site.size = size.unwrap_or(0);
-    size.is_some()
 }
 
 /// The slots that the function reads again: nothing else changes those. What is put on the stack as an argument of a call
@@ -190,13 +84,13 @@ fn with_sizes(
     results: &Results,
     entry: u64,
     known: &BTreeMap<u64, Known>,
-    decided: &Sides,
-    is_decided: &BTreeSet<u64>,
+    ends: &Sides,
+    is_over: &BTreeSet<u64>,
 ) -> Result<Vec<Found>, Reason> {
     let decides = |address: u64| {
         known.get(&address).is_some_and(|known| known.cost().is_some())
-            && !is_decided.contains(&decided.before(address))
-            && is_decided.contains(&decided.behind(graph, results, address))
+            && !is_over.contains(&ends.before(address))
+            && is_over.contains(&ends.behind(graph, results, address))
     };
     let has_size = |address: u64| {
         known
@@ -207,7 +101,7 @@ fn with_sizes(
     // Where a call is decided it has been begun, and so it is wherever it comes from there.
     let mut is_begun = BTreeSet::from([begun.end()]);
     for address in results.keys() {
-        if is_decided.contains(&decided.before(*address)) || (decides(*address) && !has_size(*address)) {
+        if is_over.contains(&ends.before(*address)) || (decides(*address) && !has_size(*address)) {
             is_begun.insert(begun.before(*address));
         }
         if decides(*address) {

@@ -45,8 +45,8 @@ pub enum Reason {
     /// There is a way on which the size is not known before the result is.
     #[error("on a way to the return at {0:#x} there is no place that has the size before the result")]
     NoSize(u64),
-    /// Every way would need two probes.
-    #[error("no place has both the size and the result")]
+    /// Every call that succeeds would need two probes.
+    #[error("no place has both the size and the block")]
     NothingGained,
     /// A way meets the sites of a plan otherwise than once: the planner is wrong.
     #[error("the sites that were found are not met once on a way through {0:#x}")]

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::InstructionInfoFactory;
 
+use super::back::{Place, before};
 use super::graph::{End, Graph, Node};
-use super::step::{Place, before};
 use super::values::{RAX, RDI};
 
 /// The places, by address of the instruction; nothing for one from which no return is reached.

@@ -1,23 +1,9 @@
-//! What one instruction does to what is known: forwards to registers and slots, and backwards to a place.
+//! What one instruction does to what is known of registers and slots.
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::reason::Reason;
-use super::values::{
-    Flags, Memory, RAX, RBP, RDI, RDX, RETURN_ADDRESS, RSI, RSP, State, Value, number, survives_call,
-    survives_syscall,
-};
-
-/// Where a value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
-    /// It is 0.
-    Zero,
-    /// In the register of this number.
-    Register(u8),
-    /// In the slot at this distance from the CFA.
-    Slot(i64),
-}
+use super::values::{Flags, Memory, RAX, RBP, RDI, RDX, RETURN_ADDRESS, RSI, RSP, State, Value, number};
 
 /// Whether an access writes, or may.
 pub(super) fn writes(access: OpAccess) -> bool {
@@ -148,14 +134,14 @@ fn other(state: &mut State, instruction: &Instruction, info: &mut InstructionInf
     }
 }
 
-fn is_same_register(instruction: &Instruction) -> bool {
+pub(super) fn is_same_register(instruction: &Instruction) -> bool {
     instruction.op0_kind() == OpKind::Register
         && instruction.op1_kind() == OpKind::Register
         && instruction.op0_register() == instruction.op1_register()
 }
 
 /// The register that is an operand, if it is a general one of 64 bits.
-fn whole(instruction: &Instruction, operand: u32) -> Option<u8> {
+pub(super) fn whole(instruction: &Instruction, operand: u32) -> Option<u8> {
     let register = instruction.op_register(operand);
     (instruction.op_kind(operand) == OpKind::Register && register.is_gpr64())
         .then(|| number(register))
@@ -163,7 +149,7 @@ fn whole(instruction: &Instruction, operand: u32) -> Option<u8> {
 }
 
 /// The same for 32 bits.
-fn half(instruction: &Instruction, operand: u32) -> Option<u8> {
+pub(super) fn half(instruction: &Instruction, operand: u32) -> Option<u8> {
     let register = instruction.op_register(operand);
     (instruction.op_kind(operand) == OpKind::Register && register.is_gpr32())
         .then(|| number(register))
@@ -183,7 +169,7 @@ fn byte(instruction: &Instruction, operand: u32) -> Option<u8> {
 }
 
 /// The number that is an operand, sign-extended.
-fn immediate(instruction: &Instruction, operand: u32) -> Option<u64> {
+pub(super) fn immediate(instruction: &Instruction, operand: u32) -> Option<u64> {
     instruction.try_immediate(operand).ok()
 }
 
@@ -401,93 +387,4 @@ fn multiply(state: &mut State, instruction: &Instruction, unsigned: bool) -> boo
     }
     state.flags = if unsigned { Flags::Product } else { Flags::Unknown };
     true
-}
-
-/// Where what is at `place` after an instruction is before it; nothing if the instruction makes it, or may. `state` is what
-/// is known before the instruction.
-pub(super) fn before(
-    place: Place,
-    state: &State,
-    instruction: &Instruction,
-    info: &mut InstructionInfoFactory,
-) -> Option<Place> {
-    if place == Place::Zero {
-        return Some(place);
-    }
-    if instruction.is_call_near() || instruction.is_call_near_indirect() {
-        return match place {
-            Place::Register(number) => survives_call(number).then_some(place),
-            _ => (!state.escaped).then_some(place),
-        };
-    }
-    if instruction.mnemonic() == Mnemonic::Syscall {
-        return match place {
-            Place::Register(number) => survives_syscall(number).then_some(place),
-            _ => (!state.escaped).then_some(place),
-        };
-    }
-    if let Some(source) = moved(place, state, instruction) {
-        return Some(source);
-    }
-    let info = info.info(instruction);
-    let is_changed = match place {
-        Place::Zero => false,
-        Place::Register(wanted) => info
-            .used_registers()
-            .iter()
-            .any(|used| writes(used.access()) && number(used.register()) == Some(wanted)),
-        Place::Slot(slot) => info.used_memory().iter().any(|used| {
-            let bytes = used.memory_size().size();
-            writes(used.access())
-                && match state.memory(used.segment(), used.base(), used.index(), used.displacement()) {
-                    Memory::Stack(start) => {
-                        bytes == 0
-                            || (start < slot + 8 && slot < start.saturating_add_unsigned(bytes as u64))
-                            || instruction.has_rep_prefix()
-                            || instruction.has_repne_prefix()
-                    }
-                    Memory::SomeStack => true,
-                    Memory::Elsewhere => state.escaped,
-                }
-        }),
-    };
-    (!is_changed).then_some(place)
-}
-
-/// Where an instruction that only moves values has the one at `place` from.
-fn moved(place: Place, state: &State, instruction: &Instruction) -> Option<Place> {
-    match (instruction.mnemonic(), place) {
-        (Mnemonic::Mov, Place::Register(wanted)) => {
-            if whole(instruction, 0) == Some(wanted) {
-                if let Some(source) = whole(instruction, 1) {
-                    return Some(Place::Register(source));
-                }
-                if instruction.op1_kind() == OpKind::Memory
-                    && let Memory::Stack(slot) = state.operand(instruction)
-                {
-                    return Some(Place::Slot(slot));
-                }
-            }
-            let is_target = whole(instruction, 0).or_else(|| half(instruction, 0)) == Some(wanted);
-            (is_target && immediate(instruction, 1) == Some(0)).then_some(Place::Zero)
-        }
-        (Mnemonic::Xor | Mnemonic::Sub, Place::Register(wanted)) => (is_same_register(instruction)
-            && instruction.op0_register().size() >= 4
-            && number(instruction.op0_register()) == Some(wanted))
-        .then_some(Place::Zero),
-        (Mnemonic::Mov, Place::Slot(wanted)) => {
-            let is_target = instruction.op0_kind() == OpKind::Memory
-                && state.operand(instruction) == Memory::Stack(wanted);
-            let source = whole(instruction, 1)?;
-            is_target.then_some(Place::Register(source))
-        }
-        (Mnemonic::Push, Place::Slot(wanted)) => {
-            let source = whole(instruction, 0)?;
-            (state.depth()? - 8 == wanted).then_some(Place::Register(source))
-        }
-        (Mnemonic::Pop, Place::Register(wanted)) => {
-            (whole(instruction, 0) == Some(wanted)).then_some(Place::Slot(state.depth()?))
-        }
-        _ => None,
-    }
 }
