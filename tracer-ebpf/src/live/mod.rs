@@ -2,7 +2,7 @@
 //!
 //! A call is begun at its entry, where its stack is right, and decided at its return, where it is known whether it
 //! succeeded. A block that `realloc` is to resize is out of the table meanwhile: its address may be another thread's
-//! before the call returns.
+//! before the call returns. A call that is met inside its function, where all of that is known, is both at once.
 
 mod blocks;
 mod heaps;
@@ -51,7 +51,9 @@ pub(crate) fn begin(
     return_address: u64,
 ) {
     sums::prepare(slot, key);
-    let call = pending(slot, site, request, key, return_address);
+    // SAFETY: the slot is the caller's.
+    let call = unsafe { &mut (*slot.scratch()).call };
+    note(call, site, request, key, return_address);
     if request.block != 0 {
         let key = BlockKey {
             address: request.block,
@@ -73,17 +75,9 @@ pub(crate) fn begin(
     }
 }
 
-/// Notes in the slot what a call asks for.
+/// Notes what a call asks for.
 #[inline(always)]
-fn pending<'a>(
-    slot: &'a Slot,
-    site: &ProbeSite,
-    request: &Request,
-    key: &SumKey,
-    return_address: u64,
-) -> &'a mut PendingCall {
-    // SAFETY: the slot is the caller's.
-    let call = unsafe { &mut (*slot.scratch()).call };
+fn note(call: &mut PendingCall, site: &ProbeSite, request: &Request, key: &SumKey, return_address: u64) {
     call.key = *key;
     call.bytes = request.bytes;
     call.return_address = return_address;
@@ -94,7 +88,6 @@ fn pending<'a>(
         call.flags |= PendingCall::OVERFLOWS;
     }
     call.reserved = 0;
-    call
 }
 
 /// Decides a call at its return. `result`: the address of the block, or 0 for a call that failed.

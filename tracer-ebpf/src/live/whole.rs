@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tracer_ebpf::{CallKey, Counter, ProbeSite, SumKey};
 
-use super::{finish, forget, keep, pending, sums};
+use super::{finish, forget, keep, note, sums};
 use crate::{loss::count, maps::CALLS, probes::Request, stack::Slot};
 
 /// Whether what is met is a call that is known already, which another function has passed on by a jump. That one returns
@@ -34,7 +34,9 @@ pub(crate) fn whole(
     return_address: u64,
     address: u64,
 ) {
-    let call = pending(slot, site, request, key, return_address);
+    // SAFETY: the slot is the caller's.
+    let call = unsafe { &mut (*slot.scratch()).call };
+    note(call, site, request, key, return_address);
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     sums::add_whole(slot, call, address);

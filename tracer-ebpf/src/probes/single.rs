@@ -25,18 +25,21 @@ use crate::{
 
 /// A place that has the size and the result.
 #[uprobe]
+#[inline(always)]
 pub(crate) fn single(ctx: ProbeContext) -> u32 {
     hit(&ctx, true)
 }
 
 /// A place that has the size; the call meets one that has the result later.
 #[uprobe]
+#[inline(always)]
 pub(crate) fn single_request(ctx: ProbeContext) -> u32 {
     hit(&ctx, false)
 }
 
 /// A place that has the result of a call whose size was met before.
 #[uprobe]
+#[inline(always)]
 pub(crate) fn single_result(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
     let regs = regs(&ctx);
@@ -112,10 +115,10 @@ fn try_hit(ctx: &ProbeContext, is_whole: bool) -> Result<(), Loss> {
         stack_pointer: cfa - RETURN_ADDRESS_BYTES,
         frame_pointer: 0,
     };
-    let read = slot.look_inside(regs, start.stack_pointer, |slot| {
-        frame_pointer(slot, regs, cfa, single.frame_pointer)
-    });
-    if let Some((return_address, frame_pointer)) = read {
+    if slot.look_inside(regs)
+        && let Some(frame_pointer) = frame_pointer(&slot, regs, cfa, single.frame_pointer)
+        && let Some(return_address) = slot.word(start.stack_pointer)
+    {
         start.frame_pointer = frame_pointer;
         if is_whole {
             whole(&slot, site, &request, &start, return_address, result);

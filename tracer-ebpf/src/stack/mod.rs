@@ -62,21 +62,11 @@ impl Slot {
         }
     }
 
-    /// The same inside a function, whose return address is at `place`. Returns that address, and what `read` reads of the
-    /// stack; nothing if either cannot be read.
+    /// The same inside a function, for [`word`](Self::word). False if the stack cannot be read.
     #[inline(always)]
-    pub(crate) fn look_inside<T>(
-        &self,
-        regs: *const pt_regs,
-        place: u64,
-        read: impl FnOnce(&Self) -> Option<T>,
-    ) -> Option<(u64, T)> {
+    pub(crate) fn look_inside(&self, regs: *const pt_regs) -> bool {
         // SAFETY: `regs` is the program's context, and the slot is ours.
-        if !unsafe { copy::fill(self.scratch(), (*regs).rsp) } {
-            return None;
-        }
-        let read = read(self)?;
-        Some((self.word(place)?, read))
+        unsafe { copy::fill(self.scratch(), (*regs).rsp) }
     }
 
     /// A word of the stack.

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use object::elf::{
-    FileHeader64, PF_X, PT_LOAD, R_X86_64_GLOB_DAT, R_X86_64_IRELATIVE, R_X86_64_JUMP_SLOT, SHN_UNDEF,
-    STT_FUNC, STT_GNU_IFUNC,
+    FileHeader64, GNU_PROPERTY_X86_FEATURE_1_AND, GNU_PROPERTY_X86_FEATURE_1_SHSTK, PF_X, PT_LOAD,
+    ProgramHeader64, R_X86_64_GLOB_DAT, R_X86_64_IRELATIVE, R_X86_64_JUMP_SLOT, SHN_UNDEF, STT_FUNC,
+    STT_GNU_IFUNC,
 };
 use object::read::elf::{ElfFile, ProgramHeader as _, Rela as _, SectionHeader as _, Sym as _};
 use object::{Endianness, ReadRef};
@@ -35,6 +36,8 @@ pub(in crate::allocator) struct Image {
     parts: Vec<Part>,
     /// Functions that return their first argument, and the words of the linkage table that hold their addresses.
     return_first: HashSet<u64>,
+    /// Its code can run with a shadow stack.
+    pub(super) has_shadow_stack: bool,
 }
 
 impl Image {
@@ -55,6 +58,7 @@ impl Image {
         let endian = elf.endian();
         let mut image = Self::default();
         for segment in elf.elf_program_headers() {
+            image.has_shadow_stack |= is_for_shadow_stack(segment, endian, data);
             if segment.p_type(endian) == PT_LOAD
                 && let Ok(bytes) = segment.data(endian, data)
             {
@@ -121,7 +125,15 @@ impl Image {
                 is_code: true,
             }],
             return_first: HashSet::new(),
+            has_shadow_stack: false,
         }
+    }
+
+    /// Says that its code can run with a shadow stack.
+    #[cfg(test)]
+    pub(super) fn with_shadow_stack(mut self) -> Self {
+        self.has_shadow_stack = true;
+        self
     }
 
     /// Says that the function at an address returns its first argument.
@@ -214,6 +226,31 @@ impl Image {
         }
         found
     }
+}
+
+/// Whether a note says that the code can run with a shadow stack (System V AMD64 ABI, 2.1.4).
+fn is_for_shadow_stack<'data, R: ReadRef<'data>>(
+    segment: &ProgramHeader64<Endianness>,
+    endian: Endianness,
+    data: R,
+) -> bool {
+    let Ok(Some(mut notes)) = segment.notes(endian, data) else {
+        return false;
+    };
+    while let Ok(Some(note)) = notes.next() {
+        let Some(mut properties) = note.gnu_properties(endian) else {
+            continue;
+        };
+        while let Ok(Some(property)) = properties.next() {
+            let features = property.data_u32(endian).unwrap_or(u32::MAX);
+            if property.pr_type() == GNU_PROPERTY_X86_FEATURE_1_AND
+                && features & GNU_PROPERTY_X86_FEATURE_1_SHSTK != 0
+            {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 const ENDBR64_BYTES: u64 = 4;

@@ -78,7 +78,7 @@ pub(super) fn plan(
     }
     let graph = Explorer::new(image, traced).graph(entry)?;
     is_own(image, &graph, entry)?;
-    proof::sites(&graph, entry, shape)
+    proof::sites(&graph, entry, shape, !image.has_shadow_stack)
 }
 
 /// Fails if other code comes to the function's code than by calling it. Jumps to its middle from elsewhere would meet

@@ -14,8 +14,9 @@ use super::results::{Results, results};
 use super::values::Memory;
 use super::{Found, Kind};
 
-/// The sites of a function, by address, in that order.
-pub(super) fn sites(graph: &Graph, entry: u64, shape: Shape) -> Result<Vec<Found>, Reason> {
+/// The sites of a function, by address, in that order. `at_calls`: whether there may be sites on calls; the kernel emulates
+/// those without putting the return address on the shadow stack, where there is one, which is the end of the process.
+pub(super) fn sites(graph: &Graph, entry: u64, shape: Shape, at_calls: bool) -> Result<Vec<Found>, Reason> {
     let results = results(graph);
     if !results.contains_key(&entry) {
         return Err(Reason::NoReturn);
@@ -24,7 +25,8 @@ pub(super) fn sites(graph: &Graph, entry: u64, shape: Shape) -> Result<Vec<Found
     let covered = covered(graph);
     let mut known: BTreeMap<u64, Known> = BTreeMap::new();
     for (address, places) in &results {
-        if !covered.contains(address)
+        if (at_calls || !graph[address].instruction.is_call_near())
+            && !covered.contains(address)
             && let Some(found) = Known::at(&graph[address], places, shape, &read_back)
         {
             known.insert(*address, found);

@@ -123,6 +123,27 @@ fn size_that_is_not_kept_on_one_way_is_met_before() {
 }
 
 #[test]
+fn no_site_on_a_call_where_there_is_a_shadow_stack() {
+    let parts = [
+        Code(KEEP_SIZE),
+        Code(&[0x48, 0x83, 0xec, 0x10]), // sub $16,%rsp
+        Call(CALLEE),
+        Code(&[0x48, 0x89, 0x44, 0x24, 0x08, 0x31, 0xc0]), // mov %rax,8(%rsp); xor %eax,%eax
+        Call(CALLEE),
+        Code(&[0x48, 0x8b, 0x44, 0x24, 0x08]), // mov 8(%rsp),%rax
+        Code(&[0x48, 0x83, 0xc4, 0x10]),       // add $16,%rsp
+        Code(POP_RBX),
+        Code(RET),
+    ];
+    let plan_of = |image: &Image| plan(image, CODE, Shape::Size, &HashSet::new());
+    assert!(plan_of(&image(&parts)).is_ok());
+    assert!(matches!(
+        plan_of(&image(&parts).with_shadow_stack()),
+        Err(Reason::NoResult(_))
+    ));
+}
+
+#[test]
 fn calls_that_never_return_end_their_way() {
     // test $15,%al; jne +2; the function at the end returns unless its argument is 1.
     let fatal = CODE + 31;
