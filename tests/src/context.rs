@@ -31,7 +31,7 @@ pub enum Need {
     StaticLibc,
     /// `musl-gcc`.
     Musl,
-    /// `nm`, `readelf` and `strip`.
+    /// `nm`, `objcopy`, `readelf` and `strip`.
     Binutils,
     /// `strace`.
     Strace,
@@ -49,6 +49,10 @@ pub enum Need {
     Git,
     /// `memcached`.
     Memcached,
+    /// `xz`.
+    Xz,
+    /// `node`.
+    Node,
 }
 
 impl Context {
@@ -157,8 +161,8 @@ impl Need {
             Self::StaticLibc => (static_libc(), "no libc.a to link static executables"),
             Self::Musl => (on_path("musl-gcc"), "no `musl-gcc` (musl-tools)"),
             Self::Binutils => (
-                ["nm", "readelf", "strip"].into_iter().all(on_path),
-                "no `nm`, `readelf` or `strip` (binutils)",
+                ["nm", "objcopy", "readelf", "strip"].into_iter().all(on_path),
+                "no `nm`, `objcopy`, `readelf` or `strip` (binutils)",
             ),
             Self::Strace => (on_path("strace"), "no `strace`"),
             Self::Python => (Path::new("/usr/bin/python3").exists(), "no /usr/bin/python3"),
@@ -174,6 +178,8 @@ impl Need {
             Self::Perl => (on_path("perl"), "no `perl`"),
             Self::Git => (on_path("git"), "no `git`"),
             Self::Memcached => (on_path("memcached"), "no `memcached`"),
+            Self::Xz => (on_path("xz"), "no `xz` (xz-utils)"),
+            Self::Node => (on_path("node"), "no `node` (nodejs)"),
         };
         (!is_met).then_some(reason)
     }

@@ -29,8 +29,9 @@ impl Figures {
 
     fn flatten(&mut self, path: &str, value: &Value) -> Result<()> {
         if let Some(fields) = value.as_object() {
-            // How much of the peak is known by stack is no figure of the program.
-            for (name, value) in fields.iter().filter(|(name, _)| *name != "by_stack_bytes") {
+            // How much of the peak is known by stack is no figure of the program, nor how sure an estimate is.
+            let is_figure = |name: &str| name != "by_stack_bytes" && !name.ends_with("_stderr");
+            for (name, value) in fields.iter().filter(|(name, _)| is_figure(name)) {
                 self.flatten(&format!("{path}/{name}"), value)?;
             }
             return Ok(());

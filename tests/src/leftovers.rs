@@ -58,13 +58,15 @@ fn helper_command(context: &Context, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// What `suite helper …` does, as root: `bpf` lists BPF objects, `text PID` compares a program's text. What is
+/// What `suite helper …` does, as root: `bpf` lists BPF objects, `text PID` compares a program's text, `hold` is
+/// another tracer. What is
 /// to be written to standard output is returned.
 pub fn helper(arguments: &[String]) -> Result<String> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["bpf"] => bpf_objects(),
         ["text", pid] => changed_text(pid),
-        _ => bail!("helper: bpf | text PID"),
+        ["hold", file, offset, counter] => crate::hold::hold(file, offset, counter),
+        _ => bail!("helper: bpf | text PID | hold FILE OFFSET COUNTER"),
     }
 }
 

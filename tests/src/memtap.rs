@@ -151,10 +151,14 @@ impl<'a> Memtap<'a> {
         let mut words = vec![program.into_os_string()];
         let pinned = std::env::var_os(PROBES)
             .filter(|_| is_among(&self.arguments, "--live") && !is_among(&self.arguments, "--probes"));
+        let is_whole = wants_all(&self.arguments);
         words.extend(self.arguments);
         if let Some(pinned) = pinned {
             words.push("--probes".into());
             words.push(pinned);
+        }
+        if is_whole {
+            words.extend(["--sample", "1", "--max-overhead", "off"].map(OsString::from));
         }
         if self.has_outputs {
             words.push("--summary".into());
@@ -189,6 +193,20 @@ impl<'a> Memtap<'a> {
             metric: self.metric,
         })
     }
+}
+
+/// Whether processes that run are recorded and the test says nothing of how much is followed: what tests expect are exact
+/// figures, and by default memtap keeps to a budget there.
+fn wants_all(arguments: &[OsString]) -> bool {
+    let has = |words: &[&str]| {
+        arguments
+            .iter()
+            .any(|argument| words.iter().any(|word| argument == word))
+    };
+    let records = arguments
+        .first()
+        .is_some_and(|command| command == "record" || command == "live");
+    records && has(&["-p", "--pid", "-a", "--all", "--comm"]) && !has(&["--sample", "--max-overhead"])
 }
 
 /// memtap while it runs; dropping it kills it.

@@ -95,6 +95,12 @@ impl Recipe {
         Self::new(name, format!("live/{name}.rs"), "rustc", RUST_FLAGS)
     }
 
+    /// A C program as it is shipped, but with debug information: `fixtures/symbols/NAME.c`.
+    #[must_use]
+    pub fn symbols_c(name: &str) -> Self {
+        Self::new(name, format!("symbols/{name}.c"), "cc", PLAIN_C_FLAGS).flags(["-g"])
+    }
+
     fn new(name: &str, source: String, compiler: &'static str, flags: &[&str]) -> Self {
         Self {
             name: name.to_owned(),

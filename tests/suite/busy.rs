@@ -34,16 +34,8 @@ impl Busy {
         let directory = tempfile::tempdir()?;
         let root = directory.path();
         let fixture = Fixture::c(context, "busy")?;
-        std::fs::create_dir_all(root.join("lib"))?;
         std::fs::copy(&fixture.path, root.join("busy"))?;
-        for library in libraries(&fixture.path)? {
-            let name = library.file_name().context("a library has no name")?;
-            std::fs::copy(&library, root.join("lib").join(name))?;
-            // The dynamic linker is asked for by its whole path.
-            let whole = root.join(library.strip_prefix("/")?);
-            std::fs::create_dir_all(whole.parent().context("no directory")?)?;
-            std::fs::copy(&library, whole)?;
-        }
+        copy_libraries(&fixture.path, root)?;
         let mut command = context.privileged("chroot");
         command
             .arg(root)
@@ -114,6 +106,20 @@ fn rounds(progress: &Path) -> Vec<u64> {
         .chunks_exact(8)
         .filter_map(|chunk| chunk.try_into().ok().map(u64::from_le_bytes))
         .collect()
+}
+
+/// Copies the libraries that a program needs into another root directory, below `/lib`.
+pub(crate) fn copy_libraries(program: &Path, root: &Path) -> Result<()> {
+    std::fs::create_dir_all(root.join("lib"))?;
+    for library in libraries(program)? {
+        let name = library.file_name().context("a library has no name")?;
+        std::fs::copy(&library, root.join("lib").join(name))?;
+        // The dynamic linker is asked for by its whole path.
+        let whole = root.join(library.strip_prefix("/")?);
+        std::fs::create_dir_all(whole.parent().context("no directory")?)?;
+        std::fs::copy(&library, whole)?;
+    }
+    Ok(())
 }
 
 /// What the dynamic linker would load, itself too.

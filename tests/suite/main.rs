@@ -4,8 +4,11 @@
 //! names. A test whose needs this machine does not meet is named on standard error with the reason and counted
 //! as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
+mod attach;
+mod budget;
 mod busy;
 mod case;
+mod crowd;
 mod errors;
 mod fixtures;
 mod live;
@@ -15,9 +18,11 @@ mod processes;
 mod python;
 mod regions;
 mod robust;
+mod sampling;
 mod seed;
 mod stacks;
 mod sums;
+mod symbols;
 mod system;
 mod tables;
 
@@ -54,9 +59,17 @@ const CASES: &[&[case::Case]] = &[
     live::heaptrack::CASES,
     live::programs::CASES,
     live::servers::CASES,
+    sampling::CASES,
+    budget::CASES,
     errors::CASES,
     system::CASES,
+    attach::CASES,
     robust::CASES,
+    symbols::separate::CASES,
+    symbols::unfit::CASES,
+    symbols::fetched::CASES,
+    symbols::compiled::CASES,
+    symbols::departed::CASES,
 ];
 
 fn main() -> ExitCode {

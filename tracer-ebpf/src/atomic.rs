@@ -26,14 +26,14 @@ pub(crate) unsafe fn fetch_add(target: *mut u64, amount: u64) -> u64 {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(target, amount) }
 }
 
-/// Adds 1 to `*target`.
+/// Adds `amount` to `*target`.
 ///
 /// # Safety
 /// As for [`add`], aligned to 4 bytes.
 #[inline(always)]
-pub(crate) unsafe fn increment(target: *mut u32) {
+pub(crate) unsafe fn add_short(target: *mut u32, amount: u32) {
     // SAFETY: the caller's promise.
-    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(target, 1) };
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(target, amount) };
 }
 
 /// Puts `value` into `*target` if `expected` is there. True if it was. Needs Linux 5.12.

@@ -57,7 +57,7 @@ coded! {
 
 coded! {
     /// What the kernel side counts of events, per CPU. Always:
-    /// `Seen = Tallied + Nested + Filtered + Foreign + the losses that are events`.
+    /// `Seen = Tallied + Nested + Filtered + Foreign + Unsampled + the losses that are events`. Hits, whatever they stand for.
     Counter {
         /// Probe hits, and returns of memory-map system calls.
         Seen = 0, "seen";
@@ -86,6 +86,8 @@ coded! {
         MappingNotKept = 11, "mappings_not_kept";
         /// Walks that user space was left to finish, from a copy of the stack.
         StackCopied = 12, "stacks_copied";
+        /// Calls into which no sample point fell: those that were sampled stand for them.
+        Unsampled = 13, "unsampled";
     }
 }
 

@@ -87,19 +87,22 @@ pub enum Shape {
     Resize,
     /// A block, and its new size as a product: `reallocarray`.
     ResizeArray,
+    /// A block, and its new size as a product that was made already: `reallocarray` behind its multiplication.
+    ResizeProduct,
     /// A block to be given back: `free`.
     Free,
 }
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Size,
         Self::AlignedSize,
         Self::CountSize,
         Self::OutPointer,
         Self::Resize,
         Self::ResizeArray,
+        Self::ResizeProduct,
         Self::Free,
     ];
 
@@ -113,6 +116,7 @@ impl Shape {
             Self::OutPointer => "alloc_out",
             Self::Resize => "realloc_size",
             Self::ResizeArray => "realloc_array",
+            Self::ResizeProduct => "realloc_product",
             Self::Free => "free_block",
         }
     }

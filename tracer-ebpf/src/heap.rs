@@ -35,8 +35,8 @@ pub struct PendingCall {
     pub old: Block,
     /// [`Self::OLD_TAKEN`] and the other flags.
     pub flags: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// What the call stands for; 0: it is not sampled, and only what it does to `old` counts.
+    pub weight: u32,
 }
 
 impl PendingCall {
@@ -72,16 +72,19 @@ pub struct Block {
     pub bytes: u64,
     /// When it was allocated: nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
+    /// What it stands for.
+    pub weight: u32,
     /// The [`Function`](crate::Function) that allocated it.
-    pub function: u32,
+    pub function: u16,
     /// 1: a block inherited from the parent, which this process has given back.
-    pub is_gone: u32,
+    pub is_gone: u16,
 }
 
 /// Buckets of the histograms of sizes and lifetimes: powers of two, the last one open.
 pub const BUCKETS: usize = 32;
 
-/// What one (process, stack, function) allocated, and what became of it.
+/// What one (process, stack, function) allocated, and what became of it. With sampling, estimates, as in [`Sum`]; the units of
+/// variances are the same too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct HeapSum {
@@ -101,6 +104,14 @@ pub struct HeapSum {
     pub untracked: u64,
     /// Their bytes.
     pub untracked_bytes: u64,
+    /// The variance of `blocks`.
+    pub blocks_variance: u64,
+    /// That part of it which is of blocks that were given back: what is left is the variance of those that are live.
+    pub freed_variance: u64,
+    /// Likewise of [`Sum::bytes_variance`].
+    pub freed_bytes_variance: u64,
+    /// The variance of `temporary`.
+    pub temporary_variance: u64,
     /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket 0 also empty ones.
     pub sizes: [u32; BUCKETS],
     /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds; bucket 0 also
@@ -108,7 +119,8 @@ pub struct HeapSum {
     pub lifetimes: [u32; BUCKETS],
 }
 
-/// What one process holds; and in a row of its own, all processes together.
+/// What one process holds; and in a row of its own, all processes together. With sampling, what is live are estimates; `free`
+/// is counted as it is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Heap {
@@ -120,9 +132,17 @@ pub struct Heap {
     pub peak_bytes: u64,
     /// How many blocks that was.
     pub peak: u64,
+    /// The variance of `live`.
+    pub live_variance: u64,
+    /// The variance of `live_bytes`, in the unit of [`BpfSettings::halvings`](crate::BpfSettings::halvings).
+    pub live_bytes_variance: u64,
+    /// The variance of `peak`.
+    pub peak_variance: u64,
+    /// The variance of `peak_bytes`.
+    pub peak_bytes_variance: u64,
     /// Calls of `free`.
     pub free_calls: u64,
-    /// Those of blocks that are not known: allocated before tracing began, or lost.
+    /// Those of blocks that are not known: allocated before tracing began, or lost. 0 with sampling, where most are not known.
     pub unmatched: u64,
     /// Blocks whose address was allocated again though no free of it had been seen.
     pub missed: u64,

@@ -11,7 +11,9 @@ mod codes;
 mod function;
 mod heap;
 pub mod identity;
+pub mod intake;
 mod records;
+pub mod sampling;
 mod single;
 pub mod unwind;
 mod values;
@@ -24,8 +26,8 @@ pub use records::{
 };
 pub use single::SingleSite;
 pub use values::{
-    BpfSettings, CodeRange, FileKey, FileTable, KernelOffsets, PendingRegion, ProbeSite, Process, Segment,
-    Sum, SumKey, TailCall, TailKey,
+    BpfSettings, CodeRange, FileKey, FileTable, HitCounts, KernelOffsets, PendingRegion, ProbeSite, Process,
+    Sampler, Segment, Sum, SumKey, TailCall, TailKey,
 };
 
 /// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)
@@ -48,6 +50,12 @@ pub const COPY_PAGES: usize = 5;
 
 /// Executable segments that one file may have: linkers make one, hand-made files a few.
 pub const MAX_SEGMENTS: usize = 4;
+
+/// Cookies that there is room for: probes of one recording.
+pub const MAX_SITES: usize = 256;
+
+/// [`SumKey::stack`] of a call that was counted without a walk: see [`intake::UNWALKED`].
+pub const STACK_UNWALKED: u64 = 1;
 
 /// [`SumKey::stack`] of an event whose stack could not be kept; which loss it was is counted apart.
 pub const STACK_LOST: u64 = 0;

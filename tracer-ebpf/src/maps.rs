@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
-    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, PendingCall, PendingRegion,
-    ProbeSite, Process, SCRATCH_SLOTS, SingleSite, Sum, SumKey, TailCall, TailKey,
+    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, MAX_SITES, PendingCall,
+    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, SingleSite, Sum, SumKey, TailCall, TailKey,
 };
 
 use crate::stack::{KeptKey, KeptMapping, Scratch};
@@ -16,14 +16,18 @@ use crate::stack::{KeptKey, KeptMapping, Scratch};
 /// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-/// 1 while calls are taken in. Written by the loader: probes come and go one after the other, and what each sees alone
-/// would not fit what the others see.
+/// What is taken in: a value of `tracer_ebpf::intake`. Written by the loader: probes come and go one after the other, and
+/// what each sees alone would not fit what the others see.
 #[map]
 pub(crate) static RECORDING: Array<u64> = Array::with_max_entries(1, 0);
 
 /// What each probe's cookie stands for. Written by the loader before the probe is attached.
 #[map]
-pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(256, 0);
+pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(MAX_SITES as u32, 0);
+
+/// Hits of probes in allocators. Written here, read by the loader. Never full.
+#[map]
+pub(crate) static HITS: PerCpuArray<HitCounts> = PerCpuArray::with_max_entries(1, 0);
 
 /// What places inside functions tell, by the upper half of the probe's cookie. Written by the loader before the probe is
 /// attached.
@@ -133,6 +137,14 @@ pub(crate) static HEAP: Array<Heap> = Array::with_max_entries(1, 0);
 /// room: those of threads that have ended.
 #[map]
 pub(crate) static LAST_BLOCKS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(16_384, 0);
+
+/// How much is sampled: a packed [`Rate`](tracer_ebpf::sampling::Rate). Written by the loader, at any time.
+#[map]
+pub(crate) static RATE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The next sample point of each CPU. The loader gives each its random state before any probe is in.
+#[map]
+pub(crate) static SAMPLERS: PerCpuArray<Sampler> = PerCpuArray::with_max_entries(1, 0);
 
 /// Memory-map system calls that have not returned, by thread. Full: `pending_map_full`.
 #[map]

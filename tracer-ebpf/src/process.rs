@@ -20,6 +20,7 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
         // SAFETY: the pointer is to a map value, whose fields are plain numbers.
         unsafe {
             let number = (*process).number;
+            atomic::add(&raw mut (*process).hits, 1);
             if (*process).announced == 0 && announce(tgid, number, PROCESS_UNKNOWN, false) {
                 (*process).announced = 1;
             }
@@ -29,7 +30,18 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
     if !settings::whole_machine() || tgid == settings::own_tgid() {
         return None;
     }
-    Some(enter(tgid, PROCESS_UNKNOWN, BPF_NOEXIST, false))
+    let number = enter(tgid, PROCESS_UNKNOWN, BPF_NOEXIST, false);
+    count_hit(tgid);
+    Some(number)
+}
+
+/// Counts a hit of a process that is in the table, of which nothing is taken in.
+#[inline(always)]
+pub(crate) fn count_hit(tgid: u32) {
+    if let Some(process) = PROCESSES.get_ptr_mut(&tgid) {
+        // SAFETY: the pointer is to a map value; the counter is only ever added to.
+        unsafe { atomic::add(&raw mut (*process).hits, 1) };
+    }
 }
 
 /// The number of a process that is in the table, whatever the scope.
@@ -49,10 +61,12 @@ pub(crate) fn enter(tgid: u32, parent: u32, flags: u32, urgent: bool) -> u32 {
     // SAFETY: the pointer is to a map value that is only ever added to.
     let number = FIRST_KERNEL_PROCESS.wrapping_add(unsafe { atomic::fetch_add(counter, 1) } as u32);
     let announced = u32::from(announce(tgid, number, parent, urgent));
-    if PROCESSES
-        .insert(&tgid, &Process { number, announced }, flags as u64)
-        .is_ok()
-    {
+    let process = Process {
+        number,
+        announced,
+        hits: 0,
+    };
+    if PROCESSES.insert(&tgid, &process, flags as u64).is_ok() {
         return number;
     }
     // Another thread of the process was first, or the table is full.
@@ -68,6 +82,9 @@ fn announce(tgid: u32, number: u32, parent: u32, urgent: bool) -> bool {
         number,
         parent,
         comm: bpf_get_current_comm().unwrap_or_default(),
+        // Of the image that this one takes the place of, if there is one: with it the count goes.
+        // SAFETY: the value is copied at once.
+        hits_before: unsafe { PROCESSES.get(&tgid) }.map_or(0, |process| process.hits),
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
     };

@@ -64,6 +64,8 @@ pub struct ProcessRecord {
     pub comm: [u8; 16],
     /// When: nanoseconds of `CLOCK_MONOTONIC`, as the records of process life have it.
     pub time_ns: u64,
+    /// Hits of the image that this one takes the place of, in the same process.
+    pub hits_before: u64,
 }
 
 /// A file with code that has no table yet.
@@ -135,4 +137,4 @@ const _: () = assert!(size_of::<CopyHeader>() == 72);
 const _: () = assert!(size_of::<FileRecord>() == 48);
 const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);
-const _: () = assert!(size_of::<ProcessRecord>() == 40);
+const _: () = assert!(size_of::<ProcessRecord>() == 48);

@@ -1,6 +1,6 @@
 //! What the loader told the programs.
 
-use tracer_ebpf::{BpfSettings, KernelOffsets};
+use tracer_ebpf::{BpfSettings, KernelOffsets, intake};
 
 use crate::maps::RECORDING;
 
@@ -34,6 +34,8 @@ static SETTINGS: BpfSettings = BpfSettings {
     comm: [0; 16],
     stop_for_code: 0,
     live: 0,
+    sampled: 0,
+    halvings: 0,
 };
 
 macro_rules! read {
@@ -97,19 +99,31 @@ pub(crate) fn stop_for_code() -> bool {
     read!(stop_for_code) != 0
 }
 
-/// Whether calls are taken in: not before all probes are in, and not while they are taken off.
+/// What is taken in: a value of `tracer_ebpf::intake`.
 #[inline(always)]
-pub(crate) fn recording() -> bool {
+pub(crate) fn intake() -> u64 {
     // SAFETY: the pointer is to a map value; volatile, since the loader changes it.
-    RECORDING
-        .get_ptr(0)
-        .is_some_and(|recording| unsafe { core::ptr::read_volatile(recording) } != 0)
+    RECORDING.get_ptr(0).map_or(intake::NOTHING, |recording| unsafe {
+        core::ptr::read_volatile(recording)
+    })
 }
 
 /// Whether blocks are followed until they are given back.
 #[inline(always)]
 pub(crate) fn live() -> bool {
     read!(live) != 0
+}
+
+/// Whether allocations are sampled.
+#[inline(always)]
+pub(crate) fn sampled() -> bool {
+    read!(sampled) != 0
+}
+
+/// The unit of variances of bytes.
+#[inline(always)]
+pub(crate) fn halvings() -> u32 {
+    read!(halvings)
 }
 
 /// Whether code without a table is walked by frame pointers.

@@ -8,6 +8,16 @@ use crate::{
     maps::{TAILS, TAILS_OPEN},
 };
 
+/// Whether [`take`] may find anything: most often not, and it need not be asked what the call is.
+#[inline(always)]
+pub(crate) fn may_take(site: &ProbeSite, key: &TailKey) -> bool {
+    site.tail & ProbeSite::TAIL_TAKES != 0
+        // SAFETY: a pointer to a map value; as in `take`.
+        && TAILS_OPEN.get_ptr(0).is_some_and(|open| unsafe { core::ptr::read_volatile(open) } != 0)
+        // SAFETY: the answer alone is used.
+        && unsafe { TAILS.get(key) }.is_some()
+}
+
 /// Whether this hit is a call that another function has passed on by a jump. If so it is forgotten: the next
 /// hit at the same place is a call of its own.
 #[inline(always)]

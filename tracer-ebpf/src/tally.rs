@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{
     Counter, Loss, MAX_FRAMES, PROCESS_UNKNOWN, RecordKind, STACK_LOST, StackRecordHeader, Sum, SumKey,
+    sampling,
 };
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     bounds::mask,
     loss::{count, lose},
     maps::{LOST, OVERFLOW, RECORDS, SUMS},
+    settings,
     stack::Slot,
 };
 
@@ -97,13 +99,25 @@ fn tallied(key: &SumKey) {
 }
 
 /// A new sum. A static, since the stack of all functions together has 512 bytes.
-static NOTHING: Sum = Sum {
-    calls: 0,
-    bytes: 0,
-    bytes_out: 0,
-    failed: 0,
-    sent: 0,
-};
+static NOTHING: Sum = Sum::NOTHING;
+
+/// What a call adds that asks for so many bytes and stands for `weight` of its kind.
+#[inline(always)]
+pub(crate) fn amount(bytes: u64, weight: u64) -> Sum {
+    let mut amount = Sum {
+        calls: 1,
+        bytes,
+        ..Sum::NOTHING
+    };
+    if settings::sampled() {
+        amount.calls = weight;
+        amount.bytes = bytes.wrapping_mul(weight);
+        amount.hits = 1;
+        amount.calls_variance = sampling::count_variance(weight);
+        amount.bytes_variance = sampling::bytes_variance(bytes, weight, settings::halvings());
+    }
+    amount
+}
 
 /// The sum of this key in a table, made if there is none; nothing if the table is full.
 #[inline(always)]
@@ -132,6 +146,14 @@ pub(crate) unsafe fn add_to(sum: *mut Sum, amount: &Sum) {
         }
         if amount.failed != 0 {
             atomic::add(&raw mut (*sum).failed, amount.failed);
+        }
+        if settings::sampled() && amount.hits != 0 {
+            atomic::add(&raw mut (*sum).hits, amount.hits);
+            // Zero for all that is sampled for sure.
+            if amount.calls_variance != 0 {
+                atomic::add(&raw mut (*sum).calls_variance, amount.calls_variance);
+                atomic::add(&raw mut (*sum).bytes_variance, amount.bytes_variance);
+            }
         }
     }
 }

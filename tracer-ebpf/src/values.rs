@@ -1,7 +1,8 @@
 //! Keys and values of the maps.
 
 use crate::{
-    Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, PendingCall, SingleSite,
+    BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES, PendingCall,
+    SingleSite,
 };
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
@@ -20,18 +21,20 @@ crosses_the_boundary! {
     PendingCall: 88;
     BlockKey: 16;
     Block: 32;
-    HeapSum: 40 + 7 * 8 + 2 * 4 * 32;
-    Heap: 80;
+    HeapSum: 64 + 11 * 8 + 2 * 4 * 32;
+    Heap: 112;
     SumKey: 16;
-    Sum: 40;
+    Sum: 64;
+    Sampler: 24;
     CodeRange: 16;
     ProbeSite: 16 + 16 * MAX_CODE_RANGES;
     SingleSite: 32;
-    Process: 8;
+    Process: 16;
+    HitCounts: 8 * (MAX_SITES + BUCKETS);
     PendingRegion: 48;
     TailKey: 16;
     TailCall: 24;
-    BpfSettings: 112;
+    BpfSettings: 120;
     FileKey: 24;
     Segment: 24;
     FileTable: 16 + 24 * MAX_SEGMENTS;
@@ -51,7 +54,7 @@ pub struct SumKey {
     pub function: u32,
 }
 
-/// What one (process, stack, function) did.
+/// What one (process, stack, function) did. With sampling, estimates: each sampled call counts as often as its weight says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Sum {
@@ -65,6 +68,38 @@ pub struct Sum {
     pub failed: u64,
     /// 1 once the stack's record has been sent to user space.
     pub sent: u64,
+    /// With sampling, the calls that were sampled; else 0, and `calls` is what was seen.
+    pub hits: u64,
+    /// The variance of `calls`: see [`sampling::count_variance`](crate::sampling::count_variance).
+    pub calls_variance: u64,
+    /// The variance of `bytes`, in the unit of [`BpfSettings::halvings`].
+    pub bytes_variance: u64,
+}
+
+impl Sum {
+    /// Nothing. A constant, since `Default` is not.
+    pub const NOTHING: Self = Self {
+        calls: 0,
+        bytes: 0,
+        bytes_out: 0,
+        failed: 0,
+        sent: 0,
+        hits: 0,
+        calls_variance: 0,
+        bytes_variance: 0,
+    };
+}
+
+/// What one CPU knows of the next sample point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sampler {
+    /// Bytes up to it, a signed number: see [`sampling::Points`](crate::sampling::Points).
+    pub distance: u64,
+    /// The interval that the distance was drawn for.
+    pub interval: u64,
+    /// The state of the CPU's random numbers: see [`sampling::random`](crate::sampling::random).
+    pub random: u64,
 }
 
 /// A range of code, as signed distances from the probed instruction: `start <= distance < end`.
@@ -114,6 +149,28 @@ pub struct Process {
     pub number: u32,
     /// 1 once user space knows the number.
     pub announced: u32,
+    /// Hits of probes in allocators by this image, whatever became of them.
+    pub hits: u64,
+}
+
+/// Hits of probes in allocators, by any process, whether or not calls are taken in: what they cost is paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HitCounts {
+    /// By what the probe's cookie stands for.
+    pub by_site: [u64; MAX_SITES],
+    /// By the size that is asked for, where one is: class `i` has sizes of at least 2^i bytes and less than twice that;
+    /// class 0 also empty ones.
+    pub by_size: [u64; BUCKETS],
+}
+
+impl Default for HitCounts {
+    fn default() -> Self {
+        Self {
+            by_site: [0; MAX_SITES],
+            by_size: [0; BUCKETS],
+        }
+    }
 }
 
 /// A memory-map system call between its entry and its return, by thread.
@@ -191,6 +248,10 @@ pub struct BpfSettings {
     pub stop_for_code: u32,
     /// 1: blocks are followed until they are given back.
     pub live: u32,
+    /// 1: allocations are sampled, at a rate that may change.
+    pub sampled: u32,
+    /// The unit of variances of bytes: 4^`halvings` bytes².
+    pub halvings: u32,
 }
 
 /// Offsets of members in the running kernel's structures, in bytes; all 0 where they are not known.

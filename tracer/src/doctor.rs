@@ -10,6 +10,8 @@ use tracer_ebpf::BpfSettings;
 use crate::bpf::limits::table_capacity;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Limits, Object, btf, tracefs};
+use crate::cost::Traps;
+use crate::cost::measure::{MeasureError, Measuring};
 use crate::target::sideband::Sideband;
 
 /// What an examination found.
@@ -66,6 +68,7 @@ pub fn examine() -> Vec<Finding> {
         privileges(),
         btf_offsets(),
         uprobes(),
+        uprobe_links(),
         tracefs_mount(),
         side_band(),
         heap_programs(),
@@ -139,6 +142,20 @@ fn uprobes() -> Finding {
     finding("uprobes", "--events heap", true, seen)
 }
 
+fn uprobe_links() -> Finding {
+    let seen = crate::bpf::many_uprobes_in_a_link()
+        .map(|()| "uprobe_multi".to_owned())
+        .map_err(|error| {
+            format!("{error}; Linux 6.6 and later have them, without each probe is a perf event")
+        });
+    unless_unprivileged(finding(
+        "links of many uprobes",
+        "attaching to hundreds of processes, taking probes off quickly",
+        false,
+        seen,
+    ))
+}
+
 fn tracefs_mount() -> Finding {
     let check = "tracefs";
     let needed_for = "following children, --events region";
@@ -168,7 +185,7 @@ fn side_band() -> Finding {
     ))
 }
 
-fn load(wanted: Wanted) -> Result<Object, BpfError> {
+fn load(wanted: Wanted, sampled: bool) -> Result<Object, BpfError> {
     let mut settings = BpfSettings {
         max_size: u64::MAX,
         ..BpfSettings::default()
@@ -180,6 +197,7 @@ fn load(wanted: Wanted) -> Result<Object, BpfError> {
         settings.offsets = btf::Btf::of_kernel()?.kernel_offsets()?;
     }
     settings.live = u32::from(wanted.live);
+    settings.sampled = u32::from(sampled);
     let limits = Limits {
         stacks: 1,
         blocks: 1,
@@ -193,7 +211,7 @@ fn load(wanted: Wanted) -> Result<Object, BpfError> {
 
 fn loaded(check: &'static str, needed_for: &'static str, required: bool, wanted: Wanted) -> Finding {
     let began = std::time::Instant::now();
-    let seen = load(wanted)
+    let seen = load(wanted, false)
         .map(|_object| format!("past the verifier in {} ms", began.elapsed().as_millis()))
         .map_err(|error| error.to_string());
     unless_unprivileged(finding(check, needed_for, required, seen))
@@ -240,27 +258,46 @@ fn table_programs() -> Finding {
     )
 }
 
+/// What a hit of each kind of probe costs here.
+pub fn traps() -> Result<Traps, MeasureError> {
+    let wanted = Wanted {
+        cost: true,
+        ..Wanted::default()
+    };
+    let mut object = load(wanted, false)?;
+    Measuring::begin(&mut object)?.finish()
+}
+
 /// How many instructions the verifier of this kernel goes through for each program, with walks by unwind tables
-/// where the kernel takes them; once more, as `PROGRAM, live`, for those that differ where blocks are followed.
+/// where the kernel takes them; once more, as `PROGRAM, live`, for those that differ where blocks are followed, and as
+/// `PROGRAM, sampled` and `PROGRAM, live, sampled` where allocations are sampled.
 #[must_use]
 pub fn verified_instructions() -> BTreeMap<String, Option<u32>> {
-    let counts = |live: bool| {
+    let counts = |live: bool, sampled: bool| {
         let wanted = |tables| Wanted {
             heap: true,
             region: !live,
             tables,
             live,
             single: live,
+            ..Wanted::default()
         };
         [true, false]
             .into_iter()
-            .find_map(|tables| load(wanted(tables)).ok())
+            .find_map(|tables| load(wanted(tables), sampled).ok())
             .map_or_else(BTreeMap::new, |object| object.verified_instructions())
     };
-    let mut all = counts(false);
-    for (name, count) in counts(true) {
-        if all.get(&name) != Some(&count) {
-            all.insert(format!("{name}, live"), count);
+    let every = counts(false, false);
+    let mut all = every.clone();
+    for (variant, live, sampled) in [
+        (", live", true, false),
+        (", sampled", false, true),
+        (", live, sampled", true, true),
+    ] {
+        for (name, count) in counts(live, sampled) {
+            if every.get(&name) != Some(&count) {
+                all.insert(format!("{name}{variant}"), count);
+            }
         }
     }
     all

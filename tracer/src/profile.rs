@@ -1,6 +1,7 @@
 //! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it came from.
 
 mod live;
+mod objects;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use tracer_ebpf::{BUCKETS, Function, StackEnd};
 
 pub use live::{Aged, Marks};
+pub use objects::Object;
 
 /// What was measured: every stack of every process, with its figures.
 #[derive(Debug, Clone, Default)]
@@ -19,10 +21,15 @@ pub struct Profile {
     /// The stacks, in no particular order. Two can be equal in every name: exporters merge what they cannot
     /// tell apart.
     pub stacks: Vec<Stack>,
+    /// The files that frames are in, each once.
+    pub objects: Vec<Object>,
     /// What all processes held together, where blocks were followed.
     pub held: Option<Held>,
     /// Whether [`HeapValues::aged`] has figures.
     pub has_ages: bool,
+    /// The mean distance of sample points in bytes, where allocations were sampled: figures of the heap are estimates then,
+    /// and [`Variances`] say how sure they are. Nothing where every one was followed.
+    pub sample_bytes: Option<u64>,
     /// Where [`Aged::marks_bytes`] are from; nothing where the recording was too short for them.
     pub marks: Option<Marks>,
 }
@@ -46,6 +53,22 @@ pub struct Held {
     pub unmatched: u64,
     /// Blocks whose address was allocated again though no free of it was seen.
     pub missed: u64,
+    /// How sure estimates are.
+    pub variances: HeldVariances,
+}
+
+/// As [`Variances`], of what is held. Blocks that a forked child has copies of count for each as if they were others: where
+/// several processes are taken together that have them, their figures are less sure than this says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeldVariances {
+    /// Of [`Held::live`].
+    pub live: u128,
+    /// Of [`Held::live_bytes`], in bytes².
+    pub live_bytes: u128,
+    /// Of [`Held::peak`].
+    pub peak: u128,
+    /// Of [`Held::peak_bytes`], in bytes².
+    pub peak_bytes: u128,
 }
 
 /// A process image.
@@ -61,6 +84,8 @@ pub struct Process {
     pub exited: bool,
     /// What it held, where blocks were followed.
     pub held: Option<Held>,
+    /// Its hits of probes in allocators.
+    pub hits: u64,
 }
 
 /// A place in a program.
@@ -87,6 +112,8 @@ pub enum FrameName {
         /// The virtual address inside the file.
         address: u64,
     },
+    /// Code that was compiled at run time, and that its compiler did not name.
+    Compiled,
     /// An address that belongs to no known mapping.
     Unmapped(u64),
 }
@@ -128,6 +155,55 @@ pub struct Values {
     pub failed: u64,
     /// What became of the blocks, where they were followed.
     pub heap: HeapValues,
+    /// How sure estimates are.
+    pub variances: Variances,
+}
+
+/// How sure estimates are: the variances of figures where allocations were sampled, else zero. Those of different
+/// allocations are independent: variances of sums are sums of variances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Variances {
+    /// Of [`Values::calls`].
+    pub calls: u128,
+    /// Of [`Values::bytes`], in bytes².
+    pub bytes: u128,
+    /// Of [`HeapValues::blocks`].
+    pub blocks: u128,
+    /// Of [`HeapValues::freed`].
+    pub freed: u128,
+    /// Of [`HeapValues::freed_bytes`], in bytes².
+    pub freed_bytes: u128,
+    /// Of [`HeapValues::temporary`].
+    pub temporary: u128,
+}
+
+impl Variances {
+    /// Adds those of other figures.
+    pub fn add(&mut self, other: &Self) {
+        let sums = [
+            (&mut self.calls, other.calls),
+            (&mut self.bytes, other.bytes),
+            (&mut self.blocks, other.blocks),
+            (&mut self.freed, other.freed),
+            (&mut self.freed_bytes, other.freed_bytes),
+            (&mut self.temporary, other.temporary),
+        ];
+        for (sum, more) in sums {
+            *sum = sum.saturating_add(more);
+        }
+    }
+
+    /// Of [`Values::live`]: a block that was given back has no part in it any more.
+    #[must_use]
+    pub const fn live(&self) -> u128 {
+        self.blocks.saturating_sub(self.freed)
+    }
+
+    /// Of [`Values::live_bytes`], in bytes².
+    #[must_use]
+    pub const fn live_bytes(&self) -> u128 {
+        self.bytes.saturating_sub(self.freed_bytes)
+    }
 }
 
 /// What became of the blocks that one stack allocated.
@@ -264,6 +340,22 @@ impl Metric {
             (Self::RegionBytes, Function::Mmap | Function::Brk) => Some(values.bytes),
             (Self::RegionBytes, Function::Mremap) => Some(values.bytes.saturating_sub(values.bytes_out)),
             _ => None,
+        }
+    }
+}
+
+impl Metric {
+    /// The variance of the weight; nothing where the metric is no estimate, or it is not known how sure it is.
+    #[must_use]
+    pub const fn variance(self, variances: &Variances) -> Option<u128> {
+        match self {
+            Self::AllocBytes => Some(variances.bytes),
+            Self::AllocCount => Some(variances.calls),
+            Self::LiveBytes => Some(variances.live_bytes()),
+            Self::LiveCount => Some(variances.live()),
+            Self::FreedBytes => Some(variances.freed_bytes),
+            Self::TemporaryCount => Some(variances.temporary),
+            Self::PeakBytes | Self::RegionBytes => None,
         }
     }
 }

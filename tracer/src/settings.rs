@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bpf::Limits;
+use crate::bpf::links::AttachBy;
 use crate::profile::Metric;
 use crate::report::Format;
+use crate::symbolize::Owner;
 
 /// Whom to trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +74,7 @@ pub enum Probing {
 pub enum Sample {
     /// Every one.
     Every,
-    /// One per this many bytes on average, at least 2.
+    /// One per this many bytes on average: 2 to 1 GiB.
     Bytes(u64),
     /// As many as the budget permits.
     Auto,
@@ -98,6 +100,34 @@ pub struct Live {
     pub growth_max_bytes: Option<u64>,
     /// What the report is sorted by.
     pub sort: LiveSort,
+}
+
+/// Where names are looked for, beside the usual places.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Symbols {
+    /// Directories with debug information, absolute: they are searched before the usual ones.
+    pub debug_directories: Vec<PathBuf>,
+    /// Servers of debug information, where they may be asked.
+    pub debuginfod: Option<Debuginfod>,
+}
+
+/// Servers of debug information, and how they are asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Debuginfod {
+    /// Their addresses, in the order in which they are asked.
+    pub servers: Vec<String>,
+    /// Where what they send is kept, if anywhere.
+    pub cache: Option<PathBuf>,
+    /// Whose that is, where it is not memtap's own user's.
+    pub owner: Option<Owner>,
+    /// How long an answer may take to begin.
+    pub timeout: Duration,
+    /// How long it may take altogether.
+    pub max_time: Duration,
+    /// How large it may be.
+    pub max_bytes: u64,
+    /// Do not say what is fetched.
+    pub quiet: bool,
 }
 
 /// Settings of `record` and of `live`.
@@ -142,12 +172,18 @@ pub struct Record {
     pub top: usize,
     /// Which allocations are followed.
     pub sample: Sample,
+    /// Makes random numbers the same each time.
+    pub seed: Option<u64>,
     /// What tracing may cost the targets: percent of one CPU's time; nothing where it may cost what it costs.
     pub overhead_max_percent: Option<f64>,
     /// How stacks are walked.
     pub unwind: Unwind,
     /// Stop a process while the tables of code that it has just loaded are made.
     pub stop_for_code: bool,
+    /// What uprobes are made of.
+    pub attach: AttachBy,
     /// How large the kernel side's maps may grow.
     pub limits: Limits,
+    /// Where names are looked for.
+    pub symbols: Symbols,
 }

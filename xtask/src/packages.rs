@@ -95,6 +95,36 @@ pub(crate) const TEST: &[Package] = &[
         provides: "memcached",
         reason: "a server as the distribution ships it, whose blocks are followed",
     },
+    Package {
+        name: "libjemalloc2",
+        provides: "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2",
+        reason: "an allocator in whose functions probes must find a place",
+    },
+    Package {
+        name: "libtcmalloc-minimal4",
+        provides: "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4",
+        reason: "an allocator in whose functions probes must find a place",
+    },
+    Package {
+        name: "libmimalloc2.0",
+        provides: "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2",
+        reason: "an allocator in whose functions probes must find a place",
+    },
+    Package {
+        name: "musl",
+        provides: "/lib/ld-musl-x86_64.so.1",
+        reason: "a C library in whose functions probes must find a place",
+    },
+    Package {
+        name: "xz-utils",
+        provides: "xz",
+        reason: "packs small symbol tables as other distributions ship them",
+    },
+    Package {
+        name: "nodejs",
+        provides: "node",
+        reason: "a just-in-time compiler that names its code",
+    },
 ];
 
 /// What `cargo xtask bench` compares with; a row whose tool is missing says so.

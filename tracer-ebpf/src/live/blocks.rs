@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use tracer_ebpf::{Block, BlockKey, Loss, PendingCall};
 
-use super::{heaps, sums};
+use super::{amount::Amount, heaps, sums};
 use crate::{
     loss::lose,
     maps::{BLOCKS, HEAPS},
@@ -43,6 +43,16 @@ pub(super) fn take(key: &BlockKey, taken: &mut Block) -> bool {
         }
         take_inherited(key, taken)
     }
+}
+
+/// Whether [`take`] may find a block: it is there, or may be an ancestor's.
+#[inline(always)]
+pub(super) fn may_have(key: &BlockKey) -> bool {
+    BLOCKS.get_ptr(key).is_some()
+        || HEAPS
+            .get_ptr(&key.process)
+            // SAFETY: a pointer to a map value, whose fields are plain numbers.
+            .is_some_and(|heap| unsafe { (*heap).parent } != 0)
 }
 
 /// Leaves a block that is about to be given back to the children that have a copy of it, the last one and those before.
@@ -112,7 +122,7 @@ fn take_inherited(key: &BlockKey, taken: &mut Block) -> bool {
 pub(super) fn put_back(key: &BlockKey, block: &Block) {
     if BLOCKS.insert(key, block, BPF_ANY as u64).is_err() {
         lose(Loss::LiveMapFull);
-        heaps::shrink(key.process, block.bytes);
+        heaps::shrink(key.process, &Amount::of(block.bytes, block.weight));
     }
 }
 
@@ -123,15 +133,17 @@ pub(super) fn put(key: &BlockKey, call: &PendingCall, now: u64) {
         stack: call.key.stack,
         bytes: call.bytes,
         time_ns: now,
-        function: call.key.function,
+        weight: call.weight,
+        function: call.key.function as u16,
         is_gone: 0,
     };
+    let amount = Amount::of(call.bytes, call.weight);
     if BLOCKS.insert(key, &block, BPF_NOEXIST as u64).is_err() && !replace(key, &block, now) {
         lose(Loss::LiveMapFull);
-        sums::add_untracked(&call.key, call.bytes);
+        sums::add_untracked(&call.key, &amount);
         return;
     }
-    heaps::grow(key.process, call.bytes);
+    heaps::grow(key.process, &amount);
 }
 
 /// Puts a block in the place of another one of the same address. False if there is none: the table is full.
@@ -152,6 +164,7 @@ fn replace(key: &BlockKey, block: &Block, now: u64) -> bool {
 /// Takes a block off the figures of what is live.
 #[inline(always)]
 pub(super) fn given_back(process: u32, block: &Block, now: u64, is_temporary: bool) {
-    sums::add_freed(process, block, now, is_temporary);
-    heaps::shrink(process, block.bytes);
+    let amount = Amount::of(block.bytes, block.weight);
+    sums::add_freed(process, block, &amount, now, is_temporary);
+    heaps::shrink(process, &amount);
 }

@@ -3,10 +3,12 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
 use tracer_ebpf::{Heap, Loss};
 
+use super::amount::Amount;
 use crate::{
     atomic,
     loss::lose,
     maps::{HEAP, HEAPS},
+    settings,
 };
 
 /// An empty row. A static, since the stack of all functions together has 512 bytes.
@@ -15,6 +17,10 @@ static NOTHING: Heap = Heap {
     live: 0,
     peak_bytes: 0,
     peak: 0,
+    live_variance: 0,
+    live_bytes_variance: 0,
+    peak_variance: 0,
+    peak_bytes_variance: 0,
     free_calls: 0,
     unmatched: 0,
     missed: 0,
@@ -45,38 +51,42 @@ pub(super) fn of(process: u32) -> Option<*mut Heap> {
 
 /// A block is live from now on.
 #[inline(always)]
-pub(super) fn grow(process: u32, bytes: u64) {
+pub(super) fn grow(process: u32, amount: &Amount) {
     if let Some(heap) = of(process) {
         // SAFETY: the pointer is to a map value.
-        unsafe { grow_row(heap, bytes, 1) };
+        unsafe { grow_row(heap, amount) };
     }
     if let Some(heap) = HEAP.get_ptr_mut(0) {
         // SAFETY: as above.
-        unsafe { grow_row(heap, bytes, 1) };
+        unsafe { grow_row(heap, amount) };
     }
 }
 
 /// A block is live no more.
 #[inline(always)]
-pub(super) fn shrink(process: u32, bytes: u64) {
+pub(super) fn shrink(process: u32, amount: &Amount) {
     if let Some(heap) = of(process) {
         // SAFETY: the pointer is to a map value.
-        unsafe { shrink_row(heap, bytes, 1) };
+        unsafe { shrink_row(heap, amount) };
     }
     if let Some(heap) = HEAP.get_ptr_mut(0) {
         // SAFETY: as above.
-        unsafe { shrink_row(heap, bytes, 1) };
+        unsafe { shrink_row(heap, amount) };
     }
 }
 
 /// # Safety
 /// `heap` must point to a map value.
 #[inline(always)]
-unsafe fn grow_row(heap: *mut Heap, bytes: u64, blocks: u64) {
+unsafe fn grow_row(heap: *mut Heap, amount: &Amount) {
     // SAFETY: the caller's promise; these fields are changed by atomic operations alone.
     unsafe {
-        let live = atomic::fetch_add(&raw mut (*heap).live, blocks) + blocks;
-        let live_bytes = atomic::fetch_add(&raw mut (*heap).live_bytes, bytes) + bytes;
+        let live = atomic::fetch_add(&raw mut (*heap).live, amount.blocks) + amount.blocks;
+        if settings::sampled() {
+            atomic::add(&raw mut (*heap).live_variance, amount.variance);
+            atomic::add(&raw mut (*heap).live_bytes_variance, amount.bytes_variance);
+        }
+        let live_bytes = atomic::fetch_add(&raw mut (*heap).live_bytes, amount.bytes) + amount.bytes;
         let peak = &raw mut (*heap).peak_bytes;
         let mut turn = 0;
         while turn < TURNS {
@@ -86,6 +96,12 @@ unsafe fn grow_row(heap: *mut Heap, bytes: u64, blocks: u64) {
             }
             if atomic::replace(peak, before, live_bytes) {
                 core::ptr::write_volatile(&raw mut (*heap).peak, live);
+                if settings::sampled() {
+                    let variance = core::ptr::read_volatile(&raw const (*heap).live_variance);
+                    core::ptr::write_volatile(&raw mut (*heap).peak_variance, variance);
+                    let variance = core::ptr::read_volatile(&raw const (*heap).live_bytes_variance);
+                    core::ptr::write_volatile(&raw mut (*heap).peak_bytes_variance, variance);
+                }
                 break;
             }
             turn += 1;
@@ -96,11 +112,18 @@ unsafe fn grow_row(heap: *mut Heap, bytes: u64, blocks: u64) {
 /// # Safety
 /// As for [`grow_row`].
 #[inline(always)]
-unsafe fn shrink_row(heap: *mut Heap, bytes: u64, blocks: u64) {
+unsafe fn shrink_row(heap: *mut Heap, amount: &Amount) {
     // SAFETY: the caller's promise.
     unsafe {
-        atomic::add(&raw mut (*heap).live, blocks.wrapping_neg());
-        atomic::add(&raw mut (*heap).live_bytes, bytes.wrapping_neg());
+        atomic::add(&raw mut (*heap).live, amount.blocks.wrapping_neg());
+        atomic::add(&raw mut (*heap).live_bytes, amount.bytes.wrapping_neg());
+        if settings::sampled() {
+            atomic::add(&raw mut (*heap).live_variance, amount.variance.wrapping_neg());
+            atomic::add(
+                &raw mut (*heap).live_bytes_variance,
+                amount.bytes_variance.wrapping_neg(),
+            );
+        }
     }
 }
 
@@ -131,6 +154,23 @@ pub(super) fn missed(process: u32) {
     }
 }
 
+/// What a process holds.
+///
+/// # Safety
+/// `heap` must point to a map value.
+#[inline(always)]
+unsafe fn held(heap: *const Heap) -> Amount {
+    // SAFETY: the caller's promise.
+    unsafe {
+        Amount {
+            blocks: (*heap).live,
+            bytes: (*heap).live_bytes,
+            variance: (*heap).live_variance,
+            bytes_variance: (*heap).live_bytes_variance,
+        }
+    }
+}
+
 /// A process has made a child with copies of its blocks.
 #[inline(always)]
 pub(crate) fn forked(parent: u32, child: u32) {
@@ -142,17 +182,21 @@ pub(crate) fn forked(parent: u32, child: u32) {
     // SAFETY: pointers to map values; the child has not run yet, so that its row is only ours.
     unsafe {
         let now = bpf_ktime_get_ns();
-        let (bytes, blocks) = ((*from).live_bytes, (*from).live);
-        (*to).live_bytes = bytes;
-        (*to).live = blocks;
-        (*to).peak_bytes = bytes;
-        (*to).peak = blocks;
+        let copied = held(from);
+        (*to).live_bytes = copied.bytes;
+        (*to).live = copied.blocks;
+        (*to).peak_bytes = copied.bytes;
+        (*to).peak = copied.blocks;
+        (*to).live_variance = copied.variance;
+        (*to).live_bytes_variance = copied.bytes_variance;
+        (*to).peak_variance = copied.variance;
+        (*to).peak_bytes_variance = copied.bytes_variance;
         (*to).parent = parent;
         (*to).forked_ns = now;
         (*to).sibling = (*from).child;
         (*from).child = child;
         if let Some(all) = HEAP.get_ptr_mut(0) {
-            grow_row(all, bytes, blocks);
+            grow_row(all, &copied);
         }
     }
 }
@@ -181,7 +225,7 @@ fn end(process: u32) {
         }
         (*heap).is_over = 1;
         if let Some(all) = HEAP.get_ptr_mut(0) {
-            shrink_row(all, (*heap).live_bytes, (*heap).live);
+            shrink_row(all, &held(heap));
         }
         // Those before it are still there; the others are found by their younger siblings.
         if let Some(parent) = HEAPS.get_ptr_mut(&(*heap).parent)

@@ -4,13 +4,17 @@
 //! succeeded. A block that `realloc` is to resize is out of the table meanwhile: its address may be another thread's
 //! before the call returns. A call that is met inside its function, where all of that is known, is both at once.
 
+mod amount;
 mod blocks;
 mod heaps;
 mod sums;
+mod unsampled;
 mod whole;
 
 pub(crate) use heaps::{executed, exited, forked};
-pub(crate) use whole::{decides_another, whole};
+pub(crate) use sums::bucket;
+pub(crate) use unsampled::{look, pass_over};
+pub(crate) use whole::{decide, is_known, pass, whole};
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_ebpf::{Block, BlockKey, CallKey, Counter, Loss, PendingCall, ProbeSite, SumKey};
@@ -19,6 +23,7 @@ use crate::{
     loss::{count, lose},
     maps::{CALLS, LAST_BLOCKS},
     probes::Request,
+    settings,
     stack::Slot,
 };
 
@@ -40,7 +45,7 @@ pub(crate) fn forget(place: &CallKey) {
     CALLS.remove(place).unwrap_or_default();
 }
 
-/// Begins a call. The stack has been walked and is in the slot.
+/// Begins a call that is followed and stands for `weight` of its kind. The stack has been walked and is in the slot.
 #[inline(always)]
 pub(crate) fn begin(
     slot: &Slot,
@@ -49,11 +54,30 @@ pub(crate) fn begin(
     place: &CallKey,
     key: &SumKey,
     return_address: u64,
+    weight: u32,
 ) {
     sums::prepare(slot, key);
+    if wait(slot, site, request, place, key, return_address, weight) {
+        count(Counter::Tallied);
+    } else {
+        sums::add_undecided(key, weight);
+    }
+}
+
+/// Leaves what the return of a call must know. False if there is no room, which is counted.
+#[inline(always)]
+fn wait(
+    slot: &Slot,
+    site: &ProbeSite,
+    request: &Request,
+    place: &CallKey,
+    key: &SumKey,
+    return_address: u64,
+    weight: u32,
+) -> bool {
     // SAFETY: the slot is the caller's.
     let call = unsafe { &mut (*slot.scratch()).call };
-    note(call, site, request, key, return_address);
+    note(call, site, request, key, return_address, weight);
     if request.block != 0 {
         let key = BlockKey {
             address: request.block,
@@ -67,17 +91,23 @@ pub(crate) fn begin(
             call.flags |= PendingCall::OLD_WAS_LAST;
         }
     }
-    if CALLS.insert(place, call, 0).is_err() {
+    let is_kept = CALLS.insert(place, call, 0).is_ok();
+    if !is_kept {
         lose(Loss::CallMapFull);
-        sums::add_undecided(key);
-    } else {
-        count(Counter::Tallied);
     }
+    is_kept
 }
 
 /// Notes what a call asks for.
 #[inline(always)]
-fn note(call: &mut PendingCall, site: &ProbeSite, request: &Request, key: &SumKey, return_address: u64) {
+fn note(
+    call: &mut PendingCall,
+    site: &ProbeSite,
+    request: &Request,
+    key: &SumKey,
+    return_address: u64,
+    weight: u32,
+) {
     call.key = *key;
     call.bytes = request.bytes;
     call.return_address = return_address;
@@ -87,14 +117,14 @@ fn note(call: &mut PendingCall, site: &ProbeSite, request: &Request, key: &SumKe
     if request.overflows {
         call.flags |= PendingCall::OVERFLOWS;
     }
-    call.reserved = 0;
+    call.weight = weight;
 }
 
 /// Decides a call at its return. `result`: the address of the block, or 0 for a call that failed.
 #[inline(always)]
 pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) {
     let Some(call) = CALLS.get_ptr(place) else {
-        // Of a process that is no target, or passed on by another function, whose return it was.
+        // Not sampled, or of a process that is no target, or passed on by another function, whose return it was.
         return;
     };
     // SAFETY: the entry is this thread's own, and is taken out below only.
@@ -123,19 +153,21 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
             call.flags & PendingCall::OLD_WAS_LAST != 0,
         );
     } else if call.old_address != 0 {
-        heaps::unmatched(process);
+        unmatched(process);
     }
-    sums::add_call(call, failed, address);
+    if !settings::sampled() || call.weight != 0 {
+        sums::add_call(call, failed, address);
+    }
     keep(call, place.thread, address, now);
     if CALLS.remove(place).is_err() {
         lose(Loss::CallMapFull);
     }
 }
 
-/// Puts the block that a call has made into the table, if it has made one.
+/// Puts the block that a call has made into the table, if it has made one and is sampled.
 #[inline(always)]
 fn keep(call: &PendingCall, thread: u32, address: u64, now: u64) {
-    if address == 0 {
+    if address == 0 || (settings::sampled() && call.weight == 0) {
         // What comes after is not this block's next call any more.
         was_last(thread, 0);
     } else {
@@ -167,6 +199,7 @@ pub(crate) fn free(process: u32, address: u64) {
         stack: 0,
         bytes: 0,
         time_ns: 0,
+        weight: 0,
         function: 0,
         is_gone: 0,
     };
@@ -175,6 +208,14 @@ pub(crate) fn free(process: u32, address: u64) {
         let now = unsafe { bpf_ktime_get_ns() };
         blocks::given_back(process, &block, now, is_temporary);
     } else {
+        unmatched(process);
+    }
+}
+
+/// A block was given back that is not in the table. With sampling most are not, and nothing can be said of them.
+#[inline(always)]
+fn unmatched(process: u32) {
+    if !settings::sampled() {
         heaps::unmatched(process);
     }
 }

@@ -3,17 +3,12 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_probe_read_user};
 use tracer_ebpf::{BUCKETS, Block, HeapSum, Loss, PendingCall, Sum, SumKey};
 
-use crate::{atomic, bounds::mask, loss::lose, maps::HEAP_SUMS, stack::Slot, tally};
+use super::amount::Amount;
+use crate::{atomic, bounds::mask, loss::lose, maps::HEAP_SUMS, settings, stack::Slot, tally};
 
 /// A new sum. A static, since the stack of all functions together has 512 bytes.
 static NOTHING: HeapSum = HeapSum {
-    sum: Sum {
-        calls: 0,
-        bytes: 0,
-        bytes_out: 0,
-        failed: 0,
-        sent: 0,
-    },
+    sum: Sum::NOTHING,
     blocks: 0,
     freed: 0,
     freed_bytes: 0,
@@ -21,6 +16,10 @@ static NOTHING: HeapSum = HeapSum {
     usable_bytes: 0,
     untracked: 0,
     untracked_bytes: 0,
+    blocks_variance: 0,
+    freed_variance: 0,
+    freed_bytes_variance: 0,
+    temporary_variance: 0,
     sizes: [0; BUCKETS],
     lifetimes: [0; BUCKETS],
 };
@@ -46,7 +45,7 @@ pub(super) fn prepare(slot: &Slot, key: &SumKey) {
     }
 }
 
-/// Adds a call that has returned.
+/// Adds a call that has returned, and was sampled.
 #[inline(always)]
 pub(super) fn add_call(call: &PendingCall, failed: bool, address: u64) {
     add(call, failed, address, |_| {});
@@ -64,13 +63,10 @@ pub(super) fn add_whole(slot: &Slot, call: &PendingCall, address: u64) {
 #[inline(always)]
 fn add(call: &PendingCall, failed: bool, address: u64, with: impl FnOnce(*mut Sum)) {
     let bytes = if failed { 0 } else { call.bytes };
-    let amount = Sum {
-        calls: 1,
-        bytes,
-        bytes_out: 0,
-        failed: u64::from(failed),
-        sent: 0,
-    };
+    let mut amount = tally::amount(bytes, call.weight as u64);
+    if failed {
+        amount.failed = amount.calls;
+    }
     let Some(sum) = of(&call.key) else {
         lose(Loss::StackMapFull);
         tally::add_without_stack(&call.key, &amount);
@@ -81,77 +77,83 @@ fn add(call: &PendingCall, failed: bool, address: u64, with: impl FnOnce(*mut Su
         tally::add_to(&raw mut (*sum).sum, &amount);
         with(&raw mut (*sum).sum);
         if address != 0 {
-            atomic::add(&raw mut (*sum).blocks, 1);
+            atomic::add(&raw mut (*sum).blocks, amount.calls);
+            if settings::sampled() && amount.calls_variance != 0 {
+                atomic::add(&raw mut (*sum).blocks_variance, amount.calls_variance);
+            }
             let usable = usable(call, address);
             if usable != 0 {
-                atomic::add(&raw mut (*sum).usable_bytes, usable);
+                atomic::add(&raw mut (*sum).usable_bytes, usable.wrapping_mul(amount.calls));
             }
             let bucket = mask::<{ BUCKETS as u64 - 1 }>(bucket(call.bytes)) as usize;
-            atomic::increment((&raw mut (*sum).sizes).cast::<u32>().add(bucket));
+            atomic::add_short(
+                (&raw mut (*sum).sizes).cast::<u32>().add(bucket),
+                amount.calls as u32,
+            );
         }
     }
 }
 
 /// Adds a call of which it is not known how it ends.
 #[inline(always)]
-pub(super) fn add_undecided(key: &SumKey) {
-    let amount = Sum {
-        calls: 1,
-        bytes: 0,
-        bytes_out: 0,
-        failed: 0,
-        sent: 0,
-    };
-    tally::add_without_stack(key, &amount);
+pub(super) fn add_undecided(key: &SumKey, weight: u32) {
+    tally::add_without_stack(key, &tally::amount(0, weight as u64));
 }
 
 /// Adds a block that was given back.
 #[inline(always)]
-pub(super) fn add_freed(process: u32, block: &Block, now: u64, is_temporary: bool) {
+pub(super) fn add_freed(process: u32, block: &Block, amount: &Amount, now: u64, is_temporary: bool) {
     let key = SumKey {
         stack: block.stack,
         process,
-        function: block.function,
+        function: block.function as u32,
     };
     let Some(sum) = of(&key) else {
         let amount = Sum {
-            calls: 0,
-            bytes: 0,
-            bytes_out: block.bytes,
-            failed: 0,
-            sent: 0,
+            bytes_out: amount.bytes,
+            ..Sum::NOTHING
         };
         tally::add_without_stack(&key, &amount);
         return;
     };
     // SAFETY: as in `add_call`.
     unsafe {
-        atomic::add(&raw mut (*sum).freed, 1);
-        atomic::add(&raw mut (*sum).freed_bytes, block.bytes);
+        atomic::add(&raw mut (*sum).freed, amount.blocks);
+        atomic::add(&raw mut (*sum).freed_bytes, amount.bytes);
         if is_temporary {
-            atomic::add(&raw mut (*sum).temporary, 1);
+            atomic::add(&raw mut (*sum).temporary, amount.blocks);
+        }
+        if settings::sampled() && amount.variance != 0 {
+            atomic::add(&raw mut (*sum).freed_variance, amount.variance);
+            atomic::add(&raw mut (*sum).freed_bytes_variance, amount.bytes_variance);
+            if is_temporary {
+                atomic::add(&raw mut (*sum).temporary_variance, amount.variance);
+            }
         }
         let age_us = now.wrapping_sub(block.time_ns) / 1000;
         let bucket = mask::<{ BUCKETS as u64 - 1 }>(bucket(age_us)) as usize;
-        atomic::increment((&raw mut (*sum).lifetimes).cast::<u32>().add(bucket));
+        atomic::add_short(
+            (&raw mut (*sum).lifetimes).cast::<u32>().add(bucket),
+            amount.blocks as u32,
+        );
     }
 }
 
 /// Adds a block that had no room in the table of blocks.
 #[inline(always)]
-pub(super) fn add_untracked(key: &SumKey, bytes: u64) {
+pub(super) fn add_untracked(key: &SumKey, amount: &Amount) {
     if let Some(sum) = of(key) {
         // SAFETY: as in `add_call`.
         unsafe {
-            atomic::add(&raw mut (*sum).untracked, 1);
-            atomic::add(&raw mut (*sum).untracked_bytes, bytes);
+            atomic::add(&raw mut (*sum).untracked, amount.blocks);
+            atomic::add(&raw mut (*sum).untracked_bytes, amount.bytes);
         }
     }
 }
 
 /// The binary logarithm, rounded down; 0 of 0; 31 of all that is larger.
 #[inline(always)]
-fn bucket(value: u64) -> u64 {
+pub(crate) fn bucket(value: u64) -> u64 {
     if value >= 1 << 31 {
         return 31;
     }

@@ -1,9 +1,13 @@
-//! Calls to allocators, at their entry: one program per call shape.
+//! Calls to allocators, at their entry: one program per call shape. What the macro makes of each calls the function here, which is
+//! inlined: that call would have a frame of its own.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
-use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, Sum, SumKey, TailCall, TailKey};
+use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, STACK_UNWALKED, SumKey, TailCall, TailKey, intake};
 
-use super::hit::{self, Hit};
+use super::{
+    hit::{self, Hit},
+    weigh,
+};
 use crate::{
     bounds::{mask, opaque},
     live,
@@ -15,6 +19,7 @@ use crate::{
 
 /// `malloc(size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_size(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     entry(
@@ -31,6 +36,7 @@ pub(crate) fn alloc_size(ctx: ProbeContext) -> u32 {
 
 /// `aligned_alloc(alignment, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_aligned(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     // A larger alignment is more than malloc gives, so such a call cannot go on as one.
@@ -49,6 +55,7 @@ pub(crate) fn alloc_aligned(ctx: ProbeContext) -> u32 {
 
 /// `calloc(n, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_count(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     let product = product(regs.rdi, regs.rsi);
@@ -66,6 +73,7 @@ pub(crate) fn alloc_count(ctx: ProbeContext) -> u32 {
 
 /// `posix_memalign(p, alignment, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn alloc_out(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     entry(
@@ -82,6 +90,7 @@ pub(crate) fn alloc_out(ctx: ProbeContext) -> u32 {
 
 /// `realloc(block, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn realloc_size(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     entry(
@@ -98,6 +107,7 @@ pub(crate) fn realloc_size(ctx: ProbeContext) -> u32 {
 
 /// `reallocarray(block, n, size)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     let product = product(regs.rsi, regs.rdx);
@@ -109,6 +119,24 @@ pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
             out: 0,
             overflows: product.is_none(),
             passes_on: product.is_some(),
+        },
+    )
+}
+
+/// `reallocarray` behind its multiplication (`mul`), which has left the product in `rax` and `rdx`.
+#[uprobe]
+#[inline(always)]
+pub(crate) fn realloc_product(ctx: ProbeContext) -> u32 {
+    let regs = regs(&ctx);
+    let overflows = regs.rdx != 0;
+    entry(
+        &ctx,
+        &Request {
+            bytes: if overflows { 0 } else { regs.rax },
+            block: regs.rdi,
+            out: 0,
+            overflows,
+            passes_on: !overflows,
         },
     )
 }
@@ -134,20 +162,6 @@ pub(crate) struct Request {
     passes_on: bool,
 }
 
-impl Request {
-    /// A request for a new block, of a product that overflows where there is no number of bytes.
-    #[inline(always)]
-    pub(super) fn of_block(bytes: Option<u64>) -> Self {
-        Self {
-            bytes: bytes.unwrap_or(0),
-            block: 0,
-            out: 0,
-            overflows: bytes.is_none(),
-            passes_on: false,
-        }
-    }
-}
-
 /// What `malloc` aligns to on this architecture: `alignof(max_align_t)` (System V AMD64, 3.1.2).
 const MALLOC_ALIGNMENT: u64 = 16;
 
@@ -162,7 +176,7 @@ pub(super) fn product(n: u64, size: u64) -> Option<u64> {
 #[inline(always)]
 fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
     thread_stack::require(ctx);
-    if settings::recording()
+    if hit::begin(ctx, Some(request.bytes))
         && let Err(loss) = try_entry(ctx, request)
     {
         lose(loss);
@@ -173,30 +187,30 @@ fn entry(ctx: &ProbeContext, request: &Request) -> u32 {
 #[inline(always)]
 fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
     let &Request { bytes, block, .. } = request;
-    let Some(Hit {
+    let Some(hit) = hit::target(ctx)? else {
+        return Ok(());
+    };
+    let regs = regs(ctx);
+    let weight = if settings::sampled() {
+        match weigh::weigh(regs, &hit, request)? {
+            0 => return Ok(()),
+            weight => weight,
+        }
+    } else {
+        1
+    };
+    let Hit {
         process,
         thread,
         site,
-    }) = hit::target(ctx)?
-    else {
-        return Ok(());
-    };
-
-    let regs = regs(ctx);
-    let amount = Sum {
-        calls: 1,
-        bytes,
-        bytes_out: 0,
-        failed: 0,
-        sent: 0,
-    };
+    } = hit;
     let Some(slot) = Slot::take(thread) else {
         let key = SumKey {
             stack: 0,
             process,
             function: site.function,
         };
-        tally::add_without_stack(&key, &amount);
+        tally::add_without_stack(&key, &tally::amount(bytes, weight));
         return Err(Loss::ScratchBusy);
     };
     let pushed_bytes = site.pushed_bytes as u64;
@@ -209,7 +223,7 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
     };
     let stack = match slot.look(regs, pushed_bytes) {
         Some(return_address) if settings::live() => {
-            begin(&slot, site, request, &start, return_address);
+            begin(&slot, site, request, &start, return_address, weight as u32);
             return Ok(());
         }
         Some(return_address) => {
@@ -223,11 +237,13 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
                 bytes,
                 block,
             };
-            let nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
-                || tail::take(site, &key, &call);
-            // A function in the middle of a chain of jumps passes the call on.
-            if passes_on(site, request) && !tail::make(&key, &call) {
-                lose(Loss::TailMapFull);
+            let mut nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed());
+            if !settings::sampled() {
+                nested = nested || tail::take(site, &key, &call);
+                // A function in the middle of a chain of jumps passes the call on.
+                if request.passes_on(site) && !tail::make(&key, &call) {
+                    lose(Loss::TailMapFull);
+                }
             }
             if nested {
                 count(Counter::Nested);
@@ -235,6 +251,15 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
             }
             if !settings::wants_size(bytes) {
                 count(Counter::Filtered);
+                return Ok(());
+            }
+            if settings::intake() == intake::UNWALKED {
+                let key = SumKey {
+                    stack: STACK_UNWALKED,
+                    process,
+                    function: site.function,
+                };
+                tally::add_known(&key, &tally::amount(bytes, weight));
                 return Ok(());
             }
             slot.walk_from_entry(&start, return_address)
@@ -257,14 +282,21 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
             process,
             function: site.function,
         },
-        &amount,
+        &tally::amount(bytes, weight),
     );
     Ok(())
 }
 
 /// Begins a call whose block is followed.
 #[inline(always)]
-pub(super) fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64) {
+pub(super) fn begin(
+    slot: &Slot,
+    site: &ProbeSite,
+    request: &Request,
+    start: &Start,
+    return_address: u64,
+    weight: u32,
+) {
     let place = CallKey {
         stack_pointer: start.stack_pointer,
         thread: start.thread,
@@ -289,21 +321,41 @@ pub(super) fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &St
         process: start.process,
         function: site.function,
     };
-    live::begin(slot, site, request, &place, &key, return_address);
+    live::begin(slot, site, request, &place, &key, return_address, weight);
 }
 
-/// Whether the call may go on by a jump. `realloc` passes on to `malloc` only where there is no block;
-/// `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
-#[inline(always)]
-fn passes_on(site: &ProbeSite, request: &Request) -> bool {
-    request.passes_on
-        && site.tail & ProbeSite::TAIL_MAKES != 0
-        && (site.tail & ProbeSite::TAIL_MAKES_WITH_BLOCK != 0 || request.block == 0)
+impl Request {
+    /// A request for a new block, of a product that overflows where there is no number of bytes.
+    #[inline(always)]
+    pub(super) fn of_block(bytes: Option<u64>) -> Self {
+        Self {
+            bytes: bytes.unwrap_or(0),
+            block: 0,
+            out: 0,
+            overflows: bytes.is_none(),
+            passes_on: false,
+        }
+    }
+
+    /// Whether the call may go on by a jump to one that allocates. `realloc` passes on to `malloc` only where there is no
+    /// block; `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
+    #[inline(always)]
+    pub(super) fn passes_on(&self, site: &ProbeSite) -> bool {
+        self.passes_on
+            && site.tail & ProbeSite::TAIL_MAKES != 0
+            && (site.tail & ProbeSite::TAIL_MAKES_WITH_BLOCK != 0 || self.block == 0)
+    }
+
+    /// Whether the call may go on by a jump at all: where nothing is asked for, to `free` too.
+    #[inline(always)]
+    pub(crate) fn may_be_met_again(&self, site: &ProbeSite) -> bool {
+        self.passes_on(site) || (site.tail & ProbeSite::TAIL_MAKES != 0 && self.block != 0 && self.bytes == 0)
+    }
 }
 
 /// Whether the return address, at this distance from the probe, is inside an allocator function.
 #[inline(always)]
-pub(super) fn called_by_allocator(site: &ProbeSite, distance: i64) -> bool {
+pub(crate) fn called_by_allocator(site: &ProbeSite, distance: i64) -> bool {
     // The first range covers all: one comparison for nearly every call.
     let all = &site.callers[0];
     if distance < all.start || distance >= all.end {

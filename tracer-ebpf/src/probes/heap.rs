@@ -17,12 +17,14 @@ use crate::{
 
 /// A function that returns the block.
 #[uretprobe]
+#[inline(always)]
 pub(crate) fn return_block(ctx: RetProbeContext) -> u32 {
     finish(&ctx, |_, result| result)
 }
 
 /// `posix_memalign`, which returns an error or puts the block where it was told.
 #[uretprobe]
+#[inline(always)]
 pub(crate) fn return_out(ctx: RetProbeContext) -> u32 {
     finish(&ctx, |call, status| {
         if status as u32 == 0 {
@@ -52,9 +54,12 @@ fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, 
 
 /// `free(p)`
 #[uprobe]
+#[inline(always)]
 pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
-    if settings::recording()
+    // Without `--live` it is here to be counted alone.
+    if hit::begin(&ctx, None)
+        && settings::live()
         && let Err(loss) = try_free(&ctx)
     {
         lose(loss);

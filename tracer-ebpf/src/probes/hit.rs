@@ -1,12 +1,20 @@
-//! What every hit of a probe in an allocator begins with.
+//! What every hit of a probe in an allocator begins with: it is counted, whatever comes of it, since it costs its process
+//! what it costs.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
     programs::ProbeContext,
 };
-use tracer_ebpf::{Counter, Loss, ProbeSite};
+use tracer_ebpf::{BUCKETS, Counter, Loss, MAX_SITES, ProbeSite, intake};
 
-use crate::{loss::count, maps::SITES, process};
+use crate::{
+    atomic,
+    bounds::mask,
+    live::bucket,
+    loss::count,
+    maps::{HITS, SITES},
+    process, settings,
+};
 
 /// A hit in a process that is a target.
 pub(super) struct Hit {
@@ -18,7 +26,34 @@ pub(super) struct Hit {
     pub(super) site: &'static ProbeSite,
 }
 
-/// Counts a hit. Nothing for a process that is no target.
+/// Counts a hit by its probe, and by the size that the call asks for, if it does. True if calls are taken in.
+#[inline(always)]
+pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
+    if let Some(hits) = HITS.get_ptr_mut(0) {
+        let site = mask::<{ MAX_SITES as u64 - 1 }>(cookie(ctx)) as usize;
+        // SAFETY: the indices are masked to the arrays' lengths, powers of two; counters are only ever added to.
+        unsafe {
+            atomic::add((&raw mut (*hits).by_site).cast::<u64>().add(site), 1);
+            if let Some(bytes) = bytes {
+                let class = mask::<{ BUCKETS as u64 - 1 }>(bucket(bytes)) as usize;
+                atomic::add((&raw mut (*hits).by_size).cast::<u64>().add(class), 1);
+            }
+        }
+    }
+    if settings::intake() & intake::CALLS != 0 {
+        return true;
+    }
+    process::count_hit((bpf_get_current_pid_tgid() >> 32) as u32);
+    false
+}
+
+#[inline(always)]
+fn cookie(ctx: &ProbeContext) -> u64 {
+    // SAFETY: the context is this program's own.
+    unsafe { bpf_get_attach_cookie(ctx.regs.cast()) }
+}
+
+/// Counts a hit that is taken in. Nothing for a process that is no target.
 #[inline(always)]
 pub(super) fn target(ctx: &ProbeContext) -> Result<Option<Hit>, Loss> {
     count(Counter::Seen);
@@ -27,9 +62,7 @@ pub(super) fn target(ctx: &ProbeContext) -> Result<Option<Hit>, Loss> {
         count(Counter::Foreign);
         return Ok(None);
     };
-    // SAFETY: the context is this program's own.
-    let cookie = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) };
-    let site = SITES.get_ptr(cookie as u32).ok_or(Loss::UnknownSite)?;
+    let site = SITES.get_ptr(cookie(ctx) as u32).ok_or(Loss::UnknownSite)?;
     Ok(Some(Hit {
         process,
         thread: pid_tgid as u32,

@@ -4,10 +4,12 @@
 mod alloc;
 #[cfg(feature = "bench")]
 mod bench;
+mod cost;
 mod heap;
 mod hit;
 mod process;
 mod region;
 mod single;
+mod weigh;
 
-pub(crate) use alloc::Request;
+pub(crate) use alloc::{Request, called_by_allocator};

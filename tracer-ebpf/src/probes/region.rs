@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::tracepoint,
     programs::TracePointContext,
 };
-use tracer_ebpf::{Counter, Function, Loss, PendingRegion, STACK_LOST, Sum, SumKey};
+use tracer_ebpf::{Counter, Function, Loss, PendingRegion, STACK_LOST, Sum, SumKey, intake};
 
 use crate::{
     loss::{count, lose},
@@ -63,7 +63,7 @@ region_probes! {
 /// The number of the current process, if it is a target, and the thread.
 #[inline(always)]
 fn target() -> Option<(u32, u32)> {
-    if !settings::recording() {
+    if !matches!(settings::intake(), intake::ALL | intake::REGIONS) {
         return None;
     }
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -189,10 +189,7 @@ fn exit(ctx: &TracePointContext, function: Function) {
 fn amount(function: Function, pending: &PendingRegion, result: i64) -> Sum {
     let mut sum = Sum {
         calls: 1,
-        bytes: 0,
-        bytes_out: 0,
-        failed: 0,
-        sent: 0,
+        ..Sum::NOTHING
     };
     if function as u32 == Function::Brk as u32 {
         // brk returns where the break is now, moved or not; an address of 0 only asks.

@@ -9,10 +9,12 @@ use aya_ebpf::{
     macros::uprobe,
     programs::ProbeContext,
 };
-use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, SingleSite, Sum, SumKey};
+use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, SingleSite, SumKey};
 
-use super::alloc::{Request, begin, called_by_allocator, product, regs};
-use super::hit::{self, Hit};
+use super::{
+    alloc::{Request, begin, called_by_allocator, product, regs},
+    hit, weigh,
+};
 use crate::{
     bounds::opaque,
     live,
@@ -42,19 +44,20 @@ pub(crate) fn single_request(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 pub(crate) fn single_result(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
-    let regs = regs(&ctx);
+    // It costs what it costs; and a call that was taken in is decided, whatever is taken in now.
+    hit::begin(&ctx, None);
     let Some(single) = described(&ctx) else {
         lose(Loss::UnknownSite);
         return 0;
     };
+    let regs = regs(&ctx);
     let cfa = regs.rsp + single.depth_bytes as u64;
     let place = CallKey {
         stack_pointer: cfa - RETURN_ADDRESS_BYTES,
         thread: bpf_get_current_pid_tgid() as u32,
         reserved: 0,
     };
-    let result = value(regs, cfa, single.result);
-    live::finish(&place, |_| result);
+    live::decide(&place, value(regs, cfa, single.result));
     0
 }
 
@@ -64,8 +67,9 @@ const RETURN_ADDRESS_BYTES: u64 = 8;
 #[inline(always)]
 fn hit(ctx: &ProbeContext, is_whole: bool) -> u32 {
     thread_stack::require(ctx);
-    if settings::recording()
-        && let Err(loss) = try_hit(ctx, is_whole)
+    let request = described(ctx).map(|single| request(regs(ctx), single));
+    if hit::begin(ctx, request.as_ref().map(|request| request.bytes))
+        && let Err(loss) = try_hit(ctx, request, is_whole)
     {
         lose(loss);
     }
@@ -73,83 +77,102 @@ fn hit(ctx: &ProbeContext, is_whole: bool) -> u32 {
 }
 
 #[inline(always)]
-fn try_hit(ctx: &ProbeContext, is_whole: bool) -> Result<(), Loss> {
-    let Some(Hit {
-        process,
-        thread,
-        site,
-    }) = hit::target(ctx)?
-    else {
+fn try_hit(ctx: &ProbeContext, request: Option<Request>, is_whole: bool) -> Result<(), Loss> {
+    let Some(hit) = hit::target(ctx)? else {
         return Ok(());
     };
     let single = described(ctx).ok_or(Loss::UnknownSite)?;
+    let request = request.ok_or(Loss::UnknownSite)?;
     let regs = regs(ctx);
     let cfa = regs.rsp + single.depth_bytes as u64;
-    let request = request(regs, cfa, single);
+    let mut start = Start {
+        thread: hit.thread,
+        process: hit.process,
+        instruction: regs.rip.wrapping_sub(single.distance.cast_unsigned()),
+        stack_pointer: cfa - RETURN_ADDRESS_BYTES,
+        frame_pointer: 0,
+    };
+    let place = CallKey {
+        stack_pointer: start.stack_pointer,
+        thread: hit.thread,
+        reserved: 0,
+    };
     let result = if is_whole {
         value(regs, cfa, single.result)
     } else {
         0
     };
-    let failed = is_whole && result == 0;
-    let amount = Sum {
-        calls: 1,
-        bytes: if failed { 0 } else { request.bytes },
-        bytes_out: 0,
-        failed: u64::from(failed),
-        sent: 0,
+    if live::is_known(hit.site, &place, start.instruction) {
+        if is_whole {
+            live::decide(&place, result);
+        }
+        count(Counter::Nested);
+        return Ok(());
+    }
+    let weight = if settings::sampled() {
+        match weigh::inside(&request) {
+            Ok(weight) => weight,
+            Err(counter) => {
+                live::pass(&place, counter);
+                return Ok(());
+            }
+        }
+    } else {
+        1
     };
-    let Some(slot) = Slot::take(thread) else {
-        let key = SumKey {
-            stack: 0,
-            process,
-            function: site.function,
-        };
-        tally::add_without_stack(&key, &amount);
-        return Err(Loss::ScratchBusy);
-    };
-    let mut start = Start {
-        thread,
-        process,
-        instruction: regs.rip.wrapping_sub(single.distance.cast_unsigned()),
-        stack_pointer: cfa - RETURN_ADDRESS_BYTES,
-        frame_pointer: 0,
-    };
-    if slot.look_inside(regs)
-        && let Some(frame_pointer) = frame_pointer(&slot, regs, cfa, single.frame_pointer)
+    let slot = Slot::take(hit.thread);
+    if let Some(slot) = &slot
+        && slot.look_inside(regs)
+        && let Some(frame_pointer) = frame_pointer(slot, regs, cfa, single.frame_pointer)
         && let Some(return_address) = slot.word(start.stack_pointer)
     {
         start.frame_pointer = frame_pointer;
         if is_whole {
-            whole(&slot, site, &request, &start, return_address, result);
+            whole(
+                slot,
+                hit.site,
+                &request,
+                &start,
+                return_address,
+                result,
+                weight as u32,
+            );
         } else {
-            begin(&slot, site, &request, &start, return_address);
+            begin(slot, hit.site, &request, &start, return_address, weight as u32);
         }
         return Ok(());
     }
-    let key = SumKey {
-        stack: slot.unreadable(&start),
-        process,
-        function: site.function,
+    let failed = is_whole && result == 0;
+    let mut amount = tally::amount(if failed { 0 } else { request.bytes }, weight);
+    if failed {
+        amount.failed = amount.calls;
+    }
+    let mut key = SumKey {
+        stack: 0,
+        process: hit.process,
+        function: hit.site.function,
     };
+    let Some(slot) = slot else {
+        tally::add_without_stack(&key, &amount);
+        return Err(Loss::ScratchBusy);
+    };
+    key.stack = slot.unreadable(&start);
     tally::add(&slot, &key, &amount);
     Ok(())
 }
 
 /// Follows a call that is met once.
 #[inline(always)]
-fn whole(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64, result: u64) {
-    let place = CallKey {
-        stack_pointer: start.stack_pointer,
-        thread: start.thread,
-        reserved: 0,
-    };
+fn whole(
+    slot: &Slot,
+    site: &ProbeSite,
+    request: &Request,
+    start: &Start,
+    return_address: u64,
+    result: u64,
+    weight: u32,
+) {
     if called_by_allocator(site, return_address.wrapping_sub(start.instruction).cast_signed()) {
-        live::forget(&place);
-        count(Counter::Nested);
-        return;
-    }
-    if live::decides_another(site, &place, return_address, result) {
         count(Counter::Nested);
         return;
     }
@@ -162,7 +185,12 @@ fn whole(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return
         process: start.process,
         function: site.function,
     };
-    live::whole(slot, site, request, &place, &key, return_address, result);
+    let place = CallKey {
+        stack_pointer: start.stack_pointer,
+        thread: start.thread,
+        reserved: 0,
+    };
+    live::whole(slot, site, request, &place, &key, result, weight);
 }
 
 /// What user space says of the place that was met.
@@ -177,7 +205,8 @@ fn described(ctx: &ProbeContext) -> Option<&'static SingleSite> {
 
 /// What the call asks for.
 #[inline(always)]
-fn request(regs: &pt_regs, cfa: u64, single: &SingleSite) -> Request {
+fn request(regs: &pt_regs, single: &SingleSite) -> Request {
+    let cfa = regs.rsp + single.depth_bytes as u64;
     let size = value(regs, cfa, single.size);
     let bytes = if single.count != 0 {
         product(value(regs, cfa, single.count), size)

@@ -11,3 +11,4 @@ pub mod loader;
 mod place;
 pub mod plan;
 pub mod single;
+mod values;

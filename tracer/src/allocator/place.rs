@@ -1,70 +1,148 @@
-//! Where in a function its probe goes: at the first instruction that the kernel emulates. Another one it runs out of line,
-//! with a trap before and one after, which costs many times as much; where the machine is virtual, twenty times and more.
+//! Where in a function its probe goes: at an instruction that the kernel emulates. Another one it runs out of line, with a
+//! trap before and one after, which costs many times as much; where the machine is virtual, twenty times and more.
 //!
-//! Up to the probe nothing may have happened that it must know of: the registers that hold arguments, the stack pointer and
-//! the frame pointer are the caller's still, and nothing was written to memory. And there is one way to it, from the
-//! function's first instruction: no jump leads between the two, and none leaves before.
+//! Up to the probe nothing may have happened that it must know of: every argument is in some register still, or the product
+//! of the last two is; the frame pointer is the caller's, nothing was written to memory, and the stack pointer is the
+//! caller's, but for registers that were pushed. And there is one way to it, from the function's first instruction: no
+//! jump leads between the two, and none leaves before.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind,
+    Register,
 };
+use tracer_ebpf::Shape;
+
+use super::values::{Value, Values};
 
 /// A place for a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     /// Bytes after the function's first.
     pub(super) offset: u64,
+    /// Bytes that the instructions before it have pushed. A return probe needs a place with none: it takes what the stack
+    /// pointer points to for the return address.
+    pub(super) pushed_bytes: u32,
+    /// Where the arguments are.
+    pub(super) arguments: Arguments,
     /// Whether the kernel must single-step the instruction there.
     pub(super) single_stepped: bool,
 }
 
-/// What a probe must find as the caller left it: the arguments of all shapes, and where the stack is.
-const NEEDED: [Register; 5] = [
-    Register::RDI,
-    Register::RSI,
-    Register::RDX,
-    Register::RSP,
-    Register::RBP,
-];
+/// Where a function's arguments are when a probe is hit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Arguments {
+    /// In these registers, in the arguments' order.
+    Apart(Vec<Register>),
+    /// All but the last two are in these registers; the product of those is in `rax` (low half) and `rdx` (high half).
+    Multiplied(Vec<Register>),
+}
 
-/// The place for a function's probe; its first instruction where there is no better.
-pub(super) fn place(code: &[u8]) -> Place {
-    let entry = Place {
-        offset: 0,
-        single_stepped: true,
-    };
+/// The arguments that a shape's program reads (System V AMD64, 3.2.3).
+pub(super) const fn arguments(shape: Shape) -> &'static [Register] {
+    match shape {
+        Shape::Size | Shape::Free => &[Register::RDI],
+        Shape::AlignedSize | Shape::CountSize | Shape::Resize => &[Register::RDI, Register::RSI],
+        Shape::OutPointer => &[Register::RDI, Register::RDX],
+        Shape::ResizeArray | Shape::ResizeProduct => &[Register::RDI, Register::RSI, Register::RDX],
+    }
+}
+
+/// The places for a function's probe, the best first: those that the kernel emulates, in their order, then those that it
+/// must step. `arguments` are the registers in which the function is given what the program reads; `array` says that the
+/// last two are factors of a size.
+pub(super) fn places(code: &[u8], arguments: &[Register], array: bool) -> Vec<Place> {
+    let mut places = Vec::new();
+    let mut values = Values::default();
+    let mut pushed_bytes = 0;
     let mut info = InstructionInfoFactory::new();
     for instruction in decoder(code) {
-        if is_emulated(&instruction) {
-            let offset = instruction.ip();
-            return if is_entered_before(code, offset) {
-                entry
-            } else {
-                Place {
-                    offset,
-                    single_stepped: false,
-                }
-            };
+        if instruction.is_invalid() || values.get(Register::RBP) != Value::Entry(Register::RBP) {
+            break;
         }
-        if instruction.is_invalid() || instruction.flow_control() != FlowControl::Next {
-            return entry;
+        if let Some(arguments) = found(&values, arguments, array)
+            && !is_entered_before(code, instruction.ip())
+        {
+            places.push(Place {
+                offset: instruction.ip(),
+                pushed_bytes,
+                arguments,
+                single_stepped: !is_emulated(&instruction, first_byte(&instruction, code)),
+            });
+        }
+        if instruction.flow_control() != FlowControl::Next {
+            break;
+        }
+        if instruction.code() == Code::Push_r64 {
+            pushed_bytes += 8;
+            continue;
         }
         let info = info.info(&instruction);
-        let writes = |access| {
-            !matches!(
-                access,
-                OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
-            )
-        };
-        let changes_needed = info
-            .used_registers()
-            .iter()
-            .any(|used| writes(used.access()) && NEEDED.contains(&used.register().full_register()));
-        if changes_needed || info.used_memory().iter().any(|used| writes(used.access())) {
-            return entry;
+        let writes_memory = info.used_memory().iter().any(|used| is_write(used.access()));
+        values.step(&instruction, info);
+        if writes_memory || values.get(Register::RSP) != Value::Entry(Register::RSP) {
+            break;
         }
     }
-    entry
+    if places.is_empty() {
+        // There is no code to look at, or none that can be told: the function is entered there all the same.
+        places.push(Place {
+            offset: 0,
+            pushed_bytes: 0,
+            arguments: Arguments::Apart(arguments.to_vec()),
+            single_stepped: true,
+        });
+    }
+    places.sort_by_key(|place| place.single_stepped);
+    places
+}
+
+/// Where the arguments are by now, if they are anywhere.
+fn found(values: &Values, arguments: &[Register], array: bool) -> Option<Arguments> {
+    let where_are = |arguments: &[Register]| -> Option<Vec<Register>> {
+        arguments
+            .iter()
+            .map(|argument| values.place_of(*argument))
+            .collect()
+    };
+    if let Some(apart) = where_are(arguments) {
+        return Some(Arguments::Apart(apart));
+    }
+    let (rest, factors) = arguments.split_last_chunk::<2>().filter(|_| array)?;
+    let multiplied = values.has_product(factors[0], factors[1]);
+    multiplied
+        .then(|| where_are(rest))
+        .flatten()
+        .map(Arguments::Multiplied)
+}
+
+/// The shape whose program reads the arguments of a function where they are at a place. None has one for arguments that
+/// were moved elsewhere.
+pub(super) fn shape_at(shape: Shape, place: &Place) -> Option<Shape> {
+    match (shape, &place.arguments) {
+        (_, Arguments::Apart(registers)) if registers == arguments(shape) => Some(shape),
+        // musl's `valloc`, on its way to `memalign`.
+        (Shape::Size, Arguments::Apart(registers)) if registers[..] == [Register::RSI] => {
+            Some(Shape::AlignedSize)
+        }
+        // glibc's and musl's `reallocarray`, on their way to `realloc`.
+        (Shape::ResizeArray, Arguments::Multiplied(registers)) if registers[..] == [Register::RDI] => {
+            Some(Shape::ResizeProduct)
+        }
+        _ => None,
+    }
+}
+
+/// Whether something is written, or may be.
+pub(super) fn is_write(access: OpAccess) -> bool {
+    !matches!(
+        access,
+        OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
+    )
+}
+
+/// The first byte of an instruction of a function's code.
+fn first_byte(instruction: &Instruction, code: &[u8]) -> Option<u8> {
+    code.get(usize::try_from(instruction.ip()).ok()?).copied()
 }
 
 fn decoder(code: &[u8]) -> Decoder<'_> {
@@ -81,63 +159,31 @@ fn is_entered_before(code: &[u8], offset: u64) -> bool {
     })
 }
 
-/// Whether the kernel emulates an instruction instead of single-stepping it: `push` of a register, one-byte `nop`, near
-/// jumps and calls (`arch/x86/kernel/uprobes.c`, `branch_setup_xol_ops`, `push_setup_xol_ops`).
-pub(super) fn is_emulated(instruction: &Instruction) -> bool {
-    matches!(instruction.code(), Code::Push_r64 | Code::Nopd | Code::Nopq)
-        || instruction.is_jmp_short_or_near()
-        || instruction.is_jcc_short_or_near()
-        || instruction.is_call_near()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn at(offset: u64) -> Place {
-        Place {
-            offset,
-            single_stepped: false,
+/// Whether the kernel emulates an instruction instead of single-stepping it: `push` of a register without a prefix or
+/// with `REX.B`, one-byte `nop`, near jumps and calls without the prefix for 16 bits (`arch/x86/kernel/uprobes.c`,
+/// `branch_setup_xol_ops`, `push_setup_xol_ops`). Recent kernels emulate longer `nop`s too.
+/// `first` is its first byte.
+pub(super) fn is_emulated(instruction: &Instruction, first: Option<u8>) -> bool {
+    match instruction.code() {
+        Code::Push_r64 => instruction.len() == 1 || instruction.len() == 2 && first == Some(REX_B),
+        Code::Nopd | Code::Nopq => instruction.len() == 1,
+        _ => {
+            instruction.op0_kind() == OpKind::NearBranch64
+                && first != Some(OPERAND_SIZE)
+                && (instruction.is_jcc_short_or_near()
+                    || instruction.is_jmp_short_or_near()
+                    || instruction.is_call_near())
         }
     }
-
-    const ENTRY: Place = Place {
-        offset: 0,
-        single_stepped: true,
-    };
-
-    #[test]
-    fn first_instruction_if_it_is_emulated() {
-        // push %r12
-        assert_eq!(place(&[0x41, 0x54, 0xc3]), at(0));
-    }
-
-    #[test]
-    fn jump_behind_a_test_of_the_argument() {
-        // test %rdi,%rdi; je +1; push %rbp; ret
-        assert_eq!(place(&[0x48, 0x85, 0xff, 0x74, 0x01, 0x55, 0xc3]), at(3));
-        // cmpb $0,0(%rip); push %r12; ret
-        assert_eq!(place(&[0x80, 0x3d, 0, 0, 0, 0, 0, 0x41, 0x54, 0xc3]), at(7));
-    }
-
-    #[test]
-    fn no_further_than_to_what_changes_an_argument_or_memory() {
-        // mov %rsi,%rax; mul %rdx; jo +0: the product takes rdx.
-        assert_eq!(place(&[0x48, 0x89, 0xf0, 0x48, 0xf7, 0xe2, 0x70, 0x00]), ENTRY);
-        // mov %edi,%edi; push %rbp: half of a register is the register.
-        assert_eq!(place(&[0x89, 0xff, 0x55]), ENTRY);
-        // mov %rax,(%rsi); push %rbp
-        assert_eq!(place(&[0x48, 0x89, 0x06, 0x55]), ENTRY);
-        // sub $8,%rsp; push %rbp
-        assert_eq!(place(&[0x48, 0x83, 0xec, 0x08, 0x55]), ENTRY);
-        // ret
-        assert_eq!(place(&[0xc3]), ENTRY);
-        assert_eq!(place(&[]), ENTRY);
-    }
-
-    #[test]
-    fn not_where_a_jump_leads() {
-        // test %rdi,%rdi; push %rbp; jmp -3: back to the push.
-        assert_eq!(place(&[0x48, 0x85, 0xff, 0x55, 0xeb, 0xfd]), ENTRY);
-    }
 }
+
+/// The prefix that makes `push` reach the registers `r8` to `r15`.
+const REX_B: u8 = 0x41;
+
+/// The prefix for operands of 16 bits.
+const OPERAND_SIZE: u8 = 0x66;
+
+#[cfg(test)]
+mod distribution;
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSite, Shape};
 
 use super::elf::{self, ElfError, Placed, Symbols};
 use super::functions::{C_FAMILY, GLIBC_MARK, LIBC_MARK, Row, Tail};
-use super::place::{Place, place};
+use super::place::{arguments, places, shape_at};
 use crate::target::files::MappedFile;
 
 /// A probe to be attached.
@@ -20,6 +20,8 @@ pub struct PlannedProbe {
     pub symbol: &'static str,
     /// Which program serves it.
     pub shape: Shape,
+    /// What the function itself is given: a probe further on may be served by another program.
+    pub called: Shape,
     /// The address in the file of the function's first instruction.
     pub address: u64,
     /// Bytes from there to the probe.
@@ -30,6 +32,8 @@ pub struct PlannedProbe {
     pub site: ProbeSite,
     /// Whether the kernel must single-step the instruction there, which makes a hit much dearer.
     pub single_stepped: bool,
+    /// Other places for it, the best first, should another tracer hold that one.
+    pub others: Vec<PlannedProbe>,
 }
 
 /// A file that has an allocator, and the probes that trace it.
@@ -89,7 +93,7 @@ fn probes(symbols: &Symbols) -> Vec<PlannedProbe> {
     let any_jumps_on = found.iter().any(|(row, placed)| jumps_on(row, placed));
     found
         .iter()
-        .map(|(row, placed)| {
+        .filter_map(|(row, placed)| {
             let mut tail = 0;
             if jumps_on(row, placed) {
                 tail |= ProbeSite::TAIL_MAKES;
@@ -109,20 +113,36 @@ fn probes(symbols: &Symbols) -> Vec<PlannedProbe> {
                 tail |= ProbeSite::GLIBC_CHUNKS;
             }
             let code = symbols.code.get(&placed.address).map_or(&[][..], Vec::as_slice);
-            let Place {
-                offset,
-                single_stepped,
-            } = place(code);
-            PlannedProbe {
-                function: row.function,
-                symbol: row.symbol,
-                shape: row.shape,
-                address: placed.address,
-                offset,
-                file_offset: placed.file_offset + offset,
-                site: site(row.function, placed, offset, tail, &found, &symbols.own_calls),
-                single_stepped,
-            }
+            let is_array = row.shape == Shape::ResizeArray;
+            let mut at = places(code, arguments(row.shape), is_array)
+                .into_iter()
+                .filter_map(|place| {
+                    let shape = shape_at(row.shape, &place)?;
+                    let mut site = site(
+                        row.function,
+                        placed,
+                        place.offset,
+                        tail,
+                        &found,
+                        &symbols.own_calls,
+                    );
+                    site.pushed_bytes = place.pushed_bytes;
+                    Some(PlannedProbe {
+                        function: row.function,
+                        symbol: row.symbol,
+                        shape,
+                        called: row.shape,
+                        address: placed.address,
+                        offset: place.offset,
+                        file_offset: placed.file_offset + place.offset,
+                        site,
+                        single_stepped: place.single_stepped,
+                        others: Vec::new(),
+                    })
+                });
+            let best = at.next();
+            let others = at.collect();
+            best.map(|best| PlannedProbe { others, ..best })
         })
         .collect()
 }

@@ -1,8 +1,12 @@
 //! Attaching programs, and taking them off.
 
+use std::collections::HashMap;
+use std::ffi::CString;
 use std::io;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::programs::ProgramError;
 use aya::programs::trace_point::TracePointLink;
@@ -10,13 +14,32 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 
 use super::load::{BpfError, Object};
 use super::tracefs;
+use crate::target::files::MappedFile;
 
-/// How many threads take probes off at once. Each waits for a grace period of the kernel, about 100 ms,
-/// without using a CPU.
-const DETACH_THREADS: usize = 64;
+/// How many threads take links off at once, each waiting for grace periods of the kernel without using a CPU: links
+/// of many uprobes do so beside each other.
+const DETACH_THREADS: usize = 256;
+
+/// The same for perf events, which wait for each other. More threads would not help.
+const DETACH_THREADS_PERF: usize = 16;
+
+/// Bytes of stack of such a thread, which makes a system call.
+const DETACH_STACK_BYTES: usize = 64 << 10;
+
+/// What uprobes are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AttachBy {
+    /// Links of many uprobes, where the kernel has them.
+    #[default]
+    Auto,
+    /// Links of many uprobes.
+    Multi,
+    /// A perf event for each.
+    Perf,
+}
 
 /// Which processes a uprobe fires in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UprobeScope {
     /// In one process; others pay nothing.
     Process(u32),
@@ -24,8 +47,34 @@ pub enum UprobeScope {
     Machine,
 }
 
+impl UprobeScope {
+    /// The process's id, or 0 for all.
+    const fn pid(self) -> u32 {
+        match self {
+            Self::Process(pid) => pid,
+            Self::Machine => 0,
+        }
+    }
+}
+
+/// A uprobe to be attached.
+#[derive(Debug, Clone)]
+pub struct Uprobe {
+    /// The program; one of returns is attached to the returns of the function that begins at the offset.
+    pub program: &'static str,
+    /// The file.
+    pub file: Arc<MappedFile>,
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// What the program knows the probe by.
+    pub cookie: u64,
+    /// Where it fires.
+    pub scope: UprobeScope,
+}
+
 #[derive(Debug)]
 enum Link {
+    Uprobes(OwnedFd),
     Uprobe(UProbeLink),
     Tracepoint(TracePointLink),
 }
@@ -55,38 +104,77 @@ pub enum AttachError {
         /// What the kernel said.
         source: Box<ProgramError>,
     },
+    /// Every address that would do is held by another tracer.
+    #[error(
+        "failed to attach to {symbol} in {path}: another tracer holds its instruction at {offset:#x} (with a reference \
+         counter, as memleak does); end that tracer and try again{}",
+        if *.at_return { ", or trace without --live" } else { "" }
+    )]
+    Held {
+        /// The function.
+        symbol: String,
+        /// The file.
+        path: String,
+        /// Where in the file the last one is.
+        offset: u64,
+        /// Its return is wanted too, which fewer addresses do for.
+        at_return: bool,
+    },
     /// The kernel refused a uprobe.
-    #[error("failed to attach a uprobe at {path}+{offset:#x}: {}", root(source))]
+    #[error("failed to attach a uprobe at {path}+{offset:#x}: {}", root(source.as_ref()))]
     Uprobe {
         /// The file.
         path: String,
         /// The offset in the file.
         offset: u64,
         /// What the kernel said.
-        source: Box<ProgramError>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl AttachError {
+    fn uprobe(uprobe: &Uprobe, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Uprobe {
+            path: uprobe.file.path.display().to_string(),
+            offset: uprobe.offset,
+            source: Box::new(source),
+        }
+    }
+
     /// Whether the process that the probe was for has gone.
     #[must_use]
     pub fn is_gone(&self) -> bool {
+        self.answer() == Some(libc::ESRCH)
+    }
+
+    /// The offset of a uprobe whose address another tracer holds: the kernel takes it by one reference counter alone
+    /// (`insert_uprobe` of its `kernel/events/uprobes.c`).
+    #[must_use]
+    pub fn held_offset(&self) -> Option<u64> {
+        match self {
+            Self::Uprobe { offset, .. } if self.answer() == Some(libc::EINVAL) => Some(*offset),
+            _ => None,
+        }
+    }
+
+    /// The number of the kernel's answer to a uprobe.
+    fn answer(&self) -> Option<i32> {
         let Self::Uprobe { source, .. } = self else {
-            return false;
+            return None;
         };
         let mut error: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
         while let Some(current) = error {
             if let Some(error) = current.downcast_ref::<io::Error>() {
-                return error.raw_os_error() == Some(libc::ESRCH);
+                return error.raw_os_error();
             }
             error = current.source();
         }
-        false
+        None
     }
 }
 
 /// The innermost cause, which is the kernel's own answer.
-fn root(error: &ProgramError) -> String {
+fn root(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -95,36 +183,52 @@ fn root(error: &ProgramError) -> String {
 }
 
 impl Object {
-    /// Attaches a program to an instruction of a file, or to the returns of the function that begins there.
-    pub fn attach_uprobe(
-        &mut self,
-        attached: &mut Attached,
-        program: &str,
-        file: &Path,
-        offset: u64,
-        cookie: u64,
-        scope: UprobeScope,
-    ) -> Result<(), AttachError> {
-        let program = self.uprobe(program)?;
-        let point = UProbeAttachPoint {
-            location: UProbeAttachLocation::AbsoluteOffset(offset),
-            cookie: Some(cookie),
+    /// Attaches uprobes, in their order as far as they are links of their own: those of a program in a file go in
+    /// together, when it is the turn of the last of them.
+    pub fn attach_uprobes(&mut self, attached: &mut Attached, uprobes: &[Uprobe]) -> Result<(), AttachError> {
+        let Some(multi) = &self.multi else {
+            return uprobes.iter().try_for_each(|uprobe| {
+                let link = self.attach_alone(uprobe)?;
+                attached.links.push(Link::Uprobe(link));
+                Ok(())
+            });
         };
-        let scope = match scope {
-            UprobeScope::Process(pid) => {
-                NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess)
-            }
-            UprobeScope::Machine => UProbeScope::AllProcesses,
-        };
-        let failed = |source| AttachError::Uprobe {
-            path: file.display().to_string(),
-            offset,
-            source: Box::new(source),
-        };
-        let id = program.attach(point, file, scope).map_err(failed)?;
-        let link = program.take_link(id).map_err(failed)?;
-        attached.links.push(Link::Uprobe(link));
+        for group in groups(uprobes) {
+            let first = group[0];
+            let path = first.file.open_path().into_os_string().into_vec();
+            let path = CString::new(path).map_err(|error| AttachError::uprobe(first, error))?;
+            let link = |group: &[&Uprobe]| {
+                let offsets: Vec<u64> = group.iter().map(|uprobe| uprobe.offset).collect();
+                let cookies: Vec<u64> = group.iter().map(|uprobe| uprobe.cookie).collect();
+                multi.link(first.program, &path, &offsets, &cookies, first.scope.pid())
+            };
+            let made = link(&group).map_err(|error| {
+                // The kernel does not tell which.
+                let refused = group
+                    .iter()
+                    .find_map(|uprobe| Some((*uprobe, link(&[*uprobe]).err()?)));
+                let (uprobe, error) = refused.unwrap_or((first, error));
+                AttachError::uprobe(uprobe, error)
+            })?;
+            attached.links.push(Link::Uprobes(made));
+        }
         Ok(())
+    }
+
+    /// Attaches a uprobe as a perf event of its own.
+    fn attach_alone(&mut self, uprobe: &Uprobe) -> Result<UProbeLink, AttachError> {
+        let program = self.uprobe(uprobe.program)?;
+        let point = UProbeAttachPoint {
+            location: UProbeAttachLocation::AbsoluteOffset(uprobe.offset),
+            cookie: Some(uprobe.cookie),
+        };
+        let scope =
+            NonZeroU32::new(uprobe.scope.pid()).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+        let failed = |source| AttachError::uprobe(uprobe, source);
+        let id = program
+            .attach(point, uprobe.file.open_path(), scope)
+            .map_err(failed)?;
+        program.take_link(id).map_err(failed)
     }
 
     /// Attaches programs to tracepoints: (program, category, name).
@@ -161,6 +265,11 @@ impl Attached {
         self.links.len()
     }
 
+    /// Takes in others.
+    pub fn append(&mut self, mut other: Self) {
+        self.links.append(&mut other.links);
+    }
+
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -169,22 +278,53 @@ impl Attached {
 
     /// Takes all probes off and waits until the last program has ended.
     pub fn detach(&mut self) {
-        let mut links = std::mem::take(&mut self.links);
-        let share = links.len().div_ceil(DETACH_THREADS).max(1);
-        std::thread::scope(|scope| {
-            while !links.is_empty() {
-                let rest = links.split_off(links.len().saturating_sub(share));
-                scope.spawn(|| {
-                    for link in rest {
-                        match link {
-                            Link::Uprobe(link) => drop(link),
-                            Link::Tracepoint(link) => drop(link),
-                        }
-                    }
-                });
+        let links = std::mem::take(&mut self.links);
+        let is_perf = |link: &Link| !matches!(link, Link::Uprobes(_));
+        let most = if links.iter().any(is_perf) {
+            DETACH_THREADS_PERF
+        } else {
+            DETACH_THREADS
+        };
+        let threads = links.len().min(most);
+        let links = Mutex::new(links);
+        let next = || links.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let take_off = || {
+            while let Some(link) = next() {
+                match link {
+                    Link::Uprobes(link) => drop(link),
+                    Link::Uprobe(link) => drop(link),
+                    Link::Tracepoint(link) => drop(link),
+                }
             }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                let thread = std::thread::Builder::new().stack_size(DETACH_STACK_BYTES);
+                if let Err(error) = thread.spawn_scoped(scope, take_off) {
+                    // Those that there are do it, this one at least.
+                    log::debug!("a thread that takes probes off: {error}");
+                    break;
+                }
+            }
+            take_off();
         });
     }
+}
+
+/// The uprobes of each program, file and scope, in the order of the last of each.
+fn groups(uprobes: &[Uprobe]) -> Vec<Vec<&Uprobe>> {
+    let mut places = HashMap::new();
+    let mut groups: Vec<Vec<&Uprobe>> = Vec::new();
+    for uprobe in uprobes.iter().rev() {
+        let key = (uprobe.program, uprobe.file.id, uprobe.scope);
+        let place = *places.entry(key).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[place].push(uprobe);
+    }
+    groups.reverse();
+    groups
 }
 
 impl Drop for Attached {

@@ -4,83 +4,20 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use aya::programs::{ProgramError, TracePoint, UProbe};
+use aya::programs::{TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::{EbpfLogger, Level};
 use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
 
+pub use super::error::BpfError;
 use super::limits::Limits;
-use super::refusal;
+use super::links::AttachBy;
+use super::multi::Multi;
+use super::sampling::Sampling;
 use crate::allocator::single::Kind;
 
 /// The object that `build.rs` made.
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
-
-/// What can go wrong at the kernel boundary.
-#[derive(Debug, thiserror::Error)]
-pub enum BpfError {
-    /// The object was refused as a whole.
-    #[error("failed to load the eBPF object: {0}")]
-    Load(#[source] Box<aya::EbpfError>),
-    /// The object lacks something that this version of the loader knows: they were built apart.
-    #[error("the eBPF object has no {0}: rebuild memtap")]
-    Missing(String),
-    /// A program was refused.
-    #[error(
-        "the kernel refused the eBPF program {program}: {reason}; `-v` shows the verifier's whole answer"
-    )]
-    Program {
-        /// Its name.
-        program: String,
-        /// What the kernel said, in a line.
-        reason: String,
-    },
-    /// A map could not be read or written.
-    #[error("failed to use the eBPF map {map}: {source}")]
-    Map {
-        /// Its name.
-        map: String,
-        /// What the kernel said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The kernel's type information is missing or unreadable.
-    #[error(transparent)]
-    Btf(#[from] super::btf::BtfError),
-}
-
-impl BpfError {
-    /// An error of a program. The verifier's answer can have thousands of lines, the last of which say why.
-    fn program(name: &str, error: &ProgramError) -> Self {
-        let text = error.to_string();
-        log::debug!("{name}: {text}");
-        let is_account = |line: &&str| {
-            ["processed ", "verification time", "stack depth", "mark_precise"]
-                .iter()
-                .any(|start| line.starts_with(start))
-        };
-        let (first, account) = text.split_once(" Verifier output:").unwrap_or((&text, ""));
-        let mut lines = account.lines();
-        let last = lines
-            .rfind(|line| !is_account(line) && !line.trim().is_empty())
-            .map(str::trim);
-        let reason = last.map(refusal::in_words).map_or_else(
-            || first.to_owned(),
-            |last| format!("{}: {last}", first.trim_end_matches('.')),
-        );
-        Self::Program {
-            program: name.to_owned(),
-            reason,
-        }
-    }
-
-    /// An error of a map.
-    pub(crate) fn map(name: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Map {
-            map: name.to_owned(),
-            source: Box::new(source),
-        }
-    }
-}
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
 
 /// Which programs are wanted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,12 +36,22 @@ pub struct Wanted {
     pub live: bool,
     /// Where they are, calls may be met inside their functions.
     pub single: bool,
+    /// Calls that give blocks back are counted, where they are not followed.
+    pub frees: bool,
+    /// The programs that do nothing, which traps are measured with.
+    pub cost: bool,
+    /// What uprobes are made of.
+    pub attach: AttachBy,
 }
 
 /// The loaded eBPF object.
 #[expect(missing_debug_implementations, reason = "aya's logger has none")]
 pub struct Object {
     pub(super) ebpf: Ebpf,
+    /// The uprobe programs, where they are not aya's.
+    pub(super) multi: Option<Multi>,
+    pub(super) sampling: Sampling,
+    pub(super) has_sampled: bool,
     sites_len: u32,
     pub(super) singles_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -189,6 +136,9 @@ impl Object {
             .map_err(|error| BpfError::Load(Box::new(error)))?;
         let mut object = Self {
             ebpf,
+            multi: None,
+            sampling: Sampling::EVERY,
+            has_sampled: false,
             sites_len: 0,
             singles_len: 0,
             messages: None,
@@ -200,25 +150,24 @@ impl Object {
         for (program, _, _) in PROCESS_PROGRAMS {
             object.load_tracepoint(program)?;
         }
+        let mut uprobes = Vec::new();
         if wanted.heap {
-            for shape in Shape::ALL {
-                if shape != Shape::Free || wanted.live {
-                    object.load_uprobe(shape.program())?;
-                }
-            }
+            let shapes = Shape::ALL
+                .iter()
+                .filter(|shape| **shape != Shape::Free || wanted.live || wanted.frees);
+            uprobes.extend(shapes.map(|shape| shape.program()));
+        }
+        if wanted.cost {
+            uprobes.extend(["cost_entry", "cost_return"]);
         }
         if wanted.live {
-            for program in ["return_block", "return_out"] {
-                object.load_uprobe(program)?;
-            }
+            uprobes.extend(["return_block", "return_out"]);
             for (program, _, _) in LIVE_PROGRAMS {
                 object.load_tracepoint(program)?;
             }
         }
         if wanted.single {
-            for kind in Kind::ALL {
-                object.load_uprobe(kind.program())?;
-            }
+            uprobes.extend(Kind::ALL.map(Kind::program));
         }
         if wanted.tables {
             for (program, _, _) in TABLE_PROGRAMS {
@@ -230,7 +179,23 @@ impl Object {
                 object.load_tracepoint(program)?;
             }
         }
+        object.load_uprobes(&uprobes, wanted.attach)?;
         Ok(object)
+    }
+
+    /// Loads programs of uprobes for the best links that there are.
+    fn load_uprobes(&mut self, names: &[&'static str], attach: AttachBy) -> Result<(), BpfError> {
+        if attach != AttachBy::Perf && !names.is_empty() {
+            match Multi::load(&self.ebpf, names) {
+                Ok(multi) => {
+                    self.multi = Some(multi);
+                    return Ok(());
+                }
+                Err(error) if attach == AttachBy::Multi => return Err(error),
+                Err(error) => log::debug!("each uprobe is a perf event: {error}"),
+            }
+        }
+        names.iter().try_for_each(|name| self.load_uprobe(name))
     }
 
     /// How many instructions the verifier went through for each loaded program; nothing for those of which the kernel
@@ -241,7 +206,10 @@ impl Object {
             let info = program.info().ok()?;
             Some((name.to_owned(), info.verified_instruction_count()))
         });
-        programs.collect()
+        let multi = self.multi.iter().flat_map(Multi::verified_instructions);
+        programs
+            .chain(multi.map(|(name, count)| (name.to_owned(), count)))
+            .collect()
     }
 
     /// Hands the kernel side's messages to the log.
@@ -293,17 +261,14 @@ impl Object {
         Ok(u64::from(index))
     }
 
-    /// Says whether the kernel side takes calls in.
-    pub fn set_recording(&mut self, recording: bool) -> Result<(), BpfError> {
-        let failed = |error| BpfError::map("RECORDING", error);
-        let mut map = Array::<&mut MapData, u64>::try_from(self.map_mut("RECORDING")?).map_err(failed)?;
-        map.set(0, u64::from(recording), 0).map_err(failed)
-    }
-
     /// Makes a process a target, under this number.
     pub fn add_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
         // The loader knows it already, so there is nothing to announce.
-        let process = Process { number, announced: 1 };
+        let process = Process {
+            number,
+            announced: 1,
+            hits: 0,
+        };
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
             .map_err(|error| BpfError::map("PROCESSES", error))?;
         processes
@@ -311,19 +276,19 @@ impl Object {
             .map_err(|error| BpfError::map("PROCESSES", error))
     }
 
-    /// Takes an ended process out of the table, unless the id is another process's by now.
-    pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
+    /// Takes an ended process out of the table, unless the id is another process's by now. Returns its hits.
+    pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<Option<u64>, BpfError> {
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
             .map_err(|error| BpfError::map("PROCESSES", error))?;
-        if processes
-            .get(&tgid, 0)
-            .is_ok_and(|process| process.number == number)
-        {
-            processes
-                .remove(&tgid)
-                .map_err(|error| BpfError::map("PROCESSES", error))?;
+        match processes.get(&tgid, 0) {
+            Ok(process) if process.number == number => {
+                processes
+                    .remove(&tgid)
+                    .map_err(|error| BpfError::map("PROCESSES", error))?;
+                Ok(Some(process.hits))
+            }
+            _ => Ok(None),
         }
-        Ok(())
     }
 
     /// The table of processes that the kernel side has stopped.
@@ -371,13 +336,15 @@ impl Object {
     }
 }
 
-fn map_data(map: &Map) -> Option<&MapData> {
+pub(super) fn map_data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Some(data),
+        | Map::ProgramArray(data)
+        | Map::RingBuf(data)
+        | Map::StackTraceMap(data) => Some(data),
         _ => None,
     }
 }

@@ -9,19 +9,31 @@ mod batch;
 pub mod bench;
 pub mod btf;
 pub mod copies;
+mod error;
 pub mod heap;
+pub mod hits;
 pub mod limits;
 pub mod links;
 pub mod load;
+mod multi;
 pub mod records;
 mod refusal;
 mod ring;
+pub mod run_stats;
+pub mod sampling;
 mod singles;
 pub mod sums;
+mod sys;
 pub mod tables;
 pub mod tracefs;
 
 pub use limits::Limits;
-pub use links::{Attached, UprobeScope};
+pub use links::{Attached, Uprobe, UprobeScope};
 pub use load::Object;
 pub use records::Record;
+pub use sampling::Sampling;
+
+/// Whether the kernel has links of many uprobes; else what it said.
+pub fn many_uprobes_in_a_link() -> std::io::Result<()> {
+    multi::probe()
+}

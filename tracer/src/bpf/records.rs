@@ -44,6 +44,8 @@ pub struct NewProcess {
     pub comm: String,
     /// When, in nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
+    /// Hits of the image that it takes the place of, in the same process.
+    pub hits_before: u64,
 }
 
 /// A file with code, met in a stack.
@@ -129,6 +131,7 @@ fn parse(bytes: &[u8]) -> Option<Record> {
             parent: number(12)?,
             comm: String::from_utf8_lossy(comm).into_owned(),
             time_ns: u64::from_ne_bytes(field(bytes, 32)?),
+            hits_before: u64::from_ne_bytes(field(bytes, 40)?),
         }));
     }
     if kind == RecordKind::File as u32 && bytes.len() == size_of::<FileRecord>() {

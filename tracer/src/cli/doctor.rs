@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
+use crate::cost::whole;
 use crate::doctor::{self, Answer, Finding};
 
 /// Runs `doctor`. Fails with 1 where something that `record` needs is missing.
@@ -33,6 +34,7 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
             "kernel": doctor::kernel_release(),
             "checks": checks,
             "programs": programs,
+            "probe_cost": cost_document(),
         });
         serde_json::to_writer_pretty(&mut stdout, &document).context("failed to write to standard output")?;
         writeln!(stdout)?;
@@ -41,6 +43,7 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
         for finding in &findings {
             write!(stdout, "{}", lines(finding))?;
         }
+        write!(stdout, "{}", cost_line())?;
     }
     let missing = findings
         .iter()
@@ -49,6 +52,31 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    })
+}
+
+/// What a hit of each kind of probe costs, for people.
+fn cost_line() -> String {
+    match doctor::traps() {
+        Ok(traps) => format!(
+            "{:<8} {:<34} emulated probe {:.0} ns, stepped {:.0} ns, return {:.0} ns\n",
+            "measured", "what a hit costs its process", traps.emulated_ns, traps.stepped_ns, traps.return_ns
+        ),
+        Err(error) => format!(
+            "{:<8} {:<34} {error}\n",
+            "unknown", "what a hit costs its process"
+        ),
+    }
+}
+
+/// The same for machines; nothing where it could not be measured.
+fn cost_document() -> serde_json::Value {
+    doctor::traps().map_or(serde_json::Value::Null, |traps| {
+        serde_json::json!({
+            "emulated_ns": whole(traps.emulated_ns),
+            "stepped_ns": whole(traps.stepped_ns),
+            "return_ns": whole(traps.return_ns),
+        })
     })
 }
 

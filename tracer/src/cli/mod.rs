@@ -1,8 +1,10 @@
 //! The command line: nothing else in this crate knows clap. What was said becomes plain
 //! [`settings`](crate::settings).
 
+mod announce;
 mod arguments;
 mod doctor;
+mod estimate;
 mod live;
 mod progress;
 mod record;
@@ -14,8 +16,6 @@ use clap::Parser as _;
 
 pub use arguments::Arguments;
 use arguments::Command;
-
-use crate::settings;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -40,8 +40,9 @@ pub fn main() -> ExitCode {
     };
     start_log(arguments.quiet(), arguments.verbose());
     let outcome = match arguments.command {
-        Command::Record(record) => run(record.settings()),
-        Command::Live(live) => run(live.settings()),
+        Command::Record(record) => checked(record.settings(), record::run),
+        Command::Live(live) => checked(live.settings(), record::run),
+        Command::Estimate(estimate) => checked(estimate.settings(), estimate::run),
         Command::Doctor { json } => doctor::run(json),
     };
     outcome.unwrap_or_else(|error| {
@@ -50,14 +51,17 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Records, if what was said makes sense.
-fn run(settings: anyhow::Result<settings::Record>) -> anyhow::Result<ExitCode> {
+/// Does what was said, if that makes sense.
+fn checked<T>(
+    settings: anyhow::Result<T>,
+    run: impl FnOnce(&T) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
     settings.map_or_else(
         |usage| {
             complain(&usage);
             Ok(ExitCode::from(USAGE))
         },
-        |settings| record::run(&settings),
+        |settings| run(&settings),
     )
 }
 

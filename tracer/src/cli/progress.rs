@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use super::announce;
 use crate::report::units;
 use crate::session::Progress;
 
@@ -36,14 +37,21 @@ impl ProgressLine {
         (self.events_before, self.seconds_before) = (progress.events, seconds);
         let whole = progress.elapsed.as_secs();
         let line = format!(
-            "  {:02}:{:02}  {}  {}/s  {}  {} lost",
+            "  {:02}:{:02}  {}  {}/s  {}  {} lost  cost {:.1} %",
             whole / 60,
             whole % 60,
             units::counted(progress.events.into(), "call"),
             units::group(rate.into()),
             units::counted(progress.stacks as u128, "stack"),
             units::group(progress.lost.into()),
+            progress.cost_percent,
         );
+        let followed = &progress.followed;
+        let line = if followed.interval_bytes > 1 || followed.share < 1.0 {
+            format!("{line}  {}", announce::words(followed))
+        } else {
+            line
+        };
         self.put(&line);
     }
 

@@ -3,19 +3,20 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::task::JoinHandle;
 
-use super::live;
 use super::progress::ProgressLine;
+use super::{announce, live};
 use crate::output::{OutputFile, Saved};
 use crate::privileges;
-use crate::report::session::{MapMemory, ProbeKind, Session, Settings as SessionSettings, Traced};
+use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
-use crate::session::{self, Audience, Progress, Recorder, Recording, Stop};
+use crate::session::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
 use crate::settings::{Record, Target};
 
 /// Exit code with `--strict` when something was lost.
@@ -35,7 +36,7 @@ pub(super) fn run(settings: &Record) -> Result<ExitCode> {
 
 async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
     let mut recorder = Recorder::start(settings)?;
-    announce(settings, &recorder);
+    announce::start(settings, &recorder);
     let child = recorder.release()?;
     let pid = child.as_ref().map(Child::id);
     let waiting = child.map(|mut child| tokio::task::spawn_blocking(move || child.wait()));
@@ -43,13 +44,14 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
     let mut reader = Reader {
         settings,
         line: ProgressLine::new(settings.quiet),
+        has_changed: false,
     };
     let stopped = recorder.watch(settings.duration, waiting, &mut reader).await?;
     reader.line.clear();
-    let second = quit_at_second_signal();
+    let second = quit_at_second_signal()?;
     let recording = recorder.collect().context("failed to read what was recorded")?;
     let code = write(settings, files, &recording)?;
-    second.abort();
+    second.store(false, Ordering::SeqCst);
 
     let status = match (stopped.status, stopped.child) {
         (Some(status), _) => Some(status),
@@ -66,11 +68,19 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
 struct Reader<'a> {
     settings: &'a Record,
     line: ProgressLine,
+    /// What is followed has changed before.
+    has_changed: bool,
 }
 
 impl Audience for Reader<'_> {
     fn progress(&mut self, progress: &Progress) {
         self.line.show(progress);
+    }
+
+    fn level(&mut self, followed: &Followed) {
+        self.line.clear();
+        announce::level(self.settings, followed, !self.has_changed);
+        self.has_changed = true;
     }
 
     fn interval(&self) -> Option<Duration> {
@@ -86,13 +96,21 @@ impl Audience for Reader<'_> {
     }
 }
 
-/// From here on a signal ends memtap at once.
-fn quit_at_second_signal() -> JoinHandle<()> {
-    tokio::spawn(async {
-        if tokio::signal::ctrl_c().await.is_ok() {
+/// From here on a signal ends memtap at once, until the flag is taken back. It is waited for on a thread of its own: this
+/// one is busy with names, or waits for a server of debug information.
+fn quit_at_second_signal() -> Result<Arc<AtomicBool>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start waiting for signals")?;
+    let is_wanted = Arc::new(AtomicBool::new(true));
+    let wanted = Arc::clone(&is_wanted);
+    std::thread::spawn(move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() && wanted.load(Ordering::SeqCst) {
             std::process::exit(128 + libc::SIGINT);
         }
-    })
+    });
+    Ok(is_wanted)
 }
 
 /// Waits for a command that still runs when the recording has ended. A signal that ended the recording is
@@ -124,68 +142,6 @@ fn code_of(status: ExitStatus) -> u8 {
         .or_else(|| status.signal().map(|signal| 128 + signal))
         .unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
-}
-
-/// Says what is traced, before it begins.
-fn announce(settings: &Record, recorder: &Recorder) {
-    if settings.quiet {
-        return;
-    }
-    let found = recorder.found();
-    let whom = match &settings.target {
-        Target::All => "every process".to_owned(),
-        Target::Command(command) => command[0].to_string_lossy().into_owned(),
-        Target::Comm(name) if found.is_empty() => format!("{name}: none runs now, waiting for one to start"),
-        _ => {
-            let names: Vec<String> = found
-                .iter()
-                .take(4)
-                .map(|(comm, pid)| format!("{comm} ({pid})"))
-                .collect();
-            let more = if found.len() > 4 {
-                format!(" and {} more", found.len() - 4)
-            } else {
-                String::new()
-            };
-            names.join(", ") + &more
-        }
-    };
-    let probes = recorder.probes();
-    let mut objects: Vec<String> = probes
-        .iter()
-        .map(|probe| crate::allocator::plan::short_name(&probe.object))
-        .collect();
-    objects.dedup();
-    let mut what = Vec::new();
-    if !probes.is_empty() {
-        // Of the places inside functions only failed calls meet such.
-        let stepped = probes
-            .iter()
-            .filter(|probe| probe.single_stepped && probe.kind == ProbeKind::Entry)
-            .count();
-        let stepped = if stepped == 0 {
-            "none single-stepped".to_owned()
-        } else {
-            format!("{stepped} single-stepped")
-        };
-        what.push(format!(
-            "{}, {}, {stepped}",
-            objects.join(", "),
-            units::counted(probes.len() as u128, "probe")
-        ));
-    }
-    if settings.region {
-        what.push("mmap, munmap, mremap, brk".to_owned());
-    }
-    eprintln!("memtap: {whom}: {}; every call", what.join("; "));
-    let memory = recorder.memory();
-    for (map, bytes) in &memory {
-        log::debug!("map {map}: {}", units::bytes((*bytes).into()));
-    }
-    log::debug!(
-        "all maps: {}",
-        units::bytes(memory.values().map(|bytes| u128::from(*bytes)).sum())
-    );
 }
 
 /// The files that are wanted, open.
@@ -255,6 +211,11 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
         live::print(settings, recording, &session)?;
     } else if settings.outputs.is_empty() && settings.raw.is_none() {
         print_table(settings, recording, &session)?;
+    }
+    if !settings.quiet
+        && let Some(hint) = report::hint(&recording.profile, settings.symbols.debuginfod.is_some())
+    {
+        eprintln!("memtap: {hint}");
     }
     for phrase in session.losses.in_words() {
         log::warn!("lost: {phrase}");
@@ -341,8 +302,9 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
                 heap: settings.heap,
                 region: settings.region,
                 live: settings.live,
+                sampled: recording.profile.sample_bytes.is_some(),
             },
-            sample_bytes: 1,
+            sample_bytes: recording.profile.sample_bytes.unwrap_or(1),
             unwind: settings.unwind.name().to_owned(),
             follow: Some(settings.follow || matches!(settings.target, Target::All)),
             min_size: settings.min_size,
@@ -360,6 +322,6 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
             })
             .collect(),
         tables: recording.tables,
-        cost: None,
+        cost: recording.cost,
     }
 }

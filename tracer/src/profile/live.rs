@@ -42,4 +42,10 @@ pub struct Aged {
     pub half_live: u64,
     /// Bytes that were live at each of the [`Marks`].
     pub marks_bytes: [u64; Marks::COUNT],
+    /// The variance of `live`, where allocations were sampled.
+    pub live_variance: u128,
+    /// The variance of `live_bytes`, in bytes².
+    pub live_bytes_variance: u128,
+    /// The variance of `old_bytes`, in bytes².
+    pub old_bytes_variance: u128,
 }

@@ -11,6 +11,9 @@ pub(super) const STACK_LOST: &str = "[stack lost]";
 /// What stands for a name that is empty.
 const UNNAMED: &str = "[unnamed]";
 
+/// Code that was compiled at run time, where its compiler did not name it. Its addresses are others in every run.
+pub(super) const COMPILED: &str = "[jit]";
+
 /// What stands for a process whose name is not known.
 const UNKNOWN_PROCESS: &str = "[unknown process]";
 
@@ -21,6 +24,7 @@ pub(super) fn frame(frame: &Frame) -> String {
         FrameName::Symbol(name) if name.is_empty() => UNNAMED.to_owned(),
         FrameName::Symbol(name) => one_line(name),
         FrameName::Offset { module, address } => format!("[{}+{address:#x}]", one_line(module)),
+        FrameName::Compiled => COMPILED.to_owned(),
         FrameName::Unmapped(address) => format!("[{address:#x}]"),
     }
 }
@@ -74,6 +78,7 @@ mod tests {
         assert_eq!(named(FrameName::Offset { module, address }), "[libc.so.6+0x1f2c]");
         assert_eq!(named(FrameName::Unmapped(0x7f00_1234)), "[0x7f001234]");
         assert_eq!(named(FrameName::Symbol("".into())), "[unnamed]");
+        assert_eq!(named(FrameName::Compiled), "[jit]");
     }
 
     #[test]
@@ -89,6 +94,7 @@ mod tests {
     fn processes_have_a_name() {
         let mut it = Process {
             held: None,
+            hits: 0,
             pid: 42,
             comm: "Web Content".into(),
             exe: None,

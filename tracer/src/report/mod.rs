@@ -24,6 +24,7 @@ mod growth;
 mod label;
 mod losses;
 mod merge;
+mod objects;
 mod prune;
 #[cfg(test)]
 mod sample;
@@ -40,6 +41,7 @@ use crate::profile::{Metric, Profile};
 
 pub use format::{Format, FormatError};
 pub use losses::Losses;
+pub use objects::hint;
 pub use session::Session;
 
 /// How stacks are weighed and grouped.

@@ -6,7 +6,7 @@ use tracer_ebpf::{Function, Loss, StackEnd};
 
 use super::session::{Events, MapMemory, Probe, ProbeKind, Settings, Traced};
 use super::{Losses, Options, Session};
-use crate::profile::{Frame, FrameName, HeapValues, Metric, Process, Profile, Source, Stack, Values};
+use crate::profile::{Frame, FrameName, HeapValues, Metric, Object, Process, Profile, Source, Stack, Values};
 
 /// A profile in the making.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,7 @@ impl Sample {
             exe: Some(format!("/usr/bin/{comm}").into()),
             exited: false,
             held: None,
+            hits: 0,
         });
         self.profile.processes.len() - 1
     }
@@ -100,6 +101,27 @@ pub(super) const fn options() -> Options {
         metric: Metric::AllocBytes,
         per_pid: false,
     }
+}
+
+/// Two files, one of them without names.
+fn objects() -> Vec<Object> {
+    vec![
+        Object {
+            path: "/usr/bin/server".into(),
+            build_id: Some("0a1b2c3d".to_owned()),
+            debug: Some("/usr/lib/debug/.build-id/0a/1b2c3d.debug".into()),
+            has_names: true,
+            frames: 5,
+            ..Object::default()
+        },
+        Object {
+            path: "/opt/lib/libstripped.so".into(),
+            has_changed: true,
+            frames: 1,
+            unnamed: 1,
+            ..Object::default()
+        },
+    ]
 }
 
 /// A profile with one of everything: several processes, all kinds of frames, all ends, both families.
@@ -203,6 +225,7 @@ pub(super) fn mixed() -> Profile {
             ..values
         },
     );
+    sample.profile.objects = objects();
     sample.profile
 }
 
@@ -216,6 +239,7 @@ pub(super) fn session() -> Session {
                 heap: true,
                 region: true,
                 live: false,
+                sampled: false,
             },
             sample_bytes: 1,
             unwind: "dwarf".into(),
@@ -236,6 +260,7 @@ pub(super) fn session() -> Session {
             nested: 25,
             filtered: 5,
             foreign: 3,
+            unsampled: 0,
         },
         losses: Losses::new([(Loss::ScratchBusy, 7)]),
         memory: vec![

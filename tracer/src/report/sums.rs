@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_ebpf::{BUCKETS, Function};
 
-use crate::profile::{Aged, Marks, Profile, Values};
+use crate::profile::{Aged, Marks, Profile, Values, Variances};
 
 /// The figures of [`Values`], summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub(super) struct Sums {
     pub(super) sizes: Histogram,
     /// Blocks that were given back, by lifetime.
     pub(super) lifetimes: Histogram,
+    /// How sure estimates are.
+    pub(super) variances: Variances,
 }
 
 /// Counts by powers of two, as in [`HeapValues`](crate::profile::HeapValues).
@@ -72,6 +74,12 @@ pub(super) struct AgedSums {
     pub(super) half_live: u128,
     /// Bytes that were live at each mark.
     pub(super) marks_bytes: [u128; Marks::COUNT],
+    /// The variance of `live`.
+    pub(super) live_variance: u128,
+    /// The variance of `live_bytes`.
+    pub(super) live_bytes_variance: u128,
+    /// The variance of `old_bytes`.
+    pub(super) old_bytes_variance: u128,
 }
 
 impl AgedSums {
@@ -86,6 +94,9 @@ impl AgedSums {
             oldest_ns: aged.oldest_ns,
             half_live: aged.half_live.into(),
             marks_bytes: aged.marks_bytes.map(u128::from),
+            live_variance: aged.live_variance,
+            live_bytes_variance: aged.live_bytes_variance,
+            old_bytes_variance: aged.old_bytes_variance,
         });
     }
 
@@ -100,6 +111,13 @@ impl AgedSums {
         self.half_live += other.half_live;
         for (to, from) in self.marks_bytes.iter_mut().zip(other.marks_bytes) {
             *to += from;
+        }
+        for (to, from) in [
+            (&mut self.live_variance, other.live_variance),
+            (&mut self.live_bytes_variance, other.live_bytes_variance),
+            (&mut self.old_bytes_variance, other.old_bytes_variance),
+        ] {
+            *to = to.saturating_add(from);
         }
     }
 }
@@ -122,6 +140,7 @@ impl Sums {
         self.aged.add(&heap.aged);
         self.sizes.add(heap.sizes.map(u64::from));
         self.lifetimes.add(heap.lifetimes.map(u64::from));
+        self.variances.add(&values.variances);
     }
 
     /// Adds other sums.
@@ -140,6 +159,7 @@ impl Sums {
         self.aged.add_sums(&other.aged);
         self.sizes.add(other.sizes.0);
         self.lifetimes.add(other.lifetimes.0);
+        self.variances.add(&other.variances);
     }
 }
 

@@ -55,9 +55,10 @@ fn draw(
     }
 
     graph.subtitle = Some(format!(
-        "{} in {}",
+        "{} in {}{}",
         amount(written.total, options.metric),
-        units::counted(written.stacks as u128, "stack")
+        units::counted(written.stacks as u128, "stack"),
+        estimated(profile, options.metric)
     ));
     // inferno counts in 64 bits: heavier profiles are drawn to scale.
     let shift = (u128::BITS - written.total.leading_zeros()).saturating_sub(u64::BITS);
@@ -72,6 +73,16 @@ fn draw(
         .collect();
     flamegraph::from_lines(&mut graph, lines.iter().map(String::as_str), out)?;
     Ok(written)
+}
+
+/// That weights are estimates, and from how much.
+fn estimated(profile: &Profile, metric: Metric) -> String {
+    match profile.sample_bytes {
+        Some(bytes) if metric != Metric::RegionBytes => {
+            format!(", estimates from one sample per {}", units::bytes(bytes.into()))
+        }
+        _ => String::new(),
+    }
 }
 
 /// The line as inferno and XML take it.
@@ -192,6 +203,18 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         assert!(drawn(pruned) == drawn(|lines, _| lines.to_vec()));
+    }
+
+    #[test]
+    fn estimates_say_so() {
+        let mut profile = mixed();
+        profile.sample_bytes = Some(512 << 10);
+        assert!(text(&profile, options()).contains("stacks, estimates from one sample per 512.0 KiB"));
+        let regions = Options {
+            metric: Metric::RegionBytes,
+            ..options()
+        };
+        assert!(!text(&profile, regions).contains("estimates from"));
     }
 
     #[test]

@@ -84,6 +84,36 @@ pub fn percent_at_least(part: u128, whole: u128) -> String {
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
+/// The standard error of an estimate of this variance: its root, to the nearest whole number.
+#[must_use]
+pub const fn stderr(variance: u128) -> u128 {
+    let root = variance.isqrt();
+    if variance - root * root > root {
+        root + 1
+    } else {
+        root
+    }
+}
+
+/// How far the truth may be from an estimate, in percent of it: 1.96 standard errors, within which it is 95 times of 100
+/// (by the normal distribution). Nothing where the estimate is sure, or nothing.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a figure of two digits")]
+pub fn margin_percent(estimate: u128, variance: u128) -> Option<f64> {
+    (estimate > 0 && variance > 0).then(|| 196.0 * (variance as f64).sqrt() / estimate as f64)
+}
+
+/// A [`margin_percent`] with its sign: `±0.8 %`, `±12 %`; `±<0.1 %` for a small one, `±>100 %` where nearly nothing is known.
+#[must_use]
+pub fn margin(percent: f64) -> String {
+    match percent {
+        ..0.05 => "±<0.1 %".to_owned(),
+        ..9.95 => format!("±{percent:.1} %"),
+        ..99.5 => format!("±{percent:.0} %"),
+        _ => "±>100 %".to_owned(),
+    }
+}
+
 /// A time: `0.25 s`, `10.0 s`, `2 min 05 s`, `1 h 02 min`.
 #[must_use]
 pub fn duration(time: Duration) -> String {
@@ -161,6 +191,26 @@ mod tests {
         assert_eq!(percent_at_least(5, 5), "100 %");
         assert_eq!(percent_at_least(0, 0), NONE);
         assert_eq!(percent_at_least(5, 10_000), "0.05 %");
+    }
+
+    #[test]
+    fn errors_are_roots() {
+        let found = [0, 1, 2, 3, 6, 7, 1_000_000, u128::MAX].map(stderr);
+        assert_eq!(found, [0, 1, 1, 2, 2, 3, 1000, 1 << 64]);
+    }
+
+    #[test]
+    fn margins_have_two_digits() {
+        assert_eq!(margin_percent(0, 5), None);
+        assert_eq!(margin_percent(5, 0), None);
+        for (estimate, variance, text) in [
+            (1_000_000, 100, "±<0.1 %"),
+            (1_000_000, 16_000_000, "±0.8 %"),
+            (1000, 3600, "±12 %"),
+            (10, 400, "±>100 %"),
+        ] {
+            assert_eq!(margin_percent(estimate, variance).map(margin).unwrap(), text);
+        }
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tracer_ebpf::{Block, BlockKey, SumKey};
+use tracer_ebpf::{Block, BlockKey, SumKey, sampling};
 
 use super::departed::holds;
+use super::figures::Unit;
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
 use crate::profile::{Aged, Marks, Values};
@@ -24,16 +25,20 @@ struct Limits {
 }
 
 impl Limits {
-    fn add(&self, block: &Block, aged: &mut Aged) {
+    fn add(&self, block: &Block, unit: Unit, aged: &mut Aged) {
+        let weight = u64::from(block.weight);
+        let bytes = block.bytes.saturating_mul(weight);
         let age_ns = self.now_ns.saturating_sub(block.time_ns);
         aged.oldest_ns = aged.oldest_ns.max(age_ns);
         if age_ns >= self.old_ns {
-            aged.old += 1;
-            aged.old_bytes += block.bytes;
+            aged.old += weight;
+            aged.old_bytes += bytes;
+            let variance = sampling::bytes_variance(block.bytes, weight, unit.halvings);
+            aged.old_bytes_variance += unit.bytes(variance);
         }
         if self.half_ns.is_some_and(|half_ns| block.time_ns <= half_ns) {
-            aged.kept += 1;
-            aged.kept_bytes += block.bytes;
+            aged.kept += weight;
+            aged.kept_bytes += bytes;
         }
     }
 }
@@ -68,7 +73,7 @@ impl Recorder {
         for (key, block) in self.object.blocks()? {
             if block.is_gone == 0 {
                 let key = self.copied.named(stack_of(&key, &block));
-                limits.add(&block, blocks.entry(key).or_default());
+                limits.add(&block, self.unit, blocks.entry(key).or_default());
             }
         }
         Ok(Some(Aging {
@@ -85,7 +90,7 @@ fn stack_of(key: &BlockKey, block: &Block) -> SumKey {
     SumKey {
         stack: block.stack,
         process: key.process,
-        function: block.function,
+        function: block.function.into(),
     }
 }
 
@@ -116,6 +121,8 @@ impl Aging<'_> {
         Aged {
             live: values.live(),
             live_bytes,
+            live_variance: values.variances.live(),
+            live_bytes_variance: values.variances.live_bytes(),
             half_live: values.live(),
             marks_bytes: [live_bytes; Marks::COUNT],
             ..self.blocks.get(key).copied().unwrap_or_default()
@@ -150,9 +157,10 @@ mod tests {
             let block = Block {
                 time_ns,
                 bytes,
+                weight: 1,
                 ..Block::default()
             };
-            limits.add(&block, &mut aged);
+            limits.add(&block, Unit::default(), &mut aged);
         }
         assert_eq!((aged.kept, aged.kept_bytes), (2, 21));
         assert_eq!((aged.old, aged.old_bytes), (4, 4321));

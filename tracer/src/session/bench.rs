@@ -1,17 +1,20 @@
-//! One walk at each `malloc` of one process, and nothing else: what `cargo xtask bench` measures walks with.
-//! Behind the feature `bench`.
+//! What is measured alone, behind the feature `bench`: one walk at each `malloc` of one process, for `cargo xtask bench`;
+//! and probes that are taken off and put back in.
 
 use std::num::NonZeroU32;
 
 use tracer_ebpf::{BpfSettings, Counter};
 
 use super::examined::Examined;
+use super::probes::Probes;
 use super::start_error::StartError;
 use super::tables::Tables;
-use super::targets::{no_allocator_in, plans_in};
+use super::targets::{FoundIn, no_allocator_in, plans_in};
 use crate::bpf::bench::Walker;
+use crate::bpf::links::AttachBy;
 use crate::bpf::load::Wanted;
-use crate::bpf::{Limits, Object, btf};
+use crate::bpf::{Limits, Object, UprobeScope, btf};
+use crate::settings::Probing;
 use crate::target::lives::Lives;
 
 /// A walker that is attached; dropping it takes the probe off.
@@ -61,7 +64,7 @@ impl Walks {
         let mut tables = Tables::new(&object, limits.tables)?;
         tables.make_now(&mut object, &files)?;
 
-        let plans = plans_in(&files, &mut Examined::default());
+        let plans = plans_in(&files, &mut Examined::default(), &mut FoundIn::new());
         let plans = plans.map_err(|advice| no_allocator_in(pid.get(), advice))?;
         // At the first instruction, where the return address is on top of the stack.
         let found = plans.iter().find_map(|plan| {
@@ -97,5 +100,52 @@ impl Walks {
             failed: counts.failed,
             remembered: self.object.counts()?.events(Counter::StackRemembered),
         })
+    }
+}
+
+/// The probes of a process's allocator, blocks followed, to be taken off and put back in.
+#[expect(missing_debug_implementations, reason = "the object has none")]
+pub struct Switch {
+    // They go before the maps that they write to.
+    probes: Probes,
+    object: Object,
+}
+
+impl Switch {
+    /// Attaches to the allocator that a process has mapped. Nothing is taken in.
+    pub fn start(pid: u32, attach: AttachBy, scope: UprobeScope) -> Result<Self, StartError> {
+        let settings = BpfSettings {
+            max_size: u64::MAX,
+            live: 1,
+            own_tgid: std::process::id(),
+            ..BpfSettings::default()
+        };
+        let wanted = Wanted {
+            heap: true,
+            live: true,
+            attach,
+            ..Wanted::default()
+        };
+        let mut object = Object::load(&settings, &Limits::default(), wanted)?;
+        let mut lives = Lives::default();
+        lives.snapshot(pid).map_err(StartError::Proc)?;
+        let files = lives.mapped_files(pid);
+        let plans = plans_in(&files, &mut Examined::default(), &mut FoundIn::new());
+        let plans = plans.map_err(|advice| no_allocator_in(pid, advice))?;
+        let mut probes = Probes::new(Probing::Two);
+        for plan in &plans {
+            probes.attach(&mut object, plan, scope, true)?;
+        }
+        Ok(Self { probes, object })
+    }
+
+    /// Takes all off.
+    pub fn take_off(&mut self) {
+        self.probes.take_off();
+    }
+
+    /// Puts them back in.
+    pub fn put_back(&mut self) -> Result<(), StartError> {
+        Ok(self.probes.put_back(&mut self.object)?)
     }
 }

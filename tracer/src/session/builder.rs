@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tracer_ebpf::{Function, Heap, StackEnd};
 
-use super::figures::held;
+use super::figures::{Unit, held};
 use super::recorder::Recorder;
-use crate::profile::{Frame, Held, Process, Profile, Stack, Values};
+use crate::profile::{Frame, FrameName, Held, Process, Profile, Stack, Values};
 use crate::symbolize::{self, Location};
 use crate::target::files::MappedFile;
 use crate::target::lives::Place;
@@ -16,6 +16,8 @@ use crate::target::process;
 /// A frame of a stack before it has a name.
 enum Unnamed {
     Location(Location),
+    /// Code that was compiled at run time, by process and address.
+    Compiled(u32, u64),
     Outside(Frame),
 }
 
@@ -36,10 +38,12 @@ pub(super) struct Builder<'a> {
     file_index: HashMap<*const MappedFile, usize>,
     stacks: Vec<RawStack>,
     held: Option<Held>,
+    /// Hits of probes, by the number of the process image.
+    hits: HashMap<u32, u64>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(recorder: &'a Recorder) -> Self {
+    pub(super) fn new(recorder: &'a Recorder, hits: HashMap<u32, u64>) -> Self {
         Self {
             recorder,
             processes: Vec::new(),
@@ -48,6 +52,7 @@ impl<'a> Builder<'a> {
             file_index: HashMap::new(),
             stacks: Vec::new(),
             held: None,
+            hits,
         }
     }
 
@@ -71,21 +76,30 @@ impl<'a> Builder<'a> {
     }
 
     /// Says what processes hold, and held at the most.
-    pub(super) fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap) {
+    pub(super) fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap, unit: Unit) {
         let mut total = Held {
             peak_by_stack_bytes: Some(self.recorder.snapshots.peak.bytes()),
-            peak_bytes: all.peak_bytes,
-            peak: all.peak,
-            ..Held::default()
+            ..held(
+                &Heap {
+                    peak_bytes: all.peak_bytes,
+                    peak: all.peak,
+                    peak_variance: all.peak_variance,
+                    peak_bytes_variance: all.peak_bytes_variance,
+                    ..Heap::default()
+                },
+                unit,
+            )
         };
         for (number, heap) in heaps {
             let index = self.process(*number);
-            let held = held(heap);
+            let held = held(heap, unit);
             total.live_bytes += held.live_bytes;
             total.live += held.live;
             total.free_calls += held.free_calls;
             total.unmatched += held.unmatched;
             total.missed += held.missed;
+            total.variances.live += held.variances.live;
+            total.variances.live_bytes += held.variances.live_bytes;
             self.processes[index].held = Some(held);
         }
         self.held = Some(total);
@@ -104,6 +118,7 @@ impl<'a> Builder<'a> {
                     exe: image.and_then(|image| image.exe.clone()),
                     exited: tracked.over || !process::is_running(tracked.pid),
                     held: None,
+                    hits: self.hits.get(&number).copied().unwrap_or(0),
                 }
             }
             None => Process {
@@ -112,6 +127,7 @@ impl<'a> Builder<'a> {
                 exe: None,
                 exited: false,
                 held: None,
+                hits: 0,
             },
         };
         self.processes.push(made);
@@ -142,6 +158,10 @@ impl<'a> Builder<'a> {
             let place = place_at(address.saturating_sub(u64::from(is_call)));
             let mapped = place.is_some();
             let frame = match place {
+                Some(place) if place.is_compiled => {
+                    let pid = tracked.map_or(0, |tracked| tracked.pid);
+                    Unnamed::Compiled(pid, address.saturating_sub(u64::from(is_call)))
+                }
                 Some(place) => match place.file {
                     Some(file) => Unnamed::Location(Location {
                         file: self.file(&file),
@@ -181,17 +201,48 @@ impl<'a> Builder<'a> {
         })
     }
 
+    /// The frames of code that was compiled at run time, where its compiler named it.
+    fn compiled(&self) -> HashMap<(u32, u64), Frame> {
+        let mut wanted: HashMap<u32, Vec<u64>> = HashMap::new();
+        for frame in self.stacks.iter().flat_map(|stack| &stack.frames) {
+            if let Unnamed::Compiled(pid, address) = frame {
+                wanted.entry(*pid).or_default().push(*address);
+            }
+        }
+        let mut frames = HashMap::new();
+        for (pid, addresses) in wanted {
+            let maps = self.recorder.lives.perf_maps().files(pid);
+            let names = symbolize::compiled(&maps, addresses);
+            frames.extend(names.into_iter().map(|(address, name)| {
+                let frame = Frame {
+                    name: FrameName::Symbol(name),
+                    source: None,
+                    inlined: false,
+                };
+                ((pid, address), frame)
+            }));
+        }
+        frames
+    }
+
     pub(super) fn build(self) -> Profile {
         let mut locations: Vec<Location> = Vec::new();
         for stack in &self.stacks {
             locations.extend(stack.frames.iter().filter_map(|frame| match frame {
                 Unnamed::Location(location) => Some(location.clone()),
-                Unnamed::Outside(_) => None,
+                Unnamed::Compiled(..) | Unnamed::Outside(_) => None,
             }));
         }
         locations.sort_unstable_by_key(|location| (location.file, location.offset));
         locations.dedup();
-        let named = symbolize::symbolize(&self.files, &locations);
+        let recorder = self.recorder;
+        let named = recorder.namer.name(&self.files, &locations, recorder.is_over);
+        let compiled = self.compiled();
+        let no_name = Frame {
+            name: FrameName::Compiled,
+            source: None,
+            inlined: false,
+        };
 
         let mut frames = Interner::default();
         let stacks = self.stacks.into_iter().map(|raw| {
@@ -200,8 +251,15 @@ impl<'a> Builder<'a> {
                 match frame {
                     Unnamed::Outside(frame) => indices.push(frames.index(frame)),
                     Unnamed::Location(location) => {
-                        let expanded = named.get(location).map_or(&[][..], Vec::as_slice);
+                        let expanded = named.frames.get(location).map_or(&[][..], AsRef::as_ref);
                         indices.extend(expanded.iter().map(|frame| frames.index(frame)));
+                    }
+                    Unnamed::Compiled(pid, address) => {
+                        let index = frames.index(compiled.get(&(*pid, *address)).unwrap_or(&no_name));
+                        // A run of them tells no more than one: how many there are is another number in every run.
+                        if indices.last() != Some(&index) || frames.frames[index] != no_name {
+                            indices.push(index);
+                        }
                     }
                 }
             }
@@ -218,8 +276,10 @@ impl<'a> Builder<'a> {
             processes: self.processes,
             frames: frames.frames,
             stacks,
+            objects: named.objects,
             held: self.held,
             has_ages: false,
+            sample_bytes: None,
             marks: None,
         }
     }

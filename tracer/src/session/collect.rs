@@ -1,16 +1,18 @@
 //! The end: what was recorded, from all that both sides have.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, Sum, SumKey};
 
+use super::budget::control::Followed;
 use super::builder::Builder;
-use super::figures::{heap_values_of, merged, values_of};
+use super::figures::{heap_values_of, merged, seen, values_of};
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
+use crate::cost::{float, whole};
 use crate::profile::Profile;
-use crate::report::session::{Events, Probe};
+use crate::report::session::{Cost, Events, Probe};
 use crate::report::{self, Losses};
 
 /// What was recorded.
@@ -24,6 +26,10 @@ pub struct Recording {
     pub events: Events,
     /// What was lost.
     pub losses: Losses,
+    /// What tracing cost.
+    pub cost: Option<Cost>,
+    /// How much was followed at last.
+    pub followed: Followed,
     /// The probes that were attached.
     pub probes: Vec<Probe>,
     /// Bytes of kernel memory, by map.
@@ -52,7 +58,7 @@ impl Recorder {
     /// What was counted so far.
     pub(super) fn recording(&self) -> Result<Recording, BpfError> {
         let duration = self.duration.unwrap_or_else(|| self.started.elapsed());
-        let sums = merged(self.object.sums()?, &self.copied);
+        let sums = merged(self.estimated(self.object.sums()?), &self.copied);
         let blocks = if self.live {
             merged(self.object.heap_sums()?, &self.copied)
         } else {
@@ -61,7 +67,9 @@ impl Recorder {
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
-        let mut builder = Builder::new(self);
+        let hits = self.hits_by_process()?;
+        let cost = self.cost(duration, &hits);
+        let mut builder = Builder::new(self, hits);
         let aging = self.aging(duration)?;
         let peak = self.snapshots.peak.by_stack(&self.copied);
         let mut unsent = 0;
@@ -74,13 +82,14 @@ impl Recorder {
             }
             let known = key.stack != STACK_LOST && self.stacks.contains_key(&key.stack);
             if key.stack != STACK_LOST && !known {
-                unsent += sum.calls;
+                unsent += seen(sum);
             }
-            let mut values = values_of(sum);
+            let mut values = values_of(sum, self.unit);
             if self.live && function.is_heap() {
                 // Those that had no room with their stack.
                 values.heap.blocks = sum.calls - sum.failed.min(sum.calls);
                 values.heap.freed_bytes = sum.bytes_out;
+                values.variances.blocks = values.variances.calls;
                 if let Some(aging) = &aging {
                     values.heap.aged = aging.without_history(key, &values);
                 }
@@ -93,9 +102,9 @@ impl Recorder {
             };
             let known = self.stacks.contains_key(&key.stack);
             if !known {
-                unsent += sum.sum.calls;
+                unsent += seen(&sum.sum);
             }
-            let mut values = heap_values_of(sum);
+            let mut values = heap_values_of(sum, self.unit);
             values.heap.peak_bytes = peak.get(key).copied().unwrap_or(0);
             if let Some(aging) = &aging {
                 values.heap.aged = aging.of(key, &values);
@@ -103,10 +112,10 @@ impl Recorder {
             builder.add(key.process, known.then_some(key.stack), function, &values);
         }
         if self.live {
-            builder.hold(&self.object.heaps()?, &self.object.heap()?);
+            builder.hold(&self.object.heaps()?, &self.object.heap()?, self.unit);
         }
         for (function, sum) in &overflow {
-            builder.add(PROCESS_UNKNOWN, None, *function, &values_of(sum));
+            builder.add(PROCESS_UNKNOWN, None, *function, &values_of(sum, self.unit));
         }
 
         let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
@@ -123,18 +132,25 @@ impl Recorder {
         }
         let mut profile = builder.build();
         profile.has_ages = aging.is_some();
+        if self.object.has_sampled() {
+            profile.sample_bytes = Some(self.object.sampling().interval_bytes);
+        }
         profile.marks = aging.and_then(|aging| aging.marks());
         Ok(Recording {
             profile,
             duration,
+
             events: Events {
                 seen: counts.events(Counter::Seen),
                 tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
                 nested: counts.events(Counter::Nested),
                 filtered: counts.events(Counter::Filtered),
                 foreign: counts.events(Counter::Foreign),
+                unsampled: counts.events(Counter::Unsampled),
             },
             losses: Losses::new(losses),
+            cost,
+            followed: self.control.followed(),
             probes: self.probes.listed().to_vec(),
             memory: std::collections::BTreeMap::new(),
             raw,
@@ -154,6 +170,18 @@ impl Recorder {
 }
 
 impl Recorder {
+    /// The sums as estimates of the whole time, where probes were in for a part of it.
+    fn estimated(&self, mut sums: Vec<(SumKey, Sum)>) -> Vec<(SumKey, Sum)> {
+        let now = self.ended.unwrap_or_else(Instant::now);
+        for (key, sum) in &mut sums {
+            if let Some(correction) = self.control.windows.correction(key, now) {
+                sum.calls = whole(float(sum.calls) + correction.calls);
+                sum.bytes = whole(float(sum.bytes) + correction.bytes);
+            }
+        }
+        sums
+    }
+
     fn raw(&self, sums: &[(SumKey, Sum)]) -> String {
         let mut sums: Vec<&(SumKey, Sum)> = sums.iter().filter(|(_, sum)| sum.calls > 0).collect();
         sums.sort_unstable_by_key(|(key, _)| (key.process, key.function, key.stack));

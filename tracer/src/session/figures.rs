@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use tracer_ebpf::{Heap, HeapSum, Sum, SumKey};
 
 use super::copied::Copied;
-use crate::profile::{HeapValues, Held, Values};
+use crate::profile::{HeapValues, Held, HeldVariances, Values, Variances};
 
 /// Figures that can be added to others of the same stack.
 pub(super) trait Additive: Copy {
@@ -20,6 +20,9 @@ impl Additive for Sum {
         self.bytes_out += other.bytes_out;
         self.failed += other.failed;
         self.sent |= other.sent;
+        self.hits += other.hits;
+        self.calls_variance += other.calls_variance;
+        self.bytes_variance += other.bytes_variance;
     }
 }
 
@@ -33,6 +36,10 @@ impl Additive for HeapSum {
         self.usable_bytes += other.usable_bytes;
         self.untracked += other.untracked;
         self.untracked_bytes += other.untracked_bytes;
+        self.blocks_variance += other.blocks_variance;
+        self.freed_variance += other.freed_variance;
+        self.freed_bytes_variance += other.freed_bytes_variance;
+        self.temporary_variance += other.temporary_variance;
         for (to, from) in self.sizes.iter_mut().zip(other.sizes) {
             *to += from;
         }
@@ -56,19 +63,43 @@ pub(super) fn merged<T: Additive>(sums: Vec<(SumKey, T)>, copied: &Copied) -> Ve
     merged.into_iter().collect()
 }
 
+/// The unit in which the kernel side has variances of bytes: 4^`halvings` bytes².
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Unit {
+    pub(super) halvings: u32,
+}
+
+impl Unit {
+    /// In bytes².
+    pub(super) fn bytes(self, variance: u64) -> u128 {
+        u128::from(variance) << (2 * self.halvings)
+    }
+}
+
+/// Calls that were seen, whatever they stand for.
+pub(super) fn seen(sum: &Sum) -> u64 {
+    if sum.hits > 0 { sum.hits } else { sum.calls }
+}
+
 /// The figures of a stack.
-pub(super) fn values_of(sum: &Sum) -> Values {
+pub(super) fn values_of(sum: &Sum, unit: Unit) -> Values {
     Values {
         calls: sum.calls,
         bytes: sum.bytes,
         bytes_out: sum.bytes_out,
         failed: sum.failed,
         heap: HeapValues::default(),
+        variances: Variances {
+            calls: sum.calls_variance.into(),
+            bytes: unit.bytes(sum.bytes_variance),
+            ..Variances::default()
+        },
     }
 }
 
 /// The figures of a stack whose blocks were followed.
-pub(super) fn heap_values_of(sum: &HeapSum) -> Values {
+pub(super) fn heap_values_of(sum: &HeapSum, unit: Unit) -> Values {
+    let values = values_of(&sum.sum, unit);
     Values {
         heap: HeapValues {
             blocks: sum.blocks,
@@ -82,12 +113,19 @@ pub(super) fn heap_values_of(sum: &HeapSum) -> Values {
             lifetimes: sum.lifetimes,
             ..HeapValues::default()
         },
-        ..values_of(&sum.sum)
+        variances: Variances {
+            blocks: sum.blocks_variance.into(),
+            freed: sum.freed_variance.into(),
+            freed_bytes: unit.bytes(sum.freed_bytes_variance),
+            temporary: sum.temporary_variance.into(),
+            ..values.variances
+        },
+        ..values
     }
 }
 
 /// What a process held.
-pub(super) fn held(heap: &Heap) -> Held {
+pub(super) fn held(heap: &Heap, unit: Unit) -> Held {
     Held {
         live_bytes: heap.live_bytes,
         live: heap.live,
@@ -97,5 +135,11 @@ pub(super) fn held(heap: &Heap) -> Held {
         free_calls: heap.free_calls,
         unmatched: heap.unmatched,
         missed: heap.missed,
+        variances: HeldVariances {
+            live: heap.live_variance.into(),
+            live_bytes: unit.bytes(heap.live_bytes_variance),
+            peak: heap.peak_variance.into(),
+            peak_bytes: unit.bytes(heap.peak_bytes_variance),
+        },
     }
 }

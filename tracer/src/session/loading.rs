@@ -1,22 +1,54 @@
 //! From settings to the loaded kernel side.
 
-use tracer_ebpf::BpfSettings;
+use tracer_ebpf::{BpfSettings, sampling};
 
+use super::recorder::Purpose;
 use super::start_error::StartError;
 use crate::bpf::load::{BpfError, Wanted};
-use crate::bpf::{Object, btf};
-use crate::settings::{Probing, Record, Target, Unwind};
+use crate::bpf::{Object, Sampling, btf};
+use crate::settings::{Probing, Record, Sample, Target, Unwind};
 
 /// Loads the kernel side as it is wanted.
-pub(super) fn load(settings: &Record) -> Result<Object, StartError> {
+pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartError> {
     let wanted = Wanted {
         heap: settings.heap,
         region: settings.region,
         tables: settings.unwind != Unwind::FramePointer,
         live: settings.live,
         single: settings.live && settings.probing != Probing::Two,
+        attach: settings.attach,
+        cost: settings.heap,
+        frees: purpose == Purpose::Estimate,
     };
-    Ok(Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?)
+    let mut object = Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?;
+    if is_sampled(settings) {
+        object.seed(settings.seed)?;
+        object.set_sampling(match settings.sample {
+            Sample::Bytes(interval_bytes) => Sampling {
+                interval_bytes,
+                ..Sampling::EVERY
+            },
+            // Until it is known what that costs.
+            Sample::Every | Sample::Auto => Sampling::EVERY,
+        })?;
+    }
+    Ok(object)
+}
+
+/// Whether a call may stand for others: those that are not sampled, or those while the probes are off.
+fn is_sampled(settings: &Record) -> bool {
+    settings.sample != Sample::Every || settings.overhead_max_percent.is_some()
+}
+
+/// The unit of variances, by how far apart sample points may be.
+pub(super) fn halvings(settings: &Record) -> u32 {
+    match settings.sample {
+        Sample::Bytes(interval) if settings.overhead_max_percent.is_none() => {
+            sampling::halvings_of(u32::try_from(interval).unwrap_or(u32::MAX))
+        }
+        _ if is_sampled(settings) => sampling::HALVINGS_OF_ANY,
+        _ => 0,
+    }
 }
 
 fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
@@ -29,6 +61,8 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
         },
         follow: u32::from(settings.follow),
         live: u32::from(settings.live),
+        sampled: u32::from(is_sampled(settings)),
+        halvings: halvings(settings),
         own_tgid: std::process::id(),
         ..BpfSettings::default()
     };

@@ -7,11 +7,15 @@
 mod aging;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod breakpoints;
+mod budget;
 mod builder;
+mod chosen;
 mod collect;
 mod compiled;
 mod copied;
 mod departed;
+mod estimate;
 mod examined;
 mod figures;
 mod guard;
@@ -29,7 +33,9 @@ mod tables;
 mod targets;
 mod watch;
 
+pub use budget::control::Followed;
 pub use collect::Recording;
+pub use estimate::{Estimate, Way};
 pub use recorder::Recorder;
 pub use start_error::StartError;
 pub use watch::{Audience, Child, Progress, Stop, Stopped};

@@ -1,33 +1,72 @@
 //! The uprobes of a recording: what is attached where.
 
+use std::collections::HashMap;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
 use tracer_ebpf::Shape;
 
+use super::breakpoints::Breakpoints;
+use super::budget::took::Took;
+use super::chosen::{Chosen, uprobes};
 use super::start_error::StartError;
 use crate::allocator::plan::{Plan, PlannedProbe};
-use crate::allocator::single::{self, Kind, Site};
+use crate::allocator::single;
 use crate::bpf::links::AttachError;
-use crate::bpf::{Attached, Object, UprobeScope};
+use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
+use crate::cost::SiteKind;
 use crate::report::session::{Probe, ProbeKind};
 use crate::settings::Probing;
+use crate::target::maps::FileId;
+use crate::target::process;
+
+/// How often it is looked whether probes have gone.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// The uprobes. Dropping them takes them off.
 #[derive(Debug)]
 pub(super) struct Probes {
     attached: Attached,
+    /// All that are wanted, in the order in which they go in.
+    uprobes: Vec<Uprobe>,
+    /// Where the probes of each file's plan are: the same for all processes that map it.
+    chosen: HashMap<FileId, Vec<Chosen>>,
     listed: Vec<Probe>,
     probing: Probing,
+    /// What hits of the probes cost, by cookie.
+    sites: Vec<SiteKind>,
+    /// What attaching has taken.
+    pub(super) attaching: Took,
+    /// Calls that give blocks back are probed too, though blocks are not followed.
+    pub(super) counts_frees: bool,
+    /// It was said that some must be single-stepped.
+    has_warned: bool,
+    /// They are taken off for a while.
+    is_off: bool,
+    /// Waits for those that were taken off.
+    taking_off: Option<JoinHandle<()>>,
 }
 
 impl Probes {
+    /// None yet. `probing`: where calls are to be met whose blocks are followed.
     pub(super) fn new(probing: Probing) -> Self {
         Self {
             attached: Attached::default(),
+            uprobes: Vec::new(),
+            chosen: HashMap::new(),
             listed: Vec::new(),
             probing,
+            sites: Vec::new(),
+            attaching: Took::default(),
+            counts_frees: false,
+            has_warned: false,
+            is_off: false,
+            taking_off: None,
         }
     }
 
-    /// Attaches the probes of a plan: where blocks are followed (`live`), also those of returns and of `free`.
+    /// Attaches the probes of a plan: where blocks are followed (`live`), also those of returns and of `free`. While all
+    /// are off, these are too.
     pub(super) fn attach(
         &mut self,
         object: &mut Object,
@@ -35,8 +74,46 @@ impl Probes {
         scope: UprobeScope,
         live: bool,
     ) -> Result<(), AttachError> {
-        // Inner functions last: a call that begins while probes go in is then never counted twice.
-        let wanted = |probe: &&PlannedProbe| probe.shape != Shape::Free || live;
+        let known = self.chosen.get(&plan.file.id).cloned();
+        let is_new = known.is_none();
+        let mut chosen = match known {
+            Some(chosen) => chosen,
+            None => self.choose(object, plan, live)?,
+        };
+        let uprobes = loop {
+            let uprobes = uprobes(&plan.file, &chosen, scope);
+            if self.is_off {
+                break uprobes;
+            }
+            let mut attached = Attached::default();
+            let (made, took) = Took::by(|| object.attach_uprobes(&mut attached, &uprobes));
+            self.attaching.own_s += took.own_s;
+            self.attaching.clock_s += took.clock_s;
+            let Err(error) = made else {
+                self.attached.append(attached);
+                break uprobes;
+            };
+            let is_at = |chosen: &&mut Chosen| error.held_offset().is_some_and(|offset| chosen.is_at(offset));
+            let Some(held) = chosen.iter_mut().find(is_at) else {
+                return Err(error);
+            };
+            held.next(object, &plan.file.path)?;
+        };
+        log::debug!("{}: {} probes", plan.file.path.display(), uprobes.len());
+        self.uprobes.extend(uprobes);
+        for chosen in &chosen {
+            self.note_site(chosen);
+        }
+        if is_new {
+            self.list(plan, &chosen);
+        }
+        self.chosen.insert(plan.file.id, chosen);
+        Ok(())
+    }
+
+    /// Where the calls of a file's functions are to be met.
+    fn choose(&self, object: &mut Object, plan: &Plan, live: bool) -> Result<Vec<Chosen>, AttachError> {
+        let wanted = |probe: &PlannedProbe| probe.shape != Shape::Free || live || self.counts_frees;
         let inside = if live && self.probing != Probing::Two {
             let sites = single::sites(plan);
             single::explain(plan, &sites);
@@ -44,87 +121,11 @@ impl Probes {
         } else {
             vec![Vec::new(); plan.probes.len()]
         };
-        let probes = plan.probes.iter().zip(&inside);
-        let probes: Vec<_> = probes.filter(|(probe, _)| wanted(probe)).collect();
-        let mut listed = Vec::new();
-        for (probe, sites) in probes.iter().rev() {
-            let cookie = object.add_site(probe.site)?;
-            if !sites.is_empty() {
-                self.attach_inside(object, plan, probe, sites, cookie, scope, &mut listed)?;
-                continue;
-            }
-            // The return first: a call that is begun is then sure to be decided.
-            let at_return = probe.shape.return_program().filter(|_| live);
-            let programs = [
-                (at_return, ProbeKind::Return),
-                (Some(probe.shape.program()), ProbeKind::Entry),
-            ];
-            for (program, kind) in programs {
-                let Some(program) = program else { continue };
-                object.attach_uprobe(
-                    &mut self.attached,
-                    program,
-                    &plan.file.open_path(),
-                    probe.file_offset,
-                    cookie,
-                    scope,
-                )?;
-                listed.push(Probe {
-                    object: plan.file.path.clone(),
-                    symbol: probe.symbol.to_owned(),
-                    offset: probe.file_offset,
-                    kind,
-                    single_stepped: probe.single_stepped && kind == ProbeKind::Entry,
-                });
-            }
-        }
-        listed.reverse();
-        log::debug!("{}: {} probes", plan.file.path.display(), listed.len());
-        self.listed.extend(listed);
-        Ok(())
-    }
-
-    /// Attaches to the places inside a function at which its calls are met.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they are those of `attach`, taken apart"
-    )]
-    fn attach_inside(
-        &mut self,
-        object: &mut Object,
-        plan: &Plan,
-        probe: &PlannedProbe,
-        sites: &[Site],
-        function: u64,
-        scope: UprobeScope,
-        listed: &mut Vec<Probe>,
-    ) -> Result<(), AttachError> {
-        let mut sites = sites.to_vec();
-        // Results first: a call whose request is met is then sure to be decided.
-        sites.sort_by_key(|site| (site.kind != Kind::Result, std::cmp::Reverse(site.file_offset)));
-        for site in sites {
-            let cookie = object.add_single(function, site.single)?;
-            object.attach_uprobe(
-                &mut self.attached,
-                site.kind.program(),
-                &plan.file.open_path(),
-                site.file_offset,
-                cookie,
-                scope,
-            )?;
-            listed.push(Probe {
-                object: plan.file.path.clone(),
-                symbol: probe.symbol.to_owned(),
-                offset: site.file_offset,
-                kind: match site.kind {
-                    Kind::Whole => ProbeKind::Single,
-                    Kind::Request => ProbeKind::Request,
-                    Kind::Result => ProbeKind::Result,
-                },
-                single_stepped: site.single_stepped,
-            });
-        }
-        Ok(())
+        let probes = plan.probes.iter().zip(inside);
+        probes
+            .filter(|(probe, _)| wanted(probe))
+            .map(|(probe, inside)| Chosen::new(object, probe.clone(), &inside, live))
+            .collect()
     }
 
     /// Fails if calls were to be met inside their functions, and none is.
@@ -136,13 +137,115 @@ impl Probes {
         Ok(())
     }
 
+    fn note_site(&mut self, chosen: &Chosen) {
+        let Ok(index) = usize::try_from(chosen.cookie) else {
+            return;
+        };
+        if self.sites.len() <= index {
+            self.sites.resize(index + 1, SiteKind::default());
+        }
+        self.sites[index] = SiteKind {
+            single_stepped: chosen.is_stepped(),
+            has_return: chosen.at_return.is_some(),
+            is_free: chosen.probe.shape == Shape::Free,
+        };
+    }
+
+    /// What hits of the probes cost, by cookie.
+    pub(super) fn sites(&self) -> &[SiteKind] {
+        &self.sites
+    }
+
+    /// Lists a file's probes, for reports.
+    fn list(&mut self, plan: &Plan, chosen: &[Chosen]) {
+        self.listed
+            .extend(chosen.iter().flat_map(|chosen| chosen.listed(&plan.file.path)));
+        let stepped = chosen.iter().filter(|chosen| chosen.is_stepped());
+        let stepped: Vec<&str> = stepped.map(|chosen| chosen.probe.symbol).collect();
+        if !stepped.is_empty() && !self.has_warned {
+            self.has_warned = true;
+            log::warn!(
+                "{} in {}: no instruction where a probe is cheap; each call costs 1.5 us more, where the machine is \
+                 virtual 9 us",
+                stepped.join(", "),
+                plan.file.path.display()
+            );
+        }
+    }
+
     /// What was attached, for reports.
     pub(super) fn listed(&self) -> &[Probe] {
         &self.listed
     }
 
+    /// Takes all off for a while: no hit comes any more once this has returned. Where each is for one process, that is some
+    /// milliseconds later, and the kernel's grace periods go on meanwhile; else they are waited for.
+    pub(super) fn take_off(&mut self) {
+        self.wait();
+        self.is_off = true;
+        let mut attached = std::mem::take(&mut self.attached);
+        if attached.is_empty() {
+            return;
+        }
+        let breakpoints = Breakpoints::of(&self.uprobes);
+        let thread = std::thread::spawn(move || attached.detach());
+        if let Some(mut breakpoints) = breakpoints {
+            while !thread.is_finished() && !breakpoints.have_gone() {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            self.taking_off = Some(thread);
+        } else {
+            self.taking_off = Some(thread);
+            self.wait();
+        }
+    }
+
+    /// Puts in again what [`take_off`](Self::take_off) took off, but for what has ended meanwhile.
+    pub(super) fn put_back(&mut self, object: &mut Object) -> Result<(), AttachError> {
+        if !self.is_off {
+            return Ok(());
+        }
+        self.wait();
+        let is_there = |uprobe: &Uprobe| match uprobe.scope {
+            UprobeScope::Process(pid) => process::is_running(pid),
+            UprobeScope::Machine => true,
+        };
+        loop {
+            self.uprobes.retain(is_there);
+            let mut attached = Attached::default();
+            match object.attach_uprobes(&mut attached, &self.uprobes) {
+                // It has ended since.
+                Err(error) if error.is_gone() && !self.uprobes.iter().all(is_there) => {}
+                result => {
+                    result?;
+                    self.attached = attached;
+                    self.is_off = false;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     /// Takes all off, and waits until the last program has ended.
     pub(super) fn detach(&mut self) {
+        self.wait();
         self.attached.detach();
+        self.uprobes.clear();
+    }
+
+    fn wait(&mut self) {
+        if let Some(thread) = self.taking_off.take()
+            && thread.join().is_err()
+        {
+            log::warn!(
+                "a thread that took probes off has failed: the kernel takes them off when memtap ends"
+            );
+        }
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.wait();
     }
 }

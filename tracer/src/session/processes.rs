@@ -17,6 +17,8 @@ pub(super) struct Tracked {
     pub(super) over: bool,
     /// When, as far as that is known: nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) ended_ns: Option<u64>,
+    /// Hits of probes, once the kernel side counts no more of them.
+    pub(super) hits: u64,
 }
 
 /// All numbers.
@@ -37,6 +39,7 @@ impl Processes {
                 comm,
                 over: false,
                 ended_ns: None,
+                hits: 0,
             },
         );
         number
@@ -49,6 +52,7 @@ impl Processes {
         {
             before.over = true;
             before.ended_ns.get_or_insert(new.time_ns);
+            before.hits += new.hits_before;
         }
         self.tracked.insert(
             new.number,
@@ -58,12 +62,20 @@ impl Processes {
                 comm: new.comm,
                 over: false,
                 ended_ns: None,
+                hits: 0,
             },
         );
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Tracked> {
         self.tracked.get(&number)
+    }
+
+    /// Hits of images that the kernel side counts no more, by their numbers.
+    pub(super) fn hits(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.tracked
+            .iter()
+            .map(|(number, tracked)| (*number, tracked.hits))
     }
 
     /// Whether this process is, or was, a target.
@@ -110,9 +122,10 @@ impl Processes {
             .map(|(number, tracked)| (*number, tracked))
     }
 
-    /// Marks an image as over.
-    pub(super) fn end(&mut self, number: u32, now_ns: u64) {
+    /// Marks an image as over, which had so many hits.
+    pub(super) fn end(&mut self, number: u32, now_ns: u64, hits: u64) {
         if let Some(tracked) = self.tracked.get_mut(&number) {
+            tracked.hits += hits;
             tracked.over = true;
             tracked.ended_ns.get_or_insert(now_ns);
         }
@@ -133,13 +146,16 @@ mod tests {
             parent,
             comm: "ls".to_owned(),
             time_ns: 5,
+            hits_before: 3,
         };
         processes.announce(new(100, 8, first));
         assert_eq!(processes.present().count(), 2, "a fork leaves its parent");
         processes.announce(new(101, 7, first));
         assert!(processes.get(first).expect("kept").over, "an exec does not");
         assert_eq!(processes.present().count(), 2);
-        processes.end(101, 9);
+        assert_eq!(processes.get(first).expect("kept").hits, 3);
+        processes.end(101, 9, 4);
+        assert_eq!(processes.get(101).expect("kept").hits, 4);
         assert_eq!(processes.ended_ns(first), Some(5));
         assert_eq!(processes.ended_ns(101), Some(9));
         processes.note_exit(8, 7);

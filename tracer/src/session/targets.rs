@@ -1,5 +1,6 @@
 //! Who is traced, found on this machine, and where their allocators are.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::settings::{Record, Target};
 use crate::target::files::MappedFile;
 use crate::target::launch::{self, Held};
 use crate::target::lives::Lives;
+use crate::target::maps::FileId;
 use crate::target::process;
 use crate::target::user::User;
 
@@ -105,10 +107,14 @@ fn describe(pid: u32) -> String {
     format!("{comm} ({pid}{exe})")
 }
 
+/// What was found in files: processes map the same ones.
+pub(super) type FoundIn = HashMap<FileId, Option<Found>>;
+
 /// The allocators in files, each file once; without any, why.
 pub(super) fn plans_in(
     files: &[Arc<MappedFile>],
     examined: &mut Examined,
+    found_in: &mut FoundIn,
 ) -> Result<Vec<Plan>, &'static str> {
     let mut plans = Vec::new();
     let mut advice = "it maps no libc with malloc; other allocators are not supported yet, \
@@ -117,14 +123,18 @@ pub(super) fn plans_in(
         if !examined.insert(file) {
             continue;
         }
-        match plan::examine(file) {
-            Ok(Found::Allocator(plan)) => plans.push(plan),
-            Ok(Found::StaticWithoutSymbols) => {
+        let found = found_in.entry(file.id).or_insert_with(|| {
+            plan::examine(file)
+                .inspect_err(|error| log::debug!("{error}"))
+                .ok()
+        });
+        match found {
+            Some(Found::Allocator(plan)) => plans.push(plan.clone()),
+            Some(Found::StaticWithoutSymbols) => {
                 advice = "it is linked statically and has no symbols; use a build that is not stripped, \
                           or `--events region`, which needs none";
             }
-            Ok(Found::Nothing) => {}
-            Err(error) => log::debug!("{error}"),
+            Some(Found::Nothing) | None => {}
         }
     }
     if plans.is_empty() { Err(advice) } else { Ok(plans) }

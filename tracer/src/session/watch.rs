@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracer_ebpf::Counter;
+use tracer_ebpf::{Counter, intake};
 
+use super::budget::control::Followed;
 use super::collect::Recording;
 use super::guard::Guard;
 use super::recorder::Recorder;
@@ -55,7 +56,7 @@ pub struct Stopped {
 }
 
 /// How a recording goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
     /// Since the start.
     pub elapsed: Duration,
@@ -65,12 +66,19 @@ pub struct Progress {
     pub stacks: usize,
     /// Losses.
     pub lost: u64,
+    /// What the targets have paid since the last time, in percent of a CPU.
+    pub cost_percent: f64,
+    /// How much is followed.
+    pub followed: Followed,
 }
 
 /// Who wants to know while it records.
 pub trait Audience {
     /// How it goes: every second.
     fn progress(&mut self, progress: &Progress);
+
+    /// How much is followed has changed, or cannot be as was asked for.
+    fn level(&mut self, followed: &Followed);
 
     /// How often [`so_far`](Self::so_far) is to be called, if at all.
     fn interval(&self) -> Option<Duration>;
@@ -102,6 +110,9 @@ impl Recorder {
         tables.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let deadline = duration.map(|duration| self.started_at() + duration);
         let mut status = None;
+        if let Some(news) = self.control.news.take() {
+            audience.level(&news);
+        }
         let mut looked = Instant::now();
         loop {
             tokio::select! {
@@ -115,6 +126,12 @@ impl Recorder {
                     status = Some(ended?);
                     if self.drain_and_look() {
                         return Ok(Stopped { why: Stop::TargetsEnded, status, child });
+                    }
+                }
+                () = at(self.control.due().map(tokio::time::Instant::from_std)) => {
+                    self.keep_budget();
+                    if let Some(news) = self.control.news.take() {
+                        audience.level(&news);
                     }
                 }
                 ready = self.records.urgent() => {
@@ -138,10 +155,14 @@ impl Recorder {
                 }
                 _ = drain.tick() => {
                     let exits = self.drain(false);
+                    if let Err(error) = self.look() {
+                        log::debug!("{error}");
+                    }
                     let due = looked.elapsed() >= LOOK_EVERY;
                     if due {
                         looked = Instant::now();
-                        audience.progress(&self.progress());
+                        let progress = self.progress();
+                        audience.progress(&progress);
                         self.forget();
                     }
                     if (exits || due) && child.is_none() && self.drain_and_look() {
@@ -283,10 +304,11 @@ impl Recorder {
             .map(|(number, tracked)| (number, tracked.pid))
             .collect();
         for (number, pid) in ended {
-            self.processes.end(number, monotonic_ns());
-            if let Err(error) = self.object.remove_process(pid, number) {
+            let hits = self.object.remove_process(pid, number).unwrap_or_else(|error| {
                 log::debug!("process {pid}: {error}");
-            }
+                None
+            });
+            self.processes.end(number, monotonic_ns(), hits.unwrap_or(0));
         }
         !self.waits_for_more() && self.processes.present().next().is_none()
     }
@@ -311,25 +333,34 @@ impl Recorder {
         tokio::time::Instant::from_std(self.started)
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&mut self) -> Progress {
         let counts = self.object.counts().unwrap_or_default();
         Progress {
             elapsed: self.started.elapsed(),
-            events: counts.events(Counter::Tallied),
+            events: counts.events(Counter::Tallied) + counts.events(Counter::Unsampled),
             stacks: self.stacks.len(),
             lost: counts.lost_total(),
+            cost_percent: self.control.tell_percent(),
+            followed: self.control.followed(),
         }
     }
 
     /// Ends the recording: takes the probes off, several at once, and reads the rings for the last time.
     pub(super) fn finish(&mut self) {
         self.duration = Some(self.started.elapsed());
+        self.ended = Some(Instant::now());
         self.ended_ns = Some(monotonic_ns());
+        if let Err(error) = self.end_budget() {
+            log::debug!("{error}");
+        }
         // All at the same moment: taking probes off takes a while.
-        if let Err(error) = self.object.set_recording(false) {
+        if let Err(error) = self.object.set_intake(intake::NOTHING) {
             log::debug!("{error}");
         }
         self.probes.detach();
+        if let Err(error) = self.count_last() {
+            log::debug!("{error}");
+        }
         self.tracepoints.detach();
         self.is_over = true;
         self.drain(true);

@@ -1,18 +1,33 @@
 //! Names for addresses: files and offsets in, frames out, with inlined functions, demangled, with source lines
 //! where there is debug information.
+//!
+//! A file is named by its own debug information and symbols, or by separate debug information that was found to fit
+//! (`debug_file`), or fetched (`debuginfod`); code that was compiled at run time by its compiler's perf map
+//! (`perf_map`). A file that was overwritten since it was mapped names nothing: only separate debug information of the
+//! build that was mapped still does.
 
-mod segments;
+mod cache;
+mod debug_file;
+mod debuginfod;
+mod names;
+mod perf_map;
+mod reader;
+mod sections;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Symbolized, Symbolizer};
-
-use crate::profile::{self, Frame, FrameName};
+use crate::profile::{Frame, FrameName, Object};
+use crate::settings::Symbols;
 use crate::target::files::MappedFile;
-use segments::Segments;
+use crate::target::root::Root;
+pub use cache::Owner;
+use debug_file::DebugFile;
+use debuginfod::Client;
+use names::{Job, Own};
+use sections::Sections;
 
 /// A code address, as a place in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,100 +47,243 @@ impl Location {
     }
 }
 
-/// Addresses that one file is asked for at once: bounds the memory of the answer.
-const BATCH: usize = 4096;
+/// What locations are called.
+#[derive(Debug, Default)]
+pub struct Named {
+    /// The frames of each location, from the outermost to the innermost: more than one where functions were inlined.
+    pub frames: HashMap<Location, Arc<[Frame]>>,
+    /// The files, in the order in which they were given.
+    pub objects: Vec<Object>,
+}
 
-/// Gives names to locations. `files` are what their indices stand for. Each location gets its frames from the
-/// outermost to the innermost: more than one where functions were inlined.
-#[must_use]
-pub fn symbolize(files: &[Arc<MappedFile>], locations: &[Location]) -> HashMap<Location, Vec<Frame>> {
-    let symbolizer = Symbolizer::builder().enable_auto_reload(false).build();
-    let mut named = HashMap::new();
-    for (index, file) in files.iter().enumerate() {
-        let wanted: Vec<&Location> = locations
-            .iter()
-            .filter(|location| location.file == index)
-            .collect();
-        if wanted.is_empty() {
-            continue;
+/// Gives names to places in files, and remembers them: reports while it records ask for the same again.
+#[derive(Debug)]
+pub struct Namer {
+    settings: Symbols,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By the address of the open file, which is kept open.
+    files: HashMap<usize, Arc<FileNames>>,
+    host: Option<Arc<Root>>,
+    client: Option<Client>,
+}
+
+/// What is known of one file.
+#[derive(Debug)]
+struct FileNames {
+    file: Arc<MappedFile>,
+    own: Own,
+    has_names: bool,
+    has_changed: bool,
+    debug: Option<DebugFile>,
+    was_fetched: bool,
+    frames: Mutex<FramesByPlace>,
+}
+
+/// The frames of places in a file: by offset, and by whether it is a return address.
+type FramesByPlace = HashMap<(u64, bool), Arc<[Frame]>>;
+
+impl Namer {
+    /// One that looks where `settings` say.
+    #[must_use]
+    pub fn new(settings: Symbols) -> Self {
+        Self {
+            settings,
+            known: Mutex::default(),
         }
-        let segments = Segments::read(&file.open_path());
-        let source = Source::Elf(Elf::new(file.open_path()));
-        for batch in wanted.chunks(BATCH) {
-            let offsets: Vec<u64> = batch.iter().map(|location| location.looked_up()).collect();
-            let answers = ask(&symbolizer, file, &source, &offsets);
-            let mut answers = answers.into_iter();
-            for location in batch {
-                let frames = match answers.next() {
-                    Some(Symbolized::Sym(symbol)) => frames_of(symbol),
-                    _ => vec![unnamed(file, &segments, location.offset)],
+    }
+
+    /// Gives names to locations. `files` are what their indices stand for. Servers are asked only if `may_fetch`.
+    #[must_use]
+    pub fn name(&self, files: &[Arc<MappedFile>], locations: &[Location], may_fetch: bool) -> Named {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted: Vec<Vec<&Location>> = vec![Vec::new(); files.len()];
+        for location in locations {
+            wanted[location.file].push(location);
+        }
+        let about: Vec<Arc<FileNames>> = files
+            .iter()
+            .map(|file| known.about(file, &self.settings, may_fetch))
+            .collect();
+        let mut jobs = Vec::new();
+        let mut asked = Vec::new();
+        for (about, wanted) in about.iter().zip(&wanted) {
+            let frames = about.frames.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = wanted
+                .iter()
+                .filter(|location| !frames.contains_key(&key(location)));
+            let new: Vec<&Location> = new.copied().collect();
+            if new.is_empty() {
+                continue;
+            }
+            jobs.push(Job {
+                file: &about.file,
+                debug: about.debug.as_ref(),
+                own: about.own,
+                places: new
+                    .iter()
+                    .map(|location| (location.offset, location.looked_up()))
+                    .collect(),
+                directories: &self.settings.debug_directories,
+            });
+            asked.push((about, new));
+        }
+        for ((about, new), found) in asked.into_iter().zip(names::do_all(&jobs)) {
+            let mut frames = about.frames.lock().unwrap_or_else(PoisonError::into_inner);
+            frames.extend(new.into_iter().map(key).zip(found));
+        }
+
+        let mut named = Named::default();
+        for (about, wanted) in about.iter().zip(wanted) {
+            let frames = about.frames.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut object = about.object();
+            for location in wanted {
+                let Some(frames) = frames.get(&key(location)) else {
+                    continue;
                 };
-                named.insert((*location).clone(), frames);
+                object.frames += 1;
+                object.unnamed += u64::from(matches!(
+                    frames.first(),
+                    Some(Frame {
+                        name: FrameName::Offset { .. },
+                        ..
+                    })
+                ));
+                named.frames.insert(location.clone(), Arc::clone(frames));
+            }
+            named.objects.push(object);
+        }
+        named
+    }
+}
+
+const fn key(location: &Location) -> (u64, bool) {
+    (location.offset, location.is_return)
+}
+
+impl Known {
+    /// What names a file: looked for once, again if it was overwritten meanwhile, and once more when servers may be asked.
+    fn about(&mut self, file: &Arc<MappedFile>, settings: &Symbols, may_fetch: bool) -> Arc<FileNames> {
+        let pointer = Arc::as_ptr(file).addr();
+        let known = self.files.get(&pointer);
+        if known.is_none_or(|about| !about.has_changed && file.has_changed()) {
+            let about = FileNames::look(file, settings, &mut self.host);
+            self.files.insert(pointer, Arc::new(about));
+        }
+        let about = &self.files[&pointer];
+        if may_fetch
+            && let Some(servers) = &settings.debuginfod
+            && about.lacks_debug_info()
+            && let Some(id) = &file.contents.build_id
+        {
+            let client = self.client.get_or_insert_with(|| Client::new(servers));
+            if client.has_servers()
+                && let Some(debug) = client.fetch(id, &file.path)
+            {
+                let fetched = FileNames {
+                    file: Arc::clone(file),
+                    own: about.own,
+                    has_names: true,
+                    has_changed: about.has_changed,
+                    debug: Some(debug),
+                    was_fetched: true,
+                    frames: Mutex::default(),
+                };
+                self.files.insert(pointer, Arc::new(fetched));
             }
         }
+        Arc::clone(&self.files[&pointer])
+    }
+}
+
+impl FileNames {
+    fn look(file: &Arc<MappedFile>, settings: &Symbols, host: &mut Option<Arc<Root>>) -> Self {
+        let has_changed = file.has_changed();
+        let shown = file.path.display();
+        let sections = if has_changed {
+            log::warn!(
+                "{shown} was overwritten since it was mapped: its own names are not those of what ran"
+            );
+            None
+        } else if file.contents.segments.is_none() {
+            None
+        } else {
+            Sections::of(file.file())
+                .inspect_err(|error| log::debug!("{shown}: its names are not used: {error}"))
+                .ok()
+        };
+        let own = match &sections {
+            None => Own::Nothing,
+            Some(sections) if sections.has_debug_info => Own::DebugInfo,
+            Some(_) => Own::Symbols,
+        };
+        if host.is_none() {
+            *host = debug_file::host_root();
+        }
+        let link = sections.as_ref().and_then(|sections| sections.link.as_ref());
+        let debug = match host.as_deref() {
+            Some(host) if own != Own::DebugInfo && file.contents.segments.is_some() => {
+                debug_file::find(file, link, &settings.debug_directories, host)
+            }
+            _ => None,
+        };
+        if debug.is_none() {
+            let what = match (own, &sections) {
+                (Own::DebugInfo, _) => "its own debug information",
+                (_, Some(sections)) if sections.has_symbols => "its own symbols",
+                (_, Some(sections)) if sections.has_minimal_symbols => "its own small symbol table",
+                (Own::Symbols, _) => "its dynamic symbols alone",
+                _ => "nothing",
+            };
+            log::debug!("{shown}: named by {what}");
+        }
+        Self {
+            file: Arc::clone(file),
+            own,
+            has_names: debug.is_some() || sections.is_some_and(|sections| sections.has_names()),
+            has_changed,
+            debug,
+            was_fetched: false,
+            frames: Mutex::default(),
+        }
+    }
+
+    fn lacks_debug_info(&self) -> bool {
+        self.own != Own::DebugInfo && self.debug.is_none()
+    }
+
+    fn object(&self) -> Object {
+        Object {
+            path: self.file.path.clone(),
+            build_id: self.file.contents.build_id.as_ref().map(ToString::to_string),
+            debug: self.debug.as_ref().map(|debug| debug.path.clone()),
+            was_fetched: self.was_fetched,
+            has_names: self.has_names,
+            has_changed: self.has_changed,
+            frames: 0,
+            unnamed: 0,
+        }
+    }
+}
+
+/// The names of code that was compiled at run time, by address, from the perf maps of a process: its own first, then
+/// those of the processes that it was made by.
+#[must_use]
+pub fn compiled(maps: &[File], mut wanted: Vec<u64>) -> HashMap<u64, Arc<str>> {
+    let mut named = HashMap::new();
+    wanted.sort_unstable();
+    wanted.dedup();
+    for map in maps {
+        match perf_map::names(reader::FromStart::new(map), &wanted) {
+            Ok(found) => named.extend(found),
+            Err(error) => log::debug!("a perf map cannot be read: {error}"),
+        }
+        wanted.retain(|address| !named.contains_key(address));
     }
     named
-}
-
-/// Asks with debug information, and without it where that cannot be read.
-fn ask<'a>(
-    symbolizer: &'a Symbolizer,
-    file: &MappedFile,
-    source: &Source<'_>,
-    offsets: &[u64],
-) -> Vec<Symbolized<'a>> {
-    let error = match symbolizer.symbolize(source, Input::FileOffset(offsets)) {
-        Ok(answers) => return answers,
-        Err(error) => error,
-    };
-    log::debug!(
-        "{}: debug information is left out: {error:#}",
-        file.path.display()
-    );
-    let plain = Source::Elf(Elf {
-        debug_syms: false,
-        ..Elf::new(file.open_path())
-    });
-    symbolizer
-        .symbolize(&plain, Input::FileOffset(offsets))
-        .unwrap_or_else(|error| {
-            log::debug!("{}: no symbols: {error:#}", file.path.display());
-            Vec::new()
-        })
-}
-
-fn frames_of(symbol: blazesym::symbolize::Sym<'_>) -> Vec<Frame> {
-    let mut frames = vec![Frame {
-        name: FrameName::Symbol(symbol.name.into()),
-        source: symbol.code_info.as_deref().and_then(source_of),
-        inlined: false,
-    }];
-    frames.extend(symbol.inlined.iter().map(|inlined| Frame {
-        name: FrameName::Symbol(inlined.name.as_ref().into()),
-        source: inlined.code_info.as_ref().and_then(source_of),
-        inlined: true,
-    }));
-    frames
-}
-
-fn source_of(info: &CodeInfo<'_>) -> Option<profile::Source> {
-    Some(profile::Source {
-        file: info.to_path().to_string_lossy().into(),
-        line: info.line?,
-    })
-}
-
-fn unnamed(file: &MappedFile, segments: &Segments, offset: u64) -> Frame {
-    let name = FrameName::Offset {
-        module: file.base_name().into(),
-        // A file whose headers cannot be read has no better address than the offset.
-        address: segments.address(offset).unwrap_or(offset),
-    };
-    Frame {
-        name,
-        source: None,
-        inlined: false,
-    }
 }
 
 /// A frame for an address in memory without a file, or in a file that could not be kept.
@@ -162,6 +320,15 @@ mod tests {
     use super::*;
     use crate::target::files::Files;
 
+    fn name(file: &Arc<MappedFile>, location: &Location) -> (Arc<[Frame]>, Object) {
+        let namer = Namer::new(Symbols::default());
+        let files = [Arc::clone(file)];
+        let first = namer.name(&files, std::slice::from_ref(location), false);
+        let again = namer.name(&files, std::slice::from_ref(location), false);
+        assert_eq!(first.frames[location], again.frames[location]);
+        (Arc::clone(&first.frames[location]), first.objects[0].clone())
+    }
+
     #[test]
     fn own_function_is_named_with_its_line() {
         let executable = std::env::current_exe().expect("known");
@@ -178,12 +345,37 @@ mod tests {
             offset,
             is_return: false,
         };
-        let named = symbolize(&[file], std::slice::from_ref(&location));
-        let FrameName::Symbol(name) = &named[&location][0].name else {
+        let (frames, object) = name(&file, &location);
+        let FrameName::Symbol(name) = &frames[0].name else {
             panic!("no symbol")
         };
         assert!(name.contains("own_function_is_named_with_its_line"), "{name}");
-        assert!(named[&location][0].source.is_some());
+        assert!(frames[0].source.is_some());
+        assert_eq!((object.frames, object.unnamed), (1, 0));
+    }
+
+    #[test]
+    fn file_that_is_overwritten_between_two_reports_names_nothing_any_more() {
+        let copy = tempfile::NamedTempFile::new().expect("room");
+        std::fs::copy("/proc/self/exe", copy.path()).expect("room");
+        let file = Files::default().of_path(copy.path()).expect("opens");
+        let segments = file.contents.segments.as_ref().expect("ELF");
+        let offset = (0..file.key.size_bytes)
+            .step_by(4096)
+            .find(|offset| segments.address(*offset).is_some())
+            .expect("a segment");
+        let location = Location {
+            file: 0,
+            offset,
+            is_return: false,
+        };
+        let namer = Namer::new(Symbols::default());
+        let ask = || namer.name(&[Arc::clone(&file)], std::slice::from_ref(&location), false);
+        assert!(!ask().objects[0].has_changed && ask().objects[0].has_names);
+        copy.as_file().set_len(64).expect("ours");
+        let after = ask();
+        assert!(after.objects[0].has_changed && !after.objects[0].has_names);
+        assert_eq!(after.objects[0].unnamed, 1);
     }
 
     #[test]
@@ -196,11 +388,26 @@ mod tests {
             offset: 0x10,
             is_return: true,
         };
-        let named = symbolize(&[file], std::slice::from_ref(&location));
+        let (frames, object) = name(&file, &location);
         let expected = FrameName::Offset {
             module: "Cargo.toml".into(),
             address: 0x10,
         };
-        assert_eq!(named[&location][0].name, expected);
+        assert_eq!(frames[0].name, expected);
+        assert_eq!((object.frames, object.unnamed), (1, 1));
+    }
+
+    #[test]
+    fn map_of_the_process_itself_comes_before_its_parents() {
+        let map = |text: &str| {
+            let file = tempfile::tempfile().expect("room");
+            std::io::Write::write_all(&mut &file, text.as_bytes()).expect("room");
+            file
+        };
+        let maps = [map("10 8 own\n"), map("10 8 inherited\n20 8 older\n")];
+        let names = compiled(&maps, vec![0x30, 0x10, 0x20, 0x10]);
+        assert_eq!(names[&0x10].as_ref(), "own");
+        assert_eq!(names[&0x20].as_ref(), "older");
+        assert_eq!(names.len(), 2);
     }
 }

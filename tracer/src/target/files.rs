@@ -3,14 +3,16 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracer_ebpf::FileKey;
 
+use super::contents::Contents;
 use super::maps::{self, FileId, Mapping};
+use super::root::{Root, RootId};
 
 /// Files kept open at the most; further ones are opened when they are needed, if they are still there.
 const MOST_OPEN: usize = 4096;
@@ -26,14 +28,30 @@ pub struct MappedFile {
     pub device: Option<u64>,
     /// Its path as the process that mapped it first sees it.
     pub path: PathBuf,
-    descriptor: OwnedFd,
+    /// The root directory that the path is of, where that is not memtap's own.
+    pub root: Option<Arc<Root>>,
+    /// What was read of it when it was opened.
+    pub contents: Contents,
+    file: File,
 }
 
 impl MappedFile {
     /// A path that opens this very file, whatever has become of its name.
     #[must_use]
     pub fn open_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.descriptor.as_raw_fd()))
+        open_path(&self.file)
+    }
+
+    /// The open file. Its position is nobody's.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether it was overwritten since it was opened, and holds another program or library now.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.contents.has_changed(&self.file)
     }
 
     /// The last part of its path.
@@ -45,10 +63,18 @@ impl MappedFile {
     }
 }
 
+/// A path that opens a file which is open, whatever has become of its name.
+#[must_use]
+pub fn open_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// The open files.
 #[derive(Debug, Default)]
 pub struct Files {
     open: HashMap<FileId, Option<Arc<MappedFile>>>,
+    roots: HashMap<RootId, Arc<Root>>,
+    own_root: Option<RootId>,
 }
 
 impl Files {
@@ -75,14 +101,33 @@ impl Files {
         if mapping.file.inode == 0 {
             return None;
         }
-        if let Some(known) = self.open.get(&mapping.file) {
-            return known.clone();
+        match self.open.get(&mapping.file) {
+            // What is mapped now may be another program in the file of the old one.
+            Some(Some(known)) if known.contents.was_written_to(&known.file) => {}
+            Some(known) => return known.clone(),
+            None => {}
         }
-        let file = open(pid, mapping).map(Arc::new);
+        let root = self.root_of(pid);
+        let file = open(pid, mapping, root).map(Arc::new);
         if self.open.len() < MOST_OPEN {
             self.open.insert(mapping.file, file.clone());
         }
         file
+    }
+
+    /// The root directory of a process, where it is another than memtap's own; nothing, too, where it has gone.
+    pub fn root_of(&mut self, pid: u32) -> Option<Arc<Root>> {
+        if self.own_root.is_none() {
+            self.own_root = RootId::of("self");
+        }
+        let process = pid.to_string();
+        let id = RootId::of(&process).filter(|id| Some(*id) != self.own_root)?;
+        if let Some(known) = self.roots.get(&id) {
+            return Some(Arc::clone(known));
+        }
+        let root = Arc::new(Root::of(&process).ok()?);
+        self.roots.insert(id, Arc::clone(&root));
+        Some(root)
     }
 
     /// A file that a process is going to map, by its path here.
@@ -95,7 +140,9 @@ impl Files {
             key: key_of(&metadata),
             device: device_of(&file, &metadata),
             path: path.to_path_buf(),
-            descriptor: file.into(),
+            root: None,
+            contents: Contents::read(&file, &metadata),
+            file,
         });
         self.open.insert(id, Some(Arc::clone(&mapped)));
         Ok(mapped)
@@ -148,7 +195,7 @@ fn identity(file: &File) -> std::io::Result<FileId> {
 /// Opens the file behind a mapping. `map_files` leads to the very file, also when it was deleted; the path in
 /// the process's root does while it has not been replaced, which the inode's number tells; so does the path
 /// here, for a process that has gone.
-fn open(pid: u32, mapping: &Mapping) -> Option<MappedFile> {
+fn open(pid: u32, mapping: &Mapping, root: Option<Arc<Root>>) -> Option<MappedFile> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
     let file = File::open(exact).ok().or_else(|| {
         let relative = mapping.path.strip_prefix("/").ok()?;
@@ -167,7 +214,9 @@ fn open(pid: u32, mapping: &Mapping) -> Option<MappedFile> {
         key: key_of(&metadata),
         device: device_of(&file, &metadata),
         path: mapping.path.clone(),
-        descriptor: file.into(),
+        root,
+        contents: Contents::read(&file, &metadata),
+        file,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The memory of processes: what each had mapped at any time, also after its end.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use tracer_ebpf::FileKey;
 
 use super::files::{Files, MappedFile};
 use super::maps::{self, FileId, Mapping};
+use super::perf_maps::PerfMaps;
 use super::process;
 use super::sideband::{Life, LifeEvent};
 
@@ -37,8 +39,30 @@ pub struct Place {
     pub file: Option<Arc<MappedFile>>,
     /// The path as the process sees it.
     pub path: PathBuf,
+    /// Whether a just-in-time compiler may have written what is there.
+    pub is_compiled: bool,
     /// The offset in the file.
     pub file_offset: u64,
+}
+
+/// Whether code in a mapping was compiled at run time: memory without a file and without a name of the kernel's, or a
+/// file in memory that is no program.
+fn is_compiled(mapping: &Mapping, file: Option<&MappedFile>) -> bool {
+    let path = mapping.path.as_os_str().as_bytes();
+    let in_memory = [
+        &b"/memfd:"[..],
+        b"/dev/zero",
+        b"/dev/shm/",
+        b"/SYSV",
+        b"/anon_hugepage",
+    ];
+    match file {
+        Some(file) => {
+            file.contents.segments.is_none() && in_memory.iter().any(|prefix| path.starts_with(prefix))
+        }
+        // `[anon:NAME]` is memory that the process gave a name.
+        None => path.is_empty() || path.starts_with(b"[anon") || path == b"[heap]" || path == b"[stack]",
+    }
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +75,8 @@ struct Lifetime {
 #[derive(Debug, Default)]
 pub struct Lives {
     files: Files,
-    lives: HashMap<u32, Lifetime>,
+    by_pid: HashMap<u32, Lifetime>,
+    perf_maps: PerfMaps,
 }
 
 impl Lives {
@@ -66,22 +91,37 @@ impl Lives {
         };
         for mapping in mappings {
             let file = self.files.of_mapping(pid, &mapping);
+            self.note_code(pid, &mapping, file.as_deref());
             image.mappings.push(TimedMapping {
                 since_ns: 0,
                 mapping,
                 file,
             });
         }
-        let lifetime = self.lives.entry(pid).or_default();
+        let lifetime = self.by_pid.entry(pid).or_default();
         lifetime.exited = false;
         lifetime.images.insert(0, image);
         Ok(())
     }
 
+    /// Notes memory that code may be compiled into.
+    fn note_code(&mut self, pid: u32, mapping: &Mapping, file: Option<&MappedFile>) {
+        if is_compiled(mapping, file) {
+            let root = self.files.root_of(pid);
+            self.perf_maps.expect(pid, root);
+        }
+    }
+
+    /// What just-in-time compilers have written of their code.
+    #[must_use]
+    pub fn perf_maps(&self) -> &PerfMaps {
+        &self.perf_maps
+    }
+
     /// Whether anything is known of this process.
     #[must_use]
     pub fn knows(&self, pid: u32) -> bool {
-        self.lives
+        self.by_pid
             .get(&pid)
             .is_some_and(|lifetime| !lifetime.images.is_empty())
     }
@@ -94,7 +134,7 @@ impl Lives {
     /// The files that a process's present image has mapped.
     #[must_use]
     pub fn mapped_files(&self, pid: u32) -> Vec<Arc<MappedFile>> {
-        let image = self.lives.get(&pid).and_then(|lifetime| lifetime.images.last());
+        let image = self.by_pid.get(&pid).and_then(|lifetime| lifetime.images.last());
         let mappings = image.into_iter().flat_map(|image| &image.mappings);
         mappings.filter_map(|timed| timed.file.clone()).collect()
     }
@@ -102,7 +142,7 @@ impl Lives {
     /// The files that any process's present image has mapped, each once.
     #[must_use]
     pub fn all_mapped_files(&self) -> Vec<Arc<MappedFile>> {
-        let images = self.lives.values().filter_map(|lifetime| lifetime.images.last());
+        let images = self.by_pid.values().filter_map(|lifetime| lifetime.images.last());
         let files = images
             .flat_map(|image| &image.mappings)
             .filter_map(|timed| timed.file.clone());
@@ -112,7 +152,7 @@ impl Lives {
 
     /// The files that running processes have mapped; often the same.
     pub fn present_files(&self) -> impl Iterator<Item = FileKey> {
-        let running = self.lives.values().filter(|lifetime| !lifetime.exited);
+        let running = self.by_pid.values().filter(|lifetime| !lifetime.exited);
         let images = running.filter_map(|lifetime| lifetime.images.last());
         let mappings = images.flat_map(|image| &image.mappings);
         mappings.filter_map(|timed| timed.file.as_ref().map(|file| file.key))
@@ -124,15 +164,16 @@ impl Lives {
         match what {
             Life::Forked { parent } => {
                 let inherited = self
-                    .lives
+                    .by_pid
                     .get(&parent)
                     .and_then(|lifetime| lifetime.images.last());
+                self.perf_maps.forked(parent, pid);
                 // A process that was there before we looked: its child's mappings are its own.
                 let image = Image {
                     since_ns: time_ns,
                     ..inherited?.clone()
                 };
-                self.lives.insert(
+                self.by_pid.insert(
                     pid,
                     Lifetime {
                         images: vec![image],
@@ -141,19 +182,20 @@ impl Lives {
                 );
             }
             Life::Executed { comm } => {
+                self.perf_maps.executed(pid);
                 let image = Image {
                     since_ns: time_ns,
                     comm,
                     exe: None,
                     mappings: Vec::new(),
                 };
-                let lifetime = self.lives.entry(pid).or_default();
+                let lifetime = self.by_pid.entry(pid).or_default();
                 lifetime.exited = false;
                 lifetime.images.push(image);
             }
             Life::Renamed { comm } => {
                 if let Some(image) = self
-                    .lives
+                    .by_pid
                     .get_mut(&pid)
                     .and_then(|lifetime| lifetime.images.last_mut())
                 {
@@ -162,7 +204,8 @@ impl Lives {
             }
             Life::Mapped(mapping) => {
                 let file = self.files.of_mapping(pid, &mapping);
-                let image = self.lives.get_mut(&pid)?.images.last_mut()?;
+                self.note_code(pid, &mapping, file.as_deref());
+                let image = self.by_pid.get_mut(&pid)?.images.last_mut()?;
                 if image.exe.is_none() && !mapping.path.as_os_str().is_empty() {
                     // The kernel maps the executable before its interpreter.
                     image.exe = Some(mapping.path.clone());
@@ -175,7 +218,7 @@ impl Lives {
                 return file;
             }
             Life::Exited => {
-                if let Some(lifetime) = self.lives.get_mut(&pid) {
+                if let Some(lifetime) = self.by_pid.get_mut(&pid) {
                     lifetime.exited = true;
                 }
             }
@@ -186,7 +229,7 @@ impl Lives {
     /// The image that a process had at a time.
     #[must_use]
     pub fn image(&self, pid: u32, time_ns: u64) -> Option<&Image> {
-        let images = &self.lives.get(&pid)?.images;
+        let images = &self.by_pid.get(&pid)?.images;
         images
             .iter()
             .rev()
@@ -196,8 +239,15 @@ impl Lives {
 
     /// Forgets processes that have ended and that `wanted` does not want.
     pub fn forget_ended(&mut self, wanted: impl Fn(u32) -> bool) {
-        self.lives
-            .retain(|pid, lifetime| !lifetime.exited || wanted(*pid));
+        let perf_maps = &mut self.perf_maps;
+        self.by_pid.retain(|pid, lifetime| {
+            let is_kept = !lifetime.exited || wanted(*pid);
+            if !is_kept {
+                perf_maps.forget(*pid);
+            }
+            is_kept
+        });
+        perf_maps.look();
     }
 }
 
@@ -212,6 +262,7 @@ impl Image {
         Some(Place {
             file: timed.file.clone(),
             path: timed.mapping.path.clone(),
+            is_compiled: is_compiled(&timed.mapping, timed.file.as_deref()),
             file_offset: address - timed.mapping.start + timed.mapping.file_offset,
         })
     }

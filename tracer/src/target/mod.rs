@@ -2,12 +2,17 @@
 //!
 //! [`launch`] starts a command and holds it before its first instruction; [`process`] reads `/proc`;
 //! [`sideband`] hears from the kernel of every fork, exec, exit and executable mapping; [`lives`] remembers
-//! them, so that an address has a file long after its process has gone; [`files`] keeps those files open.
+//! them, so that an address has a file long after its process has gone; [`files`] keeps those files open, and
+//! [`contents`] tells whether they are still what they were; [`root`] is where a process looks for files;
+//! [`perf_maps`] finds what just-in-time compilers write of their code.
 
+pub mod contents;
 pub mod files;
 pub mod launch;
 pub mod lives;
 pub mod maps;
+pub mod perf_maps;
 pub mod process;
+pub mod root;
 pub mod sideband;
 pub mod user;

@@ -66,6 +66,56 @@ pub fn group_of(pid: u32) -> Option<u32> {
         .ok()
 }
 
+/// What a process is inside its own namespace, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its number in its innermost pid namespace: the one that it sees itself.
+    pub inner_pid: u32,
+    /// Its users: real, effective, saved, of the file system.
+    pub users: Vec<u32>,
+}
+
+/// What a process is, from `/proc/PID/status`; nothing where it has gone.
+#[must_use]
+pub fn identity(pid: u32) -> Option<Identity> {
+    identity_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?, pid)
+}
+
+fn identity_in(status: &str, pid: u32) -> Option<Identity> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let users = field("Uid:")?.split_ascii_whitespace();
+    Some(Identity {
+        // A kernel without pid namespaces has no such line.
+        inner_pid: match field("NSpid:") {
+            Some(numbers) => numbers.split_ascii_whitespace().next_back()?.parse().ok()?,
+            None => pid,
+        },
+        users: users.map(|user| user.parse().ok()).collect::<Option<_>>()?,
+    })
+}
+
+/// When a process began, in seconds since 1970, to a second or two; nothing where it has gone.
+#[must_use]
+pub fn began_s(pid: u32) -> Option<i64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The twenty-second field, in ticks since the machine started; the second is the name, which may hold anything.
+    let ticks: i64 = stat
+        .get(stat.rfind(')')? + 2..)?
+        .split(' ')
+        .nth(19)?
+        .parse()
+        .ok()?;
+    let machine = std::fs::read_to_string("/proc/stat").ok()?;
+    let started_s: i64 = machine
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .parse()
+        .ok()?;
+    // SAFETY: a question without arguments in memory.
+    let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Some(started_s + ticks.checked_div(ticks_per_s)?)
+}
+
 /// Every process of the machine.
 pub fn all() -> io::Result<Vec<u32>> {
     let entries = std::fs::read_dir("/proc")?;
@@ -79,4 +129,32 @@ pub fn named(name: &str) -> io::Result<Vec<u32>> {
     let own = std::process::id();
     let matches = |pid: &u32| *pid != own && comm(*pid).is_ok_and(|comm| comm == name);
     Ok(all()?.into_iter().filter(matches).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn innermost_number_is_the_one_that_a_process_sees() {
+        let status = "Name:\tx\nUid:\t1000\t0\t1000\t1000\nNSpid:\t4711\t12\t1\n";
+        let identity = identity_in(status, 4711).expect("whole");
+        assert_eq!(identity.inner_pid, 1);
+        assert_eq!(identity.users, [1000, 0, 1000, 1000]);
+        assert_eq!(identity_in("Uid:\t0\t0\t0\t0\n", 9).expect("whole").inner_pid, 9);
+        for damaged in ["", "Uid:\tx\n", "Uid:\t0\nNSpid:\t\n", "NSpid:\t1\n"] {
+            assert_eq!(identity_in(damaged, 9), None, "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn own_beginning_is_in_the_past() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now_s = i64::try_from(now.expect("after 1970").as_secs()).expect("not that late");
+        let began_s = began_s(std::process::id()).expect("running");
+        assert!(
+            (now_s - 86_400..=now_s + 2).contains(&began_s),
+            "{began_s}, {now_s}"
+        );
+    }
 }

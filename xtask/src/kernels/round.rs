@@ -49,7 +49,7 @@ impl Round {
                 tell_complaints(image, &ended);
                 let mut verdict = verdict::judge(series, &ended);
                 if !series.may_refuse {
-                    verdict.object(verifier::missing_in(&ended.results.doctor));
+                    verdict.object(verifier::missing_in(&ended.results.doctor, series.lacks));
                 }
                 if series.counts_instructions {
                     verdict.object(self.judge_instructions(series.name, &ended.results.doctor));

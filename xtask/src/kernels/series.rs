@@ -12,7 +12,12 @@ pub(crate) struct Series {
     /// Whether the kernel tells how many instructions its verifier went through: `verified_insns` in
     /// `struct bpf_prog_info` of `include/uapi/linux/bpf.h`, from 5.16.
     pub(super) counts_instructions: bool,
+    /// What `memtap doctor` looks at that the kernel is too old for.
+    pub(super) lacks: &'static [&'static str],
 }
+
+/// Links of many uprobes are in Linux since 6.6.
+const LINKS: &str = "links of many uprobes";
 
 /// Those that are booted where none is named, the oldest that must pass first.
 pub(super) const ALL: [&Series; 4] = [&V6_1, &V6_12, &V7_2, &V5_10];
@@ -25,22 +30,25 @@ const V5_10: Series = Series {
     suite: "bullseye",
     may_refuse: true,
     counts_instructions: false,
+    lacks: &[LINKS],
 };
 const V6_1: Series = Series {
     name: "6.1",
     suite: "bookworm",
     may_refuse: false,
     counts_instructions: true,
+    lacks: &[LINKS],
 };
 const V6_12: Series = Series {
     name: "6.12",
     suite: "trixie",
+    lacks: &[],
     ..V6_1
 };
 const V7_2: Series = Series {
     name: "7.2",
     suite: "trixie-backports",
-    ..V6_1
+    ..V6_12
 };
 
 /// The series of that name, for the command line.

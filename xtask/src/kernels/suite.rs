@@ -23,10 +23,12 @@ const CORE: &[&str] = &[
     "processes::per_pid",
     "regions::every_call",
     "regions::with_heap",
+    "sampling::jumps",
     "stacks::chains",
     "stacks::signal_handlers",
     "stacks::coroutines",
     "tables::loaded_late",
+    "attach::sums_each_way",
     "system::doctor",
 ];
 

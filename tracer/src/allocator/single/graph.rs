@@ -49,6 +49,8 @@ pub(super) struct Edge {
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) instruction: Instruction,
+    /// Its first byte.
+    pub(super) first: Option<u8>,
     /// What is known before it.
     pub(super) state: State,
     pub(super) next: Vec<Edge>,
@@ -102,6 +104,7 @@ impl<'a> Explorer<'a> {
                 *address,
                 Node {
                     instruction,
+                    first: self.image.byte(*address),
                     state: state.clone(),
                     next: outcome.next.into_iter().map(|(edge, _)| edge).collect(),
                     end: outcome.end,

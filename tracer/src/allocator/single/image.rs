@@ -161,6 +161,11 @@ impl Image {
         (!instruction.is_invalid()).then_some(instruction)
     }
 
+    /// The byte of code at an address.
+    pub(super) fn byte(&self, address: u64) -> Option<u8> {
+        self.code(address).map(|(code, _)| code[0])
+    }
+
     /// Where in the file the code at an address is.
     pub(super) fn file_offset(&self, address: u64) -> Option<u64> {
         self.code(address).map(|(_, offset)| offset)

@@ -51,7 +51,7 @@ impl Known {
             ..SingleSite::default()
         };
         let has_size = put_size(&mut site, &holders, shape);
-        let stepped = !is_emulated(&node.instruction);
+        let stepped = !is_emulated(&node.instruction, node.first);
         let result = places.iter().find_map(|place| match place {
             Place::Zero => Some(SingleSite::ZERO),
             Place::Register(number) if state.register(*number) == Value::Constant(0) => {

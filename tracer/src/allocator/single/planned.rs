@@ -33,7 +33,7 @@ pub fn sites(allocator: &Plan) -> Vec<Result<Vec<Site>, Reason>> {
     let sites_of = |probe: &PlannedProbe| {
         let others = allocator.probes.iter().map(|other| other.address);
         let others: HashSet<u64> = others.filter(|address| *address != probe.address).collect();
-        let found = plan(&image, probe.address, probe.shape, &others)?;
+        let found = plan(&image, probe.address, probe.called, &others)?;
         found.iter().map(|found| site(&image, probe, found)).collect()
     };
     allocator.probes.iter().map(sites_of).collect()

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::cli::sizes;
+use crate::report::units;
 use crate::settings::{Sample, Target};
 
 /// What `--max-overhead` says.
@@ -17,6 +18,9 @@ pub(super) enum Overhead {
 /// The budget where processes were running before memtap came: little enough for a production machine.
 const DEFAULT_PERCENT: f64 = 2.0;
 
+/// The least that can be sampled: one allocation per so many bytes. Figures on the kernel side are made for no more.
+const INTERVAL_MAX: u64 = tracer_ebpf::sampling::INTERVAL_MAX as u64;
+
 /// `1`, `512k`, `auto`
 pub(super) fn sample(text: &str) -> Result<Sample, String> {
     if text == "auto" {
@@ -25,6 +29,10 @@ pub(super) fn sample(text: &str) -> Result<Sample, String> {
     match sizes::size(text)? {
         0 => Err("0 bytes are no sample interval; 1 follows every allocation".to_owned()),
         1 => Ok(Sample::Every),
+        bytes if bytes > INTERVAL_MAX => Err(format!(
+            "one sample per {} is too few to tell anything; at most 1 GiB",
+            units::bytes(bytes.into())
+        )),
         bytes => Ok(Sample::Bytes(bytes)),
     }
 }
@@ -102,6 +110,8 @@ mod tests {
     fn words_are_numbers_or_names() {
         assert_eq!(sample("512k"), Ok(Sample::Bytes(512 << 10)));
         assert_eq!(sample("1"), Ok(Sample::Every));
+        assert_eq!(sample("1g"), Ok(Sample::Bytes(1 << 30)));
+        assert!(sample("1025m").unwrap_err().contains("at most 1 GiB"));
         assert_eq!(sample("auto"), Ok(Sample::Auto));
         assert_eq!(overhead("2%"), Ok(Overhead::Percent(2.0)));
         assert_eq!(overhead("off"), Ok(Overhead::Off));

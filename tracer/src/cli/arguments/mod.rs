@@ -1,14 +1,20 @@
 //! What can be said, and what it means.
 
+mod attach;
 mod budget;
+mod estimate;
 mod limits;
 mod live;
 mod record;
+mod symbols;
 
 use clap::{Parser, Subcommand};
 
+use estimate::EstimateArguments;
 use live::LiveArguments;
 use record::RecordArguments;
+
+pub(super) use estimate::Estimate;
 
 /// Shows which call stacks of running programs allocate memory, and which grow the process.
 #[derive(Debug, Parser)]
@@ -34,7 +40,10 @@ pub(super) enum Command {
     /// Trace, then say what is still allocated, and what of it looks like a leak
     #[command(before_help = live::EXAMPLES, after_help = live::EXIT_CODES)]
     Live(Box<LiveArguments>),
-    /// Say what this kernel and this user may do, and what is missing
+    /// Count for a second, then say what each way of tracing would cost, and which to take
+    #[command(before_help = estimate::EXAMPLES)]
+    Estimate(EstimateArguments),
+    /// Say what this kernel and this user may do, what is missing, and what each probe costs here
     Doctor {
         /// As JSON
         #[arg(long)]
@@ -62,7 +71,7 @@ impl Command {
         match self {
             Self::Record(record) => Some(record),
             Self::Live(live) => Some(&live.record),
-            Self::Doctor { .. } => None,
+            Self::Estimate(_) | Self::Doctor { .. } => None,
         }
     }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
+use super::symbols::SymbolArguments;
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
@@ -88,6 +90,9 @@ pub(in crate::cli) struct RecordArguments {
     /// Keep what tracing costs the targets under this share of one CPU's time [default: off for -- COMMAND, else 2]
     #[arg(long, value_parser = budget::overhead, value_name = "PERCENT|off", help_heading = "Cost")]
     max_overhead: Option<Overhead>,
+    /// Draw the sample by these random numbers, for tests
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    seed: Option<u64>,
     /// How stacks are walked
     #[arg(long, default_value = "auto", value_enum)]
     unwind: Unwind,
@@ -113,6 +118,9 @@ pub(in crate::cli) struct RecordArguments {
     /// Where calls are met with --live: by one probe inside their function, or by two
     #[arg(long, default_value = "auto", value_enum, hide = true)]
     probes: Probes,
+    /// What uprobes are made of
+    #[arg(long, default_value = "auto", value_enum, hide = true)]
+    attach: Attach,
     /// Exit with 3 if anything was lost
     #[arg(long)]
     strict: bool,
@@ -121,6 +129,8 @@ pub(in crate::cli) struct RecordArguments {
     top: usize,
     #[command(flatten)]
     memory: MemoryArguments,
+    #[command(flatten)]
+    symbols: SymbolArguments,
     /// Say nothing but errors
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -246,6 +256,7 @@ impl RecordArguments {
         let (sample, overhead_max_percent) = budget::of(self.sample, self.max_overhead, &target)?;
         Ok(settings::Record {
             sample,
+            seed: self.seed,
             overhead_max_percent,
             follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
             target,
@@ -275,7 +286,9 @@ impl RecordArguments {
                 Unwind::Fp => settings::Unwind::FramePointer,
             },
             stop_for_code: self.stop_on_dlopen,
+            attach: self.attach.into(),
             limits: self.memory.limits()?,
+            symbols: self.symbols.settings(self.quiet)?,
         })
     }
 

@@ -4,16 +4,23 @@ use serde::Serialize;
 use tracer_ebpf::BUCKETS;
 
 use crate::profile::{Marks, Profile};
-use crate::report::growth;
+use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
+use crate::report::{growth, units};
 
 /// What is still allocated, by processes that still have their memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LiveSummary {
     /// Live blocks.
     pub count: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count_stderr: Option<u128>,
     /// Their bytes.
     pub bytes: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_stderr: Option<u128>,
     /// What was live half-way, where the recording was long enough to tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_way: Option<HalfWay>,
@@ -44,9 +51,12 @@ impl LiveSummary {
         }
         let total = FunctionSums::of(profile, None).heap_total().aged;
         let half = profile.marks.map(|marks| marks.at[Marks::HALF]);
+        let stderr = |variance| profile.sample_bytes.map(|_| units::stderr(variance));
         Some(Self {
             count: total.live,
+            count_stderr: stderr(total.live_variance),
             bytes: total.live_bytes,
+            bytes_stderr: stderr(total.live_bytes_variance),
             half_way: half.map(|at| HalfWay {
                 at_s: (at.as_secs_f64() * 1000.0).round() / 1000.0,
                 count: total.half_live,
@@ -63,8 +73,14 @@ impl LiveSummary {
 pub struct LiveStack {
     /// Bytes that are live.
     pub live_bytes: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_bytes_stderr: Option<u128>,
     /// Blocks that are.
     pub live_blocks: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_blocks_stderr: Option<u128>,
     /// The age of the oldest, in seconds, where ages were followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_s: Option<f64>,
@@ -82,16 +98,21 @@ pub struct LiveStack {
 }
 
 impl LiveStack {
-    pub(super) fn of(profile: &Profile, sums: &Sums) -> Self {
+    pub(super) fn of(profile: &Profile, sums: &Sums, traced: Traced) -> Self {
         let aged = &sums.aged;
-        let (live_bytes, live_blocks) = if profile.has_ages {
-            (aged.live_bytes, aged.live)
+        let (live_bytes, live_blocks, variances) = if profile.has_ages {
+            let variances = (aged.live_bytes_variance, aged.live_variance);
+            (aged.live_bytes, aged.live, variances)
         } else {
-            (sums.live_bytes, sums.live)
+            let variances = (sums.variances.live_bytes(), sums.variances.live());
+            (sums.live_bytes, sums.live, variances)
         };
+        let stderr = |variance| traced.sampled.then(|| units::stderr(variance));
         Self {
             live_bytes,
+            live_bytes_stderr: stderr(variances.0),
             live_blocks,
+            live_blocks_stderr: stderr(variances.1),
             oldest_s: (profile.has_ages && aged.oldest_ns > 0).then(|| seconds(aged.oldest_ns)),
             growth_bytes: profile.marks.map(|_| growth::growth_bytes(aged)),
             score: profile.marks.map(|marks| growth::score(aged, &marks)),

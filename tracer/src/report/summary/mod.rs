@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use super::Session;
 use super::losses::Losses;
-use super::session::{Cost, Events, Probe, Tables};
+use super::objects::{self, ObjectBlock};
+use super::session::{Cost, Events, Probe, ProcessCost, Tables};
 use super::sums::FunctionSums;
 use crate::profile::{Metric, Process, Profile};
 
@@ -60,6 +61,8 @@ pub struct Summary {
     pub unwind_tables: Option<Tables>,
     /// Bytes of each map of the kernel side by its name, and `total_bytes`.
     pub memory: BTreeMap<String, u128>,
+    /// The programs and libraries that frames are in, by path.
+    pub objects: Vec<ObjectBlock>,
     /// What is still allocated, where its ages were followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveSummary>,
@@ -92,7 +95,7 @@ pub struct SettingsBlock {
 }
 
 /// A process image and its totals.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProcessBlock {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,6 +109,9 @@ pub struct ProcessBlock {
     pub exited: bool,
     /// Its totals.
     pub totals: Totals,
+    /// What tracing cost it, where that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<ProcessCost>,
 }
 
 impl Summary {
@@ -153,6 +159,7 @@ impl Summary {
             events: session.events,
             unwind_tables: session.tables,
             memory,
+            objects: objects::blocks(profile),
             live: LiveSummary::of(profile),
             top_stacks: stacks::top(profile, traced, metric, Self::TOP),
         }
@@ -182,6 +189,7 @@ fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
             exe: process.exe.as_ref().map(|it| path_text(it)),
             exited: process.exited,
             totals: Totals::of_sums(&sums, session.settings.traced, process.held),
+            cost: session.cost.map(|cost| cost.of(process.hits)),
         })
         .collect()
 }

@@ -7,8 +7,10 @@ use tracer_ebpf::StackEnd;
 
 use super::live::LiveStack;
 use crate::profile::{Frame, FrameName, Metric, Profile};
+use crate::report::label::COMPILED;
 use crate::report::merge::{Merged, MergedStack, Places, Processes, Walk};
 use crate::report::session::{Traced, hex};
+use crate::report::units;
 
 /// How the walks of the stacks ended. `distinct` is the sum of the ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,8 +64,14 @@ pub struct TopStack {
     pub weight: u128,
     /// Calls, failed ones too.
     pub calls: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_stderr: Option<u128>,
     /// Bytes allocated, mapped or unmapped.
     pub bytes: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_stderr: Option<u128>,
     /// Bytes given back by the same calls; left out where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_out: Option<u128>,
@@ -110,6 +118,10 @@ impl StackFrame {
                 address: Some(*address),
                 ..Self::default()
             },
+            FrameName::Compiled => Self {
+                function: Some(COMPILED.to_owned()),
+                ..Self::default()
+            },
             FrameName::Unmapped(address) => Self {
                 address: Some(*address),
                 ..Self::default()
@@ -140,6 +152,7 @@ fn top_stack(profile: &Profile, merged: &Merged, stack: &MergedStack, traced: Tr
     let MergedStack { place, sums, weight } = stack;
     let process = &profile.processes[merged.processes[place.process]];
     let region = !place.function.is_heap();
+    let stderr = |variance| (!region && traced.sampled).then(|| units::stderr(variance));
     TopStack {
         pid: (process.pid != 0).then_some(process.pid),
         comm: process.comm.clone(),
@@ -156,11 +169,13 @@ fn top_stack(profile: &Profile, merged: &Merged, stack: &MergedStack, traced: Tr
             .collect(),
         weight: *weight,
         calls: sums.calls,
+        calls_stderr: stderr(sums.variances.calls),
         bytes: sums.bytes,
+        bytes_stderr: stderr(sums.variances.bytes),
         bytes_out: (region && sums.bytes_out > 0).then_some(sums.bytes_out),
         // Returns of system calls are always followed.
         failed: (region || traced.live).then_some(sums.failed),
-        live: (!region && traced.live).then(|| LiveStack::of(profile, sums)),
+        live: (!region && traced.live).then(|| LiveStack::of(profile, sums, traced)),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Summaries of small profiles, against golden files.
 
 use super::*;
-use crate::profile::Held;
-use crate::report::golden;
+use crate::profile::{Held, HeldVariances, Variances};
 use crate::report::sample::{Sample, mixed, session};
 use crate::report::session::Traced;
+use crate::report::{golden, units};
 use serde_json::Value;
 use tracer_ebpf::{Function, MAX_FRAMES, StackEnd};
 
@@ -29,6 +29,7 @@ fn mixed_profile() {
 fn order_in_the_profile_does_not_matter() {
     let mut other = mixed();
     other.stacks.reverse();
+    other.objects.reverse();
     for metric in Metric::ALL {
         assert_eq!(
             text(&Summary::of(&mixed(), &session(), metric)),
@@ -73,6 +74,7 @@ fn failed_calls_are_known_only_with_returns() {
         heap: true,
         region: false,
         live,
+        sampled: false,
     };
     let functions = |live| {
         let totals = Totals::of(&sample.profile, Some(process), traced(live));
@@ -98,10 +100,54 @@ fn totals_of_processes_add_up() {
         count += alloc.count;
         bytes += alloc.bytes;
     }
-    assert_eq!(all.alloc, Some(AllocTotals { count, bytes }));
+    let expected = AllocTotals {
+        count,
+        bytes,
+        ..AllocTotals::default()
+    };
+    assert_eq!(all.alloc, Some(expected));
     let summary = Summary::of(&profile, &session(), Metric::AllocBytes);
     let top: u128 = summary.top_stacks.iter().map(|it| it.weight).sum();
     assert_eq!(top, bytes);
+}
+
+/// Variances of figures that are estimates: those of different stacks add up, those of a whole stand beside it.
+#[test]
+fn estimates_have_their_errors_beside_them() {
+    let mut profile = mixed();
+    for (stack, variance) in profile.stacks.iter_mut().zip(1_u128..) {
+        stack.values.variances = Variances {
+            calls: 100 * variance,
+            bytes: 10_000 * variance,
+            ..Variances::default()
+        };
+    }
+    profile.sample_bytes = Some(4096);
+    let mut session = session();
+    session.settings.traced.sampled = true;
+    session.settings.sample_bytes = 4096;
+    let summary = json(&profile, &session);
+    let heap: Vec<u128> = profile
+        .stacks
+        .iter()
+        .zip(1_u128..)
+        .filter(|(stack, _)| stack.function.is_heap())
+        .map(|(_, variance)| variance)
+        .collect();
+    let sum: u128 = heap.iter().sum();
+    let alloc = &summary["totals"]["alloc"];
+    assert_eq!(alloc["count_stderr"], serde_json::json!(units::stderr(100 * sum)));
+    assert_eq!(
+        alloc["bytes_stderr"],
+        serde_json::json!(units::stderr(10_000 * sum))
+    );
+    let realloc = &summary["totals"]["functions"]["realloc"];
+    assert_eq!(realloc["calls_stderr"], 20, "the fourth stack: {realloc}");
+    assert_eq!(realloc["bytes_stderr"], 200);
+    assert!(summary["top_stacks"][0]["bytes_stderr"].is_u64());
+    assert_eq!(summary["totals"]["regions"]["mmap"].get("calls_stderr"), None);
+    session.settings.traced.sampled = false;
+    assert!(!text(&Summary::of(&profile, &session, Metric::AllocBytes)).contains("_stderr"));
 }
 
 #[test]
@@ -137,6 +183,7 @@ fn what_is_held_is_told_of_each_process_and_of_all() {
         free_calls: 10,
         unmatched: 2,
         missed: 0,
+        variances: HeldVariances::default(),
     };
     sample.profile.processes[process].held = Some(held);
     sample.profile.held = Some(Held {

@@ -7,6 +7,7 @@ use tracer_ebpf::Function;
 use crate::profile::{Held, Profile};
 use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
+use crate::report::units;
 
 /// The sums of a process or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -57,8 +58,14 @@ pub struct FreeTotals {
 pub struct PeakTotals {
     /// Blocks, at that moment.
     pub count: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count_stderr: Option<u128>,
     /// Bytes, exact in time.
     pub bytes: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_stderr: Option<u128>,
     /// Bytes in the snapshot of all stacks that came nearest to it: what `peak-bytes` has by stack. Of all processes
     /// together alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +77,9 @@ pub struct PeakTotals {
 pub struct TemporaryTotals {
     /// How many.
     pub count: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count_stderr: Option<u128>,
 }
 
 /// Calls of one allocator function.
@@ -77,8 +87,14 @@ pub struct TemporaryTotals {
 pub struct FunctionTotals {
     /// Calls that the program made, failed ones too.
     pub calls: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_stderr: Option<u128>,
     /// Bytes asked for.
     pub bytes: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_stderr: Option<u128>,
     /// Calls that returned an error, where returns were followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u128>,
@@ -89,8 +105,14 @@ pub struct FunctionTotals {
 pub struct AllocTotals {
     /// Allocations: calls less those known to have failed.
     pub count: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count_stderr: Option<u128>,
     /// Bytes asked for.
     pub bytes: u128,
+    /// Its standard error, where it is an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_stderr: Option<u128>,
 }
 
 /// System calls that change the address space. All four are there, since all four were traced.
@@ -158,10 +180,13 @@ impl Totals {
     /// From sums that are there already.
     pub(super) fn of_sums(sums: &FunctionSums, traced: Traced, held: Option<Held>) -> Self {
         let held = held.or_else(|| traced.live.then(Held::default));
+        let stderr = |variance| traced.sampled.then(|| units::stderr(variance));
         let heap = |(function, sums): (Function, Sums)| {
             let totals = FunctionTotals {
                 calls: sums.calls,
+                calls_stderr: stderr(sums.variances.calls),
                 bytes: sums.bytes,
+                bytes_stderr: stderr(sums.variances.bytes),
                 failed: traced.live.then_some(sums.failed),
             };
             (function, totals)
@@ -182,23 +207,36 @@ impl Totals {
                 } else {
                     total.calls.saturating_sub(total.failed)
                 },
+                count_stderr: stderr(if traced.live {
+                    total.variances.blocks
+                } else {
+                    total.variances.calls
+                }),
                 bytes: total.bytes,
+                bytes_stderr: stderr(total.variances.bytes),
             }),
             freed: traced.live.then_some(AllocTotals {
                 count: total.freed,
+                count_stderr: stderr(total.variances.freed),
                 bytes: total.freed_bytes,
+                bytes_stderr: stderr(total.variances.freed_bytes),
             }),
             live: held.map(|held| AllocTotals {
                 count: held.live.into(),
+                count_stderr: stderr(held.variances.live),
                 bytes: held.live_bytes.into(),
+                bytes_stderr: stderr(held.variances.live_bytes),
             }),
             peak: held.map(|held| PeakTotals {
                 count: held.peak.into(),
+                count_stderr: stderr(held.variances.peak),
                 bytes: held.peak_bytes.into(),
+                bytes_stderr: stderr(held.variances.peak_bytes),
                 by_stack_bytes: held.peak_by_stack_bytes.map(u128::from),
             }),
             temporary: traced.live.then_some(TemporaryTotals {
                 count: total.temporary,
+                count_stderr: stderr(total.variances.temporary),
             }),
             usable_bytes: (traced.live && total.usable_bytes > 0).then_some(total.usable_bytes),
             regions: traced.region.then(|| Regions::of_sums(sums)),

@@ -76,6 +76,11 @@ impl Columns {
         self.0.push(column);
     }
 
+    /// Adds a column that stays, if there is one.
+    pub(super) fn extend(&mut self, column: Option<Column>) {
+        self.0.extend(column);
+    }
+
     /// Adds a column that gives way where the width is small.
     pub(super) fn push(&mut self, column: Column) {
         self.0.push(Column {

@@ -6,6 +6,7 @@ use super::Options;
 use super::columns::{BOLD, paint};
 use crate::profile::{Process, Profile};
 use crate::report::merge::Merged;
+use crate::report::session::Traced;
 use crate::report::sums::FunctionSums;
 use crate::report::{Session, label, units};
 use tracer_ebpf::Function;
@@ -59,31 +60,25 @@ fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Option
     let mut facts = vec![processes(profile), units::duration(session.duration)];
     let traced = session.settings.traced;
     let sums = FunctionSums::of(profile, None);
-    // Sampled figures are estimates, and say so where they stand.
-    let about = if session.settings.sample_bytes > 1 {
-        "≈ "
-    } else {
-        ""
-    };
     if traced.heap {
         let heap = sums.heap_total();
-        let count = units::counted(heap.calls - heap.failed.min(heap.calls), "allocation");
-        facts.push(format!("{about}{count}"));
-        facts.push(format!("{about}{}", units::bytes(heap.bytes)));
-        if session.settings.sample_bytes > 1 {
-            facts.push(format!(
-                "estimated from one sample per {}",
-                units::bytes(session.settings.sample_bytes.into())
-            ));
-        }
+        let calls = heap.calls - heap.failed.min(heap.calls);
+        let count = units::counted(calls, "allocation");
+        facts.push(about(traced, &count, calls, heap.variances.calls));
+        let bytes = units::bytes(heap.bytes);
+        facts.push(about(traced, &bytes, heap.bytes, heap.variances.bytes));
+        facts.extend(estimated(session));
     }
     if let Some(held) = &profile.held {
+        let figure = |bytes: u64, variance| {
+            let bytes = u128::from(bytes);
+            about(traced, &units::bytes(bytes), bytes, variance)
+        };
+        let live = figure(held.live_bytes, held.variances.live_bytes);
         let blocks = units::counted(held.live.into(), "block");
-        facts.push(format!(
-            "{} live in {blocks}",
-            units::bytes(held.live_bytes.into())
-        ));
-        facts.push(format!("peak {}", units::bytes(held.peak_bytes.into())));
+        facts.push(format!("{live} live in {blocks}"));
+        let peak = figure(held.peak_bytes, held.variances.peak_bytes);
+        facts.push(format!("peak {peak}"));
     }
     if traced.region {
         let calls = REGION.iter().map(|it| sums.get(*it).calls).sum();
@@ -105,8 +100,38 @@ fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Option
     facts.extend(losses(session));
     if let Some(cost) = &session.cost {
         facts.push(format!("cost {:.1} % of a CPU", cost.estimated_overhead_percent));
+        // Less is not worth a word.
+        if u128::from(cost.foreign_hits) * 100 >= u128::from(cost.hits) && cost.foreign_hits > 0 {
+            let share = units::percent(cost.foreign_hits.into(), cost.hits.into());
+            facts.push(format!("of it {share} in processes that are not traced"));
+        }
+        if let Some(budget) = cost.budget.filter(|budget| budget.windows > 0) {
+            facts.push(format!(
+                "probes in for {:.1} % of the time, in {}",
+                100.0 * budget.probed_time_share,
+                units::counted(budget.windows.into(), "window")
+            ));
+        }
     }
     facts
+}
+
+/// A figure in words, as the estimate that it may be: with how far the truth may be from it.
+pub(super) fn about(traced: Traced, words: &str, estimate: u128, variance: u128) -> String {
+    match units::margin_percent(estimate, variance) {
+        Some(percent) => format!("≈ {words} {}", units::margin(percent)),
+        // So large that nothing was left out, or nothing was seen.
+        None if traced.sampled => format!("≈ {words}"),
+        None => words.to_owned(),
+    }
+}
+
+/// What estimates are from, and what their margins mean.
+pub(super) fn estimated(session: &Session) -> Option<String> {
+    session.settings.traced.sampled.then(|| {
+        let sample = units::bytes(session.settings.sample_bytes.into());
+        format!("estimated from one sample per {sample}, ± at 95 %")
+    })
 }
 
 /// What was lost, or that nothing was.

@@ -202,6 +202,11 @@ fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
         (count, bytes)
     };
     columns.push_fixed(first);
+    let margins = stacks.iter().map(|it| {
+        let variance = metric.variance(&it.sums.variances).unwrap_or(0);
+        units::margin_percent(it.weight, variance)
+    });
+    columns.extend(margin_column(margins));
     columns.push_fixed(share);
     columns.push(third);
     // Where the two are not of the same blocks, there is no average.
@@ -214,6 +219,21 @@ fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
         }));
     }
     columns
+}
+
+/// The margin from which on a row shows its own, in percent.
+const MARGIN_SHOWN: f64 = 5.0;
+
+/// How far the truth may be from what each row estimates, where that is much; nothing where it is not for any.
+fn margin_column(percents: impl Iterator<Item = Option<f64>>) -> Option<Column> {
+    let cells = percents.map(|percent| percent.filter(|percent| *percent > MARGIN_SHOWN));
+    let cells: Vec<Option<f64>> = cells.collect();
+    cells.iter().any(Option::is_some).then(|| {
+        let cells = cells
+            .into_iter()
+            .map(|cell| cell.map_or_else(String::new, units::margin));
+        Column::new("±", Align::Right, cells)
+    })
 }
 
 /// Whose stack it is.

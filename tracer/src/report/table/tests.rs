@@ -4,7 +4,7 @@ use super::*;
 use crate::report::Losses;
 use crate::report::golden;
 use crate::report::sample::{Sample, mixed, session};
-use crate::report::session::Cost;
+use crate::report::session::{BudgetBlock, Cost, PricesBlock};
 use tracer_ebpf::{Function, Loss};
 
 fn text(profile: &Profile, session: &Session, options: &Options) -> String {
@@ -20,6 +20,32 @@ fn mixed_profile() {
             text(&mixed(), &session(), &Options::new(metric))
         });
     }
+}
+
+/// Rows say how sure they are where that is little; the whole always does.
+#[test]
+fn estimates() {
+    let mut profile = mixed();
+    profile.sample_bytes = Some(4096);
+    for stack in profile.stacks.iter_mut().filter(|stack| stack.function.is_heap()) {
+        let values = &mut stack.values;
+        values.variances.bytes = u128::from(values.bytes) * 4096;
+        values.variances.calls = u128::from(values.calls) * 2;
+    }
+    let mut session = session();
+    session.settings.sample_bytes = 4096;
+    session.settings.traced.sampled = true;
+    session.losses = Losses::default();
+    golden::check("mixed-sampled.table", || {
+        text(&profile, &session, &Options::new(Metric::AllocBytes))
+    });
+    golden::check("mixed-sampled-80.table", || {
+        let options = Options {
+            width: Some(80),
+            ..Options::new(Metric::AllocCount)
+        };
+        text(&profile, &session, &options)
+    });
 }
 
 #[test]
@@ -86,21 +112,36 @@ fn what_the_session_knows_is_in_the_head() {
     let mut session = session();
     session.losses = Losses::new([(Loss::ScratchBusy, 1), (Loss::RingFull, 2000)]);
     session.cost = Some(Cost {
-        hits: 1,
+        hits: 1000,
+        foreign_hits: 100,
         bpf_ns: 1,
         estimated_target_ns: 1,
         estimated_overhead_percent: 0.94,
+        prices: PricesBlock::default(),
+        budget: Some(BudgetBlock {
+            max_overhead_percent: 1.0,
+            kept: true,
+            sample_bytes_smallest: 1,
+            sample_bytes_largest: 512,
+            sample_bytes_last: 512,
+            probed_time_share: 0.025,
+            windows: 9,
+            calls_stderr: None,
+            bytes_stderr: None,
+        }),
     });
     session.settings.sample_bytes = 524_288;
+    session.settings.traced.sampled = true;
     session.settings.traced.region = false;
     let text = text(&mixed(), &session, &Options::new(Metric::AllocBytes));
     let head = text.lines().next().unwrap();
     assert_eq!(
         head,
         "worker 100, worker 101, server 4711 · 10.0 s · ≈ 3,211 allocations · ≈ 7.1 MiB · \
-         estimated from one sample per 512.0 KiB · 99.89 % of bytes have whole stacks · \
+         estimated from one sample per 512.0 KiB, ± at 95 % · 99.89 % of bytes have whole stacks · \
          lost: 1 call without a stack (no scratch slot free) · lost: 2,000 calls without a stack (ring full) · \
-         cost 0.9 % of a CPU"
+         cost 0.9 % of a CPU · of it 10.0 % in processes that are not traced · \
+         probes in for 2.5 % of the time, in 9 windows"
     );
 }
 

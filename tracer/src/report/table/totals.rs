@@ -22,6 +22,10 @@ pub(super) fn write(
     if session.settings.traced.heap && !heap.is_empty() {
         let mut columns = counts("FUNCTION", &heap);
         columns.push_fixed(figures("BYTES", &heap, |_, it| Some(it.bytes)));
+        let margins = heap
+            .iter()
+            .map(|(_, it)| units::margin_percent(it.bytes, it.variances.bytes));
+        columns.extend(super::margin_column(margins));
         columns.push_fixed(figures("AVG", &heap, |_, it| {
             // Failed calls add no bytes, and are not part of the average.
             it.bytes.checked_div(it.calls - it.failed.min(it.calls))
@@ -29,7 +33,7 @@ pub(super) fn write(
         push_failed(&mut columns, &heap);
         write_block(&columns, heap.len(), options, out)?;
         if let Some(held) = &profile.held {
-            write_frees(held, &sums.heap_total(), options, out)?;
+            write_frees(held, &sums.heap_total(), session, options, out)?;
         }
     }
     if session.settings.traced.region {
@@ -45,14 +49,23 @@ pub(super) fn write(
 }
 
 /// Writes what was given back.
-fn write_frees(held: &Held, total: &Sums, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+fn write_frees(
+    held: &Held,
+    total: &Sums,
+    session: &Session,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut columns = Columns::default();
     columns.push_fixed(Column::new("GIVEN BACK", Align::Left, ["free".to_owned()]));
     let mut push = |name, cell: String| columns.push_fixed(Column::new(name, Align::Right, [cell]));
     push("CALLS", units::group(held.free_calls.into()));
     push("BLOCKS", units::group(total.freed));
     push("BYTES", units::bytes(total.freed_bytes));
-    push("UNMATCHED", units::group(held.unmatched.into()));
+    // Of a sample it is not known.
+    if !session.settings.traced.sampled {
+        push("UNMATCHED", units::group(held.unmatched.into()));
+    }
     write_block(&columns, 1, options, out)
 }
 

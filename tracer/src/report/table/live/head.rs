@@ -35,10 +35,11 @@ fn live_facts(profile: &Profile, session: &Session, total: &AgedSums, live: &Liv
     };
     let held = profile.held.unwrap_or_default();
     let blocks = units::counted(total.live, "block");
-    facts.push(format!(
-        "{least}{} live in {blocks}",
-        units::bytes(total.live_bytes)
-    ));
+    let traced = session.settings.traced;
+    let bytes = units::bytes(total.live_bytes);
+    let bytes = head::about(traced, &bytes, total.live_bytes, total.live_bytes_variance);
+    facts.push(format!("{least}{bytes} live in {blocks}"));
+    facts.extend(head::estimated(session));
     if let Some(age) = live.older_than {
         facts.push(format!(
             "{} of it at least {} old",
@@ -46,7 +47,9 @@ fn live_facts(profile: &Profile, session: &Session, total: &AgedSums, live: &Liv
             units::duration(age)
         ));
     }
-    facts.push(format!("peak {least}{}", units::bytes(held.peak_bytes.into())));
+    let peak = u128::from(held.peak_bytes);
+    let peak = head::about(traced, &units::bytes(peak), peak, held.variances.peak_bytes);
+    facts.push(format!("peak {least}{peak}"));
     match &profile.marks {
         Some(marks) => {
             facts.push(format!(

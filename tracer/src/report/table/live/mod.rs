@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::columns::{Align, Column, Columns};
-use super::{Options, fit, pieces, totals, write_shown};
+use super::{Options, fit, margin_column, pieces, totals, write_shown};
 use crate::profile::{Profile, Stack};
 use crate::report::merge::{Merged, MergedStack, Places, Processes};
 use crate::report::sums::{AgedSums, FunctionSums, Sums};
@@ -100,6 +100,7 @@ fn merged(profile: &Profile, per_pid: bool, old: bool) -> Merged {
 /// What a row shows beside its stack.
 struct Row {
     bytes: u128,
+    bytes_variance: u128,
     blocks: u128,
     /// Growth and score.
     past: Option<(i128, u128)>,
@@ -108,13 +109,14 @@ struct Row {
 
 impl Row {
     fn of(profile: &Profile, aged: &AgedSums, old: bool) -> Self {
-        let (bytes, blocks) = if old {
-            (aged.old_bytes, aged.old)
+        let (bytes, blocks, bytes_variance) = if old {
+            (aged.old_bytes, aged.old, aged.old_bytes_variance)
         } else {
-            (aged.live_bytes, aged.live)
+            (aged.live_bytes, aged.live, aged.live_bytes_variance)
         };
         Self {
             bytes,
+            bytes_variance,
             blocks,
             past: profile
                 .marks
@@ -176,6 +178,10 @@ fn figures(rows: &[Row]) -> Columns {
     let column = |name, cell: &dyn Fn(&Row) -> String| Column::new(name, Align::Right, rows.iter().map(cell));
     let mut columns = Columns::default();
     columns.push_fixed(column("LIVE", &|row| units::bytes(row.bytes)));
+    let margins = rows
+        .iter()
+        .map(|row| units::margin_percent(row.bytes, row.bytes_variance));
+    columns.extend(margin_column(margins));
     columns.push(column("BLOCKS", &|row| units::group(row.blocks)));
     columns.push(column("OLDEST", &|row| {
         units::duration(Duration::from_nanos(row.oldest_ns))

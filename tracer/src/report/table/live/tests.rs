@@ -24,6 +24,7 @@ fn sample() -> Profile {
             oldest_ns: 10_000_000_000,
             half_live: 200,
             marks_bytes: [MIB, 2 * MIB, 3 * MIB],
+            ..Aged::default()
         },
         Aged {
             live: 100,
@@ -93,6 +94,24 @@ fn order(text: &str) -> Vec<&str> {
 #[test]
 fn all_figures_are_there() {
     crate::report::golden::check("live.table", || text(&sample(), &quiet(), BY_SCORE));
+}
+
+#[test]
+fn estimates_say_how_sure_they_are() {
+    let mut profile = sample();
+    profile.sample_bytes = Some(512 << 10);
+    for stack in &mut profile.stacks {
+        let aged = &mut stack.values.heap.aged;
+        aged.live_bytes_variance = u128::from(aged.live_bytes) * (128 << 10);
+        aged.live_variance = u128::from(aged.live) * 50;
+    }
+    if let Some(held) = &mut profile.held {
+        held.variances.peak_bytes = u128::from(held.peak_bytes) * (128 << 10);
+    }
+    let mut session = quiet();
+    session.settings.traced.sampled = true;
+    session.settings.sample_bytes = 512 << 10;
+    crate::report::golden::check("live-sampled.table", || text(&profile, &session, BY_SCORE));
 }
 
 #[test]

@@ -1,0 +1,251 @@
+//! What probes are made of: the same figures either way, hundreds of processes at once, addresses that others hold.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use memtap_tests::{
+    Account, Context, Count, Counts, Figures, Fixture, Holder, Leftovers, Memtap, Need, Recipe, Recording,
+    eventually, run,
+};
+
+use crate::busy::Busy;
+use crate::case::{Case, case};
+use crate::crowd::{BIG_BYTES, Crowd};
+
+pub(crate) const CASES: &[Case] = &[
+    case("attach::sums_each_way", &[Need::Compiler], sums_each_way),
+    case("attach::live_each_way", &[Need::Compiler], live_each_way),
+    case("attach::threads_each_way", &[Need::Compiler], threads_each_way),
+    case(
+        "attach::two_hundred_processes",
+        &[Need::Compiler],
+        two_hundred_processes,
+    ),
+    case(
+        "attach::held_address",
+        &[Need::Compiler, Need::StaticLibc],
+        held_address,
+    ),
+];
+
+/// The ways that this kernel has. Of the one that it may lack memtap says so in one line.
+fn ways(context: &Context) -> Result<Vec<&'static str>> {
+    let doctor = Memtap::bare(context)?.argument("doctor").run()?;
+    let has_links = doctor
+        .finished
+        .stdout
+        .lines()
+        .any(|line| line.starts_with("yes") && line.contains("links of many uprobes"));
+    if has_links {
+        return Ok(vec!["multi", "perf"]);
+    }
+    Memtap::record(context)?
+        .arguments(["--attach", "multi"])
+        .command(["true"])
+        .run()?
+        .refused(1, &["links of many uprobes", "6.6"])?;
+    Ok(vec!["perf"])
+}
+
+fn sums_each_way(context: &Context) -> Result<()> {
+    let fixture = Fixture::c(context, "functions")?;
+    for way in ways(context)? {
+        let recording = Memtap::record(context)?
+            .arguments(["--attach", way])
+            .fixture(&fixture)
+            .run()?
+            .whole()?;
+        recording
+            .has_functions(&recording.told()?.functions())
+            .with_context(|| format!("--attach {way}"))?;
+    }
+    Ok(())
+}
+
+fn live_each_way(context: &Context) -> Result<()> {
+    for name in ["family", "failures", "resizing"] {
+        let fixture = Recipe::live_c(name).build(context)?;
+        for way in ways(context)? {
+            let recording = Memtap::record(context)?
+                .arguments(["--live", "--attach", way])
+                .fixture(&fixture)
+                .run()?
+                .whole()?;
+            let accounts = Account::parse_all(&recording.finished.stdout)?;
+            let process = recording.summary()?.process(accounts[0].pid, name)?;
+            if let Some(difference) = accounts[0].difference(&Figures::parse(&process.totals)?)? {
+                anyhow::bail!("{name} with --attach {way} is not what it tells:\n{difference}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A process whose main thread waits and whose others allocate: a probe of one process is one of all its threads, and of
+/// no other process that runs the same.
+fn threads_each_way(context: &Context) -> Result<()> {
+    let busy = Busy::start(context)?;
+    let other = Busy::start(context)?;
+    for way in ways(context)? {
+        let recording = Memtap::record(context)?
+            .arguments(["--attach", way, "-d", "300ms"])
+            .process(busy.pid())
+            .run()?
+            .whole()?;
+        let summary = recording.summary()?;
+        let calls = summary.process(busy.pid(), "busy")?.functions["malloc"].calls;
+        ensure!(calls > 0, "no call of a thread with --attach {way}");
+        // The kernel itself leaves the other process out.
+        ensure!(
+            summary.number("/events/foreign")? == 0,
+            "another process pays with --attach {way}"
+        );
+    }
+    busy.stop(context)?;
+    other.stop(context)
+}
+
+/// How many processes there are.
+const MANY: usize = 200;
+
+/// How long it should take to attach to them, or to end the recording, and how long it may on a machine that is busy.
+const SHOULD: Duration = Duration::from_secs(2);
+const MAY: Duration = Duration::from_secs(6);
+
+/// The longest pause that a process may have between two turns: one that is stopped or waits for a lock stands still for
+/// the whole of it; a machine that runs 200 processes and a test on two CPUs has pauses of its own.
+const PAUSE_MAY: Duration = Duration::from_secs(2);
+
+/// How long the kernel may take to let go after a kill.
+const RELEASE_MAY: Duration = Duration::from_secs(20);
+
+fn two_hundred_processes(context: &Context) -> Result<()> {
+    let before = Leftovers::now(context)?;
+    let mut crowd = Crowd::start(context, MANY)?;
+    let pause_alone = crowd.longest();
+    let pids = crowd.pids();
+
+    let began = Instant::now();
+    let mut session = Memtap::record(context)?
+        .arguments(["-p", &pids, "--min-size", "1000"])
+        .start()?;
+    session.wait_until_tracing()?;
+    let attaching = began.elapsed();
+    crowd.make_big()?;
+    crowd.advances()?;
+    let ended = Instant::now();
+    session.signal("INT")?;
+    let recording = session.finish()?.whole()?;
+    let ending = ended.elapsed();
+    let summary = recording.summary()?;
+    for (number, member) in crowd.members().iter().enumerate() {
+        let number = number as u64;
+        let calls = number + 10;
+        let bytes = calls * (BIG_BYTES + number);
+        let expected = Counts::from([("malloc".to_owned(), Count { calls, bytes })]);
+        let process = summary.process(member.pid, "crowd")?;
+        ensure!(
+            process.functions == expected,
+            "child {number}: {:?} instead of {expected:?}",
+            process.functions
+        );
+    }
+    crowd.advances()?;
+
+    let mut session = Memtap::record(context)?
+        .arguments(["--live", "-p", &pids])
+        .start()?;
+    session.wait_until_tracing()?;
+    session.signal("KILL")?;
+    let killed = Instant::now();
+    session.finish()?.ended_with(137)?;
+    let mut left = Vec::new();
+    let is_clean = eventually(RELEASE_MAY, || {
+        left = Leftovers::now(context)?.since(&before);
+        Ok(left.is_empty())
+    })?;
+    ensure!(is_clean, "BPF objects are left: {left:?}");
+    let releasing = killed.elapsed();
+    crowd.advances()?;
+
+    let pause = crowd.longest();
+    crowd.stop()?;
+    let figures = format!(
+        "attached in {attaching:.1?}, ended in {ending:.1?}, after a kill all gone in {releasing:.1?}, \
+         longest pause {pause:.0?} ({pause_alone:.0?} before)"
+    );
+    ensure!(attaching < MAY && ending < MAY, "too slow: {figures}");
+    ensure!(pause < PAUSE_MAY, "processes were held up: {figures}");
+    let verdict = if attaching < SHOULD && ending < SHOULD {
+        "as it should be"
+    } else {
+        "slower than it should be: the machine may be busy"
+    };
+    eprintln!("attach::two_hundred_processes: {verdict}: {figures}");
+    Ok(())
+}
+
+/// What a probe of the fixture's `calloc` is: where, and whether it must be single-stepped.
+fn calloc_probe(recording: &Recording) -> Result<(u64, bool)> {
+    let probes = recording.summary()?.json["probes"]
+        .as_array()
+        .context("no probes")?;
+    let probe = probes
+        .iter()
+        .find(|probe| probe["symbol"] == "calloc" && probe["kind"] == "entry")
+        .context("no probe of calloc")?;
+    let offset = probe["offset"].as_str().context("no offset")?;
+    let offset = u64::from_str_radix(offset.trim_start_matches("0x"), 16)?;
+    Ok((offset, probe["single_stepped"] == true))
+}
+
+/// An address that another tracer holds with a reference counter: the kernel refuses it to everyone without. The next
+/// place of the function does as well; for its return there may be none, and memtap says who is in the way.
+fn held_address(context: &Context) -> Result<()> {
+    let fixture = Recipe::c("held")
+        .named("held")
+        .flags(["-static"])
+        .build(context)?;
+    let mut tell = fixture.command();
+    tell.arg("where");
+    let told = run(tell)?.succeeded()?;
+    let counter: u64 = told.stdout.trim().parse()?;
+    for way in ways(context)? {
+        let record = |live: &[&str]| -> Result<Recording> {
+            Memtap::record(context)?
+                .arguments(["--attach", way])
+                .arguments(live)
+                .fixture(&fixture)
+                .run()
+        };
+        let has_all = |recording: &Recording| -> Result<()> {
+            // The C library's own calls at the start are others' stacks.
+            let folded = recording.folded()?;
+            let bytes =
+                |function: &str| folded.weight_of(|line| line.function == function && line.passes("calls"));
+            let found = (bytes("calloc"), bytes("malloc"));
+            ensure!(found == (1500, 350), "{found:?} in:\n{}", folded.text);
+            Ok(())
+        };
+        let free = record(&[])?.whole()?;
+        has_all(&free)?;
+        let (offset, is_stepped) = calloc_probe(&free)?;
+        ensure!(!is_stepped, "calloc is single-stepped at {offset:#x}");
+
+        let holder = Holder::start(context, &fixture.path, offset, counter)?;
+        let held = record(&[])?.ended_with(93)?;
+        held.summary()?.lost_nothing()?;
+        has_all(&held).with_context(|| format!("held at {offset:#x}, --attach {way}"))?;
+        let (other, is_stepped) = calloc_probe(&held)?;
+        ensure!(
+            other != offset && !is_stepped,
+            "calloc was held at {offset:#x}, and is at {other:#x}, single-stepped: {is_stepped}"
+        );
+        record(&["--live"])?.refused(1, &["calloc", "another tracer", "held"])?;
+        drop(holder);
+
+        let free = record(&["--live"])?.whole()?;
+        has_all(&free)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! What `estimate` can be told.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, FromArgMatches as _};
+
+use super::record::RecordArguments;
+use crate::cli::sizes;
+use crate::settings;
+
+/// What is said before the help of `estimate`.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  sudo memtap estimate -p 4711             what each way of tracing would cost a running process
+  sudo memtap estimate -- ./server --port 80   a command, in its first second
+  sudo memtap estimate -a -d 10s           the whole machine, over a longer time";
+
+/// Arguments of `estimate`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EstimateArguments {
+    /// Look at these processes
+    #[arg(
+        short,
+        long,
+        value_name = "PID",
+        value_delimiter = ',',
+        group = "looked-at",
+        help_heading = "Target (one of)"
+    )]
+    pid: Vec<u32>,
+    /// Look at every process of the machine
+    #[arg(short, long, group = "looked-at", help_heading = "Target (one of)")]
+    all: bool,
+    /// Look at every process of this name
+    #[arg(
+        long,
+        value_name = "NAME",
+        group = "looked-at",
+        help_heading = "Target (one of)"
+    )]
+    comm: Option<String>,
+    /// Look at this command, from its first instruction
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        group = "looked-at",
+        help_heading = "Target (one of)"
+    )]
+    command: Vec<OsString>,
+    /// Look for so long, or less where calls are so frequent that it would be felt
+    #[arg(short, long, value_parser = sizes::duration, default_value = "1s")]
+    duration: Duration,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(in crate::cli) struct Estimate {
+    /// The recording that it is an estimate of.
+    pub(in crate::cli) record: settings::Record,
+    /// The words that name its target.
+    pub(in crate::cli) target: Vec<OsString>,
+    /// How long to look.
+    pub(in crate::cli) duration: Duration,
+    /// As JSON.
+    pub(in crate::cli) json: bool,
+}
+
+impl EstimateArguments {
+    /// Checks what was said, as `record` would.
+    pub(in crate::cli) fn settings(&self) -> Result<Estimate> {
+        let target = self.target();
+        let record = clap::Command::new("memtap record").no_binary_name(true);
+        let matches = RecordArguments::augment_args(record).try_get_matches_from(&target)?;
+        let record = RecordArguments::from_arg_matches(&matches)?.settings()?;
+        Ok(Estimate {
+            record,
+            target,
+            duration: self.duration,
+            json: self.json,
+        })
+    }
+
+    fn target(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        if !self.pid.is_empty() {
+            let pids: Vec<String> = self.pid.iter().map(u32::to_string).collect();
+            words.extend(["-p".into(), pids.join(",").into()]);
+        } else if self.all {
+            words.push("-a".into());
+        } else if let Some(comm) = &self.comm {
+            words.extend(["--comm".into(), comm.into()]);
+        } else if !self.command.is_empty() {
+            words.push("--".into());
+            words.extend(self.command.iter().cloned());
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::arguments::{Arguments, Command};
+    use crate::settings::Target;
+
+    fn estimate(words: &[&str]) -> Result<Estimate> {
+        let words = ["memtap", "estimate"].iter().chain(words);
+        match Arguments::try_parse_from(words)?.command {
+            Command::Estimate(estimate) => estimate.settings(),
+            _ => anyhow::bail!("not estimate"),
+        }
+    }
+
+    #[test]
+    fn targets_are_those_of_record() {
+        assert_eq!(
+            estimate(&["-p", "7,8"]).unwrap().record.target,
+            Target::Pids(vec![7, 8])
+        );
+        let command = estimate(&["-d", "2s", "--", "ls", "-l"]).unwrap();
+        assert_eq!(
+            command.record.target,
+            Target::Command(vec!["ls".into(), "-l".into()])
+        );
+        assert_eq!(command.duration, Duration::from_secs(2));
+        assert_eq!(command.target, ["--", "ls", "-l"]);
+        for wrong in [
+            &["-p", "0"][..],
+            &[],
+            &["-a", "-p", "7"],
+            &["--comm", "a-name-that-is-too-long"],
+        ] {
+            assert!(estimate(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

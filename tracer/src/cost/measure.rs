@@ -1,0 +1,217 @@
+//! Measuring what a hit of a probe costs on this machine, on a child process of our own that nobody else's work depends on.
+//!
+//! The child is a copy of memtap that calls little functions in a loop and says how much CPU time of its thread that took.
+//! The probes are in that child alone. Rounds with and without probes alternate and the median counts, so that a busy
+//! machine changes little.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use super::{Traps, functions};
+use crate::bpf::links::AttachError;
+use crate::bpf::load::BpfError;
+use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
+use crate::target::files::Files;
+use crate::target::maps;
+
+/// Rounds that count.
+const ROUNDS: usize = 7;
+
+/// A function of the child, and how often a round calls it.
+type Kind = (extern "C" fn(), u32);
+
+/// What the child can be told to call. Of the stepped one few: a step costs ten microseconds on a virtual machine.
+const KINDS: [Kind; 4] = [
+    (functions::bare, 1000),
+    (functions::emulated, 1000),
+    (functions::stepped, 100),
+    (functions::returning, 500),
+];
+
+/// Why it could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasureError {
+    /// The child could not be made, or said nothing.
+    #[error("failed to measure in a process of our own: {0}")]
+    Child(#[from] io::Error),
+    /// memtap's own code is mapped in no way that a probe could be put on.
+    #[error("failed to find memtap's own code in a file")]
+    NoFile,
+    /// A program.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// A probe.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// A measurement that is going on, on a thread of its own.
+#[derive(Debug)]
+pub struct Measuring {
+    outcome: mpsc::Receiver<io::Result<Traps>>,
+}
+
+impl Measuring {
+    /// Begins it. The programs are those of `object`, loaded with [`Wanted::cost`](crate::bpf::load::Wanted::cost), which can
+    /// be used for other things meanwhile.
+    pub fn begin(object: &mut Object) -> Result<Self, MeasureError> {
+        let child = Child::start()?;
+        let file = Files::default().of_path(Path::new("/proc/self/exe"))?;
+        let uprobe = |(program, kind): (&'static str, usize)| {
+            Ok(Uprobe {
+                program,
+                file: Arc::clone(&file),
+                offset: file_offset(KINDS[kind].0).ok_or(MeasureError::NoFile)?,
+                cookie: 0,
+                scope: UprobeScope::Process(child.pid),
+            })
+        };
+        let places = [
+            ("cost_return", 3),
+            ("cost_entry", 1),
+            ("cost_entry", 2),
+            ("cost_entry", 3),
+        ];
+        let uprobes: Vec<Uprobe> = places
+            .into_iter()
+            .map(uprobe)
+            .collect::<Result<_, MeasureError>>()?;
+        let mut attached = Attached::default();
+        object.attach_uprobes(&mut attached, &uprobes)?;
+        let (sender, outcome) = mpsc::channel();
+        std::thread::spawn(move || {
+            if sender.send(measure(child)).is_err() {
+                log::debug!("nobody waits for what hits of probes cost");
+            }
+            // It takes a while, and nobody waits for that either.
+            drop(attached);
+        });
+        Ok(Self { outcome })
+    }
+
+    /// Waits for what was measured.
+    pub fn finish(self) -> Result<Traps, MeasureError> {
+        let ended = |_| io::Error::other("the measuring thread ended early");
+        Ok(self.outcome.recv().map_err(ended)??)
+    }
+}
+
+/// Where a function of memtap's own is in its file.
+fn file_offset(function: extern "C" fn()) -> Option<u64> {
+    let address = function as usize as u64;
+    let mappings = maps::executable_mappings(std::process::id()).ok()?;
+    let mapping = mappings
+        .iter()
+        .find(|mapping| mapping.start <= address && address < mapping.end)?;
+    Some(address - mapping.start + mapping.file_offset)
+}
+
+fn measure(mut child: Child) -> io::Result<Traps> {
+    let mut rounds = [const { Vec::new() }; KINDS.len()];
+    // The first round is to warm up.
+    for round in 0..=ROUNDS {
+        for (kind, times) in rounds.iter_mut().enumerate() {
+            let time_ns = child.call(kind)?;
+            if round > 0 {
+                times.push(time_ns / f64::from(KINDS[kind].1));
+            }
+        }
+    }
+    let [bare, emulated, stepped, returning] = rounds.map(super::median);
+    log::debug!(
+        "ns per call: bare {bare:.1}, emulated {emulated:.0}, stepped {stepped:.0}, with return {returning:.0}"
+    );
+    Ok(Traps {
+        emulated_ns: (emulated - bare).max(0.0),
+        stepped_ns: (stepped - bare).max(0.0),
+        return_ns: (returning - emulated).max(0.0),
+        is_measured: true,
+    })
+}
+
+/// The child. It ends when its end of the pipe is closed, or when memtap does.
+struct Child {
+    pid: u32,
+    orders: File,
+    answers: File,
+}
+
+impl Child {
+    fn start() -> io::Result<Self> {
+        let (order_reader, order_writer) = io::pipe()?;
+        let (answer_reader, answer_writer) = io::pipe()?;
+        // SAFETY: the child makes system calls and calls its own assembly alone: no lock, no allocation.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => serve(order_reader.as_raw_fd(), answer_writer.as_raw_fd()),
+            pid => Ok(Self {
+                pid: pid.cast_unsigned(),
+                orders: File::from(OwnedFd::from(order_writer)),
+                answers: File::from(OwnedFd::from(answer_reader)),
+            }),
+        }
+    }
+
+    /// Has it call a function; returns nanoseconds of CPU time.
+    fn call(&mut self, kind: usize) -> io::Result<f64> {
+        self.orders
+            .write_all(&[u8::try_from(kind).map_err(io::Error::other)?])?;
+        let mut answer = [0; 8];
+        self.answers.read_exact(&mut answer)?;
+        Ok(super::float(u64::from_ne_bytes(answer)))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // SAFETY: the child is ours and has not been waited for, so the id is its own; it is waited for once.
+        unsafe {
+            let pid = self.pid.cast_signed();
+            libc::kill(pid, libc::SIGKILL);
+            libc::waitpid(pid, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+/// In the child: does as it is told.
+fn serve(orders: i32, answers: i32) -> ! {
+    // SAFETY: system calls on descriptors that are open and buffers that are as long as is said. Every other descriptor is
+    // closed: this process must not keep alive what the parent lets go of.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::dup2(orders, 0) != 0 || libc::dup2(answers, 1) != 1 {
+            libc::_exit(1);
+        }
+        libc::syscall(libc::SYS_close_range, 2, libc::c_uint::MAX, 0);
+        loop {
+            let mut order = 0u8;
+            if libc::read(0, (&raw mut order).cast(), 1) != 1 {
+                libc::_exit(0);
+            }
+            let Some((function, times)) = KINDS.get(usize::from(order)) else {
+                libc::_exit(1);
+            };
+            let before = thread_time_ns();
+            functions::call(*function, *times);
+            let time_ns = thread_time_ns() - before;
+            if libc::write(1, (&raw const time_ns).cast(), 8) != 8 {
+                libc::_exit(1);
+            }
+        }
+    }
+}
+
+/// CPU time of this thread, in nanoseconds.
+fn thread_time_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid pointer to a struct that the call fills.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}

@@ -1,0 +1,225 @@
+//! What tracing has cost so far: hits by what each probe costs, and what the programs do at a hit. Pure: whoever uses it reads
+//! the counters.
+
+use tracer_ebpf::HitCounts;
+
+use super::plan::{Load, Prices};
+use crate::bpf::run_stats::Runs;
+use crate::cost::{SiteKind, Traps, Work, float};
+
+/// Fewer runs than this say little of the mean.
+const RUNS_THAT_TELL: u64 = 100;
+
+/// Adds up hits and what they cost.
+#[derive(Debug, Clone)]
+pub(crate) struct Meter {
+    pub(crate) traps: Traps,
+    work: Work,
+    /// The probes, by their cookies.
+    sites: Vec<SiteKind>,
+    /// The counters when the recording began, and when they were taken last.
+    start: HitCounts,
+    last: HitCounts,
+    /// Hits whose allocation was followed, since the start.
+    followed: f64,
+    /// What the programs have run since that was learned from last, and what they did then.
+    runs: Runs,
+    ran: Load,
+    ran_followed: f64,
+}
+
+impl Meter {
+    pub(crate) fn new(live: bool) -> Self {
+        Self {
+            traps: Traps::ELSEWHERE,
+            work: Work::assumed(live),
+            sites: Vec::new(),
+            start: HitCounts::default(),
+            last: HitCounts::default(),
+            followed: 0.0,
+            runs: Runs::default(),
+            ran: Load::default(),
+            ran_followed: 0.0,
+        }
+    }
+
+    /// The probes that there are, by their cookies.
+    pub(crate) fn know_sites(&mut self, sites: &[SiteKind]) {
+        self.sites = sites.to_vec();
+    }
+
+    /// From here on it counts.
+    pub(crate) fn begin(&mut self, counts: &HitCounts) {
+        self.start = *counts;
+        self.last = *counts;
+        self.followed = 0.0;
+    }
+
+    /// Takes what was hit since the last time, in so many seconds; `interval_bytes` while hits were taken in.
+    pub(crate) fn take(&mut self, counts: &HitCounts, seconds: f64, interval_bytes: Option<u64>) -> Load {
+        let load = load_between(&self.last, counts, seconds);
+        self.last = *counts;
+        if let Some(interval_bytes) = interval_bytes {
+            self.followed += load.hits * load.followed_share(interval_bytes);
+        }
+        load
+    }
+
+    /// Takes in what the kernel says of a phase.
+    pub(crate) fn learn(&mut self, runs: Runs, load: &Load, interval_bytes: u64) {
+        self.runs.hits += runs.hits;
+        self.runs.time_ns += runs.time_ns;
+        self.ran.add(load);
+        self.ran_followed += load.hits * load.followed_share(interval_bytes);
+        if self.runs.hits < RUNS_THAT_TELL || self.ran.hits <= 0.0 {
+            return;
+        }
+        let mean_ns = float(self.runs.time_ns) / float(self.runs.hits);
+        self.work.learn(mean_ns, self.ran_followed / self.ran.hits);
+        self.runs = Runs::default();
+        self.ran = Load::default();
+        self.ran_followed = 0.0;
+    }
+
+    /// What a hit costs.
+    pub(crate) fn prices(&self) -> Prices {
+        let hits = float(self.last.by_site.iter().sum());
+        let trap_ns = if hits > 0.0 {
+            self.traps_ns(&HitCounts::default()) / hits
+        } else {
+            // No hit yet: as of the probes that there are.
+            let all: f64 = self.sites.iter().map(|site| self.traps.of(*site)).sum();
+            if self.sites.is_empty() {
+                self.traps.emulated_ns
+            } else {
+                all / float(self.sites.len() as u64)
+            }
+        };
+        Prices {
+            trap_ns,
+            work: self.work,
+        }
+    }
+
+    /// Hits since the start.
+    pub(crate) fn hits(&self) -> u64 {
+        self.last.by_site.iter().sum::<u64>() - self.start.by_site.iter().sum::<u64>()
+    }
+
+    /// Time in the programs since the start, in nanoseconds.
+    pub(crate) fn programs_ns(&self) -> f64 {
+        float(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
+    }
+
+    /// What the targets have lost since the start, in nanoseconds.
+    pub(crate) fn targets_ns(&self) -> f64 {
+        self.traps_ns(&self.start) + self.programs_ns()
+    }
+
+    fn traps_ns(&self, since: &HitCounts) -> f64 {
+        let hits = self.last.by_site.iter().zip(&since.by_site);
+        let traps = hits.enumerate().map(|(cookie, (now, before))| {
+            let site = self.sites.get(cookie).copied().unwrap_or_default();
+            float(now - before) * self.traps.of(site)
+        });
+        traps.sum()
+    }
+}
+
+/// What was hit between two readings of the counters.
+pub(crate) fn load_between(before: &HitCounts, now: &HitCounts, seconds: f64) -> Load {
+    let mut load = Load {
+        seconds,
+        hits: float(now.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>()),
+        ..Load::default()
+    };
+    for (size, (now, before)) in load.sizes.iter_mut().zip(now.by_size.iter().zip(before.by_size)) {
+        *size = float(now - before);
+    }
+    load
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(malloc: u64, free: u64) -> HitCounts {
+        let mut counts = HitCounts::default();
+        counts.by_site[0] = malloc;
+        counts.by_site[1] = free;
+        counts.by_size[6] = malloc;
+        counts
+    }
+
+    fn meter() -> Meter {
+        let mut meter = Meter::new(true);
+        let malloc = SiteKind {
+            has_return: true,
+            ..SiteKind::default()
+        };
+        let free = SiteKind {
+            single_stepped: true,
+            is_free: true,
+            ..SiteKind::default()
+        };
+        meter.know_sites(&[malloc, free]);
+        meter
+    }
+
+    #[test]
+    fn each_probe_has_its_own_price() {
+        let mut meter = meter();
+        meter.begin(&counts(1000, 1000));
+        let load = meter.take(&counts(1100, 1010), 1.0, Some(1));
+        assert!((load.hits_per_s() - 110.0).abs() < 1e-9);
+        assert_eq!(meter.hits(), 110);
+        let Traps {
+            emulated_ns,
+            stepped_ns,
+            return_ns,
+            ..
+        } = meter.traps;
+        let work = Work::assumed(true);
+        let traps = 100.0 * (emulated_ns + return_ns) + 10.0 * stepped_ns;
+        let programs = 110.0 * work.passed_ns + 100.0 * work.followed_ns;
+        assert!((meter.targets_ns() - traps - programs).abs() < 1e-6);
+        assert!((meter.programs_ns() - programs).abs() < 1e-6);
+    }
+
+    #[test]
+    fn hits_that_are_not_taken_in_cost_their_trap() {
+        let mut meter = meter();
+        meter.begin(&counts(0, 0));
+        meter.take(&counts(100, 0), 1.0, None);
+        assert!(meter.followed.abs() < 1e-9);
+        assert!(meter.targets_ns() > 100.0 * meter.traps.emulated_ns);
+    }
+
+    #[test]
+    fn what_the_kernel_says_counts_for_all_that_was() {
+        let mut meter = meter();
+        meter.begin(&counts(0, 0));
+        let load = meter.take(&counts(1000, 0), 1.0, Some(1));
+        let runs = Runs {
+            hits: 60,
+            time_ns: 60 * 500,
+        };
+        meter.learn(runs, &load, 1);
+        assert!(!meter.prices().work.is_measured, "too few");
+        meter.learn(runs, &load, 1);
+        assert!(meter.prices().work.is_measured);
+        assert!(
+            (meter.programs_ns() - 500_000.0).abs() < 1.0,
+            "{}",
+            meter.programs_ns()
+        );
+    }
+
+    #[test]
+    fn before_any_hit_the_probes_tell() {
+        let meter = meter();
+        let of = |site: &SiteKind| meter.traps.of(*site);
+        let mean = meter.sites.iter().map(of).sum::<f64>() / 2.0;
+        assert!((meter.prices().trap_ns - mean).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,256 @@
+//! What windows tell: where they are placed, and what was seen in them as estimates of the whole time.
+//!
+//! Time is cut into periods, and each has one window. Its place is uniform in the whole period (it may reach into the next
+//! one), so that each moment is inside with the planned share as its probability, whatever rhythm the program has: a weight of
+//! 1/share makes sums unbiased. Three things differ from the plan, and are put right here, in user space, where windows are
+//! told apart:
+//! - a window is some time longer or shorter than planned, since we are woken late, or closed early, since it cost more than was
+//!   foreseen: what was seen in it is scaled by planned / actual;
+//! - the last period is cut by the recording's end, with or without its window: all windows are scaled by the time that they
+//!   should have covered / the time that they stand for;
+//! - events in one window are no independent samples: how sure an estimate is comes from how windows differ.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tracer_ebpf::SumKey;
+
+/// Calls and bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Amount {
+    pub(crate) calls: f64,
+    pub(crate) bytes: f64,
+}
+
+/// What one stack, or several together, did in windows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spread {
+    /// The sums that were read last.
+    read: Amount,
+    /// What was added in windows, with the weights that the kernel side gave.
+    raw: Amount,
+    /// The same, each window scaled to its planned length.
+    scaled: Amount,
+    /// Squares of that, each divided by how many windows it is of.
+    squares: Amount,
+}
+
+impl Spread {
+    fn observe(&mut self, added: Amount, scale: f64, windows: f64) {
+        self.raw.calls += added.calls;
+        self.raw.bytes += added.bytes;
+        self.scaled.calls += scale * added.calls;
+        self.scaled.bytes += scale * added.bytes;
+        self.squares.calls += (scale * added.calls).powi(2) / windows;
+        self.squares.bytes += (scale * added.bytes).powi(2) / windows;
+    }
+}
+
+/// A period that was begun.
+#[derive(Debug, Clone, Copy)]
+struct Period {
+    begins: Instant,
+    length: Duration,
+    share: f64,
+}
+
+/// All windows so far.
+#[derive(Debug, Default)]
+pub(crate) struct WindowSums {
+    stacks: HashMap<SumKey, Spread>,
+    total: Spread,
+    /// Windows that were looked at, and in how many looks.
+    windows: u32,
+    looks: u32,
+    /// Windows that were not looked at yet: how many, their planned and their actual time in seconds.
+    waiting: u32,
+    planned_s: f64,
+    actual_s: f64,
+    /// The time that windows stand for, and that they lasted.
+    observed_s: f64,
+    inside_s: f64,
+    /// Periods of phases that are over: the time that their windows should have covered, and all of it.
+    expected_s: f64,
+    phases_s: f64,
+    periods: Vec<Period>,
+}
+
+impl WindowSums {
+    /// Begins a phase of windows, with the sums as they are: what was seen before was seen in whole.
+    pub(crate) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+        for spread in self.stacks.values_mut() {
+            spread.read = Amount::default();
+        }
+        for (key, amount) in sums {
+            self.stacks.entry(key).or_default().read = amount;
+        }
+    }
+
+    /// A period begins, with a window of this share of it.
+    pub(crate) fn begin_period(&mut self, begins: Instant, length: Duration, share: f64) {
+        self.periods.push(Period {
+            begins,
+            length,
+            share,
+        });
+    }
+
+    /// A window is over, of so many seconds instead of those that were planned.
+    pub(crate) fn close(&mut self, planned_s: f64, actual_s: f64) {
+        self.waiting += 1;
+        self.planned_s += planned_s;
+        self.actual_s += actual_s;
+        self.inside_s += actual_s;
+        self.observed_s += planned_s;
+    }
+
+    /// Whether there are windows whose sums were not read yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Takes in the sums after one window, or after several since the last time.
+    pub(crate) fn look(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+        if self.waiting == 0 || self.actual_s <= 0.0 {
+            return;
+        }
+        let scale = self.planned_s / self.actual_s;
+        let windows = f64::from(self.waiting);
+        let mut total = Amount::default();
+        for (key, amount) in sums {
+            let spread = self.stacks.entry(key).or_default();
+            let added = Amount {
+                calls: amount.calls - spread.read.calls,
+                bytes: amount.bytes - spread.read.bytes,
+            };
+            spread.read = amount;
+            if added.calls <= 0.0 {
+                continue;
+            }
+            spread.observe(added, scale, windows);
+            total.calls += added.calls;
+            total.bytes += added.bytes;
+        }
+        self.total.observe(total, scale, windows);
+        self.windows += self.waiting;
+        self.looks += 1;
+        (self.waiting, self.planned_s, self.actual_s) = (0, 0.0, 0.0);
+    }
+
+    /// The phase is over, at this moment.
+    pub(crate) fn end_phase(&mut self, end: Instant) {
+        let mut first = None;
+        for period in self.periods.drain(..) {
+            let passed = end.saturating_duration_since(period.begins).min(period.length);
+            self.expected_s += period.share * passed.as_secs_f64();
+            first.get_or_insert(period.begins);
+        }
+        if let Some(first) = first {
+            self.phases_s += end.saturating_duration_since(first).as_secs_f64();
+        }
+    }
+
+    /// How many windows there were.
+    pub(crate) fn count(&self) -> u32 {
+        self.windows + self.waiting
+    }
+
+    /// How long probes were in, in phases of windows, and how long those were: seconds.
+    pub(crate) fn inside_of(&self, now: Instant) -> (f64, f64) {
+        let begun = self.periods.first().map(|period| period.begins);
+        let open = begun.map_or(0.0, |begun| now.saturating_duration_since(begun).as_secs_f64());
+        (self.inside_s, self.phases_s + open)
+    }
+
+    /// What all windows are to be scaled by: they stand for more or less time than there was.
+    fn coverage(&self, now: Instant) -> f64 {
+        let open: f64 = self
+            .periods
+            .iter()
+            .map(|period| {
+                let passed = now.saturating_duration_since(period.begins).min(period.length);
+                period.share * passed.as_secs_f64()
+            })
+            .sum();
+        if self.observed_s > 0.0 {
+            (self.expected_s + open) / self.observed_s
+        } else {
+            1.0
+        }
+    }
+
+    /// What is to be added to a stack's sums, so that they are estimates of the whole time.
+    pub(crate) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+        let spread = self.stacks.get(key)?;
+        let coverage = self.coverage(now);
+        Some(Amount {
+            calls: coverage * spread.scaled.calls - spread.raw.calls,
+            bytes: coverage * spread.scaled.bytes - spread.raw.bytes,
+        })
+    }
+
+    /// The variance of a stack's estimates, by how its windows differ: to be shown with them, where it is larger than that of
+    /// independent samples.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "stacks are shown without standard errors")
+    )]
+    pub(crate) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+        self.stacks.get(key).map(|spread| self.variance(spread, now))
+    }
+
+    /// The variance of all stacks' estimates together.
+    pub(crate) fn variance_of_total(&self, now: Instant) -> Amount {
+        self.variance(&self.total, now)
+    }
+
+    fn variance(&self, spread: &Spread, now: Instant) -> Amount {
+        let (inside, all) = self.inside_of(now);
+        let share = if all > 0.0 { (inside / all).min(1.0) } else { 1.0 };
+        let of = |sum, squares| {
+            self.coverage(now).powi(2) * window_variance(self.windows, self.looks, share, sum, squares)
+        };
+        Amount {
+            calls: of(spread.scaled.calls, spread.squares.calls),
+            bytes: of(spread.scaled.bytes, spread.squares.bytes),
+        }
+    }
+}
+
+/// The variance of the sum of estimates from m windows that cover a share of the time. With y what was seen in a window and N
+/// windows' worth of time, N²(1 - m/N)s²/m (simple random sampling without replacement); with x = y N/m, the window's part of
+/// the estimate, that is m(1 - m/N)s².
+///
+/// `sum` is that of all x, `squares` that of x²/j over looks at j windows each. One look alone says nothing of how windows
+/// differ: as unsure as can be, the whole of it.
+fn window_variance(windows: u32, looks: u32, share: f64, sum: f64, squares: f64) -> f64 {
+    if looks < 2 {
+        return sum * sum;
+    }
+    let windows = f64::from(windows);
+    let between = (squares - sum * sum / windows).max(0.0) / f64::from(looks - 1);
+    windows * (1.0 - share) * between
+}
+
+/// Numbers in [0, 1) that no program's rhythm follows.
+#[derive(Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next one: `splitmix64` (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+    pub(crate) fn roll(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        crate::cost::float(bits >> 11) / crate::cost::float(1 << 53)
+    }
+}
+
+#[cfg(test)]
+mod tests;

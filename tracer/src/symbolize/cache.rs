@@ -1,0 +1,198 @@
+//! The cache of debuginfod clients, laid out as elfutils and GDB lay it out (debuginfod-find(1)): for each build id a
+//! directory with a file `debuginfo`, which is empty where no server had any.
+//!
+//! It belongs to the user who called `sudo`: their debugger looks there too, and root has no business with files below a
+//! directory that somebody else may replace. So the files are read and written with that user's rights.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+
+use crate::target::contents::BuildId;
+
+/// How long it is believed that servers have nothing for a build id; elfutils' `cache_miss_s`.
+const MISS_LASTS: Duration = Duration::from_mins(10);
+
+/// Whose files the cache holds: user and group.
+pub type Owner = (libc::uid_t, libc::gid_t);
+
+/// What the cache has for a build id.
+#[derive(Debug)]
+pub(super) enum Cached {
+    File(File),
+    /// No server had anything, lately.
+    Miss,
+    Nothing,
+}
+
+/// The cache of one user.
+#[derive(Debug)]
+pub(super) struct Cache {
+    directory: PathBuf,
+    owner: Option<Owner>,
+}
+
+impl Cache {
+    pub(super) fn new(directory: PathBuf, owner: Option<Owner>) -> Self {
+        Self { directory, owner }
+    }
+
+    /// The path of what there is, or may be, for a build id.
+    pub(super) fn path(&self, id: &BuildId) -> PathBuf {
+        self.directory.join(id.to_string()).join("debuginfo")
+    }
+
+    /// Looks for what was downloaded before.
+    pub(super) fn get(&self, id: &BuildId) -> Cached {
+        let _rights = Rights::of(self.owner);
+        let path = self.path(id);
+        let Ok(file) = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+        else {
+            return Cached::Nothing;
+        };
+        match file.metadata() {
+            Ok(metadata) if !metadata.is_file() => Cached::Nothing,
+            Ok(metadata) if metadata.len() > 0 => Cached::File(file),
+            Ok(metadata) => {
+                let age = metadata.modified().ok().and_then(|time| time.elapsed().ok());
+                // A clock that was put back makes no miss last for ever.
+                if age.is_some_and(|age| age < MISS_LASTS) {
+                    Cached::Miss
+                } else {
+                    Cached::Nothing
+                }
+            }
+            Err(_) => Cached::Nothing,
+        }
+    }
+
+    /// A file to download into, beside where it will be.
+    pub(super) fn begin(&self, id: &BuildId) -> io::Result<NamedTempFile> {
+        let _rights = Rights::of(self.owner);
+        let directory = self.directory.join(id.to_string());
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        tempfile::Builder::new()
+            .prefix("debuginfo.")
+            .tempfile_in(directory)
+    }
+
+    /// Puts a download in its place, whole.
+    pub(super) fn keep(&self, id: &BuildId, file: NamedTempFile) -> io::Result<File> {
+        let _rights = Rights::of(self.owner);
+        file.persist(self.path(id)).map_err(|error| error.error)
+    }
+
+    /// Remembers that no server had anything.
+    pub(super) fn note_miss(&self, id: &BuildId) {
+        let noted = self.begin(id).and_then(|file| self.keep(id, file));
+        if let Err(error) = noted {
+            log::debug!("{}: {error}", self.path(id).display());
+        }
+    }
+
+    /// Takes a file out that is no use.
+    pub(super) fn remove(&self, id: &BuildId) {
+        let _rights = Rights::of(self.owner);
+        let path = self.path(id);
+        if let Err(error) = std::fs::remove_file(&path) {
+            log::debug!("failed to remove {}: {error}", path.display());
+        }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+/// While it lives, this thread touches files with another user's rights alone.
+struct Rights(Option<Owner>);
+
+impl Rights {
+    fn of(owner: Option<Owner>) -> Self {
+        let Some((user, group)) = owner else {
+            return Self(None);
+        };
+        // The group first: who is not root may not change it. Both calls tell what was before, and cannot fail for root.
+        // SAFETY: system calls without arguments in memory; they change this thread alone (setfsuid(2)).
+        let before = unsafe {
+            let group = libc::setfsgid(group);
+            let user = libc::setfsuid(user);
+            (user.cast_unsigned(), group.cast_unsigned())
+        };
+        Self(Some(before))
+    }
+}
+
+impl Drop for Rights {
+    fn drop(&mut self) {
+        if let Some((user, group)) = self.0 {
+            // SAFETY: as above. The user first: as root again, the group may be changed.
+            unsafe {
+                libc::setfsuid(user);
+                libc::setfsgid(group);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn file_is_kept_and_a_miss_lasts_for_a_while() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let cache = Cache::new(directory.path().join("client"), None);
+        let id = BuildId::new(&[0xab, 0xcd]).expect("an id");
+        assert!(matches!(cache.get(&id), Cached::Nothing));
+        cache.note_miss(&id);
+        assert!(matches!(cache.get(&id), Cached::Miss));
+        let old = std::time::SystemTime::now() - MISS_LASTS * 2;
+        let empty = OpenOptions::new()
+            .write(true)
+            .open(cache.path(&id))
+            .expect("ours");
+        empty.set_modified(old).expect("ours");
+        assert!(matches!(cache.get(&id), Cached::Nothing));
+
+        let mut file = cache.begin(&id).expect("room");
+        file.write_all(b"x").expect("room");
+        cache.keep(&id, file).expect("room");
+        assert!(matches!(cache.get(&id), Cached::File(_)));
+        assert!(cache.path(&id).ends_with("client/abcd/debuginfo"));
+        cache.remove(&id);
+        assert!(matches!(cache.get(&id), Cached::Nothing));
+    }
+
+    #[test]
+    fn files_are_the_owners() {
+        // SAFETY: a system call without arguments.
+        if unsafe { libc::geteuid() } != 0 {
+            return;
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::os::unix::fs::chown(directory.path(), Some(65534), Some(65534)).expect("root");
+        let cache = Cache::new(directory.path().join("client"), Some((65534, 65534)));
+        let id = BuildId::new(&[1, 2]).expect("an id");
+        let file = cache.begin(&id).expect("room");
+        let metadata = cache.keep(&id, file).expect("room").metadata().expect("open");
+        assert_eq!((metadata.uid(), metadata.gid()), (65534, 65534));
+        // And root again.
+        let own = tempfile::tempfile().expect("room").metadata().expect("open");
+        assert_eq!(own.uid(), 0);
+        // Where the owner may not write, nobody does.
+        let closed = tempfile::tempdir().expect("a temporary directory");
+        let cache = Cache::new(closed.path().join("client"), Some((65534, 65534)));
+        assert!(cache.begin(&id).is_err());
+    }
+}
