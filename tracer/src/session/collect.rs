@@ -10,6 +10,7 @@ use super::builder::Builder;
 use super::figures::{heap_values_of, merged, seen, values_of};
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
+use crate::bpf::sums::Counts;
 use crate::cost::{float, whole};
 use crate::profile::Profile;
 use crate::report::session::{Cost, Events, Probe};
@@ -140,15 +141,7 @@ impl Recorder {
         Ok(Recording {
             profile,
             duration,
-
-            events: Events {
-                seen: counts.events(Counter::Seen),
-                tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
-                nested: counts.events(Counter::Nested),
-                filtered: counts.events(Counter::Filtered),
-                foreign: counts.events(Counter::Foreign),
-                unsampled: counts.events(Counter::Unsampled),
-            },
+            events: events(&counts, unsent),
             losses: Losses::new(losses),
             cost,
             followed: self.control.followed(),
@@ -167,6 +160,18 @@ impl Recorder {
             }),
             life_records_lost: self.sideband.lost(),
         })
+    }
+}
+
+/// What became of the events; so many stacks were counted and never came.
+fn events(counts: &Counts, unsent: u64) -> Events {
+    Events {
+        seen: counts.events(Counter::Seen),
+        tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
+        nested: counts.events(Counter::Nested),
+        filtered: counts.events(Counter::Filtered),
+        foreign: counts.events(Counter::Foreign),
+        unsampled: counts.events(Counter::Unsampled),
     }
 }
 
