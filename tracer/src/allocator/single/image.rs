@@ -7,11 +7,13 @@ use std::path::Path;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use object::elf::{
-    FileHeader64, GNU_PROPERTY_X86_FEATURE_1_AND, GNU_PROPERTY_X86_FEATURE_1_SHSTK, PF_X, PT_LOAD,
+    ET_EXEC, FileHeader64, GNU_PROPERTY_X86_FEATURE_1_AND, GNU_PROPERTY_X86_FEATURE_1_SHSTK, PF_X, PT_LOAD,
     ProgramHeader64, R_X86_64_GLOB_DAT, R_X86_64_IRELATIVE, R_X86_64_JUMP_SLOT, SHN_UNDEF, STT_FUNC,
     STT_GNU_IFUNC,
 };
-use object::read::elf::{ElfFile, ProgramHeader as _, Rela as _, SectionHeader as _, Sym as _};
+use object::read::elf::{
+    ElfFile, FileHeader as _, ProgramHeader as _, Rela as _, SectionHeader as _, Sym as _,
+};
 use object::{Endianness, ReadRef};
 
 /// The largest file that is looked through.
@@ -38,6 +40,8 @@ pub(in crate::allocator) struct Image {
     return_first: HashSet<u64>,
     /// Its code can run with a shadow stack.
     pub(super) has_shadow_stack: bool,
+    /// It is loaded where it says, so that its code may hold addresses.
+    is_fixed: bool,
 }
 
 impl Image {
@@ -56,7 +60,10 @@ impl Image {
     fn parse<'data, R: ReadRef<'data>>(data: R) -> Option<Self> {
         let elf = ElfFile::<FileHeader64<Endianness>, R>::parse(data).ok()?;
         let endian = elf.endian();
-        let mut image = Self::default();
+        let mut image = Self {
+            is_fixed: elf.elf_header().e_type(endian) == ET_EXEC,
+            ..Self::default()
+        };
         for segment in elf.elf_program_headers() {
             image.has_shadow_stack |= is_for_shadow_stack(segment, endian, data);
             if segment.p_type(endian) == PT_LOAD
@@ -126,6 +133,7 @@ impl Image {
             }],
             return_first: HashSet::new(),
             has_shadow_stack: false,
+            is_fixed: false,
         }
     }
 
@@ -133,6 +141,13 @@ impl Image {
     #[cfg(test)]
     pub(super) fn with_shadow_stack(mut self) -> Self {
         self.has_shadow_stack = true;
+        self
+    }
+
+    /// Says that it is loaded where it says.
+    #[cfg(test)]
+    pub(super) fn fixed(mut self) -> Self {
+        self.is_fixed = true;
         self
     }
 
@@ -189,25 +204,28 @@ impl Image {
             && self.return_first.contains(&jump.ip_rel_memory_address())
     }
 
-    /// Jumps and calls in the code to an address that `wanted` wants: (the target, where the distance to it is). They are
-    /// looked for at every byte, since where instructions begin is not known, so that some only look like one.
-    pub(super) fn jumps(&self, wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
+    /// What in the code refers to an address that `wanted` wants, jumps, calls and instructions that take it: (the address,
+    /// where the reference is). They are looked for at every byte, since where instructions begin is not known, so that
+    /// some only look like one.
+    pub(super) fn references(&self, wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
         for part in self.parts.iter().filter(|part| part.is_code) {
-            for (at, window) in part.bytes.windows(6).enumerate() {
-                let &[escape, opcode, a, b, c, d] = window else {
-                    continue;
-                };
-                let is_jump =
-                    matches!(opcode, CALL | JUMP) || (escape == ESCAPE && opcode & 0xf0 == BRANCHES);
-                if !is_jump {
-                    continue;
+            let mut before = [0; 2];
+            for (at, word) in part.bytes.windows(4).enumerate() {
+                let &[a, b, c, d] = word else { continue };
+                let address = part.address + at as u64;
+                let bytes = [a, b, c, d];
+                if is_relative(before) {
+                    let target = (address + 4).wrapping_add_signed(i32::from_le_bytes(bytes).into());
+                    if wanted(target) {
+                        found.push((target, address));
+                    }
                 }
-                let address = part.address + at as u64 + 2;
-                let target = (address + 4).wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into());
-                if wanted(target) {
-                    found.push((target, address));
+                let absolute = u64::from(u32::from_le_bytes(bytes));
+                if self.is_fixed && wanted(absolute) {
+                    found.push((absolute, address));
                 }
+                before = [before[1], a];
             }
         }
         found
@@ -260,9 +278,13 @@ fn is_for_shadow_stack<'data, R: ReadRef<'data>>(
 
 const ENDBR64_BYTES: u64 = 4;
 
-/// `call rel32`, `jmp rel32`, and the second byte of `jcc rel32`, of which the lowest bits are the condition (Intel SDM,
-/// volume 2).
-const CALL: u8 = 0xe8;
-const JUMP: u8 = 0xe9;
-const ESCAPE: u8 = 0x0f;
-const BRANCHES: u8 = 0x80;
+/// Whether a distance of 32 bits follows these two bytes: `call rel32`, `jmp rel32`, `jcc rel32`, `lea disp32(%rip)` (Intel
+/// SDM, volume 2).
+const fn is_relative(before: [u8; 2]) -> bool {
+    matches!(
+        before,
+        [_, 0xe8 | 0xe9]
+            | [0x0f, 0x80..=0x8f]
+            | [0x8d, 0x05 | 0x0d | 0x15 | 0x1d | 0x25 | 0x2d | 0x35 | 0x3d]
+    )
+}

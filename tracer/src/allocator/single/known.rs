@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use iced_x86::{Instruction, Mnemonic};
 use tracer_ebpf::{Shape, SingleSite};
 
 use super::back::Place;
@@ -63,6 +64,9 @@ impl Known {
         if result.is_none() && (!has_size || stepped) {
             return None;
         }
+        if stepped && !is_plain(&node.instruction) {
+            return None;
+        }
         Some(Self {
             site,
             has_size,
@@ -82,6 +86,26 @@ impl Known {
         }
         Some(cost)
     }
+}
+
+/// Whether the kernel is sure to step through an instruction: some it refuses, by their prefixes or their opcodes
+/// (`arch/x86/kernel/uprobes.c`, `is_prefix_bad`, `good_insns_64`).
+fn is_plain(instruction: &Instruction) -> bool {
+    let is_usual = matches!(
+        instruction.mnemonic(),
+        Mnemonic::Mov
+            | Mnemonic::Lea
+            | Mnemonic::Xor
+            | Mnemonic::And
+            | Mnemonic::Or
+            | Mnemonic::Add
+            | Mnemonic::Sub
+            | Mnemonic::Test
+            | Mnemonic::Cmp
+            | Mnemonic::Pop
+            | Mnemonic::Ret
+    );
+    is_usual && !instruction.has_lock_prefix() && !instruction.has_segment_prefix()
 }
 
 fn in_slot(slot: i64) -> Option<u32> {

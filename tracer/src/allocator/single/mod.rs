@@ -8,6 +8,7 @@
 //! is not understood is a [`Reason`] to leave the function to its entry and its return.
 
 mod back;
+mod beside;
 mod cut;
 mod graph;
 mod image;
@@ -82,17 +83,21 @@ pub(super) fn plan(
 }
 
 /// Fails if other code comes to the function's code than by calling it. Jumps to its middle from elsewhere would meet
-/// sites that they are not meant for; and a tail that several functions share is nobody's.
+/// sites that they are not meant for; a tail that several functions share is nobody's; and landing pads of exceptions, to
+/// which no jump leads, come back with registers of which nothing is known.
 fn is_own(image: &Image, graph: &Graph, entry: u64) -> Result<(), Reason> {
     let is_inside = |address: u64| {
         let before = graph.range(..=address).next_back();
         before.is_some_and(|(_, node)| address < node.instruction.next_ip())
     };
     let is_wanted = |address: u64| address != entry && graph.contains_key(&address);
-    for (target, from) in image.jumps(is_wanted) {
+    for (target, from) in image.references(is_wanted) {
         if !is_inside(from) {
             return Err(Reason::Shared(target, from));
         }
+    }
+    if let Some((target, from)) = beside::short_jump(image, graph, entry) {
+        return Err(Reason::Shared(target, from));
     }
     if let Some(address) = image.words(is_wanted).first() {
         return Err(Reason::Pointed(*address));

@@ -133,6 +133,10 @@ impl State {
         let before = self.clone();
         for (mine, other) in self.registers.iter_mut().zip(other.registers) {
             if *mine != other {
+                // What may be a pointer to the frame is not followed as one any more.
+                self.escaped |= [*mine, other]
+                    .iter()
+                    .any(|value| matches!(value, Value::Stack(_)));
                 *mine = Value::Unknown;
             }
         }

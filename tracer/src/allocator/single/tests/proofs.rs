@@ -155,13 +155,14 @@ fn calls_that_never_return_end_their_way() {
         Code(RET),
         Code(&[0xbf, 0x01, 0x00, 0x00, 0x00]), // mov $1,%edi
         Call(fatal),
-        Code(&[0x31, 0xdb, 0xeb, 0xec]), // xor %ebx,%ebx; jmp to the test
-        Code(&[0x90, 0x90]),
+        Code(POP_RBX),
+        Code(RET),
+        Code(&[0x90; 4]),
         Code(&[0x85, 0xff, 0x75, 0x01, 0xc3]), // test %edi,%edi; jne +1; ret
         Code(UD2),
     ];
     assert_eq!(sites(&parts), [(11, Kind::Whole, RBX, RAX)]);
-    // One that may return comes back to the only place there is.
+    // After one that may return there is no place.
     let mut returns = parts;
     returns[5] = Code(&[0xbf, 0x00, 0x00, 0x00, 0x00]); // mov $0,%edi
     assert!(planned(&returns).is_err());

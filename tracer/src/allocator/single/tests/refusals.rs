@@ -196,3 +196,119 @@ fn functions_with_an_old_block() {
         );
     }
 }
+
+#[test]
+fn code_that_no_jump_leads_to_and_that_comes_back() {
+    // Behind the return, as a landing pad: pop %rax; jmp to the place at +9.
+    let parts = [
+        Code(KEEP_SIZE),
+        Call(CALLEE),
+        Code(PLACE),
+        Code(POP_RBX),
+        Code(RET),
+        Code(&[0x58, 0xeb, 0xf9]),
+    ];
+    assert_eq!(refused(&parts), Reason::Shared(CODE + 9, CODE + 14));
+    assert!(planned(&parts[..5]).is_ok());
+    // The same in front of a part that is far from the rest.
+    let far = CODE + 0x400;
+    let pad = &[0x58, 0xeb, 0x04, 0xcc, 0xcc, 0xcc, 0xcc];
+    let parts = |pad: &'static [u8]| {
+        [
+            Code(KEEP_SIZE),
+            Call(CALLEE),
+            Jump(far),
+            Code(&[0x90; 0x400 - 0x0e - 7]),
+            Code(pad),
+            Code(PLACE),
+            Code(POP_RBX),
+            Code(RET),
+        ]
+    };
+    assert_eq!(refused(&parts(pad)), Reason::Shared(far, far - 6));
+    assert!(planned(&parts(&[0x90; 7])).is_ok());
+}
+
+#[test]
+fn code_whose_address_is_taken() {
+    let tail = CODE + 16;
+    let parts = |taken: &'static [u8]| {
+        [
+            Code(KEEP_SIZE),
+            Jump(tail),
+            Code(&[0xcc; 7]),
+            Code(PLACE),
+            Call(CALLEE),
+            Code(PLACE),
+            Code(POP_RBX),
+            Code(RET),
+            Code(&[0xcc; 5]),
+            Code(taken),
+        ]
+    };
+    // lea -23(%rip),%rdi, of the tail; mov $0x1010,%edi
+    let lea = &[0x48, 0x8d, 0x3d, 0xe9, 0xff, 0xff, 0xff];
+    let mov = &[0xbf, 0x10, 0x10, 0x00, 0x00];
+    assert_eq!(refused(&parts(lea)), Reason::Shared(tail, CODE + 35));
+    let plan_of = |image: &Image| plan(image, CODE, Shape::Size, &HashSet::new());
+    assert!(plan_of(&image(&parts(mov))).is_ok());
+    assert_eq!(
+        plan_of(&image(&parts(mov)).fixed()),
+        Err(Reason::Shared(tail, CODE + 33))
+    );
+}
+
+#[test]
+fn result_in_a_slot_that_may_be_another_pointers() {
+    // The slot at 8(%rsp) has the result; %rbp points to it, or is the caller's, which is not known any more.
+    let parts = |point: &'static [u8]| {
+        [
+            Code(&[0x55]), // push %rbp
+            Code(KEEP_SIZE),
+            Code(&[0x48, 0x83, 0xec, 0x10]), // sub $16,%rsp
+            Call(CALLEE),
+            Code(&[0x48, 0x89, 0x44, 0x24, 0x08]), // mov %rax,8(%rsp)
+            Code(TEST_RAX),
+            Code(&[0x74, 0x05]), // je +5
+            Code(point),
+            Code(PLACE),
+            Code(&[0x48, 0x89, 0x5d, 0x00]),       // mov %rbx,0(%rbp)
+            Code(&[0x48, 0x8b, 0x44, 0x24, 0x08]), // mov 8(%rsp),%rax
+            Code(&[0x48, 0x83, 0xc4, 0x10]),       // add $16,%rsp
+            Code(POP_RBX),
+            Code(&[0x5d]), // pop %rbp
+            Code(RET),
+        ]
+    };
+    // lea 8(%rsp),%rbp; nopl 0(%rax,%rax,1)
+    let refused = refused(&parts(&[0x48, 0x8d, 0x6c, 0x24, 0x08]));
+    assert!(matches!(refused, Reason::NoResult(_)), "{refused}");
+    assert!(planned(&parts(&[0x0f, 0x1f, 0x44, 0x00, 0x00])).is_ok());
+}
+
+#[test]
+fn no_probe_on_what_the_kernel_does_not_step() {
+    // A failed call: lock orl $0,(%rsi); xor %eax,%eax.
+    let parts = |before: &'static [u8]| {
+        [
+            Code(KEEP_SIZE),
+            Call(CALLEE),
+            Code(TEST_RAX),
+            Code(&[0x74, 0x04]), // je +4
+            Code(PLACE),
+            Code(POP_RBX),
+            Code(RET),
+            Code(before),
+            Code(POP_RBX),
+            Code(FAIL),
+            Code(RET),
+        ]
+    };
+    let stepped = planned(&parts(&[0xf0, 0x83, 0x0e, 0x00])).expect("a plan");
+    let stepped: Vec<u64> = stepped
+        .iter()
+        .filter(|site| site.stepped)
+        .map(|site| site.address - CODE)
+        .collect();
+    assert!(!stepped.contains(&18), "{stepped:?}");
+}
