@@ -49,8 +49,17 @@ impl Chosen {
         })
     }
 
+    /// Whether it can go on elsewhere after this: another tracer holds a place, or the kernel refuses one inside.
+    pub(super) fn can_go_on(&self, error: &AttachError) -> bool {
+        if let Some(offset) = error.held_offset() {
+            return self.is_at(offset);
+        }
+        let refused = error.refused_offset().filter(|_| !self.inside.is_empty());
+        refused.is_some_and(|offset| self.is_at(offset))
+    }
+
     /// Whether there is a probe at an offset in the file.
-    pub(super) fn is_at(&self, file_offset: u64) -> bool {
+    fn is_at(&self, file_offset: u64) -> bool {
         if self.inside.is_empty() {
             self.probe.file_offset == file_offset
         } else {
@@ -65,14 +74,16 @@ impl Chosen {
         self.inside.is_empty() && self.probe.single_stepped
     }
 
-    /// Goes on to the next place, since another tracer holds this one. Inside a function there is no other: every call meets
-    /// just one of its places.
-    pub(super) fn next(&mut self, object: &mut Object, path: &Path) -> Result<(), AttachError> {
+    /// Goes on to the next place, since this one cannot be had. Inside a function there is no other: every call meets just one
+    /// of its places.
+    pub(super) fn next(
+        &mut self,
+        object: &mut Object,
+        path: &Path,
+        error: &AttachError,
+    ) -> Result<(), AttachError> {
         if !self.inside.is_empty() {
-            log::debug!(
-                "{}: another tracer holds a place inside: it is followed at entry and return",
-                self.probe.symbol
-            );
+            log::debug!("{}: followed at entry and return: {error}", self.probe.symbol);
             self.inside.clear();
             self.at_return = self.probe.shape.return_program();
             return Ok(());

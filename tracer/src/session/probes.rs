@@ -93,11 +93,10 @@ impl Probes {
                 self.attached.append(attached);
                 break uprobes;
             };
-            let is_at = |chosen: &&mut Chosen| error.held_offset().is_some_and(|offset| chosen.is_at(offset));
-            let Some(held) = chosen.iter_mut().find(is_at) else {
+            let Some(refused) = chosen.iter_mut().find(|chosen| chosen.can_go_on(&error)) else {
                 return Err(error);
             };
-            held.next(object, &plan.file.path)?;
+            refused.next(object, &plan.file.path, &error)?;
         };
         log::debug!("{}: {} probes", plan.file.path.display(), uprobes.len());
         self.uprobes.extend(uprobes);
