@@ -15,6 +15,10 @@ use crate::{Context, Fixture, Recording};
 /// How long it may take until the probes are in.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
+/// The ways to meet calls whose blocks are followed, for `--probes`: inside their functions where that can be, or at entry
+/// and return. Either must find the same.
+pub const ARMS: [&str; 2] = ["auto", "two"];
+
 /// The variable that pins `--probes` of every recording that follows blocks and does not pin it itself.
 const PROBES: &str = "MEMTAP_PROBES";
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Account, Context, Figures, Fixture, Memtap, Recording, ShimImage, run, shim_images, without_pids,
+    ARMS, Account, Context, Figures, Fixture, Memtap, Recording, ShimImage, run, shim_images, without_pids,
 };
 
 /// A fixture with its arguments.
@@ -38,9 +38,6 @@ pub(crate) fn shim_agrees(context: &Context, words: &[OsString], code: i32) -> R
     each_agrees(&accounts, &found.collect::<Vec<_>>()).context("the shim")?;
     Ok(images)
 }
-
-/// Where memtap meets calls: inside their functions where it can, or at entry and return. Either must find the same.
-pub(crate) const ARMS: [&str; 2] = ["auto", "two"];
 
 /// memtap's figures are what the fixture's processes tell, and what the shim sees; the fixture says and ends the
 /// same without either.

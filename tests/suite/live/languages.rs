@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Figures, Need, Recipe, run, shim_images};
+use memtap_tests::{ARMS, Context, Figures, Need, Recipe, run, shim_images};
 use serde_json::Value;
 
-use super::compare::{ARMS, command, recorded, words};
+use super::compare::{command, recorded, words};
 use crate::case::{Case, case};
 
 pub(crate) const CASES: &[Case] = &[
