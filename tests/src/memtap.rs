@@ -26,6 +26,11 @@ fn is_among(arguments: &[OsString], wanted: &str) -> bool {
     arguments.iter().any(|argument| argument == wanted)
 }
 
+/// Whether blocks are followed: in a recording that asks for it, or by `memtap live`.
+fn follows_blocks(arguments: &[OsString]) -> bool {
+    is_among(arguments, "--live") || arguments.first().is_some_and(|command| command == "live")
+}
+
 /// A call of memtap that is being put together.
 #[derive(Debug)]
 pub struct Memtap<'a> {
@@ -154,7 +159,7 @@ impl<'a> Memtap<'a> {
         }
         let mut words = vec![program.into_os_string()];
         let pinned = std::env::var_os(PROBES)
-            .filter(|_| is_among(&self.arguments, "--live") && !is_among(&self.arguments, "--probes"));
+            .filter(|_| follows_blocks(&self.arguments) && !is_among(&self.arguments, "--probes"));
         let is_whole = wants_all(&self.arguments);
         words.extend(self.arguments);
         if let Some(pinned) = pinned {
