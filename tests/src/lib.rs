@@ -33,7 +33,7 @@ pub use folded::{Folded, Line};
 pub use hold::Holder;
 pub use leftovers::{Leftovers, differing_text, helper, uprobe_events};
 pub use live::{ShimImage, shim_images};
-pub use memtap::{Memtap, Session};
+pub use memtap::{ARMS, Memtap, Session};
 pub use recipe::Recipe;
 pub use recording::Recording;
 pub use run::{Finished, LIMIT, Running, eventually, run};

@@ -89,7 +89,7 @@ coded! {
         StackCopied = 12, "stacks_copied";
         /// Calls into which no sample point fell: those that were sampled stand for them.
         Unsampled = 13, "unsampled";
-        /// Hits of uprobes while none were taken in.
+        /// Hits of uprobes that are no events: while none were taken in, and those that decide a call that another began.
         PassedOver = 14, "passed_over";
     }
 }

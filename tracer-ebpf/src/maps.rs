@@ -8,7 +8,7 @@ use aya_ebpf::{
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
     Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, MAX_SITES, PendingCall,
-    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, Sum, SumKey, TailCall, TailKey,
+    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, SingleSite, Sum, SumKey, TailCall, TailKey,
 };
 
 use crate::stack::{KeptKey, KeptMapping, Scratch};
@@ -28,6 +28,11 @@ pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(MAX_SITES as
 /// Hits of probes in allocators. Written here, read by the loader. Never full.
 #[map]
 pub(crate) static HITS: PerCpuArray<HitCounts> = PerCpuArray::with_max_entries(1, 0);
+
+/// What places inside functions tell, by the upper half of the probe's cookie. Written by the loader before the probe is
+/// attached.
+#[map]
+pub(crate) static SINGLES: Array<SingleSite> = Array::with_max_entries(2048, 0);
 
 /// The traced processes, by process id. Written by both sides; the loader takes ended processes out. Full:
 /// `process_map_full`, and the events of further processes are tallied for an unknown process.

@@ -2,6 +2,7 @@
 
 use crate::{
     BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES, PendingCall,
+    SingleSite,
 };
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
@@ -27,6 +28,7 @@ crosses_the_boundary! {
     Sampler: 24;
     CodeRange: 16;
     ProbeSite: 16 + 16 * MAX_CODE_RANGES;
+    SingleSite: 32;
     Process: 16;
     HitCounts: 8 * (MAX_SITES + BUCKETS);
     PendingRegion: 48;

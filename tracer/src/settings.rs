@@ -57,6 +57,18 @@ impl Unwind {
     }
 }
 
+/// Where calls are met whose blocks are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probing {
+    /// Inside their function, at a place that has the size and the result, where that is proven to be met by every call; at
+    /// its entry and its return elsewhere.
+    Auto,
+    /// The same, and it is an error if no function is met inside.
+    One,
+    /// At entry and return.
+    Two,
+}
+
 /// Which allocations are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sample {
@@ -140,6 +152,8 @@ pub struct Record {
     pub heap: bool,
     /// Follow blocks until they are given back.
     pub live: bool,
+    /// Where calls are met whose blocks are followed.
+    pub probing: Probing,
     /// Report what is still allocated.
     pub live_report: Option<Live>,
     /// Trace system calls that change the address space.

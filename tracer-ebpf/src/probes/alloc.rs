@@ -167,7 +167,7 @@ const MALLOC_ALIGNMENT: u64 = 16;
 
 /// `n * size`; nothing where it overflows.
 #[inline(always)]
-fn product(n: u64, size: u64) -> Option<u64> {
+pub(super) fn product(n: u64, size: u64) -> Option<u64> {
     let product = opaque(n.wrapping_mul(size));
     (n == 0 || product / n == size).then_some(product)
 }
@@ -289,7 +289,14 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
 
 /// Begins a call whose block is followed.
 #[inline(always)]
-fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64, weight: u32) {
+pub(super) fn begin(
+    slot: &Slot,
+    site: &ProbeSite,
+    request: &Request,
+    start: &Start,
+    return_address: u64,
+    weight: u32,
+) {
     let place = CallKey {
         stack_pointer: start.stack_pointer,
         thread: start.thread,
@@ -318,6 +325,18 @@ fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return
 }
 
 impl Request {
+    /// A request for a new block, of a product that overflows where there is no number of bytes.
+    #[inline(always)]
+    pub(super) fn of_block(bytes: Option<u64>) -> Self {
+        Self {
+            bytes: bytes.unwrap_or(0),
+            block: 0,
+            out: 0,
+            overflows: bytes.is_none(),
+            passes_on: false,
+        }
+    }
+
     /// Whether the call may go on by a jump to one that allocates. `realloc` passes on to `malloc` only where there is no
     /// block; `reallocarray` to `realloc` always. A site that can be jumped to itself (`realloc`) has both marks.
     #[inline(always)]

@@ -131,9 +131,9 @@ impl Scratch {
     /// How many bytes from here a copy of the stack is to have: where the last walks from here were all the same, as many
     /// as they read.
     #[inline(always)]
-    pub(super) fn bytes_wanted(&self, instruction: u64, base: u64) -> u64 {
+    pub(super) fn bytes_wanted(&self, base: u64) -> u64 {
         let words = &self.words;
-        if words.same > 0 && words.base == base && words.instruction == instruction {
+        if words.same > 0 && words.base == base {
             words.near_end
         } else {
             WINDOW_BYTES as u64
@@ -169,7 +169,7 @@ impl Slot {
                 return Some((*scratch).record.header.hash);
             }
             let begin = (*scratch).window_start;
-            if (*scratch).bytes_wanted(start.instruction, begin) < WINDOW_BYTES as u64 {
+            if (*scratch).bytes_wanted(begin) < WINDOW_BYTES as u64 {
                 // The copy ends where the last walk did. Where nothing can be read, the walk finds that out.
                 let _is_read = copy::fill(scratch, begin, WINDOW_BYTES as u64);
             }

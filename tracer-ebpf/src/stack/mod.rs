@@ -58,9 +58,26 @@ impl Slot {
         // SAFETY: `regs` is the program's context, and the slot is ours.
         unsafe {
             let stack_pointer = (*regs).rsp + pushed_bytes;
-            let most = (*scratch).bytes_wanted((*regs).rip, stack_pointer);
+            let most = (*scratch).bytes_wanted(stack_pointer);
             copy::fill(scratch, stack_pointer, most).then(|| (*scratch).window[0])
         }
+    }
+
+    /// The same inside a function, for [`word`](Self::word). False if the stack cannot be read.
+    #[inline(always)]
+    pub(crate) fn look_inside(&self, regs: *const pt_regs) -> bool {
+        // SAFETY: `regs` is the program's context, and the slot is ours.
+        unsafe {
+            let most = (*self.scratch()).bytes_wanted((*regs).rsp);
+            copy::fill(self.scratch(), (*regs).rsp, most)
+        }
+    }
+
+    /// A word of the stack.
+    #[inline(always)]
+    pub(crate) fn word(&self, address: u64) -> Option<u64> {
+        // SAFETY: the slot is ours.
+        unsafe { copy::word(self.scratch(), address) }
     }
 
     /// Walks from a function's entry, after [`look`](Self::look): the return address is the first frame.
@@ -86,7 +103,7 @@ impl Slot {
         let scratch = self.scratch();
         // SAFETY: the slot is ours.
         unsafe {
-            let most = (*scratch).bytes_wanted(start.instruction, start.stack_pointer);
+            let most = (*scratch).bytes_wanted(start.stack_pointer);
             // Where nothing can be read, the walk finds that out.
             let _is_read = copy::fill(scratch, start.stack_pointer, most);
         }

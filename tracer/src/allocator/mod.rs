@@ -2,7 +2,7 @@
 //!
 //! [`functions`] says which symbol has which call shape; [`elf`] finds the symbols in a file; [`plan`] makes
 //! the sites of probes from them, with what the kernel side must know to count nested calls once, where `place`
-//! says; [`loader`]
+//! says; [`single`] finds places inside functions where one probe does for two; [`loader`]
 //! tells which files a command is going to map.
 
 pub mod elf;
@@ -10,4 +10,5 @@ pub mod functions;
 pub mod loader;
 mod place;
 pub mod plan;
+pub mod single;
 mod values;

@@ -14,6 +14,7 @@ use super::limits::Limits;
 use super::links::AttachBy;
 use super::multi::Multi;
 use super::sampling::Sampling;
+use crate::allocator::single::Kind;
 
 /// The object that `build.rs` made.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -33,6 +34,8 @@ pub struct Wanted {
     pub tables: bool,
     /// Blocks are followed until they are given back.
     pub live: bool,
+    /// Where they are, calls may be met inside their functions.
+    pub single: bool,
     /// Calls that give blocks back are counted, where they are not followed.
     pub frees: bool,
     /// The programs that do nothing, which traps are measured with.
@@ -50,6 +53,7 @@ pub struct Object {
     pub(super) sampling: Sampling,
     pub(super) has_sampled: bool,
     sites_len: u32,
+    pub(super) singles_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -136,6 +140,7 @@ impl Object {
             sampling: Sampling::EVERY,
             has_sampled: false,
             sites_len: 0,
+            singles_len: 0,
             messages: None,
         };
         if messages {
@@ -160,6 +165,9 @@ impl Object {
             for (program, _, _) in LIVE_PROGRAMS {
                 object.load_tracepoint(program)?;
             }
+        }
+        if wanted.single {
+            uprobes.extend(Kind::ALL.map(Kind::program));
         }
         if wanted.tables {
             for (program, _, _) in TABLE_PROGRAMS {

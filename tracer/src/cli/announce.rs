@@ -1,5 +1,6 @@
 //! What is said when a recording begins, and when what it follows changes.
 
+use crate::report::session::{Probe, ProbeKind};
 use crate::report::units;
 use crate::session::{Followed, Recorder};
 use crate::settings::{Record, Sample, Target};
@@ -17,7 +18,9 @@ pub(super) fn start(settings: &Record, recorder: &Recorder) {
             .map(|probe| crate::allocator::plan::short_name(&probe.object))
             .collect();
         objects.dedup();
-        let stepped = probes.iter().filter(|probe| probe.single_stepped).count();
+        // Of the places inside functions only failed calls meet such.
+        let is_stepped = |probe: &&Probe| probe.single_stepped && probe.kind == ProbeKind::Entry;
+        let stepped = probes.iter().filter(is_stepped).count();
         let stepped = if stepped == 0 {
             "none single-stepped".to_owned()
         } else {

@@ -10,6 +10,7 @@ use super::builder::Builder;
 use super::figures::{heap_values_of, merged, seen, values_of};
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
+use crate::bpf::sums::Counts;
 use crate::cost::{float, whole};
 use crate::profile::Profile;
 use crate::report::session::{Cost, Events, Probe};
@@ -67,10 +68,10 @@ impl Recorder {
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
-        let hit: u64 = self.object.hit_counts()?.by_site.iter().sum();
-        let hits = self.hits_by_process()?;
-        let cost = self.cost(duration, &hits);
-        let mut builder = Builder::new(self, hits);
+        let hits: u64 = self.object.hit_counts()?.by_site.iter().sum();
+        let by_process = self.hits_by_process()?;
+        let cost = self.cost(duration, &by_process);
+        let mut builder = Builder::new(self, by_process);
         let aging = self.aging(duration)?;
         let peak = self.snapshots.peak.by_stack(&self.copied);
         let mut unsent = 0;
@@ -141,15 +142,7 @@ impl Recorder {
         Ok(Recording {
             profile,
             duration,
-
-            events: Events {
-                seen: counts.events(Counter::Seen) + hit.saturating_sub(counts.events(Counter::PassedOver)),
-                tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
-                nested: counts.events(Counter::Nested),
-                filtered: counts.events(Counter::Filtered),
-                foreign: counts.events(Counter::Foreign),
-                unsampled: counts.events(Counter::Unsampled),
-            },
+            events: events(&counts, hits, unsent),
             losses: Losses::new(losses),
             cost,
             followed: self.control.followed(),
@@ -168,6 +161,18 @@ impl Recorder {
             }),
             life_records_lost: self.sideband.lost(),
         })
+    }
+}
+
+/// What became of the events: so many hits of uprobes, and so many calls whose stacks were counted and never came.
+fn events(counts: &Counts, hits: u64, unsent: u64) -> Events {
+    Events {
+        seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::PassedOver)),
+        tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
+        nested: counts.events(Counter::Nested),
+        filtered: counts.events(Counter::Filtered),
+        foreign: counts.events(Counter::Foreign),
+        unsampled: counts.events(Counter::Unsampled),
     }
 }
 

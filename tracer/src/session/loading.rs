@@ -6,7 +6,7 @@ use super::recorder::Purpose;
 use super::start_error::StartError;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, Sampling, btf};
-use crate::settings::{Record, Sample, Target, Unwind};
+use crate::settings::{Probing, Record, Sample, Target, Unwind};
 
 /// Loads the kernel side as it is wanted.
 pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartError> {
@@ -15,6 +15,7 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
         region: settings.region,
         tables: settings.unwind != Unwind::FramePointer,
         live: settings.live,
+        single: settings.live && settings.probing != Probing::Two,
         attach: settings.attach,
         cost: settings.heap,
         frees: purpose == Purpose::Estimate,

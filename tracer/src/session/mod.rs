@@ -10,6 +10,7 @@ pub mod bench;
 mod breakpoints;
 mod budget;
 mod builder;
+mod chosen;
 mod collect;
 mod compiled;
 mod copied;

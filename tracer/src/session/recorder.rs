@@ -152,7 +152,7 @@ impl Recorder {
             None
         };
         let mut recorder = Self {
-            probes: Probes::default(),
+            probes: Probes::new(settings.probing),
             control: Control::new(settings.live),
             tracepoints: Attached::default(),
             guard,
@@ -215,6 +215,7 @@ impl Recorder {
         // Last: from here on the targets pay.
         if settings.heap {
             recorder.attach_allocators(&command_files, settings, scoped)?;
+            recorder.probes.are_as_wanted(settings.live)?;
         }
         let attaching = recorder.probes.attaching;
         match purpose {

@@ -30,6 +30,9 @@ pub enum StartError {
         /// Why, and what to do.
         advice: &'static str,
     },
+    /// Calls were to be met inside their functions, and none can be.
+    #[error("no allocator function was found that one probe can follow: `-v` says why; use --probes auto")]
+    NoSingle,
     /// The kernel's events of process life cannot be had.
     #[error(
         "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"

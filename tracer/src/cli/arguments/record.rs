@@ -115,6 +115,9 @@ pub(in crate::cli) struct RecordArguments {
     /// Write the stacks as addresses, for comparison with other walkers
     #[arg(long, value_name = "FILE", hide = true)]
     raw: Option<PathBuf>,
+    /// Where calls are met with --live: by one probe inside their function, or by two
+    #[arg(long, default_value = "auto", value_enum, hide = true)]
+    probes: Probes,
     /// What uprobes are made of
     #[arg(long, default_value = "auto", value_enum, hide = true)]
     attach: Attach,
@@ -174,6 +177,13 @@ enum Unwind {
     Fp,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Probes {
+    Auto,
+    One,
+    Two,
+}
+
 impl From<MetricName> for Metric {
     fn from(name: MetricName) -> Self {
         match name {
@@ -207,6 +217,9 @@ impl RecordArguments {
             (false, _) => Metric::RegionBytes,
         };
         let metric = self.metric.map_or(default, Metric::from);
+        if self.probes == Probes::One && !live {
+            bail!("--probes one needs --live");
+        }
         if live && !heap {
             let what = if live_report.is_some() { "live" } else { "--live" };
             bail!("{what} needs --events heap");
@@ -254,6 +267,11 @@ impl RecordArguments {
             metric,
             heap,
             live,
+            probing: match self.probes {
+                Probes::Auto => settings::Probing::Auto,
+                Probes::One => settings::Probing::One,
+                Probes::Two => settings::Probing::Two,
+            },
             live_report,
             region,
             per_pid: self.per_pid,
