@@ -69,9 +69,15 @@ const RETURN_ADDRESS_BYTES: u64 = 8;
 #[inline(always)]
 fn hit(ctx: &ProbeContext, is_whole: bool) -> u32 {
     thread_stack::require(ctx);
-    let request = described(ctx).map(|single| request(regs(ctx), single));
-    if hit::begin(ctx, request.as_ref().map(|request| request.bytes))
-        && let Err(loss) = try_hit(ctx, request, is_whole)
+    let Some(single) = described(ctx) else {
+        if hit::begin(ctx, None) {
+            lose(Loss::UnknownSite);
+        }
+        return 0;
+    };
+    let request = request(regs(ctx), single);
+    if hit::begin(ctx, Some(request.bytes))
+        && let Err(loss) = try_hit(ctx, single, &request, is_whole)
     {
         lose(loss);
     }
@@ -79,12 +85,10 @@ fn hit(ctx: &ProbeContext, is_whole: bool) -> u32 {
 }
 
 #[inline(always)]
-fn try_hit(ctx: &ProbeContext, request: Option<Request>, is_whole: bool) -> Result<(), Loss> {
+fn try_hit(ctx: &ProbeContext, single: &SingleSite, request: &Request, is_whole: bool) -> Result<(), Loss> {
     let Some(hit) = hit::target(ctx)? else {
         return Ok(());
     };
-    let single = described(ctx).ok_or(Loss::UnknownSite)?;
-    let request = request.ok_or(Loss::UnknownSite)?;
     let regs = regs(ctx);
     let cfa = regs.rsp + single.depth_bytes as u64;
     let mut start = Start {
@@ -112,7 +116,7 @@ fn try_hit(ctx: &ProbeContext, request: Option<Request>, is_whole: bool) -> Resu
         return Ok(());
     }
     let weight = if settings::sampled() {
-        match weigh::inside(&request) {
+        match weigh::inside(request) {
             Ok(weight) => weight,
             Err(counter) => {
                 live::pass(&place, counter);
@@ -133,14 +137,14 @@ fn try_hit(ctx: &ProbeContext, request: Option<Request>, is_whole: bool) -> Resu
             whole(
                 slot,
                 hit.site,
-                &request,
+                request,
                 &start,
                 return_address,
                 result,
                 weight as u32,
             );
         } else {
-            begin(slot, hit.site, &request, &start, return_address, weight as u32);
+            begin(slot, hit.site, request, &start, return_address, weight as u32);
         }
         return Ok(());
     }
