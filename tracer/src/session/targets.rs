@@ -11,6 +11,7 @@ use super::start_error::StartError;
 use crate::allocator::loader;
 use crate::allocator::plan::{self, Found, Plan};
 use crate::settings::{Record, Target};
+use crate::target::cgroup::Cgroup;
 use crate::target::files::MappedFile;
 use crate::target::launch::{self, Held};
 use crate::target::lives::Lives;
@@ -22,6 +23,7 @@ use crate::target::user::User;
 pub(super) struct Targets {
     pub(super) pids: Vec<u32>,
     pub(super) held: Option<Held>,
+    pub(super) cgroup: Option<Cgroup>,
     pub(super) command_name: String,
     command_files: Vec<PathBuf>,
 }
@@ -31,6 +33,7 @@ impl Targets {
         let mut targets = Self {
             pids: Vec::new(),
             held: None,
+            cgroup: None,
             command_name: String::new(),
             command_files: Vec::new(),
         };
@@ -45,6 +48,11 @@ impl Targets {
             }
             Target::All => {}
             Target::Comm(name) => targets.pids = process::named(name).map_err(StartError::Proc)?,
+            Target::Cgroup(path) => {
+                let cgroup = Cgroup::open(path)?;
+                targets.pids = cgroup.processes()?;
+                targets.cgroup = Some(cgroup);
+            }
             Target::Command(command) => targets.hold(command)?,
         }
         Ok(targets)
