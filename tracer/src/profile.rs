@@ -25,6 +25,8 @@ pub struct Profile {
     pub objects: Vec<Object>,
     /// What all processes held together, where blocks were followed.
     pub held: Option<Held>,
+    /// How sure sums over several stacks are, where stacks were seen in windows of time and vary together.
+    pub together: Vec<Together>,
     /// Whether [`HeapValues::aged`] has figures.
     pub has_ages: bool,
     /// The mean distance of sample points in bytes, where allocations were sampled: figures of the heap are estimates then,
@@ -32,6 +34,19 @@ pub struct Profile {
     pub sample_bytes: Option<u64>,
     /// Where [`Aged::marks_bytes`] are from; nothing where the recording was too short for them.
     pub marks: Option<Marks>,
+}
+
+/// How sure the sum of several stacks is: at least this is its variance, whatever those of its stacks add up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Together {
+    /// The stacks of this process, an index into [`Profile::processes`]; of all where there is none.
+    pub process: Option<usize>,
+    /// The stacks of this function; of all where there is none.
+    pub function: Option<Function>,
+    /// Of calls.
+    pub calls_variance: u128,
+    /// Of bytes, in bytes².
+    pub bytes_variance: u128,
 }
 
 /// What a process held, or all of them together.

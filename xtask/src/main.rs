@@ -42,7 +42,7 @@ enum Command {
     Lint,
     /// Everything that CI runs: lint, unit tests, and traces of real programs
     Test(test::Options),
-    /// Measure what tracing costs a malloc/free loop, beside bpftrace
+    /// Measure what tracing costs loops and real programs, beside other tools
     Bench(bench::Options),
     /// Boot other kernels and run the core of the suite on each
     Kernels(kernels::Options),

@@ -127,20 +127,63 @@ pub(crate) const TEST: &[Package] = &[
     },
 ];
 
-/// What `cargo xtask bench` compares with; a row whose tool is missing says so.
+/// What `cargo xtask bench` compares with, and the programs that it measures; a row that lacks one says so.
 pub(crate) const BENCH: &[Package] = &[
-    GCC,
-    LIBC_DEV,
+    HEAPTRACK,
     Package {
         name: "bpftrace",
         provides: "bpftrace",
-        reason: "the tool that the benchmark compares with",
+        reason: "a tool that the benchmark compares with",
     },
-    HEAPTRACK,
+    Package {
+        name: "linux-perf",
+        provides: "perf",
+        reason: "a tool that the benchmark compares with",
+    },
+    Package {
+        name: "valgrind",
+        provides: "valgrind",
+        reason: "two tools that the benchmark compares with",
+    },
+    Package {
+        name: "ltrace",
+        provides: "ltrace",
+        reason: "a tool that the benchmark compares with",
+    },
+    Package {
+        name: "strace",
+        provides: "strace",
+        reason: "a tool that the benchmark compares with",
+    },
     Package {
         name: "bpfcc-tools",
         provides: "/usr/sbin/memleak-bpfcc",
         reason: "another tool that follows blocks, where it finds the kernel's headers",
+    },
+    Package {
+        name: "python3",
+        provides: "/usr/bin/python3",
+        reason: "a program that the benchmark slows down",
+    },
+    Package {
+        name: "git",
+        provides: "git",
+        reason: "a program that the benchmark slows down",
+    },
+    Package {
+        name: "sqlite3",
+        provides: "sqlite3",
+        reason: "a program that the benchmark slows down",
+    },
+    Package {
+        name: "redis-server",
+        provides: "redis-server",
+        reason: "a server that the benchmark slows down",
+    },
+    Package {
+        name: "redis-tools",
+        provides: "redis-benchmark",
+        reason: "has the server do something",
     },
 ];
 

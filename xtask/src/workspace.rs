@@ -95,5 +95,13 @@ pub(crate) fn rustc_version() -> Result<String> {
 
 /// Whether `program` is found through `PATH`, as a shell would find it.
 pub(crate) fn in_path(program: &str) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    find(program).is_some()
+}
+
+/// Where `program` is found through `PATH`.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }

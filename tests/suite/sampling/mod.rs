@@ -399,7 +399,7 @@ fn words(context: &Context) -> Result<()> {
         recording.finished.stdout
     );
     ensure!(
-        recording.finished.stderr.contains("one sample per 64.0 KiB"),
+        recording.finished.stderr.contains("one allocation per 64.0 KiB"),
         "it is said at the start: {}",
         recording.finished.stderr
     );

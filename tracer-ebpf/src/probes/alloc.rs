@@ -125,6 +125,7 @@ pub(crate) fn realloc_array(ctx: ProbeContext) -> u32 {
 
 /// `reallocarray` behind its multiplication (`mul`), which has left the product in `rax` and `rdx`.
 #[uprobe]
+#[inline(always)]
 pub(crate) fn realloc_product(ctx: ProbeContext) -> u32 {
     let regs = regs(&ctx);
     let overflows = regs.rdx != 0;

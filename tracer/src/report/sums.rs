@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_ebpf::{BUCKETS, Function};
 
-use crate::profile::{Aged, Marks, Profile, Values, Variances};
+use crate::profile::{Aged, Marks, Profile, Stack, Together, Values, Variances};
 
 /// The figures of [`Values`], summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,7 +165,11 @@ impl Sums {
 
 /// Sums by function, in the order of the functions' numbers; functions that were not called are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct FunctionSums(BTreeMap<Function, Sums>);
+pub(super) struct FunctionSums {
+    functions: BTreeMap<Function, Sums>,
+    /// The variances that the sum of all allocator functions has at least.
+    total_variances: Variances,
+}
 
 impl FunctionSums {
     /// Those of one process, an index into [`Profile::processes`], or of all.
@@ -173,8 +177,11 @@ impl FunctionSums {
         let mut sums = Self::default();
         for stack in &profile.stacks {
             if process.is_none_or(|it| it == stack.process) {
-                sums.0.entry(stack.function).or_default().add(&stack.values);
+                sums.add(stack);
             }
+        }
+        for together in profile.together.iter().filter(|it| it.process == process) {
+            sums.vary_together(together);
         }
         sums
     }
@@ -183,23 +190,42 @@ impl FunctionSums {
     pub(super) fn by_process(profile: &Profile) -> Vec<Self> {
         let mut sums = vec![Self::default(); profile.processes.len()];
         for stack in &profile.stacks {
-            sums[stack.process]
-                .0
-                .entry(stack.function)
-                .or_default()
-                .add(&stack.values);
+            sums[stack.process].add(stack);
+        }
+        for together in &profile.together {
+            if let Some(process) = together.process {
+                sums[process].vary_together(together);
+            }
         }
         sums
     }
 
+    fn add(&mut self, stack: &Stack) {
+        self.functions
+            .entry(stack.function)
+            .or_default()
+            .add(&stack.values);
+    }
+
+    fn vary_together(&mut self, together: &Together) {
+        let variances = match together.function {
+            Some(function) => self.functions.get_mut(&function).map(|sums| &mut sums.variances),
+            None => Some(&mut self.total_variances),
+        };
+        if let Some(variances) = variances {
+            variances.calls = variances.calls.max(together.calls_variance);
+            variances.bytes = variances.bytes.max(together.bytes_variance);
+        }
+    }
+
     /// A function's sums; zero where it was not called.
     pub(super) fn get(&self, function: Function) -> Sums {
-        self.0.get(&function).copied().unwrap_or_default()
+        self.functions.get(&function).copied().unwrap_or_default()
     }
 
     /// The allocator functions that were called.
     pub(super) fn heap(&self) -> impl Iterator<Item = (Function, Sums)> {
-        self.0
+        self.functions
             .iter()
             .filter(|(function, _)| function.is_heap())
             .map(|(function, sums)| (*function, *sums))
@@ -211,6 +237,9 @@ impl FunctionSums {
         for (_, sums) in self.heap() {
             total.add_sums(&sums);
         }
+        let (variances, least) = (&mut total.variances, &self.total_variances);
+        variances.calls = variances.calls.max(least.calls);
+        variances.bytes = variances.bytes.max(least.bytes);
         total
     }
 }

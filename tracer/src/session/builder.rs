@@ -7,7 +7,7 @@ use tracer_ebpf::{Function, Heap, StackEnd};
 
 use super::figures::{Unit, held};
 use super::recorder::Recorder;
-use crate::profile::{Frame, FrameName, Held, Process, Profile, Stack, Values};
+use crate::profile::{Frame, FrameName, Held, Process, Profile, Stack, Together, Values};
 use crate::symbolize::{self, Location};
 use crate::target::files::MappedFile;
 use crate::target::lives::Place;
@@ -38,6 +38,7 @@ pub(super) struct Builder<'a> {
     file_index: HashMap<*const MappedFile, usize>,
     stacks: Vec<RawStack>,
     held: Option<Held>,
+    together: Vec<Together>,
     /// Hits of probes, by the number of the process image.
     hits: HashMap<u32, u64>,
 }
@@ -52,6 +53,7 @@ impl<'a> Builder<'a> {
             file_index: HashMap::new(),
             stacks: Vec::new(),
             held: None,
+            together: Vec::new(),
             hits,
         }
     }
@@ -103,6 +105,23 @@ impl<'a> Builder<'a> {
             self.processes[index].held = Some(held);
         }
         self.held = Some(total);
+    }
+
+    /// Says how sure the sums are of the stacks of a process image, of a function, or of all.
+    pub(super) fn hold_together(
+        &mut self,
+        number: Option<u32>,
+        function: Option<Function>,
+        calls_variance: u128,
+        bytes_variance: u128,
+    ) {
+        let process = number.map(|number| self.process(number));
+        self.together.push(Together {
+            process,
+            function,
+            calls_variance,
+            bytes_variance,
+        });
     }
 
     fn process(&mut self, number: u32) -> usize {
@@ -286,6 +305,7 @@ impl<'a> Builder<'a> {
             stacks,
             objects: named.objects,
             held: self.held,
+            together: self.together,
             has_ages: false,
             sample_bytes: None,
             marks: None,

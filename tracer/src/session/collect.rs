@@ -114,6 +114,7 @@ impl Recorder {
         if self.live {
             builder.hold(&self.object.heaps()?, &self.object.heap()?, self.unit);
         }
+        self.hold_together(&mut builder);
         for (function, sum) in &overflow {
             builder.add(PROCESS_UNKNOWN, None, *function, &values_of(sum, self.unit));
         }
@@ -174,12 +175,30 @@ impl Recorder {
     fn estimated(&self, mut sums: Vec<(SumKey, Sum)>) -> Vec<(SumKey, Sum)> {
         let now = self.ended.unwrap_or_else(Instant::now);
         for (key, sum) in &mut sums {
-            if let Some(correction) = self.control.windows.correction(key, now) {
+            let windows = &self.control.windows;
+            if let Some(correction) = windows.correction(key, now) {
                 sum.calls = whole(float(sum.calls) + correction.calls);
                 sum.bytes = whole(float(sum.bytes) + correction.bytes);
             }
+            if let Some(variance) = windows.variance_of(key, now) {
+                sum.calls_variance = sum.calls_variance.max(whole(variance.calls));
+                sum.bytes_variance = sum.bytes_variance.max(self.unit.of_bytes(variance.bytes));
+            }
         }
         sums
+    }
+
+    /// How sure sums of several stacks are, where windows say so.
+    fn hold_together(&self, builder: &mut Builder<'_>) {
+        let now = self.ended.unwrap_or_else(Instant::now);
+        for (group, variance) in self.control.windows.group_variances(now) {
+            builder.hold_together(
+                group.process,
+                group.function.and_then(Function::from_number),
+                whole(variance.calls).into(),
+                self.unit.bytes(self.unit.of_bytes(variance.bytes)),
+            );
+        }
     }
 
     fn raw(&self, sums: &[(SumKey, Sum)]) -> String {

@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use tracer_ebpf::{Heap, HeapSum, Sum, SumKey};
 
 use super::copied::Copied;
+use crate::cost::whole;
 use crate::profile::{HeapValues, Held, HeldVariances, Values, Variances};
 
 /// Figures that can be added to others of the same stack.
@@ -73,6 +74,12 @@ impl Unit {
     /// In bytes².
     pub(super) fn bytes(self, variance: u64) -> u128 {
         u128::from(variance) << (2 * self.halvings)
+    }
+
+    /// Bytes² in this unit, the largest number for what is more.
+    pub(super) fn of_bytes(self, variance: f64) -> u64 {
+        let halvings = i32::try_from(self.halvings).unwrap_or(i32::MAX);
+        whole(variance / 4_f64.powi(halvings))
     }
 }
 

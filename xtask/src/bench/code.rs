@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-/// A tracer may step over a function's first instructions to one that is cheaper to probe.
-const WATCHED_BYTES: usize = 64;
+use super::interrupt;
+
+/// A tracer may step over a function's first instructions to one that is cheaper to probe, or choose one near its
+/// end, where the result is known.
+const WATCHED_BYTES: usize = 512;
 
 const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
@@ -28,6 +31,8 @@ pub(crate) struct Code {
     /// The same bytes in the file.
     original: [u8; WATCHED_BYTES],
     pub(crate) file: PathBuf,
+    /// Where in the file the function is.
+    offset: u64,
 }
 
 impl Code {
@@ -42,12 +47,35 @@ impl Code {
         File::open(file)
             .and_then(|file| file.read_exact_at(&mut original, offset))
             .with_context(|| format!("failed to read {file}"))?;
-        let memory = File::open(format!("/proc/{pid}/mem")).context("failed to open the loop's memory")?;
+        let file = Path::new(file).to_path_buf();
+        Self::open(pid, address, &original, file, offset)
+    }
+
+    /// The same function in another process that maps the same file.
+    pub(crate) fn in_process(&self, pid: u32) -> Result<Self> {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("failed to read the mappings")?;
+        let address = maps
+            .lines()
+            .find_map(|line| address(line, &self.file, self.offset))
+            .with_context(|| format!("failed to find {} in process {pid}", self.file.display()))?;
+        Self::open(pid, address, &self.original, self.file.clone(), self.offset)
+    }
+
+    fn open(
+        pid: u32,
+        address: u64,
+        original: &[u8; WATCHED_BYTES],
+        file: PathBuf,
+        offset: u64,
+    ) -> Result<Self> {
+        let memory =
+            File::open(format!("/proc/{pid}/mem")).context("failed to open the memory of what is traced")?;
         Ok(Self {
             memory,
             address,
-            original,
-            file: Path::new(file).to_path_buf(),
+            original: *original,
+            file,
+            offset,
         })
     }
 
@@ -62,16 +90,18 @@ impl Code {
                     Probe::Present => bail!("failed to see a probe in malloc within {seconds} s"),
                 }
             }
+            interrupt::check()?;
             sleep(Duration::from_millis(1));
         }
         Ok(())
     }
 
-    fn probe(&self) -> Result<Probe> {
+    /// Whether there is a probe now.
+    pub(crate) fn probe(&self) -> Result<Probe> {
         let mut current = [0; WATCHED_BYTES];
         self.memory
             .read_exact_at(&mut current, self.address)
-            .context("failed to read the loop's memory")?;
+            .context("failed to read the memory of what is traced")?;
         Ok(if current == self.original {
             Probe::Absent
         } else {
@@ -93,9 +123,37 @@ fn locate(line: &str, address: u64) -> Option<(u64, &str)> {
         .then_some((address - start + offset, file))
 }
 
+/// Where this line of `/proc/PID/maps` has what stands at this offset of the file, as code.
+fn address(line: &str, file: &Path, offset: u64) -> Option<u64> {
+    if !line.ends_with(file.to_str()?) || !line.contains(" r-xp ") {
+        return None;
+    }
+    let (start, rest) = line.split_once('-')?;
+    let (start, end) = (
+        u64::from_str_radix(start, 16).ok()?,
+        u64::from_str_radix(rest.split_once(' ')?.0, 16).ok()?,
+    );
+    let (first, _) = locate(line, start)?;
+    let address = start + offset.checked_sub(first)?;
+    (address < end).then_some(address)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::locate;
+    use std::path::Path;
+
+    use super::{address, locate};
+
+    #[test]
+    fn functions_of_files() {
+        let line = "7f00000f0000-7f0000245000 r-xp 00026000 fe:00 1442312      /usr/lib/libc.so.6";
+        let file = Path::new("/usr/lib/libc.so.6");
+        assert_eq!(address(line, file, 0x26010), Some(0x7f00_000f_0010));
+        assert_eq!(address(line, file, 0x25fff), None);
+        assert_eq!(address(line, file, 0x26000 + 0x0015_5000), None);
+        assert_eq!(address(line, Path::new("/usr/lib/libm.so.6"), 0x26010), None);
+        assert_eq!(address(&line.replace("r-xp", "r--p"), file, 0x26010), None);
+    }
 
     #[test]
     fn lines_of_maps() {

@@ -1,155 +1,190 @@
 //! Rows set beside each other, and judged.
 
 use super::measure::{Row, median};
-use super::tools::{Role, Tool};
+use super::results::{Judgement, Kind, Line, Verdict};
+use super::target::Build;
+use super::tools::Tool;
 
-/// What of a row is set beside the reference's.
+/// What of a row is set beside another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Share {
     /// All of it: whole tools.
     Whole,
-    /// What it adds to the base: a walk without a tool around it.
+    /// What it adds to the bare row: a walk without a tool around it.
     Addition,
 }
 
-/// A row with its figures set beside those of the base and of the reference: of the same depth and the same
-/// build of the loop.
-pub(crate) struct Line<'a> {
-    pub(crate) tool: &'a Tool,
-    pub(crate) row: &'a Row,
-    pub(crate) median_ns: Option<f64>,
-    pub(crate) over_base_ns: Option<f64>,
-    pub(crate) of_base: Option<f64>,
-    pub(crate) of_reference: Option<f64>,
+/// The most that a row of memtap may cost, as a share of another row.
+pub(crate) struct Limit {
+    pub(crate) subject: &'static str,
+    pub(crate) reference: &'static str,
+    pub(crate) share: f64,
+    /// Frames from which on it holds.
+    pub(crate) from_depth: u32,
+    /// Whether one of the two may be missing.
+    pub(crate) optional: bool,
 }
 
-/// Whether a limit is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It is.
-    Pass,
-    /// It is not, or calls were missed.
-    Fail,
-    /// There are not both figures.
-    Unknown,
-}
-
-impl Verdict {
-    /// The word that begins its sentence.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Pass => "PASS",
-            Self::Fail => "FAIL",
-            Self::Unknown => "UNKNOWN",
-        }
-    }
-
-    /// The verdict on a figure that may be at most so much.
-    pub(crate) fn on(figure: Option<f64>, limit: f64) -> Self {
-        match figure {
-            Some(figure) if figure <= limit => Self::Pass,
-            Some(_) => Self::Fail,
-            None => Self::Unknown,
-        }
-    }
-}
-
-/// Sets all rows beside each other.
-pub(crate) fn compare<'a>(tools: &'a [Tool], rows: &'a [Row], share: Share) -> Vec<Line<'a>> {
+/// Sets all rows beside each other: those of the same depth and the same build of the loop.
+pub(crate) fn lines(tools: &[Tool], rows: &[Row], share: Share) -> Vec<Line> {
     let median_of = |row: &Row| median(&mut row.round_ns.clone());
-    rows.iter()
-        .map(|row| {
-            let tool = &tools[row.tool];
-            let beside = |role: Role| {
-                let fits = |other: &&Row| {
-                    let candidate = &tools[other.tool];
-                    other.depth == row.depth && candidate.role == role && candidate.build == tool.build
-                };
-                rows.iter().find(fits).and_then(median_of)
+    let line = |row: &Row| {
+        let tool = &tools[row.tool];
+        let beside = |kind: Kind| {
+            let fits = |other: &&Row| {
+                let candidate = &tools[other.tool];
+                other.depth == row.depth && candidate.kind == kind && candidate.build == tool.build
             };
-            let (base, reference) = (beside(Role::Base), beside(Role::Reference));
-            let median_ns = median_of(row);
-            let part = |median: f64| match share {
-                Share::Whole => Some(median),
-                Share::Addition => base.map(|base| median - base),
-            };
-            Line {
-                tool,
-                row,
-                median_ns,
-                over_base_ns: median_ns.zip(base).map(|(own, base)| own - base),
-                of_base: median_ns.zip(base).map(|(own, base)| own / base),
-                of_reference: median_ns
-                    .and_then(part)
-                    .zip(reference.and_then(part))
-                    .map(|(own, reference)| own / reference),
-            }
-        })
-        .collect()
+            rows.iter().find(fits).and_then(median_of)
+        };
+        let (bare, headline) = (beside(Kind::Bare), beside(Kind::Headline));
+        let median_ns = median_of(row);
+        let part = |median: f64| match share {
+            Share::Whole => Some(median),
+            Share::Addition => bare.map(|bare| median - bare),
+        };
+        let own = median_ns.and_then(part);
+        Line {
+            tool: tool.name.to_owned(),
+            kind: tool.kind,
+            frame_pointers: tool.build == Build::FramePointers,
+            depth: row.depth,
+            threads: row.threads,
+            clock: tool.clock,
+            median_ns,
+            min_ns: row.min_ns.is_finite().then_some(row.min_ns),
+            round_ns: row.round_ns.clone(),
+            over_bare_ns: median_ns.zip(bare).map(|(own, bare)| own - bare),
+            of_bare: median_ns.zip(bare).map(|(own, bare)| own / bare),
+            memtap_of_it: own
+                .filter(|_| tool.kind == Kind::Peer)
+                .zip(headline.and_then(part))
+                .map(|(own, headline)| headline / own),
+            calls_made: row.calls_made,
+            calls_seen: row.calls_seen,
+            calls_stderr: row.calls_stderr,
+            frames: row.frames,
+            note: row.note.clone(),
+            problem: row.problem.clone(),
+        }
+    };
+    rows.iter().map(line).collect()
 }
 
-impl Line<'_> {
-    /// The limit that it has to keep, and whether it does.
-    pub(crate) fn verdict(&self) -> Option<(f64, Verdict)> {
-        let Role::Subject(limit, from_depth) = self.tool.role else {
-            return None;
-        };
-        if self.row.depth < from_depth {
-            return None;
+/// Holds every line that a limit is about against it.
+pub(crate) fn judge(part: &str, lines: &[Line], limits: &[Limit], share: Share) -> Vec<Judgement> {
+    let mut judgements = Vec::new();
+    for limit in limits {
+        let subjects = lines.iter().filter(|line| {
+            line.tool == limit.subject && line.frame_pointers && line.depth >= limit.from_depth
+        });
+        for subject in subjects {
+            let reference = lines.iter().find(|line| {
+                line.tool == limit.reference && line.frame_pointers && line.depth == subject.depth
+            });
+            judgements.push(judgement(part, subject, reference, limit, share));
         }
-        let missed = self.row.count_error.is_some_and(|calls| calls != 0);
-        let verdict = if self.row.problem.is_some() || missed {
-            Verdict::Fail
-        } else {
-            Verdict::on(self.of_reference, limit)
-        };
-        Some((limit, verdict))
+    }
+    judgements
+}
+
+fn judgement(part: &str, subject: &Line, reference: Option<&Line>, limit: &Limit, share: Share) -> Judgement {
+    let of = |line: &Line| match share {
+        Share::Whole => line.median_ns,
+        Share::Addition => line.over_bare_ns,
+    };
+    let figure = of(subject)
+        .zip(reference.and_then(of))
+        .map(|(own, reference)| own / reference);
+    let miscount = miscount(subject);
+    let broken = subject.median_ns.is_some() && subject.problem.is_some();
+    let verdict = match Verdict::on(figure, limit.share) {
+        _ if miscount != 0 || broken => Verdict::Fail,
+        Verdict::Unknown if limit.optional => Verdict::Skip,
+        verdict => verdict,
+    };
+    let (verb, what) = match share {
+        Share::Whole => ("costs", "of"),
+        Share::Addition => ("adds", "of what is added by"),
+    };
+    let (name, depth) = (limit.subject, subject.depth);
+    let beside = match figure {
+        Some(figure) => format!(
+            "{name} {verb} {figure:.3} {what} {} at depth {depth}",
+            limit.reference
+        ),
+        None => format!(
+            "{name} beside {}: there are not both figures at depth {depth}",
+            limit.reference
+        ),
+    };
+    let mut sentences = vec![beside, format!("the limit is {}", limit.share)];
+    if miscount != 0 {
+        sentences.push(format!("its count of calls is off by {miscount:+}"));
+    }
+    sentences.extend(subject.problem.clone());
+    Judgement {
+        verdict,
+        part: part.to_owned(),
+        figure,
+        limit: limit.share,
+        sentence: sentences.join("; "),
     }
 }
 
-/// Whether every limit is kept.
-pub(crate) fn passes(lines: &[Line<'_>]) -> bool {
-    lines
-        .iter()
-        .filter_map(Line::verdict)
-        .all(|(_, verdict)| verdict == Verdict::Pass)
+/// Calls counted less calls made, of a tool that counts every call.
+pub(crate) fn miscount(line: &Line) -> i128 {
+    match (line.calls_seen, line.calls_stderr) {
+        (Some(seen), None) => i128::from(seen) - i128::from(line.calls_made),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::target::Build;
+    use crate::bench::effort::USUAL;
+    use crate::bench::results::Clock;
+    use crate::bench::results::passes;
     use crate::bench::tools::Way;
 
-    fn tool(role: Role, build: Build) -> Tool {
+    fn tool(name: &'static str, kind: Kind, build: Build) -> Tool {
         Tool {
-            name: "a tool",
-            role,
+            name,
+            kind,
             build,
+            clock: Clock::Thread,
+            pace: USUAL,
             way: Way::Alone,
         }
     }
 
     fn row(tool: usize, ns: f64) -> Row {
         Row {
-            tool,
-            depth: 20,
             round_ns: vec![ns],
             min_ns: ns,
-            count_error: Some(0),
-            frames: None,
-            problem: None,
+            calls_made: 80,
+            calls_seen: Some(80),
+            ..Row::new(tool, 20, 1)
         }
     }
+
+    const LIMIT: Limit = Limit {
+        subject: "ours",
+        reference: "theirs",
+        share: 0.5,
+        from_depth: 20,
+        optional: false,
+    };
 
     #[test]
     fn shares_and_verdicts() {
         let tools = [
-            tool(Role::Base, Build::FramePointers),
-            tool(Role::Subject(0.5, 0), Build::FramePointers),
-            tool(Role::Reference, Build::FramePointers),
-            tool(Role::Base, Build::NoFramePointers),
-            tool(Role::Other, Build::NoFramePointers),
+            tool("bare", Kind::Bare, Build::FramePointers),
+            tool("ours", Kind::Headline, Build::FramePointers),
+            tool("theirs", Kind::Peer, Build::FramePointers),
+            tool("bare", Kind::Bare, Build::NoFramePointers),
+            tool("theirs", Kind::Peer, Build::NoFramePointers),
         ];
         let mut rows = [
             row(0, 100.0),
@@ -158,21 +193,37 @@ mod tests {
             row(3, 10.0),
             row(4, 20.0),
         ];
-        let share_of = |share, rows: &[Row]| compare(&tools, rows, share)[1].of_reference;
-        assert_eq!(share_of(Share::Whole, &rows), Some(160.0 / 300.0));
-        assert_eq!(share_of(Share::Addition, &rows), Some(0.3));
-        assert!(!passes(&compare(&tools, &rows, Share::Whole)));
-        assert!(passes(&compare(&tools, &rows, Share::Addition)));
+        let verdict = |rows: &[Row], share, limit: &Limit| {
+            let lines = lines(&tools, rows, share);
+            judge("loops", &lines, std::slice::from_ref(limit), share)
+        };
+        let whole = lines(&tools, &rows, Share::Whole);
+        assert_eq!(whole[2].memtap_of_it, Some(160.0 / 300.0));
+        assert_eq!((whole[4].of_bare, whole[4].memtap_of_it), (Some(2.0), None));
+        assert_eq!(whole[1].memtap_of_it, None);
+        assert_eq!(lines(&tools, &rows, Share::Addition)[2].memtap_of_it, Some(0.3));
+        assert!(!passes(&verdict(&rows, Share::Whole, &LIMIT)));
+        assert!(passes(&verdict(&rows, Share::Addition, &LIMIT)));
 
-        let lines = compare(&tools, &rows, Share::Whole);
-        assert_eq!((lines[4].of_base, lines[4].of_reference), (Some(2.0), None));
-
-        rows[1].count_error = Some(-1);
-        assert!(!passes(&compare(&tools, &rows, Share::Addition)));
-        rows[1].count_error = None;
+        rows[1].calls_seen = Some(79);
+        assert!(!passes(&verdict(&rows, Share::Addition, &LIMIT)));
+        rows[1].calls_seen = Some(80);
         rows[2].round_ns.clear();
-        let lines = compare(&tools, &rows, Share::Addition);
-        assert_eq!(lines[1].verdict(), Some((0.5, Verdict::Unknown)));
-        assert!(!passes(&lines));
+        let judged = verdict(&rows, Share::Addition, &LIMIT);
+        assert_eq!(judged[0].verdict, Verdict::Unknown);
+        assert!(!passes(&judged));
+        let optional = Limit {
+            optional: true,
+            ..LIMIT
+        };
+        assert_eq!(
+            verdict(&rows, Share::Addition, &optional)[0].verdict,
+            Verdict::Skip
+        );
+        let deeper = Limit {
+            from_depth: 21,
+            ..LIMIT
+        };
+        assert!(verdict(&rows, Share::Addition, &deeper).is_empty());
     }
 }

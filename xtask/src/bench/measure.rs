@@ -1,117 +1,183 @@
-//! The measuring itself: rounds × depths × tools, each a fresh process.
+//! Measuring the loop: rounds × depths × tools, each a fresh process.
 
 use std::fs;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::target::{Builds, Loop, Target};
-use super::tools::{Seen, Tool, Way};
-use super::{Effort, SIZE_BYTES};
-
-/// Between the probe's appearance and the first call: a tracer enables its program after placing its probe.
-const SETTLE: Duration = Duration::from_millis(500);
+use super::effort::Effort;
+use super::results::{Clock, Kind};
+use super::running_loop::{Batch, Loop, Turns};
+use super::target::{Builds, Target};
+use super::tools::{self, Seen, Tool, Way};
+use super::{SIZE_BYTES, interrupt, progress};
 
 /// What all rounds gave for one tool at one depth.
 pub(crate) struct Row {
     /// Index into the table of tools.
     pub(crate) tool: usize,
     pub(crate) depth: u32,
+    pub(crate) threads: u32,
     /// Nanoseconds per malloc and free: the median of each round's batches.
     pub(crate) round_ns: Vec<f64>,
     /// The fastest batch of all rounds, in nanoseconds per malloc and free.
     pub(crate) min_ns: f64,
-    /// Calls that the tool counted less calls that the loop made, over all rounds: below zero it missed some,
-    /// above zero it counted those of other processes too. Nothing for one that does not count.
-    pub(crate) count_error: Option<i64>,
+    /// Calls that the loop made in the rounds in which the tool counted.
+    pub(crate) calls_made: u64,
+    /// Calls that the tool counted; nothing for one that does not count.
+    pub(crate) calls_seen: Option<u64>,
+    /// The standard error of that, where it is an estimate: the root of the sum of squares.
+    pub(crate) calls_stderr: Option<f64>,
     /// Frames that were found at each call, of a tool that tells.
     pub(crate) frames: Option<u64>,
+    pub(crate) note: Option<String>,
     /// Why there are no figures, or not for all rounds.
     pub(crate) problem: Option<String>,
 }
 
-/// Measures every tool at every depth. A tool that fails fills its row with the reason.
-pub(crate) fn all(
-    tools: &[Tool],
-    depths: &[u32],
-    effort: &Effort,
-    builds: &Builds,
-    folder: &Path,
-) -> Vec<Row> {
-    let mut rows: Vec<Row> = depths
-        .iter()
-        .flat_map(|&depth| (0..tools.len()).map(move |tool| (tool, depth)))
-        .map(|(tool, depth)| Row {
+impl Row {
+    /// A row without figures.
+    pub(crate) fn new(tool: usize, depth: u32, threads: u32) -> Self {
+        Self {
             tool,
             depth,
+            threads,
             round_ns: Vec::new(),
             min_ns: f64::INFINITY,
-            count_error: None,
+            calls_made: 0,
+            calls_seen: None,
+            calls_stderr: None,
             frames: None,
-            problem: tools[tool].way.missing(),
-        })
+            note: None,
+            problem: None,
+        }
+    }
+}
+
+/// Where and how long.
+pub(crate) struct Place<'a> {
+    pub(crate) part: &'a str,
+    pub(crate) effort: &'a Effort,
+    pub(crate) builds: &'a Builds,
+    pub(crate) folder: &'a Path,
+}
+
+/// Measures every tool at every depth. A tool that fails fills its row with the reason; only an interruption
+/// ends the whole.
+pub(crate) fn all(tools: &[Tool], depths: &[u32], threads: u32, place: &Place<'_>) -> Result<Vec<Row>> {
+    let mut rows: Vec<Row> = depths
+        .iter()
+        .flat_map(|&depth| (0..tools.len()).map(move |tool| Row::new(tool, depth, threads)))
         .collect();
-    for round in 1..=effort.rounds {
-        eprintln!("xtask: round {round} of {}", effort.rounds);
+    for row in &mut rows {
+        row.problem = tools[row.tool].way.missing();
+        row.note = tools[row.tool].way.note();
+    }
+    let runnable = rows.iter().filter(|row| row.problem.is_none()).count();
+    for round in 1..=place.effort.rounds {
+        let mut done = 0;
         for row in rows.iter_mut().filter(|row| row.problem.is_none()) {
-            if let Err(error) = add_round(row, &tools[row.tool], effort, builds, folder) {
-                eprintln!("xtask: {}: {error:#}", tools[row.tool].name);
+            let tool = &tools[row.tool];
+            done += 1;
+            progress::say(&format!(
+                "{}: round {round} of {}, {done} of {runnable}: {} at depth {}",
+                place.part, place.effort.rounds, tool.name, row.depth
+            ));
+            if let Err(error) = patiently(tool.kind, || add_round(row, tool, place)) {
+                interrupt::check()?;
+                eprintln!("xtask: {}: {error:#}", tool.name);
                 row.problem = Some(format!("{error:#}"));
             }
         }
     }
-    rows
+    Ok(rows)
 }
 
-fn add_round(row: &mut Row, tool: &Tool, effort: &Effort, builds: &Builds, folder: &Path) -> Result<()> {
-    let folder = folder.join(format!("tool-{}", row.tool));
-    // A tracer that wrote nothing must not be judged by an older run's file.
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("failed to remove {}", folder.display()))?;
+/// Lets another tool try again if it fails: a row of it is worth more than its being reliable. memtap has to be.
+pub(crate) fn patiently<T>(kind: Kind, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    match attempt() {
+        Err(error) if kind == Kind::Peer && !interrupt::is_wanted() => {
+            eprintln!("xtask: once more, after: {error:#}");
+            attempt()
+        }
+        result => result,
     }
-    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+}
 
-    let binary = builds.binary(tool.build);
+fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
+    interrupt::check()?;
+    let folder = place.folder.join(format!("tool-{}", row.tool));
+    empty(&folder)?;
+    let turns = Turns {
+        depth: row.depth,
+        pairs: place.effort.pairs_at(tool.pace),
+        batches: place.effort.batches,
+        threads: row.threads,
+    };
+    let binary = place.builds.binary(tool.build);
     let batches = match &tool.way {
-        Way::Alone => Target::start(binary, row.depth, effort)?.run()?,
+        Way::Alone => alone(binary, &turns)?,
         Way::Launched(launcher) => {
             let command = launcher.command(binary, &folder)?;
-            let mut measured = Loop::start(command, row.depth, effort)?;
+            let mut measured = Loop::start(command, &turns)?;
             let batches = measured.run()?;
             measured.finish()?;
-            row.add_seen(launcher.seen(&folder)?, effort)?;
+            row.add_seen(launcher.seen(&folder)?, &turns)?;
             batches
         }
         Way::Attached(tracer) => {
-            let mut target = Target::start(binary, row.depth, effort)?;
-            let mut running = tracer.attach(&target, &folder)?;
-            if let Err(error) = target.wait_until_probed() {
-                return match running.failure() {
-                    Some(failure) => Err(error).context(failure),
-                    None => Err(error),
-                };
-            }
-            sleep(SETTLE);
+            let mut target = Target::start(binary, &turns)?;
+            let running = tools::attach(tracer.as_ref(), &target, &folder)?;
             let batches = target.run()?;
             running.stop()?;
-            row.add_seen(tracer.seen(&folder)?, effort)?;
+            row.add_seen(tracer.seen(&folder)?, &turns)?;
             batches
         }
     };
-    let mut per_pair: Vec<f64> = batches.iter().map(|&ns| ratio(ns, effort.pairs)).collect();
+    let time = |batch: &Batch| match tool.clock {
+        Clock::Thread => batch.cpu_ns,
+        Clock::Wall => batch.wall_ns,
+    };
+    let mut per_pair: Vec<f64> = batches
+        .iter()
+        .map(|batch| ratio(time(batch), turns.pairs))
+        .collect();
     row.min_ns = per_pair.iter().copied().fold(row.min_ns, f64::min);
     match median(&mut per_pair) {
         Some(median) => row.round_ns.push(median),
         None => bail!("failed to measure: the loop timed no batch"),
     }
-    Ok(())
+    // Profiles of single calls are large.
+    empty(&folder)
+}
+
+/// How often the loop is tried alone.
+const TRIES: usize = 5;
+
+/// Runs the loop with no tracer near: one of all processes may come while it runs.
+fn alone(binary: &Path, turns: &Turns) -> Result<Vec<Batch>> {
+    for _ in 0..TRIES {
+        let mut target = Target::start(binary, turns)?;
+        let batches = target.run()?;
+        if target.is_bare()? {
+            return Ok(batches);
+        }
+        eprintln!("xtask: another tracer came while the loop ran alone: once more");
+    }
+    bail!("failed to measure: other tracers come and go in this libc's malloc")
+}
+
+/// Makes a folder that is empty: a tracer that wrote nothing must not be judged by an older run's file.
+pub(crate) fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("failed to remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))
 }
 
 impl Row {
     /// Takes in what the tool saw in one round.
-    fn add_seen(&mut self, seen: Seen, effort: &Effort) -> Result<()> {
+    fn add_seen(&mut self, seen: Seen, turns: &Turns) -> Result<()> {
         let calls = match seen {
             Seen::Nothing => return Ok(()),
             Seen::Calls(calls) => calls,
@@ -120,11 +186,16 @@ impl Row {
                 self.frames = Some(frames);
                 calls
             }
+            Seen::Estimate { calls, stderr } => {
+                self.calls_stderr = Some(self.calls_stderr.unwrap_or(0.0).hypot(stderr));
+                calls
+            }
         };
-        // The batch that warms up is among them.
-        let made = (effort.batches + 1) * effort.pairs;
-        let error = i64::try_from(calls)? - i64::try_from(made)?;
-        self.count_error = Some(self.count_error.unwrap_or(0) + error);
+        if calls == 0 {
+            bail!("it saw no call");
+        }
+        self.calls_made += turns.calls();
+        self.calls_seen = Some(self.calls_seen.unwrap_or(0) + calls);
         Ok(())
     }
 }
@@ -133,8 +204,8 @@ impl Row {
     clippy::cast_precision_loss,
     reason = "nanoseconds and counts of a benchmark stay far below 2^52"
 )]
-fn ratio(ns: u64, pairs: u64) -> f64 {
-    ns as f64 / pairs as f64
+pub(crate) fn ratio(one: u64, other: u64) -> f64 {
+    one as f64 / other as f64
 }
 
 /// The middle value, or the mean of the two in the middle.
@@ -150,6 +221,8 @@ pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::ensure;
+
     use super::*;
 
     #[test]
@@ -160,29 +233,41 @@ mod tests {
     }
 
     #[test]
-    fn calls_missed_and_in_excess() {
-        let effort = Effort {
-            rounds: 1,
-            batches: 4,
+    fn others_may_try_again() {
+        for (kind, expected) in [(Kind::Peer, Some(2)), (Kind::Headline, None)] {
+            let mut tries = 0;
+            let result = patiently(kind, || {
+                tries += 1;
+                ensure!(tries > 1, "the first");
+                Ok(tries)
+            });
+            assert_eq!(result.ok(), expected);
+        }
+    }
+
+    #[test]
+    fn calls_seen_and_made() {
+        let turns = Turns {
+            depth: 3,
             pairs: 10,
+            batches: 4,
+            threads: 2,
         };
-        let error = |seen| {
-            let mut row = Row {
-                tool: 0,
-                depth: 3,
-                round_ns: Vec::new(),
-                min_ns: f64::INFINITY,
-                count_error: None,
-                frames: None,
-                problem: None,
-            };
-            row.add_seen(seen, &effort).expect("small numbers");
-            row.count_error
+        let seen = |seen| {
+            let mut row = Row::new(0, 3, 2);
+            row.add_seen(seen, &turns)
+                .map(|()| (row.calls_seen, row.calls_made))
         };
-        assert_eq!(error(Seen::Calls(50)), Some(0));
-        assert_eq!(error(Seen::Calls(51)), Some(1));
-        assert_eq!(error(Seen::Bytes(49 * SIZE_BYTES)), Some(-1));
-        assert_eq!(error(Seen::Walks { calls: 48, frames: 6 }), Some(-2));
-        assert_eq!(error(Seen::Nothing), None);
+        assert_eq!(seen(Seen::Calls(99)).ok(), Some((Some(99), 100)));
+        assert_eq!(seen(Seen::Bytes(49 * SIZE_BYTES)).ok(), Some((Some(49), 100)));
+        assert_eq!(seen(Seen::Nothing).ok(), Some((None, 0)));
+        assert!(seen(Seen::Calls(0)).is_err());
+
+        let mut row = Row::new(0, 3, 2);
+        for stderr in [3.0, 4.0] {
+            let estimate = Seen::Estimate { calls: 90, stderr };
+            row.add_seen(estimate, &turns).expect("small numbers");
+        }
+        assert_eq!((row.calls_seen, row.calls_stderr), (Some(180), Some(5.0)));
     }
 }

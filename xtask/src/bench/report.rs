@@ -1,189 +1,349 @@
-//! The figures as tables, as JSON, and as verdicts.
+//! The figures as tables to read.
 
 use std::fs;
+use std::thread::available_parallelism;
 
-use serde_json::{Value, json};
+use super::compare::miscount;
+use super::grid::{Grid, Side, cell, group, nanoseconds, ratio};
+use super::results::{Document, Judgement, Kind, Line, Machine, Program, Throughput};
+use super::{tables, versions};
 
-use super::compare::Line;
-use super::tools::Role;
-use super::{Effort, SIZE_BYTES};
-
-/// What is measured where, before the first table.
-pub(crate) fn heading(effort: &Effort) -> String {
+/// A title, and what is measured where.
+pub(crate) fn heading(document: &Document) -> String {
+    let (machine, effort) = (&document.machine, &document.effort);
     format!(
-        "malloc({SIZE_BYTES}) and free, ns of thread CPU time per pair, {} rounds of {} × {} pairs; {}\n",
+        "# What tracing costs\n\n`{}` on Linux {}, {}, {} CPUs. {} rounds of {} batches of {} pairs of malloc({}) and \
+         free for each row of the loop, fewer pairs for slow tools; medians.{}\n",
+        document.command,
+        machine.kernel,
+        machine.processor,
+        machine.cpus,
         effort.rounds,
         effort.batches,
-        effort.pairs,
-        machine()
+        group(&effort.pairs.to_string()),
+        effort.size_bytes,
+        if effort.quick {
+            " A look, not figures to quote."
+        } else {
+            ""
+        }
     )
 }
 
-/// Whole tools.
-pub(crate) fn calls(lines: &[Line<'_>]) -> String {
-    let mut text = whole_tools(lines);
-    text.push_str(
-        "\nDepth: frames of the program, from main to the caller of malloc. The loop calls from one place, so that \
-         memtap remembers its walk. bpftrace walks frame pointers alone: it has no row for the loop without them.\n",
-    );
-    text.push_str(&sentences(lines, "costs", "of bpftrace"));
-    text
-}
-
-/// Whole tools that follow every block.
-pub(crate) fn live(lines: &[Line<'_>]) -> String {
-    let mut text = whole_tools(lines);
-    text.push_str(
-        "\nEvery block followed from its malloc to its free. heaptrack starts the loop, with functions of its own \
-         before libc's, and counts the block that the C++ library takes when it is loaded; the others attach to \
-         the running loop. bpftrace runs xtask/bench/live.bt.\n",
-    );
-    text.push_str(&sentences(lines, "costs", "of bpftrace"));
-    text
-}
-
-fn whole_tools(lines: &[Line<'_>]) -> String {
-    let mut text = String::from(
-        "| tool | frame pointers | depth | median ns | fastest ns | over bare | of bare | of bpftrace | count error |\n\
-         | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
-    );
-    for line in lines {
-        text.push_str(&calls_row(line));
-    }
-    text
-}
-
-fn calls_row(line: &Line<'_>) -> String {
-    let (name, build, depth) = (line.tool.name, line.tool.build.label(), line.row.depth);
-    let Some(median_ns) = line.median_ns else {
-        return format!("| {name} | {build} | {depth} | {} | | | | | |\n", problem(line));
-    };
-    let is_base = line.tool.role == Role::Base;
-    let beside = |value: Option<f64>, digits| cell(value.filter(|_| !is_base), digits);
+/// The versions, the limits, and what they come to.
+pub(crate) fn ending(document: &Document) -> String {
     format!(
-        "| {name} | {build} | {depth} | {median_ns:.1} | {:.1} | {} | {} | {} | {} |\n",
-        line.row.min_ns,
-        beside(line.over_base_ns, 1),
-        beside(line.of_base, 1),
-        cell(line.of_reference, 3),
-        count_error(line),
+        "{}\n{}",
+        versions::line(&document.versions),
+        judgements(&document.judgements)
     )
+}
+
+/// A line for each limit.
+fn judgements(judgements: &[Judgement]) -> String {
+    if judgements.is_empty() {
+        return String::new();
+    }
+    let lines = judgements.iter().map(|each| format!("\n- {}", each.text()));
+    format!("\n## Limits\n{}\n", lines.collect::<String>())
+}
+
+/// Tools that look at allocations alone.
+pub(crate) fn loops(lines: &[Line]) -> String {
+    format!(
+        "## Allocations traced: malloc and free in a loop\n\n{}\nDepth: functions of the program between main and \
+         malloc. Only malloc is traced, not free. The loop calls from one place, so that memtap remembers its walk. \
+         Tools that walk frame pointers have no rows for the loop without them. perf writes a record for each call; its \
+         walks of copied stacks (dwarf) come after, and are not counted. ltrace stops the thread at each call, so \
+         that wall time is what it costs.\n",
+        whole_tools(lines)
+    )
+}
+
+/// Tools that follow every block.
+pub(crate) fn live(lines: &[Line]) -> String {
+    format!(
+        "## Live heap: every block followed from malloc to free\n\n{}\nheaptrack, bytehound and valgrind start the \
+         program; the others attach to it while it runs. bpftrace runs xtask/bench/live.bt.\n",
+        whole_tools(lines)
+    )
+}
+
+/// Both in two threads.
+pub(crate) fn threads(lines: &[Line]) -> String {
+    format!(
+        "## Two threads at once\n\n{}\nNanoseconds of each thread. valgrind lets one thread run at a time.\n",
+        whole_tools(lines)
+    )
+}
+
+/// The table of whole tools on the loop.
+pub(crate) fn whole_tools(lines: &[Line]) -> String {
+    let mut grid = Grid::new(&[
+        ("tool", Side::Left),
+        ("frame pointers", Side::Left),
+        ("depth", Side::Right),
+        ("ns per pair", Side::Right),
+        ("time", Side::Left),
+        ("× bare", Side::Right),
+        ("memtap ÷ this", Side::Right),
+        ("calls seen", Side::Right),
+        ("notes", Side::Left),
+    ]);
+    for line in lines {
+        let time = if line.median_ns.is_some() {
+            serde_json::to_value(line.clock)
+                .ok()
+                .and_then(|name| Some(name.as_str()?.to_owned()))
+        } else {
+            None
+        };
+        grid.row(vec![
+            line.tool.clone(),
+            if line.frame_pointers { "yes" } else { "no" }.to_owned(),
+            line.depth.to_string(),
+            nanoseconds(line.median_ns),
+            time.unwrap_or_default(),
+            ratio(line.of_bare),
+            ratio(line.memtap_of_it),
+            seen(line),
+            notes(line),
+        ]);
+    }
+    grid.markdown()
+}
+
+/// Which part of the calls a tool told of.
+fn seen(line: &Line) -> String {
+    let Some(seen) = line.calls_seen else {
+        return "–".to_owned();
+    };
+    let about = if line.calls_stderr.is_some() { "≈ " } else { "" };
+    match miscount(line) {
+        0 if line.calls_stderr.is_none() => "all".to_owned(),
+        // So few that a share would not show them.
+        extra @ 1..=999 => format!("{extra:+}"),
+        _ => format!("{about}{} %", cell(percent(seen, line.calls_made), 1)),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of a benchmark stay far below 2^52"
+)]
+fn percent(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
+}
+
+fn notes(line: &Line) -> String {
+    let lost = match miscount(line) {
+        lost if lost < 0 => u64::try_from(-lost)
+            .ok()
+            .and_then(|lost| percent(lost, line.calls_made)),
+        _ => None,
+    };
+    let lost = lost.map(|lost| format!("lost {lost:.1} % of the calls"));
+    let error = line
+        .calls_stderr
+        .map(|error| format!("± {} calls", group(&format!("{error:.0}"))));
+    let note = line.note.clone().filter(|_| line.median_ns.is_some());
+    let words = [line.problem.clone(), lost, error, note];
+    words.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// Walks without a tool around them.
-pub(crate) fn walks(lines: &[Line<'_>]) -> String {
-    let mut text = String::from(
-        "| walk | depth | frames found | median ns | over the empty program | per frame | of bpf_get_stackid |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
-    );
+pub(crate) fn walks(lines: &[Line]) -> String {
+    let mut grid = Grid::new(&[
+        ("walk", Side::Left),
+        ("stack", Side::Right),
+        ("frames found", Side::Right),
+        ("ns per pair", Side::Right),
+        ("over the empty program", Side::Right),
+        ("per frame", Side::Right),
+        ("memtap ÷ this", Side::Right),
+        ("notes", Side::Left),
+    ]);
     for line in lines {
-        text.push_str(&walks_row(line));
+        let added = line.over_bare_ns.filter(|_| line.kind != Kind::Bare);
+        let frames = line.frames.and_then(|frames| u32::try_from(frames).ok());
+        grid.row(vec![
+            line.tool.clone(),
+            (line.depth + START_FRAMES).to_string(),
+            frames.map_or_else(|| "–".to_owned(), |frames| frames.to_string()),
+            nanoseconds(line.median_ns),
+            nanoseconds(added),
+            cell(added.zip(frames).map(|(ns, frames)| ns / f64::from(frames)), 1),
+            ratio(line.memtap_of_it),
+            notes(line),
+        ]);
     }
-    text.push_str(
-        "\nDepth: all frames behind malloc, with the three that libc starts the program with. The kernel's walk has \
-         malloc itself as its first frame; it leaves out malloc's caller, and what is behind main's caller.\n",
-    );
-    text.push_str(&sentences(lines, "adds", "of what bpf_get_stackid adds"));
-    text
-}
-
-fn walks_row(line: &Line<'_>) -> String {
-    let (name, depth) = (line.tool.name, line.row.depth + START_FRAMES);
-    let Some(median_ns) = line.median_ns else {
-        return format!("| {name} | {depth} | | {} | | | |\n", problem(line));
-    };
-    let added = line.over_base_ns.filter(|_| line.tool.role != Role::Base);
-    let frames = line.row.frames.and_then(|frames| u32::try_from(frames).ok());
-    let per_frame = added.zip(frames).map(|(ns, frames)| ns / f64::from(frames));
     format!(
-        "| {name} | {depth} | {} | {median_ns:.1} | {} | {} | {} |\n",
-        frames.map_or_else(|| "–".to_owned(), |frames| frames.to_string()),
-        cell(added, 1),
-        cell(per_frame, 1),
-        cell(line.of_reference.filter(|_| line.tool.role != Role::Base), 3),
+        "## The walk alone\n\n{}\nStack: all frames behind malloc, with main and the three that libc starts it with. \
+         The kernel's walk has malloc itself as its first frame; it leaves out malloc's caller, and what is behind \
+         main's caller. memtap ÷ this: what its fresh walk adds, of what this one adds.\n",
+        grid.markdown()
     )
 }
 
-/// Frames between the program's `main` and its first instruction: `__libc_start_call_main`,
+/// Frames between the program's functions and its first instruction: `main`, `__libc_start_call_main`,
 /// `__libc_start_main` and `_start`.
-pub(crate) const START_FRAMES: u32 = 3;
+pub(crate) const START_FRAMES: u32 = 4;
 
-/// One line of verdict for each row that has a limit.
-fn sentences(lines: &[Line<'_>], verb: &str, of_what: &str) -> String {
-    let sentences = lines.iter().filter_map(|line| sentence(line, verb, of_what));
-    format!("\n{}\n", sentences.collect::<Vec<_>>().join("\n"))
+/// A process that works.
+pub(crate) fn budget(rows: &[Throughput]) -> String {
+    format!(
+        "## A running process with a million calls a second\n\n{}\nPairs of malloc and free with a microsecond's work \
+         each, per second of CPU time: while traced, and before and after. Calls seen: of those that were made while \
+         the tool was at work; over 100 % are those seen while it came and went, and estimates where memtap samples.\n",
+        throughput(rows)
+    )
 }
 
-fn sentence(line: &Line<'_>, verb: &str, of_what: &str) -> Option<String> {
-    let (limit, verdict) = line.verdict()?;
-    let depth = line.row.depth;
-    let (word, name) = (verdict.word(), line.tool.name);
-    let judgement = match line.of_reference {
-        Some(share) => format!("{name} {verb} {share:.3} {of_what} at {depth} frames of the program"),
-        None => format!("{name}: there are not both figures to compare at {depth} frames of the program"),
-    };
-    let miscount = match line.row.count_error {
-        None | Some(0) => String::new(),
-        Some(calls) => format!("; its count of calls is off by {calls:+}"),
-    };
-    let problem = line
-        .row
-        .problem
-        .as_ref()
-        .map(|problem| format!("; {problem}"))
-        .unwrap_or_default();
-    Some(format!(
-        "{word}: {judgement}; the limit is {limit}{miscount}{problem}"
-    ))
-}
-
-/// The rows for machines, with each round's median.
-pub(crate) fn json(lines: &[Line<'_>]) -> Value {
-    let rows = lines.iter().map(|line| {
-        json!({
-            "tool": line.tool.name,
-            "frame_pointers": line.tool.build.label() == "yes",
-            "depth": line.row.depth,
-            "median_ns": line.median_ns,
-            "min_ns": line.row.min_ns.is_finite().then_some(line.row.min_ns),
-            "over_base_ns": line.over_base_ns,
-            "of_base": line.of_base,
-            "of_reference": line.of_reference,
-            "limit": line.verdict().map(|(limit, _)| limit),
-            "verdict": line.verdict().map(|(_, verdict)| verdict.word()),
-            "count_error": line.row.count_error,
-            "frames": line.row.frames,
-            "round_ns": line.row.round_ns,
-            "problem": line.row.problem,
-        })
-    });
-    Value::Array(rows.collect())
-}
-
-/// A figure, or a dash.
-pub(crate) fn cell(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
-}
-
-fn count_error(line: &Line<'_>) -> String {
-    match line.row.count_error {
-        Some(calls) => format!("{calls:+}"),
-        None => "–".to_owned(),
+/// The table of it.
+pub(crate) fn throughput(rows: &[Throughput]) -> String {
+    let mut grid = Grid::new(&[
+        ("tool", Side::Left),
+        ("bare pairs/s", Side::Right),
+        ("traced pairs/s", Side::Right),
+        ("throughput kept", Side::Right),
+        ("calls seen", Side::Right),
+        ("notes", Side::Left),
+    ]);
+    let share =
+        |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{:.1} %", 100.0 * value));
+    for row in rows {
+        let note = row.note.clone().filter(|_| row.kept.is_some());
+        let notes = [row.problem.clone(), note];
+        grid.row(vec![
+            row.tool.clone(),
+            group(&cell(row.bare_per_s, 0)),
+            group(&cell(row.traced_per_s, 0)),
+            share(row.kept),
+            share(row.seen_share),
+            notes.into_iter().flatten().collect::<Vec<_>>().join("; "),
+        ]);
     }
+    grid.markdown()
 }
 
-fn problem(line: &Line<'_>) -> String {
-    let problem = line.row.problem.as_deref().unwrap_or("not measured");
-    problem.replace('|', "/")
+/// Real programs.
+pub(crate) fn programs(rows: &[Program]) -> String {
+    format!(
+        "## Real programs\n\n{}\nCPU: user and system time of the program and its children, not of the tool's own \
+         processes. Ratios are medians of pairs, each run beside one alone right before it. Of redis-server, the time of 100,000 \
+         requests of redis-benchmark (set, get, 20 connections); it runs with libc loaded before its jemalloc, so that \
+         it calls libc's malloc. strace stands for what its users would take for the mmap calls of a program; it sees no \
+         malloc.\n",
+        programs_table(rows)
+    )
+}
+
+/// The table of them.
+pub(crate) fn programs_table(rows: &[Program]) -> String {
+    let mut grid = Grid::new(&[
+        ("program", Side::Left),
+        ("tool", Side::Left),
+        ("CPU s", Side::Right),
+        ("× bare", Side::Right),
+        ("wall s", Side::Right),
+        ("wall × bare", Side::Right),
+        ("memtap ÷ this", Side::Right),
+        ("calls seen", Side::Right),
+        ("notes", Side::Left),
+    ]);
+    for row in rows {
+        let requests = row
+            .requests_per_s
+            .map(|requests| format!("{} requests/s", group(&format!("{requests:.0}"))));
+        let notes = [row.problem.clone(), requests, row.note.clone()];
+        grid.row(vec![
+            row.name.clone(),
+            row.tool.clone(),
+            cell(row.cpu_s, 2),
+            ratio(row.cpu_of_bare),
+            cell(row.wall_s, 2),
+            ratio(row.wall_of_bare),
+            ratio(row.memtap_of_it),
+            row.calls_seen
+                .map_or_else(|| "–".to_owned(), |calls| group(&calls.to_string())),
+            notes.into_iter().flatten().collect::<Vec<_>>().join("; "),
+        ]);
+    }
+    grid.markdown()
+}
+
+/// Unwind tables.
+pub(crate) fn unwind_tables(rows: &[tables::Row]) -> String {
+    format!("## Unwind tables\n\n{}", tables::markdown(rows))
 }
 
 /// Kernel and processor: figures belong to the machine that they come from.
-pub(crate) fn machine() -> String {
+pub(crate) fn machine() -> Machine {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processor
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("unknown processor", |(_, model)| model.trim());
-    format!("Linux {}, {model}", kernel.trim())
+    Machine {
+        kernel: kernel.trim().to_owned(),
+        processor: model.to_owned(),
+        cpus: available_parallelism().map_or(1, usize::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::results::Clock;
+
+    fn line(calls_seen: Option<u64>) -> Line {
+        Line {
+            tool: "a tool".to_owned(),
+            kind: Kind::Peer,
+            frame_pointers: true,
+            depth: 20,
+            threads: 1,
+            clock: Clock::Wall,
+            median_ns: Some(1234.5),
+            min_ns: None,
+            round_ns: Vec::new(),
+            over_bare_ns: None,
+            of_bare: Some(123.4),
+            memtap_of_it: Some(0.25),
+            calls_made: 1000,
+            calls_seen,
+            calls_stderr: None,
+            frames: None,
+            note: None,
+            problem: None,
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_tool() {
+        let table = whole_tools(&[line(Some(320))]);
+        let row = table.lines().last().expect("a row");
+        for part in [
+            " 1,234 |",
+            " wall ",
+            " 123 |",
+            " 0.25 |",
+            " 32.0 % |",
+            "lost 68.0 % of the calls",
+        ] {
+            assert!(row.contains(part), "{part} in {row}");
+        }
+        assert_eq!(seen(&line(Some(1000))), "all");
+        assert_eq!(seen(&line(Some(1003))), "+3");
+        assert_eq!(seen(&line(None)), "–");
+        let estimate = Line {
+            calls_stderr: Some(40.0),
+            ..line(Some(990))
+        };
+        assert_eq!(
+            (seen(&estimate), notes(&estimate)),
+            ("≈ 99.0 %".to_owned(), "± 40 calls".to_owned())
+        );
+    }
 }

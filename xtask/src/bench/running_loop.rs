@@ -1,16 +1,40 @@
 //! A running loop, led through its steps by its standard input and output.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Effort, SIZE_BYTES};
+use super::{SIZE_BYTES, interrupt};
 
 /// What a tool that started the loop may take to write its report after it.
 const FINISH_LIMIT: Duration = Duration::from_mins(1);
+
+/// What the loop is to do.
+pub(crate) struct Turns {
+    /// Functions of the program between main and malloc.
+    pub(crate) depth: u32,
+    pub(crate) pairs: u64,
+    pub(crate) batches: u64,
+    pub(crate) threads: u32,
+}
+
+impl Turns {
+    /// The calls of malloc that this makes: the batch that warms up is among them.
+    pub(crate) fn calls(&self) -> u64 {
+        (self.batches + 1) * self.pairs * u64::from(self.threads)
+    }
+}
+
+/// What a batch took a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) cpu_ns: u64,
+    pub(crate) wall_ns: u64,
+}
 
 /// The loop, or the tool that started it; made to end when dropped.
 pub(crate) struct Loop {
@@ -24,12 +48,18 @@ pub(crate) struct Loop {
 
 impl Loop {
     /// Starts it by `command`, to which its arguments are added, and returns when it is ready.
-    pub(crate) fn start(mut command: Command, depth: u32, effort: &Effort) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, turns: &Turns) -> Result<Self> {
         command
-            .args([depth.to_string(), SIZE_BYTES.to_string()])
-            .args([effort.pairs.to_string(), effort.batches.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .args([turns.depth.to_string(), SIZE_BYTES.to_string()])
+            .args([turns.pairs.to_string(), turns.batches.to_string()])
+            .arg(turns.threads.to_string());
+        Self::start_with_arguments(command)
+    }
+
+    /// Starts a command that has its arguments, and that says that it is ready and leads to its end as the loop does.
+    pub(crate) fn start_with_arguments(mut command: Command) -> Result<Self> {
+        interrupt::tie(&mut command, libc::SIGKILL);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("failed to start the measured loop")?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("failed to open pipes to the measured loop");
@@ -56,24 +86,32 @@ impl Loop {
         }
     }
 
-    /// Lets it run, and returns each batch's nanoseconds of CPU time.
-    pub(crate) fn run(&mut self) -> Result<Vec<u64>> {
-        self.input
-            .as_mut()
-            .context("the measured loop has ended")?
-            .write_all(b"go\n")
-            .context("failed to start the measured loop's batches")?;
+    /// Lets it run, and returns what each thread's batches took.
+    pub(crate) fn run(&mut self) -> Result<Vec<Batch>> {
+        self.go()?;
         let mut batches = Vec::new();
         loop {
             let line = self.line()?;
             if line == "done" {
                 return Ok(batches);
             }
-            batches.push(
-                line.parse()
-                    .with_context(|| format!("failed to read a batch's time: {line:?}"))?,
-            );
+            let (cpu_ns, wall_ns) = pair(&line)?;
+            batches.push(Batch { cpu_ns, wall_ns });
         }
+    }
+
+    /// Sends the line that it waits for.
+    pub(crate) fn go(&mut self) -> Result<()> {
+        self.input
+            .as_mut()
+            .context("the measured loop has ended")?
+            .write_all(b"go\n")
+            .context("failed to start the measured loop's batches")
+    }
+
+    /// Closes its input, which ends it.
+    pub(crate) fn end_input(&mut self) {
+        self.input = None;
     }
 
     /// Lets it end, and waits until a tool that started it has written its report.
@@ -100,11 +138,14 @@ impl Loop {
             if status.is_some() || started.elapsed() > limit {
                 return Ok(status);
             }
+            interrupt::check()?;
             sleep(Duration::from_millis(5));
         }
     }
 
-    fn line(&mut self) -> Result<String> {
+    /// Its next line.
+    pub(crate) fn line(&mut self) -> Result<String> {
+        self.wait_for_output()?;
         let mut line = String::new();
         let length = self
             .output
@@ -115,6 +156,34 @@ impl Loop {
         }
         Ok(line.trim_end().to_owned())
     }
+
+    /// Returns when there is something to read, or nothing will come any more.
+    fn wait_for_output(&self) -> Result<()> {
+        let mut output = libc::pollfd {
+            fd: self.output.get_ref().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        while self.output.buffer().is_empty() {
+            interrupt::check()?;
+            // SAFETY: `output` is one valid pollfd, which is what the count says.
+            if unsafe { libc::poll(&raw mut output, 1, POLL_MS) } > 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How often a wait looks whether the bench is to end.
+const POLL_MS: libc::c_int = 100;
+
+/// Two numbers.
+pub(crate) fn pair(line: &str) -> Result<(u64, u64)> {
+    let numbers = line
+        .split_once(' ')
+        .and_then(|(first, second)| Some((first.parse().ok()?, second.parse().ok()?)));
+    numbers.with_context(|| format!("failed to read the measured loop's figures: {line:?}"))
 }
 
 /// A loop that waits ends with its input, and the tool that started it cleans up after it.
@@ -128,5 +197,17 @@ impl Drop for Loop {
             self.child.kill().unwrap_or_default();
             self.child.wait().map(drop).unwrap_or_default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pair;
+
+    #[test]
+    fn figures_of_a_batch() {
+        assert_eq!(pair("12 345").ok(), Some((12, 345)));
+        assert!(pair("12").is_err());
+        assert!(pair("12 -1").is_err());
     }
 }

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::compare::Verdict;
-use super::report::cell;
+use super::grid::{Grid, Side, cell};
+use super::results::{Judgement, Verdict};
 use crate::{privilege, process, workspace};
 
 /// The most that the largest library's pruned table may take, as a share of the unpruned one. Small files have
@@ -32,8 +33,11 @@ struct Case {
 }
 
 /// A case and what came of it, as `tracer/examples/table_cost.rs` says it.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
-    case: Case,
+    tables_of: String,
+    limit_ms: Option<f64>,
+    size_limit: Option<f64>,
     figures: Value,
 }
 
@@ -47,7 +51,12 @@ pub(crate) fn measure(binary: &Path, runs: usize) -> Result<Vec<Row>> {
         command.arg("--runs").arg(runs.to_string()).args(&case.arguments);
         let text = process::output(&mut command, &format!("make the tables of {}", case.name))?;
         let figures = serde_json::from_str(&text).context("failed to read what tables came to")?;
-        rows.push(Row { case, figures });
+        rows.push(Row {
+            tables_of: case.name,
+            limit_ms: case.limit_ms,
+            size_limit: case.size_limit,
+            figures,
+        });
     }
     Ok(rows)
 }
@@ -121,85 +130,76 @@ impl Row {
         Some(kept / all)
     }
 
-    fn markdown(&self) -> String {
+    fn cells(&self) -> Vec<String> {
         let whole = |name| cell(self.number(name), 0);
         let scaled = |name, unit: f64| cell(self.number(name).map(|bytes| bytes / unit), 1);
-        let cells = [
-            self.case.name.clone(),
+        vec![
+            self.tables_of.clone(),
             whole("tables"),
             scaled("file_bytes", MIB),
             cell(self.number("wall_ms"), 2),
             cell(self.number("cpu_ms"), 2),
             whole("rows"),
-            whole("pages"),
-            whole("rules"),
             scaled("table_bytes", KIB),
             scaled("unpruned_bytes", KIB),
             cell(self.size_share(), 3),
             scaled("peak_bytes", MIB),
-        ];
-        format!("| {} |", cells.join(" | "))
+        ]
     }
 
-    fn verdicts(&self) -> Vec<(String, Verdict)> {
-        let name = &self.case.name;
-        let mut verdicts = Vec::new();
-        if let Some(limit) = self.case.size_limit {
+    fn judgements(&self) -> Vec<Judgement> {
+        let name = &self.tables_of;
+        let judgement = |figure, limit, sentence| Judgement {
+            verdict: Verdict::on(figure, limit),
+            part: "tables".to_owned(),
+            figure,
+            limit,
+            sentence,
+        };
+        let mut judgements = Vec::new();
+        if let Some(limit) = self.size_limit {
             let share = self.size_share();
-            verdicts.push((
-                format!(
-                    "the table of {name} takes {} of what it takes unpruned; the limit is {limit}",
-                    cell(share, 3)
-                ),
-                Verdict::on(share, limit),
-            ));
+            let share_text = cell(share, 3);
+            let sentence = format!(
+                "the table of {name} takes {share_text} of what it takes unpruned; the limit is {limit}"
+            );
+            judgements.push(judgement(share, limit, sentence));
         }
-        if let Some(limit) = self.case.limit_ms {
+        if let Some(limit) = self.limit_ms {
             let wall = self.number("wall_ms");
-            verdicts.push((
-                format!(
-                    "the table of {name} is made in {} ms; the limit is {limit} ms",
-                    cell(wall, 2)
-                ),
-                Verdict::on(wall, limit),
-            ));
+            let wall_text = cell(wall, 2);
+            let sentence = format!("the table of {name} is made in {wall_text} ms; the limit is {limit} ms");
+            judgements.push(judgement(wall, limit, sentence));
         }
-        verdicts
+        judgements
     }
 }
 
-/// Whether every limit is kept.
-pub(crate) fn passes(rows: &[Row]) -> bool {
-    let mut verdicts = rows.iter().flat_map(Row::verdicts);
-    verdicts.all(|(_, verdict)| verdict == Verdict::Pass)
+/// Holds the rows against their limits.
+pub(crate) fn judge(rows: &[Row]) -> Vec<Judgement> {
+    rows.iter().flat_map(Row::judgements).collect()
 }
 
-/// The table, and a line of verdict for each limit.
+/// The table.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    let header = "| unwind tables of | files | MiB of files | wall ms | CPU ms | rows | pages | rules \
-                  | KiB of tables | KiB unpruned | share | peak MiB of memory |\n\
-                  | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
-    let lines = rows.iter().map(Row::markdown).collect::<Vec<_>>();
-    let verdicts = rows.iter().flat_map(Row::verdicts);
-    let verdicts = verdicts.map(|(sentence, verdict)| format!("{}: {sentence}", verdict.word()));
+    let right = |title| (title, Side::Right);
+    let mut grid = Grid::new(&[
+        ("unwind tables of", Side::Left),
+        right("files"),
+        right("MiB of files"),
+        right("wall ms"),
+        right("CPU ms"),
+        right("rows"),
+        right("KiB of tables"),
+        right("KiB unpruned"),
+        right("share"),
+        right("peak MiB"),
+    ]);
+    for row in rows {
+        grid.row(row.cells());
+    }
     format!(
-        "{header}\n{}\n\nFiles are read whole and were in memory before; several are done at once. Bytes are rows, \
-         pages and rules.\n\n{}\n",
-        lines.join("\n"),
-        verdicts.collect::<Vec<_>>().join("\n")
+        "{}\nFiles are read whole and were in memory before; several are done at once. Bytes are rows, pages and rules.\n",
+        grid.markdown()
     )
-}
-
-/// The rows for machines.
-pub(crate) fn json(rows: &[Row]) -> Value {
-    let rows = rows.iter().map(|row| {
-        json!({
-            "tables_of": row.case.name,
-            "limit_ms": row.case.limit_ms,
-            "size_limit": row.case.size_limit,
-            "size_share": row.size_share(),
-            "figures": row.figures,
-        })
-    });
-    Value::Array(rows.collect())
 }

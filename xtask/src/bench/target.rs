@@ -5,9 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::Effort;
 use super::code::{Code, Probe};
-pub(crate) use super::running_loop::Loop;
+use super::running_loop::{Batch, Loop, Turns};
 use crate::{process, workspace};
 
 /// How the loop is compiled.
@@ -20,29 +19,28 @@ pub(crate) enum Build {
 }
 
 impl Build {
-    /// What is said of a row that is of this build.
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::FramePointers => "yes",
-            Self::NoFramePointers => "no",
-        }
-    }
-
     fn compile(self, folder: &Path) -> Result<PathBuf> {
         let (name, flag) = match self {
             Self::FramePointers => ("malloc_loop", "-fno-omit-frame-pointer"),
             Self::NoFramePointers => ("malloc_loop_frameless", "-fomit-frame-pointer"),
         };
-        let binary = folder.join(name);
-        let mut command = Command::new("cc");
-        command
-            .current_dir(workspace::root())
-            .args(["-O2", "-g", flag, "-Wall", "-Wextra", "-o"])
-            .arg(&binary)
-            .arg("xtask/bench/malloc_loop.c");
-        process::run(&mut command, "compile the measured loop")?;
-        Ok(binary)
+        compile("malloc_loop.c", &[flag, "-pthread"], folder, name)
     }
+}
+
+/// Compiles a file of `xtask/bench/` to `name` in `folder`, and returns where it is.
+pub(crate) fn compile(source: &str, flags: &[&str], folder: &Path, name: &str) -> Result<PathBuf> {
+    let binary = folder.join(name);
+    let mut command = Command::new("cc");
+    command
+        .current_dir(workspace::root())
+        .args(["-O2", "-g", "-Wall", "-Wextra"])
+        .args(flags)
+        .arg("-o")
+        .arg(&binary)
+        .arg(Path::new("xtask/bench").join(source));
+    process::run(&mut command, &format!("compile {source}"))?;
+    Ok(binary)
 }
 
 /// The loop, compiled in each way.
@@ -77,8 +75,12 @@ pub(crate) struct Target {
 
 impl Target {
     /// Starts the loop and returns when it is ready to be attached to.
-    pub(crate) fn start(binary: &Path, depth: u32, effort: &Effort) -> Result<Self> {
-        let measured = Loop::start(workspace::untouched(binary), depth, effort)?;
+    pub(crate) fn start(binary: &Path, turns: &Turns) -> Result<Self> {
+        Self::watch(Loop::start(workspace::untouched(binary), turns)?)
+    }
+
+    /// Watches the malloc of a loop that is ready.
+    pub(crate) fn watch(measured: Loop) -> Result<Self> {
         let malloc = Code::at(measured.child.id(), measured.malloc)?;
         let target = Self { measured, malloc };
         target
@@ -97,13 +99,33 @@ impl Target {
         &self.malloc.file
     }
 
+    /// The loop's malloc, as another process maps it.
+    pub(crate) fn malloc_in(&self, pid: u32) -> Result<Code> {
+        self.malloc.in_process(pid)
+    }
+
+    /// The loop itself.
+    pub(crate) fn measured(&mut self) -> &mut Loop {
+        &mut self.measured
+    }
+
+    /// Returns when no probe stands in the loop's malloc.
+    pub(crate) fn wait_until_bare(&self) -> Result<()> {
+        self.malloc.wait(Probe::Absent)
+    }
+
+    /// Whether no probe stands there now.
+    pub(crate) fn is_bare(&self) -> Result<bool> {
+        Ok(self.malloc.probe()? == Probe::Absent)
+    }
+
     /// Returns when a probe stands in the loop's malloc.
     pub(crate) fn wait_until_probed(&self) -> Result<()> {
         self.malloc.wait(Probe::Present)
     }
 
-    /// Lets the loop run, and returns each batch's nanoseconds of CPU time.
-    pub(crate) fn run(&mut self) -> Result<Vec<u64>> {
+    /// Lets the loop run, and returns what each thread's batches took.
+    pub(crate) fn run(&mut self) -> Result<Vec<Batch>> {
         self.measured.run()
     }
 }

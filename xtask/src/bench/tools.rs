@@ -1,29 +1,51 @@
-//! The tables of tools. A new row is a new entry in [`calls`], [`live`] or [`walks`].
+//! How tools come to the loop. A new row is a new entry in `tools/rows.rs`.
 
 mod bpftrace;
+mod bytehound;
 mod heaptrack;
 mod live_bt;
-mod memleak;
-mod memtap;
+mod ltrace;
+pub(super) mod memleak;
+pub(super) mod memtap;
+pub(super) mod perf;
+mod rows;
 mod running;
+pub(super) mod valgrind;
 mod walk;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
+use super::effort::{Pace, USUAL};
+use super::interrupt;
+use super::results::{Clock, Kind};
 use super::target::{Build, Target};
 
+pub(crate) use bpftrace::command as bpftrace_command;
+pub(crate) use bpftrace::map as bpftrace_map;
+pub(crate) use bpftrace::missing as bpftrace_missing;
+pub(crate) use heaptrack::Heaptrack;
+pub(crate) use rows::{CALLS_LIMITS, KEPT_LIMIT, LIVE_LIMITS, WALK_LIMITS, budget, calls, live, walks};
 pub(crate) use running::Running;
 
 /// What a tool says that it saw of the loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Seen {
     /// Calls of malloc.
     Calls(u64),
     /// Bytes asked for by malloc.
     Bytes(u64),
+    /// About so many calls of malloc, with the standard error of that.
+    Estimate {
+        /// Calls.
+        calls: u64,
+        /// As many, give or take.
+        stderr: f64,
+    },
     /// Calls of malloc, and the frames that were found at each.
     Walks {
         /// Calls.
@@ -35,25 +57,15 @@ pub(crate) enum Seen {
     Nothing,
 }
 
-/// What a row is for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Role {
-    /// What additions and ratios are counted from: one for each build of the loop.
-    Base,
-    /// What is judged: it may cost at most this share of the reference, from this depth on.
-    Subject(f64, u32),
-    /// What it is judged by.
-    Reference,
-    /// Shown beside them.
-    Other,
-}
-
 /// One way of tracing the loop.
 pub(crate) struct Tool {
     pub(crate) name: &'static str,
-    pub(crate) role: Role,
+    pub(crate) kind: Kind,
     /// How the loop is compiled.
     pub(crate) build: Build,
+    /// Which time tells what it costs.
+    pub(crate) clock: Clock,
+    pub(crate) pace: Pace,
     pub(crate) way: Way,
 }
 
@@ -76,25 +88,62 @@ impl Way {
             Self::Launched(launcher) => launcher.missing(),
         }
     }
+
+    /// What is to be known of its figures.
+    pub(crate) fn note(&self) -> Option<String> {
+        match self {
+            Self::Alone => None,
+            Self::Attached(tracer) => tracer.note(),
+            Self::Launched(launcher) => launcher.note(),
+        }
+    }
 }
 
 impl Tool {
-    fn new(name: &'static str, role: Role, build: Build, tracer: impl Tracer + 'static) -> Self {
+    fn bare(build: Build) -> Self {
         Self {
-            name,
-            role,
+            name: "bare",
+            kind: Kind::Bare,
             build,
-            way: Way::Attached(Box::new(tracer)),
+            clock: Clock::Thread,
+            pace: USUAL,
+            way: Way::Alone,
         }
     }
 
-    fn untraced(name: &'static str, build: Build) -> Self {
+    fn attached(name: &'static str, kind: Kind, tracer: impl Tracer + 'static) -> Self {
+        let bare = Self::bare(Build::FramePointers);
+        let way = Way::Attached(Box::new(tracer));
         Self {
             name,
-            role: Role::Base,
-            build,
-            way: Way::Alone,
+            kind,
+            way,
+            ..bare
         }
+    }
+
+    fn launched(name: &'static str, kind: Kind, launcher: impl Launcher + 'static) -> Self {
+        let bare = Self::bare(Build::FramePointers);
+        let way = Way::Launched(Box::new(launcher));
+        Self {
+            name,
+            kind,
+            way,
+            ..bare
+        }
+    }
+
+    fn at(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    fn by(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    fn without_frame_pointers(self) -> Self {
+        let build = Build::NoFramePointers;
+        Self { build, ..self }
     }
 }
 
@@ -102,125 +151,64 @@ impl Tool {
 pub(crate) trait Tracer {
     /// Why this tool cannot run here.
     fn missing(&self) -> Option<String>;
+    /// What is to be known of its figures.
+    fn note(&self) -> Option<String> {
+        None
+    }
     /// Starts tracing the waiting loop; its files go to `folder`.
     fn attach(&self, target: &Target, folder: &Path) -> Result<Running>;
+    /// Whether it says that it is at work, once a probe is there: others may come after the first.
+    fn is_ready(&self, _folder: &Path) -> bool {
+        true
+    }
     /// Reads what it saw, after it has stopped.
     fn seen(&self, folder: &Path) -> Result<Seen>;
+}
+
+/// How long a tracer may take from its first probe to its word that it is at work; without it, it is left to try.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between the last probe's appearance and the first call: a tracer enables its program after placing its probe.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Attaches a tracer to the waiting or working loop, and returns when it is at work.
+pub(crate) fn attach(tracer: &dyn Tracer, target: &Target, folder: &Path) -> Result<Running> {
+    let running = tracer.attach(target, folder)?;
+    at_work(running, || target.wait_until_probed(), || tracer.is_ready(folder))
+}
+
+/// Returns a started tracer when its first probe is there and it says that it is at work.
+pub(crate) fn at_work(
+    mut running: Running,
+    wait_until_probed: impl FnOnce() -> Result<()>,
+    is_ready: impl Fn() -> bool,
+) -> Result<Running> {
+    if let Err(error) = wait_until_probed() {
+        return Err(running.failure().map_or(error, anyhow::Error::msg));
+    }
+    let started = Instant::now();
+    while !is_ready() && started.elapsed() < READY_LIMIT {
+        interrupt::check()?;
+        sleep(Duration::from_millis(20));
+    }
+    sleep(SETTLE);
+    match running.failure() {
+        Some(failure) => bail!("{failure}"),
+        None => Ok(running),
+    }
 }
 
 /// A program that starts the loop itself.
 pub(crate) trait Launcher {
     /// Why this tool cannot run here.
     fn missing(&self) -> Option<String>;
+    /// What is to be known of its figures.
+    fn note(&self) -> Option<String> {
+        None
+    }
     /// The command that starts `binary` under the tool, to which the loop's own arguments are added. The loop
     /// has the command's standard input and output, and the command ends after it; files go to `folder`.
     fn command(&self, binary: &Path, folder: &Path) -> Result<Command>;
     /// Reads what it saw, after it has ended.
     fn seen(&self, folder: &Path) -> Result<Seen>;
-}
-
-/// The most that memtap may cost, as a share of what the reference tool costs.
-const LIMIT: f64 = 0.6;
-
-/// Frames from which on that holds: a call from fewer costs mostly the trap, which is the same for all.
-const LIMIT_FROM_DEPTH: u32 = 20;
-
-/// Whole tools, in the order of the rows.
-pub(crate) fn calls(memtap: &Path, walk_cost: &Path) -> Vec<Tool> {
-    let memtap = |unwind| memtap::Memtap {
-        binary: memtap.to_path_buf(),
-        unwind,
-        blocks: memtap::Blocks::Counted,
-    };
-    let (framed, frameless) = (Build::FramePointers, Build::NoFramePointers);
-    vec![
-        Tool::untraced("bare", framed),
-        Tool::new(
-            "empty uprobe",
-            Role::Other,
-            framed,
-            walk::WalkCost {
-                binary: walk_cost.to_path_buf(),
-                walker: walk::Walker::Empty,
-            },
-        ),
-        Tool::new(
-            "memtap --unwind dwarf",
-            Role::Subject(LIMIT, LIMIT_FROM_DEPTH),
-            framed,
-            memtap("dwarf"),
-        ),
-        Tool::new(
-            "memtap --unwind fp",
-            Role::Subject(LIMIT, LIMIT_FROM_DEPTH),
-            framed,
-            memtap("fp"),
-        ),
-        Tool::new("bpftrace @[ustack]", Role::Reference, framed, bpftrace::Bpftrace),
-        Tool::untraced("bare", frameless),
-        Tool::new("memtap --unwind dwarf", Role::Other, frameless, memtap("dwarf")),
-    ]
-}
-
-/// The most that memtap may cost when it follows blocks, as a share of what the reference tool costs.
-const LIVE_LIMIT: f64 = 0.3;
-
-/// Whole tools that follow every block to its free, in the order of the rows.
-pub(crate) fn live(memtap: &Path) -> Vec<Tool> {
-    let framed = Build::FramePointers;
-    let memtap = memtap::Memtap {
-        binary: memtap.to_path_buf(),
-        unwind: "dwarf",
-        blocks: memtap::Blocks::Followed,
-    };
-    vec![
-        Tool::untraced("bare", framed),
-        Tool::new(
-            "memtap record --live",
-            Role::Subject(LIVE_LIMIT, 0),
-            framed,
-            memtap,
-        ),
-        Tool::new("bpftrace live.bt", Role::Reference, framed, live_bt::LiveScript),
-        Tool {
-            name: "heaptrack",
-            role: Role::Other,
-            build: framed,
-            way: Way::Launched(Box::new(heaptrack::Heaptrack)),
-        },
-        Tool::new("bcc memleak", Role::Other, framed, memleak::Memleak),
-    ]
-}
-
-/// The most that a fresh walk may add to a hit, as a share of what `bpf_get_stackid` adds.
-const FRESH_LIMIT: f64 = 0.7;
-/// The same for a remembered one.
-const REMEMBERED_LIMIT: f64 = 0.35;
-
-/// Walks without a tool around them, in the order of the rows.
-pub(crate) fn walks(walk_cost: &Path) -> Vec<Tool> {
-    let row = |name, role, walker| {
-        let binary = PathBuf::from(walk_cost);
-        Tool::new(
-            name,
-            role,
-            Build::FramePointers,
-            walk::WalkCost { binary, walker },
-        )
-    };
-    vec![
-        row("empty program", Role::Base, walk::Walker::Empty),
-        row(
-            "memtap, fresh",
-            Role::Subject(FRESH_LIMIT, 0),
-            walk::Walker::Fresh,
-        ),
-        row(
-            "memtap, remembered",
-            Role::Subject(REMEMBERED_LIMIT, 0),
-            walk::Walker::Remembered,
-        ),
-        row("bpf_get_stackid", Role::Reference, walk::Walker::KernelKept),
-        row("bpf_get_stack", Role::Other, walk::Walker::Kernel),
-    ]
 }

@@ -1,7 +1,7 @@
 //! Summaries of small profiles, against golden files.
 
 use super::*;
-use crate::profile::{Held, HeldVariances, Variances};
+use crate::profile::{Held, HeldVariances, Together, Variances};
 use crate::report::sample::{Sample, mixed, session};
 use crate::report::session::Traced;
 use crate::report::{golden, units};
@@ -148,6 +148,46 @@ fn estimates_have_their_errors_beside_them() {
     assert_eq!(summary["totals"]["regions"]["mmap"].get("calls_stderr"), None);
     session.settings.traced.sampled = false;
     assert!(!text(&Summary::of(&profile, &session, Metric::AllocBytes)).contains("_stderr"));
+}
+
+/// Stacks that were seen in the same windows vary together: their sum is less sure than its parts say.
+#[test]
+fn sums_of_stacks_that_vary_together_say_so() {
+    let mut profile = mixed();
+    profile.sample_bytes = Some(1);
+    let together = |process, function, deviation: u128| Together {
+        process,
+        function,
+        calls_variance: deviation.pow(2),
+        bytes_variance: (10 * deviation).pow(2),
+    };
+    profile.together = vec![
+        together(None, None, 400),
+        together(None, Some(Function::Malloc), 300),
+        together(Some(0), None, 200),
+        together(Some(0), Some(Function::Malloc), 100),
+    ];
+    // Of its own it is less sure than of its windows.
+    let realloc = profile
+        .stacks
+        .iter_mut()
+        .find(|stack| stack.function == Function::Realloc)
+        .expect("one in the sample");
+    realloc.values.variances.calls = 50 * 50;
+    profile.together.push(together(None, Some(Function::Realloc), 10));
+    let mut session = session();
+    session.settings.traced.sampled = true;
+    let summary = json(&profile, &session);
+    let totals = &summary["totals"];
+    assert_eq!(totals["alloc"]["count_stderr"], 400);
+    assert_eq!(totals["alloc"]["bytes_stderr"], 4000);
+    assert_eq!(totals["functions"]["malloc"]["calls_stderr"], 300);
+    assert_eq!(totals["functions"]["realloc"]["calls_stderr"], 50);
+    let processes = summary["processes"].as_array().expect("a list");
+    let is_first = |process: &&Value| process["pid"] == profile.processes[0].pid;
+    let first = &processes.iter().find(is_first).expect("it is there")["totals"];
+    assert_eq!(first["alloc"]["count_stderr"], 200, "{first}");
+    assert_eq!(first["functions"]["malloc"]["bytes_stderr"], 1000);
 }
 
 #[test]

@@ -46,6 +46,37 @@ impl Spread {
     }
 }
 
+/// Stacks that are taken together: those of a process, of a function, or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Group {
+    /// Which process image; nothing for all of them.
+    pub(crate) process: Option<u32>,
+    /// Which function; nothing for all of them.
+    pub(crate) function: Option<u32>,
+}
+
+impl Group {
+    /// All stacks.
+    pub(crate) const ALL: Self = Self {
+        process: None,
+        function: None,
+    };
+
+    /// The groups that a stack is in.
+    fn of(key: &SumKey) -> [Self; 4] {
+        let (process, function) = (Some(key.process), Some(key.function));
+        [
+            Self::ALL,
+            Self { process, ..Self::ALL },
+            Self {
+                function,
+                ..Self::ALL
+            },
+            Self { process, function },
+        ]
+    }
+}
+
 /// A period that was begun.
 #[derive(Debug, Clone, Copy)]
 struct Period {
@@ -58,7 +89,9 @@ struct Period {
 #[derive(Debug, Default)]
 pub(crate) struct WindowSums {
     stacks: HashMap<SumKey, Spread>,
-    total: Spread,
+    /// Stacks vary together, since what a program does in a window is more or less of all: their sums are less sure than
+    /// independent stacks' would be.
+    groups: HashMap<Group, Spread>,
     /// Windows that were looked at, and in how many looks.
     windows: u32,
     looks: u32,
@@ -116,7 +149,7 @@ impl WindowSums {
         }
         let scale = self.planned_s / self.actual_s;
         let windows = f64::from(self.waiting);
-        let mut total = Amount::default();
+        let mut groups: HashMap<Group, Amount> = HashMap::new();
         for (key, amount) in sums {
             let spread = self.stacks.entry(key).or_default();
             let added = Amount {
@@ -128,10 +161,18 @@ impl WindowSums {
                 continue;
             }
             spread.observe(added, scale, windows);
-            total.calls += added.calls;
-            total.bytes += added.bytes;
+            for group in Group::of(&key) {
+                let total = groups.entry(group).or_default();
+                total.calls += added.calls;
+                total.bytes += added.bytes;
+            }
         }
-        self.total.observe(total, scale, windows);
+        for (group, added) in groups {
+            self.groups
+                .entry(group)
+                .or_default()
+                .observe(added, scale, windows);
+        }
         self.windows += self.waiting;
         self.looks += 1;
         (self.waiting, self.planned_s, self.actual_s) = (0, 0.0, 0.0);
@@ -191,17 +232,22 @@ impl WindowSums {
 
     /// The variance of a stack's estimates, by how its windows differ: to be shown with them, where it is larger than that of
     /// independent samples.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "stacks are shown without standard errors")
-    )]
     pub(crate) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
         self.stacks.get(key).map(|spread| self.variance(spread, now))
     }
 
+    /// The variances of the estimates of stacks that are taken together.
+    pub(crate) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (Group, Amount)> {
+        self.groups
+            .iter()
+            .map(move |(group, spread)| (*group, self.variance(spread, now)))
+    }
+
     /// The variance of all stacks' estimates together.
     pub(crate) fn variance_of_total(&self, now: Instant) -> Amount {
-        self.variance(&self.total, now)
+        self.groups
+            .get(&Group::ALL)
+            .map_or(Amount::default(), |spread| self.variance(spread, now))
     }
 
     fn variance(&self, spread: &Spread, now: Instant) -> Amount {

@@ -31,6 +31,10 @@ impl Launcher for Heaptrack {
         Ok(command)
     }
 
+    fn note(&self) -> Option<String> {
+        Some("counts a block of the C++ library too".to_owned())
+    }
+
     fn seen(&self, folder: &Path) -> Result<Seen> {
         let profile = ["zst", "gz"]
             .map(|extension| folder.join(STEM).with_extension(extension))

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Running, Seen, Tracer, bpftrace};
 use crate::bench::target::Target;
-use crate::{privilege, workspace};
+use crate::workspace;
 
 /// bpftrace with a script that keeps every block's size and stack from its malloc to its free.
 pub(crate) struct LiveScript;
@@ -25,7 +25,7 @@ impl Tracer for LiveScript {
         let file = folder.join("live.bt");
         fs::write(&file, script).with_context(|| format!("failed to write {}", file.display()))?;
         let pid = target.pid().to_string();
-        let mut command = privilege::elevated(Path::new("bpftrace"));
+        let mut command = bpftrace::command();
         command.args(["-f", "json", "-p", &pid]).arg(file).arg(&pid);
         Running::start(&mut command, folder)
     }
@@ -38,16 +38,14 @@ impl Tracer for LiveScript {
 
 /// The count of calls, if every stack's blocks were all given back.
 fn seen(output: &str) -> Result<Seen> {
-    let live = bpftrace::map(output, "@live")?;
-    let stacks = live.as_object().context("failed to read bpftrace's @live")?;
-    for bytes in stacks.values() {
+    for bytes in bpftrace::map(output, "@live")?.0 {
         ensure!(
-            bytes.as_i64() == Some(0),
+            bytes == 0,
             "{bytes} bytes are live in bpftrace's map, and the loop keeps none"
         );
     }
-    bpftrace::map(output, "@calls")?
-        .as_u64()
+    let calls = bpftrace::map(output, "@calls")?.0;
+    u64::try_from(calls.iter().sum::<i64>())
         .map(Seen::Calls)
         .context("failed to read bpftrace's @calls")
 }

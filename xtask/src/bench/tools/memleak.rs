@@ -31,7 +31,7 @@ impl Tracer for Memleak {
         let headers = [KERNEL_HEADERS, &build];
         (!headers.iter().any(|path| Path::new(path).exists())).then(|| {
             format!(
-                "bcc compiles its program with the kernel's headers: there is neither {}",
+                "bcc compiles with the kernel's headers: neither {} is here",
                 headers.join(" nor ")
             )
         })

@@ -1,6 +1,7 @@
 //! A tracer that runs beside the loop, perhaps as root while we are not.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
@@ -8,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::bench::interrupt;
 use crate::{privilege, process};
 
 /// How long a tracer may take to read its maps, give the addresses names, and write.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long one may take that nobody wants a report of any more.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A started tracer; stopped when dropped.
 pub(crate) struct Running {
@@ -26,6 +31,7 @@ impl Running {
             let path = folder.join(name);
             File::create(&path).with_context(|| format!("failed to create {}", path.display()))
         };
+        interrupt::tie(command, libc::SIGINT);
         let child = command
             .stdin(Stdio::null())
             .stdout(create("stdout")?)
@@ -49,16 +55,20 @@ impl Running {
     /// Interrupts the tracer, as Ctrl-C would, and waits until it has written its report.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.signal("INT")?;
+        match self.ended_within(STOP_LIMIT)? {
+            // Some end by the signal itself, after their work: what they wrote tells whether it was done.
+            Some(status) if status.success() || by_interrupt(status) => Ok(()),
+            Some(status) => bail!("{}", self.describe(status)),
+            None => bail!("failed to stop the tracer within {} s", STOP_LIMIT.as_secs()),
+        }
+    }
+
+    fn ended_within(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let started = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().context("failed to wait for the tracer")? {
-                if status.success() {
-                    return Ok(());
-                }
-                bail!("{}", self.describe(status));
-            }
-            if started.elapsed() > STOP_LIMIT {
-                bail!("failed to stop the tracer within {} s", STOP_LIMIT.as_secs());
+            let status = self.child.try_wait().context("failed to wait for the tracer")?;
+            if status.is_some() || started.elapsed() > limit {
+                return Ok(status);
             }
             sleep(Duration::from_millis(5));
         }
@@ -82,13 +92,24 @@ impl Running {
     }
 }
 
+fn by_interrupt(status: ExitStatus) -> bool {
+    status.signal() == Some(libc::SIGINT) || status.code() == Some(128 + libc::SIGINT)
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None))
-            && let Err(error) = self
-                .signal("KILL")
-                .and_then(|()| Ok(self.child.wait().map(drop)?))
-        {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // An interrupt first, so that it can take its probes out.
+        let ended = self.signal("INT").and_then(|()| self.ended_within(DROP_LIMIT));
+        if matches!(ended, Ok(Some(_))) {
+            return;
+        }
+        let killed = self
+            .signal("KILL")
+            .and_then(|()| Ok(self.child.wait().map(drop)?));
+        if let Err(error) = killed {
             eprintln!("xtask: {error:#}");
         }
     }

@@ -1,0 +1,77 @@
+//! The parts of a run.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+
+use super::programs;
+use super::tools::{self, Tool};
+
+/// What is measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// malloc and free in a loop, its allocations traced
+    Loops,
+    /// The same loop, every block followed to its free
+    Live,
+    /// Both in two threads at once
+    Threads,
+    /// What a process keeps of a million calls a second, under memtap's budget and under others
+    Budget,
+    /// Real programs: a compiler, python3, git, sqlite3, redis-server
+    Programs,
+    /// What a walk of the stack costs, beside the kernel's own
+    Walks,
+    /// What unwind tables take to make
+    Tables,
+}
+
+impl Part {
+    /// The name on the command line and in messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Loops => "loops",
+            Self::Live => "live",
+            Self::Threads => "threads",
+            Self::Budget => "budget",
+            Self::Programs => "programs",
+            Self::Walks => "walks",
+            Self::Tables => "tables",
+        }
+    }
+}
+
+/// All parts, with their rows and why some cannot be measured here.
+pub(crate) fn list(memtap: &Path, walk_cost: &Path) -> String {
+    let mut lines = Vec::new();
+    for &part in Part::value_variants() {
+        lines.push(part.name().to_owned());
+        let rows: Vec<(String, Option<String>)> = match part {
+            Part::Loops => named(&tools::calls(memtap, walk_cost)),
+            Part::Live => named(&tools::live(memtap)),
+            Part::Budget => named(&tools::budget(memtap)),
+            Part::Walks => named(&tools::walks(walk_cost)),
+            Part::Threads => vec![("the rows of loops and of live".to_owned(), None)],
+            Part::Programs => programs::NAMES
+                .iter()
+                .map(|name| ((*name).to_owned(), None))
+                .collect(),
+            Part::Tables => vec![(
+                "libc, the compiler's library, all that is mapped".to_owned(),
+                None,
+            )],
+        };
+        for (name, missing) in rows {
+            let reason = missing
+                .map(|reason| format!(" (not here: {reason})"))
+                .unwrap_or_default();
+            lines.push(format!("  {name}{reason}"));
+        }
+    }
+    lines.join("\n")
+}
+
+fn named(tools: &[Tool]) -> Vec<(String, Option<String>)> {
+    let row = |tool: &Tool| (tool.name.to_owned(), tool.way.missing());
+    tools.iter().map(row).collect()
+}
