@@ -6,6 +6,7 @@
 //! with a failure.
 
 mod account;
+mod cgroup;
 mod context;
 mod count;
 mod figures;
@@ -25,6 +26,7 @@ mod summary;
 mod told;
 
 pub use account::{Account, without_pids};
+pub use cgroup::Cgroup;
 pub use context::{Context, Need};
 pub use count::{Count, Counts, difference};
 pub use figures::Figures;

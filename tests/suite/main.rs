@@ -8,11 +8,13 @@ mod attach;
 mod budget;
 mod busy;
 mod case;
+mod cgroups;
 mod crowd;
 mod errors;
 mod fixtures;
 mod live;
 mod live_report;
+mod lives;
 mod outputs;
 mod processes;
 mod python;
@@ -37,6 +39,8 @@ const CASES: &[&[case::Case]] = &[
     fixtures::CASES,
     sums::CASES,
     processes::CASES,
+    lives::CASES,
+    cgroups::CASES,
     outputs::CASES,
     live_report::CASES,
     regions::CASES,
