@@ -9,6 +9,7 @@ mod budget;
 mod busy;
 mod case;
 mod cgroups;
+mod containers;
 mod crowd;
 mod errors;
 mod fixtures;
@@ -41,6 +42,7 @@ const CASES: &[&[case::Case]] = &[
     processes::CASES,
     lives::CASES,
     cgroups::CASES,
+    containers::CASES,
     outputs::CASES,
     live_report::CASES,
     regions::CASES,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::examined::Examined;
 use super::start_error::StartError;
-use crate::allocator::loader;
 use crate::allocator::plan::{self, Found, Plan};
+use crate::allocator::{loader, roots};
 use crate::settings::{Record, Target};
 use crate::target::cgroup::Cgroup;
 use crate::target::files::MappedFile;
@@ -82,6 +82,8 @@ impl Targets {
             self.command_files
                 .extend(loader::files_of(&program, user.as_ref()));
         }
+        // `chroot DIR …` changes to a root with libraries of its own.
+        self.command_files.extend(roots::files_in(&command[1..]));
         let held = launch::hold(command, user.as_ref()).map_err(failed)?;
         self.pids = vec![held.pid];
         self.held = Some(held);
