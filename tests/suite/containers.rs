@@ -127,31 +127,29 @@ fn child(parent: u32, comm: &str) -> Result<u32> {
 
 /// The first line of the report has both numbers of a process, where they differ.
 fn inner_pid_in_the_report(context: &Context) -> Result<()> {
-    let fixture = Fixture::c(context, "sleeper")?;
-    let program = fixture.path.to_str().context("not a plain path")?;
+    let fixture = Fixture::c(context, "batches")?;
     let mut command = context.privileged("unshare");
-    command.args(["-fp", "--kill-child", program]);
-    let running = Running::start(command)?;
-    let unshare = context.behind_sudo(running.pid(), "unshare")?;
-    let pid = child(unshare, "sleeper")?;
-    for (target, text) in [
-        (pid, format!("sleeper {pid} (1 in its container)")),
-        (unshare, format!("unshare {unshare} ·")),
+    command.args(["-fp", "--kill-child"]).arg(&fixture.path);
+    let inside = Running::start(command)?;
+    let unshare = context.behind_sudo(inside.pid(), "unshare")?;
+    let inner = child(unshare, "batches")?;
+    let outside = Running::start(fixture.command())?;
+    for (running, pid, numbers) in [
+        (&inside, inner, format!("batches {inner} (1 in its container) ·")),
+        (&outside, outside.pid(), format!("batches {} ·", outside.pid())),
     ] {
-        // A process that does nothing is told of while memory maps are traced.
-        let recording = Memtap::bare(context)?
-            .arguments(["record", "-d", "300ms", "--summary", "x.json"])
-            .process(target)
-            .run()?
-            .ended_with(0)?;
-        let text_is_there = recording.finished.stdout.contains(&text);
-        let summary = std::fs::read_to_string(recording.directory().join("x.json"))?;
+        let mut session = Memtap::bare(context)?.argument("record").process(pid).start()?;
+        session.wait_until_tracing()?;
+        context.signal(pid, "USR1")?;
+        let is_done = eventually(LIMIT, || Ok(running.stdout().contains("done 1")))?;
+        ensure!(is_done, "{pid} does nothing: {}", running.stdout());
+        session.signal("INT")?;
+        let recording = session.finish()?.ended_with(0)?;
         ensure!(
-            text_is_there || summary.contains("\"processes\": []"),
-            "{text:?} is not in: {}",
+            recording.finished.stdout.contains(&numbers),
+            "{numbers:?} is not in: {}",
             recording.finished.stdout
         );
-        ensure!(text_is_there, "the process is not in the report: {summary}");
     }
     Ok(())
 }
@@ -249,7 +247,7 @@ fn several_at_once(context: &Context) -> Result<()> {
     let program = fixture.path.to_str().context("not a plain path")?;
     let copy = Path::new(root).join("copy");
     let deleted = format!(
-        "cp '{program}' '{0}'; '{0}' clone {many} & rm '{0}'; wait $!",
+        "cp '{program}' '{0}'; '{0}' clone {many} & sleep 0.5; rm '{0}'; wait $!",
         copy.display()
     );
     let outside = [
