@@ -119,7 +119,7 @@ fn enter(context: &Context, pid: u32, cgroup: &Path) -> Result<()> {
 
 /// Where the hierarchy of version 2 is mounted so that it can be written to.
 #[must_use]
-pub fn mount_point() -> Option<PathBuf> {
+pub(crate) fn mount_point() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);

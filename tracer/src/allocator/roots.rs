@@ -134,7 +134,7 @@ mod tests {
             let path = root.join(path);
             std::fs::create_dir_all(path.parent().expect("below the root")).expect("made");
             std::fs::write(&path, "").expect("written");
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("allowed");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("allowed");
             path
         };
         let libc = file("lib/x86_64-linux-gnu/libc.so.6");

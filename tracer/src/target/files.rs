@@ -108,7 +108,7 @@ impl Files {
             None => {}
         }
         let root = self.root_of(pid);
-        let file = open(pid, mapping, root, &self.roots).map(Arc::new);
+        let file = open(pid, mapping, root.as_ref(), &self.roots).map(Arc::new);
         if self.open.len() < MOST_OPEN {
             self.open.insert(mapping.file, file.clone());
         }
@@ -198,7 +198,7 @@ fn identity(file: &File) -> std::io::Result<FileId> {
 fn open(
     pid: u32,
     mapping: &Mapping,
-    root: Option<Arc<Root>>,
+    root: Option<&Arc<Root>>,
     roots: &HashMap<RootId, Arc<Root>>,
 ) -> Option<MappedFile> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
@@ -213,7 +213,7 @@ fn open(
             (file.metadata().ok()?.ino() == mapping.file.inode || is_mapped_as(&file, mapping))
                 .then_some(file)
         });
-        named.map(|file| (file, root.clone())).or_else(|| {
+        named.map(|file| (file, root.cloned())).or_else(|| {
             roots.values().find_map(|other| {
                 let file = other.open(&mapping.path, true).ok()?;
                 is_mapped_as(&file, mapping).then(|| (file, Some(Arc::clone(other))))
@@ -221,7 +221,7 @@ fn open(
         })
     };
     let (file, root) = match File::open(exact) {
-        Ok(file) => (file, root.clone()),
+        Ok(file) => (file, root.cloned()),
         Err(_) => in_roots()?,
     };
     let metadata = file.metadata().ok()?;
