@@ -92,13 +92,26 @@ fn is_inside(path: &Path) -> bool {
 /// The libraries below a root that may have an allocator.
 fn libraries_in(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
+    let Ok(root) = root.canonicalize() else {
+        return files;
+    };
     for directory in DIRECTORIES {
-        let directory = root.join(directory);
+        // A link with a whole path leads elsewhere from here than from inside.
+        let Ok(directory) = root.join(directory).canonicalize() else {
+            continue;
+        };
+        if !directory.starts_with(&root) {
+            continue;
+        }
         collect(&directory, &mut files);
         // `lib/x86_64-linux-gnu`
         for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if name.as_bytes().windows(6).any(|part| part == b"-linux") && entry.path().is_dir() {
+            let is_platform = entry
+                .file_name()
+                .as_bytes()
+                .windows(6)
+                .any(|part| part == b"-linux");
+            if is_platform && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 collect(&entry.path(), &mut files);
             }
         }
@@ -128,7 +141,7 @@ mod tests {
     #[test]
     fn libraries_of_a_root_are_found() {
         let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path();
+        let root = &directory.path().canonicalize().expect("there");
         let words = |path: &str| [OsString::from(root), path.into(), "x".into()];
         let file = |path: &str| {
             let path = root.join(path);
@@ -140,6 +153,8 @@ mod tests {
         let libc = file("lib/x86_64-linux-gnu/libc.so.6");
         file("lib/x86_64-linux-gnu/libm.so.6");
         std::os::unix::fs::symlink("/lib", root.join("lib64")).expect("linked");
+        std::fs::create_dir(root.join("usr")).expect("made");
+        std::os::unix::fs::symlink("../lib", root.join("usr/lib")).expect("linked");
         assert!(
             files_in(&words("/run")).is_empty(),
             "a directory with nothing to run"
