@@ -39,7 +39,7 @@ pub use memtap::{Memtap, Session};
 pub use recipe::Recipe;
 pub use recording::Recording;
 pub use run::{Finished, LIMIT, Running, eventually, run};
-pub use shim::shim_counts;
+pub use shim::{Shim, shim_counts};
 pub use strace::Strace;
 pub use summary::{Process, Region, Summary};
 pub use told::{Chain, Image, Told};

@@ -19,6 +19,7 @@ mod lives;
 mod outputs;
 mod processes;
 mod python;
+mod real;
 mod regions;
 mod robust;
 mod sampling;
@@ -65,6 +66,7 @@ const CASES: &[&[case::Case]] = &[
     live::heaptrack::CASES,
     live::programs::CASES,
     live::servers::CASES,
+    real::CASES,
     sampling::CASES,
     budget::CASES,
     errors::CASES,
