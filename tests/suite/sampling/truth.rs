@@ -81,8 +81,9 @@ impl Truth {
         })
     }
 
-    /// Fails if the mean of estimates is too far off, or could not show a bias of 2 %.
-    pub(super) fn assert_mean(self, what: &str, found: &[f64]) -> Result<()> {
+    /// How far the mean of estimates is off, as a part of the truth. Fails if that is too much, or could not show a bias of
+    /// 2 %.
+    pub(super) fn assert_mean(self, what: &str, found: &[f64]) -> Result<f64> {
         let runs = found.len() as f64;
         let mean = found.iter().sum::<f64>() / runs;
         // And what floating point is off by, where nothing varies.
@@ -97,7 +98,7 @@ impl Truth {
             "{what}: the mean of {runs} estimates is {mean}, the truth {}, {allowed} allowed",
             self.value
         );
-        Ok(())
+        Ok((mean - self.value).abs() / self.value)
     }
 }
 
@@ -116,7 +117,7 @@ impl Coverage {
 
     /// 95 of 100 are expected. Of `n`, the share has a standard deviation of `sqrt(0.95 × 0.05 / n)`, 0.77 % of 800: five
     /// of those, and 1 % more since sums of some hundred terms are not quite normal.
-    pub(super) fn assert(&self) -> Result<()> {
+    pub(super) fn assert(&self) -> Result<f64> {
         let share = f64::from(self.covered) / f64::from(self.all);
         let allowed = 5.0 * (0.95 * 0.05 / f64::from(self.all)).sqrt() + 0.01;
         ensure!(
@@ -125,6 +126,6 @@ impl Coverage {
             self.covered,
             self.all
         );
-        Ok(())
+        Ok(share)
     }
 }

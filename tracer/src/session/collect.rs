@@ -68,6 +68,7 @@ impl Recorder {
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
+        let hit: u64 = self.object.hit_counts()?.by_site.iter().sum();
         let hits = self.hits_by_process()?;
         let cost = self.cost(duration, &hits);
         let mut builder = Builder::new(self, hits);
@@ -134,7 +135,7 @@ impl Recorder {
             duration,
 
             events: Events {
-                seen: counts.events(Counter::Seen),
+                seen: counts.events(Counter::Seen) + hit.saturating_sub(counts.events(Counter::PassedOver)),
                 tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
                 nested: counts.events(Counter::Nested),
                 filtered: counts.events(Counter::Filtered),
