@@ -2,9 +2,10 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers,
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{bpf_get_current_task, bpf_ktime_get_ns},
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns},
     },
 };
 use tracer_ebpf::{FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessRecord, RecordKind};
@@ -12,7 +13,7 @@ use tracer_ebpf::{FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessR
 use crate::{
     atomic, live,
     loss::lose,
-    maps::{CGROUP, PROCESS_COUNT, PROCESSES},
+    maps::{CGROUP, PROCESS_COUNT, PROCESSES, RECORDS},
     settings, tally,
 };
 
@@ -133,28 +134,34 @@ fn enter(tgid: u32, parent: u32, whose: Whose, flags: u32, urgent: bool) -> u32 
     listed(tgid).unwrap_or(PROCESS_UNKNOWN)
 }
 
-/// Tells user space of a process image. False if the ring is full.
+/// Tells user space of a process image. False if the ring is full. The record is put together in the ring: Linux 6.1 has no
+/// room for it on the stacks of the programs that walk.
 #[inline(always)]
 fn announce(tgid: u32, number: u32, parent: u32, inner_pid: u32, urgent: bool) -> bool {
-    let record = ProcessRecord {
-        kind: RecordKind::Process as u32,
-        tgid,
-        number,
-        parent,
-        comm: bpf_get_current_comm().unwrap_or_default(),
-        // Of the image that this one takes the place of, if there is one: with it the count goes.
-        // SAFETY: the value is copied at once.
-        hits_before: unsafe { PROCESSES.get(&tgid) }.map_or(0, |process| process.hits),
-        // SAFETY: a helper without arguments.
-        time_ns: unsafe { bpf_ktime_get_ns() },
-        inner_pid,
-        reserved: 0,
-    };
-    let sent = tally::send_record(&record, urgent);
-    if !sent {
+    // Of the image that this one takes the place of, if there is one: with it the count goes.
+    // SAFETY: the value is copied at once.
+    let hits_before = unsafe { PROCESSES.get(&tgid) }.map_or(0, |process| process.hits);
+    let Some(mut entry) = RECORDS.reserve::<ProcessRecord>(0) else {
         lose(Loss::ProcessRecordLost);
+        return false;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reserved bytes are this program's own until they are submitted, and every field is written.
+    unsafe {
+        (&raw mut (*record).kind).write(RecordKind::Process as u32);
+        (&raw mut (*record).tgid).write(tgid);
+        (&raw mut (*record).number).write(number);
+        (&raw mut (*record).parent).write(parent);
+        (&raw mut (*record).time_ns).write(bpf_ktime_get_ns());
+        (&raw mut (*record).hits_before).write(hits_before);
+        (&raw mut (*record).inner_pid).write(inner_pid);
+        (&raw mut (*record).reserved).write(0);
+        // It writes all bytes, whatever it answers.
+        let comm = (&raw mut (*record).comm).cast::<core::ffi::c_void>();
+        bpf_get_current_comm(comm, size_of::<[u8; 16]>() as u32);
     }
-    sent
+    entry.submit(tally::record_flags(urgent));
+    true
 }
 
 /// The current process has executed another program. Returns the new image's number, if it is a target.
@@ -179,7 +186,7 @@ pub(crate) fn executed() -> Option<u32> {
             .then(|| enter(tgid, PROCESS_UNKNOWN, Whose::Own, BPF_ANY, urgent));
     }
     let wanted = settings::comm()?;
-    let comm = bpf_get_current_comm().ok()?;
+    let comm = helpers::bpf_get_current_comm().ok()?;
     same_name(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, Whose::Own, BPF_ANY, urgent))
 }
 
