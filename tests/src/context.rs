@@ -53,6 +53,16 @@ pub enum Need {
     Xz,
     /// `node`.
     Node,
+    /// `java` and `javac`.
+    Java,
+    /// `nginx`.
+    Nginx,
+    /// `postgres`, `initdb` and `pgbench`, and a user `postgres`.
+    Postgres,
+    /// A hierarchy of cgroup v2 that can be written to.
+    Cgroup2,
+    /// overlayfs in the kernel, and `mount`.
+    Overlay,
 }
 
 impl Context {
@@ -180,6 +190,20 @@ impl Need {
             Self::Memcached => (on_path("memcached"), "no `memcached`"),
             Self::Xz => (on_path("xz"), "no `xz` (xz-utils)"),
             Self::Node => (on_path("node"), "no `node` (nodejs)"),
+            Self::Java => (
+                on_path("java") && on_path("javac"),
+                "no `java` or `javac` (default-jdk-headless)",
+            ),
+            Self::Nginx => (on_path("nginx"), "no `nginx`"),
+            Self::Postgres => (
+                ["postgres", "initdb", "pgbench"].into_iter().all(on_path) && has_user("postgres"),
+                "no `postgres`, `initdb` or `pgbench` on the path, or no user `postgres` (postgresql)",
+            ),
+            Self::Cgroup2 => (
+                crate::cgroup::mount_point().is_some(),
+                "no cgroup2 mounted so that it can be written to",
+            ),
+            Self::Overlay => (overlay(), "no overlayfs in its kernel"),
         };
         (!is_met).then_some(reason)
     }
@@ -188,6 +212,17 @@ impl Need {
 fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+fn has_user(name: &str) -> bool {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    users
+        .lines()
+        .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))
+}
+
+fn overlay() -> bool {
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\toverlay\n"))
 }
 
 /// `cc -print-file-name` repeats a name that it cannot find, and gives a path for one that it can.

@@ -215,7 +215,9 @@ fn wants_all(arguments: &[OsString]) -> bool {
     let records = arguments
         .first()
         .is_some_and(|command| command == "record" || command == "live");
-    records && has(&["-p", "--pid", "-a", "--all", "--comm"]) && !has(&["--sample", "--max-overhead"])
+    records
+        && has(&["-p", "--pid", "-a", "--all", "--comm", "--cgroup"])
+        && !has(&["--sample", "--max-overhead"])
 }
 
 /// memtap while it runs; dropping it kills it.

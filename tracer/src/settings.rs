@@ -19,6 +19,9 @@ pub enum Target {
     All,
     /// Every process of this name, those that get it later too.
     Comm(String),
+    /// Every process of this cgroup and of those below it, those that come later too: a path, absolute or from the root of the
+    /// hierarchy on.
+    Cgroup(PathBuf),
     /// A command, from its first instruction.
     Command(Vec<OsString>),
 }

@@ -93,7 +93,7 @@ impl Scratch {
         }
         let base = self.words.base;
         let offset = address.wrapping_sub(base);
-        let is_near = self.window_start == base && offset < WINDOW_BYTES as u64 && offset & 7 == 0;
+        let is_near = self.window_start == base && offset < WINDOW_BYTES as u64 && offset.is_multiple_of(8);
         let (index, at) = if is_near {
             self.words.near = near + 1;
             if offset + 8 > self.words.near_end {

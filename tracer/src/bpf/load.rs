@@ -1,9 +1,10 @@
 //! Loading the object: settings, sizes of maps, programs past the verifier.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, CgroupArray, HashMap, Map, MapData};
 use aya::programs::{TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::{EbpfLogger, Level};
@@ -261,12 +262,19 @@ impl Object {
         Ok(u64::from(index))
     }
 
+    /// Makes every process of a cgroup a target, and of those below it: its open directory.
+    pub fn set_cgroup(&mut self, cgroup: &File) -> Result<(), BpfError> {
+        let failed = |error| BpfError::map("CGROUP", error);
+        let mut array = CgroupArray::try_from(self.map_mut("CGROUP")?).map_err(failed)?;
+        array.set(0, cgroup.as_fd(), 0).map_err(failed)
+    }
+
     /// Makes a process a target, under this number.
     pub fn add_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
         // The loader knows it already, so there is nothing to announce.
         let process = Process {
             number,
-            announced: 1,
+            announced: Process::ANNOUNCED,
             hits: 0,
         };
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
@@ -339,6 +347,7 @@ impl Object {
 pub(super) fn map_data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
+        | Map::CgroupArray(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)

@@ -123,16 +123,7 @@ impl Recorder {
 
         let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
         let raw = self.raw(&sums.iter().copied().chain(heap_calls).collect::<Vec<_>>());
-        let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
-        // While it goes on, what is on its way is not lost.
-        if self.is_over {
-            losses.push((Loss::RingFull, unsent));
-            let mut unfinished = self.object.unfinished_calls()?;
-            if self.live {
-                unfinished += self.object.pending_calls()?.len() as u64;
-            }
-            losses.push((Loss::UnfinishedCall, unfinished));
-        }
+        let losses = self.losses(&counts, unsent)?;
         let mut profile = builder.build();
         profile.has_ages = aging.is_some();
         if self.object.has_sampled() {
@@ -143,7 +134,7 @@ impl Recorder {
             profile,
             duration,
             events: events(&counts, hits, unsent),
-            losses: Losses::new(losses),
+            losses,
             cost,
             followed: self.control.followed(),
             probes: self.probes.listed().to_vec(),
@@ -177,6 +168,21 @@ fn events(counts: &Counts, hits: u64, unsent: u64) -> Events {
 }
 
 impl Recorder {
+    /// What was lost; `unsent` events have a stack that user space was never told of.
+    fn losses(&self, counts: &Counts, unsent: u64) -> Result<Losses, BpfError> {
+        let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
+        // While it goes on, what is on its way is not lost.
+        if self.is_over {
+            losses.push((Loss::RingFull, unsent));
+            let mut unfinished = self.object.unfinished_calls()?;
+            if self.live {
+                unfinished += self.object.pending_calls()?.len() as u64;
+            }
+            losses.push((Loss::UnfinishedCall, unfinished));
+        }
+        Ok(Losses::new(losses))
+    }
+
     /// The sums as estimates of the whole time, where probes were in for a part of it.
     fn estimated(&self, mut sums: Vec<(SumKey, Sum)>) -> Vec<(SumKey, Sum)> {
         let now = self.ended.unwrap_or_else(Instant::now);

@@ -29,6 +29,7 @@ use crate::cost::measure::Measuring;
 use crate::report::session::Probe;
 use crate::settings::{Record, Target, Unwind};
 use crate::symbolize::Namer;
+use crate::target::cgroup::Cgroup;
 use crate::target::files::{Files, MappedFile};
 use crate::target::launch::Held;
 use crate::target::lives::Lives;
@@ -86,6 +87,7 @@ pub struct Recorder {
     /// The unit of the kernel side's variances.
     pub(super) unit: Unit,
     pub(super) target: Target,
+    pub(super) cgroup: Option<Cgroup>,
     /// The probes are off, and none is to be attached any more.
     pub(super) is_over: bool,
     pub(super) started: Instant,
@@ -185,6 +187,7 @@ impl Recorder {
                 halvings: halvings(settings),
             },
             target: settings.target.clone(),
+            cgroup: None,
             is_over: false,
             started: Instant::now(),
             duration: None,
@@ -207,6 +210,9 @@ impl Recorder {
         }
         if settings.live {
             points.extend(LIVE_PROGRAMS);
+        }
+        if let Some(cgroup) = &targets.cgroup {
+            recorder.object.set_cgroup(cgroup.directory())?;
         }
         recorder
             .object
@@ -231,7 +237,7 @@ impl Recorder {
         let pids = match target {
             Target::Pids(pids) => pids,
             Target::Command(_) => return Ok(()),
-            Target::All | Target::Comm(_) => {
+            Target::All | Target::Comm(_) | Target::Cgroup(_) => {
                 all = process::all().map_err(StartError::Proc)?;
                 &all
             }
@@ -337,6 +343,8 @@ impl Recorder {
             .probes
             .attach(&mut self.object, &plan, UprobeScope::Machine, self.live);
         match attached {
+            // It may come into the cgroup yet.
+            Ok(()) if self.cgroup.is_some() && !self.processes.has_pid(pid) => {}
             Ok(()) => log::warn!(
                 "{} was met when process {pid} mapped it: its calls before that were not seen",
                 file.path.display()
@@ -352,12 +360,12 @@ impl Recorder {
         }
         let now = monotonic_ns();
         for pid in &targets.pids {
-            let comm = process::comm(*pid).unwrap_or_default();
-            let number = self.processes.add(*pid, comm, now);
+            let number = self.processes.add(*pid, now);
             self.object.add_process(*pid, number)?;
         }
         self.command_name = targets.command_name;
         self.held = targets.held;
+        self.cgroup = targets.cgroup;
         Ok(())
     }
 

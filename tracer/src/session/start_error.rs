@@ -4,6 +4,7 @@ use std::io;
 
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
+use crate::target::cgroup::CgroupError;
 
 /// Each says what was wrong and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum StartError {
     /// A probe.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// The cgroup that was named cannot be traced.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// `/proc` cannot be read.
     #[error("failed to read /proc: {0}")]
     Proc(io::Error),

@@ -23,6 +23,7 @@ Examples:
   sudo memtap record -p 4711 -d 10s -o alloc.svg    the same as a flame graph
   sudo memtap record -- ./server --port 80          a command, from its first instruction, with its children
   sudo memtap record -a -d 5s --per-pid -o all.svg  every process of the machine
+  sudo memtap record --cgroup system.slice/nginx.service -d 10s    a service, or a container, with all its processes
   sudo memtap record -p 4711 --events region        what grows the address space: mmap, mremap, brk";
 
 /// Arguments of `record`.
@@ -48,6 +49,10 @@ pub(in crate::cli) struct RecordArguments {
     /// Trace every process of this name, also those that start later
     #[arg(long, value_name = "NAME", group = "target", help_heading = "Target (one of)")]
     comm: Option<String>,
+    /// Trace every process of this cgroup (v2) and of those below it, also those that come later: a directory below
+    /// /sys/fs/cgroup, or its path as in /proc/PID/cgroup
+    #[arg(long, value_name = "PATH", group = "target", help_heading = "Target (one of)")]
+    cgroup: Option<PathBuf>,
     /// Trace this command from its first instruction; under sudo it runs as the user who called sudo
     #[arg(
         last = true,
@@ -311,8 +316,14 @@ impl RecordArguments {
             }
             return Ok(Target::Comm(name.clone()));
         }
+        if let Some(path) = &self.cgroup {
+            if path.as_os_str().is_empty() {
+                bail!("--cgroup: the path is empty; / is the cgroup of all processes");
+            }
+            return Ok(Target::Cgroup(path.clone()));
+        }
         if self.command.is_empty() {
-            bail!("nothing to trace: give one of -p PID, -a, --comm NAME, -- COMMAND");
+            bail!("nothing to trace: give one of -p PID, -a, --comm NAME, --cgroup PATH, -- COMMAND");
         }
         Ok(Target::Command(self.command.clone()))
     }
@@ -359,6 +370,12 @@ mod tests {
             settings(&["--comm", "x"]).unwrap().target,
             Target::Comm("x".to_owned())
         );
+        assert_eq!(
+            settings(&["--cgroup", "a/b"]).unwrap().target,
+            Target::Cgroup("a/b".into())
+        );
+        assert!(settings(&["--cgroup", ""]).is_err());
+        assert!(settings(&["--cgroup", "x", "--comm", "y"]).is_err());
         let command = settings(&["--", "ls", "-l"]).unwrap();
         assert_eq!(command.target, Target::Command(vec!["ls".into(), "-l".into()]));
         assert!(command.follow);

@@ -155,11 +155,8 @@ pub(super) fn processes(profile: &Profile) -> String {
     match processes.len() {
         0 => "no process".to_owned(),
         1..=NAMED_PROCESSES => {
-            let names = processes.iter().map(|it| match it.pid {
-                0 => label::process(it, false),
-                pid => format!("{} {pid}", label::process(it, false)),
-            });
-            names.collect::<Vec<_>>().join(", ")
+            let names: Vec<String> = processes.iter().map(|it| label::process_and_number(it)).collect();
+            names.join(", ")
         }
         count => format!("{} processes", units::group(count as u128)),
     }
