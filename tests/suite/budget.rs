@@ -1,5 +1,7 @@
 //! What tracing costs is known, and kept within a budget.
 
+mod ranks;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -35,6 +37,11 @@ pub(crate) const CASES: &[Case] = &[
         "budget::estimate_of_a_command",
         &[Need::Compiler],
         estimate_of_a_command,
+    ),
+    case(
+        "budget::the_heaviest_stacks_stay_so",
+        &[Need::Compiler],
+        ranks::are_kept,
     ),
     case("budget::doctor_measures", &[], doctor_measures),
 ];

@@ -158,7 +158,12 @@ pub(crate) const BENCH: &[Package] = &[
     Package {
         name: "bpfcc-tools",
         provides: "/usr/sbin/memleak-bpfcc",
-        reason: "another tool that follows blocks, where it finds the kernel's headers",
+        reason: "another tool that follows blocks",
+    },
+    Package {
+        name: "linux-headers-amd64",
+        provides: "/usr/share/doc/linux-headers-amd64",
+        reason: "headers that bcc compiles that tool with: those of the running kernel are not always to be had",
     },
     Package {
         name: "python3",

@@ -44,12 +44,17 @@ pub(crate) fn single_request(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 pub(crate) fn single_result(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
-    // It costs what it costs; and a call that was taken in is decided, whatever is taken in now.
-    hit::begin(&ctx, None);
+    let is_taken_in = hit::begin(&ctx, None);
     let Some(single) = described(&ctx) else {
-        lose(Loss::UnknownSite);
+        if is_taken_in {
+            lose(Loss::UnknownSite);
+        }
         return 0;
     };
+    // A call that was taken in is decided whatever is taken in now, and is no event of its own.
+    if is_taken_in {
+        hit::pass_over();
+    }
     let regs = regs(&ctx);
     let cfa = regs.rsp + single.depth_bytes as u64;
     let place = CallKey {
@@ -67,9 +72,15 @@ const RETURN_ADDRESS_BYTES: u64 = 8;
 #[inline(always)]
 fn hit(ctx: &ProbeContext, is_whole: bool) -> u32 {
     thread_stack::require(ctx);
-    let request = described(ctx).map(|single| request(regs(ctx), single));
-    if hit::begin(ctx, request.as_ref().map(|request| request.bytes))
-        && let Err(loss) = try_hit(ctx, request, is_whole)
+    let Some(single) = described(ctx) else {
+        if hit::begin(ctx, None) {
+            lose(Loss::UnknownSite);
+        }
+        return 0;
+    };
+    let request = request(regs(ctx), single);
+    if hit::begin(ctx, Some(request.bytes))
+        && let Err(loss) = try_hit(ctx, single, &request, is_whole)
     {
         lose(loss);
     }
@@ -77,12 +88,10 @@ fn hit(ctx: &ProbeContext, is_whole: bool) -> u32 {
 }
 
 #[inline(always)]
-fn try_hit(ctx: &ProbeContext, request: Option<Request>, is_whole: bool) -> Result<(), Loss> {
+fn try_hit(ctx: &ProbeContext, single: &SingleSite, request: &Request, is_whole: bool) -> Result<(), Loss> {
     let Some(hit) = hit::target(ctx)? else {
         return Ok(());
     };
-    let single = described(ctx).ok_or(Loss::UnknownSite)?;
-    let request = request.ok_or(Loss::UnknownSite)?;
     let regs = regs(ctx);
     let cfa = regs.rsp + single.depth_bytes as u64;
     let mut start = Start {
@@ -110,7 +119,7 @@ fn try_hit(ctx: &ProbeContext, request: Option<Request>, is_whole: bool) -> Resu
         return Ok(());
     }
     let weight = if settings::sampled() {
-        match weigh::inside(&request) {
+        match weigh::inside(request) {
             Ok(weight) => weight,
             Err(counter) => {
                 live::pass(&place, counter);
@@ -122,7 +131,7 @@ fn try_hit(ctx: &ProbeContext, request: Option<Request>, is_whole: bool) -> Resu
     };
     let slot = Slot::take(hit.thread);
     if let Some(slot) = &slot
-        && slot.look_inside(regs)
+        && slot.look_inside(regs, start.instruction)
         && let Some(frame_pointer) = frame_pointer(slot, regs, cfa, single.frame_pointer)
         && let Some(return_address) = slot.word(start.stack_pointer)
     {
@@ -131,14 +140,14 @@ fn try_hit(ctx: &ProbeContext, request: Option<Request>, is_whole: bool) -> Resu
             whole(
                 slot,
                 hit.site,
-                &request,
+                request,
                 &start,
                 return_address,
                 result,
                 weight as u32,
             );
         } else {
-            begin(slot, hit.site, &request, &start, return_address, weight as u32);
+            begin(slot, hit.site, request, &start, return_address, weight as u32);
         }
         return Ok(());
     }

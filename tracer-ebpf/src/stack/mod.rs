@@ -58,15 +58,21 @@ impl Slot {
         // SAFETY: `regs` is the program's context, and the slot is ours.
         unsafe {
             let stack_pointer = (*regs).rsp + pushed_bytes;
-            copy::fill(scratch, stack_pointer).then(|| (*scratch).window[0])
+            let most = (*scratch).bytes_wanted((*regs).rip, stack_pointer);
+            copy::fill(scratch, stack_pointer, most).then(|| (*scratch).window[0])
         }
     }
 
-    /// The same inside a function, for [`word`](Self::word). False if the stack cannot be read.
+    /// The same inside a function, for [`word`](Self::word); walks from there begin at `instruction`. False if the stack cannot
+    /// be read.
     #[inline(always)]
-    pub(crate) fn look_inside(&self, regs: *const pt_regs) -> bool {
+    pub(crate) fn look_inside(&self, regs: *const pt_regs, instruction: u64) -> bool {
+        let scratch = self.scratch();
         // SAFETY: `regs` is the program's context, and the slot is ours.
-        unsafe { copy::fill(self.scratch(), (*regs).rsp) }
+        unsafe {
+            let most = (*scratch).bytes_wanted(instruction, (*regs).rsp);
+            copy::fill(scratch, (*regs).rsp, most)
+        }
     }
 
     /// A word of the stack.
@@ -99,8 +105,9 @@ impl Slot {
         let scratch = self.scratch();
         // SAFETY: the slot is ours.
         unsafe {
-            // What was copied for another walk is not what is there now.
-            (*scratch).window_len = 0;
+            let most = (*scratch).bytes_wanted(start.instruction, start.stack_pointer);
+            // Where nothing can be read, the walk finds that out.
+            let _is_read = copy::fill(scratch, start.stack_pointer, most);
         }
         if let Some(hash) = self.remembered(start) {
             return hash;
@@ -112,29 +119,6 @@ impl Slot {
             (*scratch).push(start.instruction, 1);
         }
         self.walk()
-    }
-
-    /// The identity of the slot's last walk, if this one would read the very same.
-    #[inline(always)]
-    fn remembered(&self, start: &Start) -> Option<u64> {
-        // SAFETY: the slot is ours.
-        let scratch = unsafe { &*self.scratch() };
-        if !scratch.may_be_remembered(start) {
-            return None;
-        }
-        let mut turn = 0;
-        while turn < memory::TURNS {
-            match memory::same_words(self.index(), turn) {
-                memory::SAME => {}
-                memory::ALL_SAME => {
-                    count(Counter::StackRemembered);
-                    return Some(scratch.record.header.hash);
-                }
-                _ => return None,
-            }
-            turn += 1;
-        }
-        None
     }
 
     /// Walks to the end of the stack, and returns the identity of what was found.
@@ -214,6 +198,7 @@ impl Scratch {
         if self.table_awaited != 0 {
             count(Counter::TableAwaited);
         }
+        self.end_words();
         self.record.header.end = end as u16;
         let hash = if self.provisional == 0 {
             identity::finish(self.hash, end)

@@ -68,6 +68,7 @@ impl Recorder {
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
+        let hit: u64 = self.object.hit_counts()?.by_site.iter().sum();
         let hits = self.hits_by_process()?;
         let cost = self.cost(duration, &hits);
         let mut builder = Builder::new(self, hits);
@@ -141,7 +142,7 @@ impl Recorder {
         Ok(Recording {
             profile,
             duration,
-            events: events(&counts, unsent),
+            events: events(&counts, hit, unsent),
             losses: Losses::new(losses),
             cost,
             followed: self.control.followed(),
@@ -163,10 +164,10 @@ impl Recorder {
     }
 }
 
-/// What became of the events; so many stacks were counted and never came.
-fn events(counts: &Counts, unsent: u64) -> Events {
+/// What became of the events. Probes were hit so often, and so many stacks were counted and never came.
+fn events(counts: &Counts, hit: u64, unsent: u64) -> Events {
     Events {
-        seen: counts.events(Counter::Seen),
+        seen: counts.events(Counter::Seen) + hit.saturating_sub(counts.events(Counter::PassedOver)),
         tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
         nested: counts.events(Counter::Nested),
         filtered: counts.events(Counter::Filtered),
