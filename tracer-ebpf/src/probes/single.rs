@@ -44,14 +44,17 @@ pub(crate) fn single_request(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 pub(crate) fn single_result(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
-    // It costs what it costs; and a call that was taken in is decided, whatever is taken in now.
-    if hit::begin(&ctx, None) {
-        hit::pass_over();
-    }
+    let is_taken_in = hit::begin(&ctx, None);
     let Some(single) = described(&ctx) else {
-        lose(Loss::UnknownSite);
+        if is_taken_in {
+            lose(Loss::UnknownSite);
+        }
         return 0;
     };
+    // A call that was taken in is decided whatever is taken in now, and is no event of its own.
+    if is_taken_in {
+        hit::pass_over();
+    }
     let regs = regs(&ctx);
     let cfa = regs.rsp + single.depth_bytes as u64;
     let place = CallKey {

@@ -66,10 +66,11 @@ impl Slot {
     /// The same inside a function, for [`word`](Self::word). False if the stack cannot be read.
     #[inline(always)]
     pub(crate) fn look_inside(&self, regs: *const pt_regs) -> bool {
+        let scratch = self.scratch();
         // SAFETY: `regs` is the program's context, and the slot is ours.
         unsafe {
-            let most = (*self.scratch()).bytes_wanted((*regs).rsp);
-            copy::fill(self.scratch(), (*regs).rsp, most)
+            let most = (*scratch).bytes_wanted((*regs).rsp);
+            copy::fill(scratch, (*regs).rsp, most)
         }
     }
 
