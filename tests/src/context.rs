@@ -64,6 +64,16 @@ pub enum Need {
     Xz,
     /// `node`.
     Node,
+    /// `java` and `javac`.
+    Java,
+    /// `nginx`.
+    Nginx,
+    /// `postgres`, `initdb` and `pgbench`, and a user `postgres`.
+    Postgres,
+    /// A hierarchy of cgroup v2 that can be written to.
+    Cgroup2,
+    /// overlayfs in the kernel, and `mount`.
+    Overlay,
 }
 
 impl Context {
@@ -213,6 +223,20 @@ impl Need {
             ),
             Self::Xz => (on_path("xz"), "no `xz` (xz-utils)"),
             Self::Node => (on_path("node"), "no `node` (nodejs)"),
+            Self::Java => (
+                on_path("java") && on_path("javac"),
+                "no `java` or `javac` (default-jdk-headless)",
+            ),
+            Self::Nginx => (on_path("nginx"), "no `nginx`"),
+            Self::Postgres => (
+                ["postgres", "initdb", "pgbench"].into_iter().all(on_path) && has_user("postgres"),
+                "no `postgres`, `initdb` or `pgbench` on the path, or no user `postgres` (postgresql)",
+            ),
+            Self::Cgroup2 => (
+                crate::cgroup::mount_point().is_some(),
+                "no cgroup2 mounted so that it can be written to",
+            ),
+            Self::Overlay => (overlay(), "no overlayfs in its kernel"),
         };
         (!is_met).then_some(reason)
     }
@@ -233,6 +257,17 @@ fn fixture_crates() -> bool {
             .current_dir(crate::recipe::crate_directory("rust_allocators"));
         run(command).is_ok_and(|finished| finished.code() == 0)
     })
+}
+
+fn has_user(name: &str) -> bool {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    users
+        .lines()
+        .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))
+}
+
+fn overlay() -> bool {
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\toverlay\n"))
 }
 
 fn static_libc() -> bool {

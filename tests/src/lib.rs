@@ -6,6 +6,7 @@
 //! with a failure.
 
 mod account;
+mod cgroup;
 mod context;
 mod count;
 mod figures;
@@ -25,6 +26,7 @@ mod summary;
 mod told;
 
 pub use account::{Account, without_pids};
+pub use cgroup::Cgroup;
 pub use context::{Context, Need, library_path};
 pub use count::{Count, Counts, difference};
 pub use figures::Figures;
@@ -33,11 +35,11 @@ pub use folded::{Folded, Line};
 pub use hold::Holder;
 pub use leftovers::{Leftovers, differing_text, helper, uprobe_events};
 pub use live::{ShimImage, shim_images};
-pub use memtap::{Memtap, Session};
+pub use memtap::{ARMS, Memtap, Session};
 pub use recipe::Recipe;
 pub use recording::Recording;
 pub use run::{Finished, LIMIT, Running, eventually, run};
-pub use shim::shim_counts;
+pub use shim::{Shim, shim_counts};
 pub use strace::Strace;
 pub use summary::{Process, Region, Summary};
 pub use told::{Chain, Image, Told};

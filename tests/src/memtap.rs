@@ -15,6 +15,22 @@ use crate::{Context, Fixture, Recording};
 /// How long it may take until the probes are in.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
+/// The ways to meet calls whose blocks are followed, for `--probes`: inside their functions where that can be, or at entry
+/// and return. Either must find the same.
+pub const ARMS: [&str; 2] = ["auto", "two"];
+
+/// The variable that pins `--probes` of every recording that follows blocks and does not pin it itself.
+const PROBES: &str = "MEMTAP_PROBES";
+
+fn is_among(arguments: &[OsString], wanted: &str) -> bool {
+    arguments.iter().any(|argument| argument == wanted)
+}
+
+/// Whether blocks are followed: in a recording that asks for it, or by `memtap live`.
+fn follows_blocks(arguments: &[OsString]) -> bool {
+    is_among(arguments, "--live") || arguments.first().is_some_and(|command| command == "live")
+}
+
 /// A call of memtap that is being put together.
 #[derive(Debug)]
 pub struct Memtap<'a> {
@@ -142,8 +158,14 @@ impl<'a> Memtap<'a> {
             std::fs::set_permissions(self.directory.path(), PermissionsExt::from_mode(0o777))?;
         }
         let mut words = vec![program.into_os_string()];
+        let pinned = std::env::var_os(PROBES)
+            .filter(|_| follows_blocks(&self.arguments) && !is_among(&self.arguments, "--probes"));
         let is_whole = wants_all(&self.arguments);
         words.extend(self.arguments);
+        if let Some(pinned) = pinned {
+            words.push("--probes".into());
+            words.push(pinned);
+        }
         if is_whole {
             words.extend(["--sample", "1", "--max-overhead", "off"].map(OsString::from));
         }
@@ -193,7 +215,9 @@ fn wants_all(arguments: &[OsString]) -> bool {
     let records = arguments
         .first()
         .is_some_and(|command| command == "record" || command == "live");
-    records && has(&["-p", "--pid", "-a", "--all", "--comm"]) && !has(&["--sample", "--max-overhead"])
+    records
+        && has(&["-p", "--pid", "-a", "--all", "--comm", "--cgroup"])
+        && !has(&["--sample", "--max-overhead"])
 }
 
 /// memtap while it runs; dropping it kills it.

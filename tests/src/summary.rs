@@ -19,6 +19,8 @@ pub struct Summary {
 pub struct Process {
     /// The process.
     pub pid: u32,
+    /// The number that it has in its own pid namespace.
+    pub inner_pid: Option<u32>,
     /// Its name.
     pub comm: String,
     /// Whether it had ended.
@@ -96,6 +98,7 @@ impl Summary {
                 let pid = process["pid"].as_u64().context("a process has no pid")?;
                 Ok(Process {
                     pid: u32::try_from(pid)?,
+                    inner_pid: process["inner_pid"].as_u64().map(u32::try_from).transpose()?,
                     comm: process["comm"]
                         .as_str()
                         .context("a process has no comm")?

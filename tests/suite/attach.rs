@@ -7,6 +7,7 @@ use memtap_tests::{
     Account, Context, Count, Counts, Figures, Fixture, Holder, Leftovers, Memtap, Need, Recipe, Recording,
     eventually, run,
 };
+use serde_json::Value;
 
 use crate::busy::Busy;
 use crate::case::{Case, case};
@@ -187,16 +188,26 @@ fn two_hundred_processes(context: &Context) -> Result<()> {
 
 /// What a probe of the fixture's `calloc` is: where, and whether it must be single-stepped.
 fn calloc_probe(recording: &Recording) -> Result<(u64, bool)> {
-    let probes = recording.summary()?.json["probes"]
-        .as_array()
-        .context("no probes")?;
-    let probe = probes
-        .iter()
-        .find(|probe| probe["symbol"] == "calloc" && probe["kind"] == "entry")
-        .context("no probe of calloc")?;
+    let summary = recording.summary()?;
+    let probe = probe_of(&summary.json, "calloc", "entry")?.context("no probe of calloc")?;
+    Ok((offset(probe)?, probe["single_stepped"] == true))
+}
+
+/// Where a function's first probe of a kind is.
+fn offset_of(recording: &Recording, symbol: &str, kind: &str) -> Result<Option<u64>> {
+    let summary = recording.summary()?;
+    probe_of(&summary.json, symbol, kind)?.map(offset).transpose()
+}
+
+fn probe_of<'a>(summary: &'a Value, symbol: &str, kind: &str) -> Result<Option<&'a Value>> {
+    let probes = summary["probes"].as_array().context("no probes")?;
+    let mut probes = probes.iter();
+    Ok(probes.find(|probe| probe["symbol"] == symbol && probe["kind"] == kind))
+}
+
+fn offset(probe: &Value) -> Result<u64> {
     let offset = probe["offset"].as_str().context("no offset")?;
-    let offset = u64::from_str_radix(offset.trim_start_matches("0x"), 16)?;
-    Ok((offset, probe["single_stepped"] == true))
+    Ok(u64::from_str_radix(offset.trim_start_matches("0x"), 16)?)
 }
 
 /// An address that another tracer holds with a reference counter: the kernel refuses it to everyone without. The next
@@ -241,11 +252,28 @@ fn held_address(context: &Context) -> Result<()> {
             other != offset && !is_stepped,
             "calloc was held at {offset:#x}, and is at {other:#x}, single-stepped: {is_stepped}"
         );
-        record(&["--live"])?.refused(1, &["calloc", "another tracer", "held"])?;
+        record(&["--live", "--probes", "two"])?.refused(1, &["calloc", "another tracer", "held"])?;
         drop(holder);
 
-        let free = record(&["--live"])?.whole()?;
+        let free = record(&["--live", "--probes", "two"])?.whole()?;
         has_all(&free)?;
+
+        // Of a function that is met inside, each place may be the one of a call: they are left together.
+        let inside = record(&["--live"])?.whole()?;
+        has_all(&inside)?;
+        let offset = offset_of(&inside, "calloc", "single")?.context("calloc is not met inside")?;
+        let holder = Holder::start(context, &fixture.path, offset, counter)?;
+        let held = record(&["--live"])?.ended_with(93)?;
+        held.summary()?.lost_nothing()?;
+        has_all(&held).with_context(|| format!("held at {offset:#x} inside, --attach {way}"))?;
+        for (kind, is_expected) in [("single", false), ("entry", true), ("return", true)] {
+            ensure!(
+                offset_of(&held, "calloc", kind)?.is_some() == is_expected,
+                "calloc was held inside; is it probed as {kind}: {}",
+                !is_expected
+            );
+        }
+        drop(holder);
     }
     Ok(())
 }

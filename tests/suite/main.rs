@@ -9,14 +9,18 @@ mod attach;
 mod budget;
 mod busy;
 mod case;
+mod cgroups;
+mod containers;
 mod crowd;
 mod errors;
 mod fixtures;
 mod live;
 mod live_report;
+mod lives;
 mod outputs;
 mod processes;
 mod python;
+mod real;
 mod regions;
 mod robust;
 mod sampling;
@@ -38,6 +42,9 @@ const CASES: &[&[case::Case]] = &[
     fixtures::CASES,
     sums::CASES,
     processes::CASES,
+    lives::CASES,
+    cgroups::CASES,
+    containers::CASES,
     outputs::CASES,
     live_report::CASES,
     regions::CASES,
@@ -60,6 +67,7 @@ const CASES: &[&[case::Case]] = &[
     live::heaptrack::CASES,
     live::programs::CASES,
     live::servers::CASES,
+    real::CASES,
     sampling::CASES,
     budget::CASES,
     errors::CASES,

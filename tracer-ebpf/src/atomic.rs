@@ -57,3 +57,22 @@ pub(crate) unsafe fn swap(target: *mut u64, value: u64) -> u64 {
     // SAFETY: the caller's promise.
     unsafe { atomic_xchg::<u64, { AtomicOrdering::Relaxed }>(target, value) }
 }
+
+/// Puts 0 into `*target`, which only programs of this CPU look at, after all that was written before: they are interrupted
+/// by one another, and do not run side by side, so that a plain store does.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn release(target: *mut u64) {
+    // SAFETY: the caller's promise. One store, of which LLVM does not know what memory it touches: what was written before
+    // stays before it. There is no instruction for a fence.
+    unsafe {
+        core::arch::asm!(
+            "*(u64 *)({target} + 0) = {zero}",
+            target = in(reg) target,
+            zero = in(reg) 0u64,
+            options(nostack, preserves_flags)
+        );
+    }
+}

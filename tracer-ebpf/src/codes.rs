@@ -57,9 +57,10 @@ coded! {
 
 coded! {
     /// What the kernel side counts of events, per CPU. Always:
-    /// `Seen = Tallied + Nested + Filtered + Foreign + Unsampled + the losses that are events`. Hits, whatever they stand for.
+    /// `Seen + hits of uprobes - PassedOver = Tallied + Nested + Filtered + Foreign + Unsampled + the losses that are
+    /// events`: what was hit, whatever it stands for. Hits of uprobes are counted by probe ([`HitCounts`](crate::HitCounts)).
     Counter {
-        /// Probe hits, and returns of memory-map system calls.
+        /// Returns of memory-map system calls.
         Seen = 0, "seen";
         /// Events in the sums, with their stack.
         Tallied = 1, "tallied";
@@ -88,6 +89,8 @@ coded! {
         StackCopied = 12, "stacks_copied";
         /// Calls into which no sample point fell: those that were sampled stand for them.
         Unsampled = 13, "unsampled";
+        /// Hits of uprobes that are no events: while none were taken in, and those that decide a call that another began.
+        PassedOver = 14, "passed_over";
     }
 }
 

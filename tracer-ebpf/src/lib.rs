@@ -14,6 +14,7 @@ pub mod identity;
 pub mod intake;
 mod records;
 pub mod sampling;
+mod single;
 pub mod unwind;
 mod values;
 
@@ -23,6 +24,7 @@ pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
+pub use single::SingleSite;
 pub use values::{
     BpfSettings, CodeRange, FileKey, FileTable, HitCounts, KernelOffsets, PendingRegion, ProbeSite, Process,
     Sampler, Segment, Sum, SumKey, TailCall, TailKey,

@@ -3,12 +3,12 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, CgroupArray, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
     Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, MAX_SITES, PendingCall,
-    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, Sum, SumKey, TailCall, TailKey,
+    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, SingleSite, Sum, SumKey, TailCall, TailKey,
 };
 
 use crate::stack::{KeptKey, KeptMapping, Scratch};
@@ -30,10 +30,19 @@ pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(MAX_SITES as
 #[map]
 pub(crate) static HITS: PerCpuArray<HitCounts> = PerCpuArray::with_max_entries(1, 0);
 
+/// What places inside functions tell, by the upper half of the probe's cookie. Written by the loader before the probe is
+/// attached.
+#[map]
+pub(crate) static SINGLES: Array<SingleSite> = Array::with_max_entries(2048, 0);
+
 /// The traced processes, by process id. Written by both sides; the loader takes ended processes out. Full:
 /// `process_map_full`, and the events of further processes are tallied for an unknown process.
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(16_384, 0);
+
+/// The cgroup that is traced, if one is. Written by the loader.
+#[map]
+pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 
 /// How many processes the programs have numbered.
 #[map]

@@ -2,14 +2,18 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    helpers,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns},
+    },
 };
 use tracer_ebpf::{FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessRecord, RecordKind};
 
 use crate::{
     atomic, live,
     loss::lose,
-    maps::{PROCESS_COUNT, PROCESSES},
+    maps::{CGROUP, PROCESS_COUNT, PROCESSES, RECORDS},
     settings, tally,
 };
 
@@ -21,18 +25,68 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
         unsafe {
             let number = (*process).number;
             atomic::add(&raw mut (*process).hits, 1);
-            if (*process).announced == 0 && announce(tgid, number, PROCESS_UNKNOWN, false) {
-                (*process).announced = 1;
+            if (*process).announced != Process::ANNOUNCED
+                && announce(tgid, number, PROCESS_UNKNOWN, own_number(), false)
+            {
+                (*process).announced = Process::ANNOUNCED;
             }
             return Some(number);
         }
     }
-    if !settings::whole_machine() || tgid == settings::own_tgid() {
+    if !is_in_scope() || tgid == settings::own_tgid() {
         return None;
     }
-    let number = enter(tgid, PROCESS_UNKNOWN, BPF_NOEXIST, false);
+    let number = enter(tgid, PROCESS_UNKNOWN, Whose::Own, BPF_NOEXIST, false);
     count_hit(tgid);
     Some(number)
+}
+
+/// Whether the current process is a target though it is not in the table yet.
+#[inline(always)]
+fn is_in_scope() -> bool {
+    settings::whole_machine() || is_in_cgroup()
+}
+
+/// Whether a cgroup is traced, and the current process is in it or below it.
+#[inline(always)]
+fn is_in_cgroup() -> bool {
+    settings::whole_cgroup() && CGROUP.current_task_under_cgroup(0) == Ok(true)
+}
+
+/// The size of `struct upid` in the kernel's `include/linux/pid.h`, which begins with the number.
+const UPID_BYTES: u64 = 16;
+
+/// The number of the current process in its own pid namespace; 0 where it cannot be told.
+#[inline(always)]
+fn own_number() -> u32 {
+    let offsets = settings::offsets();
+    if offsets.task_pid == 0 {
+        return 0;
+    }
+    // SAFETY: the helpers check the addresses; the offsets are the running kernel's own.
+    unsafe {
+        let task = bpf_get_current_task();
+        let Ok(leader) = bpf_probe_read_kernel((task + offsets.task_leader as u64) as *const u64) else {
+            return 0;
+        };
+        let Ok(pid) = bpf_probe_read_kernel((leader + offsets.task_pid as u64) as *const u64) else {
+            return 0;
+        };
+        let Ok(level) = bpf_probe_read_kernel((pid + offsets.pid_level as u64) as *const u32) else {
+            return 0;
+        };
+        let number = pid + offsets.pid_numbers as u64 + UPID_BYTES * level as u64;
+        bpf_probe_read_kernel(number as *const u32).unwrap_or(0)
+    }
+}
+
+/// Whose process image it is that is given a number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The current process's.
+    Own,
+    /// A child's, which has not run yet.
+    Child,
 }
 
 /// Counts a hit of a process that is in the table, of which nothing is taken in.
@@ -54,16 +108,23 @@ pub(crate) fn listed(tgid: u32) -> Option<u32> {
 /// Gives a process image a number and tells user space, which comes at once if it is `urgent`. `parent` is the number
 /// of the image that it came from.
 #[inline(always)]
-pub(crate) fn enter(tgid: u32, parent: u32, flags: u32, urgent: bool) -> u32 {
+fn enter(tgid: u32, parent: u32, whose: Whose, flags: u32, urgent: bool) -> u32 {
     let Some(counter) = PROCESS_COUNT.get_ptr_mut(0) else {
         return PROCESS_UNKNOWN;
     };
     // SAFETY: the pointer is to a map value that is only ever added to.
     let number = FIRST_KERNEL_PROCESS.wrapping_add(unsafe { atomic::fetch_add(counter, 1) } as u32);
-    let announced = u32::from(announce(tgid, number, parent, urgent));
+    let (inner_pid, known) = match whose {
+        Whose::Own => (own_number(), Process::ANNOUNCED),
+        Whose::Child => (0, Process::ANNOUNCED_BY_PARENT),
+    };
     let process = Process {
         number,
-        announced,
+        announced: if announce(tgid, number, parent, inner_pid, urgent) {
+            known
+        } else {
+            Process::ANNOUNCED_NOT
+        },
         hits: 0,
     };
     if PROCESSES.insert(&tgid, &process, flags as u64).is_ok() {
@@ -73,26 +134,34 @@ pub(crate) fn enter(tgid: u32, parent: u32, flags: u32, urgent: bool) -> u32 {
     listed(tgid).unwrap_or(PROCESS_UNKNOWN)
 }
 
-/// Tells user space of a process image. False if the ring is full.
+/// Tells user space of a process image. False if the ring is full. The record is put together in the ring: Linux 6.1 has no
+/// room for it on the stacks of the programs that walk.
 #[inline(always)]
-fn announce(tgid: u32, number: u32, parent: u32, urgent: bool) -> bool {
-    let record = ProcessRecord {
-        kind: RecordKind::Process as u32,
-        tgid,
-        number,
-        parent,
-        comm: bpf_get_current_comm().unwrap_or_default(),
-        // Of the image that this one takes the place of, if there is one: with it the count goes.
-        // SAFETY: the value is copied at once.
-        hits_before: unsafe { PROCESSES.get(&tgid) }.map_or(0, |process| process.hits),
-        // SAFETY: a helper without arguments.
-        time_ns: unsafe { bpf_ktime_get_ns() },
-    };
-    let sent = tally::send_record(&record, urgent);
-    if !sent {
+fn announce(tgid: u32, number: u32, parent: u32, inner_pid: u32, urgent: bool) -> bool {
+    // Of the image that this one takes the place of, if there is one: with it the count goes.
+    // SAFETY: the value is copied at once.
+    let hits_before = unsafe { PROCESSES.get(&tgid) }.map_or(0, |process| process.hits);
+    let Some(mut entry) = RECORDS.reserve::<ProcessRecord>(0) else {
         lose(Loss::ProcessRecordLost);
+        return false;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reserved bytes are this program's own until they are submitted, and every field is written.
+    unsafe {
+        (&raw mut (*record).kind).write(RecordKind::Process as u32);
+        (&raw mut (*record).tgid).write(tgid);
+        (&raw mut (*record).number).write(number);
+        (&raw mut (*record).parent).write(parent);
+        (&raw mut (*record).time_ns).write(bpf_ktime_get_ns());
+        (&raw mut (*record).hits_before).write(hits_before);
+        (&raw mut (*record).inner_pid).write(inner_pid);
+        (&raw mut (*record).reserved).write(0);
+        // It writes all bytes, whatever it answers.
+        let comm = (&raw mut (*record).comm).cast::<core::ffi::c_void>();
+        bpf_get_current_comm(comm, size_of::<[u8; 16]>() as u32);
     }
-    sent
+    entry.submit(tally::record_flags(urgent));
+    true
 }
 
 /// The current process has executed another program. Returns the new image's number, if it is a target.
@@ -105,21 +174,46 @@ pub(crate) fn executed() -> Option<u32> {
         if settings::live() {
             live::executed(before);
         }
-        return Some(enter(tgid, before, BPF_ANY, urgent));
+        // Who starts the programs of other cgroups moves its children there before they execute them.
+        if settings::whole_cgroup() && !is_in_cgroup() {
+            leave(tgid, before);
+            return None;
+        }
+        return Some(enter(tgid, before, Whose::Own, BPF_ANY, urgent));
+    }
+    if settings::whole_cgroup() {
+        return (is_in_cgroup() && tgid != settings::own_tgid())
+            .then(|| enter(tgid, PROCESS_UNKNOWN, Whose::Own, BPF_ANY, urgent));
     }
     let wanted = settings::comm()?;
-    let comm = bpf_get_current_comm().ok()?;
-    same_name(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, BPF_ANY, urgent))
+    let comm = helpers::bpf_get_current_comm().ok()?;
+    same_name(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, Whose::Own, BPF_ANY, urgent))
 }
 
-/// The current process has made a child, which has not run yet; `copies`: with copies of its memory. Returns the child's number, if it is a target.
+/// The current process is a target no more. Its last image was `before`.
 #[inline(always)]
-pub(crate) fn forked(child_tgid: u32, copies: bool) -> Option<u32> {
+fn leave(tgid: u32, before: u32) {
+    announce(tgid, PROCESS_UNKNOWN, before, 0, false);
+    remove(tgid);
+}
+
+/// Takes a process out of the table, in which it is.
+#[inline(always)]
+fn remove(tgid: u32) {
+    if PROCESSES.remove(&tgid).is_err() {
+        lose(Loss::ProcessMapFull);
+    }
+}
+
+/// The current process has made a child, which has not run yet; `copies`: with copies of its memory; `elsewhere`: in a
+/// cgroup that was named. Returns the child's number, if it is a target.
+#[inline(always)]
+pub(crate) fn forked(child_tgid: u32, copies: bool, elsewhere: bool) -> Option<u32> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     if let Some(parent) = listed(tgid)
-        && (settings::follow() || settings::whole_machine())
+        && (settings::follow() || settings::whole_machine() || (is_in_cgroup() && !elsewhere))
     {
-        let child = enter(child_tgid, parent, BPF_ANY, false);
+        let child = enter(child_tgid, parent, Whose::Child, BPF_ANY, false);
         if copies && settings::live() {
             live::forked(parent, child);
         }
@@ -127,8 +221,8 @@ pub(crate) fn forked(child_tgid: u32, copies: bool) -> Option<u32> {
     }
     // The id may have been that of another process, whose end user space has not seen yet. Most often there is
     // nothing to remove.
-    if listed(child_tgid).is_some() && PROCESSES.remove(&child_tgid).is_err() {
-        lose(Loss::ProcessMapFull);
+    if listed(child_tgid).is_some() {
+        remove(child_tgid);
     }
     None
 }

@@ -48,7 +48,7 @@ pub struct StackRecord {
 }
 
 /// A process image that the kernel side met first: a child of a traced process, a program executed, a process
-/// seen first while the whole machine is traced.
+/// seen first while the whole machine or a cgroup is traced. A child is told of again, by itself, at its first event.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ProcessRecord {
@@ -56,7 +56,8 @@ pub struct ProcessRecord {
     pub kind: u32,
     /// The process.
     pub tgid: u32,
-    /// The number that keys use for this image.
+    /// The number that keys use for this image; [`PROCESS_UNKNOWN`](crate::PROCESS_UNKNOWN) where the process has left the
+    /// cgroup that is traced, and is followed no more.
     pub number: u32,
     /// The number of the image that it came from: the parent's for a fork, the one before for an exec, else 0.
     pub parent: u32,
@@ -66,6 +67,10 @@ pub struct ProcessRecord {
     pub time_ns: u64,
     /// Hits of the image that this one takes the place of, in the same process.
     pub hits_before: u64,
+    /// The process's number in its own pid namespace; 0 where that is not known.
+    pub inner_pid: u32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 /// A file with code that has no table yet.
@@ -137,4 +142,4 @@ const _: () = assert!(size_of::<CopyHeader>() == 72);
 const _: () = assert!(size_of::<FileRecord>() == 48);
 const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);
-const _: () = assert!(size_of::<ProcessRecord>() == 48);
+const _: () = assert!(size_of::<ProcessRecord>() == 56);

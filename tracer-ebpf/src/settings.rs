@@ -24,6 +24,10 @@ static SETTINGS: BpfSettings = BpfSettings {
         inode_number: 0,
         inode_size: 0,
         inode_modified: 0,
+        task_leader: 0,
+        task_pid: 0,
+        pid_level: 0,
+        pid_numbers: 0,
     },
     unwind: 0,
     copies_max: 0,
@@ -55,6 +59,12 @@ pub(crate) fn wants_size(bytes: u64) -> bool {
 #[inline(always)]
 pub(crate) fn whole_machine() -> bool {
     read!(scope) == BpfSettings::SCOPE_MACHINE
+}
+
+/// Whether every process of a cgroup is traced.
+#[inline(always)]
+pub(crate) fn whole_cgroup() -> bool {
+    read!(scope) == BpfSettings::SCOPE_CGROUP
 }
 
 /// Whether children of traced processes are traced.

@@ -192,19 +192,25 @@ pub(crate) fn send_record<T>(record: &T, urgent: bool) -> bool {
     }
 }
 
-/// # Safety
-/// `bytes` must point to `len` initialised bytes of a map value or of the program's stack.
+/// Whether user space is called for a record, as the ring takes it.
 #[inline(always)]
-unsafe fn output(bytes: *mut core::ffi::c_void, len: u64, urgent: bool) -> bool {
+pub(crate) fn record_flags(urgent: bool) -> u64 {
     // A wake-up costs the target some six microseconds, so user space comes by a timer; only what cannot wait, and
     // a ring that fills up faster than that, calls it.
     let urgent =
         urgent || RECORDS.query(BPF_RB_AVAIL_DATA as u64) > RECORDS.query(BPF_RB_RING_SIZE as u64) / 4;
-    let flags = if urgent {
-        BPF_RB_FORCE_WAKEUP
+    if urgent {
+        BPF_RB_FORCE_WAKEUP as u64
     } else {
-        BPF_RB_NO_WAKEUP
-    };
+        BPF_RB_NO_WAKEUP as u64
+    }
+}
+
+/// # Safety
+/// `bytes` must point to `len` initialised bytes of a map value or of the program's stack.
+#[inline(always)]
+unsafe fn output(bytes: *mut core::ffi::c_void, len: u64, urgent: bool) -> bool {
+    let flags = record_flags(urgent);
     // SAFETY: the caller's promise; the map is a ring buffer.
-    unsafe { bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), bytes, len, flags as u64) == 0 }
+    unsafe { bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), bytes, len, flags) == 0 }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES, PendingCall,
+    SingleSite,
 };
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
@@ -27,16 +28,17 @@ crosses_the_boundary! {
     Sampler: 24;
     CodeRange: 16;
     ProbeSite: 16 + 16 * MAX_CODE_RANGES;
+    SingleSite: 32;
     Process: 16;
     HitCounts: 8 * (MAX_SITES + BUCKETS);
     PendingRegion: 48;
     TailKey: 16;
     TailCall: 32;
-    BpfSettings: 120;
+    BpfSettings: 136;
     FileKey: 24;
     Segment: 24;
     FileTable: 16 + 24 * MAX_SEGMENTS;
-    KernelOffsets: 48;
+    KernelOffsets: 64;
 }
 
 /// Whose sum: a process, a stack, a function.
@@ -151,10 +153,19 @@ impl ProbeSite {
 pub struct Process {
     /// The number of its present image, as in [`SumKey::process`].
     pub number: u32,
-    /// 1 once user space knows the number.
+    /// What user space knows of it: one of the `ANNOUNCED_*` constants.
     pub announced: u32,
     /// Hits of probes in allocators by this image, whatever became of them.
     pub hits: u64,
+}
+
+impl Process {
+    /// User space knows nothing of it yet.
+    pub const ANNOUNCED_NOT: u32 = 0;
+    /// Its parent announced it, which does not know the child's number in its own namespace.
+    pub const ANNOUNCED_BY_PARENT: u32 = 1;
+    /// It was announced as it is.
+    pub const ANNOUNCED: u32 = 2;
 }
 
 /// Hits of probes in allocators, by any process, whether or not calls are taken in: what they cost is paid.
@@ -290,6 +301,14 @@ pub struct KernelOffsets {
     /// The seconds of the time of change: `inode.i_mtime_sec`, before Linux 6.11 the first word of `inode.__i_mtime`,
     /// before 6.7 of `inode.i_mtime`.
     pub inode_modified: u32,
+    /// `task_struct.group_leader`
+    pub task_leader: u32,
+    /// `task_struct.thread_pid`
+    pub task_pid: u32,
+    /// `pid.level`
+    pub pid_level: u32,
+    /// `pid.numbers`
+    pub pid_numbers: u32,
 }
 
 /// A file, as both sides know it.
@@ -371,4 +390,6 @@ impl BpfSettings {
     pub const SCOPE_LISTED: u32 = 0;
     /// Trace every process of the machine; the table is filled as they are met.
     pub const SCOPE_MACHINE: u32 = 1;
+    /// Trace every process of a cgroup and of those below it; likewise.
+    pub const SCOPE_CGROUP: u32 = 2;
 }

@@ -229,6 +229,7 @@ fn live_programs() -> Finding {
     let wanted = Wanted {
         heap: true,
         live: true,
+        single: true,
         ..Wanted::default()
     };
     loaded("eBPF programs of returns and free", "--live", false, wanted)
@@ -278,6 +279,7 @@ pub fn verified_instructions() -> BTreeMap<String, Option<u32>> {
             region: !live,
             tables,
             live,
+            single: live,
             ..Wanted::default()
         };
         [true, false]

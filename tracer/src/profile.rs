@@ -91,6 +91,8 @@ pub struct HeldVariances {
 pub struct Process {
     /// The process id, as the machine's first pid namespace counts; 0 where it is not known.
     pub pid: u32,
+    /// The process id that the process itself sees, in its own pid namespace, where that is known.
+    pub inner_pid: Option<u32>,
     /// The name (`comm`), at most 15 bytes.
     pub comm: String,
     /// The executable, where it could be told.

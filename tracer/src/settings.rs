@@ -20,6 +20,9 @@ pub enum Target {
     All,
     /// Every process of this name, those that get it later too.
     Comm(String),
+    /// Every process of this cgroup and of those below it, those that come later too: a path, absolute or from the root of the
+    /// hierarchy on.
+    Cgroup(PathBuf),
     /// A command, from its first instruction.
     Command(Vec<OsString>),
 }
@@ -56,6 +59,18 @@ impl Unwind {
             Self::FramePointer => "fp",
         }
     }
+}
+
+/// Where calls are met whose blocks are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probing {
+    /// Inside their function, at a place that has the size and the result, where that is proven to be met by every call; at
+    /// its entry and its return elsewhere.
+    Auto,
+    /// The same, and it is an error if no function is met inside.
+    One,
+    /// At entry and return.
+    Two,
 }
 
 /// Which allocations are followed.
@@ -143,6 +158,8 @@ pub struct Record {
     pub functions: Asked,
     /// Follow blocks until they are given back.
     pub live: bool,
+    /// Where calls are met whose blocks are followed.
+    pub probing: Probing,
     /// Report what is still allocated.
     pub live_report: Option<Live>,
     /// Trace system calls that change the address space.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Account, Context, Figures, Fixture, Memtap, Recording, ShimImage, run, shim_images, without_pids,
+    ARMS, Account, Context, Figures, Fixture, Memtap, Recording, ShimImage, run, shim_images, without_pids,
 };
 
 /// A fixture with its arguments.
@@ -43,7 +43,22 @@ pub(crate) fn shim_agrees(context: &Context, words: &[OsString], code: i32) -> R
 /// same without either.
 pub(crate) fn memtap_agrees(context: &Context, words: &[OsString], code: i32) -> Result<Recording> {
     let images = shim_agrees(context, words, code)?;
-    let recording = record(context, words, code)?;
+    let mut recording = None;
+    for arm in ARMS {
+        let agrees = arm_agrees(context, words, code, &images, arm);
+        recording = Some(agrees.with_context(|| format!("--probes {arm}"))?);
+    }
+    recording.context("memtap was not run")
+}
+
+fn arm_agrees(
+    context: &Context,
+    words: &[OsString],
+    code: i32,
+    images: &[ShimImage],
+    arm: &str,
+) -> Result<Recording> {
+    let recording = recorded(context, words, code, Some(arm))?;
     let accounts = Account::parse_all(&recording.finished.stdout)?;
     let summary = recording.summary()?;
     let processes = summary.processes()?;
@@ -95,8 +110,20 @@ fn sorted(stdout: &str) -> Vec<String> {
 
 /// `memtap record --live -- WORDS`, with nothing lost.
 pub(crate) fn record(context: &Context, words: &[OsString], code: i32) -> Result<Recording> {
+    recorded(context, words, code, None)
+}
+
+/// The same with `--probes ARM`.
+pub(crate) fn recorded(
+    context: &Context,
+    words: &[OsString],
+    code: i32,
+    arm: Option<&str>,
+) -> Result<Recording> {
+    let probes = arm.into_iter().flat_map(|arm| ["--probes", arm]);
     let recording = Memtap::record(context)?
         .argument("--live")
+        .arguments(probes)
         .command(words)
         .run()?
         .ended_with(code)?;

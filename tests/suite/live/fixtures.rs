@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Result, ensure};
-use memtap_tests::{Account, Context, Figures, LIMIT, Memtap, Need, Recipe, Running};
+use anyhow::{Context as _, Result, ensure};
+use memtap_tests::{ARMS, Account, Context, Figures, LIMIT, Memtap, Need, Recipe, Recording, Running};
 
 use super::compare::{memtap_agrees, words};
 use crate::case::{Case, case};
@@ -49,6 +49,8 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case("live::attached", &[Need::Compiler], attached),
     case("live::missed_free", &[Need::Compiler], missed_free),
+    case("live::one_probe", &[Need::Compiler], one_probe),
+    case("live::same_each_way", &[Need::Compiler], same_each_way),
 ];
 
 /// The fixture, its arguments, and how it ends.
@@ -107,10 +109,17 @@ pub(crate) fn inherited_executed(context: &Context) -> Result<Vec<OsString>> {
 
 /// Blocks that were made before memtap came are no blocks to it; their frees are counted as unmatched.
 fn attached(context: &Context) -> Result<()> {
+    for arm in ARMS {
+        attached_by(context, arm).with_context(|| format!("--probes {arm}"))?;
+    }
+    Ok(())
+}
+
+fn attached_by(context: &Context, arm: &str) -> Result<()> {
     let fixture = Recipe::live_c("attached").build(context)?;
     let target = Running::start(fixture.command())?;
     let mut session = Memtap::record(context)?
-        .argument("--live")
+        .arguments(["--live", "--probes", arm])
         .process(target.pid())
         .start()?;
     session.wait_until_tracing()?;
@@ -128,9 +137,16 @@ fn attached(context: &Context) -> Result<()> {
 /// An address that is allocated twice: the new block stands, and the free in between is said to be missed. Children are
 /// left out, so that the one that gives the block back is nobody's.
 fn missed_free(context: &Context) -> Result<()> {
+    for arm in ARMS {
+        missed_free_by(context, arm).with_context(|| format!("--probes {arm}"))?;
+    }
+    Ok(())
+}
+
+fn missed_free_by(context: &Context, arm: &str) -> Result<()> {
     let fixture = Recipe::live_c("missed").build(context)?;
     let recording = Memtap::record(context)?
-        .arguments(["--live", "--no-follow"])
+        .arguments(["--live", "--no-follow", "--probes", arm])
         .fixture(&fixture)
         .run()?
         .whole()?;
@@ -145,6 +161,63 @@ fn missed_free(context: &Context) -> Result<()> {
     ] {
         let found = summary.number(&format!("/totals/{figure}"))?;
         ensure!(found == expected, "{figure} is {found}, not {expected}");
+    }
+    Ok(())
+}
+
+/// `malloc` or `calloc` of this machine's libc is met inside; each call by one hit, or by two where its size is not kept.
+fn one_probe(context: &Context) -> Result<()> {
+    let fixture = Recipe::live_c("temporary").build(context)?;
+    let record = |arm: &str| -> Result<Recording> {
+        let arguments = ["--live", "--no-follow", "--probes", arm];
+        let recording = Memtap::record(context)?.arguments(arguments).fixture(&fixture);
+        recording.run()?.whole()
+    };
+    let (one, two) = (record("one")?, record("two")?);
+    let kinds = |recording: &Recording, wanted: &str| -> Result<usize> {
+        let probes = recording.summary()?.json["probes"].as_array().cloned();
+        let probes = probes.context("the summary lists no probes")?;
+        Ok(probes.iter().filter(|probe| probe["kind"] == wanted).count())
+    };
+    ensure!(kinds(&one, "single")? > 0, "no call is met inside its function");
+    ensure!(
+        kinds(&one, "request")? == 0 || kinds(&one, "result")? > 0,
+        "requests are met, and no results"
+    );
+    ensure!(
+        kinds(&two, "single")? == 0 && kinds(&two, "return")? > 0,
+        "--probes two meets calls inside their functions"
+    );
+    one.has_functions(&two.summary()?.functions()?)
+}
+
+/// Each stack has the same figures whichever way its calls are met.
+fn same_each_way(context: &Context) -> Result<()> {
+    const METRICS: [&str; 3] = ["alloc-count", "live-bytes", "temporary-count"];
+    for name in ["family", "failures", "temporary", "resizing", "locals"] {
+        let fixture = Recipe::live_c(name).build(context)?;
+        let files_of = |arm: &str| -> Result<Vec<String>> {
+            let outputs = METRICS.iter().map(|metric| format!("-o{metric}={metric}.folded"));
+            let recording = Memtap::record(context)?
+                .arguments(["--live", "--probes", arm])
+                .arguments(outputs)
+                .fixture(&fixture)
+                .run()?
+                .whole()?;
+            let read = |metric: &&str| {
+                let file = recording.directory().join(format!("{metric}.folded"));
+                Ok(std::fs::read_to_string(file)?)
+            };
+            METRICS.iter().map(read).collect()
+        };
+        let (inside, outside) = (files_of("auto")?, files_of("two")?);
+        for (metric, (inside, outside)) in METRICS.iter().zip(inside.iter().zip(&outside)) {
+            ensure!(!inside.is_empty(), "{name} has no stacks");
+            ensure!(
+                inside == outside,
+                "{name}, {metric}, --probes auto:\n{inside}\n--probes two:\n{outside}"
+            );
+        }
     }
     Ok(())
 }

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Figures, Need, Recipe, run, shim_images};
+use memtap_tests::{ARMS, Context, Figures, Need, Recipe, run, shim_images};
 use serde_json::Value;
 
-use super::compare::{command, record, words};
+use super::compare::{command, recorded, words};
 use crate::case::{Case, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -54,15 +54,20 @@ fn exceptions_agree(context: &Context) -> Result<()> {
 fn agree(context: &Context, words: &[OsString]) -> Result<(Value, Figures)> {
     let (images, alone) = shim_images(context, command(words)?)?;
     ensure!(images.len() == 1, "{} images", images.len());
-    let recording = record(context, words, 0)?;
-    ensure!(
-        recording.finished.stdout == alone.stdout,
-        "the program's own output changed"
-    );
-    let totals = Figures::parse(&recording.summary()?.json["totals"])?;
-    if let Some(difference) = Figures::difference(&images[0].figures, &totals) {
-        anyhow::bail!("the shim (expected) and memtap (found):\n{difference}");
+    let mut totals = None;
+    for arm in ARMS {
+        let recording = recorded(context, words, 0, Some(arm))?;
+        ensure!(
+            recording.finished.stdout == alone.stdout,
+            "the program's own output changed"
+        );
+        let found = Figures::parse(&recording.summary()?.json["totals"])?;
+        if let Some(difference) = Figures::difference(&images[0].figures, &found) {
+            anyhow::bail!("--probes {arm}: the shim (expected) and memtap (found):\n{difference}");
+        }
+        totals = Some(found);
     }
+    let totals = totals.context("memtap was not run")?;
     Ok((serde_json::from_str(&alone.stdout)?, totals))
 }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Figures, Memtap, Need, Recipe, shim_images};
+use memtap_tests::{ARMS, Context, Figures, Memtap, Need, Recipe, shim_images};
 
 use super::compare::command;
 use crate::case::{Case, case};
@@ -51,7 +51,26 @@ pub(super) fn agrees(
         "no workload: {} allocations",
         shim.get("alloc/count")
     );
-    let mut memtap = Memtap::record(context)?.argument("--live").command(&words);
+    for arm in ARMS {
+        let agrees = arm_agrees(context, &words, environment, leeway, (shim, &alone.stdout), arm);
+        agrees.with_context(|| format!("--probes {arm}"))?;
+    }
+    Ok(())
+}
+
+/// The same with this `--probes`. `behind`: the figures and the output behind the shim.
+fn arm_agrees(
+    context: &Context,
+    words: &[OsString],
+    environment: &[(&str, &str)],
+    leeway: &Leeway,
+    behind: (&Figures, &str),
+    arm: &str,
+) -> Result<()> {
+    let (shim, stdout) = behind;
+    let mut memtap = Memtap::record(context)?
+        .arguments(["--live", "--probes", arm])
+        .command(words);
     // Programs copy their environment: it is as large as behind the shim.
     let library = Recipe::live_c("shim").shared().build(context)?.path;
     let file = tempfile::tempdir()?.path().join("images");
@@ -62,7 +81,7 @@ pub(super) fn agrees(
         memtap = memtap.environment(name, value);
     }
     let recording = memtap.run()?.whole()?;
-    ensure!(recording.finished.stdout == alone.stdout, "its output is another");
+    ensure!(recording.finished.stdout == stdout, "its output is another");
     let totals = Figures::parse(&recording.summary()?.json["totals"])?;
     let expected = shim.clone().without(leeway.without);
     let mut totals = totals.without(leeway.without);

@@ -50,7 +50,7 @@ fn memcached(context: &Context) -> Result<()> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let clients = scope.spawn(|| {
-            for run in ["behind the shim", "under memtap"] {
+            for run in ["behind the shim", "under memtap", "under memtap once more"] {
                 converse(&ports, &is_over).with_context(|| format!("the clients of memcached {run}"))?;
             }
             Ok(())

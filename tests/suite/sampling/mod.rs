@@ -13,7 +13,7 @@ mod truth;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Counts, Figures, Fixture, Folded, Memtap, Need, Recording};
+use memtap_tests::{ARMS, Context, Counts, Figures, Fixture, Folded, Memtap, Need, Recording};
 use serde_json::Value;
 
 use crate::case::{Case, case};
@@ -163,8 +163,16 @@ fn every_stack(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// 150 children that keep half of their blocks: what is live of each stack, and what lived for a moment.
+/// 150 children that keep half of their blocks: what is live of each stack, and what lived for a moment; whichever way
+/// calls are met.
 fn live(context: &Context) -> Result<()> {
+    for arm in ARMS {
+        live_by(context, arm).with_context(|| format!("--probes {arm}"))?;
+    }
+    Ok(())
+}
+
+fn live_by(context: &Context, arm: &str) -> Result<()> {
     const INTERVAL: u64 = 128;
     let fixture = Fixture::c(context, "sampled")?;
     let mut found: BTreeMap<(&str, bool), Vec<f64>> = BTreeMap::new();
@@ -174,7 +182,7 @@ fn live(context: &Context) -> Result<()> {
     for seed in 1..=6 {
         let recording = Memtap::record(context)?
             .arguments(["--live", "--per-pid", "--sample", &INTERVAL.to_string()])
-            .arguments(["--seed", &seed.to_string()])
+            .arguments(["--probes", arm, "--seed", &seed.to_string()])
             .arguments(["-o", "live-bytes=bytes.folded", "-o", "live-count=counts.folded"])
             .command([
                 fixture.path.as_os_str(),
@@ -241,14 +249,18 @@ fn live(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Whether blocks are followed, and the ways to do so.
+const LIVE: [(bool, &str); 3] = [(false, ARMS[0]), (true, ARMS[0]), (true, ARMS[1])];
+
 /// 500,000 calls of four threads at once, whose programs interrupt each other.
 fn threads(context: &Context) -> Result<()> {
     const INTERVAL: u64 = 512;
     let fixture = Fixture::c(context, "sampled")?;
-    for live in [false, true] {
+    for (live, arm) in LIVE {
         let recording = Memtap::record(context)?
             .arguments(["--sample", &INTERVAL.to_string(), "--seed", "5"])
             .arguments(live.then_some("--live"))
+            .arguments(["--probes", arm])
             .command([fixture.path.as_os_str(), "threads".as_ref()])
             .run()?
             .whole()?;
@@ -260,7 +272,7 @@ fn threads(context: &Context) -> Result<()> {
         ensure!(allowed < 0.025 * truth.value, "{allowed} of {}", truth.value);
         ensure!(
             (found as f64 - truth.value).abs() < allowed,
-            "{found} bytes for {}, {allowed} allowed; live: {live}",
+            "{found} bytes for {}, {allowed} allowed; live: {live}, --probes {arm}",
             truth.value
         );
         if live {
@@ -286,11 +298,13 @@ fn jumps(context: &Context) -> Result<()> {
     for live in [false, true] {
         let mut sums = Counts::new();
         let mut told = Counts::new();
-        for seed in 1..=RUNS {
+        // One after the other each way to meet them.
+        for (seed, arm) in (1..=RUNS).zip(ARMS.iter().cycle()) {
             let recording = Memtap::record(context)?
                 .arguments(["--sample", &INTERVAL.to_string()])
                 .arguments(["--seed", &seed.to_string()])
                 .arguments(live.then_some("--live"))
+                .arguments(["--probes", arm])
                 .fixture(&fixture)
                 .run()?
                 .whole()?;
@@ -332,11 +346,12 @@ fn has_errors(value: &Value) -> bool {
 
 fn one_is_every_call(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
-    for live in [false, true] {
+    for (live, arm) in LIVE {
         let run = |sample: &[&str]| {
             Memtap::record(context)?
                 .arguments(sample)
                 .arguments(live.then_some("--live"))
+                .arguments(["--probes", arm])
                 .fixture(&fixture)
                 .run()?
                 .whole()

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 /// Equal calls of one stack of `fixtures/sampled.c`, in one child.
+#[expect(clippy::struct_field_names, reason = "how many calls they are")]
 pub(super) struct Calls {
     pub(super) stack: &'static str,
     pub(super) function: &'static str,

@@ -2,17 +2,19 @@
 //!
 //! A call is begun at its entry, where its stack is right, and decided at its return, where it is known whether it
 //! succeeded. A block that `realloc` is to resize is out of the table meanwhile: its address may be another thread's
-//! before the call returns.
+//! before the call returns. A call that is met inside its function, where all of that is known, is both at once.
 
 mod amount;
 mod blocks;
 mod heaps;
 mod sums;
 mod unsampled;
+mod whole;
 
 pub(crate) use heaps::{executed, exited, forked};
 pub(crate) use sums::bucket;
 pub(crate) use unsampled::{look, pass_over};
+pub(crate) use whole::{decide, is_known, pass, whole};
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_ebpf::{Block, BlockKey, CallKey, Counter, Loss, PendingCall, ProbeSite, SumKey};
@@ -96,16 +98,7 @@ fn wait(
 ) -> bool {
     // SAFETY: the slot is the caller's.
     let call = unsafe { &mut (*slot.scratch()).call };
-    call.key = *key;
-    call.bytes = request.bytes;
-    call.return_address = return_address;
-    call.out = request.out;
-    call.old_address = request.block;
-    call.flags = site.tail & (ProbeSite::GLIBC_CHUNKS | ProbeSite::FREES_ON_FAILURE);
-    if request.overflows {
-        call.flags |= PendingCall::OVERFLOWS;
-    }
-    call.weight = weight;
+    note(call, site, request, key, return_address, weight);
     if request.block != 0 {
         let key = BlockKey {
             address: request.block,
@@ -129,7 +122,7 @@ fn wait(
 /// Adds a call whose return is not seen, and that resizes no block: that it succeeds is taken for granted, unless it asks
 /// for more than there are addresses, and its block is not followed.
 #[inline(always)]
-pub(crate) fn note(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey, weight: u32) {
+pub(crate) fn add_unseen(slot: &Slot, request: &Request, place: &CallKey, key: &SumKey, weight: u32) {
     forget(place);
     sums::prepare(slot, key);
     // SAFETY: the slot is the caller's.
@@ -155,6 +148,28 @@ const ADDRESSES: u64 = 1 << 47;
 
 /// The address of a block whose address is not known: any but 0.
 const UNKNOWN_ADDRESS: u64 = 1;
+
+/// Notes what a call asks for.
+#[inline(always)]
+fn note(
+    call: &mut PendingCall,
+    site: &ProbeSite,
+    request: &Request,
+    key: &SumKey,
+    return_address: u64,
+    weight: u32,
+) {
+    call.key = *key;
+    call.bytes = request.bytes;
+    call.return_address = return_address;
+    call.out = request.out;
+    call.old_address = request.block;
+    call.flags = site.tail & (ProbeSite::GLIBC_CHUNKS | ProbeSite::FREES_ON_FAILURE);
+    if request.overflows {
+        call.flags |= PendingCall::OVERFLOWS;
+    }
+    call.weight = weight;
+}
 
 /// Decides a call at its return. `result`: the address of the block, or 0 for a call that failed.
 #[inline(always)]
@@ -199,24 +214,29 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
     } else if call.old_address != 0 {
         unmatched(process);
     }
-    let is_sampled = !settings::sampled() || call.weight != 0;
-    if is_sampled {
+    if !settings::sampled() || call.weight != 0 {
         sums::add_call(call, failed, address);
     }
-    if address == 0 || !is_sampled {
+    keep(call, place.thread, address, now);
+    if CALLS.remove(place).is_err() {
+        lose(Loss::CallMapFull);
+    }
+}
+
+/// Puts the block that a call has made into the table, if it has made one and is sampled.
+#[inline(always)]
+fn keep(call: &PendingCall, thread: u32, address: u64, now: u64) {
+    if address == 0 || (settings::sampled() && call.weight == 0) {
         // What comes after is not this block's next call any more.
-        was_last(place.thread, 0);
+        was_last(thread, 0);
     } else {
         let key = BlockKey {
             address,
-            process,
+            process: call.key.process,
             reserved: 0,
         };
         blocks::put(&key, call, now);
-        set_last(place.thread, address);
-    }
-    if CALLS.remove(place).is_err() {
-        lose(Loss::CallMapFull);
+        set_last(thread, address);
     }
 }
 

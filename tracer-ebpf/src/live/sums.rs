@@ -50,6 +50,20 @@ pub(super) fn prepare(slot: &Slot, key: &SumKey) {
 /// Adds a call that has returned, and was sampled.
 #[inline(always)]
 pub(super) fn add_call(call: &PendingCall, failed: bool, address: u64) {
+    add(call, failed, address, |_| {});
+}
+
+/// The same for one that was not prepared: its stack is in the slot.
+#[inline(always)]
+pub(super) fn add_whole(slot: &Slot, call: &PendingCall, address: u64) {
+    add(call, address == 0, address, |sum| {
+        // SAFETY: a pointer to a map value.
+        unsafe { tally::send_once(slot, sum, call.key.process) };
+    });
+}
+
+#[inline(always)]
+fn add(call: &PendingCall, failed: bool, address: u64, with: impl FnOnce(*mut Sum)) {
     let bytes = if failed { 0 } else { call.bytes };
     let mut amount = tally::amount(bytes, call.weight as u64);
     if failed {
@@ -63,6 +77,7 @@ pub(super) fn add_call(call: &PendingCall, failed: bool, address: u64) {
     // SAFETY: a pointer to a map value, whose fields are only ever added to; the index is masked to the array's length.
     unsafe {
         tally::add_to(&raw mut (*sum).sum, &amount);
+        with(&raw mut (*sum).sum);
         if address != 0 {
             atomic::add(&raw mut (*sum).blocks, amount.calls);
             if settings::sampled() && amount.calls_variance != 0 {

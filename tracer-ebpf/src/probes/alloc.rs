@@ -162,7 +162,7 @@ const MALLOC_ALIGNMENT: u64 = 16;
 
 /// `n * size`; nothing where it overflows.
 #[inline(always)]
-fn product(n: u64, size: u64) -> Option<u64> {
+pub(super) fn product(n: u64, size: u64) -> Option<u64> {
     let product = opaque(n.wrapping_mul(size));
     (n == 0 || product / n == size).then_some(product)
 }
@@ -285,7 +285,14 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
 
 /// Begins a call whose block is followed.
 #[inline(always)]
-fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return_address: u64, weight: u32) {
+pub(super) fn begin(
+    slot: &Slot,
+    site: &ProbeSite,
+    request: &Request,
+    start: &Start,
+    return_address: u64,
+    weight: u32,
+) {
     let place = CallKey {
         stack_pointer: start.stack_pointer,
         thread: start.thread,
@@ -316,7 +323,7 @@ fn begin(slot: &Slot, site: &ProbeSite, request: &Request, start: &Start, return
     };
     // The verifier need not look at this where the shape tells.
     if request.block == 0 && site.tail & ProbeSite::ENTRY_ONLY != 0 {
-        live::note(slot, request, &place, &key, weight);
+        live::add_unseen(slot, request, &place, &key, weight);
     } else {
         live::begin(slot, site, request, &place, &key, return_address, weight);
     }
@@ -348,6 +355,18 @@ impl Request {
     #[inline(always)]
     fn resizing(self, block: u64) -> Self {
         Self { block, ..self }
+    }
+
+    /// A request for a new block, of a product that overflows where there is no number of bytes.
+    #[inline(always)]
+    pub(super) fn of_block(bytes: Option<u64>) -> Self {
+        Self {
+            bytes: bytes.unwrap_or(0),
+            block: 0,
+            out: 0,
+            overflows: bytes.is_none(),
+            passes_on: false,
+        }
     }
 
     /// Whether the call may go on by a jump to one that allocates. `realloc` passes on to `malloc` only where there is no

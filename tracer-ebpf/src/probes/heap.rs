@@ -67,11 +67,13 @@ fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, 
 #[inline(always)]
 pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
-    // Without `--live` it is here to be counted alone.
-    if hit::begin(&ctx, None)
-        && settings::live()
-        && let Err(loss) = try_free(&ctx)
-    {
+    if !hit::begin(&ctx, None) {
+        return 0;
+    }
+    if !settings::live() {
+        // It is here to be counted alone.
+        hit::pass_over();
+    } else if let Err(loss) = try_free(&ctx) {
         lose(loss);
     }
     0

@@ -26,7 +26,8 @@ pub(super) struct Hit {
     pub(super) site: &'static ProbeSite,
 }
 
-/// Counts a hit by its probe, and by the size that the call asks for, if it does. True if calls are taken in.
+/// Counts a hit by its probe, and where allocations are sampled by the size that the call asks for, if it does. True if
+/// calls are taken in.
 #[inline(always)]
 pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
     if let Some(hits) = HITS.get_ptr_mut(0) {
@@ -34,7 +35,9 @@ pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
         // SAFETY: the indices are masked to the arrays' lengths, powers of two; counters are only ever added to.
         unsafe {
             atomic::add((&raw mut (*hits).by_site).cast::<u64>().add(site), 1);
-            if let Some(bytes) = bytes {
+            if let Some(bytes) = bytes
+                && settings::sampled()
+            {
                 let class = mask::<{ BUCKETS as u64 - 1 }>(bucket(bytes)) as usize;
                 atomic::add((&raw mut (*hits).by_size).cast::<u64>().add(class), 1);
             }
@@ -43,8 +46,15 @@ pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
     if settings::intake() & intake::CALLS != 0 {
         return true;
     }
-    process::count_hit((bpf_get_current_pid_tgid() >> 32) as u32);
+    pass_over();
     false
+}
+
+/// Counts a hit that is not taken in.
+#[inline(always)]
+pub(super) fn pass_over() {
+    count(Counter::PassedOver);
+    process::count_hit((bpf_get_current_pid_tgid() >> 32) as u32);
 }
 
 #[inline(always)]
@@ -53,10 +63,9 @@ fn cookie(ctx: &ProbeContext) -> u64 {
     unsafe { bpf_get_attach_cookie(ctx.regs.cast()) }
 }
 
-/// Counts a hit that is taken in. Nothing for a process that is no target.
+/// What a hit is that is taken in. Nothing for a process that is no target.
 #[inline(always)]
 pub(super) fn target(ctx: &ProbeContext) -> Result<Option<Hit>, Loss> {
-    count(Counter::Seen);
     let pid_tgid = bpf_get_current_pid_tgid();
     let Some(process) = process::current((pid_tgid >> 32) as u32) else {
         count(Counter::Foreign);

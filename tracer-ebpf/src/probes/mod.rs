@@ -9,6 +9,7 @@ mod heap;
 mod hit;
 mod process;
 mod region;
+mod single;
 mod weigh;
 
 pub(crate) use alloc::{Request, called_by_allocator};

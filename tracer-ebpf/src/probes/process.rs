@@ -13,6 +13,9 @@ const CLONE_THREAD: u64 = 0x0001_0000;
 /// `CLONE_VM`: the child has its parent's memory, not a copy of it.
 const CLONE_VM: u64 = 0x0000_0100;
 
+/// `CLONE_INTO_CGROUP`: the child is in a cgroup that the caller of `clone3` names.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// `task:task_newtask`: `pid` at 8, `clone_flags` at 32 (its `format` file; the same since Linux 3.4). The
 /// child has not run yet, so it is known before its first allocation.
 #[tracepoint]
@@ -21,7 +24,7 @@ pub(crate) fn process_fork(ctx: TracePointContext) -> u32 {
     let (pid, flags) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<u64>(32)) };
     if let (Ok(pid), Ok(flags)) = (pid, flags)
         && flags & CLONE_THREAD == 0
-        && let Some(number) = process::forked(pid, flags & CLONE_VM == 0)
+        && let Some(number) = process::forked(pid, flags & CLONE_VM == 0, flags & CLONE_INTO_CGROUP != 0)
     {
         debug!(
             &ctx,

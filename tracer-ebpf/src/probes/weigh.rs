@@ -52,6 +52,18 @@ pub(super) fn weigh(regs: &pt_regs, hit: &Hit, request: &Request) -> Result<u64,
     Ok(0)
 }
 
+/// What a call stands for that is met inside its function; if it is not followed, as what it is counted.
+#[inline(always)]
+pub(super) fn inside(request: &Request) -> Result<u64, Counter> {
+    if !settings::wants_size(request.bytes) {
+        return Err(Counter::Filtered);
+    }
+    match sampler::weigh(request.bytes) {
+        0 => Err(Counter::Unsampled),
+        weight => Ok(weight),
+    }
+}
+
 /// Takes and leaves the marks of jumps. True if the call was passed on by one. The return address is read only where there
 /// is a mark to compare it with, or to make.
 #[inline(always)]

@@ -123,7 +123,7 @@ fn weights_have_the_right_mean() {
                     interval,
                     inverse_share,
                 };
-                let mean = exact_weight(room, rate) as f64 / 2f64.powi(WEIGHT_BITS as i32);
+                let mean = exact_weight(room, rate) as f64 / 2f64.powi(WEIGHT_BITS.cast_signed());
                 assert!(
                     (mean * p / share - 1.0).abs() < 3e-7,
                     "{room} bytes at {rate:?}: {mean} for {}",
@@ -141,7 +141,7 @@ fn weights_are_neighbours_of_their_mean() {
         inverse_share: 1 << SHARE_BITS,
     };
     for bytes in [1, 10, 500, 1000, 5000, 100_000] {
-        let mean = exact_weight(bytes, rate) as f64 / 2f64.powi(WEIGHT_BITS as i32);
+        let mean = exact_weight(bytes, rate) as f64 / 2f64.powi(WEIGHT_BITS.cast_signed());
         let mut sum = 0;
         let steps = 1 << 16;
         for step in 0..steps {
@@ -311,7 +311,7 @@ fn variances_are_estimated() {
                         found[1] += (weight * size) as f64;
                         estimated[0] += count_variance(weight) as f64;
                         estimated[1] +=
-                            bytes_variance(size, weight, halvings) as f64 * 4f64.powi(halvings as i32);
+                            bytes_variance(size, weight, halvings) as f64 * 4f64.powi(halvings.cast_signed());
                     }
                 }
             }
@@ -339,7 +339,7 @@ fn variances_of_bytes_keep_their_size_in_every_unit() {
                 let weight = weight(bytes, rate, 0);
                 let exact = (bytes as f64).powi(2) * weight as f64 * (weight as f64 - 1.0);
                 let found = bytes_variance(bytes, weight, halvings) as f64;
-                let unit = 4f64.powi(halvings as i32);
+                let unit = 4f64.powi(halvings.cast_signed());
                 let tolerance = 0.51 + 0.001 * exact / unit;
                 assert!(
                     (found - exact / unit).abs() <= tolerance,

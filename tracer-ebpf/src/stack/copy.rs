@@ -9,14 +9,16 @@ use crate::bounds::mask;
 /// The least that a copy takes: a frame pointer and a return address.
 const LEAST_BYTES: u64 = 16;
 
-/// Copies the stack from `start` to the end of its page. False, and the window is empty, if it cannot be read.
+/// Copies the stack from `start`, `most` bytes of it and not beyond the end of its page. False, and the window is empty,
+/// if it cannot be read.
 ///
 /// # Safety
 /// `scratch` must be of a slot that the caller owns.
 #[inline(always)]
-pub(super) unsafe fn fill(scratch: *mut Scratch, start: u64) -> bool {
+pub(super) unsafe fn fill(scratch: *mut Scratch, start: u64, most: u64) -> bool {
     const PAGE: u64 = WINDOW_BYTES as u64;
     let rest = PAGE - (start & (PAGE - 1));
+    let rest = if rest < most { rest } else { most };
     let len = if rest < LEAST_BYTES { LEAST_BYTES } else { rest };
     // One bit more than the largest length, which is a power of two itself.
     let len = mask::<{ 2 * PAGE - 1 }>(len);
@@ -45,7 +47,7 @@ pub(super) unsafe fn word(scratch: *mut Scratch, address: u64) -> Option<u64> {
         let mut offset = address.wrapping_sub((*scratch).window_start);
         // An address below the window gives an offset near 2^64, to which nothing may be added.
         if offset >= (*scratch).window_len || offset + 8 > (*scratch).window_len || offset & 7 != 0 {
-            if !fill(scratch, address) {
+            if !fill(scratch, address, WINDOW_BYTES as u64) {
                 return None;
             }
             offset = 0;
@@ -68,7 +70,7 @@ pub(super) unsafe fn pair(scratch: *mut Scratch, address: u64) -> Option<[u64; 2
         // An address below the window gives an offset near 2^64, to which nothing may be added.
         if offset >= (*scratch).window_len || offset + LEAST_BYTES > (*scratch).window_len || offset & 7 != 0
         {
-            if !fill(scratch, address) {
+            if !fill(scratch, address, WINDOW_BYTES as u64) {
                 return None;
             }
             offset = 0;

@@ -58,8 +58,27 @@ impl Slot {
         // SAFETY: `regs` is the program's context, and the slot is ours.
         unsafe {
             let stack_pointer = (*regs).rsp + pushed_bytes;
-            copy::fill(scratch, stack_pointer).then(|| (*scratch).window[0])
+            let most = (*scratch).bytes_wanted(stack_pointer);
+            copy::fill(scratch, stack_pointer, most).then(|| (*scratch).window[0])
         }
+    }
+
+    /// The same inside a function, for [`word`](Self::word). False if the stack cannot be read.
+    #[inline(always)]
+    pub(crate) fn look_inside(&self, regs: *const pt_regs) -> bool {
+        let scratch = self.scratch();
+        // SAFETY: `regs` is the program's context, and the slot is ours.
+        unsafe {
+            let most = (*scratch).bytes_wanted((*regs).rsp);
+            copy::fill(scratch, (*regs).rsp, most)
+        }
+    }
+
+    /// A word of the stack.
+    #[inline(always)]
+    pub(crate) fn word(&self, address: u64) -> Option<u64> {
+        // SAFETY: the slot is ours.
+        unsafe { copy::word(self.scratch(), address) }
     }
 
     /// Walks from a function's entry, after [`look`](Self::look): the return address is the first frame.
@@ -85,8 +104,9 @@ impl Slot {
         let scratch = self.scratch();
         // SAFETY: the slot is ours.
         unsafe {
-            // What was copied for another walk is not what is there now.
-            (*scratch).window_len = 0;
+            let most = (*scratch).bytes_wanted(start.stack_pointer);
+            // Where nothing can be read, the walk finds that out.
+            let _is_read = copy::fill(scratch, start.stack_pointer, most);
         }
         if let Some(hash) = self.remembered(start) {
             return hash;
@@ -98,29 +118,6 @@ impl Slot {
             (*scratch).push(start.instruction, 1);
         }
         self.walk()
-    }
-
-    /// The identity of the slot's last walk, if this one would read the very same.
-    #[inline(always)]
-    fn remembered(&self, start: &Start) -> Option<u64> {
-        // SAFETY: the slot is ours.
-        let scratch = unsafe { &*self.scratch() };
-        if !scratch.may_be_remembered(start) {
-            return None;
-        }
-        let mut turn = 0;
-        while turn < memory::TURNS {
-            match memory::same_words(self.index(), turn) {
-                memory::SAME => {}
-                memory::ALL_SAME => {
-                    count(Counter::StackRemembered);
-                    return Some(scratch.record.header.hash);
-                }
-                _ => return None,
-            }
-            turn += 1;
-        }
-        None
     }
 
     /// Walks to the end of the stack, and returns the identity of what was found.
@@ -200,6 +197,7 @@ impl Scratch {
         if self.table_awaited != 0 {
             count(Counter::TableAwaited);
         }
+        self.end_words();
         self.record.header.end = end as u16;
         let hash = if self.provisional == 0 {
             identity::finish(self.hash, end)

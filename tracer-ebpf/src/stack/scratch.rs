@@ -112,6 +112,6 @@ impl Drop for Slot {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: as in `take`.
-        unsafe { atomic::swap(&raw mut (*self.scratch).busy, 0) };
+        unsafe { atomic::release(&raw mut (*self.scratch).busy) };
     }
 }

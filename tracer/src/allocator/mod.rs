@@ -2,8 +2,9 @@
 //!
 //! [`functions`] says which symbol has which call shape; [`elf`] finds the symbols in a file; `flow` follows their code;
 //! [`plan`] makes the sites of probes from them, with what the kernel side must know to count nested calls once, where
-//! `place` says; [`loader`] tells which files a command is going to map, and [`libraries`] which allocators it may load
-//! later.
+//! `place` says; [`single`] finds places inside functions where one probe does for two; [`loader`] tells which files a
+//! command is going to map, [`roots`] where they may be in another root directory, and [`libraries`] which allocators it
+//! may load later.
 
 pub mod asked;
 pub mod elf;
@@ -17,4 +18,6 @@ mod names;
 mod place;
 pub mod plan;
 mod ranges;
+pub mod roots;
+pub mod single;
 mod values;

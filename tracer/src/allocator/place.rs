@@ -73,7 +73,7 @@ pub(super) fn places(code: &[u8], arguments: &[Register], array: bool) -> Vec<Pl
                 offset: instruction.ip(),
                 pushed_bytes,
                 arguments,
-                single_stepped: !is_emulated(&instruction, code),
+                single_stepped: !is_emulated(&instruction, first_byte(&instruction, code)),
             });
         }
         if instruction.flow_control() != FlowControl::Next {
@@ -170,6 +170,11 @@ pub(super) fn is_write(access: OpAccess) -> bool {
     )
 }
 
+/// The first byte of an instruction of a function's code.
+fn first_byte(instruction: &Instruction, code: &[u8]) -> Option<u8> {
+    code.get(usize::try_from(instruction.ip()).ok()?).copied()
+}
+
 fn decoder(code: &[u8]) -> Decoder<'_> {
     Decoder::with_ip(64, code, 0, DecoderOptions::NONE)
 }
@@ -187,14 +192,14 @@ fn is_entered_before(code: &[u8], offset: u64) -> bool {
 /// Whether the kernel emulates an instruction instead of single-stepping it: `push` of a register without a prefix or
 /// with `REX.B`, one-byte `nop`, near jumps and calls without the prefix for 16 bits (`arch/x86/kernel/uprobes.c`,
 /// `branch_setup_xol_ops`, `push_setup_xol_ops`). Recent kernels emulate longer `nop`s too.
-fn is_emulated(instruction: &Instruction, code: &[u8]) -> bool {
-    let first = usize::try_from(instruction.ip()).ok().and_then(|at| code.get(at));
+/// `first` is its first byte.
+pub(super) fn is_emulated(instruction: &Instruction, first: Option<u8>) -> bool {
     match instruction.code() {
-        Code::Push_r64 => instruction.len() == 1 || instruction.len() == 2 && first == Some(&REX_B),
+        Code::Push_r64 => instruction.len() == 1 || instruction.len() == 2 && first == Some(REX_B),
         Code::Nopd | Code::Nopq => instruction.len() == 1,
         _ => {
             instruction.op0_kind() == OpKind::NearBranch64
-                && first != Some(&OPERAND_SIZE)
+                && first != Some(OPERAND_SIZE)
                 && (instruction.is_jcc_short_or_near()
                     || instruction.is_jmp_short_or_near()
                     || instruction.is_call_near())

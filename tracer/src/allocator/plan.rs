@@ -28,6 +28,12 @@ pub struct PlannedProbe {
     pub symbol: String,
     /// Which program serves it.
     pub shape: Shape,
+    /// What the function itself is given: a probe further on may be served by another program.
+    pub called: Shape,
+    /// The address in the file of the function's first instruction.
+    pub address: u64,
+    /// Bytes from there to the probe.
+    pub offset: u64,
     /// Where in the file.
     pub file_offset: u64,
     /// What the kernel side must know of it.
@@ -170,6 +176,9 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
                         function: row.function,
                         symbol: row.symbol.clone(),
                         shape,
+                        called: row.shape,
+                        address: placed.address,
+                        offset: place.offset,
                         file_offset: placed.file_offset + place.offset,
                         site,
                         single_stepped: place.single_stepped,

@@ -134,6 +134,18 @@ impl Btf {
             inode_size: self.offset("inode", "i_size")?,
             // Linux 6.11 and later, 6.7 and later, before: the last two are structures that begin with the seconds.
             inode_modified: self.first_offset("inode", &["i_mtime_sec", "__i_mtime", "i_mtime"])?,
+            ..self.pid_offsets()?
+        })
+    }
+
+    /// Those of them that tell a process's number in its own namespace; the others are 0.
+    pub fn pid_offsets(&self) -> Result<KernelOffsets, BtfError> {
+        Ok(KernelOffsets {
+            task_leader: self.offset("task_struct", "group_leader")?,
+            task_pid: self.offset("task_struct", "thread_pid")?,
+            pid_level: self.offset("pid", "level")?,
+            pid_numbers: self.offset("pid", "numbers")?,
+            ..KernelOffsets::default()
         })
     }
 

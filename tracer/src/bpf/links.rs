@@ -157,6 +157,15 @@ impl AttachError {
         }
     }
 
+    /// The offset of a uprobe that the kernel refused, for whatever reason but that the process has gone.
+    #[must_use]
+    pub fn refused_offset(&self) -> Option<u64> {
+        match self {
+            Self::Uprobe { offset, .. } if !self.is_gone() => Some(*offset),
+            _ => None,
+        }
+    }
+
     /// The number of the kernel's answer to a uprobe.
     fn answer(&self) -> Option<i32> {
         let Self::Uprobe { source, .. } = self else {

@@ -1,9 +1,10 @@
 //! Loading the object: settings, sizes of maps, programs past the verifier.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, CgroupArray, HashMap, Map, MapData};
 use aya::programs::{TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::{EbpfLogger, Level};
@@ -14,6 +15,7 @@ use super::limits::Limits;
 use super::links::AttachBy;
 use super::multi::Multi;
 use super::sampling::Sampling;
+use crate::allocator::single::Kind;
 
 /// The object that `build.rs` made.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -33,6 +35,8 @@ pub struct Wanted {
     pub tables: bool,
     /// Blocks are followed until they are given back.
     pub live: bool,
+    /// Where they are, calls may be met inside their functions.
+    pub single: bool,
     /// Calls that give blocks back are counted, where they are not followed.
     pub frees: bool,
     /// The programs that do nothing, which traps are measured with.
@@ -50,6 +54,7 @@ pub struct Object {
     pub(super) sampling: Sampling,
     pub(super) has_sampled: bool,
     sites_len: u32,
+    pub(super) singles_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -136,6 +141,7 @@ impl Object {
             sampling: Sampling::EVERY,
             has_sampled: false,
             sites_len: 0,
+            singles_len: 0,
             messages: None,
         };
         if messages {
@@ -160,6 +166,9 @@ impl Object {
             for (program, _, _) in LIVE_PROGRAMS {
                 object.load_tracepoint(program)?;
             }
+        }
+        if wanted.single {
+            uprobes.extend(Kind::ALL.map(Kind::program));
         }
         if wanted.tables {
             for (program, _, _) in TABLE_PROGRAMS {
@@ -268,12 +277,19 @@ impl Object {
         self.multi.is_some()
     }
 
+    /// Makes every process of a cgroup a target, and of those below it: its open directory.
+    pub fn set_cgroup(&mut self, cgroup: &File) -> Result<(), BpfError> {
+        let failed = |error| BpfError::map("CGROUP", error);
+        let mut array = CgroupArray::try_from(self.map_mut("CGROUP")?).map_err(failed)?;
+        array.set(0, cgroup.as_fd(), 0).map_err(failed)
+    }
+
     /// Makes a process a target, under this number.
     pub fn add_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
         // The loader knows it already, so there is nothing to announce.
         let process = Process {
             number,
-            announced: 1,
+            announced: Process::ANNOUNCED,
             hits: 0,
         };
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
@@ -346,6 +362,7 @@ impl Object {
 pub(super) fn map_data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
+        | Map::CgroupArray(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)

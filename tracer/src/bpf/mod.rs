@@ -21,6 +21,7 @@ mod refusal;
 mod ring;
 pub mod run_stats;
 pub mod sampling;
+mod singles;
 pub mod sums;
 mod sys;
 pub mod tables;

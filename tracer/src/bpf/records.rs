@@ -36,7 +36,7 @@ pub struct Stack {
 pub struct NewProcess {
     /// The process.
     pub tgid: u32,
-    /// Its number in keys.
+    /// Its number in keys; [`PROCESS_UNKNOWN`](tracer_ebpf::PROCESS_UNKNOWN) where it is followed no more.
     pub number: u32,
     /// The number of the image that it came from, or 0.
     pub parent: u32,
@@ -46,6 +46,8 @@ pub struct NewProcess {
     pub time_ns: u64,
     /// Hits of the image that it takes the place of, in the same process.
     pub hits_before: u64,
+    /// Its number in its own pid namespace, where that is known.
+    pub inner_pid: Option<u32>,
 }
 
 /// A file with code, met in a stack.
@@ -132,6 +134,7 @@ fn parse(bytes: &[u8]) -> Option<Record> {
             comm: String::from_utf8_lossy(comm).into_owned(),
             time_ns: u64::from_ne_bytes(field(bytes, 32)?),
             hits_before: u64::from_ne_bytes(field(bytes, 40)?),
+            inner_pid: number(48).filter(|inner| *inner != 0),
         }));
     }
     if kind == RecordKind::File as u32 && bytes.len() == size_of::<FileRecord>() {

@@ -6,7 +6,7 @@ use tracer_ebpf::Function;
 
 use crate::allocator::plan::short_name;
 use crate::profile::Profile;
-use crate::report::session::Probe;
+use crate::report::session::{Probe, ProbeKind};
 use crate::report::units;
 use crate::session::Recorder;
 
@@ -38,7 +38,9 @@ fn words(files: &[(&Path, &[String])], probes: &[Probe]) -> Option<String> {
     if more > 0 {
         places.push(format!("{more} more files"));
     }
-    let stepped = probes.iter().filter(|probe| probe.single_stepped).count();
+    // Of the places inside functions only failed calls meet such.
+    let is_stepped = |probe: &&Probe| probe.single_stepped && probe.kind == ProbeKind::Entry;
+    let stepped = probes.iter().filter(is_stepped).count();
     let stepped = if stepped == 0 {
         "none single-stepped".to_owned()
     } else {
@@ -76,7 +78,6 @@ pub(super) fn unfollowed(profile: &Profile) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::session::ProbeKind;
 
     #[test]
     fn allocators_are_named_with_their_files() {

@@ -103,6 +103,9 @@ pub(super) fn whom(settings: &Record, recorder: &Recorder) -> String {
     match &settings.target {
         Target::All => "every process".to_owned(),
         Target::Command(command) => command[0].to_string_lossy().into_owned(),
+        Target::Cgroup(path) if found.is_empty() => {
+            format!("cgroup {}: no process is in it, waiting for one", path.display())
+        }
         Target::Comm(name) if found.is_empty() => format!("{name}: none runs now, waiting for one to start"),
         _ => {
             let names: Vec<String> = found
@@ -115,7 +118,11 @@ pub(super) fn whom(settings: &Record, recorder: &Recorder) -> String {
             } else {
                 String::new()
             };
-            names.join(", ") + &more
+            let names = names.join(", ") + &more;
+            match &settings.target {
+                Target::Cgroup(path) => format!("cgroup {}: {names}", path.display()),
+                _ => names,
+            }
         }
     }
 }

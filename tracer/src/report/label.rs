@@ -42,6 +42,16 @@ pub(super) fn process(process: &Process, pid: bool) -> String {
     }
 }
 
+/// The process's name and number on one line: `comm PID`, and the number inside its container where that is another.
+pub(super) fn process_and_number(process: &Process) -> String {
+    let comm = self::process(process, false);
+    match (process.pid, process.inner_pid) {
+        (0, _) => comm,
+        (pid, Some(inner)) if inner != pid => format!("{comm} {pid} ({inner} in its container)"),
+        (pid, _) => format!("{comm} {pid}"),
+    }
+}
+
 /// A name as it stands in a folded line, where `;` parts frames.
 pub(super) fn folded(name: &str) -> String {
     name.replace(';', ":")
@@ -96,14 +106,21 @@ mod tests {
             held: None,
             hits: 0,
             pid: 42,
+            inner_pid: None,
             comm: "Web Content".into(),
             exe: None,
             exited: false,
         };
         assert_eq!(process(&it, false), "Web Content");
         assert_eq!(process(&it, true), "Web Content-42");
+        assert_eq!(process_and_number(&it), "Web Content 42");
+        it.inner_pid = Some(42);
+        assert_eq!(process_and_number(&it), "Web Content 42");
+        it.inner_pid = Some(7);
+        assert_eq!(process_and_number(&it), "Web Content 42 (7 in its container)");
         it.pid = 0;
         it.comm.clear();
         assert_eq!(process(&it, true), "[unknown process]");
+        assert_eq!(process_and_number(&it), "[unknown process]");
     }
 }

@@ -20,6 +20,7 @@ impl Sample {
     pub(super) fn process(&mut self, pid: u32, comm: &str) -> usize {
         self.profile.processes.push(Process {
             pid,
+            inner_pid: None,
             comm: comm.into(),
             exe: Some(format!("/usr/bin/{comm}").into()),
             exited: false,

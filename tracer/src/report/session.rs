@@ -75,13 +75,13 @@ pub struct Probe {
     /// Where in the file, in bytes.
     #[serde(serialize_with = "hex")]
     pub offset: u64,
-    /// At which end of the call.
+    /// Where it meets the call.
     pub kind: ProbeKind,
     /// Whether the kernel must single-step the instruction, which costs many times as much.
     pub single_stepped: bool,
 }
 
-/// At which end of a call a probe is.
+/// Where a call is met by a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeKind {
@@ -89,6 +89,12 @@ pub enum ProbeKind {
     Entry,
     /// Where it returns.
     Return,
+    /// Inside, where its size and its result are known.
+    Single,
+    /// Inside, where its size is known.
+    Request,
+    /// Inside, where its result is known, after a [`Request`](Self::Request).
+    Result,
 }
 
 /// What became of the events. `seen` is the sum of the others and of the losses that are events.

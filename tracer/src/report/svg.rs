@@ -79,7 +79,7 @@ fn draw(
 fn estimated(profile: &Profile, metric: Metric) -> String {
     match profile.sample_bytes {
         Some(bytes) if metric != Metric::RegionBytes => {
-            format!(", estimates from one sample per {}", units::bytes(bytes.into()))
+            format!(", estimates from {}", units::samples(bytes))
         }
         _ => String::new(),
     }

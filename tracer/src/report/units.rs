@@ -84,6 +84,16 @@ pub fn percent_at_least(part: u128, whole: u128) -> String {
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
+/// What estimates are from: samples at this mean distance in bytes, or, where every allocation counts, all that was seen in
+/// a part of the time.
+#[must_use]
+pub fn samples(interval_bytes: u64) -> String {
+    match interval_bytes {
+        0 | 1 => "windows of time".to_owned(),
+        bytes_between => format!("one sample per {}", bytes(bytes_between.into())),
+    }
+}
+
 /// The standard error of an estimate of this variance: its root, to the nearest whole number.
 #[must_use]
 pub const fn stderr(variance: u128) -> u128 {

@@ -247,6 +247,8 @@ impl Recorder {
         };
         let attached = self.probes.attach(&mut self.object, &plan, scope, self.live);
         match attached {
+            // It may come into the cgroup yet.
+            Ok(()) if self.cgroup.is_some() && !self.processes.has_pid(pid) => {}
             Ok(()) => log::warn!(
                 "{} was met when process {pid} mapped it: its calls before that were not seen",
                 file.path.display()

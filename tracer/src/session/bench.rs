@@ -15,6 +15,7 @@ use crate::bpf::bench::Walker;
 use crate::bpf::links::AttachBy;
 use crate::bpf::load::Wanted;
 use crate::bpf::{Limits, Object, UprobeScope, btf};
+use crate::settings::Probing;
 use crate::target::lives::Lives;
 
 /// A walker that is attached; dropping it takes the probe off.
@@ -147,7 +148,7 @@ impl Switch {
             &|_| false,
         );
         let plans = plans.map_err(|advice| no_allocator_in(pid, advice))?;
-        let mut probes = Probes::default();
+        let mut probes = Probes::new(Probing::Two);
         for plan in &plans {
             probes.attach(&mut object, plan, scope, true)?;
         }

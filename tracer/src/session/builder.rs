@@ -131,17 +131,25 @@ impl<'a> Builder<'a> {
         let made = match self.recorder.processes.get(number) {
             Some(tracked) => {
                 let image = self.recorder.lives.image(tracked.pid, tracked.since_ns);
+                let exited = tracked.over || !process::is_running(tracked.pid);
+                // A child that has done nothing yet has not said what it is.
+                let inner_pid = tracked.inner_pid.or_else(|| {
+                    let identity = process::identity(tracked.pid).filter(|_| !exited);
+                    identity.map(|identity| identity.inner_pid)
+                });
                 Process {
                     pid: tracked.pid,
+                    inner_pid,
                     comm: image.map_or_else(|| tracked.comm.clone(), |image| image.comm.clone()),
                     exe: image.and_then(|image| image.exe.clone()),
-                    exited: tracked.over || !process::is_running(tracked.pid),
+                    exited,
                     held: None,
                     hits: self.hits.get(&number).copied().unwrap_or(0),
                 }
             }
             None => Process {
                 pid: 0,
+                inner_pid: None,
                 comm: "[unknown]".to_owned(),
                 exe: None,
                 exited: false,

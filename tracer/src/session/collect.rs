@@ -68,9 +68,10 @@ impl Recorder {
         let overflow = self.object.overflow()?;
         let counts = self.object.counts()?;
 
-        let hits = self.hits_by_process()?;
-        let cost = self.cost(duration, &hits);
-        let mut builder = Builder::new(self, hits);
+        let hits: u64 = self.object.hit_counts()?.by_site.iter().sum();
+        let by_process = self.hits_by_process()?;
+        let cost = self.cost(duration, &by_process);
+        let mut builder = Builder::new(self, by_process);
         let aging = self.aging(duration)?;
         let peak = self.snapshots.peak.by_stack(&self.copied);
         let mut unsent = 0;
@@ -122,16 +123,7 @@ impl Recorder {
 
         let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
         let raw = self.raw(&sums.iter().copied().chain(heap_calls).collect::<Vec<_>>());
-        let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
-        // While it goes on, what is on its way is not lost.
-        if self.is_over {
-            losses.push((Loss::RingFull, unsent));
-            let mut unfinished = self.object.unfinished_calls()?;
-            if self.live {
-                unfinished += self.object.pending_calls()?.len() as u64;
-            }
-            losses.push((Loss::UnfinishedCall, unfinished));
-        }
+        let losses = self.losses(&counts, unsent)?;
         let mut profile = builder.build();
         profile.has_ages = aging.is_some();
         if self.object.has_sampled() {
@@ -141,8 +133,8 @@ impl Recorder {
         Ok(Recording {
             profile,
             duration,
-            events: events(&counts, unsent),
-            losses: Losses::new(losses),
+            events: events(&counts, hits, unsent),
+            losses,
             cost,
             followed: self.control.followed(),
             probes: self.probes.listed().to_vec(),
@@ -163,10 +155,10 @@ impl Recorder {
     }
 }
 
-/// What became of hits, of which so many were tallied for stacks that were never sent.
-fn events(counts: &Counts, unsent: u64) -> Events {
+/// What became of the events: so many hits of uprobes, and so many calls whose stacks were counted and never came.
+fn events(counts: &Counts, hits: u64, unsent: u64) -> Events {
     Events {
-        seen: counts.events(Counter::Seen),
+        seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::PassedOver)),
         tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
         nested: counts.events(Counter::Nested),
         filtered: counts.events(Counter::Filtered),
@@ -176,6 +168,21 @@ fn events(counts: &Counts, unsent: u64) -> Events {
 }
 
 impl Recorder {
+    /// What was lost; `unsent` events have a stack that user space was never told of.
+    fn losses(&self, counts: &Counts, unsent: u64) -> Result<Losses, BpfError> {
+        let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
+        // While it goes on, what is on its way is not lost.
+        if self.is_over {
+            losses.push((Loss::RingFull, unsent));
+            let mut unfinished = self.object.unfinished_calls()?;
+            if self.live {
+                unfinished += self.object.pending_calls()?.len() as u64;
+            }
+            losses.push((Loss::UnfinishedCall, unfinished));
+        }
+        Ok(Losses::new(losses))
+    }
+
     /// The sums as estimates of the whole time, where probes were in for a part of it.
     fn estimated(&self, mut sums: Vec<(SumKey, Sum)>) -> Vec<(SumKey, Sum)> {
         let now = self.ended.unwrap_or_else(Instant::now);

@@ -1,12 +1,12 @@
 //! From settings to the loaded kernel side.
 
-use tracer_ebpf::{BpfSettings, sampling};
+use tracer_ebpf::{BpfSettings, KernelOffsets, sampling};
 
 use super::recorder::Purpose;
 use super::start_error::StartError;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, Sampling, btf};
-use crate::settings::{Record, Sample, Target, Unwind};
+use crate::settings::{Probing, Record, Sample, Target, Unwind};
 
 /// Loads the kernel side as it is wanted.
 pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartError> {
@@ -15,6 +15,7 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
         region: settings.region,
         tables: settings.unwind != Unwind::FramePointer,
         live: settings.live,
+        single: settings.live && settings.probing != Probing::Two,
         attach: settings.attach,
         cost: settings.heap,
         frees: purpose == Purpose::Estimate,
@@ -56,9 +57,11 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
         max_size: settings.max_size.unwrap_or(u64::MAX),
         scope: match settings.target {
             Target::All => BpfSettings::SCOPE_MACHINE,
+            Target::Cgroup(_) => BpfSettings::SCOPE_CGROUP,
             _ => BpfSettings::SCOPE_LISTED,
         },
-        follow: u32::from(settings.follow),
+        // Children of a cgroup's processes are in it too, as long as they stay there.
+        follow: u32::from(settings.follow && !matches!(settings.target, Target::Cgroup(_))),
         live: u32::from(settings.live),
         sampled: u32::from(is_sampled(settings)),
         halvings: halvings(settings),
@@ -83,6 +86,12 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
     if settings.region || settings.unwind != Unwind::FramePointer {
         let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
         bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;
+    } else {
+        let offsets = btf::Btf::of_kernel().and_then(|kernel| kernel.pid_offsets());
+        bpf.offsets = offsets.unwrap_or_else(|error| {
+            log::debug!("{error}: the numbers of processes in their own namespaces are read from /proc");
+            KernelOffsets::default()
+        });
     }
     Ok(bpf)
 }

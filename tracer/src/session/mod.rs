@@ -11,6 +11,7 @@ pub mod bench;
 mod breakpoints;
 mod budget;
 mod builder;
+mod chosen;
 mod collect;
 mod compiled;
 mod copied;

@@ -2,20 +2,22 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracer_ebpf::{FileKey, ProbeSite, Shape};
+use tracer_ebpf::{FileKey, Shape};
 
 use super::breakpoints::Breakpoints;
 use super::budget::took::Took;
+use super::chosen::{Chosen, uprobes};
+use super::start_error::StartError;
 use crate::allocator::plan::{Plan, PlannedProbe};
+use crate::allocator::single;
 use crate::bpf::links::AttachError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
 use crate::cost::SiteKind;
 use crate::report::session::{Probe, ProbeKind};
-use crate::target::files::MappedFile;
+use crate::settings::Probing;
 use crate::target::maps::FileId;
 use crate::target::process;
 
@@ -23,7 +25,7 @@ use crate::target::process;
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// The uprobes. Dropping them takes them off.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Probes {
     attached: Attached,
     /// All that are wanted, in the order in which they go in.
@@ -35,6 +37,7 @@ pub(super) struct Probes {
     allocators: HashMap<PathBuf, Vec<String>>,
     /// Those of files that nobody has mapped yet.
     in_wait: HashMap<FileKey, Vec<Probe>>,
+    probing: Probing,
     /// What hits of the probes cost, by cookie.
     sites: Vec<SiteKind>,
     /// What attaching has taken.
@@ -49,59 +52,26 @@ pub(super) struct Probes {
     taking_off: Option<JoinHandle<()>>,
 }
 
-/// A function's probe where it is, or is tried.
-#[derive(Debug, Clone)]
-struct Chosen {
-    probe: PlannedProbe,
-    cookie: u64,
-    at_return: Option<&'static str>,
-}
-
-impl Chosen {
-    fn new(object: &mut Object, mut probe: PlannedProbe, live: bool) -> Result<Self, AttachError> {
-        let at_return = return_program(&probe).filter(|_| live);
-        if at_return.is_some() {
-            // What is on top of the stack must be the return address: nothing may have been pushed.
-            let mut places = std::mem::take(&mut probe.others);
-            places.insert(0, probe.clone());
-            places.retain(|place| place.site.pushed_bytes == 0);
-            if !places.is_empty() {
-                probe = places.remove(0);
-            }
-            probe.others = places;
-        }
-        Ok(Self {
-            cookie: object.add_site(probe.site)?,
-            probe,
-            at_return,
-        })
-    }
-
-    /// Goes on to the next place, since another tracer holds this one.
-    fn next(&mut self, object: &mut Object, path: &Path) -> Result<(), AttachError> {
-        if self.probe.others.is_empty() {
-            return Err(AttachError::Held {
-                symbol: self.probe.symbol.clone(),
-                path: path.display().to_string(),
-                offset: self.probe.file_offset,
-                at_return: self.at_return.is_some(),
-            });
-        }
-        let mut others = std::mem::take(&mut self.probe.others);
-        let next = others.remove(0);
-        log::debug!(
-            "{} at {:#x} is held by another tracer: {:#x} is taken",
-            self.probe.symbol,
-            self.probe.file_offset,
-            next.file_offset
-        );
-        self.probe = PlannedProbe { others, ..next };
-        self.cookie = object.add_site(self.probe.site)?;
-        Ok(())
-    }
-}
-
 impl Probes {
+    /// None yet. `probing`: where calls are to be met whose blocks are followed.
+    pub(super) fn new(probing: Probing) -> Self {
+        Self {
+            attached: Attached::default(),
+            uprobes: Vec::new(),
+            chosen: HashMap::new(),
+            listed: Vec::new(),
+            allocators: HashMap::new(),
+            in_wait: HashMap::new(),
+            probing,
+            sites: Vec::new(),
+            attaching: Took::default(),
+            counts_frees: false,
+            has_warned: false,
+            is_off: false,
+            taking_off: None,
+        }
+    }
+
     /// Attaches the probes of a plan: where blocks are followed (`live`), also those of returns and of `free`. While all
     /// are off, these are too.
     pub(super) fn attach(
@@ -111,10 +81,9 @@ impl Probes {
         scope: UprobeScope,
         live: bool,
     ) -> Result<(), AttachError> {
-        let wanted = |probe: &&PlannedProbe| probe.shape != Shape::Free || live || self.counts_frees;
         let known = self.chosen.get(&plan.file.id).cloned();
         let is_new = known.is_none();
-        if is_new && object.sites_left() < plan.probes.iter().filter(wanted).count() {
+        if is_new && object.sites_left() < plan.probes.len() {
             log::warn!(
                 "{}: all {} places for probes are taken: its calls are not seen",
                 plan.file.path.display(),
@@ -124,12 +93,7 @@ impl Probes {
         }
         let mut chosen = match known {
             Some(chosen) => chosen,
-            None => plan
-                .probes
-                .iter()
-                .filter(wanted)
-                .map(|probe| Chosen::new(object, probe.clone(), live))
-                .collect::<Result<_, _>>()?,
+            None => self.choose(object, plan, live)?,
         };
         let uprobes = loop {
             let uprobes = uprobes(&plan.file, &chosen, scope);
@@ -144,11 +108,10 @@ impl Probes {
                 self.attached.append(attached);
                 break uprobes;
             };
-            let is_at = |chosen: &&mut Chosen| error.held_offset() == Some(chosen.probe.file_offset);
-            let Some(held) = chosen.iter_mut().find(is_at) else {
+            let Some(refused) = chosen.iter_mut().find(|chosen| chosen.can_go_on(&error)) else {
                 return Err(error);
             };
-            held.next(object, &plan.file.path)?;
+            refused.next(object, &plan.file.path, &error)?;
         };
         log::info!(
             "{}: {}, {} probes",
@@ -164,7 +127,33 @@ impl Probes {
             self.list(plan, &chosen);
             let path = plan.file.path.clone();
             self.allocators.insert(path, plan.allocators.clone());
-            self.chosen.insert(plan.file.id, chosen);
+        }
+        self.chosen.insert(plan.file.id, chosen);
+        Ok(())
+    }
+
+    /// Where the calls of a file's functions are to be met.
+    fn choose(&self, object: &mut Object, plan: &Plan, live: bool) -> Result<Vec<Chosen>, AttachError> {
+        let wanted = |probe: &PlannedProbe| probe.shape != Shape::Free || live || self.counts_frees;
+        let inside = if live && self.probing != Probing::Two {
+            let sites = single::sites(plan);
+            single::explain(plan, &sites);
+            sites.into_iter().map(Result::unwrap_or_default).collect()
+        } else {
+            vec![Vec::new(); plan.probes.len()]
+        };
+        let probes = plan.probes.iter().zip(inside);
+        probes
+            .filter(|(probe, _)| wanted(probe))
+            .map(|(probe, inside)| Chosen::new(object, probe.clone(), &inside, live))
+            .collect()
+    }
+
+    /// Fails if calls were to be met inside their functions, and none is.
+    pub(super) fn are_as_wanted(&self, live: bool) -> Result<(), StartError> {
+        let is_inside = self.listed.iter().any(|probe| probe.kind == ProbeKind::Single);
+        if live && self.probing == Probing::One && !is_inside {
+            return Err(StartError::NoSingle);
         }
         Ok(())
     }
@@ -177,7 +166,7 @@ impl Probes {
             self.sites.resize(index + 1, SiteKind::default());
         }
         self.sites[index] = SiteKind {
-            single_stepped: chosen.probe.single_stepped,
+            single_stepped: chosen.is_stepped(),
             has_return: chosen.at_return.is_some(),
             is_free: chosen.probe.shape == Shape::Free,
         };
@@ -190,21 +179,9 @@ impl Probes {
 
     /// Lists a file's probes, for reports.
     fn list(&mut self, plan: &Plan, chosen: &[Chosen]) {
-        for Chosen { probe, at_return, .. } in chosen {
-            let kinds = [
-                Some(ProbeKind::Entry),
-                at_return.map(|_program| ProbeKind::Return),
-            ];
-            let listed = kinds.into_iter().flatten().map(|kind| Probe {
-                object: plan.file.path.clone(),
-                symbol: probe.symbol.clone(),
-                offset: probe.file_offset,
-                kind,
-                single_stepped: probe.single_stepped && kind == ProbeKind::Entry,
-            });
-            self.listed.extend(listed);
-        }
-        let stepped = chosen.iter().filter(|chosen| chosen.probe.single_stepped);
+        self.listed
+            .extend(chosen.iter().flat_map(|chosen| chosen.listed(&plan.file.path)));
+        let stepped = chosen.iter().filter(|chosen| chosen.is_stepped());
         let stepped: Vec<&str> = stepped.map(|chosen| chosen.probe.symbol.as_str()).collect();
         if !stepped.is_empty() && !self.has_warned {
             self.has_warned = true;
@@ -316,37 +293,6 @@ impl Probes {
             );
         }
     }
-}
-
-/// The program for a function's returns; none where an exception may pass through the function, which a probe of returns
-/// would turn into the end of the program.
-fn return_program(probe: &PlannedProbe) -> Option<&'static str> {
-    probe
-        .shape
-        .return_program()
-        .filter(|_| probe.site.tail & ProbeSite::ENTRY_ONLY == 0)
-}
-
-/// The probes of a file's functions in their order.
-fn uprobes(file: &Arc<MappedFile>, chosen: &[Chosen], scope: UprobeScope) -> Vec<Uprobe> {
-    let uprobe = |program, chosen: &Chosen| Uprobe {
-        program,
-        file: Arc::clone(file),
-        offset: chosen.probe.file_offset,
-        cookie: chosen.cookie,
-        scope,
-    };
-    // Inner functions last: a call that begins while probes go in is then never counted twice. Returns first: a call that
-    // is begun is then sure to be decided.
-    let returns = chosen
-        .iter()
-        .rev()
-        .filter_map(|chosen| Some(uprobe(chosen.at_return?, chosen)));
-    let entries = chosen
-        .iter()
-        .rev()
-        .map(|chosen| uprobe(chosen.probe.shape.program(), chosen));
-    returns.chain(entries).collect()
 }
 
 impl Drop for Probes {

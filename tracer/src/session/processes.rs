@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use tracer_ebpf::PROCESS_UNKNOWN;
+
 use crate::bpf::records::NewProcess;
+use crate::target::process;
 
 /// A process image that the kernel side knows by a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,8 @@ pub(super) struct Tracked {
     pub(super) since_ns: u64,
     /// Its name when it was met.
     pub(super) comm: String,
+    /// Its number in its own pid namespace, where that is known.
+    pub(super) inner_pid: Option<u32>,
     /// Whether another image of the same process has taken its place, or the process has ended.
     pub(super) over: bool,
     /// When, as far as that is known: nanoseconds of `CLOCK_MONOTONIC`.
@@ -29,14 +34,15 @@ pub(super) struct Processes {
 
 impl Processes {
     /// Takes in a process that the loader made a target itself. Returns its number.
-    pub(super) fn add(&mut self, pid: u32, comm: String, since_ns: u64) -> u32 {
+    pub(super) fn add(&mut self, pid: u32, since_ns: u64) -> u32 {
         let number = u32::try_from(self.tracked.len()).unwrap_or(u32::MAX) + 1;
         self.tracked.insert(
             number,
             Tracked {
                 pid,
                 since_ns,
-                comm,
+                comm: process::comm(pid).unwrap_or_default(),
+                inner_pid: process::identity(pid).map(|identity| identity.inner_pid),
                 over: false,
                 ended_ns: None,
                 hits: 0,
@@ -45,7 +51,7 @@ impl Processes {
         number
     }
 
-    /// Takes in a process that the kernel side met.
+    /// Takes in a process that the kernel side met, or that it follows no more.
     pub(super) fn announce(&mut self, new: NewProcess) {
         if let Some(before) = self.tracked.get_mut(&new.parent)
             && before.pid == new.tgid
@@ -54,12 +60,21 @@ impl Processes {
             before.ended_ns.get_or_insert(new.time_ns);
             before.hits += new.hits_before;
         }
+        if new.number == PROCESS_UNKNOWN {
+            return;
+        }
+        // Its parent announced it, which knew less.
+        if let Some(known) = self.tracked.get_mut(&new.number) {
+            known.inner_pid = known.inner_pid.or(new.inner_pid);
+            return;
+        }
         self.tracked.insert(
             new.number,
             Tracked {
                 pid: new.tgid,
                 since_ns: new.time_ns,
                 comm: new.comm,
+                inner_pid: new.inner_pid,
                 over: false,
                 ended_ns: None,
                 hits: 0,
@@ -139,7 +154,7 @@ mod tests {
     #[test]
     fn exec_takes_the_place_of_the_image_before() {
         let mut processes = Processes::default();
-        let first = processes.add(7, "sh".to_owned(), 0);
+        let first = processes.add(7, 0);
         let new = |number, tgid, parent| NewProcess {
             tgid,
             number,
@@ -147,6 +162,7 @@ mod tests {
             comm: "ls".to_owned(),
             time_ns: 5,
             hits_before: 3,
+            inner_pid: None,
         };
         processes.announce(new(100, 8, first));
         assert_eq!(processes.present().count(), 2, "a fork leaves its parent");
@@ -162,5 +178,30 @@ mod tests {
         assert_eq!(processes.ended_ns(100), Some(7));
         assert_eq!(processes.present().count(), 1);
         assert!(processes.has_pid(7));
+    }
+
+    #[test]
+    fn children_are_announced_twice_and_leavers_once() {
+        let new = |number, parent, inner_pid| NewProcess {
+            tgid: 8,
+            number,
+            parent,
+            comm: "x".to_owned(),
+            time_ns: 5,
+            hits_before: 3,
+            inner_pid,
+        };
+        let mut processes = Processes::default();
+        processes.announce(new(100, 0, None));
+        processes.end(100, 6, 1);
+        processes.announce(new(100, 0, Some(2)));
+        let child = processes.get(100).expect("kept");
+        assert_eq!((child.inner_pid, child.hits, child.over), (Some(2), 1, true));
+        processes.announce(new(101, 100, Some(2)));
+        assert_eq!(processes.present().count(), 1);
+        processes.announce(new(PROCESS_UNKNOWN, 101, None));
+        assert_eq!(processes.present().count(), 0);
+        assert_eq!(processes.get(101).expect("kept").hits, 3);
+        assert!(processes.get(PROCESS_UNKNOWN).is_none());
     }
 }

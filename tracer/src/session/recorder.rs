@@ -29,6 +29,7 @@ use crate::cost::measure::Measuring;
 use crate::report::session::Probe;
 use crate::settings::{Record, Target, Unwind};
 use crate::symbolize::Namer;
+use crate::target::cgroup::Cgroup;
 use crate::target::files::{Files, MappedFile};
 use crate::target::launch::Held;
 use crate::target::lives::Lives;
@@ -86,6 +87,7 @@ pub struct Recorder {
     /// The unit of the kernel side's variances.
     pub(super) unit: Unit,
     pub(super) target: Target,
+    pub(super) cgroup: Option<Cgroup>,
     /// The probes are off, and none is to be attached any more.
     pub(super) is_over: bool,
     pub(super) started: Instant,
@@ -152,7 +154,7 @@ impl Recorder {
             None
         };
         let mut recorder = Self {
-            probes: Probes::default(),
+            probes: Probes::new(settings.probing),
             control: Control::new(settings.live),
             tracepoints: Attached::default(),
             guard,
@@ -189,6 +191,7 @@ impl Recorder {
                 halvings: halvings(settings),
             },
             target: settings.target.clone(),
+            cgroup: None,
             is_over: false,
             started: Instant::now(),
             duration: None,
@@ -213,6 +216,9 @@ impl Recorder {
         if settings.live {
             points.extend(LIVE_PROGRAMS);
         }
+        if let Some(cgroup) = &targets.cgroup {
+            recorder.object.set_cgroup(cgroup.directory())?;
+        }
         recorder
             .object
             .attach_tracepoints(&mut recorder.tracepoints, &points)?;
@@ -221,6 +227,7 @@ impl Recorder {
         if settings.heap {
             recorder.attach_named(settings)?;
             recorder.attach_allocators(&command_files, settings, scoped)?;
+            recorder.probes.are_as_wanted(settings.live)?;
             recorder.found_all(settings)?;
             recorder.attach_in_wait(&command_paths);
         }
@@ -238,7 +245,7 @@ impl Recorder {
         let pids = match target {
             Target::Pids(pids) => pids,
             Target::Command(_) => return Ok(()),
-            Target::All | Target::Comm(_) => {
+            Target::All | Target::Comm(_) | Target::Cgroup(_) => {
                 all = process::all().map_err(StartError::Proc)?;
                 &all
             }
@@ -273,12 +280,12 @@ impl Recorder {
         }
         let now = monotonic_ns();
         for pid in &targets.pids {
-            let comm = process::comm(*pid).unwrap_or_default();
-            let number = self.processes.add(*pid, comm, now);
+            let number = self.processes.add(*pid, now);
             self.object.add_process(*pid, number)?;
         }
         self.command_name = targets.command_name;
         self.held = targets.held;
+        self.cgroup = targets.cgroup;
         Ok(())
     }
 

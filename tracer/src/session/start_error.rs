@@ -4,6 +4,7 @@ use std::io;
 
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
+use crate::target::cgroup::CgroupError;
 
 /// Each says what was wrong and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,9 @@ pub enum StartError {
         /// Why: part of the message.
         error: io::Error,
     },
+    /// Calls were to be met inside their functions, and none can be.
+    #[error("no allocator function was found that one probe can follow: `-v` says why; use --probes auto")]
+    NoSingle,
     /// The kernel's events of process life cannot be had.
     #[error(
         "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"
@@ -72,6 +76,9 @@ pub enum StartError {
     /// A probe.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// The cgroup that was named cannot be traced.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// `/proc` cannot be read.
     #[error("failed to read /proc: {0}")]
     Proc(io::Error),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::examined::Examined;
 use super::start_error::StartError;
 use crate::allocator::functions::Table;
-use crate::allocator::loader;
 use crate::allocator::plan::{self, Found, Plan};
+use crate::allocator::{loader, roots};
 use crate::settings::{Record, Target};
+use crate::target::cgroup::Cgroup;
 use crate::target::files::MappedFile;
 use crate::target::launch::{self, Held};
 use crate::target::lives::Lives;
@@ -23,6 +24,7 @@ use crate::target::user::User;
 pub(super) struct Targets {
     pub(super) pids: Vec<u32>,
     pub(super) held: Option<Held>,
+    pub(super) cgroup: Option<Cgroup>,
     pub(super) command_name: String,
     command_files: Vec<PathBuf>,
 }
@@ -32,6 +34,7 @@ impl Targets {
         let mut targets = Self {
             pids: Vec::new(),
             held: None,
+            cgroup: None,
             command_name: String::new(),
             command_files: Vec::new(),
         };
@@ -46,6 +49,11 @@ impl Targets {
             }
             Target::All => {}
             Target::Comm(name) => targets.pids = process::named(name).map_err(StartError::Proc)?,
+            Target::Cgroup(path) => {
+                let cgroup = Cgroup::open(path)?;
+                targets.pids = cgroup.processes()?;
+                targets.cgroup = Some(cgroup);
+            }
             Target::Command(command) => targets.hold(command)?,
         }
         Ok(targets)
@@ -75,6 +83,8 @@ impl Targets {
             self.command_files
                 .extend(loader::files_of(&program, user.as_ref()));
         }
+        // `chroot DIR …` changes to a root with libraries of its own.
+        self.command_files.extend(roots::files_in(&command[1..]));
         let held = launch::hold(command, user.as_ref()).map_err(failed)?;
         self.pids = vec![held.pid];
         self.held = Some(held);

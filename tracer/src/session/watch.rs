@@ -211,7 +211,8 @@ impl Recorder {
                 self.processes.note_exit(pid, event.time_ns);
             }
             if let Some(file) = self.lives.apply(event) {
-                if self.target == Target::All || self.processes.has_pid(pid) {
+                let may_be_traced = self.target == Target::All || self.cgroup.is_some();
+                if may_be_traced || self.processes.has_pid(pid) {
                     self.meet(&file, pid);
                 }
                 self.expect_code(&file, pid);
@@ -326,7 +327,10 @@ impl Recorder {
 
     /// Whether there may be targets later, though there is none now.
     fn waits_for_more(&self) -> bool {
-        matches!(self.target, Target::All | Target::Comm(_))
+        match &self.cgroup {
+            Some(cgroup) => cgroup.exists(),
+            None => matches!(self.target, Target::All | Target::Comm(_)),
+        }
     }
 
     fn started_at(&self) -> tokio::time::Instant {

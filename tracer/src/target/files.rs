@@ -108,7 +108,7 @@ impl Files {
             None => {}
         }
         let root = self.root_of(pid);
-        let file = open(pid, mapping, root).map(Arc::new);
+        let file = open(pid, mapping, root.as_ref(), &self.roots).map(Arc::new);
         if self.open.len() < MOST_OPEN {
             self.open.insert(mapping.file, file.clone());
         }
@@ -193,21 +193,37 @@ fn identity(file: &File) -> std::io::Result<FileId> {
 }
 
 /// Opens the file behind a mapping. `map_files` leads to the very file, also when it was deleted; the path in
-/// the process's root does while it has not been replaced, which the inode's number tells; so does the path
-/// here, for a process that has gone.
-fn open(pid: u32, mapping: &Mapping, root: Option<Arc<Root>>) -> Option<MappedFile> {
+/// the process's root does while it has not been replaced, which the inode's number tells; so does, for a process that has
+/// gone, the path here, or in the root that another process has or had: most processes of a container live for a moment.
+fn open(
+    pid: u32,
+    mapping: &Mapping,
+    root: Option<&Arc<Root>>,
+    roots: &HashMap<RootId, Arc<Root>>,
+) -> Option<MappedFile> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
-    let file = File::open(exact).ok().or_else(|| {
+    let in_roots = || {
         let relative = mapping.path.strip_prefix("/").ok()?;
         let in_root = Path::new("/proc")
             .join(pid.to_string())
             .join("root")
             .join(relative);
-        [in_root, mapping.path.clone()].into_iter().find_map(|path| {
+        let named = [in_root, mapping.path.clone()].into_iter().find_map(|path| {
             let file = File::open(path).ok()?;
-            (file.metadata().ok()?.ino() == mapping.file.inode).then_some(file)
+            (file.metadata().ok()?.ino() == mapping.file.inode || is_mapped_as(&file, mapping))
+                .then_some(file)
+        });
+        named.map(|file| (file, root.cloned())).or_else(|| {
+            roots.values().find_map(|other| {
+                let file = other.open(&mapping.path, true).ok()?;
+                is_mapped_as(&file, mapping).then(|| (file, Some(Arc::clone(other))))
+            })
         })
-    })?;
+    };
+    let (file, root) = match File::open(exact) {
+        Ok(file) => (file, root.cloned()),
+        Err(_) => in_roots()?,
+    };
     let metadata = file.metadata().ok()?;
     Some(MappedFile {
         id: mapping.file,
@@ -218,6 +234,12 @@ fn open(pid: u32, mapping: &Mapping, root: Option<Arc<Root>>) -> Option<MappedFi
         contents: Contents::read(&file, &metadata),
         file,
     })
+}
+
+/// Whether this file is what a mapping has, where `stat` may tell another number: overlayfs shows that of the lower layer's
+/// file when what is mapped is a copy of it in the upper one.
+fn is_mapped_as(file: &File, mapping: &Mapping) -> bool {
+    identity(file).is_ok_and(|found| found == mapping.file)
 }
 
 #[cfg(test)]

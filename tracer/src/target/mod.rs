@@ -4,8 +4,9 @@
 //! [`sideband`] hears from the kernel of every fork, exec, exit and executable mapping; [`lives`] remembers
 //! them, so that an address has a file long after its process has gone; [`files`] keeps those files open, and
 //! [`contents`] tells whether they are still what they were; [`root`] is where a process looks for files;
-//! [`perf_maps`] finds what just-in-time compilers write of their code.
+//! [`perf_maps`] finds what just-in-time compilers write of their code; [`cgroup`] tells which processes are in one.
 
+pub mod cgroup;
 pub mod contents;
 pub mod files;
 pub mod launch;

@@ -90,7 +90,9 @@ mod tests {
     #[test]
     fn a_command_is_followed_whole_and_what_runs_is_spared() {
         assert_eq!(of(None, None, &command()).unwrap(), (Sample::Every, None));
-        assert_eq!(of(None, None, &Target::All).unwrap(), (Sample::Auto, Some(2.0)));
+        for target in [Target::All, Target::Cgroup("x".into())] {
+            assert_eq!(of(None, None, &target).unwrap(), (Sample::Auto, Some(2.0)));
+        }
         assert_eq!(
             of(Some(Sample::Every), None, &Target::Pids(vec![7])).unwrap(),
             (Sample::Every, None)

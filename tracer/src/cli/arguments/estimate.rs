@@ -1,6 +1,7 @@
 //! What `estimate` can be told.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -41,6 +42,14 @@ pub(in crate::cli) struct EstimateArguments {
         help_heading = "Target (one of)"
     )]
     comm: Option<String>,
+    /// Look at every process of this cgroup (v2) and of those below it
+    #[arg(
+        long,
+        value_name = "PATH",
+        group = "looked-at",
+        help_heading = "Target (one of)"
+    )]
+    cgroup: Option<PathBuf>,
     /// Look at this command, from its first instruction
     #[arg(
         last = true,
@@ -94,6 +103,8 @@ impl EstimateArguments {
             words.push("-a".into());
         } else if let Some(comm) = &self.comm {
             words.extend(["--comm".into(), comm.into()]);
+        } else if let Some(cgroup) = &self.cgroup {
+            words.extend(["--cgroup".into(), cgroup.into()]);
         } else if !self.command.is_empty() {
             words.push("--".into());
             words.extend(self.command.iter().cloned());
@@ -124,6 +135,9 @@ mod tests {
             estimate(&["-p", "7,8"]).unwrap().record.target,
             Target::Pids(vec![7, 8])
         );
+        let cgroup = estimate(&["--cgroup", "a/b"]).unwrap();
+        assert_eq!(cgroup.record.target, Target::Cgroup("a/b".into()));
+        assert_eq!(cgroup.target, ["--cgroup", "a/b"]);
         let command = estimate(&["-d", "2s", "--", "ls", "-l"]).unwrap();
         assert_eq!(
             command.record.target,

@@ -24,6 +24,7 @@ Examples:
   sudo memtap record -p 4711 -d 10s -o alloc.svg    the same as a flame graph
   sudo memtap record -- ./server --port 80          a command, from its first instruction, with its children
   sudo memtap record -a -d 5s --per-pid -o all.svg  every process of the machine
+  sudo memtap record --cgroup system.slice/nginx.service -d 10s    a service, or a container, with all its processes
   sudo memtap record -p 4711 --events region        what grows the address space: mmap, mremap, brk";
 
 /// Arguments of `record`.
@@ -49,6 +50,10 @@ pub(in crate::cli) struct RecordArguments {
     /// Trace every process of this name, also those that start later
     #[arg(long, value_name = "NAME", group = "target", help_heading = "Target (one of)")]
     comm: Option<String>,
+    /// Trace every process of this cgroup (v2) and of those below it, also those that come later: a directory below
+    /// /sys/fs/cgroup, or its path as in /proc/PID/cgroup
+    #[arg(long, value_name = "PATH", group = "target", help_heading = "Target (one of)")]
+    cgroup: Option<PathBuf>,
     /// Trace this command from its first instruction; under sudo it runs as the user who called sudo
     #[arg(
         last = true,
@@ -116,6 +121,9 @@ pub(in crate::cli) struct RecordArguments {
     /// Write the stacks as addresses, for comparison with other walkers
     #[arg(long, value_name = "FILE", hide = true)]
     raw: Option<PathBuf>,
+    /// Where calls are met with --live: by one probe inside their function, or by two
+    #[arg(long, default_value = "auto", value_enum, hide = true)]
+    probes: Probes,
     /// What uprobes are made of
     #[arg(long, default_value = "auto", value_enum, hide = true)]
     attach: Attach,
@@ -177,6 +185,13 @@ enum Unwind {
     Fp,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Probes {
+    Auto,
+    One,
+    Two,
+}
+
 impl From<MetricName> for Metric {
     fn from(name: MetricName) -> Self {
         match name {
@@ -210,6 +225,9 @@ impl RecordArguments {
             (false, _) => Metric::RegionBytes,
         };
         let metric = self.metric.map_or(default, Metric::from);
+        if self.probes == Probes::One && !live {
+            bail!("--probes one needs --live");
+        }
         if live && !heap {
             let what = if live_report.is_some() { "live" } else { "--live" };
             bail!("{what} needs --events heap");
@@ -258,6 +276,11 @@ impl RecordArguments {
             heap,
             functions: self.allocators.asked()?,
             live,
+            probing: match self.probes {
+                Probes::Auto => settings::Probing::Auto,
+                Probes::One => settings::Probing::One,
+                Probes::Two => settings::Probing::Two,
+            },
             live_report,
             region,
             per_pid: self.per_pid,
@@ -297,8 +320,14 @@ impl RecordArguments {
             }
             return Ok(Target::Comm(name.clone()));
         }
+        if let Some(path) = &self.cgroup {
+            if path.as_os_str().is_empty() {
+                bail!("--cgroup: the path is empty; / is the cgroup of all processes");
+            }
+            return Ok(Target::Cgroup(path.clone()));
+        }
         if self.command.is_empty() {
-            bail!("nothing to trace: give one of -p PID, -a, --comm NAME, -- COMMAND");
+            bail!("nothing to trace: give one of -p PID, -a, --comm NAME, --cgroup PATH, -- COMMAND");
         }
         Ok(Target::Command(self.command.clone()))
     }
@@ -345,6 +374,12 @@ mod tests {
             settings(&["--comm", "x"]).unwrap().target,
             Target::Comm("x".to_owned())
         );
+        assert_eq!(
+            settings(&["--cgroup", "a/b"]).unwrap().target,
+            Target::Cgroup("a/b".into())
+        );
+        assert!(settings(&["--cgroup", ""]).is_err());
+        assert!(settings(&["--cgroup", "x", "--comm", "y"]).is_err());
         let command = settings(&["--", "ls", "-l"]).unwrap();
         assert_eq!(command.target, Target::Command(vec!["ls".into(), "-l".into()]));
         assert!(command.follow);

@@ -100,6 +100,9 @@ pub struct ProcessBlock {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// The process id in the process's own pid namespace, where it is known: what it is called inside its container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inner_pid: Option<u32>,
     /// The name.
     pub comm: String,
     /// The executable, where it is known.
@@ -185,6 +188,7 @@ fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
         .into_iter()
         .map(|(process, sums)| ProcessBlock {
             pid: (process.pid != 0).then_some(process.pid),
+            inner_pid: process.inner_pid,
             comm: process.comm.clone(),
             exe: process.exe.as_ref().map(|it| path_text(it)),
             exited: process.exited,

@@ -129,8 +129,10 @@ pub(super) fn about(traced: Traced, words: &str, estimate: u128, variance: u128)
 /// What estimates are from, and what their margins mean.
 pub(super) fn estimated(session: &Session) -> Option<String> {
     session.settings.traced.sampled.then(|| {
-        let sample = units::bytes(session.settings.sample_bytes.into());
-        format!("estimated from one sample per {sample}, ± at 95 %")
+        format!(
+            "estimated from {}, ± at 95 %",
+            units::samples(session.settings.sample_bytes)
+        )
     })
 }
 
@@ -153,11 +155,8 @@ pub(super) fn processes(profile: &Profile) -> String {
     match processes.len() {
         0 => "no process".to_owned(),
         1..=NAMED_PROCESSES => {
-            let names = processes.iter().map(|it| match it.pid {
-                0 => label::process(it, false),
-                pid => format!("{} {pid}", label::process(it, false)),
-            });
-            names.collect::<Vec<_>>().join(", ")
+            let names: Vec<String> = processes.iter().map(|it| label::process_and_number(it)).collect();
+            names.join(", ")
         }
         count => format!("{} processes", units::group(count as u128)),
     }

@@ -9,6 +9,7 @@ use tracer_ebpf::intake;
 use super::controller::Controller;
 use super::meter::Meter;
 use super::plan::{Level, Load, Switching, Wants, Windows};
+use super::slowing::Reading;
 use super::statistics::Statistics;
 use super::took::Took;
 use super::windows::{Dice, WindowSums};
@@ -89,6 +90,8 @@ pub(crate) struct Control {
     /// The budget, and whether it could always be kept.
     pub(crate) budget_percent: Option<f64>,
     pub(crate) is_kept: bool,
+    /// The processes that were named, where those are all that there are.
+    named: Vec<u32>,
     /// Hits before the recording began, by the number of the process image.
     pub(crate) hits_before: HashMap<u32, u64>,
     /// What it had cost, and when, when progress was told last.
@@ -125,6 +128,7 @@ impl Control {
             is_refusal_told: false,
             budget_percent: None,
             is_kept: true,
+            named: Vec::new(),
             hits_before: HashMap::new(),
             told: (now, 0.0),
         }
@@ -167,6 +171,12 @@ impl Control {
         percent
     }
 
+    /// The time that the targets have used, and what of it was the probes', if it can be told. The counters have just been
+    /// read.
+    pub(super) fn reading(&self) -> Option<Reading> {
+        Reading::of(&self.named, self.meter.targets_ns())
+    }
+
     fn wants(settings: &Record) -> Option<Wants> {
         let percent = settings.overhead_max_percent?;
         Some(Wants {
@@ -196,6 +206,11 @@ impl Recorder {
         attaching: Took,
     ) -> Result<(), StartError> {
         self.know_prices(measuring);
+        if let Target::Pids(pids) = &settings.target
+            && !settings.follow
+        {
+            self.control.named.clone_from(pids);
+        }
         let attaching_hits = float(self.object.hit_counts()?.by_site.iter().sum());
         let wants = Control::wants(settings).filter(|_| settings.heap);
         self.control.budget_percent = settings.overhead_max_percent.filter(|_| settings.heap);
@@ -292,6 +307,8 @@ impl Recorder {
         self.take_off()?;
         let sums = self.amounts()?;
         self.control.windows.begin_phase(sums);
+        let reading = self.control.reading();
+        self.control.windows.slowing.begin(reading);
         self.begin_period(Instant::now(), windows)
     }
 

@@ -10,6 +10,9 @@ use crate::cost::{SiteKind, Traps, Work, float};
 /// Fewer runs than this say little of the mean.
 const RUNS_THAT_TELL: u64 = 100;
 
+/// The class of sizes that allocations are in whose sizes are not known.
+const ANY_SIZE: usize = 6;
+
 /// Adds up hits and what they cost.
 #[derive(Debug, Clone)]
 pub(crate) struct Meter {
@@ -50,19 +53,33 @@ impl Meter {
 
     /// From here on it counts.
     pub(crate) fn begin(&mut self, counts: &HitCounts) {
-        *self.start = *counts;
-        *self.last = *counts;
+        *self.start = self.with_sizes(*counts);
+        *self.last = *self.start;
         self.followed = 0.0;
     }
 
     /// Takes what was hit since the last time, in so many seconds; `interval_bytes` while hits were taken in.
     pub(crate) fn take(&mut self, counts: &HitCounts, seconds: f64, interval_bytes: Option<u64>) -> Load {
-        let load = load_between(&self.last, counts, seconds);
-        *self.last = *counts;
+        let counts = self.with_sizes(*counts);
+        let load = load_between(&self.last, &counts, seconds);
+        *self.last = counts;
         if let Some(interval_bytes) = interval_bytes {
             self.followed += load.hits * load.followed_share(interval_bytes);
         }
         load
+    }
+
+    /// Where every allocation is followed their sizes are not counted, since nothing depends on them: which probes were hit
+    /// says how many there were.
+    fn with_sizes(&self, mut counts: HitCounts) -> HitCounts {
+        if counts.by_size.iter().all(|count| *count == 0) {
+            let sites = counts.by_site.iter().zip(&self.sites);
+            counts.by_size[ANY_SIZE] = sites
+                .filter(|(_, site)| !site.is_free)
+                .map(|(hits, _)| hits)
+                .sum();
+        }
+        counts
     }
 
     /// Takes in what the kernel says of a phase.
@@ -184,6 +201,19 @@ mod tests {
         let programs = 110.0 * work.passed_ns + 100.0 * work.followed_ns;
         assert!((meter.targets_ns() - traps - programs).abs() < 1e-6);
         assert!((meter.programs_ns() - programs).abs() < 1e-6);
+    }
+
+    #[test]
+    fn allocations_are_known_by_their_probes_where_sizes_are_not_counted() {
+        let mut meter = meter();
+        let unsized_counts = |malloc, free| HitCounts {
+            by_size: HitCounts::default().by_size,
+            ..counts(malloc, free)
+        };
+        meter.begin(&unsized_counts(1000, 1000));
+        let load = meter.take(&unsized_counts(1100, 1010), 1.0, Some(1));
+        assert!((load.followed_share(1) - 100.0 / 110.0).abs() < 1e-9);
+        assert!((meter.followed - 100.0).abs() < 1e-9);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod control;
 pub(crate) mod controller;
 pub(crate) mod meter;
 pub(crate) mod plan;
+mod slowing;
 pub(crate) mod statistics;
 mod switch;
 pub(crate) mod took;

@@ -67,6 +67,8 @@ impl Recorder {
         if self.control.statistics.is_due() {
             self.control.statistics.open(&self.object);
         }
+        let reading = self.control.reading();
+        self.control.windows.slowing.open(reading);
         self.object.set_intake(intake::ALL)?;
         let opened = Instant::now();
         self.control.looked = opened;
@@ -100,6 +102,8 @@ impl Recorder {
             self.object.set_intake(intake::REGIONS)?;
         }
         let actual_s = opened.elapsed().as_secs_f64();
+        let reading = self.control.reading();
+        self.control.windows.slowing.close(reading);
         self.close_statistics();
         self.take_off()?;
         self.next_period(actual_s)
@@ -174,6 +178,8 @@ impl Recorder {
             self.control.windows.look(sums);
         }
         self.control.windows.end_phase(Instant::now());
+        let reading = self.control.reading();
+        self.control.windows.slowing.end(reading);
         self.control.period = None;
         Ok(())
     }

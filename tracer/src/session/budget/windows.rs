@@ -8,12 +8,15 @@
 //!   foreseen: what was seen in it is scaled by planned / actual;
 //! - the last period is cut by the recording's end, with or without its window: all windows are scaled by the time that they
 //!   should have covered / the time that they stand for;
+//! - targets are slower while probes are in ([`slowing`](super::slowing));
 //! - events in one window are no independent samples: how sure an estimate is comes from how windows differ.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tracer_ebpf::SumKey;
+
+use super::slowing::Slowing;
 
 /// Calls and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -106,6 +109,7 @@ pub(crate) struct WindowSums {
     expected_s: f64,
     phases_s: f64,
     periods: Vec<Period>,
+    pub(super) slowing: Slowing,
 }
 
 impl WindowSums {
@@ -223,10 +227,10 @@ impl WindowSums {
     /// What is to be added to a stack's sums, so that they are estimates of the whole time.
     pub(crate) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
         let spread = self.stacks.get(key)?;
-        let coverage = self.coverage(now);
+        let scale = self.coverage(now) * self.slowing.factor().by;
         Some(Amount {
-            calls: coverage * spread.scaled.calls - spread.raw.calls,
-            bytes: coverage * spread.scaled.bytes - spread.raw.bytes,
+            calls: scale * spread.scaled.calls - spread.raw.calls,
+            bytes: scale * spread.scaled.bytes - spread.raw.bytes,
         })
     }
 
@@ -253,8 +257,10 @@ impl WindowSums {
     fn variance(&self, spread: &Spread, now: Instant) -> Amount {
         let (inside, all) = self.inside_of(now);
         let share = if all > 0.0 { (inside / all).min(1.0) } else { 1.0 };
+        let factor = self.slowing.factor();
         let of = |sum, squares| {
-            self.coverage(now).powi(2) * window_variance(self.windows, self.looks, share, sum, squares)
+            let windows = window_variance(self.windows, self.looks, share, sum, squares);
+            (self.coverage(now) * factor.by).powi(2) * (windows + (factor.error * sum).powi(2))
         };
         Amount {
             calls: of(spread.scaled.calls, spread.squares.calls),
