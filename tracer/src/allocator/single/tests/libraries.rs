@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::allocator::elf;
-use crate::allocator::functions::C_FAMILY;
+use crate::allocator::functions::Table;
 use crate::allocator::single::{Found, Image, Kind, Reason, plan};
 
 /// The packages and their libraries; the C library is the one that this machine runs.
@@ -28,19 +28,19 @@ const FOLDERS: [&str; 4] = [
 
 /// A function of a library, and what is planned for it.
 struct Verdict {
-    symbol: &'static str,
+    symbol: String,
     address: u64,
     planned: Result<Vec<Found>, Reason>,
 }
 
 /// A library's allocator functions, each with its sites or why there are none. Those of the other shapes are left out.
 fn verdicts(path: &Path) -> Vec<Verdict> {
-    let names: Vec<&str> = C_FAMILY.iter().map(|row| row.symbol).collect();
-    let symbols = elf::find_functions(path, path, &names).expect("an ELF file");
+    let table = Table::default();
+    let symbols = elf::find_functions(path, path, &|name| table.has(name), &[], None).expect("an ELF file");
     let image = Image::read(path).expect("an image");
     let mut verdicts: Vec<Verdict> = Vec::new();
-    for row in C_FAMILY {
-        let Some(placed) = symbols.functions.get(row.symbol) else {
+    for row in table.rows() {
+        let Some(placed) = symbols.functions.get(&row.symbol) else {
             continue;
         };
         if verdicts.iter().any(|verdict| verdict.address == placed.address) {
@@ -55,7 +55,7 @@ fn verdicts(path: &Path) -> Vec<Verdict> {
         let planned = plan(&image, placed.address, row.shape, &others);
         if planned != Err(Reason::Shape) {
             verdicts.push(Verdict {
-                symbol: row.symbol,
+                symbol: row.symbol.clone(),
                 address: placed.address,
                 planned,
             });
