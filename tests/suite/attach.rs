@@ -18,6 +18,11 @@ pub(crate) const CASES: &[Case] = &[
     case("attach::live_each_way", &[Need::Compiler], live_each_way),
     case("attach::threads_each_way", &[Need::Compiler], threads_each_way),
     case(
+        "attach::beside_probes_of_returns",
+        &[Need::Compiler],
+        beside_probes_of_returns,
+    ),
+    case(
         "attach::two_hundred_processes",
         &[Need::Compiler],
         two_hundred_processes,
@@ -80,6 +85,33 @@ fn live_each_way(context: &Context) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Another tracer has probes at the returns of the same functions, which take the place of return addresses on the stack:
+/// calls are counted once, and have their stacks, all the same.
+fn beside_probes_of_returns(context: &Context) -> Result<()> {
+    let busy = Busy::start(context)?;
+    let fixture = Recipe::live_c("family").build(context)?;
+    let stacks = |context| -> Result<String> {
+        let recording = Memtap::record(context)?.arguments(["--live"]).fixture(&fixture);
+        Ok(recording.run()?.whole()?.folded()?.text.clone())
+    };
+    let alone = stacks(context)?;
+    // Of every process, since it may have children.
+    let mut other = Memtap::record(context)?
+        .arguments(["--live", "--probes", "two", "--follow", "--max-overhead", "off"])
+        .process(busy.pid())
+        .start()?;
+    other.wait_until_tracing()?;
+    let beside = stacks(context)?;
+    ensure!(
+        beside == alone,
+        "stacks beside another tracer:\n{beside}\nand without one:\n{alone}"
+    );
+    sums_each_way(context)?;
+    live_each_way(context)?;
+    other.finish()?;
+    busy.stop(context)
 }
 
 /// A process whose main thread waits and whose others allocate: a probe of one process is one of all its threads, and of

@@ -6,6 +6,7 @@ use tracer_ebpf::{ProbeSite, TailCall, TailKey};
 use crate::{
     atomic,
     maps::{TAILS, TAILS_OPEN},
+    returns,
 };
 
 /// Whether [`take`] may find anything: most often not, and it need not be asked what the call is.
@@ -37,8 +38,8 @@ pub(crate) fn take(site: &ProbeSite, key: &TailKey, call: &TailCall) -> bool {
     let Some(outer) = (unsafe { TAILS.get(key) }) else {
         return false;
     };
-    // `pvalloc` rounds the size up before it passes it on.
-    if outer.return_address != call.return_address
+    // `pvalloc` rounds the size up before it passes it on; another tracer's probe of returns may have come between.
+    if (outer.return_address != call.return_address && !returns::is_taken(call.return_address))
         || outer.bytes > call.bytes
         || outer.block != call.block
         || outer.probe == call.probe

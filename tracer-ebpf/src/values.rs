@@ -34,7 +34,7 @@ crosses_the_boundary! {
     PendingRegion: 48;
     TailKey: 16;
     TailCall: 32;
-    BpfSettings: 136;
+    BpfSettings: 160;
     FileKey: 24;
     Segment: 24;
     FileTable: 16 + 24 * MAX_SEGMENTS;
@@ -309,6 +309,18 @@ pub struct KernelOffsets {
     pub pid_level: u32,
     /// `pid.numbers`
     pub pid_numbers: u32,
+    /// `task_struct.utask`
+    pub task_uprobes: u32,
+    /// `uprobe_task.return_instances`
+    pub uprobes_returns: u32,
+    /// `return_instance.next`
+    pub return_next: u32,
+    /// `return_instance.stack`
+    pub return_stack: u32,
+    /// `return_instance.orig_ret_vaddr`; 0 where these five are not known.
+    pub return_address: u32,
+    /// 0: makes the size a multiple of 8.
+    pub reserved: u32,
 }
 
 /// A file, as both sides know it.

@@ -121,6 +121,11 @@ pub(crate) const TEST: &[Package] = &[
         reason: "a server as the distribution ships it, whose blocks are followed",
     },
     Package {
+        name: "nginx-light",
+        provides: "nginx",
+        reason: "a server as the distribution ships it, with several processes",
+    },
+    Package {
         name: "libjemalloc2",
         provides: "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2",
         reason: "an allocator in whose functions probes must find a place",

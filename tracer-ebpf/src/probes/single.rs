@@ -20,7 +20,7 @@ use crate::{
     live,
     loss::{count, lose},
     maps::SINGLES,
-    settings,
+    returns, settings,
     stack::{Slot, Start},
     tally, thread_stack,
 };
@@ -133,9 +133,12 @@ fn try_hit(ctx: &ProbeContext, single: &SingleSite, request: &Request, is_whole:
     if let Some(slot) = &slot
         && slot.look_inside(regs)
         && let Some(frame_pointer) = frame_pointer(slot, regs, cfa, single.frame_pointer)
-        && let Some(return_address) = slot.word(start.stack_pointer)
+        && let Some(mut return_address) = slot.word(start.stack_pointer)
     {
         start.frame_pointer = frame_pointer;
+        if returns::is_taken(return_address) {
+            return_address = returns::taken_return(start.stack_pointer);
+        }
         if is_whole {
             whole(
                 slot,

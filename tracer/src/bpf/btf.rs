@@ -145,6 +145,18 @@ impl Btf {
             task_pid: self.offset("task_struct", "thread_pid")?,
             pid_level: self.offset("pid", "level")?,
             pid_numbers: self.offset("pid", "numbers")?,
+            ..self.return_offsets().unwrap_or_default()
+        })
+    }
+
+    /// Those that tell what probes of returns have taken the place of; the others are 0.
+    fn return_offsets(&self) -> Result<KernelOffsets, BtfError> {
+        Ok(KernelOffsets {
+            task_uprobes: self.offset("task_struct", "utask")?,
+            uprobes_returns: self.offset("uprobe_task", "return_instances")?,
+            return_next: self.offset("return_instance", "next")?,
+            return_stack: self.offset("return_instance", "stack")?,
+            return_address: self.offset("return_instance", "orig_ret_vaddr")?,
             ..KernelOffsets::default()
         })
     }

@@ -1,0 +1,56 @@
+//! Return addresses that another tracer's probe of returns has taken the place of.
+//!
+//! Such a probe puts the address of a trampoline where the return address was, as soon as the function is entered: whoever
+//! looks later, inside the function, finds the trampoline. The kernel keeps what was there, in a list of the thread's
+//! (`struct return_instance` in `include/linux/uprobes.h`), the innermost call first.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_get_current_task};
+
+use crate::settings;
+
+/// The page of the trampoline. The kernel puts it as high as there is room (`xol_add_vma` in `kernel/events/uprobes.c`), which
+/// is the last page but one of a process's addresses, since stacks begin below it.
+const TRAMPOLINE: u64 = 0x7fff_ffff_e000;
+
+/// Calls that are looked through: those of functions with such a probe, one in the other.
+const MOST: u32 = 8;
+
+/// Whether this is the trampoline.
+#[inline(always)]
+pub(crate) fn is_taken(return_address: u64) -> bool {
+    return_address >> 12 == TRAMPOLINE >> 12
+}
+
+/// The return address that was at this place of the stack before a probe took it; 0 where that cannot be told.
+///
+/// A global function, so that the verifier checks it once.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn taken_return(stack_pointer: u64) -> u64 {
+    let offsets = settings::offsets();
+    if offsets.return_address == 0 {
+        return 0;
+    }
+    // SAFETY: the helpers check every address.
+    unsafe {
+        let word =
+            |base: u64, offset: u32| bpf_probe_read_kernel((base + offset as u64) as *const u64).unwrap_or(0);
+        let mut base = bpf_get_current_task();
+        base = word(base, offsets.task_uprobes);
+        let mut instance = word(base, offsets.uprobes_returns);
+        let mut turn = 0;
+        while turn < MOST && instance != 0 {
+            if word(instance, offsets.return_stack) == stack_pointer {
+                let address = word(instance, offsets.return_address);
+                // Of several probes at one place the first knows.
+                if !is_taken(address) {
+                    return address;
+                }
+            }
+            instance = word(instance, offsets.return_next);
+            turn += 1;
+        }
+    }
+    0
+}
