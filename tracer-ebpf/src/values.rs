@@ -38,7 +38,7 @@ crosses_the_boundary! {
     FileKey: 24;
     Segment: 24;
     FileTable: 16 + 24 * MAX_SEGMENTS;
-    KernelOffsets: 64;
+    KernelOffsets: 88;
 }
 
 /// Whose sum: a process, a stack, a function.

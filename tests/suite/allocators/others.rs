@@ -125,7 +125,7 @@ pub(crate) fn two(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The same in a process that runs already, and whose probes are its own.
+/// The same in a process that runs already, with its children to be.
 pub(crate) fn two_later(context: &Context) -> Result<()> {
     let fixture = Recipe::allocator_c("two").build(context)?;
     let libraries = [JEMALLOC.path()?, MIMALLOC.path()?];
@@ -140,7 +140,7 @@ pub(crate) fn two_later(context: &Context) -> Result<()> {
             .args(["mi_", "wait"]);
         let target = Running::start(command)?;
         let mut session = Memtap::record(context)?
-            .arguments(["--sample", "1", "--max-overhead", "off"])
+            .arguments(["--sample", "1", "--max-overhead", "off", "--follow"])
             .arguments(live.then_some("--live"))
             .process(target.pid())
             .start()?;

@@ -183,12 +183,15 @@ impl Recorder {
             return;
         }
         let mut programs = programs.to_vec();
-        let mut scopes = vec![UprobeScope::Machine];
         if let Target::Pids(pids) = &self.target {
+            // A process that runs has most of what it will load, and pays for every file whose probes come and go with the
+            // windows of a budget.
+            if pids.iter().any(|pid| self.scope_of(*pid) != UprobeScope::Machine) {
+                return;
+            }
             programs.extend(pids.iter().filter_map(|pid| process::exe(*pid)));
-            scopes = pids.iter().map(|pid| self.scope_of(*pid)).collect();
-            scopes.dedup();
         }
+        let scope = UprobeScope::Machine;
         for path in libraries::that_may_come(&programs) {
             let file = match self.lives.files().of_path(&path) {
                 Ok(file) => file,
@@ -197,25 +200,19 @@ impl Recorder {
                     continue;
                 }
             };
-            let mut plan = None;
-            for scope in &scopes {
-                if !self.examined_for(*scope).insert(&file) {
-                    continue;
-                }
-                if plan.is_none() {
-                    plan = plan::examine(&file, &self.functions).ok();
-                }
-                let Some(Found::Allocator(plan)) = &plan else {
-                    break;
-                };
-                match self
-                    .probes
-                    .attach_in_wait(&mut self.object, plan, *scope, self.live)
-                {
-                    Err(error) if error.is_gone() => log::debug!("{}: {error}", path.display()),
-                    Err(error) => log::warn!("{error}: calls in {} are not seen", path.display()),
-                    Ok(()) => {}
-                }
+            if !self.examined_for(scope).insert(&file) {
+                continue;
+            }
+            let Ok(Found::Allocator(plan)) = plan::examine(&file, &self.functions) else {
+                continue;
+            };
+            match self
+                .probes
+                .attach_in_wait(&mut self.object, &plan, scope, self.live)
+            {
+                Err(error) if error.is_gone() => log::debug!("{}: {error}", path.display()),
+                Err(error) => log::warn!("{error}: calls in {} are not seen", path.display()),
+                Ok(()) => {}
             }
         }
     }
