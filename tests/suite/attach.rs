@@ -110,6 +110,7 @@ fn beside_probes_of_returns(context: &Context) -> Result<()> {
     );
     sums_each_way(context)?;
     live_each_way(context)?;
+    other.signal("INT")?;
     other.finish()?;
     busy.stop(context)
 }

@@ -26,6 +26,9 @@ struct Share {
 fn shares(recording: &Recording) -> Result<BTreeMap<String, Share>> {
     let summary = recording.summary()?;
     let total = figure(recording, "/totals/alloc/bytes")?;
+    // What all estimates have in common changes no order.
+    let common = summary.json.pointer("/cost/budget/slowing_error");
+    let common = common.and_then(serde_json::Value::as_f64).unwrap_or(0.0);
     let stacks = summary.json["top_stacks"].as_array().context("no stacks")?;
     let mut shares = BTreeMap::new();
     for stack in stacks {
@@ -34,9 +37,12 @@ fn shares(recording: &Recording) -> Result<BTreeMap<String, Share>> {
         let Some(name) = named.into_iter().find(|name| name.starts_with("rank_")) else {
             continue;
         };
+        let bytes = stack["bytes"].as_f64().context("no bytes")?;
+        let stderr = stack["bytes_stderr"].as_f64().unwrap_or(0.0);
+        let own = (stderr.powi(2) - (common * bytes).powi(2)).max(0.0).sqrt();
         let share = Share {
-            share: stack["bytes"].as_f64().context("no bytes")? / total,
-            stderr: stack["bytes_stderr"].as_f64().unwrap_or(0.0) / total,
+            share: bytes / total,
+            stderr: own / total,
         };
         ensure!(
             shares.insert(name.to_owned(), share).is_none(),

@@ -207,6 +207,12 @@ pub struct BudgetBlock {
     pub probed_time_share: f64,
     /// Windows in which probes were in.
     pub windows: u32,
+    /// What was seen in windows was multiplied by, since probes slow a target down; nothing without windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slowing_factor: Option<f64>,
+    /// The relative error of that, which all estimates have in common; it is in their standard errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slowing_error: Option<f64>,
     /// Standard error of the number of all calls, by how windows differ; of calls that were seen all the time none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls_stderr: Option<u64>,

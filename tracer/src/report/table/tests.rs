@@ -125,6 +125,8 @@ fn what_the_session_knows_is_in_the_head() {
             sample_bytes_largest: 512,
             sample_bytes_last: 512,
             probed_time_share: 0.025,
+            slowing_factor: Some(1.5),
+            slowing_error: Some(0.1),
             windows: 9,
             calls_stderr: None,
             bytes_stderr: None,

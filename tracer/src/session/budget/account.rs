@@ -35,6 +35,7 @@ impl Recorder {
         let now = self.ended.unwrap_or_else(Instant::now);
         let (inside_s, windows_s) = control.windows.inside_of(now);
         let spread = (control.windows.count() > 0).then(|| control.windows.variance_of_total(now));
+        let slowing = spread.map(|_| control.windows.slowing.factor());
         let seconds = duration.as_secs_f64();
         let budget = control.budget_percent.map(|percent| BudgetBlock {
             max_overhead_percent: percent,
@@ -48,6 +49,8 @@ impl Recorder {
                 1.0
             },
             windows: control.windows.count(),
+            slowing_factor: slowing.map(|slowing| rounded(slowing.by)),
+            slowing_error: slowing.map(|slowing| rounded(slowing.error)),
             calls_stderr: spread.map(|variance| whole(variance.calls.sqrt())),
             bytes_stderr: spread.map(|variance| whole(variance.bytes.sqrt())),
         });

@@ -109,7 +109,7 @@ pub(crate) struct WindowSums {
     expected_s: f64,
     phases_s: f64,
     periods: Vec<Period>,
-    pub(super) slowing: Slowing,
+    pub(crate) slowing: Slowing,
 }
 
 impl WindowSums {
