@@ -99,6 +99,14 @@ pub struct Recorder {
     command_name: String,
 }
 
+/// Begins to measure what hits of probes cost here, on a thread of its own, while files are read.
+fn begin_measuring(settings: &Record, object: &mut Object) -> Option<Measuring> {
+    let begun = settings.heap.then(|| Measuring::begin(object))?;
+    begun
+        .inspect_err(|error| log::debug!("{error}: what hits of probes cost is assumed"))
+        .ok()
+}
+
 impl Recorder {
     /// Finds the targets and attaches to them. A command waits for [`release`](Self::release).
     pub fn start(settings: &Record) -> Result<Self, StartError> {
@@ -131,15 +139,7 @@ impl Recorder {
         sideband: Sideband,
         mut object: Object,
     ) -> Result<Self, StartError> {
-        // On a thread of its own, while files are read.
-        let measuring = settings
-            .heap
-            .then(|| Measuring::begin(&mut object))
-            .and_then(|begun| {
-                begun
-                    .inspect_err(|error| log::debug!("{error}: what hits of probes cost is assumed"))
-                    .ok()
-            });
+        let measuring = begin_measuring(settings, &mut object);
         let records = object.records()?;
         let (tables, copies) = match settings.unwind {
             Unwind::FramePointer => (None, None),
