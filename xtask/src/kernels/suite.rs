@@ -27,7 +27,7 @@ const CORE: &[&str] = &[
     "containers::inner_pid_in_the_report",
     "regions::every_call",
     "regions::with_heap",
-    "sampling::jumps",
+    "sampling::words",
     "stacks::chains",
     "stacks::signal_handlers",
     "stacks::coroutines",
