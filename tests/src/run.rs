@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::journal;
 
 /// How long one run may take before it is killed.
-pub const LIMIT: Duration = Duration::from_mins(1);
+pub const LIMIT: Duration = Duration::from_mins(3);
 
 const POLL: Duration = Duration::from_millis(5);
 
