@@ -61,7 +61,7 @@ fn stops(context: &Context, libraries: usize, calls: u64, threads: u64) -> Resul
     let copies = tables["finished_from_copies"];
     // A thread alone stops where it comes to new code. The kernel may stop several by way of another of them: until that
     // one gets a processor, the others go on.
-    let most = if threads == 0 { libraries as u64 } else { 400 };
+    let most = if threads == 0 { libraries as u64 } else { calls / 2 };
     ensure!(
         (1..=most).contains(&copies),
         "at most {most} walks may come to code without a table: {tables:?}"

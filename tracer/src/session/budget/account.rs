@@ -50,7 +50,7 @@ impl Recorder {
             },
             windows: control.windows.count(),
             slowing_factor: slowing.map(|slowing| rounded(slowing.by)),
-            slowing_error: slowing.map(|slowing| rounded(slowing.error)),
+            slowing_error: slowing.map(|slowing| slowing.error),
             calls_stderr: spread.map(|variance| whole(variance.calls.sqrt())),
             bytes_stderr: spread.map(|variance| whole(variance.bytes.sqrt())),
         });
