@@ -192,9 +192,12 @@ fn root(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
 }
 
 impl Object {
-    /// Attaches uprobes, in their order as far as they are links of their own: those of a program in a file go in
+    /// Attaches uprobes, whose programs are loaded if they are not yet: in their order as far as they are links of their own: those of a program in a file go in
     /// together, when it is the turn of the last of them.
     pub fn attach_uprobes(&mut self, attached: &mut Attached, uprobes: &[Uprobe]) -> Result<(), AttachError> {
+        for uprobe in uprobes {
+            self.need_uprobe(uprobe.program)?;
+        }
         let Some(multi) = &self.multi else {
             return uprobes.iter().try_for_each(|uprobe| {
                 let link = self.attach_alone(uprobe)?;

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, CgroupArray, HashMap, Map, MapData};
-use aya::programs::{TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::{EbpfLogger, Level};
 use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
@@ -39,6 +38,9 @@ pub struct Wanted {
     pub single: bool,
     /// Calls that give blocks back are counted, where they are not followed.
     pub frees: bool,
+    /// The programs of allocator calls are loaded when they are first attached: most processes have calls of half of the
+    /// shapes, and the verifier takes some 40 ms of CPU time for each.
+    pub later: bool,
     /// The programs that do nothing, which traps are measured with.
     pub cost: bool,
     /// What uprobes are made of.
@@ -183,37 +185,8 @@ impl Object {
         // Shapes share programs.
         uprobes.sort_unstable();
         uprobes.dedup();
-        object.load_uprobes(&uprobes, wanted.attach)?;
+        object.load_uprobes(&uprobes, wanted.attach, wanted.later)?;
         Ok(object)
-    }
-
-    /// Loads programs of uprobes for the best links that there are.
-    fn load_uprobes(&mut self, names: &[&'static str], attach: AttachBy) -> Result<(), BpfError> {
-        if attach != AttachBy::Perf && !names.is_empty() {
-            match Multi::load(&self.ebpf, names) {
-                Ok(multi) => {
-                    self.multi = Some(multi);
-                    return Ok(());
-                }
-                Err(error) if attach == AttachBy::Multi => return Err(error),
-                Err(error) => log::debug!("each uprobe is a perf event: {error}"),
-            }
-        }
-        names.iter().try_for_each(|name| self.load_uprobe(name))
-    }
-
-    /// How many instructions the verifier went through for each loaded program; nothing for those of which the kernel
-    /// does not tell (before Linux 5.16).
-    #[must_use]
-    pub fn verified_instructions(&self) -> BTreeMap<String, Option<u32>> {
-        let programs = self.ebpf.programs().filter_map(|(name, program)| {
-            let info = program.info().ok()?;
-            Some((name.to_owned(), info.verified_instruction_count()))
-        });
-        let multi = self.multi.iter().flat_map(Multi::verified_instructions);
-        programs
-            .chain(multi.map(|(name, count)| (name.to_owned(), count)))
-            .collect()
     }
 
     /// Hands the kernel side's messages to the log.
@@ -221,30 +194,6 @@ impl Object {
         if let Some(messages) = &mut self.messages {
             messages.flush();
         }
-    }
-
-    pub(super) fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
-        let loaded = self.uprobe(name)?.load();
-        loaded.map_err(|error| BpfError::program(name, &error))
-    }
-
-    fn load_tracepoint(&mut self, name: &str) -> Result<(), BpfError> {
-        let loaded = self.tracepoint(name)?.load();
-        loaded.map_err(|error| BpfError::program(name, &error))
-    }
-
-    pub(super) fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, BpfError> {
-        let program = self.ebpf.program_mut(name);
-        program
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| BpfError::Missing(format!("uprobe program {name}")))
-    }
-
-    pub(super) fn tracepoint(&mut self, name: &str) -> Result<&mut TracePoint, BpfError> {
-        let program = self.ebpf.program_mut(name);
-        program
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| BpfError::Missing(format!("tracepoint program {name}")))
     }
 
     pub(super) fn map_mut(&mut self, name: &str) -> Result<&mut Map, BpfError> {

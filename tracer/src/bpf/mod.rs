@@ -16,6 +16,7 @@ pub mod limits;
 pub mod links;
 pub mod load;
 mod multi;
+mod programs;
 pub mod records;
 mod refusal;
 mod ring;

@@ -18,8 +18,10 @@ use super::error::BpfError;
 use super::load::{OBJECT, map_data};
 use super::sys::{self, Program, Types, Uprobes};
 
-/// The loaded programs, by name.
+/// The programs: their code, and those that are loaded, by name.
 pub(super) struct Multi {
+    object: aya_obj::Object,
+    types: Option<OwnedFd>,
     programs: BTreeMap<&'static str, Loaded>,
 }
 
@@ -29,47 +31,53 @@ struct Loaded {
 }
 
 impl Multi {
-    /// Loads these programs, with the maps and the type information of what aya has loaded.
-    pub(super) fn load(ebpf: &Ebpf, names: &[&'static str]) -> Result<Self, BpfError> {
+    /// Takes the maps and the type information of what aya has loaded; no program is loaded yet.
+    pub(super) fn new(ebpf: &Ebpf) -> Result<Self, BpfError> {
         probe().map_err(BpfError::Multi)?;
-        let btf = types_of(ebpf)?;
-        let object = relocated(ebpf)?;
-        let mut programs = BTreeMap::new();
-        for name in names {
-            let missing = || BpfError::Missing(format!("uprobe program {name}"));
-            let program = object.programs.get(*name).ok_or_else(missing)?;
-            let at_return = matches!(program.section, ProgramSection::URetProbe { .. });
-            let function = object
-                .functions
-                .get(&program.function_key())
-                .ok_or_else(missing)?;
-            let (functions, lines) = (
-                function.func_info.func_info_bytes(),
-                function.line_info.line_info_bytes(),
-            );
-            let types = btf.as_ref().map(|btf| Types {
-                btf: btf.as_fd(),
-                functions: (&functions, function.func_info_rec_size),
-                lines: (&lines, function.line_info_rec_size),
-            });
-            let descriptor = load(&Program {
-                name,
-                kind: bpf_prog_type::BPF_PROG_TYPE_KPROBE,
-                attach_type: bpf_attach_type::BPF_TRACE_UPROBE_MULTI,
-                licence: &program.license,
-                instructions: &function.instructions,
-                types,
-            })
-            .map_err(|error| BpfError::program(name, &error))?;
-            programs.insert(
-                *name,
-                Loaded {
-                    descriptor,
-                    at_return,
-                },
-            );
+        Ok(Self {
+            object: relocated(ebpf)?,
+            types: types_of(ebpf)?,
+            programs: BTreeMap::new(),
+        })
+    }
+
+    /// Loads a program, if it is not loaded yet.
+    pub(super) fn load(&mut self, name: &'static str) -> Result<(), BpfError> {
+        if self.programs.contains_key(name) {
+            return Ok(());
         }
-        Ok(Self { programs })
+        let missing = || BpfError::Missing(format!("uprobe program {name}"));
+        let program = self.object.programs.get(name).ok_or_else(missing)?;
+        let function = self
+            .object
+            .functions
+            .get(&program.function_key())
+            .ok_or_else(missing)?;
+        let (functions, lines) = (
+            function.func_info.func_info_bytes(),
+            function.line_info.line_info_bytes(),
+        );
+        let types = self.types.as_ref().map(|btf| Types {
+            btf: btf.as_fd(),
+            functions: (&functions, function.func_info_rec_size),
+            lines: (&lines, function.line_info_rec_size),
+        });
+        let descriptor = load(&Program {
+            name,
+            kind: bpf_prog_type::BPF_PROG_TYPE_KPROBE,
+            attach_type: bpf_attach_type::BPF_TRACE_UPROBE_MULTI,
+            licence: &program.license,
+            instructions: &function.instructions,
+            types,
+        })
+        .map_err(|error| BpfError::program(name, &error))?;
+        let at_return = matches!(program.section, ProgramSection::URetProbe { .. });
+        let loaded = Loaded {
+            descriptor,
+            at_return,
+        };
+        self.programs.insert(name, loaded);
+        Ok(())
     }
 
     /// Attaches a program to instructions of a file, or to the returns of the functions that begin there.

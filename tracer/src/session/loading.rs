@@ -17,11 +17,18 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
         live: settings.live,
         single: settings.live && settings.probing != Probing::Two,
         attach: settings.attach,
+        // A process that is about to load a library must not wait, one that runs has most of what it will load.
+        later: matches!(settings.target, Target::Pids(_)) && !settings.follow,
         cost: settings.heap,
         frees: purpose == Purpose::Estimate,
     };
-    let mut object = Object::load(&bpf_settings(settings)?, &settings.limits, wanted)?;
-    if is_sampled(settings) {
+    let mut bpf = bpf_settings(settings)?;
+    if purpose == Purpose::Estimate {
+        // What a sample would cost is reckoned by sizes, which are counted where there may be one.
+        bpf.sampled = 1;
+    }
+    let mut object = Object::load(&bpf, &settings.limits, wanted)?;
+    if bpf.sampled != 0 {
         object.seed(settings.seed)?;
         object.set_sampling(match settings.sample {
             Sample::Bytes(interval_bytes) => Sampling {
