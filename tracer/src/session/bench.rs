@@ -2,6 +2,7 @@
 //! and probes that are taken off and put back in.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use tracer_ebpf::{BpfSettings, Counter};
 
@@ -11,11 +12,13 @@ use super::start_error::StartError;
 use super::tables::Tables;
 use super::targets::{FoundIn, Missing, no_allocator_in, plans_in};
 use crate::allocator::functions::Table;
+use crate::allocator::plan::Plan;
 use crate::bpf::bench::Walker;
 use crate::bpf::links::AttachBy;
 use crate::bpf::load::Wanted;
 use crate::bpf::{Limits, Object, UprobeScope, btf};
 use crate::settings::Probing;
+use crate::target::files::MappedFile;
 use crate::target::lives::Lives;
 
 /// A walker that is attached; dropping it takes the probe off.
@@ -65,14 +68,7 @@ impl Walks {
         let mut tables = Tables::new(&object, limits.tables)?;
         tables.make_now(&mut object, &files)?;
 
-        let plans = plans_in(
-            &files,
-            &Table::default(),
-            &mut Examined::default(),
-            &mut FoundIn::new(),
-            &|_| false,
-        );
-        let plans = plans.map_err(|advice| no_allocator_in(pid.get(), advice))?;
+        let plans = plans_of(pid.get(), &files)?;
         // At the first instruction, where the return address is on top of the stack.
         let found = plans.iter().find_map(|plan| {
             let mut probes = plan.probes.iter();
@@ -140,14 +136,7 @@ impl Switch {
         let mut lives = Lives::default();
         lives.snapshot(pid).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid);
-        let plans = plans_in(
-            &files,
-            &Table::default(),
-            &mut Examined::default(),
-            &mut FoundIn::new(),
-            &|_| false,
-        );
-        let plans = plans.map_err(|advice| no_allocator_in(pid, advice))?;
+        let plans = plans_of(pid, &files)?;
         let mut probes = Probes::new(Probing::Two);
         for plan in &plans {
             probes.attach(&mut object, plan, scope, true)?;
@@ -164,4 +153,16 @@ impl Switch {
     pub fn put_back(&mut self) -> Result<(), StartError> {
         Ok(self.probes.put_back(&mut self.object)?)
     }
+}
+
+/// Where the allocators are that a process maps.
+fn plans_of(pid: u32, files: &[Arc<MappedFile>]) -> Result<Vec<Plan>, StartError> {
+    let plans = plans_in(
+        files,
+        &Table::default(),
+        &mut Examined::default(),
+        &mut FoundIn::new(),
+        &|_| false,
+    );
+    plans.map_err(|missing| no_allocator_in(pid, missing))
 }

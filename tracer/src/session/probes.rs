@@ -83,7 +83,7 @@ impl Probes {
     ) -> Result<(), AttachError> {
         let known = self.chosen.get(&plan.file.id).cloned();
         let is_new = known.is_none();
-        if is_new && object.sites_left() < plan.probes.len() {
+        if is_new && object.sites_left() < plan.probes.iter().filter(|it| self.wants(it, live)).count() {
             log::warn!(
                 "{}: all {} places for probes are taken: its calls are not seen",
                 plan.file.path.display(),
@@ -132,9 +132,13 @@ impl Probes {
         Ok(())
     }
 
+    /// Whether a function's calls are to be met at all.
+    fn wants(&self, probe: &PlannedProbe, live: bool) -> bool {
+        probe.shape != Shape::Free || live || self.counts_frees
+    }
+
     /// Where the calls of a file's functions are to be met.
     fn choose(&self, object: &mut Object, plan: &Plan, live: bool) -> Result<Vec<Chosen>, AttachError> {
-        let wanted = |probe: &PlannedProbe| probe.shape != Shape::Free || live || self.counts_frees;
         let inside = if live && self.probing != Probing::Two {
             let sites = single::sites(plan);
             single::explain(plan, &sites);
@@ -144,7 +148,7 @@ impl Probes {
         };
         let probes = plan.probes.iter().zip(inside);
         probes
-            .filter(|(probe, _)| wanted(probe))
+            .filter(|(probe, _)| self.wants(probe, live))
             .map(|(probe, inside)| Chosen::new(object, probe.clone(), &inside, live))
             .collect()
     }
