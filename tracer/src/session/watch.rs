@@ -155,7 +155,10 @@ impl Recorder {
                 }
                 _ = drain.tick() => {
                     let exits = self.drain(false);
-                    if let Err(error) = self.look() {
+                    if self.heap
+                        && self.control.may_look()
+                        && let Err(error) = self.look()
+                    {
                         log::debug!("{error}");
                     }
                     let due = looked.elapsed() >= LOOK_EVERY;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracer_ebpf::intake;
 
 use super::controller::Controller;
+use super::look::LOOK_EVERY;
 use super::meter::Meter;
 use super::plan::{Level, Load, Switching, Wants, Windows};
 use super::slowing::Reading;
@@ -22,15 +23,9 @@ use crate::session::recorder::Recorder;
 use crate::session::start_error::StartError;
 use crate::settings::{Record, Sample, Target};
 
-/// How often the counters are read where there is a budget: at a million hits a second that is half of the second's budget.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-
 /// For so long at the most, and so many hits, hits are only counted before it is decided how much is followed.
 const COUNT_FIRST: Duration = Duration::from_millis(30);
 const COUNT_FIRST_HITS: f64 = 4_000.0;
-
-/// When it is said that a budget cannot be kept.
-const REFUSAL_AFTER: Duration = Duration::from_millis(300);
 
 /// How much is followed from now on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,6 +74,10 @@ pub(crate) struct Control {
     /// What was hit in the phase of statistics.
     pub(super) ran: Load,
     pub(super) looked: Instant,
+    /// When they are read next, after that.
+    pub(super) look_every: Duration,
+    /// Little of the budget is used.
+    pub(super) is_calm: bool,
     /// What was seen in the window that is open, and the hits while its probes went in.
     pub(super) in_window: Load,
     pub(super) around: f64,
@@ -120,6 +119,8 @@ impl Control {
             statistics: Statistics::default(),
             ran: Load::default(),
             looked: now,
+            look_every: LOOK_EVERY,
+            is_calm: false,
             in_window: Load::default(),
             around: 0.0,
             dice: Dice::new(RandomState::new().build_hasher().finish()),
@@ -138,7 +139,8 @@ impl Control {
     pub(crate) fn due(&self) -> Option<Instant> {
         self.controller.as_ref()?;
         Some(match self.state {
-            State::In => self.looked + LOOK_EVERY,
+            State::In if self.is_calm => return None,
+            State::In => self.looked + self.look_every,
             State::Out { opens } => opens,
             State::Window { closes, .. } => closes.min(self.looked + LOOK_EVERY),
             State::Leaving { at } => at,
@@ -326,67 +328,6 @@ impl Recorder {
             State::Out { .. } => self.open_window(),
             State::Window { opened, closes } => self.see_window(opened, closes),
             State::Leaving { .. } => self.leave_windows(),
-        }
-    }
-
-    /// Reads the counters. Probes are in.
-    pub(crate) fn look(&mut self) -> Result<(), BpfError> {
-        if !matches!(self.control.state, State::In) {
-            return Ok(());
-        }
-        let interval_bytes = self.control.interval_bytes;
-        let seen = self.take_hits(Some(interval_bytes))?;
-        self.keep_statistics();
-        let control = &mut self.control;
-        let prices = control.meter.prices();
-        let Some(controller) = &mut control.controller else {
-            return Ok(());
-        };
-        let before = controller.level();
-        if !controller.observe(&seen, &prices, &control.switching) {
-            // After a while it can be said what it costs.
-            let is_known = self.started.elapsed() >= REFUSAL_AFTER;
-            if !before.keeps_budget && !control.is_refusal_told && is_known {
-                control.is_refusal_told = true;
-                control.news = Some(control.followed());
-            }
-            return Ok(());
-        }
-        let level = controller.level();
-        log::debug!("from {before:?} to {level:?}; {prices:?}");
-        self.enter(level)?;
-        self.control.is_refusal_told |= !level.keeps_budget;
-        self.control.news = Some(self.control.followed());
-        Ok(())
-    }
-
-    /// Takes what was hit since the last time.
-    pub(super) fn take_hits(&mut self, interval_bytes: Option<u64>) -> Result<Load, BpfError> {
-        let counts = self.object.hit_counts()?;
-        let now = Instant::now();
-        let seconds = (now - self.control.looked).as_secs_f64();
-        self.control.looked = now;
-        let load = self.control.meter.take(&counts, seconds, interval_bytes);
-        if interval_bytes.is_some() && self.control.statistics.is_open() {
-            self.control.ran.add(&load);
-        }
-        Ok(load)
-    }
-
-    /// Begins and ends phases of statistics. The counters have just been read.
-    fn keep_statistics(&mut self) {
-        if self.control.statistics.is_over() {
-            self.close_statistics();
-        } else if self.control.statistics.is_due() {
-            self.control.statistics.open(&self.object);
-        }
-    }
-
-    pub(super) fn close_statistics(&mut self) {
-        if let Some(runs) = self.control.statistics.close(&self.object) {
-            let ran = std::mem::take(&mut self.control.ran);
-            let interval_bytes = self.control.interval_bytes;
-            self.control.meter.learn(runs, &ran, interval_bytes);
         }
     }
 

@@ -64,6 +64,11 @@ impl Controller {
         }
     }
 
+    /// What it may cost, in seconds of CPU time per second.
+    pub(crate) fn budget(&self) -> f64 {
+        self.wants.budget
+    }
+
     /// How much is to be followed.
     pub(crate) fn level(&self) -> Level {
         self.level
