@@ -37,6 +37,9 @@ const WAYS: [(&str, &str, Way); 5] = [
 /// The default budget.
 const BUDGET_PERCENT: f64 = 2.0;
 
+/// Rates that are so many times what was counted are said to be.
+const SLOWED_NOTABLY: f64 = 1.02;
+
 /// A command that costs no more than this is best traced whole.
 const FINE_FOR_A_COMMAND_PERCENT: f64 = 50.0;
 
@@ -88,6 +91,13 @@ fn text(estimate: &Estimate, whom: &str, asked: &Asked) -> String {
     let mut text = format!("{whom} · looked at for {}", units::duration(estimate.counted));
     if estimate.is_cut {
         text.push_str(", since it calls so often that more would be felt");
+    }
+    if estimate.slowing_factor >= SLOWED_NOTABLY {
+        let _infallible = write!(
+            text,
+            "; that slowed it, and rates are {:.2} times what was counted",
+            estimate.slowing_factor
+        );
     }
     text.push_str("\n\n");
     let calls = estimate.calls();
@@ -205,6 +215,7 @@ fn document(estimate: &Estimate, asked: &Asked) -> serde_json::Value {
     json!({
         "schema": "memtap.estimate/1",
         "counted_s": rounded(estimate.counted.as_secs_f64()),
+        "slowing_factor": rounded(estimate.slowing_factor),
         "allocations_per_s": rounded(estimate.per_second(estimate.calls())),
         "bytes_per_s": rounded(estimate.per_second(estimate.bytes())),
         "frees_per_s": rounded(estimate.per_second(estimate.frees)),

@@ -234,7 +234,7 @@ impl Recorder {
         let attaching = recorder.probes.attaching;
         match purpose {
             Purpose::Record => recorder.begin_budget(settings, measuring, attaching)?,
-            Purpose::Estimate => recorder.know_prices(measuring),
+            Purpose::Estimate => recorder.begin_estimate(measuring)?,
         }
         Ok(recorder)
     }

@@ -22,15 +22,15 @@ const LEAST_FACTOR: f64 = 0.5;
 
 /// CPU time of the targets, and what probes have cost them, at a moment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
-    pub(super) at: Instant,
-    pub(super) cpu_s: f64,
-    pub(super) cost_s: f64,
+pub(crate) struct Reading {
+    at: Instant,
+    cpu_s: f64,
+    cost_s: f64,
 }
 
 impl Reading {
     /// Takes the time of these processes; nothing if there are none, or one has ended.
-    pub(super) fn of(pids: &[u32], cost_ns: f64) -> Option<Self> {
+    pub(crate) fn of(pids: &[u32], cost_ns: f64) -> Option<Self> {
         let mut cpu_s = 0.0;
         for pid in pids {
             cpu_s += cpu_time_s(*pid)?;
@@ -40,6 +40,11 @@ impl Reading {
             cpu_s,
             cost_s: cost_ns / 1e9,
         })
+    }
+
+    /// As if all the time had been the program's own.
+    pub(crate) fn without_cost(self) -> Self {
+        Self { cost_s: 0.0, ..self }
     }
 }
 
@@ -81,6 +86,27 @@ impl Span {
         self.bare_s += to.cpu_s - from.cpu_s - cost_s;
         self.cost_s += cost_s;
     }
+}
+
+/// By how much more targets do without probes than they did with them, from readings of before and after: while they were
+/// probed, and while they were not. What they did without probes they did at another time: it is no more than it comes to if
+/// all that the probes took was time that the program would have used.
+pub(crate) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f64 {
+    let span = |[from, to]: [Reading; 2]| {
+        let mut span = Span::default();
+        span.add(&from, &to);
+        span
+    };
+    let (probed, bare) = (span(probed), span(bare));
+    let used_s = probed.bare_s + probed.cost_s;
+    let own_s = probed.bare_s.max(LEAST_PART * used_s);
+    if own_s <= 0.0 || probed.clock_s <= 0.0 || bare.clock_s <= 0.0 {
+        return 1.0;
+    }
+    let by = (bare.bare_s / bare.clock_s) / (own_s / probed.clock_s);
+    // What waits for most of the time loses nothing, whatever its CPU time was.
+    let lost_part = (probed.cost_s / probed.clock_s).min(1.0 - LEAST_PART);
+    by.clamp(1.0, (used_s / own_s).min(1.0 / (1.0 - lost_part)))
 }
 
 /// What was seen in windows is to be multiplied by.
@@ -202,6 +228,31 @@ mod tests {
         let found = factor(0.2, 0.3, 0.1);
         assert!((found.by - 1.0).abs() < 1e-6, "{found:?}");
         assert!((found.error - PRICE_ERROR / 2.0).abs() < 1e-6, "{found:?}");
+    }
+
+    #[test]
+    fn what_was_counted_is_known_to_be_slower() {
+        let start = Instant::now();
+        let reading = |tenths: u32, cpu_s, cost_s| Reading {
+            at: start + Duration::from_millis(100) * tenths,
+            cpu_s,
+            cost_s,
+        };
+        let found = |used: f64, cost: f64, bare: f64| {
+            slowed(
+                [reading(0, 0.0, 0.0), reading(1, used, cost)],
+                [reading(5, 1.0, 0.0), reading(6, 1.0 + bare, 0.0)],
+            )
+        };
+        assert!((found(0.1, 0.04, 0.1) - 0.1 / 0.06).abs() < 1e-9);
+        // It waits, and makes up for it.
+        assert!((found(0.05, 0.02, 0.03) - 1.0).abs() < 1e-9);
+        // It did more than it could have, or less, at another time.
+        assert!((found(0.05, 0.001, 0.1) - 0.1 / 0.099).abs() < 1e-9);
+        assert!((found(0.05, 0.02, 0.001) - 1.0).abs() < 1e-9);
+        // Prices that are too high; a program that does nothing.
+        assert!(found(0.1, 0.2, 0.1) <= 1.0 / LEAST_PART + 1e-9);
+        assert!((found(0.0, 0.0, 0.1) - 1.0).abs() < 1e-9);
     }
 
     #[test]
