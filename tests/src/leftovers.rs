@@ -34,16 +34,21 @@ impl Leftovers {
     }
 }
 
-/// The names of the uprobes that tracefs knows, looked up in a mount namespace of our own.
-pub fn uprobe_events(context: &Context) -> Result<String> {
+/// Runs a script as root inside tracefs, whether or not the machine has mounted it: in a mount namespace of our own. Returns what
+/// it prints; `words` are its arguments.
+pub fn in_tracefs(context: &Context, script: &str, words: &[&str]) -> Result<String> {
+    let script = format!(
+        "set -e; test -e /sys/kernel/tracing/uprobe_events || mount -t tracefs tracefs /sys/kernel/tracing; \
+         cd /sys/kernel/tracing; {script}"
+    );
     let mut command = context.privileged("unshare");
-    command.args([
-        "-m",
-        "sh",
-        "-c",
-        "mount -t tracefs tracefs /sys/kernel/tracing && cat /sys/kernel/tracing/uprobe_events",
-    ]);
+    command.args(["-m", "sh", "-c", &script, "sh"]).args(words);
     Ok(run(command)?.succeeded()?.stdout)
+}
+
+/// The names of the uprobes that tracefs knows.
+pub fn uprobe_events(context: &Context) -> Result<String> {
+    in_tracefs(context, "cat uprobe_events", &[])
 }
 
 /// Where the C library's code in a process differs from its file: nothing, unless a probe is in it.

@@ -33,7 +33,7 @@ pub use figures::Figures;
 pub use fixture::Fixture;
 pub use folded::{Folded, Line};
 pub use hold::Holder;
-pub use leftovers::{Leftovers, differing_text, helper, uprobe_events};
+pub use leftovers::{Leftovers, differing_text, helper, in_tracefs, uprobe_events};
 pub use live::{ShimImage, shim_images};
 pub use memtap::{ARMS, Memtap, Session};
 pub use recipe::Recipe;

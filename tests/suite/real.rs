@@ -1,7 +1,10 @@
-//! Programs as people run them: what memtap counts of a run is what a shim counts that is preloaded into the same run.
+//! Programs as people run them: what memtap counts of a run is what a shim counts that is preloaded into the same run, or the
+//! kernel where nothing can be preloaded.
 //!
 //! The shim calls the C library's functions by their other names, which are at the same addresses: memtap sees its calls as the
 //! program's.
+
+mod rustc;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -20,6 +23,11 @@ pub(crate) const CASES: &[Case] = &[
     case("real::gcc", &[Need::Compiler], gcc),
     case("real::node", &[Need::Compiler, Need::Node], node),
     case("real::java", &[Need::Compiler, Need::Java], java),
+    case(
+        "real::rustc",
+        &[Need::Compiler, Need::Rustc, Need::Binutils],
+        rustc::rustc,
+    ),
     case("real::tokio", &[Need::Compiler], tokio),
     case("real::nginx", &[Need::Compiler, Need::Nginx], nginx),
     case("real::postgres", &[Need::Compiler, Need::Postgres], postgres),
@@ -29,16 +37,16 @@ pub(crate) const CASES: &[Case] = &[
 const THOUSANDTHS: u64 = 10;
 
 /// Fails unless two counts agree, and are of something.
-fn agree(shim: &Counts, memtap: &Counts) -> Result<()> {
+fn agree(other: &Counts, memtap: &Counts) -> Result<()> {
     let sum = |counts: &Counts| counts.values().copied().sum::<Count>();
-    let (expected, found) = (sum(shim), sum(memtap));
+    let (expected, found) = (sum(other), sum(memtap));
     let is_near = |expected: u64, found: u64| expected.abs_diff(found) * 1000 <= expected * THOUSANDTHS;
     ensure!(expected.calls > 1000, "no workload: {expected:?}");
     ensure!(
         is_near(expected.calls, found.calls) && is_near(expected.bytes, found.bytes),
-        "the shim has {expected:?}, memtap {found:?}: {shim:?}, {memtap:?}"
+        "the second opinion is {expected:?}, memtap has {found:?}: {other:?}, {memtap:?}"
     );
-    eprintln!("suite: the shim has {expected:?}, memtap {found:?}");
+    eprintln!("suite: the second opinion is {expected:?}, memtap has {found:?}");
     Ok(())
 }
 
