@@ -195,9 +195,7 @@ impl Object {
     /// Attaches uprobes, whose programs are loaded if they are not yet: in their order as far as they are links of their own: those of a program in a file go in
     /// together, when it is the turn of the last of them.
     pub fn attach_uprobes(&mut self, attached: &mut Attached, uprobes: &[Uprobe]) -> Result<(), AttachError> {
-        for uprobe in uprobes {
-            self.need_uprobe(uprobe.program)?;
-        }
+        self.need_programs(uprobes)?;
         let Some(multi) = &self.multi else {
             return uprobes.iter().try_for_each(|uprobe| {
                 let link = self.attach_alone(uprobe)?;
@@ -225,6 +223,13 @@ impl Object {
             attached.links.push(Link::Uprobes(made));
         }
         Ok(())
+    }
+
+    /// Loads the programs of uprobes that are not loaded yet.
+    pub fn need_programs(&mut self, uprobes: &[Uprobe]) -> Result<(), BpfError> {
+        uprobes
+            .iter()
+            .try_for_each(|uprobe| self.need_uprobe(uprobe.program))
     }
 
     /// Attaches a uprobe as a perf event of its own.

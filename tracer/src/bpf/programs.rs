@@ -40,7 +40,7 @@ impl Object {
     }
 
     /// Loads a uprobe program if it is not loaded yet.
-    pub(super) fn need_uprobe(&mut self, name: &'static str) -> Result<(), BpfError> {
+    pub fn need_uprobe(&mut self, name: &'static str) -> Result<(), BpfError> {
         if let Some(multi) = &mut self.multi {
             return multi.load(name);
         }

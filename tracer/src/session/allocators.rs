@@ -48,6 +48,7 @@ impl Recorder {
                     let plans = plans_in(&files, &self.functions, &mut examined, &mut found_in, &|_| true);
                     self.examined_in.insert(*pid, examined);
                     let plans = plans.map_err(|missing| no_allocator_in(*pid, missing))?;
+                    self.probes.prepare(&mut self.object, &plans, self.live)?;
                     for plan in &plans {
                         if scope == UprobeScope::Machine && !self.examined.insert(&plan.file) {
                             continue;

@@ -14,6 +14,7 @@ use super::start_error::StartError;
 use crate::allocator::plan::{Plan, PlannedProbe};
 use crate::allocator::single;
 use crate::bpf::links::AttachError;
+use crate::bpf::load::BpfError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
 use crate::cost::SiteKind;
 use crate::report::session::{Probe, ProbeKind};
@@ -100,6 +101,8 @@ impl Probes {
             if self.is_off {
                 break uprobes;
             }
+            // That is done once, and is no part of what switching takes.
+            object.need_programs(&uprobes)?;
             let mut attached = Attached::default();
             let (made, took) = Took::by(|| object.attach_uprobes(&mut attached, &uprobes));
             self.attaching.own_s += took.own_s;
@@ -130,6 +133,15 @@ impl Probes {
         }
         self.chosen.insert(plan.file.id, chosen);
         Ok(())
+    }
+
+    /// Loads the programs of the probes of all plans, before the first probe is in: what is hit meanwhile pays for nothing.
+    /// Where blocks are followed it is not known yet which programs that are.
+    pub(super) fn prepare(&self, object: &mut Object, plans: &[Plan], live: bool) -> Result<(), BpfError> {
+        let probes = plans.iter().flat_map(|plan| &plan.probes);
+        probes
+            .filter(|probe| !live && self.wants(probe, live))
+            .try_for_each(|probe| object.need_uprobe(probe.shape.program()))
     }
 
     /// Whether a function's calls are to be met at all.
