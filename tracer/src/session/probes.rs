@@ -23,7 +23,7 @@ use crate::target::maps::FileId;
 use crate::target::process;
 
 /// How often it is looked whether probes have gone.
-const LOOK_EVERY: Duration = Duration::from_micros(500);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// The uprobes. Dropping them takes them off.
 #[derive(Debug)]

@@ -24,6 +24,9 @@ use crate::target::{maps, process};
 /// How often the rings are read. New stacks of 20 ms fit the smallest ring many times over.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 
+/// The same while the probes of a budget are out, and there are no stacks.
+const DRAIN_WITHOUT_PROBES: Duration = Duration::from_millis(60);
+
 /// How often tables that are being made are looked for.
 const TABLES_EVERY: Duration = Duration::from_millis(1);
 
@@ -104,8 +107,7 @@ impl Recorder {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hang_up = signal(SignalKind::hangup())?;
-        let mut drain = tokio::time::interval(DRAIN_EVERY);
-        drain.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut drained = tokio::time::Instant::now();
         let mut tables = tokio::time::interval(TABLES_EVERY);
         tables.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let deadline = duration.map(|duration| self.started_at() + duration);
@@ -115,6 +117,7 @@ impl Recorder {
         }
         let mut looked = Instant::now();
         loop {
+            let next = drained + self.drain_every();
             tokio::select! {
                 biased;
                 _ = interrupt.recv() => return Ok(Stopped { why: Stop::Signal(libc::SIGINT), status, child }),
@@ -153,7 +156,8 @@ impl Recorder {
                         Err(error) => log::warn!("{error}: no report of what was recorded so far"),
                     }
                 }
-                _ = drain.tick() => {
+                () = at(Some(next)) => {
+                    drained = tokio::time::Instant::now();
                     let exits = self.drain(false);
                     if self.heap
                         && self.control.may_look()
@@ -173,6 +177,14 @@ impl Recorder {
                     }
                 }
             }
+        }
+    }
+
+    fn drain_every(&self) -> Duration {
+        if self.control.is_out() {
+            DRAIN_WITHOUT_PROBES
+        } else {
+            DRAIN_EVERY
         }
     }
 

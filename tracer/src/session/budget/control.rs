@@ -9,7 +9,7 @@ use tracer_ebpf::intake;
 use super::controller::Controller;
 use super::look::LOOK_EVERY;
 use super::meter::Meter;
-use super::plan::{Level, Load, Switching, Wants, Windows};
+use super::plan::{FIRST_PERIOD_S, Level, Load, Switching, Wants, Windows};
 use super::slowing::Reading;
 use super::statistics::Statistics;
 use super::took::Took;
@@ -147,6 +147,11 @@ impl Control {
         })
     }
 
+    /// Whether probes are out for a while.
+    pub(crate) fn is_out(&self) -> bool {
+        matches!(self.state, State::Out { .. } | State::Leaving { .. })
+    }
+
     /// How much is followed now.
     pub(crate) fn followed(&self) -> Followed {
         let level = self.controller.as_ref().map(Controller::level);
@@ -189,6 +194,7 @@ impl Control {
                 Sample::Auto => None,
             },
             may_pause: !settings.live,
+            period_s: FIRST_PERIOD_S,
         })
     }
 

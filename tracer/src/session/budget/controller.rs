@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::plan::{Level, Load, Prices, Switching, Wants, plan, plan_windows};
+use super::plan::{LATER_PERIOD_S, Level, Load, Prices, Switching, Wants, plan, plan_windows};
 
 /// What is planned may cost this part of the budget: figures vary.
 const PLANNED_PART: f64 = 0.85;
@@ -20,6 +20,9 @@ const PATIENCE_MOST: u32 = 60;
 
 /// More that is followed for so many seconds was not too much.
 const LASTING_S: f64 = 60.0;
+
+/// After so many windows they are further apart.
+const FIRST_WINDOWS: u32 = 20;
 
 /// What is seen of a second is looked at as one.
 const SECOND_S: f64 = 1.0;
@@ -45,6 +48,8 @@ pub(crate) struct Controller {
     recent: VecDeque<Load>,
     /// How many of them must be calm before more is followed.
     patience: u32,
+    /// How many windows there were.
+    windows: u32,
     /// Seconds since more was followed.
     since_finer_s: f64,
 }
@@ -60,6 +65,7 @@ impl Controller {
             second: Load::default(),
             recent: VecDeque::new(),
             patience: PATIENCE,
+            windows: 0,
             since_finer_s: f64::INFINITY,
         }
     }
@@ -116,6 +122,10 @@ impl Controller {
         let most = BUCKET_S * self.wants.budget;
         self.tokens = (self.tokens + self.wants.budget * period_s - spent).min(most);
         self.remember(seen);
+        self.windows += 1;
+        if self.windows >= FIRST_WINDOWS {
+            self.wants.period_s = LATER_PERIOD_S;
+        }
         if self.refine(prices, switching) && self.level.windows.is_none() {
             return;
         }

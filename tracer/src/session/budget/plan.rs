@@ -20,8 +20,10 @@ const WORK_OVER_BUDGET: f64 = 0.05;
 /// A window is at least so long: shorter ones are mostly what it takes to get probes in and out.
 const SHORTEST_WINDOW_S: f64 = 0.005;
 
-/// The usual time from one window to the next. More windows tell more of a program that changes.
-const USUAL_PERIOD_S: f64 = 0.5;
+/// The usual time from one window to the next: at first, and when there have been many. More windows tell more of a program
+/// that changes, and each takes time of ours, for which the targets wait on a machine whose CPUs are all busy.
+pub(crate) const FIRST_PERIOD_S: f64 = 0.5;
+pub(crate) const LATER_PERIOD_S: f64 = 1.0;
 
 /// Getting probes in and out may take one part in so many of our own time, and one in so many of the time that there is.
 const OWN_PART: f64 = 25.0;
@@ -124,6 +126,8 @@ pub(crate) struct Wants {
     /// Whether probes may be in for a part of the time: not where blocks are followed, since a window would part an
     /// allocation from its free.
     pub(crate) may_pause: bool,
+    /// The usual time from one window to the next.
+    pub(crate) period_s: f64,
 }
 
 /// What it takes to get probes in and out once.
@@ -235,7 +239,7 @@ pub(crate) fn plan_windows(
     let allowed = wants.budget * part;
     Level {
         interval_bytes,
-        windows: Some(windows(load, prices, interval_bytes, switching, allowed)),
+        windows: Some(windows(load, prices, wants, interval_bytes, switching, allowed)),
         keeps_budget: true,
     }
 }
@@ -243,13 +247,15 @@ pub(crate) fn plan_windows(
 fn windows(
     load: &Load,
     prices: &Prices,
+    wants: &Wants,
     interval_bytes: u64,
     switching: &Switching,
     allowed: f64,
 ) -> Windows {
     let inside = prices.per_second(load, interval_bytes);
     let around = load.hits_per_s() * switching.tail_s * prices.passed_s();
-    let period_s = USUAL_PERIOD_S
+    let period_s = wants
+        .period_s
         .max(OWN_PART * switching.own_s)
         .max(CLOCK_PART * switching.clock_s);
     let length_s = ((allowed * period_s - around) / inside)
@@ -280,6 +286,7 @@ mod tests {
         budget: 0.02,
         interval_bytes: None,
         may_pause: true,
+        period_s: FIRST_PERIOD_S,
     };
 
     const SWITCHING: Switching = Switching {

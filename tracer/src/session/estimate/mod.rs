@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracer_ebpf::Function;
 
 use super::Followed;
-use super::budget::plan::{Level, Load, Prices, Switching, Wants, plan};
+use super::budget::plan::{FIRST_PERIOD_S, Level, Load, Prices, Switching, Wants, plan};
 use crate::cost::{Traps, Work, float};
 
 /// What was seen.
@@ -86,6 +86,7 @@ impl Estimate {
             budget: percent / 100.0,
             interval_bytes: None,
             may_pause: true,
+            period_s: FIRST_PERIOD_S,
         };
         let prices = Prices {
             trap_ns: self.asking_ns,

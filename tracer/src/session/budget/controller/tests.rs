@@ -2,6 +2,7 @@ use tracer_ebpf::BUCKETS;
 
 use super::*;
 use crate::cost::Work;
+use crate::session::budget::plan::FIRST_PERIOD_S;
 
 const PRICES: Prices = Prices {
     trap_ns: 700.0,
@@ -22,6 +23,7 @@ const WANTS: Wants = Wants {
     budget: 0.02,
     interval_bytes: None,
     may_pause: true,
+    period_s: FIRST_PERIOD_S,
 };
 
 const STEP_S: f64 = 0.005;
