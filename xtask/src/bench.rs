@@ -212,6 +212,9 @@ impl Run<'_> {
                     &budget::FULL
                 };
                 document.budget = budget::measure(&tools, spans, &self.folder)?;
+                let server = budget::measure_server(memtap, spans, &self.folder);
+                document.budget.push(server);
+                interrupt::check()?;
                 (report::budget(&document.budget), budget::judge(&document.budget))
             }
             Part::Programs => {

@@ -2,7 +2,9 @@
 //! a million times a second.
 //!
 //! Each round is one process: left alone, traced, left alone again. Pairs are counted per second of CPU time, so that
-//! others on the machine do not count.
+//! others on the machine do not count. A server's requests are counted likewise ([`redis`]).
+
+mod redis;
 
 use std::path::Path;
 use std::thread::sleep;
@@ -182,6 +184,35 @@ fn fill(row: Throughput, rounds: &[Round]) -> Throughput {
     }
 }
 
+/// The same of redis-server under memtap alone.
+pub(crate) fn measure_server(memtap: &Path, spans: &Spans, folder: &Path) -> Throughput {
+    let row = Throughput {
+        tool: redis::NAME.to_owned(),
+        kind: Kind::Headline,
+        bare_per_s: None,
+        traced_per_s: None,
+        kept: None,
+        round_kept: Vec::new(),
+        seen_share: None,
+        note: None,
+        problem: None,
+    };
+    match redis::rounds(memtap, spans, &folder.join("server")) {
+        Ok((rounds, mut on_the_clock)) => {
+            let note = median(&mut on_the_clock)
+                .map(|kept| format!("requests; {:.1} % of those on the clock", 100.0 * kept));
+            fill(Throughput { note, ..row }, &rounds)
+        }
+        Err(error) => {
+            eprintln!("xtask: {}: {error:#}", redis::NAME);
+            Throughput {
+                problem: Some(format!("{error:#}")),
+                ..row
+            }
+        }
+    }
+}
+
 /// Holds the rows with a budget against their limit.
 pub(crate) fn judge(rows: &[Throughput]) -> Vec<Judgement> {
     let judged = rows.iter().filter(|row| row.kind == Kind::Headline);
@@ -193,7 +224,7 @@ pub(crate) fn judge(rows: &[Throughput]) -> Vec<Judgement> {
         };
         let kept = row.kept.map_or_else(
             || row.problem.clone().unwrap_or_default(),
-            |kept| format!("the loop keeps {:.1} % of its throughput", 100.0 * kept),
+            |kept| format!("it keeps {:.1} % of its throughput", 100.0 * kept),
         );
         Judgement {
             verdict,

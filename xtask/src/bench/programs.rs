@@ -6,9 +6,9 @@
 
 mod compiler;
 mod git;
-mod group;
+pub(super) mod group;
 mod python;
-mod redis;
+pub(super) mod redis;
 mod sqlite;
 mod under;
 

@@ -194,7 +194,9 @@ pub(crate) fn budget(rows: &[Throughput]) -> String {
     format!(
         "## A running process with a million calls a second\n\n{}\nPairs of malloc and free with a microsecond's work \
          each, per second of CPU time: while traced, and before and after. Calls seen: of those that were made while \
-         the tool was at work; over 100 % are those seen while it came and went, and estimates where memtap samples.\n",
+         the tool was at work; over 100 % are those seen while it came and went, and estimates where memtap samples. Of \
+         redis-server under redis-benchmark: requests per second of the server's CPU time; on the clock, server, client and \
+         memtap share the machine.\n",
         throughput(rows)
     )
 }
@@ -203,8 +205,8 @@ pub(crate) fn budget(rows: &[Throughput]) -> String {
 pub(crate) fn throughput(rows: &[Throughput]) -> String {
     let mut grid = Grid::new(&[
         ("tool", Side::Left),
-        ("bare pairs/s", Side::Right),
-        ("traced pairs/s", Side::Right),
+        ("bare, per s", Side::Right),
+        ("traced, per s", Side::Right),
         ("throughput kept", Side::Right),
         ("calls seen", Side::Right),
         ("notes", Side::Left),

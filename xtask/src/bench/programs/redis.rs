@@ -120,7 +120,7 @@ fn attach(
 }
 
 /// A server on a free port; ended when dropped.
-struct Server {
+pub(crate) struct Server {
     group: Group,
     port: u16,
     /// The server's own, where a tool started it.
@@ -141,6 +141,17 @@ impl Server {
             command
         };
         command.env("LD_PRELOAD", libc);
+        Self::listen(command, port, folder)
+    }
+
+    /// A server that nobody watches, with its own allocator.
+    pub(crate) fn start_alone(folder: &Path) -> Result<Self> {
+        let server = program("redis-server")?;
+        Self::listen(workspace::untouched(Path::new(&server)), free_port()?, folder)
+    }
+
+    /// Starts it, and waits until it answers.
+    fn listen(mut command: Command, port: u16, folder: &Path) -> Result<Self> {
         command.args([
             "--port",
             &port.to_string(),
@@ -174,7 +185,15 @@ impl Server {
         Ok(server)
     }
 
-    fn ask(&self, question: &str) -> Result<String> {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn ask(&self, question: &str) -> Result<String> {
         let mut command = Command::new(program("redis-cli")?);
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), question]);
         process::output(&mut command, "ask the server")
@@ -198,7 +217,7 @@ impl Server {
     }
 
     /// Seconds of CPU time that the server's threads have taken.
-    fn cpu_s(&self) -> Result<f64> {
+    pub(crate) fn cpu_s(&self) -> Result<f64> {
         let folder = format!("/proc/{}/task", self.pid);
         let tasks = fs::read_dir(&folder).context("failed to see the server's threads")?;
         let mut seconds = 0.0;
@@ -214,7 +233,7 @@ impl Server {
     }
 
     /// Has the server end as its users do, so that a tool that started it writes its report.
-    fn stop(self) -> Result<()> {
+    pub(crate) fn stop(self) -> Result<()> {
         let mut command = Command::new(program("redis-cli")?);
         command.args([
             "-h",

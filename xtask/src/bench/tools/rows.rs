@@ -122,7 +122,7 @@ pub(crate) fn budget(memtap: &Path) -> Vec<Tool> {
         own("memtap record -p, its default budget", Kind::Headline, &[]),
         own(
             "memtap record -p --max-overhead 2 --live",
-            Kind::Headline,
+            Kind::Memtap,
             &[budget, &["--live"]],
         ),
         own("memtap record -p --sample 512k", Kind::Memtap, &[SAMPLED]),
