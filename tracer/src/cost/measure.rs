@@ -49,14 +49,18 @@ pub enum MeasureError {
     Attach(#[from] AttachError),
 }
 
-/// A measurement that is going on, on a thread of its own.
+/// What was measured, or why nothing was.
+pub type Measured = Result<Traps, MeasureError>;
+
+/// A measurement that is prepared: the child waits, and its probes are in.
 #[derive(Debug)]
 pub struct Measuring {
+    go: mpsc::Sender<()>,
     outcome: mpsc::Receiver<io::Result<Traps>>,
 }
 
 impl Measuring {
-    /// Begins it. The programs are those of `object`, loaded with [`Wanted::cost`](crate::bpf::load::Wanted::cost), which can
+    /// Prepares it. The programs are those of `object`, loaded with [`Wanted::cost`](crate::bpf::load::Wanted::cost), which can
     /// be used for other things meanwhile.
     pub fn begin(object: &mut Object) -> Result<Self, MeasureError> {
         let child = Child::start()?;
@@ -82,21 +86,28 @@ impl Measuring {
             .collect::<Result<_, MeasureError>>()?;
         let mut attached = Attached::default();
         object.attach_uprobes(&mut attached, &uprobes)?;
+        let (go, told) = mpsc::channel();
         let (sender, outcome) = mpsc::channel();
         std::thread::spawn(move || {
+            if told.recv().is_err() {
+                // Nobody wants to know.
+                return;
+            }
             if sender.send(measure(child)).is_err() {
                 log::debug!("nobody waits for what hits of probes cost");
             }
             // It takes a while, and nobody waits for that either.
             drop(attached);
         });
-        Ok(Self { outcome })
+        Ok(Self { go, outcome })
     }
 
-    /// Waits for what was measured.
-    pub fn finish(self) -> Result<Traps, MeasureError> {
-        let ended = |_| io::Error::other("the measuring thread ended early");
-        Ok(self.outcome.recv().map_err(ended)??)
+    /// Measures, which takes some 20 ms, and does nothing else: what else memtap does keeps another CPU busy, which may be
+    /// the same core, and traps would come out dearer than they are later.
+    pub fn finish(self) -> Measured {
+        let ended = || io::Error::other("the measuring thread ended early");
+        self.go.send(()).map_err(|_gone| ended())?;
+        Ok(self.outcome.recv().map_err(|_gone| ended())??)
     }
 }
 

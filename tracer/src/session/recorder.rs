@@ -99,7 +99,7 @@ pub struct Recorder {
     command_name: String,
 }
 
-/// Begins to measure what hits of probes cost here, on a thread of its own, while files are read.
+/// Prepares to measure what hits of probes cost here.
 fn begin_measuring(settings: &Record, object: &mut Object) -> Option<Measuring> {
     let begun = settings.heap.then(|| Measuring::begin(object))?;
     begun
@@ -223,6 +223,7 @@ impl Recorder {
             .object
             .attach_tracepoints(&mut recorder.tracepoints, &points)?;
         recorder.admit(targets, settings)?;
+        let measured = measuring.map(Measuring::finish);
         // Last: from here on the targets pay.
         if settings.heap {
             recorder.attach_named(settings)?;
@@ -233,8 +234,8 @@ impl Recorder {
         }
         let attaching = recorder.probes.attaching;
         match purpose {
-            Purpose::Record => recorder.begin_budget(settings, measuring, attaching)?,
-            Purpose::Estimate => recorder.begin_estimate(measuring)?,
+            Purpose::Record => recorder.begin_budget(settings, measured, attaching)?,
+            Purpose::Estimate => recorder.begin_estimate(measured)?,
         }
         Ok(recorder)
     }

@@ -4,7 +4,8 @@
 //! [`sideband`] hears from the kernel of every fork, exec, exit and executable mapping; [`lives`] remembers
 //! them, so that an address has a file long after its process has gone; [`files`] keeps those files open, and
 //! [`contents`] tells whether they are still what they were; [`root`] is where a process looks for files;
-//! [`perf_maps`] finds what just-in-time compilers write of their code; [`cgroup`] tells which processes are in one.
+//! [`perf_maps`] finds what just-in-time compilers write of their code; [`cgroup`] tells which processes are in one;
+//! `task_clocks` tells the CPU time of threads in a moment.
 
 pub mod cgroup;
 pub mod contents;
@@ -16,4 +17,5 @@ pub mod perf_maps;
 pub mod process;
 pub mod root;
 pub mod sideband;
+pub(crate) mod task_clocks;
 pub mod user;

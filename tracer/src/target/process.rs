@@ -131,6 +131,15 @@ pub fn named(name: &str) -> io::Result<Vec<u32>> {
     Ok(all()?.into_iter().filter(matches).collect())
 }
 
+/// The threads of a process; none of one that has ended.
+pub(crate) fn threads(pid: u32) -> Vec<u32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let number = |task: std::io::Result<std::fs::DirEntry>| task.ok()?.file_name().to_str()?.parse().ok();
+    tasks.filter_map(number).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,11 +17,12 @@ use super::windows::{Dice, WindowSums};
 use crate::bpf::Sampling;
 use crate::bpf::load::BpfError;
 use crate::cost::float;
-use crate::cost::measure::Measuring;
+use crate::cost::measure::Measured;
 use crate::session::pace::Pace;
 use crate::session::recorder::Recorder;
 use crate::session::start_error::StartError;
 use crate::settings::{Record, Sample, Target};
+use crate::target::task_clocks::TaskClocks;
 
 /// For so long at the most, and so many hits, hits are only counted before it is decided how much is followed.
 const COUNT_FIRST: Duration = Duration::from_millis(30);
@@ -91,6 +92,8 @@ pub(crate) struct Control {
     pub(crate) is_kept: bool,
     /// The processes that were named, where those are all that there are.
     named: Vec<u32>,
+    /// Their clocks, while a window is open.
+    clocks: Option<TaskClocks>,
     /// Hits before the recording began, by the number of the process image.
     pub(crate) hits_before: HashMap<u32, u64>,
     /// What it had cost, and when, when progress was told last.
@@ -130,6 +133,7 @@ impl Control {
             budget_percent: None,
             is_kept: true,
             named: Vec::new(),
+            clocks: None,
             hits_before: HashMap::new(),
             told: (now, 0.0),
         }
@@ -184,6 +188,26 @@ impl Control {
         Reading::of(&self.named, self.meter.targets_ns())
     }
 
+    /// The same for a window that opens, by clocks of its own.
+    pub(super) fn first_reading(&mut self) -> Option<Reading> {
+        self.clocks = TaskClocks::start(&self.named);
+        self.reading_in_window()
+    }
+
+    /// And when it closes.
+    pub(super) fn last_reading(&mut self) -> Option<Reading> {
+        let reading = self.reading_in_window();
+        self.clocks = None;
+        reading
+    }
+
+    fn reading_in_window(&self) -> Option<Reading> {
+        match &self.clocks {
+            Some(clocks) => Reading::by(clocks, self.meter.targets_ns()),
+            None => self.reading(),
+        }
+    }
+
     fn wants(settings: &Record) -> Option<Wants> {
         let percent = settings.overhead_max_percent?;
         Some(Wants {
@@ -210,10 +234,10 @@ impl Recorder {
     pub(crate) fn begin_budget(
         &mut self,
         settings: &Record,
-        measuring: Option<Measuring>,
+        measured: Option<Measured>,
         attaching: Took,
     ) -> Result<(), StartError> {
-        self.know_prices(measuring);
+        self.know_prices(measured);
         if let Target::Pids(pids) = &settings.target
             && !settings.follow
         {
@@ -272,8 +296,8 @@ impl Recorder {
     }
 
     /// Takes in what was measured, and which probes there are.
-    pub(crate) fn know_prices(&mut self, measuring: Option<Measuring>) {
-        match measuring.map(Measuring::finish) {
+    pub(crate) fn know_prices(&mut self, measured: Option<Measured>) {
+        match measured {
             Some(Ok(traps)) => self.control.meter.traps = traps,
             Some(Err(error)) => log::debug!("{error}: what hits of probes cost is assumed"),
             None => {}

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::time::Instant;
 
 use crate::cost::float;
+use crate::target::task_clocks::TaskClocks;
 
 /// How far off what a hit costs may be: in the target the caches are colder than where it was measured.
 const PRICE_ERROR: f64 = 0.15;
@@ -42,13 +43,22 @@ impl Reading {
         })
     }
 
+    /// The time that clocks tell which were started for a moment.
+    pub(crate) fn by(clocks: &TaskClocks, cost_ns: f64) -> Option<Self> {
+        Some(Self {
+            at: Instant::now(),
+            cpu_s: clocks.seconds()?,
+            cost_s: cost_ns / 1e9,
+        })
+    }
+
     /// As if all the time had been the program's own.
     pub(crate) fn without_cost(self) -> Self {
         Self { cost_s: 0.0, ..self }
     }
 }
 
-/// The CPU time that a process has used, in seconds, to the nanosecond.
+/// The CPU time that a process has used, in seconds: what its threads have used since the last tick is not in it yet.
 fn cpu_time_s(pid: u32) -> Option<f64> {
     let pid = libc::pid_t::try_from(pid).ok()?;
     let mut clock = MaybeUninit::<libc::clockid_t>::uninit();
@@ -139,15 +149,15 @@ impl Slowing {
         self.opened = None;
     }
 
-    /// A window opens.
-    pub(super) fn open(&mut self, now: Option<Reading>) {
-        self.opened = now;
+    /// A window opens: what the clock tells that is read when it closes.
+    pub(super) fn open(&mut self, in_window: Option<Reading>) {
+        self.opened = in_window;
     }
 
     /// It closes: its probes do not take in any more, and are still there.
-    pub(super) fn close(&mut self, now: Option<Reading>) {
-        if let (Some(opened), Some(now)) = (self.opened.take(), now) {
-            self.inside.add(&opened, &now);
+    pub(super) fn close(&mut self, in_window: Option<Reading>, now: Option<Reading>) {
+        if let (Some(opened), Some(closed)) = (self.opened.take(), in_window) {
+            self.inside.add(&opened, &closed);
         }
         self.look(now);
     }
@@ -208,7 +218,8 @@ mod tests {
             slowing.open(reading(10 * window, cpu_s, cost_s));
             cpu_s += 0.1 * inside;
             cost_s += 0.1 * cost;
-            slowing.close(reading(10 * window + 1, cpu_s, cost_s));
+            let closed = reading(10 * window + 1, cpu_s, cost_s);
+            slowing.close(closed, closed);
             cpu_s += 0.9 * outside;
         }
         slowing.end(reading(100, cpu_s, cost_s));
@@ -270,7 +281,7 @@ mod tests {
         let mut slowing = Slowing::default();
         slowing.begin(None);
         slowing.open(None);
-        slowing.close(Reading::of(&[std::process::id()], 0.0));
+        slowing.close(Reading::of(&[std::process::id()], 0.0), None);
         slowing.end(None);
         assert_eq!(slowing.factor(), Factor::NONE);
     }

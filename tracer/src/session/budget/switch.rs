@@ -67,7 +67,7 @@ impl Recorder {
         if self.control.statistics.is_due() {
             self.control.statistics.open(&self.object);
         }
-        let reading = self.control.reading();
+        let reading = self.control.first_reading();
         self.control.windows.slowing.open(reading);
         self.object.set_intake(intake::ALL)?;
         let opened = Instant::now();
@@ -102,8 +102,8 @@ impl Recorder {
             self.object.set_intake(intake::REGIONS)?;
         }
         let actual_s = opened.elapsed().as_secs_f64();
-        let reading = self.control.reading();
-        self.control.windows.slowing.close(reading);
+        let (in_window, now) = (self.control.last_reading(), self.control.reading());
+        self.control.windows.slowing.close(in_window, now);
         self.close_statistics();
         self.take_off()?;
         self.next_period(actual_s)

@@ -7,7 +7,7 @@ use tracer_ebpf::{BUCKETS, Counter, Function, STACK_UNWALKED, intake};
 
 use super::Estimate;
 use crate::bpf::load::BpfError;
-use crate::cost::measure::Measuring;
+use crate::cost::measure::Measured;
 use crate::cost::{SiteKind, Traps, Work, float, whole};
 use crate::session::Child;
 use crate::session::budget::meter::load_between;
@@ -47,9 +47,9 @@ impl Recorder {
     /// Begins to count: a command has not run yet.
     pub(in crate::session) fn begin_estimate(
         &mut self,
-        measuring: Option<Measuring>,
+        measured: Option<Measured>,
     ) -> Result<(), StartError> {
-        self.know_prices(measuring);
+        self.know_prices(measured);
         self.object.set_intake(intake::UNWALKED)?;
         self.control.hits_before = self.hits_by_process()?;
         self.started = Instant::now();

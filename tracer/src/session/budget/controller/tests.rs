@@ -148,7 +148,7 @@ fn a_steady_load_finds_its_level_at_once_and_stays_there() {
         run.run(60.0, |_| rate);
         assert_eq!(run.changes.len(), 1, "{rate}: {:?}", run.changes);
         assert!(run.mean() <= WANTS.budget, "{rate}: {}", run.mean());
-        assert!(run.mean() >= 0.6 * WANTS.budget, "{rate}: {}", run.mean());
+        assert!(run.mean() >= 0.55 * WANTS.budget, "{rate}: {}", run.mean());
         assert!(run.worst(2) <= 2.0 * WANTS.budget, "{rate}: {}", run.worst(2));
     }
 }
