@@ -104,6 +104,8 @@ fn script_interpreter(program: &Path) -> Option<PathBuf> {
 }
 
 fn listed(loader: &Path, program: &Path, user: Option<&User>) -> Vec<PathBuf> {
+    // `$ORIGIN` in its run path is where the file is, not a link to it: the kernel tells a program's loader just that.
+    let program = program.canonicalize().unwrap_or_else(|_| program.to_path_buf());
     let mut command = Command::new(loader);
     command
         .arg("--list")
