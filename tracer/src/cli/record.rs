@@ -217,6 +217,13 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
     {
         eprintln!("memtap: {hint}");
     }
+    if !settings.quiet
+        && !settings.stop_for_code
+        && let Some(tables) = &recording.tables
+        && let Some(hint) = report::early::hint(&recording.profile, tables)
+    {
+        eprintln!("memtap: {hint}");
+    }
     for phrase in session.losses.in_words() {
         log::warn!("lost: {phrase}");
     }

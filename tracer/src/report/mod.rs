@@ -16,6 +16,7 @@
 //! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test them, and
 //! two such calls must not turn into a small sum.
 
+pub mod early;
 pub mod folded;
 mod format;
 #[cfg(test)]

@@ -1,0 +1,63 @@
+//! A hint where calls came too soon for the unwind tables of their code.
+
+use super::merge::Walk;
+use super::session::Tables;
+use super::units;
+use crate::profile::Profile;
+
+/// Where the stacks of so many in a hundred calls are cut, it is worth a word.
+const CUT_PERCENT: u64 = 1;
+
+/// What to do about stacks that are cut since their code was new; nothing where there are few.
+#[must_use]
+pub fn hint(profile: &Profile, tables: &Tables) -> Option<String> {
+    if tables.awaited + tables.unfinished == 0 {
+        return None;
+    }
+    let (mut all, mut cut) = (0u64, 0u64);
+    for stack in &profile.stacks {
+        all = all.saturating_add(stack.values.calls);
+        if Walk::of(stack) == Walk::Truncated {
+            cut = cut.saturating_add(stack.values.calls);
+        }
+    }
+    (cut > 0 && cut >= all / 100 * CUT_PERCENT).then(|| {
+        format!(
+            "the stacks of {} end early, most of them in code so new that it had no unwind table yet; with --stop-on-dlopen \
+             a process waits for these milliseconds",
+            units::counted(cut.into(), "call")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_ebpf::{Function, StackEnd};
+
+    use super::*;
+    use crate::report::sample::Sample;
+
+    #[test]
+    fn calls_that_came_too_soon_are_told_where_they_are_many() {
+        let mut sample = Sample::default();
+        let process = sample.process(1, "cc1");
+        let frame = sample.symbol("xmalloc");
+        sample.heap(process, Function::Malloc, &[frame], 10_000, 10_000);
+        let soon = Tables {
+            awaited: 3,
+            ..Tables::default()
+        };
+        assert_eq!(hint(&sample.profile, &soon), None, "all are whole");
+        let end = Some(StackEnd::Truncated);
+        sample.stack(process, Function::Malloc, &[frame], end).calls = 99;
+        assert_eq!(hint(&sample.profile, &soon), None, "few are not");
+        sample.stack(process, Function::Malloc, &[frame], end).calls = 1000;
+        let said = hint(&sample.profile, &soon).expect("many are not");
+        assert!(said.starts_with("the stacks of 1,099 calls end early"), "{said}");
+        assert_eq!(
+            hint(&sample.profile, &Tables::default()),
+            None,
+            "none was awaited"
+        );
+    }
+}
