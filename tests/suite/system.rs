@@ -69,7 +69,7 @@ fn tracefs_not_mounted(context: &Context) -> Result<()> {
 fn tracefs_mounted(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "regions")?;
     let recording = Memtap::record(context)?
-        .after("mount -t tracefs tracefs /sys/kernel/tracing")
+        .after("test -e /sys/kernel/tracing/uprobe_events || mount -t tracefs tracefs /sys/kernel/tracing")
         .arguments(["--events", "heap,region"])
         .fixture(&fixture)
         .run()?
