@@ -7,6 +7,7 @@
 pub mod allocator;
 pub mod bpf;
 pub mod cli;
+mod clock;
 pub mod cost;
 pub mod doctor;
 pub mod output;

@@ -192,8 +192,8 @@ fn root(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
 }
 
 impl Object {
-    /// Attaches uprobes, whose programs are loaded if they are not yet: in their order as far as they are links of their own: those of a program in a file go in
-    /// together, when it is the turn of the last of them.
+    /// Attaches uprobes, in their order as far as they are links of their own: those of a program in a file go in
+    /// together, when it is the turn of the last of them. Programs that are not loaded yet are.
     pub fn attach_uprobes(&mut self, attached: &mut Attached, uprobes: &[Uprobe]) -> Result<(), AttachError> {
         self.need_programs(uprobes)?;
         let Some(multi) = &self.multi else {

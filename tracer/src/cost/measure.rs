@@ -15,6 +15,7 @@ use super::{Traps, functions};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
+use crate::clock;
 use crate::target::files::Files;
 use crate::target::maps;
 
@@ -218,11 +219,5 @@ fn serve(orders: i32, answers: i32) -> ! {
 
 /// CPU time of this thread, in nanoseconds.
 fn thread_time_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid pointer to a struct that the call fills.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+    clock::read_ns(libc::CLOCK_THREAD_CPUTIME_ID)
 }

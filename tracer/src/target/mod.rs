@@ -13,6 +13,7 @@ pub mod files;
 pub mod launch;
 pub mod lives;
 pub mod maps;
+mod perf_event;
 pub mod perf_maps;
 pub mod process;
 pub mod root;

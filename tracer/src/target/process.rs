@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 pub fn is_running(pid: u32) -> bool {
     // A zombie whose other threads still run has a leader in state Z and more than one task.
     match state(pid) {
-        Some('Z' | 'X') => {
-            std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
-        }
+        Some('Z' | 'X') => threads(pid).len() > 1,
         Some(_) => true,
         None => false,
     }

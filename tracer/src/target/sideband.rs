@@ -6,17 +6,16 @@
 //! `include/uapi/linux/perf_event.h`.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use perf_event_open_sys::bindings::{
-    PERF_COUNT_SW_DUMMY, PERF_FLAG_FD_CLOEXEC, PERF_SAMPLE_TIME, PERF_TYPE_SOFTWARE, perf_event_attr,
-    perf_event_mmap_page,
-};
+use perf_event_open_sys::bindings::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TIME, perf_event_mmap_page};
 
 use super::maps::{FileId, Mapping};
+use super::perf_event;
+use crate::clock;
 
 /// Pages of each CPU's ring: 512 KiB, some five thousand mappings between two readings.
 const RING_PAGES: usize = 128;
@@ -130,35 +129,18 @@ impl Sideband {
 
 impl Ring {
     fn open(cpu: i32) -> io::Result<Self> {
-        let mut attributes = perf_event_attr::default();
-        attributes.type_ = PERF_TYPE_SOFTWARE;
-        attributes.size = u32::try_from(size_of::<perf_event_attr>()).map_err(io::Error::other)?;
-        attributes.config = u64::from(PERF_COUNT_SW_DUMMY);
-        attributes.sample_type = u64::from(PERF_SAMPLE_TIME);
-        attributes.clockid = libc::CLOCK_MONOTONIC;
-        attributes.set_mmap(1);
-        attributes.set_mmap2(1);
-        attributes.set_comm(1);
-        attributes.set_comm_exec(1);
-        attributes.set_task(1);
-        attributes.set_sample_id_all(1);
-        attributes.set_use_clockid(1);
-        attributes.set_exclude_kernel(1);
-        // SAFETY: the attributes are filled, and live through the call.
-        let fd = unsafe {
-            perf_event_open_sys::perf_event_open(
-                &raw mut attributes,
-                -1,
-                cpu,
-                -1,
-                u64::from(PERF_FLAG_FD_CLOEXEC),
-            )
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and ours.
-        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        let event = perf_event::open_software(PERF_COUNT_SW_DUMMY, -1, cpu, |attributes| {
+            attributes.sample_type = u64::from(PERF_SAMPLE_TIME);
+            attributes.clockid = libc::CLOCK_MONOTONIC;
+            attributes.set_mmap(1);
+            attributes.set_mmap2(1);
+            attributes.set_comm(1);
+            attributes.set_comm_exec(1);
+            attributes.set_task(1);
+            attributes.set_sample_id_all(1);
+            attributes.set_use_clockid(1);
+            attributes.set_exclude_kernel(1);
+        })?;
         let page = page_size();
         let len = page * (1 + RING_PAGES);
         // SAFETY: a new shared mapping of an event that we own.
@@ -330,13 +312,7 @@ fn text(bytes: &[u8]) -> Option<&[u8]> {
 /// Now, in nanoseconds of `CLOCK_MONOTONIC`.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid pointer; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+    clock::read_ns(libc::CLOCK_MONOTONIC)
 }
 
 fn page_size() -> usize {

@@ -6,13 +6,10 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{FromRawFd as _, OwnedFd};
 
-use perf_event_open_sys::bindings::{
-    PERF_COUNT_SW_TASK_CLOCK, PERF_FLAG_FD_CLOEXEC, PERF_TYPE_SOFTWARE, perf_event_attr,
-};
+use perf_event_open_sys::bindings::PERF_COUNT_SW_TASK_CLOCK;
 
-use super::process;
+use super::{perf_event, process};
 
 /// More threads than this are not looked at: each takes a descriptor, and an interrupt of its CPU.
 const MOST_THREADS: usize = 64;
@@ -59,26 +56,8 @@ impl TaskClocks {
 }
 
 fn open(thread: u32) -> io::Result<File> {
-    let mut attributes = perf_event_attr::default();
-    attributes.type_ = PERF_TYPE_SOFTWARE;
-    attributes.size = u32::try_from(size_of::<perf_event_attr>()).map_err(io::Error::other)?;
-    attributes.config = u64::from(PERF_COUNT_SW_TASK_CLOCK);
     let thread = libc::pid_t::try_from(thread).map_err(io::Error::other)?;
-    // SAFETY: the attributes are filled, and live through the call.
-    let fd = unsafe {
-        perf_event_open_sys::perf_event_open(
-            &raw mut attributes,
-            thread,
-            -1,
-            -1,
-            u64::from(PERF_FLAG_FD_CLOEXEC),
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and ours.
-    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+    perf_event::open_software(PERF_COUNT_SW_TASK_CLOCK, thread, -1, |_| ()).map(File::from)
 }
 
 #[cfg(test)]
@@ -105,14 +84,8 @@ mod tests {
 
     /// CPU time of this thread.
     fn thread_s() -> f64 {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: a valid pointer to a struct that the call fills.
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-        let part = |number: i64| crate::cost::float(number.cast_unsigned());
-        part(time.tv_sec) + part(time.tv_nsec) / 1e9
+        let time = crate::clock::read(libc::CLOCK_THREAD_CPUTIME_ID);
+        time.expect("every thread has one").as_secs_f64()
     }
 
     #[test]

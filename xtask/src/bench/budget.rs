@@ -47,7 +47,8 @@ pub(crate) const QUICK: Spans = Spans {
 /// Measures every tool. A tool that fails fills its row with the reason.
 pub(crate) fn measure(tools: &[Tool], spans: &Spans, folder: &Path) -> Result<Vec<Throughput>> {
     let binary = compile("paced_loop.c", &["-fno-omit-frame-pointer"], folder, "paced_loop")?;
-    let mut rows: Vec<(Throughput, Vec<Round>)> = tools.iter().map(|tool| (row(tool), Vec::new())).collect();
+    let mut rows: Vec<(Throughput, Vec<Round>)> =
+        tools.iter().map(|tool| (row_of(tool), Vec::new())).collect();
     for round in 1..=spans.rounds {
         for ((row, rounds), tool) in rows.iter_mut().zip(tools) {
             let Way::Attached(tracer) = &tool.way else {
@@ -74,17 +75,26 @@ pub(crate) fn measure(tools: &[Tool], spans: &Spans, folder: &Path) -> Result<Ve
     Ok(rows.into_iter().map(|(row, rounds)| fill(row, &rounds)).collect())
 }
 
-fn row(tool: &Tool) -> Throughput {
+/// A row that nothing was measured for yet.
+fn row(tool: &str, kind: Kind) -> Throughput {
     Throughput {
-        tool: tool.name.to_owned(),
-        kind: tool.kind,
+        tool: tool.to_owned(),
+        kind,
         bare_per_s: None,
         traced_per_s: None,
         kept: None,
         round_kept: Vec::new(),
         seen_share: None,
+        note: None,
+        problem: None,
+    }
+}
+
+fn row_of(tool: &Tool) -> Throughput {
+    Throughput {
         note: tool.way.note(),
         problem: tool.way.missing(),
+        ..row(tool.name, tool.kind)
     }
 }
 
@@ -186,17 +196,7 @@ fn fill(row: Throughput, rounds: &[Round]) -> Throughput {
 
 /// The same of redis-server under memtap alone.
 pub(crate) fn measure_server(memtap: &Path, spans: &Spans, folder: &Path) -> Throughput {
-    let row = Throughput {
-        tool: redis::NAME.to_owned(),
-        kind: Kind::Headline,
-        bare_per_s: None,
-        traced_per_s: None,
-        kept: None,
-        round_kept: Vec::new(),
-        seen_share: None,
-        note: None,
-        problem: None,
-    };
+    let row = row(redis::NAME, Kind::Headline);
     match redis::rounds(memtap, spans, &folder.join("server")) {
         Ok((rounds, mut on_the_clock)) => {
             let note = median(&mut on_the_clock)
@@ -264,7 +264,7 @@ mod tests {
             traced_per_s,
             seen_share: Some(1.0),
         };
-        let verdict = |rounds: &[Round]| judge(&[fill(row(&tool), rounds)])[0].verdict;
+        let verdict = |rounds: &[Round]| judge(&[fill(row_of(&tool), rounds)])[0].verdict;
         assert_eq!(verdict(&[round(99.0), round(50.0), round(98.0)]), Verdict::Pass);
         assert_eq!(verdict(&[round(96.0)]), Verdict::Fail);
         assert_eq!(verdict(&[]), Verdict::Unknown);

@@ -13,7 +13,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The same while less than this part of it is used, and where there is none. Looking is what an idle recorder does, and on
 /// a machine whose CPUs are all busy the targets pay for that too.
-const CALM_PART: f64 = 0.25;
+const LITTLE_PART: f64 = 0.25;
 const LOOK_CALMLY: Duration = Duration::from_millis(15);
 const LOOK_WITHOUT_BUDGET: Duration = Duration::from_millis(50);
 
@@ -37,9 +37,6 @@ impl Control {
 impl Recorder {
     /// Reads the counters. Probes are in.
     pub(crate) fn look(&mut self) -> Result<(), BpfError> {
-        if !matches!(self.control.state, State::In) {
-            return Ok(());
-        }
         let interval_bytes = self.control.interval_bytes;
         let began = Instant::now();
         let seen = self.take_hits(Some(interval_bytes))?;
@@ -50,7 +47,7 @@ impl Recorder {
         let Some(controller) = &mut control.controller else {
             return Ok(());
         };
-        let is_calm = prices.per_second(&seen, interval_bytes) < CALM_PART * controller.budget();
+        let is_calm = prices.per_second(&seen, interval_bytes) < LITTLE_PART * controller.budget();
         let every = if is_calm { LOOK_CALMLY } else { LOOK_EVERY };
         control.is_calm = is_calm;
         control.look_every = every.max(LOOK_PART * took);

@@ -8,7 +8,7 @@
 use std::mem::MaybeUninit;
 use std::time::Instant;
 
-use crate::cost::float;
+use crate::clock;
 use crate::target::task_clocks::TaskClocks;
 
 /// How far off what a hit costs may be: in the target the caches are colder than where it was measured.
@@ -68,16 +68,7 @@ fn cpu_time_s(pid: u32) -> Option<f64> {
     }
     // SAFETY: it succeeded, and has written it.
     let clock = unsafe { clock.assume_init() };
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the structure is ours.
-    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
-        return None;
-    }
-    let part = |number: i64| float(u64::try_from(number).unwrap_or(0));
-    Some(part(time.tv_sec) + part(time.tv_nsec) / 1e9)
+    clock::read(clock).map(|time| time.as_secs_f64())
 }
 
 /// Time on the clock, in the programs themselves, and in what probes cost them: seconds.

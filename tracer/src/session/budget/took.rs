@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::clock;
+
 /// What something took.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Took {
@@ -26,14 +28,5 @@ impl Took {
 
 /// CPU time of memtap.
 fn own_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid pointer to a struct that the call fills.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    Duration::new(
-        time.tv_sec.cast_unsigned(),
-        u32::try_from(time.tv_nsec).unwrap_or_default(),
-    )
+    clock::read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or_default()
 }
