@@ -7,6 +7,7 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+mod bpf_settings;
 mod codes;
 mod function;
 mod heap;
@@ -18,6 +19,7 @@ mod single;
 pub mod unwind;
 mod values;
 
+pub use bpf_settings::{BpfSettings, KernelOffsets, StopOffsets};
 pub use codes::{Counter, Loss, StackEnd};
 pub use function::{Function, Shape};
 pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
@@ -26,8 +28,8 @@ pub use records::{
 };
 pub use single::SingleSite;
 pub use values::{
-    BpfSettings, CodeRange, FileKey, FileTable, HitCounts, KernelOffsets, PendingRegion, ProbeSite, Process,
-    Sampler, Segment, Sum, SumKey, TailCall, TailKey,
+    CodeRange, FileKey, FileTable, HitCounts, PendingRegion, ProbeSite, Process, Sampler, Segment, Sum,
+    SumKey, TailCall, TailKey,
 };
 
 /// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)

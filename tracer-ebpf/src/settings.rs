@@ -1,6 +1,6 @@
 //! What the loader told the programs.
 
-use tracer_ebpf::{BpfSettings, KernelOffsets, intake};
+use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, intake};
 
 use crate::maps::RECORDING;
 
@@ -42,7 +42,15 @@ static SETTINGS: BpfSettings = BpfSettings {
     own_tgid: 0,
     match_comm: 0,
     comm: [0; 16],
-    stop_for_code: 0,
+    stop_for_code: BpfSettings::STOP_NEVER,
+    stop_offsets: StopOffsets {
+        task_ptrace: 0,
+        task_parent: 0,
+        task_signal: 0,
+        signal_threads: 0,
+        signal_group: 0,
+        reserved: 0,
+    },
     live: 0,
     sampled: 0,
     halvings: 0,
@@ -109,10 +117,16 @@ pub(crate) fn copies_max() -> u32 {
     read!(copies_max)
 }
 
-/// Whether a process is stopped while the table of its code is being made.
+/// Which processes are stopped while the table of their code is being made.
 #[inline(always)]
-pub(crate) fn stop_for_code() -> bool {
-    read!(stop_for_code) != 0
+pub(crate) fn stop_for_code() -> u32 {
+    read!(stop_for_code)
+}
+
+/// Where members of the kernel's structures are that tell who would notice.
+#[inline(always)]
+pub(crate) fn stop_offsets() -> StopOffsets {
+    read!(stop_offsets)
 }
 
 /// What is taken in: a value of `tracer_ebpf::intake`.

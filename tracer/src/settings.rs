@@ -38,6 +38,17 @@ pub struct Output {
     pub path: PathBuf,
 }
 
+/// Which processes are stopped while the tables of code that they call from are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopForCode {
+    /// None. What calls meanwhile is copied, as far as there is room.
+    Never,
+    /// Those that nobody would see stopped: with one thread, no debugger, and their parent's process group.
+    Unseen,
+    /// All.
+    Always,
+}
+
 /// How stacks are walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwind {
@@ -184,8 +195,8 @@ pub struct Record {
     pub overhead_max_percent: Option<f64>,
     /// How stacks are walked.
     pub unwind: Unwind,
-    /// Stop a process while the tables of code that it has just loaded are made.
-    pub stop_for_code: bool,
+    /// Who is stopped while the tables of code that it has just loaded are made.
+    pub stop_for_code: StopForCode,
     /// What uprobes are made of.
     pub attach: AttachBy,
     /// How large the kernel side's maps may grow.

@@ -169,7 +169,7 @@ pub(super) fn rustc(context: &Context) -> Result<()> {
     let functions = offsets(&compiler)?;
     if functions.is_empty() {
         // A distribution's own has the C library's.
-        return super::program(context, &words);
+        return super::program(context, &words).map(drop);
     }
     let events = Events::start(context, &compiler, &functions)?;
     let recording = Memtap::record(context)?.command(words).run()?.whole()?;

@@ -1,5 +1,5 @@
-//! Code that is loaded while memtap records, and allocates before its table can be there: such walks are finished in
-//! user space, from copies of the stacks.
+//! Code that is loaded while memtap records, and allocates before its table can be there. Where nothing is stopped until
+//! then, such walks are finished in user space, from copies of the stacks.
 
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ pub(crate) const CASES: &[Case] = &[
     case("tables::executed_late", &[Need::Compiler], executed_late),
 ];
 
+/// A command that is not stopped for its tables.
+const NEVER: &str = "--stop-on-dlopen=never";
+
 /// Calls from late libraries, in all: the ring has room for some 400 copies.
 const CALLS: usize = 200;
 
@@ -23,7 +26,7 @@ const CALLS: usize = 200;
 const LIBRARIES: usize = 8;
 
 fn loaded_late(context: &Context) -> Result<()> {
-    let memtap = Memtap::record(context)?;
+    let memtap = Memtap::record(context)?.argument(NEVER);
     let bursts = Bursts::new(context, memtap.directory(), LIBRARIES)?;
     let program = Bursts::program(context)?;
     let calls = (CALLS / LIBRARIES).to_string();
@@ -39,7 +42,7 @@ fn loaded_late(context: &Context) -> Result<()> {
 
 /// memtap stands still while a library is loaded and used: every one of its calls must be finished from a copy.
 fn loaded_unseen(context: &Context) -> Result<()> {
-    let memtap = Memtap::record(context)?;
+    let memtap = Memtap::record(context)?.argument(NEVER);
     let bursts = Bursts::new(context, memtap.directory(), 1)?.waiting();
     let program = Bursts::program(context)?;
     let calls = CALLS.to_string();
@@ -62,7 +65,7 @@ fn loaded_unseen(context: &Context) -> Result<()> {
 
 /// A shell executes what it has read: neither the program nor its library can be known before.
 fn executed_late(context: &Context) -> Result<()> {
-    let memtap = Memtap::record(context)?;
+    let memtap = Memtap::record(context)?.argument(NEVER);
     let bursts = Bursts::new(context, memtap.directory(), LIBRARIES)?;
     let program = Bursts::program(context)?;
     let list = memtap.directory().join("programs");

@@ -1,21 +1,29 @@
-//! `--stop-on-dlopen`: whoever loads code is stopped until its table is there, and goes on whatever happens to memtap.
+//! `--stop-on-dlopen`, and what memtap itself runs: whoever loads code is stopped until its table is there, and goes on
+//! whatever happens to memtap.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Chain, Context, LIMIT, Memtap, Need, Running, Session, Told, eventually, run};
+use memtap_tests::{Chain, Context, LIMIT, Memtap, Need, Recipe, Running, Session, Told, eventually, run};
 
-use super::bursts::{Bursts, is_whole};
+use super::bursts::{Bursts, is_whole, tables};
 use crate::case::{Case, case};
 use crate::stacks::walked::Walked;
 
 pub(crate) const CASES: &[Case] = &[
     case("tables::stop_on_dlopen", &[Need::Compiler], stop_on_dlopen),
+    case("tables::stopped_unseen", &[Need::Compiler], stopped_unseen),
+    case(
+        "tables::executed_and_stopped",
+        &[Need::Compiler],
+        executed_and_stopped,
+    ),
     case(
         "tables::killed_while_stopped",
         &[Need::Compiler],
         killed_while_stopped,
     ),
+    case("tables::memtap_hangs", &[Need::Compiler], memtap_hangs),
     case(
         "tables::killed_at_any_time",
         &[Need::Compiler],
@@ -31,15 +39,22 @@ const CODE: i32 = 7;
 
 /// Many times as many calls as there is room for copies, on one thread and on several.
 fn stop_on_dlopen(context: &Context) -> Result<()> {
-    for (libraries, calls, threads) in [(2, 3000, 0), (2, 3000, 3), (200, 10, 0)] {
-        stops(context, libraries, calls, threads)
-            .with_context(|| format!("with {libraries} libraries and {threads} other threads"))?;
+    let asked: &[&str] = &["--stop-on-dlopen"];
+    for (options, libraries, calls, threads) in [
+        (asked, 2, 3000, 0),
+        (asked, 2, 3000, 3),
+        (asked, 200, 10, 0),
+        (&[], 2, 3000, 0),
+    ] {
+        stops(context, options, libraries, calls, threads).with_context(|| {
+            format!("with {options:?}, {libraries} libraries and {threads} other threads")
+        })?;
     }
     Ok(())
 }
 
-fn stops(context: &Context, libraries: usize, calls: u64, threads: u64) -> Result<()> {
-    let memtap = Memtap::record(context)?.argument("--stop-on-dlopen");
+fn stops(context: &Context, options: &[&str], libraries: usize, calls: u64, threads: u64) -> Result<()> {
+    let memtap = Memtap::record(context)?.arguments(options.iter().copied());
     let bursts = Bursts::new(context, memtap.directory(), libraries)?.waiting();
     let program = Bursts::program(context)?;
     let words = [calls.to_string(), threads.to_string(), CODE.to_string()];
@@ -66,6 +81,7 @@ fn stops(context: &Context, libraries: usize, calls: u64, threads: u64) -> Resul
         (1..=most).contains(&copies),
         "at most {most} walks may come to code without a table: {tables:?}"
     );
+    ensure!(tables["stops"] > 0, "nothing was stopped: {tables:?}");
 
     let mut alone = program.command();
     alone.args(&words);
@@ -80,6 +96,78 @@ fn stops(context: &Context, libraries: usize, calls: u64, threads: u64) -> Resul
     };
     let (found, expected) = (others(&told), others(&Told::parse(&alone.stdout)?));
     ensure!(found == expected, "it told {found:?}, and alone {expected:?}");
+    Ok(())
+}
+
+/// Who would notice is not stopped: who has other threads, a tracer, or a shell that looks after jobs. And nobody is that
+/// others run.
+fn stopped_unseen(context: &Context) -> Result<()> {
+    /// What the program ends with if it saw a stop of its plainest child, and of no other.
+    const PLAIN: i32 = 1;
+    /// In each way; there is room for copies of them.
+    const CALLS: u64 = 50;
+    let watched = Recipe::plain_c("watched").flags(["-ldl"]).build(context)?;
+    let words = [watched.path.as_os_str(), "50".as_ref()];
+    let is_exact = |walked: &Walked, stops: u64| {
+        let told = walked.recording.told()?;
+        let calls: u64 = told
+            .images
+            .iter()
+            .map(|image| image.functions()["malloc"].calls)
+            .sum();
+        ensure!(calls == 4 * CALLS, "the program told {calls} calls");
+        let tables = is_whole(walked, &told)?;
+        ensure!(tables["stops"] == stops, "expected {stops} stops: {tables:?}");
+        Ok(())
+    };
+
+    let memtap = Memtap::record(context)?;
+    let bursts = Bursts::new(context, memtap.directory(), 4)?;
+    let walked = Walked::start(bursts.of_memtap(memtap)?.command(words))?;
+    is_exact(&Walked::read(walked.finish()?.ended_with(PLAIN)?)?, 1).context("its own command")?;
+
+    let directory = tempfile::tempdir()?;
+    let bursts = Bursts::new(context, directory.path(), 4)?.waiting();
+    let mut command = watched.command();
+    command.arg(CALLS.to_string());
+    bursts.of_command(&mut command)?;
+    let target = Running::start(command)?;
+    let memtap = Memtap::record(context)?
+        .argument("--follow")
+        .process(target.pid());
+    let mut session = Walked::start(memtap)?;
+    session.wait_until_tracing()?;
+    bursts.begin()?;
+    let target = target.finish(LIMIT)?;
+    ensure!(
+        target.code() == 0,
+        "a child of another's program was stopped: {target:?}"
+    );
+    let walked = Walked::end(session)?;
+    let tables = tables(&walked)?;
+    ensure!(tables["stops"] == 0, "another's program was stopped: {tables:?}");
+    Ok(())
+}
+
+/// Programs that a shell runs, one beside the other, and that cannot be known before: those that come to code whose table
+/// is being made for another are stopped as well.
+fn executed_and_stopped(context: &Context) -> Result<()> {
+    const CALLS: u64 = 2000;
+    let memtap = Memtap::record(context)?;
+    let bursts = Bursts::new(context, memtap.directory(), 1)?;
+    let program = Bursts::program(context)?;
+    let list = memtap.directory().join("programs");
+    let path = program.path.to_str().context("not a plain path")?;
+    std::fs::write(&list, format!("{path}\n"))?;
+    let list = list.display();
+    let run = format!("\"$program\" {CALLS}");
+    let script =
+        format!("read -r program < {list}; {run} > one & {run} > two; wait; cat one two; rm one two");
+    let walked = Walked::run(bursts.of_memtap(memtap)?.command(["sh", "-c", &script]))?;
+    let told = walked.recording.told()?;
+    ensure!(told.images.len() == 2, "two programs were to tell: {told:?}");
+    let tables = is_whole(&walked, &told)?;
+    ensure!(tables["stops"] > 0, "nothing was stopped: {tables:?}");
     Ok(())
 }
 
@@ -122,6 +210,29 @@ fn killed_while_stopped(context: &Context) -> Result<()> {
     ensure!(
         eventually(PATIENCE, || Ok(!is_guard(guard)))?,
         "the guard {guard} is left"
+    );
+    Ok(())
+}
+
+/// memtap stands still, and cannot resume what was stopped: its guard does after a while, and no stack is lost.
+fn memtap_hangs(context: &Context) -> Result<()> {
+    const CALLS: &str = "100";
+    let memtap = Memtap::record(context)?;
+    let bursts = Bursts::new(context, memtap.directory(), 1)?.waiting();
+    let program = Bursts::program(context)?;
+    let command = [program.path.as_os_str(), CALLS.as_ref()];
+    let mut session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
+    session.wait_until_tracing()?;
+    session.signal("STOP")?;
+    bursts.begin()?;
+    let is_done = eventually(PATIENCE, || Ok(bursts.is_done()))?;
+    session.signal("CONT")?;
+    ensure!(is_done, "the program does not go on");
+    let walked = Walked::end(session)?;
+    let tables = is_whole(&walked, &walked.recording.told()?)?;
+    ensure!(
+        tables["finished_from_copies"].to_string() == CALLS,
+        "{CALLS} walks came to code without a table: {tables:?}"
     );
     Ok(())
 }

@@ -8,16 +8,16 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-        generated::{bpf_find_vma, bpf_get_current_task_btf, bpf_send_signal},
+        generated::{bpf_find_vma, bpf_get_current_task_btf},
     },
 };
 use tracer_ebpf::{Counter, FileKey, FileRecord, FileTable, MAX_SEGMENTS, RecordKind, Segment};
 
-use super::{Scratch, kept, memory};
+use super::{Scratch, kept, memory, stop};
 use crate::{
     bounds::mask,
     loss::count,
-    maps::{FILES, SCRATCH, STOPPED},
+    maps::{FILES, SCRATCH},
     settings, tally,
 };
 
@@ -61,9 +61,6 @@ const FOUND: u32 = 0;
 
 /// `ask_kernel`: the address space is being changed.
 const BUSY: u32 = 1;
-
-/// `SIGSTOP` of x86-64 (`arch/x86/include/uapi/asm/signal.h`).
-const SIGSTOP: u32 = 19;
 
 /// What the kernel's tree says of an address.
 #[repr(C)]
@@ -261,11 +258,13 @@ const AWAITED_PLACE: TablePlace = TablePlace {
 fn table_of(slot: u32, answer: &Answer) -> Option<TablePlace> {
     let Some(table) = FILES.get_ptr(&answer.key) else {
         tell_of_file(slot);
+        stop::stop_for_table();
         return Some(AWAITED_PLACE);
     };
     // SAFETY: the pointer is to a map value, which changes only by being replaced.
     let table = unsafe { &*table };
     if table.rows == FileTable::ROWS_AWAITED {
+        stop::stop_for_table();
         return Some(AWAITED_PLACE);
     }
     let file_offset = answer.page_offset << 12;
@@ -313,12 +312,9 @@ extern "C" fn tell_of_file(slot: u32) -> u32 {
     };
     // SAFETY: the caller owns the slot.
     let answer = unsafe { &(*scratch).answer };
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // In the table first: whoever resumes processes must know of every one that is stopped.
-    let stop = settings::stop_for_code() && STOPPED.insert(&tgid, &1, 0).is_ok();
     let record = FileRecord {
         kind: RecordKind::File as u32,
-        tgid,
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         start: answer.start,
         end: answer.end,
         key: answer.key,
@@ -329,11 +325,6 @@ extern "C" fn tell_of_file(slot: u32) -> u32 {
             .is_err()
     {
         count(Counter::FilesFull);
-    }
-    if stop {
-        // SAFETY: a helper that checks its argument. It stops the thread's whole process when this call is over; one that
-        // has ended meanwhile is nothing to stop.
-        unsafe { bpf_send_signal(SIGSTOP) };
     }
     0
 }

@@ -18,6 +18,7 @@ mod memory;
 mod rules;
 mod scratch;
 mod step;
+mod stop;
 mod table;
 
 pub(crate) use kept::{KeptKey, KeptMapping, may_have_kept};

@@ -6,7 +6,14 @@
 use std::io;
 use std::path::Path;
 
-use tracer_ebpf::KernelOffsets;
+use tracer_ebpf::{KernelOffsets, StopOffsets};
+
+/// The index of a process's group in `signal_struct.pids`, an array of pointers (`enum pid_type` in
+/// `include/linux/pid_types.h`, since Linux 4.19).
+const PIDTYPE_PGID: u32 = 2;
+
+/// The size of a pointer.
+const WORD_BYTES: u32 = 8;
 
 /// Where the kernel shows its types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -158,6 +165,18 @@ impl Btf {
             return_stack: self.offset("return_instance", "stack")?,
             return_address: self.offset("return_instance", "orig_ret_vaddr")?,
             ..KernelOffsets::default()
+        })
+    }
+
+    /// Those that tell who would notice that a process is stopped.
+    pub fn stop_offsets(&self) -> Result<StopOffsets, BtfError> {
+        Ok(StopOffsets {
+            task_ptrace: self.offset("task_struct", "ptrace")?,
+            task_parent: self.offset("task_struct", "real_parent")?,
+            task_signal: self.offset("task_struct", "signal")?,
+            signal_threads: self.offset("signal_struct", "nr_threads")?,
+            signal_group: self.offset("signal_struct", "pids")? + PIDTYPE_PGID * WORD_BYTES,
+            reserved: 0,
         })
     }
 

@@ -17,7 +17,7 @@ use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Tr
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
 use crate::session::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
-use crate::settings::{Record, Target};
+use crate::settings::{Record, StopForCode, Target};
 
 /// Exit code with `--strict` when something was lost.
 const LOST: u8 = 3;
@@ -218,7 +218,7 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
         eprintln!("memtap: {hint}");
     }
     if !settings.quiet
-        && !settings.stop_for_code
+        && settings.stop_for_code != StopForCode::Always
         && let Some(tables) = &recording.tables
         && let Some(hint) = report::early::hint(&recording.profile, tables)
     {

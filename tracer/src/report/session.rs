@@ -149,6 +149,8 @@ pub struct Tables {
     pub awaited: u64,
     /// Look-ups of mappings that found the address space being changed.
     pub mappings_busy: u64,
+    /// How often a process was stopped until the table of its code was made.
+    pub stops: u64,
 }
 
 /// What tracing cost.

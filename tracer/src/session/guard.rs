@@ -1,4 +1,5 @@
-//! Resuming what was stopped, whatever happens to us: a process of our own does it, at our word or at our end.
+//! Resuming what was stopped, whatever happens to us: a process of our own does it, at our word, at our end, or when we have
+//! been silent for too long.
 //!
 //! A process that goes on may be stopped again at once, so that it is taken out of the kernel side's table before. Were we
 //! killed in between, nobody would know of it; the guard is not. And a process that is killed loses its probes one after
@@ -17,7 +18,9 @@ use crate::target::process;
 pub(super) struct Guard {
     // Closes when we end, however that is.
     words: UnixStream,
-    guard: libc::pid_t,
+    pid: libc::pid_t,
+    /// How often a process was let go on.
+    pub(super) resumed: u64,
 }
 
 /// What the guard is told where we end as we should: nothing stops processes any more. Any other word is a process that
@@ -40,7 +43,11 @@ impl Guard {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: as above.
             0 => unsafe { stand_guard(reader_fd, words_fd, stopped, parent) },
-            guard => Ok(Self { words, guard }),
+            pid => Ok(Self {
+                words,
+                pid,
+                resumed: 0,
+            }),
         }
     }
 
@@ -60,6 +67,7 @@ impl Guard {
     /// Lets processes go on whose code has its tables now.
     pub(super) fn resume(&mut self, object: &mut Object, stopped: &[u32]) -> Result<(), BpfError> {
         for pid in stopped {
+            self.resumed += 1;
             if let Err(error) = self.tell(*pid) {
                 log::debug!("the guard has gone: {error}");
                 object.forget_stopped(*pid)?;
@@ -83,7 +91,7 @@ impl Drop for Guard {
             log::debug!("the guard has gone: {error}");
         }
         // SAFETY: a child of ours that nobody else waits for; no status is wanted.
-        if unsafe { libc::waitpid(self.guard, std::ptr::null_mut(), 0) } == -1 {
+        if unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) } == -1 {
             log::debug!("failed to wait for the guard: {}", io::Error::last_os_error());
         }
     }
@@ -101,6 +109,11 @@ fn go_on(pid: u32) {
 
 /// How often the guard looks for processes that were stopped, once we are at our end.
 const GUARD_EVERY_US: u32 = 10_000;
+
+/// How often it looks while we say nothing, and how often it may find a process stopped then until it lets all go on: a table
+/// takes a fraction of a second, so that we hang or were stopped ourselves.
+const SILENCE_MS: libc::c_int = 1000;
+const MOST_SILENT_TURNS: u32 = 3;
 
 /// How often it looks after the last probe was taken off: for processes that were about to stop.
 const LAST_TURNS: u32 = 100;
@@ -124,7 +137,25 @@ unsafe fn stand_guard(reader: RawFd, words: RawFd, stopped: RawFd, parent: u32) 
             libc::_exit(1);
         }
         let mut are_all_off = false;
+        let mut silent_turns = 0;
         loop {
+            let mut said = libc::pollfd {
+                fd: 0,
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            if libc::poll(&raw mut said, 1, SILENCE_MS) == 0 {
+                silent_turns = if look(false).is_any_stopped {
+                    silent_turns + 1
+                } else {
+                    0
+                };
+                if silent_turns >= MOST_SILENT_TURNS {
+                    look(true);
+                }
+                continue;
+            }
+            silent_turns = 0;
             let mut word = 0u32;
             let len = libc::read(0, (&raw mut word).cast(), size_of::<u32>());
             if len == -1 && *libc::__errno_location() == libc::EINTR {
@@ -143,7 +174,7 @@ unsafe fn stand_guard(reader: RawFd, words: RawFd, stopped: RawFd, parent: u32) 
         }
         let mut turns = 0;
         loop {
-            let is_none_left = !resume_all();
+            let is_none_left = !look(true).is_any_left;
             // Descriptors of a process are closed, and its probes with them, before its children get another parent.
             if are_all_off || libc::getppid().cast_unsigned() != parent {
                 turns += 1;
@@ -162,14 +193,23 @@ const STOPPED: u32 = 1;
 /// Most entries of that table.
 const MOST_STOPPED: u32 = 4096;
 
-/// Lets every process go on that has come to a stop. They stay in the table: they may be stopped again. True if there are
-/// any.
+/// What the guard has found in the table.
+#[derive(Default)]
+struct Found {
+    /// A process that has not ended.
+    is_any_left: bool,
+    /// One that has come to a stop.
+    is_any_stopped: bool,
+}
+
+/// Looks at every process in the table, and may let those go on that have come to a stop. They stay in the table: they may
+/// be stopped again.
 ///
 /// # Safety
 /// As for [`stand_guard`], whose descriptors must be in their places.
-unsafe fn resume_all() -> bool {
+unsafe fn look(lets_go_on: bool) -> Found {
     let mut next = 0;
-    let mut is_any_left = false;
+    let mut found = Found::default();
     // SAFETY: the descriptor is the table's.
     unsafe {
         let mut has_one = next_stopped(None, &mut next);
@@ -181,16 +221,19 @@ unsafe fn resume_all() -> bool {
             // The first thread may have ended, and is a zombie then.
             match state(pid) {
                 Some(b'T' | b'Z') => {
-                    libc::kill(pid.cast_signed(), libc::SIGCONT);
-                    is_any_left = true;
+                    if lets_go_on {
+                        libc::kill(pid.cast_signed(), libc::SIGCONT);
+                    }
+                    found.is_any_left = true;
+                    found.is_any_stopped = true;
                 }
-                Some(_) => is_any_left = true,
+                Some(_) => found.is_any_left = true,
                 None => {}
             }
             has_one = next_stopped(Some(&pid), &mut next);
         }
     }
-    is_any_left
+    found
 }
 
 /// The commands of `bpf` that the guard gives, and their part of `union bpf_attr` (`include/uapi/linux/bpf.h`).
@@ -208,7 +251,7 @@ struct OfKey {
 /// The process that follows another in the table, or the first. False if there is none.
 ///
 /// # Safety
-/// As for [`resume_all`].
+/// As for [`look`].
 unsafe fn next_stopped(pid: Option<&u32>, next: &mut u32) -> bool {
     let ask = OfKey {
         map: STOPPED,
@@ -230,7 +273,7 @@ unsafe fn next_stopped(pid: Option<&u32>, next: &mut u32) -> bool {
 /// Takes a process out of the table.
 ///
 /// # Safety
-/// As for [`resume_all`].
+/// As for [`look`].
 unsafe fn forget_stopped(pid: u32) {
     let ask = OfKey {
         map: STOPPED,

@@ -1,12 +1,12 @@
 //! From settings to the loaded kernel side.
 
-use tracer_ebpf::{BpfSettings, KernelOffsets, sampling};
+use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, sampling};
 
 use super::recorder::Purpose;
 use super::start_error::StartError;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, Sampling, btf};
-use crate::settings::{Probing, Record, Sample, Target, Unwind};
+use crate::settings::{Probing, Record, Sample, StopForCode, Target, Unwind};
 
 /// Loads the kernel side as it is wanted.
 pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartError> {
@@ -88,11 +88,19 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
     };
     if settings.unwind != Unwind::FramePointer {
         bpf.copies_max = settings.limits.copies();
-        bpf.stop_for_code = u32::from(settings.stop_for_code);
+        bpf.stop_for_code = match settings.stop_for_code {
+            StopForCode::Never => BpfSettings::STOP_NEVER,
+            StopForCode::Unseen => BpfSettings::STOP_UNSEEN,
+            StopForCode::Always => BpfSettings::STOP_ALWAYS,
+        };
     }
     if settings.region || settings.unwind != Unwind::FramePointer {
         let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
         bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;
+        bpf.stop_offsets = kernel.stop_offsets().unwrap_or_else(|error| {
+            log::debug!("{error}: commands are not stopped for the unwind tables of their code");
+            StopOffsets::default()
+        });
     } else {
         let offsets = btf::Btf::of_kernel().and_then(|kernel| kernel.pid_offsets());
         bpf.offsets = offsets.unwrap_or_else(|error| {

@@ -27,7 +27,7 @@ use crate::bpf::records::{Records, Stack};
 use crate::bpf::{Attached, Object, UprobeScope};
 use crate::cost::measure::Measuring;
 use crate::report::session::Probe;
-use crate::settings::{Record, Target, Unwind};
+use crate::settings::{Record, StopForCode, Target, Unwind};
 use crate::symbolize::Namer;
 use crate::target::cgroup::Cgroup;
 use crate::target::files::{Files, MappedFile};
@@ -148,7 +148,7 @@ impl Recorder {
                 Some(object.copies()?),
             ),
         };
-        let guard = if settings.stop_for_code && tables.is_some() {
+        let guard = if settings.stop_for_code != StopForCode::Never && tables.is_some() {
             Some(Guard::start(&object)?)
         } else {
             None

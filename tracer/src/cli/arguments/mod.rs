@@ -8,6 +8,7 @@ mod limits;
 mod live;
 mod record;
 mod symbols;
+mod unwind;
 
 use clap::{Parser, Subcommand};
 

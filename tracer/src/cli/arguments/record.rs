@@ -12,6 +12,7 @@ use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
 use super::symbols::SymbolArguments;
+use super::unwind::UnwindArguments;
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
@@ -99,13 +100,8 @@ pub(in crate::cli) struct RecordArguments {
     /// Draw the sample by these random numbers, for tests
     #[arg(long, value_name = "NUMBER", hide = true)]
     seed: Option<u64>,
-    /// How stacks are walked
-    #[arg(long, default_value = "auto", value_enum)]
-    unwind: Unwind,
-    /// Stop a target for some milliseconds when it calls from code that it has just loaded, until there are unwind tables:
-    /// its parent may notice
-    #[arg(long)]
-    stop_on_dlopen: bool,
+    #[command(flatten)]
+    unwind: UnwindArguments,
     /// Only allocations of at least this many bytes
     #[arg(long, value_parser = sizes::size, value_name = "BYTES")]
     min_size: Option<u64>,
@@ -173,16 +169,6 @@ enum Event {
     Heap,
     /// mmap, munmap, mremap, brk
     Region,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Unwind {
-    /// By the files' unwind tables (`.eh_frame`), by frame pointers in code without one
-    Auto,
-    /// By unwind tables alone
-    Dwarf,
-    /// By frame pointers alone
-    Fp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -289,12 +275,8 @@ impl RecordArguments {
             strict: self.strict,
             quiet: self.quiet,
             top: self.top,
-            unwind: match self.unwind {
-                Unwind::Auto => settings::Unwind::Auto,
-                Unwind::Dwarf => settings::Unwind::Dwarf,
-                Unwind::Fp => settings::Unwind::FramePointer,
-            },
-            stop_for_code: self.stop_on_dlopen,
+            unwind: self.unwind.unwind(),
+            stop_for_code: self.unwind.stop_for_code(&self.command),
             attach: self.attach.into(),
             limits: self.memory.limits()?,
             symbols: self.symbols.settings(self.quiet)?,
