@@ -29,8 +29,8 @@ pub(crate) fn take(site: &ProbeSite, key: &TailKey, call: &TailCall) -> bool {
     let Some(open) = TAILS_OPEN.get_ptr_mut(0) else {
         return false;
     };
-    // SAFETY: the pointer is to a map value. An entry made on another CPU is another thread's, whose absence
-    // here changes nothing.
+    // SAFETY: the pointer is to a map value; volatile, since all CPUs count in it. What this thread has opened was counted
+    // before it came here.
     if unsafe { core::ptr::read_volatile(open) } == 0 {
         return false;
     }

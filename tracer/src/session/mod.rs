@@ -22,6 +22,7 @@ mod figures;
 mod guard;
 mod history;
 mod loading;
+mod new_code;
 mod pace;
 mod peak;
 mod probes;

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,16 +9,12 @@ use tracer_ebpf::{Counter, intake};
 
 use super::budget::control::Followed;
 use super::collect::Recording;
-use super::guard::Guard;
 use super::recorder::Recorder;
-use super::tables::Tables;
 use crate::bpf::Record;
 use crate::bpf::copies::Copies;
-use crate::bpf::records::NewFile;
 use crate::settings::Target;
-use crate::target::files::MappedFile;
+use crate::target::process;
 use crate::target::sideband::{Life, LifeEvent, monotonic_ns};
-use crate::target::{maps, process};
 
 /// How often the rings are read. New stacks of 20 ms fit the smallest ring many times over.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
@@ -251,63 +246,6 @@ impl Recorder {
             log::warn!("{error}: the blocks of processes that have ended stay in the table");
         }
         exits
-    }
-
-    /// The processes that are stopped for tables.
-    fn stopped(&mut self) -> Vec<u32> {
-        if self.guard.is_none() {
-            return Vec::new();
-        }
-        Guard::stopped(&mut self.object).unwrap_or_else(|error| {
-            log::warn!("{error}: what memtap has stopped goes on when it ends");
-            Vec::new()
-        })
-    }
-
-    /// Resumes processes that were stopped for tables which are there now.
-    fn let_go_on(&mut self, stopped: &[u32]) {
-        let is_awaited = self.awaits_tables();
-        if let Some(guard) = &mut self.guard
-            && !is_awaited
-            && let Err(error) = guard.resume(&mut self.object, stopped)
-        {
-            log::warn!("{error}: what memtap has stopped goes on when it ends");
-        }
-    }
-
-    /// Begins the table of a file that a target has mapped, before any stack goes through it.
-    fn expect_code(&mut self, file: &Arc<MappedFile>, pid: u32) {
-        if let Some(tables) = &mut self.tables
-            && self.processes.has_pid(pid)
-            && let Err(error) = tables.make(&mut self.object, file)
-        {
-            log::warn!("{error}: some stacks may end early");
-        }
-    }
-
-    /// Makes the table of a file that the kernel side met.
-    fn learn(&mut self, new: &NewFile) {
-        let Some(tables) = &mut self.tables else { return };
-        let mappings = maps::executable_mappings(new.tgid).unwrap_or_default();
-        let mapping = mappings
-            .iter()
-            .find(|mapping| mapping.start <= new.start && new.start < mapping.end);
-        let file = mapping.and_then(|mapping| self.lives.files().of_mapping(new.tgid, mapping));
-        if let Some(file) = &file {
-            log::debug!(
-                "{}: met as {:?}, mapped as {:?}",
-                file.path.display(),
-                new.key,
-                file.key
-            );
-        }
-        if let Err(error) = tables.make_later(&mut self.object, file, new.key) {
-            log::warn!("{error}: some stacks may end early");
-        }
-    }
-
-    fn awaits_tables(&self) -> bool {
-        self.tables.as_ref().is_some_and(Tables::is_waiting)
     }
 
     /// Takes ended processes out of the kernel side's table. True if no target is left.

@@ -6,6 +6,7 @@ mod budget;
 mod estimate;
 mod limits;
 mod live;
+mod metric;
 mod record;
 mod symbols;
 mod unwind;

@@ -11,6 +11,7 @@ use super::allocators::AllocatorArguments;
 use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
+use super::metric::MetricName;
 use super::symbols::SymbolArguments;
 use super::unwind::UnwindArguments;
 use crate::cli::sizes;
@@ -144,26 +145,6 @@ pub(in crate::cli) struct RecordArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum MetricName {
-    /// Bytes asked of allocators
-    AllocBytes,
-    /// Calls to allocators
-    AllocCount,
-    /// Bytes that are still allocated at the end (--live)
-    LiveBytes,
-    /// Blocks that are still allocated at the end (--live)
-    LiveCount,
-    /// Bytes that were given back (--live)
-    FreedBytes,
-    /// Blocks that were given back by their thread's next call of the allocator (--live)
-    TemporaryCount,
-    /// Bytes that were allocated when the most were (--live)
-    PeakBytes,
-    /// Bytes by which the address space grew
-    RegionBytes,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Event {
     /// Calls to allocators
     Heap,
@@ -176,21 +157,6 @@ enum Probes {
     Auto,
     One,
     Two,
-}
-
-impl From<MetricName> for Metric {
-    fn from(name: MetricName) -> Self {
-        match name {
-            MetricName::AllocBytes => Self::AllocBytes,
-            MetricName::AllocCount => Self::AllocCount,
-            MetricName::LiveBytes => Self::LiveBytes,
-            MetricName::LiveCount => Self::LiveCount,
-            MetricName::FreedBytes => Self::FreedBytes,
-            MetricName::TemporaryCount => Self::TemporaryCount,
-            MetricName::PeakBytes => Self::PeakBytes,
-            MetricName::RegionBytes => Self::RegionBytes,
-        }
-    }
 }
 
 impl RecordArguments {
