@@ -87,6 +87,7 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "helper") {
         return helper(&words[2..]);
     }
+    heed_interrupts();
     let mut arguments = Arguments::from_args();
     // Traces of the whole machine, and looks at what is left in the kernel, bear no company.
     arguments.test_threads.get_or_insert(1);
@@ -104,6 +105,12 @@ fn main() -> ExitCode {
     };
     let trials = case::trials(context.as_ref());
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Lets SIGINT end the programs that tests run: a shell's background jobs ignore it, and so does all that they start.
+fn heed_interrupts() {
+    // SAFETY: a system call without pointers; no thread has been started.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
 }
 
 #[expect(clippy::print_stdout, reason = "its output is what it is called for")]
