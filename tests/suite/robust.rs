@@ -1,5 +1,7 @@
 //! Targets are safe: from attaching, detaching, an interrupt, a kill; and nothing is left behind.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::Compiler],
         interrupted_command,
     ),
+    case("robust::second_signal", &[], second_signal),
+    case("robust::ctrl_c", &[], ctrl_c),
     case("robust::target_ends", &[Need::Compiler], target_ends),
     case(
         "robust::exits_during_attach",
@@ -205,6 +209,76 @@ fn interrupted_command(context: &Context) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A command that heeds no signal is waited for, which is said; a second signal ends memtap alone.
+fn second_signal(context: &Context) -> Result<()> {
+    let memtap = Memtap::record(context)?.command([
+        "sh",
+        "-c",
+        "trap '' TERM; echo $$; exec sleep 60 >/dev/null 2>&1",
+    ]);
+    let mut session = memtap.start()?;
+    session.wait_until_tracing()?;
+    ensure!(
+        eventually(RELEASE_LIMIT, || Ok(session.stdout().ends_with('\n')))?,
+        "the command does not begin"
+    );
+    let command: u32 = session.stdout().trim().parse()?;
+    session.signal("TERM")?;
+    session.wait_until_said(&["still runs; waiting for it, no longer traced"])?;
+    session.signal("TERM")?;
+    let recording = session.finish()?.ended_with(128 + 15)?;
+    context.signal(command, "KILL")?;
+    recording.summary()?.lost_nothing()?;
+    ensure!(
+        recording.summary()?.number("/totals/alloc/count")? > 0,
+        "nothing was reported"
+    );
+    Ok(())
+}
+
+/// Ctrl-C on a terminal reaches a command at once, with memtap: memtap does not send it for a second time, which many
+/// programs take for impatience.
+fn ctrl_c(context: &Context) -> Result<()> {
+    const COUNTS: &str = "count=0; trap 'count=$((count + 1))' INT; touch begun; \
+                          while [ $count = 0 ]; do sleep 0.1; done; \
+                          for turn in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 0.1; done; echo $count > counted";
+    let directory = tempfile::tempdir()?;
+    let script = directory.path().join("counts.sh");
+    std::fs::write(&script, COUNTS)?;
+    let record = format!(
+        "{} record -q -o stacks.folded -- sh {}",
+        context.memtap.display(),
+        script.display()
+    );
+    // It gives the command a terminal, on which it types what it reads.
+    let mut command = context.privileged("script");
+    command
+        .args(["-qec", &record, "/dev/null"])
+        .current_dir(directory.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut terminal = command.spawn()?;
+    let outcome = (|| {
+        let begun = eventually(RELEASE_LIMIT, || Ok(directory.path().join("begun").exists()))?;
+        ensure!(begun, "the command does not begin");
+        terminal.stdin.as_mut().context("no pipe")?.write_all(b"\x03")?;
+        let counted = directory.path().join("counted");
+        ensure!(
+            eventually(RELEASE_LIMIT, || Ok(counted.exists()))?,
+            "the command does not end"
+        );
+        sleep(Duration::from_millis(300));
+        let count = std::fs::read_to_string(counted)?;
+        ensure!(count.trim() == "1", "it was interrupted {} times", count.trim());
+        let folded = std::fs::read_to_string(directory.path().join("stacks.folded"))?;
+        ensure!(!folded.is_empty(), "nothing was reported");
+        Ok(())
+    })();
+    drop(terminal.stdin.take());
+    terminal.kill()?;
+    terminal.wait()?;
+    outcome
 }
 
 /// A recording without a duration ends with its last target.

@@ -16,6 +16,7 @@ pub mod profile;
 pub mod report;
 pub mod session;
 pub mod settings;
+pub mod signals;
 pub mod symbolize;
 pub mod target;
 pub mod unwind;

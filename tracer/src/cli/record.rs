@@ -18,6 +18,7 @@ use crate::report::summary::Summary;
 use crate::report::{self, table, units};
 use crate::session::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
 use crate::settings::{Record, StopForCode, Target};
+use crate::signals::{Ending, Endings};
 
 /// Exit code with `--strict` when something was lost.
 const LOST: u8 = 3;
@@ -31,7 +32,10 @@ pub(super) fn run(settings: &Record) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("failed to start the event loop")?;
-    runtime.block_on(record(settings, files))
+    let outcome = runtime.block_on(record(settings, files));
+    // The thread that waits for the command would be waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
@@ -51,11 +55,13 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
     let second = quit_at_second_signal()?;
     let recording = recorder.collect().context("failed to read what was recorded")?;
     let code = write(settings, files, &recording)?;
+    // Before the thread is told: one of the two hears of a signal in between.
+    let endings = Endings::new().context("failed to wait for signals")?;
     second.store(false, Ordering::SeqCst);
 
     let status = match (stopped.status, stopped.child) {
         (Some(status), _) => Some(status),
-        (None, Some(child)) => Some(see_off(stopped.why, pid, child, settings.quiet).await?),
+        (None, Some(child)) => Some(see_off(stopped.why, endings, pid, child, settings.quiet).await?),
         (None, None) => None,
     };
     Ok(status
@@ -96,7 +102,7 @@ impl Audience for Reader<'_> {
     }
 }
 
-/// From here on a signal ends memtap at once, until the flag is taken back. It is waited for on a thread of its own: this
+/// From here on another signal ends memtap at once, until the flag is taken back. It is waited for on a thread of its own: this
 /// one is busy with names, or waits for a server of debug information.
 fn quit_at_second_signal() -> Result<Arc<AtomicBool>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -106,32 +112,66 @@ fn quit_at_second_signal() -> Result<Arc<AtomicBool>> {
     let is_wanted = Arc::new(AtomicBool::new(true));
     let wanted = Arc::clone(&is_wanted);
     std::thread::spawn(move || {
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() && wanted.load(Ordering::SeqCst) {
-            std::process::exit(128 + libc::SIGINT);
+        let ending = runtime.block_on(async { Ok::<_, io::Error>(Endings::new()?.next().await) });
+        if let Ok(ending) = ending
+            && wanted.load(Ordering::SeqCst)
+        {
+            std::process::exit(128 + ending.signal);
         }
     });
     Ok(is_wanted)
 }
 
-/// Waits for a command that still runs when the recording has ended. A signal that ended the recording is
-/// passed on to it.
-async fn see_off(stop: Stop, pid: Option<u32>, waiting: session::Child, quiet: bool) -> Result<ExitStatus> {
-    if let Some(pid) = pid {
-        if let (Stop::Signal(signal), Ok(process)) = (stop, libc::pid_t::try_from(pid)) {
-            // SAFETY: the child is ours and has not been waited for, so the id is still its own.
-            if unsafe { libc::kill(process, signal) } != 0 {
-                log::debug!(
-                    "failed to pass signal {signal} on: {}",
-                    io::Error::last_os_error()
+/// How long a command that was told to end may take until it is said that it is waited for.
+const QUIET_END: Duration = Duration::from_secs(2);
+
+/// Waits for a command that still runs when the recording has ended, or for a signal that ends memtap alone. The signal
+/// that ended the recording is passed on to it.
+async fn see_off(
+    stop: Stop,
+    mut endings: Endings,
+    pid: Option<u32>,
+    mut waiting: session::Child,
+    quiet: bool,
+) -> Result<ExitStatus> {
+    let process = pid.and_then(|pid| libc::pid_t::try_from(pid).ok());
+    let mut patience = Duration::ZERO;
+    if let (Stop::Signal(ending), Some(process)) = (stop, process) {
+        pass_on(ending, process);
+        patience = QUIET_END;
+    }
+    let mut is_said = quiet || waiting.is_finished();
+    let patience = tokio::time::sleep(patience);
+    tokio::pin!(patience);
+    loop {
+        tokio::select! {
+            biased;
+            status = &mut waiting => {
+                return status.context("failed to wait for the command")?.context("failed to wait for the command");
+            }
+            ending = endings.next() => return Ok(ExitStatus::from_raw(ending.signal)),
+            () = &mut patience, if !is_said => {
+                is_said = true;
+                eprintln!(
+                    "memtap: the command (process {}) still runs; waiting for it, no longer traced",
+                    pid.unwrap_or_default()
                 );
             }
-        } else if !quiet && !waiting.is_finished() {
-            eprintln!("memtap: the command (process {pid}) still runs; waiting for it, no longer traced");
         }
     }
-    tokio::select! {
-        status = waiting => status.context("failed to wait for the command")?.context("failed to wait for the command"),
-        _ = tokio::signal::ctrl_c() => Ok(ExitStatus::from_raw(libc::SIGINT)),
+}
+
+/// Gives a command the signal that ended the recording, unless it has it already: the terminal sends it to all of a process
+/// group, and many programs take a second one for impatience.
+fn pass_on(ending: Ending, process: libc::pid_t) {
+    // SAFETY: system calls without pointers. The child is ours and has not been waited for, so the id is still its own.
+    let failed = unsafe {
+        let has_it = ending.by_terminal && libc::getpgid(process) == libc::getpgrp();
+        !has_it && libc::kill(process, ending.signal) != 0
+    };
+    if failed {
+        let error = io::Error::last_os_error();
+        log::debug!("failed to pass signal {} on: {error}", ending.signal);
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tracer_ebpf::{Counter, intake};
 
 use super::budget::control::Followed;
@@ -13,6 +12,7 @@ use super::recorder::Recorder;
 use crate::bpf::Record;
 use crate::bpf::copies::Copies;
 use crate::settings::Target;
+use crate::signals::{Ending, Endings};
 use crate::target::process;
 use crate::target::sideband::{Life, LifeEvent, monotonic_ns};
 
@@ -35,8 +35,8 @@ pub enum Stop {
     Duration,
     /// Every target has ended.
     TargetsEnded,
-    /// A signal asked for it: its number.
-    Signal(i32),
+    /// A signal asked for it.
+    Signal(Ending),
 }
 
 /// The end of the launched command, when it comes.
@@ -99,9 +99,7 @@ impl Recorder {
         if let Some(reports) = &mut reports {
             reports.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         }
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut endings = Endings::new()?;
         let mut drained = tokio::time::Instant::now();
         let mut tables = tokio::time::interval(TABLES_EVERY);
         tables.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -115,9 +113,7 @@ impl Recorder {
             let next = drained + self.drain_every();
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => return Ok(Stopped { why: Stop::Signal(libc::SIGINT), status, child }),
-                _ = terminate.recv() => return Ok(Stopped { why: Stop::Signal(libc::SIGTERM), status, child }),
-                _ = hang_up.recv() => return Ok(Stopped { why: Stop::Signal(libc::SIGHUP), status, child }),
+                ending = endings.next() => return Ok(Stopped { why: Stop::Signal(ending), status, child }),
                 () = at(deadline) => return Ok(Stopped { why: Stop::Duration, status, child }),
                 ended = ended(&mut child) => {
                     child = None;

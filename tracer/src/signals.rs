@@ -1,0 +1,76 @@
+//! The signals that ask memtap to end, and who sent them.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A signal that asked memtap to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// Its number.
+    pub signal: i32,
+    /// Whether the terminal sent it (Ctrl-C, or it was closed): to everything in its foreground process group, and not to
+    /// memtap alone.
+    pub by_terminal: bool,
+}
+
+/// Waits for such signals: `SIGINT`, `SIGTERM` and `SIGHUP`. From the first of these values on they do not end memtap by
+/// themselves any more, also when the value is gone.
+#[derive(Debug)]
+pub struct Endings {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+/// Whether the kernel itself sent the last signal. Signals that come at the same moment may be taken for each other's.
+static BY_KERNEL: AtomicBool = AtomicBool::new(false);
+
+/// Whether that is being noted, or why it cannot be.
+static IS_NOTED: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
+
+impl Endings {
+    /// Begins to listen. To be called in a runtime of tokio's.
+    ///
+    /// # Errors
+    /// The kernel's, where a handler cannot be installed.
+    pub fn new() -> io::Result<Self> {
+        // The senders first: handlers are called in the order in which they were registered.
+        let is_noted = IS_NOTED.get_or_init(|| note_senders().map_err(|error| error.kind()));
+        (*is_noted)?;
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next of these signals.
+    pub async fn next(&mut self) -> Ending {
+        let signal = tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => libc::SIGINT,
+            _ = self.terminate.recv() => libc::SIGTERM,
+            _ = self.hang_up.recv() => libc::SIGHUP,
+        };
+        Ending {
+            signal,
+            by_terminal: BY_KERNEL.load(Ordering::SeqCst),
+        }
+    }
+}
+
+fn note_senders() -> io::Result<()> {
+    for number in [libc::SIGINT, libc::SIGHUP, libc::SIGTERM] {
+        // SAFETY: the handler does what a signal handler may, one atomic write.
+        unsafe { signal_hook_registry::register_sigaction(number, note_sender) }?;
+    }
+    Ok(())
+}
+
+/// Codes above 0 are the kernel's own signals, as those are that it sends for a terminal (`sigaction(2)`).
+fn note_sender(info: &libc::siginfo_t) {
+    BY_KERNEL.store(info.si_code > 0, Ordering::SeqCst);
+}
