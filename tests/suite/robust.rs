@@ -12,6 +12,7 @@ use memtap_tests::{
 
 use crate::busy::Busy;
 use crate::case::{Case, case};
+use crate::tables::stopped::{guard_of, is_guard};
 
 pub(crate) const CASES: &[Case] = &[
     case(
@@ -211,7 +212,8 @@ fn interrupted_command(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// A command that heeds no signal is waited for, which is said; a second signal ends memtap alone.
+/// A command that heeds no signal is waited for, which is said, and nothing may stop it any more; a second signal ends memtap
+/// alone.
 fn second_signal(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?.command([
         "sh",
@@ -225,8 +227,10 @@ fn second_signal(context: &Context) -> Result<()> {
         "the command does not begin"
     );
     let command: u32 = session.stdout().trim().parse()?;
+    let guard = guard_of(session.pid()?)?;
     session.signal("TERM")?;
     session.wait_until_said(&["still runs; waiting for it, no longer traced"])?;
+    ensure!(!is_guard(guard), "the guard {guard} is left");
     session.signal("TERM")?;
     let recording = session.finish()?.ended_with(128 + 15)?;
     context.signal(command, "KILL")?;

@@ -262,7 +262,7 @@ fn killed_at_any_time(context: &Context) -> Result<()> {
 }
 
 /// The guard process of this memtap.
-fn guard_of(memtap: u32) -> Result<u32> {
+pub(crate) fn guard_of(memtap: u32) -> Result<u32> {
     let mut found = None;
     eventually(PATIENCE, || {
         for entry in std::fs::read_dir("/proc")? {
@@ -279,7 +279,7 @@ fn guard_of(memtap: u32) -> Result<u32> {
     found.with_context(|| format!("memtap {memtap} has no guard"))
 }
 
-fn is_guard(pid: u32) -> bool {
+pub(crate) fn is_guard(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "memtap-guard")
 }
 

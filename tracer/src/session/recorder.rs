@@ -58,6 +58,8 @@ pub struct Recorder {
     pub(super) tracepoints: Attached,
     // Resumes what is stopped, once nothing stops any more.
     pub(super) guard: Option<Guard>,
+    /// How often the guard let a process go on, once it has gone.
+    pub(super) stops: u64,
     pub(super) object: Object,
     pub(super) records: Records,
     pub(super) sideband: Sideband,
@@ -158,6 +160,7 @@ impl Recorder {
             control: Control::new(settings.live),
             tracepoints: Attached::default(),
             guard,
+            stops: 0,
             object,
             records,
             sideband,
