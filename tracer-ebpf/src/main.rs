@@ -44,6 +44,8 @@ mod atomic;
 #[cfg(target_arch = "bpf")]
 mod bounds;
 #[cfg(target_arch = "bpf")]
+mod kernel;
+#[cfg(target_arch = "bpf")]
 mod live;
 #[cfg(target_arch = "bpf")]
 mod loss;

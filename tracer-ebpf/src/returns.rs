@@ -4,9 +4,9 @@
 //! looks later, inside the function, finds the trampoline. The kernel keeps what was there, in a list of the thread's
 //! (`struct return_instance` in `include/linux/uprobes.h`), the innermost call first.
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_get_current_task};
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 
-use crate::settings;
+use crate::{kernel::word, settings};
 
 /// The page of the trampoline. The kernel puts it as high as there is room (`xol_add_vma` in `kernel/events/uprobes.c`), which
 /// is the last page but one of a process's addresses, since stacks begin below it.
@@ -32,25 +32,20 @@ pub(crate) extern "C" fn taken_return(stack_pointer: u64) -> u64 {
     if offsets.return_address == 0 {
         return 0;
     }
-    // SAFETY: the helpers check every address.
-    unsafe {
-        let word =
-            |base: u64, offset: u32| bpf_probe_read_kernel((base + offset as u64) as *const u64).unwrap_or(0);
-        let mut base = bpf_get_current_task();
-        base = word(base, offsets.task_uprobes);
-        let mut instance = word(base, offsets.uprobes_returns);
-        let mut turn = 0;
-        while turn < MOST && instance != 0 {
-            if word(instance, offsets.return_stack) == stack_pointer {
-                let address = word(instance, offsets.return_address);
-                // Of several probes at one place the first knows.
-                if !is_taken(address) {
-                    return address;
-                }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let mut instance = word(word(task, offsets.task_uprobes), offsets.uprobes_returns);
+    let mut turn = 0;
+    while turn < MOST && instance != 0 {
+        if word(instance, offsets.return_stack) == stack_pointer {
+            let address = word(instance, offsets.return_address);
+            // Of several probes at one place the first knows.
+            if !is_taken(address) {
+                return address;
             }
-            instance = word(instance, offsets.return_next);
-            turn += 1;
         }
+        instance = word(instance, offsets.return_next);
+        turn += 1;
     }
     0
 }

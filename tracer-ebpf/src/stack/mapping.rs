@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        bpf_get_current_pid_tgid,
         generated::{bpf_find_vma, bpf_get_current_task_btf},
     },
 };
@@ -16,6 +16,7 @@ use tracer_ebpf::{Counter, FileKey, FileRecord, FileTable, MAX_SEGMENTS, RecordK
 use super::{Scratch, kept, memory, stop};
 use crate::{
     bounds::mask,
+    kernel::word,
     loss::count,
     maps::{FILES, SCRATCH},
     settings, tally,
@@ -256,17 +257,15 @@ const AWAITED_PLACE: TablePlace = TablePlace {
 /// The table of a file. A file that is not known yet is told to user space, once.
 #[inline(always)]
 fn table_of(slot: u32, answer: &Answer) -> Option<TablePlace> {
-    let Some(table) = FILES.get_ptr(&answer.key) else {
-        tell_of_file(slot);
+    // SAFETY: the pointer is to a map value, which changes only by being replaced.
+    let known = FILES.get_ptr(&answer.key).map(|table| unsafe { &*table });
+    let Some(table) = known.filter(|table| table.rows != FileTable::ROWS_AWAITED) else {
+        if known.is_none() {
+            tell_of_file(slot);
+        }
         stop::stop_for_table();
         return Some(AWAITED_PLACE);
     };
-    // SAFETY: the pointer is to a map value, which changes only by being replaced.
-    let table = unsafe { &*table };
-    if table.rows == FileTable::ROWS_AWAITED {
-        stop::stop_for_table();
-        return Some(AWAITED_PLACE);
-    }
     let file_offset = answer.page_offset << 12;
     let mut i = 0;
     while i < MAX_SEGMENTS {
@@ -336,10 +335,8 @@ unsafe extern "C" fn read_vma(_task: *mut c_void, vma: *const u8, slot: *const u
         return 0;
     };
     let offsets = settings::offsets();
-    // SAFETY: the helper checks every address; whoever asks owns the slot.
+    // SAFETY: whoever asks owns the slot.
     unsafe {
-        let word =
-            |base: u64, offset: u32| bpf_probe_read_kernel((base + offset as u64) as *const u64).unwrap_or(0);
         let answer = &raw mut (*scratch).answer;
         let vma = vma as u64;
         (*answer).start = word(vma, offsets.vma_start);

@@ -6,12 +6,16 @@
 //! stop (`signal(7)`).
 
 use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+    bpf_get_current_pid_tgid,
     generated::{bpf_get_current_task, bpf_send_signal},
 };
 use tracer_ebpf::BpfSettings;
 
-use crate::{maps::STOPPED, settings};
+use crate::{
+    kernel::{half, word},
+    maps::STOPPED,
+    settings,
+};
 
 /// `SIGSTOP` of x86-64 (`arch/x86/include/uapi/asm/signal.h`).
 const SIGSTOP: u32 = 19;
@@ -46,19 +50,13 @@ fn is_unseen() -> bool {
     if offsets.task_signal == 0 {
         return false;
     }
-    // SAFETY: the helpers check every address.
-    unsafe {
-        let word =
-            |base: u64, offset: u32| bpf_probe_read_kernel((base + offset as u64) as *const u64).unwrap_or(0);
-        let half =
-            |base: u64, offset: u32| bpf_probe_read_kernel((base + offset as u64) as *const u32).unwrap_or(0);
-        let task = bpf_get_current_task();
-        let signal = word(task, offsets.task_signal);
-        let of_parent = word(word(task, offsets.task_parent), offsets.task_signal);
-        let group = word(signal, offsets.signal_group);
-        group != 0
-            && group == word(of_parent, offsets.signal_group)
-            && half(signal, offsets.signal_threads) == 1
-            && half(task, offsets.task_ptrace) == 0
-    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    let signal = word(task, offsets.task_signal);
+    let of_parent = word(word(task, offsets.task_parent), offsets.task_signal);
+    let group = word(signal, offsets.signal_group);
+    group != 0
+        && group == word(of_parent, offsets.signal_group)
+        && half(signal, offsets.signal_threads) == 1
+        && half(task, offsets.task_ptrace) == 0
 }
