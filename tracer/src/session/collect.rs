@@ -148,7 +148,7 @@ impl Recorder {
                     .saturating_sub(self.copied.given_up()),
                 unfinished: self.copied.given_up(),
                 mappings_busy: counts.events(Counter::MappingBusy),
-                stops: self.guard.as_ref().map_or(self.stops, |guard| guard.resumed),
+                stops: self.stops,
                 ..tables.usage()
             }),
             life_records_lost: self.sideband.lost(),

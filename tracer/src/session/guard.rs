@@ -19,8 +19,6 @@ pub(super) struct Guard {
     // Closes when we end, however that is.
     words: UnixStream,
     pid: libc::pid_t,
-    /// How often a process was let go on.
-    pub(super) resumed: u64,
 }
 
 /// What the guard is told where we end as we should: nothing stops processes any more. Any other word is a process that
@@ -43,11 +41,7 @@ impl Guard {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: as above.
             0 => unsafe { stand_guard(reader_fd, words_fd, stopped, parent) },
-            pid => Ok(Self {
-                words,
-                pid,
-                resumed: 0,
-            }),
+            pid => Ok(Self { words, pid }),
         }
     }
 
@@ -67,7 +61,6 @@ impl Guard {
     /// Lets processes go on whose code has its tables now.
     pub(super) fn resume(&mut self, object: &mut Object, stopped: &[u32]) -> Result<(), BpfError> {
         for pid in stopped {
-            self.resumed += 1;
             if let Err(error) = self.tell(*pid) {
                 log::debug!("the guard has gone: {error}");
                 object.forget_stopped(*pid)?;

@@ -97,10 +97,12 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
     if settings.region || settings.unwind != Unwind::FramePointer {
         let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
         bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;
-        bpf.stop_offsets = kernel.stop_offsets().unwrap_or_else(|error| {
-            log::debug!("{error}: commands are not stopped for the unwind tables of their code");
-            StopOffsets::default()
-        });
+        if bpf.stop_for_code == BpfSettings::STOP_UNSEEN {
+            bpf.stop_offsets = kernel.stop_offsets().unwrap_or_else(|error| {
+                log::debug!("{error}: commands are not stopped for the unwind tables of their code");
+                StopOffsets::default()
+            });
+        }
     } else {
         let offsets = btf::Btf::of_kernel().and_then(|kernel| kernel.pid_offsets());
         bpf.offsets = offsets.unwrap_or_else(|error| {

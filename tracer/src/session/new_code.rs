@@ -23,13 +23,14 @@ impl Recorder {
 
     /// Resumes processes that were stopped for tables which are there now.
     pub(super) fn let_go_on(&mut self, stopped: &[u32]) {
-        let is_awaited = self.awaits_tables();
-        if let Some(guard) = &mut self.guard
-            && !is_awaited
-            && let Err(error) = guard.resume(&mut self.object, stopped)
-        {
+        if self.awaits_tables() {
+            return;
+        }
+        let Some(guard) = &mut self.guard else { return };
+        if let Err(error) = guard.resume(&mut self.object, stopped) {
             log::warn!("{error}: what memtap has stopped goes on when it ends");
         }
+        self.stops += stopped.len() as u64;
     }
 
     /// Begins the table of a file that a target has mapped, before any stack goes through it.
@@ -63,6 +64,7 @@ impl Recorder {
         }
     }
 
+    /// Whether tables are being made.
     pub(super) fn awaits_tables(&self) -> bool {
         self.tables.as_ref().is_some_and(Tables::is_waiting)
     }

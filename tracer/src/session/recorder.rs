@@ -58,7 +58,7 @@ pub struct Recorder {
     pub(super) tracepoints: Attached,
     // Resumes what is stopped, once nothing stops any more.
     pub(super) guard: Option<Guard>,
-    /// How often the guard let a process go on, once it has gone.
+    /// How often a process was stopped until it was let go on.
     pub(super) stops: u64,
     pub(super) object: Object,
     pub(super) records: Records,

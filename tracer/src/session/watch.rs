@@ -316,9 +316,7 @@ impl Recorder {
         }
         self.tracepoints.detach();
         // Nothing is stopped any more, and what is stopped goes on now, not when all names were looked up.
-        if let Some(guard) = self.guard.take() {
-            self.stops = guard.resumed;
-        }
+        self.guard = None;
         self.is_over = true;
         self.drain(true);
     }
