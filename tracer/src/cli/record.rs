@@ -3,8 +3,6 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -33,7 +31,7 @@ pub(super) fn run(settings: &Record) -> Result<ExitCode> {
         .build()
         .context("failed to start the event loop")?;
     let outcome = runtime.block_on(record(settings, files));
-    // The thread that waits for the command would be waited for.
+    // Where it failed, the thread that waits for the command would be waited for.
     runtime.shutdown_background();
     outcome
 }
@@ -52,16 +50,13 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
     };
     let stopped = recorder.watch(settings.duration, waiting, &mut reader).await?;
     reader.line.clear();
-    let second = quit_at_second_signal()?;
+    quit_at_next_signal()?;
     let recording = recorder.collect().context("failed to read what was recorded")?;
     let code = write(settings, files, &recording)?;
-    // Before the thread is told: one of the two hears of a signal in between.
-    let endings = Endings::new().context("failed to wait for signals")?;
-    second.store(false, Ordering::SeqCst);
 
     let status = match (stopped.status, stopped.child) {
         (Some(status), _) => Some(status),
-        (None, Some(child)) => Some(see_off(stopped.why, endings, pid, child, settings.quiet).await?),
+        (None, Some(child)) => Some(see_off(stopped.why, pid, child, settings.quiet).await?),
         (None, None) => None,
     };
     Ok(status
@@ -102,34 +97,30 @@ impl Audience for Reader<'_> {
     }
 }
 
-/// From here on another signal ends memtap at once, until the flag is taken back. It is waited for on a thread of its own: this
-/// one is busy with names, or waits for a server of debug information.
-fn quit_at_second_signal() -> Result<Arc<AtomicBool>> {
+/// From here on a signal ends memtap at once, and memtap alone. It is waited for on a thread of its own: this one is busy with
+/// names, or waits for a server of debug information.
+fn quit_at_next_signal() -> Result<()> {
+    const FAILED: &str = "failed to start waiting for signals";
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("failed to start waiting for signals")?;
-    let is_wanted = Arc::new(AtomicBool::new(true));
-    let wanted = Arc::clone(&is_wanted);
+        .context(FAILED)?;
+    let inside = runtime.enter();
+    let mut endings = Endings::new().context(FAILED)?;
+    drop(inside);
     std::thread::spawn(move || {
-        let ending = runtime.block_on(async { Ok::<_, io::Error>(Endings::new()?.next().await) });
-        if let Ok(ending) = ending
-            && wanted.load(Ordering::SeqCst)
-        {
-            std::process::exit(128 + ending.signal);
-        }
+        let ending = runtime.block_on(endings.next());
+        std::process::exit(128 + ending.signal);
     });
-    Ok(is_wanted)
+    Ok(())
 }
 
 /// How long a command that was told to end may take until it is said that it is waited for.
 const QUIET_END: Duration = Duration::from_secs(2);
 
-/// Waits for a command that still runs when the recording has ended, or for a signal that ends memtap alone. The signal
-/// that ended the recording is passed on to it.
+/// Waits for a command that still runs when the recording has ended. The signal that ended the recording is passed on to it.
 async fn see_off(
     stop: Stop,
-    mut endings: Endings,
     pid: Option<u32>,
     mut waiting: session::Child,
     quiet: bool,
@@ -140,25 +131,19 @@ async fn see_off(
         pass_on(ending, process);
         patience = QUIET_END;
     }
-    let mut is_said = quiet || waiting.is_finished();
-    let patience = tokio::time::sleep(patience);
-    tokio::pin!(patience);
-    loop {
-        tokio::select! {
-            biased;
-            status = &mut waiting => {
-                return status.context("failed to wait for the command")?.context("failed to wait for the command");
-            }
-            ending = endings.next() => return Ok(ExitStatus::from_raw(ending.signal)),
-            () = &mut patience, if !is_said => {
-                is_said = true;
-                eprintln!(
-                    "memtap: the command (process {}) still runs; waiting for it, no longer traced",
-                    pid.unwrap_or_default()
-                );
-            }
+    let status = if let Ok(status) = tokio::time::timeout(patience, &mut waiting).await {
+        status
+    } else {
+        if !quiet {
+            eprintln!(
+                "memtap: the command (process {}) still runs; waiting for it, no longer traced",
+                pid.unwrap_or_default()
+            );
         }
-    }
+        waiting.await
+    };
+    let failed = "failed to wait for the command";
+    status.context(failed)?.context(failed)
 }
 
 /// Gives a command the signal that ended the recording, unless it has it already: the terminal sends it to all of a process

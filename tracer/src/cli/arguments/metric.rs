@@ -1,41 +1,28 @@
-//! The names of metrics on the command line.
+//! Metrics on the command line: by the names that they have in files too.
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
 use crate::profile::Metric;
 
-/// What stacks are weighed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum MetricName {
-    /// Bytes asked of allocators
-    AllocBytes,
-    /// Calls to allocators
-    AllocCount,
-    /// Bytes that are still allocated at the end (--live)
-    LiveBytes,
-    /// Blocks that are still allocated at the end (--live)
-    LiveCount,
-    /// Bytes that were given back (--live)
-    FreedBytes,
-    /// Blocks that were given back by their thread's next call of the allocator (--live)
-    TemporaryCount,
-    /// Bytes that were allocated when the most were (--live)
-    PeakBytes,
-    /// Bytes by which the address space grew
-    RegionBytes,
-}
+impl ValueEnum for Metric {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
 
-impl From<MetricName> for Metric {
-    fn from(name: MetricName) -> Self {
-        match name {
-            MetricName::AllocBytes => Self::AllocBytes,
-            MetricName::AllocCount => Self::AllocCount,
-            MetricName::LiveBytes => Self::LiveBytes,
-            MetricName::LiveCount => Self::LiveCount,
-            MetricName::FreedBytes => Self::FreedBytes,
-            MetricName::TemporaryCount => Self::TemporaryCount,
-            MetricName::PeakBytes => Self::PeakBytes,
-            MetricName::RegionBytes => Self::RegionBytes,
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::AllocBytes => "Bytes asked of allocators",
+            Self::AllocCount => "Calls to allocators",
+            Self::LiveBytes => "Bytes that are still allocated at the end (--live)",
+            Self::LiveCount => "Blocks that are still allocated at the end (--live)",
+            Self::FreedBytes => "Bytes that were given back (--live)",
+            Self::TemporaryCount => {
+                "Blocks that were given back by their thread's next call of the allocator (--live)"
+            }
+            Self::PeakBytes => "Bytes that were allocated when the most were (--live)",
+            Self::RegionBytes => "Bytes by which the address space grew",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
     }
 }

@@ -11,7 +11,6 @@ use super::allocators::AllocatorArguments;
 use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
-use super::metric::MetricName;
 use super::symbols::SymbolArguments;
 use super::unwind::UnwindArguments;
 use crate::cli::sizes;
@@ -78,7 +77,7 @@ pub(in crate::cli) struct RecordArguments {
     output: Vec<String>,
     /// What stacks are weighed by [default: alloc-bytes, or region-bytes where only regions are traced]
     #[arg(long, value_enum)]
-    metric: Option<MetricName>,
+    metric: Option<Metric>,
     /// What is traced
     #[arg(
         long,
@@ -176,7 +175,7 @@ impl RecordArguments {
             (true, false) => Metric::AllocBytes,
             (false, _) => Metric::RegionBytes,
         };
-        let metric = self.metric.map_or(default, Metric::from);
+        let metric = self.metric.unwrap_or(default);
         if self.probes == Probes::One && !live {
             bail!("--probes one needs --live");
         }
