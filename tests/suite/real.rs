@@ -113,8 +113,7 @@ fn node(context: &Context) -> Result<()> {
     let script = "const made = []; for (let i = 0; i < 2000; i++) made.push(Buffer.allocUnsafeSlow(10000 + i)); \
                   const text = JSON.stringify(Array.from({ length: 50000 }, (_, i) => ({ i, s: 'x'.repeat(i % 50) }))); \
                   console.log(made.length, JSON.parse(text).length);";
-    program(context, &["node", "-e", script])?;
-    Ok(())
+    program(context, &["node", "-e", script]).map(drop)
 }
 
 /// The Java virtual machine asks the C library for what is not on its own heap. It compiles a class, and runs it.
@@ -135,8 +134,7 @@ fn java(context: &Context) -> Result<()> {
     let functions = launched.summary()?.functions()?;
     let calls: u64 = functions.values().map(|count| count.calls).sum();
     ensure!(calls > 1000, "{functions:?}");
-    program(context, &words)?;
-    Ok(())
+    program(context, &words).map(drop)
 }
 
 /// A port that is free now.

@@ -48,6 +48,14 @@ impl Bursts {
         Recipe::plain_c("bursts").flags(["-ldl"]).build(context)
     }
 
+    /// Words for a shell to read a program's name, as `$program`, from a file in a directory: it cannot be known before.
+    pub(super) fn to_be_read(program: &Fixture, directory: &Path) -> Result<String> {
+        let list = directory.join("programs");
+        let path = program.path.to_str().context("not a plain path")?;
+        std::fs::write(&list, format!("{path}\n"))?;
+        Ok(format!("read -r program < {}", list.display()))
+    }
+
     /// What the program reads in its environment.
     fn environment(&self) -> Result<Vec<(&'static str, String)>> {
         let plain = |path: &Path| path.to_str().map(str::to_owned).context("not a plain path");

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use memtap_tests::{Context, Memtap, Need, eventually};
 
 use super::bursts::{Bursts, is_whole};
@@ -42,11 +42,16 @@ fn loaded_late(context: &Context) -> Result<()> {
 
 /// memtap stands still while a library is loaded and used: every one of its calls must be finished from a copy.
 fn loaded_unseen(context: &Context) -> Result<()> {
-    let memtap = Memtap::record(context)?.argument(NEVER);
+    unseen(context, &[NEVER], CALLS)
+}
+
+/// The same with these options, and so many calls.
+pub(super) fn unseen(context: &Context, options: &[&str], calls: usize) -> Result<()> {
+    let memtap = Memtap::record(context)?.arguments(options.iter().copied());
     let bursts = Bursts::new(context, memtap.directory(), 1)?.waiting();
     let program = Bursts::program(context)?;
-    let calls = CALLS.to_string();
-    let command = [program.path.as_os_str(), calls.as_ref()];
+    let words = calls.to_string();
+    let command = [program.path.as_os_str(), words.as_ref()];
     let mut session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
     session.wait_until_tracing()?;
     session.signal("STOP")?;
@@ -57,8 +62,8 @@ fn loaded_unseen(context: &Context) -> Result<()> {
     let walked = Walked::end(session)?;
     let tables = is_whole(&walked, &walked.recording.told()?)?;
     ensure!(
-        tables["finished_from_copies"] == CALLS as u64,
-        "{CALLS} walks came to code without a table: {tables:?}"
+        tables["finished_from_copies"] == calls as u64,
+        "{calls} walks came to code without a table: {tables:?}"
     );
     Ok(())
 }
@@ -68,11 +73,9 @@ fn executed_late(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?.argument(NEVER);
     let bursts = Bursts::new(context, memtap.directory(), LIBRARIES)?;
     let program = Bursts::program(context)?;
-    let list = memtap.directory().join("programs");
-    let path = program.path.to_str().context("not a plain path")?;
-    std::fs::write(&list, format!("{path}\n"))?;
+    let read = Bursts::to_be_read(&program, memtap.directory())?;
     let calls = CALLS / LIBRARIES;
-    let script = format!("read -r program < {}; exec \"$program\" {calls}", list.display());
+    let script = format!("{read}; exec \"$program\" {calls}");
     let walked = Walked::run(bursts.of_memtap(memtap)?.command(["sh", "-c", &script]))?;
     let tables = is_whole(&walked, &walked.recording.told()?)?;
     ensure!(

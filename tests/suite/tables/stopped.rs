@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{Chain, Context, LIMIT, Memtap, Need, Recipe, Running, Session, Told, eventually, run};
 
 use super::bursts::{Bursts, is_whole, tables};
+use super::late;
 use crate::case::{Case, case};
 use crate::stacks::walked::Walked;
 
@@ -107,29 +108,26 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     /// In each way; there is room for copies of them.
     const CALLS: u64 = 50;
     let watched = Recipe::plain_c("watched").flags(["-ldl"]).build(context)?;
-    let words = [watched.path.as_os_str(), "50".as_ref()];
-    let is_exact = |walked: &Walked, stops: u64| {
-        let told = walked.recording.told()?;
-        let calls: u64 = told
-            .images
-            .iter()
-            .map(|image| image.functions()["malloc"].calls)
-            .sum();
-        ensure!(calls == 4 * CALLS, "the program told {calls} calls");
-        let tables = is_whole(walked, &told)?;
-        ensure!(tables["stops"] == stops, "expected {stops} stops: {tables:?}");
-        Ok(())
-    };
+    let calls = CALLS.to_string();
 
     let memtap = Memtap::record(context)?;
     let bursts = Bursts::new(context, memtap.directory(), 4)?;
-    let walked = Walked::start(bursts.of_memtap(memtap)?.command(words))?;
-    is_exact(&Walked::read(walked.finish()?.ended_with(PLAIN)?)?, 1).context("its own command")?;
+    let command = [watched.path.as_os_str(), calls.as_ref()];
+    let session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
+    let walked = Walked::read(session.finish()?.ended_with(PLAIN)?)?;
+    let told = walked.recording.told()?;
+    let told_calls = told.functions()["malloc"].calls;
+    ensure!(told_calls == 4 * CALLS, "the program told {told_calls} calls");
+    let figures = is_whole(&walked, &told)?;
+    ensure!(
+        figures["stops"] == 1,
+        "its own command: expected one stop: {figures:?}"
+    );
 
     let directory = tempfile::tempdir()?;
     let bursts = Bursts::new(context, directory.path(), 4)?.waiting();
     let mut command = watched.command();
-    command.arg(CALLS.to_string());
+    command.arg(&calls);
     bursts.of_command(&mut command)?;
     let target = Running::start(command)?;
     let memtap = Memtap::record(context)?
@@ -156,13 +154,9 @@ fn executed_and_stopped(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?;
     let bursts = Bursts::new(context, memtap.directory(), 1)?;
     let program = Bursts::program(context)?;
-    let list = memtap.directory().join("programs");
-    let path = program.path.to_str().context("not a plain path")?;
-    std::fs::write(&list, format!("{path}\n"))?;
-    let list = list.display();
+    let read = Bursts::to_be_read(&program, memtap.directory())?;
     let run = format!("\"$program\" {CALLS}");
-    let script =
-        format!("read -r program < {list}; {run} > one & {run} > two; wait; cat one two; rm one two");
+    let script = format!("{read}; {run} > one & {run} > two; wait; cat one two; rm one two");
     let walked = Walked::run(bursts.of_memtap(memtap)?.command(["sh", "-c", &script]))?;
     let told = walked.recording.told()?;
     ensure!(told.images.len() == 2, "two programs were to tell: {told:?}");
@@ -216,25 +210,7 @@ fn killed_while_stopped(context: &Context) -> Result<()> {
 
 /// memtap stands still, and cannot resume what was stopped: its guard does after a while, and no stack is lost.
 fn memtap_hangs(context: &Context) -> Result<()> {
-    const CALLS: &str = "100";
-    let memtap = Memtap::record(context)?;
-    let bursts = Bursts::new(context, memtap.directory(), 1)?.waiting();
-    let program = Bursts::program(context)?;
-    let command = [program.path.as_os_str(), CALLS.as_ref()];
-    let mut session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
-    session.wait_until_tracing()?;
-    session.signal("STOP")?;
-    bursts.begin()?;
-    let is_done = eventually(PATIENCE, || Ok(bursts.is_done()))?;
-    session.signal("CONT")?;
-    ensure!(is_done, "the program does not go on");
-    let walked = Walked::end(session)?;
-    let tables = is_whole(&walked, &walked.recording.told()?)?;
-    ensure!(
-        tables["finished_from_copies"].to_string() == CALLS,
-        "{CALLS} walks came to code without a table: {tables:?}"
-    );
-    Ok(())
+    late::unseen(context, &[], 100)
 }
 
 /// memtap is killed while a program that loads one library after the other is stopped for each: until the last probe is
