@@ -1,71 +1,10 @@
-//! What both sides of memtap speak: map names, keys, values, ring records, end codes and loss counters.
+//! The interface of both sides of memtap: map names, keys, values, ring records, end codes and loss counters.
 //!
 //! The eBPF programs (`main.rs`, target `bpfel-unknown-none`) write these types, the loader (`tracer`) reads
 //! them. Every struct is `repr(C)` without padding, and its size is asserted here, so that both sides agree
 //! byte by byte.
 #![no_std]
 
-#[cfg(feature = "bench")]
-pub mod bench;
-mod bpf_settings;
-mod codes;
-mod function;
-mod heap;
-pub mod identity;
-pub mod intake;
-mod records;
-pub mod sampling;
-mod single;
-pub mod unwind;
-mod values;
+pub mod abi;
 
-pub use bpf_settings::{BpfSettings, KernelOffsets, StopOffsets};
-pub use codes::{Counter, Loss, StackEnd};
-pub use function::{Function, Shape};
-pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
-pub use records::{
-    CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
-};
-pub use single::SingleSite;
-pub use values::{
-    CodeRange, FileKey, FileTable, HitCounts, PendingRegion, ProbeSite, Process, Sampler, Segment, Sum,
-    SumKey, TailCall, TailKey,
-};
-
-/// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)
-/// and the depth that other tools show, so that stacks compare.
-pub const MAX_FRAMES: usize = 127;
-
-/// Ranges of code that one site has room for: the C and C++ functions of one library fit. A power of two.
-pub const MAX_CODE_RANGES: usize = 32;
-
-/// Scratch slots of each CPU. A uprobe program can be preempted by another task's on the same CPU, so one
-/// slot is not enough; four were seen to run out with eight threads on one CPU, sixteen were not.
-pub const SCRATCH_SLOTS: u32 = 16;
-
-/// The bytes of user stack that one bulk copy takes at the most: a page, so that a copy that ends at a page's
-/// end never faults on the page after it.
-pub const WINDOW_BYTES: usize = 4096;
-
-/// The pages of stack that a [`CopyRecord`] has room for: at least 16 KiB above the frame that it begins in.
-pub const COPY_PAGES: usize = 5;
-
-/// Executable segments that one file may have: linkers make one, hand-made files a few.
-pub const MAX_SEGMENTS: usize = 4;
-
-/// Cookies that there is room for: probes of one recording, those of some dozen allocators, each with all its functions.
-/// A power of two.
-pub const MAX_SITES: usize = 2048;
-
-/// [`SumKey::stack`] of a call that was counted without a walk: see [`intake::UNWALKED`].
-pub const STACK_UNWALKED: u64 = 1;
-
-/// [`SumKey::stack`] of an event whose stack could not be kept; which loss it was is counted apart.
-pub const STACK_LOST: u64 = 0;
-
-/// [`SumKey::process`] of an event whose process could not be told apart, since the table of processes is
-/// full.
-pub const PROCESS_UNKNOWN: u32 = 0;
-
-/// The first process number that the kernel side gives out; those below are the loader's to give.
-pub const FIRST_KERNEL_PROCESS: u32 = 1 << 24;
+pub use abi::*;

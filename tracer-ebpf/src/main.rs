@@ -40,13 +40,15 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod aggregate;
+#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod bounds;
 #[cfg(target_arch = "bpf")]
-mod kernel;
+mod heap;
 #[cfg(target_arch = "bpf")]
-mod live;
+mod kernel;
 #[cfg(target_arch = "bpf")]
 mod loss;
 #[cfg(target_arch = "bpf")]
@@ -56,19 +58,17 @@ mod probes;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
-mod returns;
-#[cfg(target_arch = "bpf")]
 mod sampler;
 #[cfg(target_arch = "bpf")]
 mod settings;
 #[cfg(target_arch = "bpf")]
-mod stack;
-#[cfg(target_arch = "bpf")]
-mod tail;
-#[cfg(target_arch = "bpf")]
-mod tally;
+mod tail_call;
 #[cfg(target_arch = "bpf")]
 mod thread_stack;
+#[cfg(target_arch = "bpf")]
+mod trampoline;
+#[cfg(target_arch = "bpf")]
+mod unwind;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

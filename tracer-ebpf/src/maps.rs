@@ -11,7 +11,7 @@ use tracer_ebpf::{
     PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, SingleSite, Sum, SumKey, TailCall, TailKey,
 };
 
-use crate::stack::{KeptKey, KeptMapping, Scratch};
+use crate::unwind::{KeptKey, KeptMapping, Scratch};
 
 /// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;

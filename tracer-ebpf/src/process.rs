@@ -11,10 +11,10 @@ use aya_ebpf::{
 use tracer_ebpf::{FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessRecord, RecordKind};
 
 use crate::{
-    atomic, live,
+    aggregate, atomic, heap,
     loss::lose,
     maps::{CGROUP, PROCESS_COUNT, PROCESSES, RECORDS},
-    settings, tally,
+    settings,
 };
 
 /// The number of the current process's image; nothing if it is not a target.
@@ -160,7 +160,7 @@ fn announce(tgid: u32, number: u32, parent: u32, inner_pid: u32, urgent: bool) -
         let comm = (&raw mut (*record).comm).cast::<core::ffi::c_void>();
         bpf_get_current_comm(comm, size_of::<[u8; 16]>() as u32);
     }
-    entry.submit(tally::record_flags(urgent));
+    entry.submit(aggregate::record_flags(urgent));
     true
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn executed() -> Option<u32> {
     let urgent = settings::by_tables();
     if let Some(before) = listed(tgid) {
         if settings::live() {
-            live::executed(before);
+            heap::executed(before);
         }
         // Who starts the programs of other cgroups moves its children there before they execute them.
         if settings::whole_cgroup() && !is_in_cgroup() {
@@ -215,7 +215,7 @@ pub(crate) fn forked(child_tgid: u32, copies: bool, elsewhere: bool) -> Option<u
     {
         let child = enter(child_tgid, parent, Whose::Child, BPF_ANY, false);
         if copies && settings::live() {
-            live::forked(parent, child);
+            heap::forked(parent, child);
         }
         return Some(child);
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use memtap::bpf::UprobeScope;
 use memtap::bpf::links::AttachBy;
-use memtap::session::bench::Switch;
+use memtap::recorder::bench::Switch;
 
 /// A call that takes so much longer than one without probes meets them; one that takes longer still met something else.
 const PROBED_NS: std::ops::Range<u64> = 400..20_000;
@@ -121,5 +121,5 @@ fn last_probed(file: &File) -> std::io::Result<u64> {
 }
 
 fn monotonic_ns() -> u64 {
-    memtap::target::sideband::monotonic_ns()
+    memtap::process::sideband::monotonic_ns()
 }

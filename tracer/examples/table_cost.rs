@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use memtap::target::lives::Lives;
-use memtap::target::{files::Files, process};
+use memtap::process::history::Lives;
+use memtap::process::{files::Files, proc_fs};
 use memtap::unwind::{Arena, Capacity, Options, Rows, Table, Usage, compile};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -138,7 +138,7 @@ fn table_of(file: &PathBuf, rows: Rows) -> (u64, Option<Table>) {
 
 fn mapped_files(lives: &mut Lives) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     // A process that has ended meanwhile maps nothing.
-    let read = process::all()?.into_iter().map(|pid| lives.snapshot(pid));
+    let read = proc_fs::all()?.into_iter().map(|pid| lives.snapshot(pid));
     if read.flatten().count() == 0 {
         return Err("no process's mappings can be read".into());
     }

@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 
 use memtap::bpf::bench::Walker;
-use memtap::session::bench::Walks;
+use memtap::recorder::bench::Walks;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);

@@ -12,7 +12,7 @@ use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Limits, Object, btf, tracefs};
 use crate::cost::Traps;
 use crate::cost::measure::{MeasureError, Measuring};
-use crate::target::sideband::Sideband;
+use crate::process::sideband::Sideband;
 
 /// What an examination found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,6 @@
 //! [`report`] and [`unwind`] do no I/O beyond the bytes they are given; dropping a session leaves no probe attached and no
 //! process stopped.
 
-pub mod allocator;
 pub mod bpf;
 pub mod cli;
 mod clock;
@@ -12,11 +11,12 @@ pub mod cost;
 pub mod doctor;
 pub mod output;
 pub mod privileges;
+pub mod probe_plan;
+pub mod process;
 pub mod profile;
+pub mod recorder;
 pub mod report;
-pub mod session;
 pub mod settings;
 pub mod signals;
 pub mod symbolize;
-pub mod target;
 pub mod unwind;

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 
-use crate::target::user::User;
+use crate::process::user::User;
 
 /// Folders to save a profile in when its own place is full.
 const LAST_RESORTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::allocator::asked::Asked;
 use crate::bpf::Limits;
 use crate::bpf::links::AttachBy;
+use crate::probe_plan::asked::Asked;
 use crate::profile::Metric;
 use crate::report::Format;
 use crate::symbolize::Owner;

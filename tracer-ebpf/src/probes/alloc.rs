@@ -9,12 +9,12 @@ use super::{
     weigh,
 };
 use crate::{
+    aggregate,
     bounds::{mask, opaque},
-    live,
+    heap,
     loss::{count, lose},
-    settings,
-    stack::{Slot, Start},
-    tail, tally, thread_stack,
+    settings, tail_call, thread_stack,
+    unwind::{Slot, Start},
 };
 
 /// `malloc(size)`
@@ -205,7 +205,7 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
             process,
             function: site.function,
         };
-        tally::add_without_stack(&key, &tally::amount(bytes, weight));
+        aggregate::add_without_stack(&key, &aggregate::amount(bytes, weight));
         return Err(Loss::ScratchBusy);
     };
     let pushed_bytes = site.pushed_bytes as u64;
@@ -235,9 +235,9 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
             };
             let mut nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed());
             if !settings::sampled() {
-                nested = nested || tail::take(site, &key, &call);
+                nested = nested || tail_call::take(site, &key, &call);
                 // A function in the middle of a chain of jumps passes the call on.
-                if request.passes_on(site) && !tail::make(&key, &call) {
+                if request.passes_on(site) && !tail_call::make(&key, &call) {
                     lose(Loss::TailMapFull);
                 }
             }
@@ -255,7 +255,7 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
                     process,
                     function: site.function,
                 };
-                tally::add_known(&key, &tally::amount(bytes, weight));
+                aggregate::add_known(&key, &aggregate::amount(bytes, weight));
                 return Ok(());
             }
             slot.walk_from_entry(&start, return_address)
@@ -271,14 +271,14 @@ fn try_entry(ctx: &ProbeContext, request: &Request) -> Result<(), Loss> {
         stack,
         process
     );
-    tally::add(
+    aggregate::add(
         &slot,
         &SumKey {
             stack,
             process,
             function: site.function,
         },
-        &tally::amount(bytes, weight),
+        &aggregate::amount(bytes, weight),
     );
     Ok(())
 }
@@ -299,20 +299,20 @@ pub(super) fn begin(
         reserved: 0,
     };
     if called_by_allocator(site, return_address.wrapping_sub(start.instruction).cast_signed()) {
-        if live::may_pass_on(site) {
-            live::pass_on(slot, &place, return_address);
+        if heap::may_pass_on(site) {
+            heap::pass_on(slot, &place, return_address);
         } else {
-            live::forget(&place);
+            heap::forget(&place);
         }
         count(Counter::Nested);
         return;
     }
-    if live::is_passed_on(site, &place, return_address) {
+    if heap::is_passed_on(site, &place, return_address) {
         count(Counter::Nested);
         return;
     }
     if !settings::wants_size(request.bytes) {
-        live::forget(&place);
+        heap::forget(&place);
         count(Counter::Filtered);
         return;
     }
@@ -323,9 +323,9 @@ pub(super) fn begin(
     };
     // The verifier need not look at this where the shape tells.
     if request.block == 0 && site.tail & ProbeSite::ENTRY_ONLY != 0 {
-        live::add_unseen(slot, request, &place, &key, weight);
+        heap::add_unseen(slot, request, &place, &key, weight);
     } else {
-        live::begin(slot, site, request, &place, &key, return_address, weight);
+        heap::begin(slot, site, request, &place, &key, return_address, weight);
     }
 }
 

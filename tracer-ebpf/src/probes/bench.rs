@@ -17,8 +17,8 @@ use aya_ebpf::{
 use tracer_ebpf::{MAX_FRAMES, StackEnd, bench::WalkCounts};
 
 use crate::{
-    stack::{Slot, Start},
     thread_stack,
+    unwind::{Slot, Start},
 };
 
 /// What the walks came to. Written here, read by the loader.

@@ -10,9 +10,9 @@ use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, TailCall, TailKey};
 use super::alloc::{called_by_allocator, regs};
 use super::hit::{self, Hit};
 use crate::{
-    live,
+    heap,
     loss::{count, lose},
-    settings, tail, thread_stack,
+    settings, tail_call, thread_stack,
 };
 
 /// A function that returns the block.
@@ -58,7 +58,7 @@ fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, 
         reserved: 0,
     };
     let returned = regs.rax;
-    live::finish(&place, |call| result(call, returned));
+    heap::finish(&place, |call| result(call, returned));
     0
 }
 
@@ -110,10 +110,10 @@ fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
             probe: regs.rip,
         };
         let nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
-            || live::is_passed_on(site, &place, return_address)
-            || tail::take(site, &key, &call);
+            || heap::is_passed_on(site, &place, return_address)
+            || tail_call::take(site, &key, &call);
         // No function hands a null pointer on.
-        if site.tail & ProbeSite::TAIL_MAKES != 0 && call.block != 0 && !tail::make(&key, &call) {
+        if site.tail & ProbeSite::TAIL_MAKES != 0 && call.block != 0 && !tail_call::make(&key, &call) {
             lose(Loss::TailMapFull);
         }
         if nested {
@@ -121,7 +121,7 @@ fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
             return Ok(());
         }
     }
-    live::free(process, regs.rdi);
+    heap::free(process, regs.rdi);
     count(Counter::Tallied);
     Ok(())
 }

@@ -10,7 +10,7 @@ use tracer_ebpf::{BUCKETS, Counter, Loss, MAX_SITES, ProbeSite, intake};
 use crate::{
     atomic,
     bounds::mask,
-    live::bucket,
+    heap::bucket,
     loss::count,
     maps::{HITS, SITES},
     process, settings,

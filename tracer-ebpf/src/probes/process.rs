@@ -5,7 +5,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 
-use crate::{atomic, live, maps::GENERATION, process, stack};
+use crate::{atomic, heap, maps::GENERATION, process, unwind};
 
 /// `CLONE_THREAD`: the new task is a thread of the same process.
 const CLONE_THREAD: u64 = 0x0001_0000;
@@ -59,7 +59,7 @@ pub(crate) fn process_exit(_ctx: TracePointContext) -> u32 {
     if tgid == pid_tgid as u32
         && let Some(number) = process::listed(tgid)
     {
-        live::exited(number);
+        heap::exited(number);
     }
     0
 }
@@ -74,7 +74,7 @@ pub(crate) fn code_unmapped(ctx: TracePointContext) -> u32 {
     // SAFETY: the offsets are inside the record.
     let (start, len) = unsafe { (ctx.read_at::<u64>(16), ctx.read_at::<u64>(24)) };
     if let (Ok(start), Ok(len)) = (start, len)
-        && stack::may_have_kept(process, start, len)
+        && unwind::may_have_kept(process, start, len)
         && let Some(generation) = GENERATION.get_ptr_mut(0)
     {
         // SAFETY: the pointer is to a map value that is only ever added to.

@@ -13,11 +13,11 @@ use aya_ebpf::{
 use tracer_ebpf::{Counter, Function, Loss, PendingRegion, STACK_LOST, Sum, SumKey, intake};
 
 use crate::{
+    aggregate,
     loss::{count, lose},
     maps::PENDING,
     process, settings,
-    stack::{Slot, Start},
-    tally,
+    unwind::{Slot, Start},
 };
 
 /// Arguments of a system call in its `sys_enter_*` record: eight bytes each, from 16 on.
@@ -101,7 +101,7 @@ fn enter(function: Function, process: u32, thread: u32, bytes: u64, bytes_out: u
     match Slot::take(thread) {
         Some(slot) => {
             pending.stack = walk(&slot, process, thread);
-            tally::prepare(
+            aggregate::prepare(
                 &slot,
                 &SumKey {
                     stack: pending.stack,
@@ -177,10 +177,10 @@ fn exit(ctx: &TracePointContext, function: Function) {
     };
     let amount = amount(function, &pending, result);
     if pending.loss != 0 {
-        tally::add_without_stack(&key, &amount);
+        aggregate::add_without_stack(&key, &amount);
         lose(Loss::ScratchBusy);
     } else {
-        tally::add_known(&key, &amount);
+        aggregate::add_known(&key, &amount);
     }
 }
 

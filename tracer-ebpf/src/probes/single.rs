@@ -16,13 +16,13 @@ use super::{
     hit, weigh,
 };
 use crate::{
+    aggregate,
     bounds::opaque,
-    live,
+    heap,
     loss::{count, lose},
     maps::SINGLES,
-    returns, settings,
-    stack::{Slot, Start},
-    tally, thread_stack,
+    settings, thread_stack, trampoline,
+    unwind::{Slot, Start},
 };
 
 /// A place that has the size and the result.
@@ -62,7 +62,7 @@ pub(crate) fn single_result(ctx: ProbeContext) -> u32 {
         thread: bpf_get_current_pid_tgid() as u32,
         reserved: 0,
     };
-    live::decide(&place, value(regs, cfa, single.result));
+    heap::decide(&place, value(regs, cfa, single.result));
     0
 }
 
@@ -111,9 +111,9 @@ fn try_hit(ctx: &ProbeContext, single: &SingleSite, request: &Request, is_whole:
     } else {
         0
     };
-    if live::is_known(hit.site, &place, start.instruction) {
+    if heap::is_known(hit.site, &place, start.instruction) {
         if is_whole {
-            live::decide(&place, result);
+            heap::decide(&place, result);
         }
         count(Counter::Nested);
         return Ok(());
@@ -122,7 +122,7 @@ fn try_hit(ctx: &ProbeContext, single: &SingleSite, request: &Request, is_whole:
         match weigh::inside(request) {
             Ok(weight) => weight,
             Err(counter) => {
-                live::pass(&place, counter);
+                heap::pass(&place, counter);
                 return Ok(());
             }
         }
@@ -136,8 +136,8 @@ fn try_hit(ctx: &ProbeContext, single: &SingleSite, request: &Request, is_whole:
         && let Some(mut return_address) = slot.word(start.stack_pointer)
     {
         start.frame_pointer = frame_pointer;
-        if returns::is_taken(return_address) {
-            return_address = returns::taken_return(start.stack_pointer);
+        if trampoline::is_taken(return_address) {
+            return_address = trampoline::taken_return(start.stack_pointer);
         }
         if is_whole {
             whole(
@@ -155,7 +155,7 @@ fn try_hit(ctx: &ProbeContext, single: &SingleSite, request: &Request, is_whole:
         return Ok(());
     }
     let failed = is_whole && result == 0;
-    let mut amount = tally::amount(if failed { 0 } else { request.bytes }, weight);
+    let mut amount = aggregate::amount(if failed { 0 } else { request.bytes }, weight);
     if failed {
         amount.failed = amount.calls;
     }
@@ -165,11 +165,11 @@ fn try_hit(ctx: &ProbeContext, single: &SingleSite, request: &Request, is_whole:
         function: hit.site.function,
     };
     let Some(slot) = slot else {
-        tally::add_without_stack(&key, &amount);
+        aggregate::add_without_stack(&key, &amount);
         return Err(Loss::ScratchBusy);
     };
     key.stack = slot.unreadable(&start);
-    tally::add(&slot, &key, &amount);
+    aggregate::add(&slot, &key, &amount);
     Ok(())
 }
 
@@ -202,7 +202,7 @@ fn whole(
         thread: start.thread,
         reserved: 0,
     };
-    live::whole(slot, site, request, &place, &key, result, weight);
+    heap::whole(slot, site, request, &place, &key, result, weight);
 }
 
 /// What user space says of the place that was met.

@@ -5,9 +5,9 @@ use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, TailCall, TailKey};
 
 use super::{Request, hit::Hit};
 use crate::{
-    live,
+    heap,
     loss::{count, lose},
-    sampler, settings, tail,
+    sampler, settings, tail_call,
 };
 
 /// What a call stands for, before its stack is looked at; 0: it is not followed, and its hit has been counted.
@@ -28,7 +28,7 @@ pub(super) fn weigh(regs: &pt_regs, hit: &Hit, request: &Request) -> Result<u64,
         reserved: 0,
     };
     let is_passed_on = if settings::live() {
-        live::look(site, &place)
+        heap::look(site, &place)
     } else {
         look_at_jumps(regs, site, request, stack_pointer, thread)
     };
@@ -45,7 +45,7 @@ pub(super) fn weigh(regs: &pt_regs, hit: &Hit, request: &Request) -> Result<u64,
         return Ok(weight);
     }
     if settings::live() {
-        live::pass_over(site, request, &place, process, regs.rip, otherwise)?;
+        heap::pass_over(site, request, &place, process, regs.rip, otherwise)?;
     } else {
         count(otherwise);
     }
@@ -80,7 +80,7 @@ fn look_at_jumps(
         reserved: 0,
     };
     let makes = request.passes_on(site);
-    if !makes && !tail::may_take(site, &key) {
+    if !makes && !tail_call::may_take(site, &key) {
         return false;
     }
     // SAFETY: the helper checks the user's address.
@@ -93,9 +93,9 @@ fn look_at_jumps(
         block: request.block,
         probe: regs.rip,
     };
-    let is_passed_on = tail::take(site, &key, &call);
+    let is_passed_on = tail_call::take(site, &key, &call);
     // A function in the middle of a chain of jumps passes the call on.
-    if makes && !tail::make(&key, &call) {
+    if makes && !tail_call::make(&key, &call) {
         lose(Loss::TailMapFull);
     }
     is_passed_on

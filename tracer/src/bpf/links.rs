@@ -14,7 +14,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 
 use super::load::{BpfError, Object};
 use super::tracefs;
-use crate::target::files::MappedFile;
+use crate::process::files::MappedFile;
 
 /// How many threads take links off at once, each waiting for grace periods of the kernel without using a CPU: links
 /// of many uprobes do so beside each other.

@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::links::AttachBy;
 use super::multi::Multi;
 use super::sampling::Sampling;
-use crate::allocator::single::Kind;
+use crate::probe_plan::single::Kind;
 
 /// The object that `build.rs` made.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));

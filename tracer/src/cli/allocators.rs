@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tracer_ebpf::Function;
 
-use crate::allocator::plan::short_name;
+use crate::probe_plan::plan::short_name;
 use crate::profile::Profile;
+use crate::recorder::Recorder;
 use crate::report::session::{Probe, ProbeKind};
 use crate::report::units;
-use crate::session::Recorder;
 
 /// Files that are named; of more the number is told.
 const MOST_NAMED: usize = 4;

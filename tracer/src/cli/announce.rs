@@ -1,8 +1,8 @@
 //! What is said when a recording begins, and when what it follows changes.
 
 use super::allocators;
+use crate::recorder::{Followed, Recorder};
 use crate::report::units;
-use crate::session::{Followed, Recorder};
 use crate::settings::{Record, Sample, Target};
 
 /// Says what is traced, before it begins.

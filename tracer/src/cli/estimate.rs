@@ -12,9 +12,9 @@ use super::announce;
 use super::arguments::Estimate as Asked;
 use crate::cost::whole;
 use crate::privileges;
+use crate::recorder::{Estimate, Recorder, Way};
 use crate::report::session::rounded;
 use crate::report::units;
-use crate::session::{Estimate, Recorder, Way};
 use crate::settings::Target;
 
 /// The ways that are compared: what they are called, and the options that ask for them.

@@ -3,9 +3,9 @@
 use anyhow::{Result, bail};
 
 use super::record;
+use crate::recorder::Recording;
 use crate::report::table::live::{self, LiveOptions};
 use crate::report::{Session, units};
-use crate::session::Recording;
 use crate::settings::Record;
 
 /// Exit code with `--fail-if-growth` when live bytes grew by more.

@@ -3,8 +3,8 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use super::announce;
+use crate::recorder::Progress;
 use crate::report::units;
-use crate::session::Progress;
 
 /// A line on standard error that replaces itself; nothing where that is no terminal.
 #[derive(Debug)]

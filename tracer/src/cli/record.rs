@@ -11,10 +11,10 @@ use super::progress::ProgressLine;
 use super::{allocators, announce, live};
 use crate::output::{OutputFile, Saved};
 use crate::privileges;
+use crate::recorder::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
 use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
-use crate::session::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
 use crate::settings::{Record, StopForCode, Target};
 use crate::signals::{Ending, Endings};
 
@@ -122,7 +122,7 @@ const QUIET_END: Duration = Duration::from_secs(2);
 async fn see_off(
     stop: Stop,
     pid: Option<u32>,
-    mut waiting: session::Child,
+    mut waiting: recorder::Child,
     quiet: bool,
 ) -> Result<ExitStatus> {
     let process = pid.and_then(|pid| libc::pid_t::try_from(pid).ok());

@@ -16,8 +16,8 @@ use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
 use crate::clock;
-use crate::target::files::Files;
-use crate::target::maps;
+use crate::process::files::Files;
+use crate::process::maps;
 
 /// Rounds that count.
 const ROUNDS: usize = 7;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use crate::target::contents::BuildId;
+use crate::process::contents::BuildId;
 
 /// How long it is believed that servers have nothing for a build id; elfutils' `cache_miss_s`.
 const MISS_LASTS: Duration = Duration::from_mins(10);

@@ -12,9 +12,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::sections::{DebugLink, Sections};
-use crate::target::contents::BuildId;
-use crate::target::files::MappedFile;
-use crate::target::root::Root;
+use crate::process::contents::BuildId;
+use crate::process::files::MappedFile;
+use crate::process::root::Root;
 
 /// Where distributions put separate debug information.
 pub(super) const GLOBAL_DIRECTORY: &str = "/usr/lib/debug";

@@ -14,8 +14,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use super::cache::{Cache, Cached};
 use super::debug_file::{DebugFile, check};
+use crate::process::contents::BuildId;
 use crate::settings;
-use crate::target::contents::BuildId;
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);

@@ -19,10 +19,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::process::files::MappedFile;
+use crate::process::root::Root;
 use crate::profile::{Frame, FrameName, Object};
 use crate::settings::Symbols;
-use crate::target::files::MappedFile;
-use crate::target::root::Root;
 pub use cache::Owner;
 use debug_file::DebugFile;
 pub use debug_file::debug_file_of;
@@ -319,7 +319,7 @@ pub fn outside_files(path: &Path, offset: u64, address: u64) -> Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::files::Files;
+    use crate::process::files::Files;
 
     fn name(file: &Arc<MappedFile>, location: &Location) -> (Arc<[Frame]>, Object) {
         let namer = Namer::new(Symbols::default());
@@ -335,7 +335,7 @@ mod tests {
         let executable = std::env::current_exe().expect("known");
         let file = Files::default().of_path(&executable).expect("opens");
         let here = own_function_is_named_with_its_line as fn() as usize as u64;
-        let mappings = crate::target::maps::executable_mappings(std::process::id()).expect("readable");
+        let mappings = crate::process::maps::executable_mappings(std::process::id()).expect("readable");
         let mapping = mappings
             .iter()
             .find(|mapping| mapping.start <= here && here < mapping.end)

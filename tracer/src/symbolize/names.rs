@@ -8,8 +8,8 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 
 use super::debug_file::{DebugFile, GLOBAL_DIRECTORY};
+use crate::process::files::{MappedFile, open_path};
 use crate::profile::{self, Frame, FrameName};
-use crate::target::files::{MappedFile, open_path};
 
 /// Addresses that one file is asked for at once: bounds the memory of the answer.
 const BATCH: usize = 4096;

@@ -2,7 +2,7 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use tracer_ebpf::Shape;
 
 use super::OBJECT;
-use crate::allocator::single::Kind;
+use crate::probe_plan::single::Kind;
 
 /// The first byte of a call to a helper: `BPF_JMP | BPF_CALL` of `include/uapi/linux/bpf_common.h`.
 const CALL: u8 = 0x85;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::allocator::asked::{Asked, AskedFunction, AskedPlace, Signature};
+use crate::probe_plan::asked::{Asked, AskedFunction, AskedPlace, Signature};
 
 /// Names of functions, beside those of the allocators that are known.
 #[derive(Debug, Args)]

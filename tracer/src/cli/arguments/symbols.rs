@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+use crate::process::user::User;
 use crate::settings::{Debuginfod, Symbols};
-use crate::target::user::User;
 
 /// The server that leads to those of the distributions, where `--debuginfod` is all that is known.
 const FEDERATION: &str = "https://debuginfod.elfutils.org/";

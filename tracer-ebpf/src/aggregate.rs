@@ -1,0 +1,216 @@
+//! The sums, and the records that go with them.
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output},
+    maps::HashMap,
+};
+use tracer_ebpf::{
+    Counter, Loss, MAX_FRAMES, PROCESS_UNKNOWN, RecordKind, STACK_LOST, StackRecordHeader, Sum, SumKey,
+    sampling,
+};
+
+use crate::{
+    atomic,
+    bounds::mask,
+    loss::{count, lose},
+    maps::{LOST, OVERFLOW, RECORDS, SUMS},
+    settings,
+    unwind::Slot,
+};
+
+/// Adds what a call did to the sum of its process, stack and function, and sends the stack the first time.
+#[inline(always)]
+pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
+    let Some(sum) = entry(&SUMS, key) else {
+        lose(Loss::StackMapFull);
+        add_without_stack(key, amount);
+        return;
+    };
+    // SAFETY: `entry` gives a pointer to a map value.
+    unsafe {
+        add_to(sum, amount);
+        send_once(slot, sum, key.process);
+    }
+    tallied(key);
+}
+
+/// As [`add`], for a stack that was walked, and sent, before.
+#[inline(always)]
+pub(crate) fn add_known(key: &SumKey, amount: &Sum) {
+    let Some(sum) = entry(&SUMS, key) else {
+        lose(Loss::StackMapFull);
+        add_without_stack(key, amount);
+        return;
+    };
+    // SAFETY: as in `add`.
+    unsafe { add_to(sum, amount) };
+    tallied(key);
+}
+
+/// Sends the slot's stack, if that has not been done for this sum.
+///
+/// # Safety
+/// `sum` must point to a map value.
+#[inline(always)]
+pub(crate) unsafe fn send_once(slot: &Slot, sum: *mut Sum, process: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*sum).sent == 0 && send_stack(slot, process) {
+            (*sum).sent = 1;
+        }
+    }
+}
+
+/// Makes the entry of a stack whose call has not returned yet, so that the stack is sent while it is at hand.
+#[inline(always)]
+pub(crate) fn prepare(slot: &Slot, key: &SumKey) {
+    if let Some(sum) = entry(&SUMS, key) {
+        // SAFETY: as in `add`.
+        unsafe { send_once(slot, sum, key.process) };
+    }
+}
+
+/// Adds what a call did where its stack is not known: totals stay exact. The loss is the caller's to count.
+#[inline(always)]
+pub(crate) fn add_without_stack(key: &SumKey, amount: &Sum) {
+    let key = SumKey {
+        stack: STACK_LOST,
+        ..*key
+    };
+    let sum = match entry(&LOST, &key) {
+        Some(sum) => sum,
+        None => match OVERFLOW.get_ptr_mut(key.function) {
+            Some(sum) => sum,
+            None => return,
+        },
+    };
+    // SAFETY: both give pointers to map values.
+    unsafe { add_to(sum, amount) };
+}
+
+#[inline(always)]
+fn tallied(key: &SumKey) {
+    if key.process == PROCESS_UNKNOWN {
+        lose(Loss::ProcessMapFull);
+    } else {
+        count(Counter::Tallied);
+    }
+}
+
+/// A new sum. A static, since the stack of all functions together has 512 bytes.
+static NOTHING: Sum = Sum::NOTHING;
+
+/// What a call adds that asks for so many bytes and stands for `weight` of its kind.
+#[inline(always)]
+pub(crate) fn amount(bytes: u64, weight: u64) -> Sum {
+    let mut amount = Sum {
+        calls: 1,
+        bytes,
+        ..Sum::NOTHING
+    };
+    if settings::sampled() {
+        amount.calls = weight;
+        amount.bytes = bytes.wrapping_mul(weight);
+        amount.hits = 1;
+        amount.calls_variance = sampling::count_variance(weight);
+        amount.bytes_variance = sampling::bytes_variance(bytes, weight, settings::halvings());
+    }
+    amount
+}
+
+/// The sum of this key in a table, made if there is none; nothing if the table is full.
+#[inline(always)]
+fn entry(table: &HashMap<SumKey, Sum>, key: &SumKey) -> Option<*mut Sum> {
+    if let Some(sum) = table.get_ptr_mut(key) {
+        return Some(sum);
+    }
+    // Another CPU may be first, which is as good: the look-up that follows tells.
+    match table.insert(key, &NOTHING, BPF_NOEXIST as u64) {
+        Ok(()) | Err(_) => table.get_ptr_mut(key),
+    }
+}
+
+/// # Safety
+/// `sum` must point to a map value.
+#[inline(always)]
+pub(crate) unsafe fn add_to(sum: *mut Sum, amount: &Sum) {
+    // SAFETY: the caller's promise; the fields are only ever added to.
+    unsafe {
+        atomic::add(&raw mut (*sum).calls, amount.calls);
+        if amount.bytes != 0 {
+            atomic::add(&raw mut (*sum).bytes, amount.bytes);
+        }
+        if amount.bytes_out != 0 {
+            atomic::add(&raw mut (*sum).bytes_out, amount.bytes_out);
+        }
+        if amount.failed != 0 {
+            atomic::add(&raw mut (*sum).failed, amount.failed);
+        }
+        if settings::sampled() && amount.hits != 0 {
+            atomic::add(&raw mut (*sum).hits, amount.hits);
+            // Zero for all that is sampled for sure.
+            if amount.calls_variance != 0 {
+                atomic::add(&raw mut (*sum).calls_variance, amount.calls_variance);
+                atomic::add(&raw mut (*sum).bytes_variance, amount.bytes_variance);
+            }
+        }
+    }
+}
+
+/// Sends the slot's stack. False if the ring is full.
+#[inline(always)]
+fn send_stack(slot: &Slot, process: u32) -> bool {
+    // SAFETY: the slot is the caller's; the clock is a helper without arguments.
+    let sent = unsafe {
+        let record = &raw mut (*slot.scratch()).record;
+        (*record).header.kind = RecordKind::Stack as u32;
+        (*record).header.time_ns = bpf_ktime_get_ns();
+        (*record).header.process = process;
+        let frames = mask::<{ MAX_FRAMES as u64 }>((*record).header.frames_len as u64);
+        let len = size_of::<StackRecordHeader>() as u64 + 8 * frames;
+        output(record.cast(), len, false)
+    };
+    count(if sent {
+        Counter::StackSent
+    } else {
+        Counter::StackDeferred
+    });
+    sent
+}
+
+/// Sends a record of fixed size. False if the ring is full. `urgent`: user space is to come at once.
+#[inline(always)]
+pub(crate) fn send_record<T>(record: &T, urgent: bool) -> bool {
+    // SAFETY: a reference to `size_of::<T>()` initialised bytes on the program's stack.
+    unsafe {
+        output(
+            (&raw const *record).cast_mut().cast(),
+            size_of::<T>() as u64,
+            urgent,
+        )
+    }
+}
+
+/// Whether user space is called for a record, as the ring takes it.
+#[inline(always)]
+pub(crate) fn record_flags(urgent: bool) -> u64 {
+    // A wake-up costs the target some six microseconds, so user space comes by a timer; only what cannot wait, and
+    // a ring that fills up faster than that, calls it.
+    let urgent =
+        urgent || RECORDS.query(BPF_RB_AVAIL_DATA as u64) > RECORDS.query(BPF_RB_RING_SIZE as u64) / 4;
+    if urgent {
+        BPF_RB_FORCE_WAKEUP as u64
+    } else {
+        BPF_RB_NO_WAKEUP as u64
+    }
+}
+
+/// # Safety
+/// `bytes` must point to `len` initialised bytes of a map value or of the program's stack.
+#[inline(always)]
+unsafe fn output(bytes: *mut core::ffi::c_void, len: u64, urgent: bool) -> bool {
+    let flags = record_flags(urgent);
+    // SAFETY: the caller's promise; the map is a ring buffer.
+    unsafe { bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), bytes, len, flags) == 0 }
+}

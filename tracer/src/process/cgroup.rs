@@ -1,0 +1,261 @@
+//! Cgroups: where they are mounted, which one is meant, and which processes are in it.
+//!
+//! Of version 2 alone: there each process is in one cgroup, which the kernel side can ask for. The files are described in
+//! the kernel's `Documentation/admin-guide/cgroup-v2.rst`.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::proc_fs;
+
+/// A cgroup of version 2.
+#[derive(Debug)]
+pub struct Cgroup {
+    /// Its directory.
+    path: PathBuf,
+    directory: File,
+    inode: u64,
+}
+
+/// Why a cgroup cannot be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// There is no hierarchy of version 2.
+    #[error(
+        "--cgroup {path}: cgroup v2 is not mounted{}", if *.has_v1 {
+            ", only v1 is, by which the kernel cannot tell processes apart here; start the machine with \
+             systemd.unified_cgroup_hierarchy=1, or name processes with -p or --comm"
+        } else {
+            "; mount it: mount -t cgroup2 none /sys/fs/cgroup"
+        }
+    )]
+    NotMounted {
+        /// What was asked for.
+        path: String,
+        /// Whether there are hierarchies of version 1.
+        has_v1: bool,
+    },
+    /// It is one of version 1.
+    #[error(
+        "--cgroup {path}: this is a cgroup of version 1, by which the kernel cannot tell processes apart here; version 2 is \
+         mounted at {mount}, and /proc/PID/cgroup shows after `0::` where a process is in it"
+    )]
+    Version1 {
+        /// What was asked for.
+        path: String,
+        /// Where version 2 is mounted.
+        mount: String,
+    },
+    /// It is something else, or nothing.
+    #[error(
+        "--cgroup {path}: {what}; give a directory below {mount}, absolute or from there on, as /proc/PID/cgroup shows it after \
+         `0::`"
+    )]
+    NoCgroup {
+        /// What was asked for.
+        path: String,
+        /// What it is instead.
+        what: String,
+        /// Where version 2 is mounted.
+        mount: String,
+    },
+    /// Its processes cannot be read.
+    #[error("--cgroup {path}: failed to list its processes: {error}")]
+    Unreadable {
+        /// What was asked for.
+        path: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
+const VERSION_2: i64 = 0x6367_7270;
+const VERSION_1: i64 = 0x0027_e0eb;
+
+impl Cgroup {
+    /// Opens a cgroup: an absolute path, or one from the root of the hierarchy on, with or without a slash before it.
+    pub fn open(path: &Path) -> Result<Self, CgroupError> {
+        let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        Self::open_among(path, &mounts)
+    }
+
+    fn open_among(path: &Path, mounts: &[u8]) -> Result<Self, CgroupError> {
+        let asked = path.display().to_string();
+        let Some(mount) = mount_points(mounts, "cgroup2").next() else {
+            return Err(CgroupError::NotMounted {
+                path: asked,
+                has_v1: mount_points(mounts, "cgroup").next().is_some(),
+            });
+        };
+        let no_cgroup = |what: String| CgroupError::NoCgroup {
+            path: asked.clone(),
+            what,
+            mount: mount.display().to_string(),
+        };
+        // As `/proc/PID/cgroup` has it: from the root of the hierarchy on.
+        let below = mount.join(path.strip_prefix("/").unwrap_or(path));
+        let opened = |path: PathBuf| -> io::Result<(PathBuf, File, i64)> {
+            let directory = File::open(&path)?;
+            let kind = file_system(&directory)?;
+            Ok((path, directory, kind))
+        };
+        let as_said = path.is_absolute().then(|| opened(path.to_owned()));
+        let found = match as_said {
+            Some(Ok(found @ (_, _, VERSION_1 | VERSION_2))) => Ok(found),
+            Some(Ok(other)) => opened(below).or(Ok(other)),
+            Some(Err(_)) | None => opened(below),
+        };
+        let (path, directory, kind) = found.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => no_cgroup("there is no such cgroup".to_owned()),
+            _ => no_cgroup(error.to_string()),
+        })?;
+        match kind {
+            VERSION_2 => {}
+            VERSION_1 => {
+                return Err(CgroupError::Version1 {
+                    path: asked,
+                    mount: mount.display().to_string(),
+                });
+            }
+            _ => return Err(no_cgroup("this is no cgroup".to_owned())),
+        }
+        match directory.metadata() {
+            Ok(metadata) if metadata.is_dir() => Ok(Self {
+                path,
+                inode: metadata.ino(),
+                directory,
+            }),
+            Ok(_) => Err(no_cgroup("this is a file of a cgroup".to_owned())),
+            Err(error) => Err(no_cgroup(error.to_string())),
+        }
+    }
+
+    /// Its open directory.
+    #[must_use]
+    pub fn directory(&self) -> &File {
+        &self.directory
+    }
+
+    /// Whether it is still there: whoever runs a container removes its cgroup at its end.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
+    }
+
+    /// The processes that are in it and below it now, but for kernel threads, those that have ended, and this one.
+    pub fn processes(&self) -> Result<Vec<u32>, CgroupError> {
+        let mut pids = Vec::new();
+        collect(&self.path, &mut pids).map_err(|error| CgroupError::Unreadable {
+            path: self.path.display().to_string(),
+            error,
+        })?;
+        pids.sort_unstable();
+        pids.dedup();
+        let own = std::process::id();
+        pids.retain(|pid| *pid != own && proc_fs::exe(*pid).is_some());
+        Ok(pids)
+    }
+}
+
+/// Adds the processes of a cgroup and of those below it.
+fn collect(directory: &Path, pids: &mut Vec<u32>) -> io::Result<()> {
+    let numbers = |text: String| -> Vec<u32> { text.lines().filter_map(|line| line.parse().ok()).collect() };
+    match std::fs::read_to_string(directory.join("cgroup.procs")) {
+        Ok(text) => pids.extend(numbers(text)),
+        // Its threads are in several cgroups: the file can be read where all of them are.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            let threads = numbers(std::fs::read_to_string(directory.join("cgroup.threads"))?);
+            pids.extend(threads.into_iter().filter_map(proc_fs::group_of));
+        }
+        Err(error) => return Err(error),
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Err(error) = collect(&entry.path(), pids)
+        {
+            // It was removed meanwhile: nothing is in it then.
+            log::debug!("{}: {error}", entry.path().display());
+        }
+    }
+    Ok(())
+}
+
+/// The magic number of the file system that a file is in.
+fn file_system(file: &File) -> io::Result<i64> {
+    // SAFETY: a struct of integers, of which zeros are a valid value.
+    let mut statistics: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor, and a valid pointer to such a struct.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut statistics) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(statistics.f_type)
+}
+
+/// Where file systems of a type are mounted, by `/proc/PID/mountinfo` (the kernel's
+/// `Documentation/filesystems/proc.rst`, 3.5): of each mount `36 35 98:0 /root /mount-point options tags… - type …`.
+fn mount_points(mounts: &[u8], wanted: &str) -> impl Iterator<Item = PathBuf> {
+    mounts.split(|byte| *byte == b'\n').filter_map(move |line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let mount_point = fields.nth(4)?;
+        let file_system = fields.skip_while(|field| *field != b"-").nth(1)?;
+        (file_system == wanted.as_bytes()).then(|| PathBuf::from(unescaped(mount_point)))
+    })
+}
+
+/// A path without the kernel's escapes: spaces, tabs, line breaks and backslashes as three octal digits.
+fn unescaped(text: &[u8]) -> OsString {
+    let mut path = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = (*first == b'\\')
+            .then(|| u8::from_str_radix(OsStr::from_bytes(after.get(..3)?).to_str()?, 8).ok())
+            .flatten();
+        (path, rest) = match escaped {
+            Some(byte) => ([path, vec![byte]].concat(), &after[3..]),
+            None => ([path, vec![*first]].concat(), after),
+        };
+    }
+    OsString::from_vec(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: &[u8] = b"22 1 0:20 / /sys rw - sysfs sysfs rw\n\
+        30 22 0:26 / /sys/fs/cgroup/cpu rw,relatime shared:9 master:3 - cgroup cgroup rw,cpu\n\
+        31 22 0:27 / /sys/fs/cgroup/a\\040b rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn mounts_are_found_by_type() {
+        let points = |wanted| mount_points(BOTH, wanted).collect::<Vec<_>>();
+        assert_eq!(points("cgroup2"), [PathBuf::from("/sys/fs/cgroup/a b")]);
+        assert_eq!(points("cgroup"), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+        assert!(points("tracefs").is_empty());
+        assert_eq!(unescaped(br"\134x\1"), r"\x\1");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let said = |path: &str, mounts: &[u8]| {
+            let error = Cgroup::open_among(Path::new(path), mounts).expect_err("no cgroup");
+            error.to_string()
+        };
+        assert!(said("x", b"").contains("mount -t cgroup2"));
+        let old = b"30 22 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        assert!(said("x", old).contains("only v1"));
+        assert!(said("no-such-thing", BOTH).contains("there is no such cgroup"));
+        let wrong = said("/usr", BOTH);
+        assert!(
+            wrong.contains("no cgroup") && wrong.contains("/sys/fs/cgroup/a b"),
+            "{wrong}"
+        );
+    }
+}

@@ -1,0 +1,346 @@
+//! The memory of processes: what each had mapped at any time, also after its end.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracer_ebpf::FileKey;
+
+use super::files::{Files, MappedFile};
+use super::maps::{self, FileId, Mapping};
+use super::perf_maps::PerfMaps;
+use super::proc_fs;
+use super::sideband::{Life, LifeEvent};
+
+/// A program that a process executes: from exec, or fork, to the next exec or the end.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`; 0: before we looked.
+    pub since_ns: u64,
+    /// The name of the process.
+    pub comm: String,
+    /// The executable.
+    pub exe: Option<PathBuf>,
+    mappings: Vec<TimedMapping>,
+}
+
+#[derive(Debug, Clone)]
+struct TimedMapping {
+    since_ns: u64,
+    mapping: Mapping,
+    file: Option<Arc<MappedFile>>,
+}
+
+/// Where an address belongs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The file that is mapped there, if it can be read.
+    pub file: Option<Arc<MappedFile>>,
+    /// The path as the process sees it.
+    pub path: PathBuf,
+    /// Whether a just-in-time compiler may have written what is there.
+    pub is_compiled: bool,
+    /// The offset in the file.
+    pub file_offset: u64,
+}
+
+/// Whether code in a mapping was compiled at run time: memory without a file and without a name of the kernel's, or a
+/// file in memory that is no program.
+fn is_compiled(mapping: &Mapping, file: Option<&MappedFile>) -> bool {
+    let path = mapping.path.as_os_str().as_bytes();
+    let in_memory = [
+        &b"/memfd:"[..],
+        b"/dev/zero",
+        b"/dev/shm/",
+        b"/SYSV",
+        b"/anon_hugepage",
+    ];
+    match file {
+        Some(file) => {
+            file.contents.segments.is_none() && in_memory.iter().any(|prefix| path.starts_with(prefix))
+        }
+        // `[anon:NAME]` is memory that the process gave a name.
+        None => path.is_empty() || path.starts_with(b"[anon") || path == b"[heap]" || path == b"[stack]",
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lifetime {
+    images: Vec<Image>,
+    exited: bool,
+}
+
+/// The processes that were heard of.
+#[derive(Debug, Default)]
+pub struct Lives {
+    files: Files,
+    by_pid: HashMap<u32, Lifetime>,
+    perf_maps: PerfMaps,
+}
+
+impl Lives {
+    /// Reads what a running process has mapped. What was heard of it before is kept.
+    pub fn snapshot(&mut self, pid: u32) -> std::io::Result<()> {
+        let mappings = maps::executable_mappings(pid)?;
+        let mut image = Image {
+            since_ns: 0,
+            comm: proc_fs::comm(pid)?,
+            exe: proc_fs::exe(pid),
+            mappings: Vec::new(),
+        };
+        for mapping in mappings {
+            let file = self.files.of_mapping(pid, &mapping);
+            self.note_code(pid, &mapping, file.as_deref());
+            image.mappings.push(TimedMapping {
+                since_ns: 0,
+                mapping,
+                file,
+            });
+        }
+        let lifetime = self.by_pid.entry(pid).or_default();
+        lifetime.exited = false;
+        lifetime.images.insert(0, image);
+        Ok(())
+    }
+
+    /// Notes memory that code may be compiled into.
+    fn note_code(&mut self, pid: u32, mapping: &Mapping, file: Option<&MappedFile>) {
+        if is_compiled(mapping, file) {
+            let root = self.files.root_of(pid);
+            self.perf_maps.expect(pid, root);
+        }
+    }
+
+    /// What just-in-time compilers have written of their code.
+    #[must_use]
+    pub fn perf_maps(&self) -> &PerfMaps {
+        &self.perf_maps
+    }
+
+    /// Whether anything is known of this process.
+    #[must_use]
+    pub fn knows(&self, pid: u32) -> bool {
+        self.by_pid
+            .get(&pid)
+            .is_some_and(|lifetime| !lifetime.images.is_empty())
+    }
+
+    /// The open files.
+    pub fn files(&mut self) -> &mut Files {
+        &mut self.files
+    }
+
+    /// The files that a process's present image has mapped.
+    #[must_use]
+    pub fn mapped_files(&self, pid: u32) -> Vec<Arc<MappedFile>> {
+        let image = self.by_pid.get(&pid).and_then(|lifetime| lifetime.images.last());
+        let mappings = image.into_iter().flat_map(|image| &image.mappings);
+        mappings.filter_map(|timed| timed.file.clone()).collect()
+    }
+
+    /// The files that any process's present image has mapped, each once.
+    #[must_use]
+    pub fn all_mapped_files(&self) -> Vec<Arc<MappedFile>> {
+        let images = self.by_pid.values().filter_map(|lifetime| lifetime.images.last());
+        let files = images
+            .flat_map(|image| &image.mappings)
+            .filter_map(|timed| timed.file.clone());
+        let unique: HashMap<FileId, Arc<MappedFile>> = files.map(|file| (file.id, file)).collect();
+        unique.into_values().collect()
+    }
+
+    /// The files that running processes have mapped; often the same.
+    pub fn present_files(&self) -> impl Iterator<Item = FileKey> {
+        let running = self.by_pid.values().filter(|lifetime| !lifetime.exited);
+        let images = running.filter_map(|lifetime| lifetime.images.last());
+        let mappings = images.flat_map(|image| &image.mappings);
+        mappings.filter_map(|timed| timed.file.as_ref().map(|file| file.key))
+    }
+
+    /// Takes in an event. Returns the file that it mapped, if it mapped one.
+    pub fn apply(&mut self, event: LifeEvent) -> Option<Arc<MappedFile>> {
+        let LifeEvent { time_ns, pid, what } = event;
+        match what {
+            Life::Forked { parent } => {
+                let inherited = self
+                    .by_pid
+                    .get(&parent)
+                    .and_then(|lifetime| lifetime.images.last());
+                self.perf_maps.forked(parent, pid);
+                // A process that was there before we looked: its child's mappings are its own.
+                let image = Image {
+                    since_ns: time_ns,
+                    ..inherited?.clone()
+                };
+                self.by_pid.insert(
+                    pid,
+                    Lifetime {
+                        images: vec![image],
+                        exited: false,
+                    },
+                );
+            }
+            Life::Executed { comm } => {
+                self.perf_maps.executed(pid);
+                let image = Image {
+                    since_ns: time_ns,
+                    comm,
+                    exe: None,
+                    mappings: Vec::new(),
+                };
+                let lifetime = self.by_pid.entry(pid).or_default();
+                lifetime.exited = false;
+                lifetime.images.push(image);
+            }
+            Life::Renamed { comm } => {
+                if let Some(image) = self
+                    .by_pid
+                    .get_mut(&pid)
+                    .and_then(|lifetime| lifetime.images.last_mut())
+                {
+                    image.comm = comm;
+                }
+            }
+            Life::Mapped(mapping) => {
+                let file = self.files.of_mapping(pid, &mapping);
+                self.note_code(pid, &mapping, file.as_deref());
+                let image = self.by_pid.get_mut(&pid)?.images.last_mut()?;
+                if image.exe.is_none() && !mapping.path.as_os_str().is_empty() {
+                    // The kernel maps the executable before its interpreter.
+                    image.exe = Some(mapping.path.clone());
+                }
+                image.mappings.push(TimedMapping {
+                    since_ns: time_ns,
+                    mapping,
+                    file: file.clone(),
+                });
+                return file;
+            }
+            Life::Exited => {
+                if let Some(lifetime) = self.by_pid.get_mut(&pid) {
+                    lifetime.exited = true;
+                }
+            }
+        }
+        None
+    }
+
+    /// The image that a process had at a time.
+    #[must_use]
+    pub fn image(&self, pid: u32, time_ns: u64) -> Option<&Image> {
+        let images = &self.by_pid.get(&pid)?.images;
+        images
+            .iter()
+            .rev()
+            .find(|image| image.since_ns <= time_ns)
+            .or_else(|| images.first())
+    }
+
+    /// Forgets processes that have ended and that `wanted` does not want.
+    pub fn forget_ended(&mut self, wanted: impl Fn(u32) -> bool) {
+        let perf_maps = &mut self.perf_maps;
+        self.by_pid.retain(|pid, lifetime| {
+            let is_kept = !lifetime.exited || wanted(*pid);
+            if !is_kept {
+                perf_maps.forget(*pid);
+            }
+            is_kept
+        });
+        perf_maps.look();
+    }
+}
+
+impl Image {
+    /// Where an address belonged at a time: to the mapping made last before it.
+    #[must_use]
+    pub fn place(&self, address: u64, time_ns: u64) -> Option<Place> {
+        let covers = |timed: &&TimedMapping| {
+            timed.since_ns <= time_ns && timed.mapping.start <= address && address < timed.mapping.end
+        };
+        let timed = self.mappings.iter().rev().find(covers)?;
+        Some(Place {
+            file: timed.file.clone(),
+            path: timed.mapping.path.clone(),
+            is_compiled: is_compiled(&timed.mapping, timed.file.as_deref()),
+            file_offset: address - timed.mapping.start + timed.mapping.file_offset,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::maps::FileId;
+
+    fn mapped(pid: u32, time_ns: u64, start: u64, path: &str) -> LifeEvent {
+        let mapping = Mapping {
+            start,
+            end: start + 0x1000,
+            file_offset: 0x10,
+            file: FileId {
+                device: (0, 0),
+                inode: 0,
+            },
+            path: path.into(),
+        };
+        LifeEvent {
+            time_ns,
+            pid,
+            what: Life::Mapped(mapping),
+        }
+    }
+
+    fn executed(pid: u32, time_ns: u64, comm: &str) -> LifeEvent {
+        LifeEvent {
+            time_ns,
+            pid,
+            what: Life::Executed {
+                comm: comm.to_owned(),
+            },
+        }
+    }
+
+    #[test]
+    fn address_belongs_to_the_last_mapping_before_its_time() {
+        let mut lives = Lives::default();
+        lives.apply(executed(7, 10, "one"));
+        lives.apply(mapped(7, 11, 0x1000, "/one"));
+        lives.apply(mapped(7, 20, 0x1000, "/two"));
+        let image = lives.image(7, 30).expect("known");
+        assert_eq!(image.exe, Some(PathBuf::from("/one")));
+        let place = |time| {
+            image
+                .place(0x1004, time)
+                .map(|place| (place.path, place.file_offset))
+        };
+        assert_eq!(place(15), Some((PathBuf::from("/one"), 0x14)));
+        assert_eq!(place(25), Some((PathBuf::from("/two"), 0x14)));
+        assert_eq!(place(5), None);
+    }
+
+    #[test]
+    fn child_has_its_parents_mappings_and_exec_ends_them() {
+        let mut lives = Lives::default();
+        lives.apply(executed(7, 10, "parent"));
+        lives.apply(mapped(7, 11, 0x1000, "/parent"));
+        lives.apply(LifeEvent {
+            time_ns: 20,
+            pid: 8,
+            what: Life::Forked { parent: 7 },
+        });
+        lives.apply(executed(8, 30, "other"));
+        lives.apply(LifeEvent {
+            time_ns: 40,
+            pid: 8,
+            what: Life::Exited,
+        });
+        let at = |time| lives.image(8, time).map(|image| image.comm.clone());
+        assert_eq!(at(25).as_deref(), Some("parent"));
+        assert_eq!(at(35).as_deref(), Some("other"));
+        assert!(lives.image(8, 25).expect("known").place(0x1000, 25).is_some());
+        assert!(lives.image(8, 35).expect("known").place(0x1000, 35).is_none());
+        lives.forget_ended(|pid| pid == 7);
+        assert!(!lives.knows(8) && lives.knows(7));
+    }
+}
