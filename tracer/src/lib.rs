@@ -9,6 +9,7 @@ pub mod cli;
 mod clock;
 pub mod cost;
 pub mod doctor;
+pub mod elf;
 pub mod output;
 pub mod privileges;
 pub mod probe_plan;

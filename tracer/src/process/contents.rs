@@ -1,123 +1,29 @@
 //! What is remembered of a file's contents from the moment that it was opened: enough to place an address in it,
 //! and to tell later whether it is still what was mapped.
 
-use std::fmt;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
-use object::Endianness;
-use object::elf::{ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, PT_LOAD, PT_NOTE, SHT_NOTE};
-use object::read::elf::{FileHeader, NoteIterator, ProgramHeader as _, SectionHeader as _};
-use object::{ReadCache, ReadRef};
-
-/// The bytes of notes that are read at the most; a build id is among the first few hundred.
-const MOST_NOTE_BYTES: u64 = 1 << 20;
-
-/// The bytes of a build id at the most. Linkers make 8 to 32.
-const MOST_ID_BYTES: usize = 64;
-
-/// What a linker calls a program or a library, the same in its separate debug information.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BuildId(Box<[u8]>);
-
-impl BuildId {
-    /// Of these bytes; nothing where they are too few or too many to be an id.
-    #[must_use]
-    pub fn new(bytes: &[u8]) -> Option<Self> {
-        (2..=MOST_ID_BYTES)
-            .contains(&bytes.len())
-            .then(|| Self(bytes.into()))
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Of a file, by its sections, or by its segments where it has no sections.
-    #[must_use]
-    pub fn read(file: &File) -> Option<Self> {
-        let data = &ReadCache::new(file);
-        let header = FileHeader64::<Endianness>::parse(data).ok()?;
-        let endian = header.endian().ok()?;
-        // The segments of separate debug information keep their old offsets, at which other bytes are.
-        Self::in_sections(header, endian, data).or_else(|| Self::in_segments(header, endian, data))
-    }
-
-    fn in_sections<'data, R: ReadRef<'data>>(
-        header: &FileHeader64<Endianness>,
-        endian: Endianness,
-        data: R,
-    ) -> Option<Self> {
-        let sections = header.section_headers(endian, data).ok()?;
-        let notes = sections.iter().filter(|section| {
-            section.sh_type(endian) == SHT_NOTE && section.sh_size(endian) <= MOST_NOTE_BYTES
-        });
-        notes
-            .filter_map(|section| section.notes(endian, data).ok()?)
-            .find_map(|notes| Self::among(endian, notes))
-    }
-
-    fn in_segments<'data, R: ReadRef<'data>>(
-        header: &FileHeader64<Endianness>,
-        endian: Endianness,
-        data: R,
-    ) -> Option<Self> {
-        let segments = header.program_headers(endian, data).ok()?;
-        let notes = segments.iter().filter(|segment| {
-            segment.p_type(endian) == PT_NOTE && segment.p_filesz(endian) <= MOST_NOTE_BYTES
-        });
-        notes
-            .filter_map(|segment| segment.notes(endian, data).ok()?)
-            .find_map(|notes| Self::among(endian, notes))
-    }
-
-    fn among(endian: Endianness, mut notes: NoteIterator<'_, FileHeader64<Endianness>>) -> Option<Self> {
-        while let Ok(Some(note)) = notes.next() {
-            if note.name() == ELF_NOTE_GNU && note.n_type(endian) == NT_GNU_BUILD_ID {
-                return Self::new(note.desc());
-            }
-        }
-        None
-    }
-}
-
-/// In hexadecimal, as tools print it and debug directories are laid out by it.
-impl fmt::Display for BuildId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for BuildId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "BuildId({self})")
-    }
-}
+pub use crate::elf::BuildId;
+use crate::elf::{Elf, FileCache};
 
 /// The loadable segments of a file: (offset, length, virtual address).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Segments(Box<[(u64, u64, u64)]>);
 
 impl Segments {
-    /// Reads them; nothing where the file is not ELF.
+    fn of<'data, R: crate::elf::ReadRef<'data>>(elf: &Elf<'data, R>) -> Self {
+        let segments = elf.segments().iter();
+        Self(
+            segments
+                .map(|segment| (segment.offset, segment.file_size, segment.address))
+                .collect(),
+        )
+    }
+
+    /// Reads them; `None` where the file is not ELF.
     fn read(file: &File) -> Option<Self> {
-        let data = &ReadCache::new(file);
-        let header = FileHeader64::<Endianness>::parse(data).ok()?;
-        let endian = header.endian().ok()?;
-        let segments = header.program_headers(endian, data).ok()?;
-        let loadable = segments
-            .iter()
-            .filter(|segment| segment.p_type(endian) == PT_LOAD);
-        let extents = loadable.map(|segment| {
-            (
-                segment.p_offset(endian),
-                segment.p_filesz(endian),
-                segment.p_vaddr(endian),
-            )
-        });
-        Some(Self(extents.collect()))
+        Some(Self::of(&Elf::parse(&FileCache::new(file)).ok()?))
     }
 
     /// The virtual address at an offset.
@@ -165,10 +71,11 @@ impl Contents {
     /// Reads what is to be remembered.
     #[must_use]
     pub fn read(file: &File, metadata: &Metadata) -> Self {
-        let segments = Segments::read(file);
+        let cache = FileCache::new(file);
+        let elf = Elf::parse(&cache).ok();
         Self {
-            build_id: segments.as_ref().and_then(|_| BuildId::read(file)),
-            segments,
+            build_id: elf.as_ref().and_then(|elf| BuildId::new(elf.build_id()?)),
+            segments: elf.as_ref().map(Segments::of),
             stamp: Stamp::of(metadata),
         }
     }
@@ -253,13 +160,5 @@ mod tests {
         assert_eq!(contents.has_changed(&file), contents.build_id.is_none());
         file.set_len(0).expect("a file of ours");
         assert!(contents.has_changed(&file));
-    }
-
-    #[test]
-    fn build_ids_are_hexadecimal() {
-        let id = BuildId::new(&[0x0a, 0xff, 0x00]).expect("long enough");
-        assert_eq!(id.to_string(), "0aff00");
-        assert_eq!(BuildId::new(&[1]), None);
-        assert_eq!(BuildId::new(&[0; 65]), None);
     }
 }

@@ -11,7 +11,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::sections::{DebugLink, Sections};
+use super::sections::Sections;
+use crate::elf::DebugLink;
 use crate::process::contents::BuildId;
 use crate::process::files::MappedFile;
 use crate::process::root::Root;

@@ -3,12 +3,9 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use object::Endianness;
-use object::elf::{CompressionHeader64, FileHeader64, SHF_COMPRESSED, SHT_NOBITS};
-use object::endian::U32;
-use object::read::elf::{CompressionHeader as _, FileHeader as _, SectionHeader};
-use object::{ReadCache, ReadRef, SectionIndex};
 use thiserror::Error;
+
+use crate::elf::{DebugLink, Elf, FileCache};
 
 /// What compressed sections may say that they unpack to, all of them together: a damaged header can say anything, and
 /// memory is taken by it.
@@ -24,13 +21,6 @@ pub(super) enum Unfit {
     NotElf,
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
-}
-
-/// `.gnu_debuglink`: the name of the file with debug information, and the checksum of that file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DebugLink {
-    pub(super) name: String,
-    pub(super) crc: u32,
 }
 
 /// What a file offers.
@@ -50,48 +40,35 @@ impl Sections {
     /// Reads the headers of a file, and fails where they contradict the file.
     pub(super) fn of(file: &File) -> Result<Self, Unfit> {
         let len = file.metadata().map_err(|_unreadable| Unfit::NotElf)?.len();
-        let data = &ReadCache::new(file);
-        let header = FileHeader64::<Endianness>::parse(data).map_err(|_error| Unfit::NotElf)?;
-        let endian = header.endian().map_err(|_error| Unfit::NotElf)?;
-        let table = header
-            .sections(endian, data)
+        let cache = FileCache::new(file);
+        let elf = Elf::parse(&cache).map_err(|_error| Unfit::NotElf)?;
+        let headers = elf
+            .section_headers()
             .map_err(|_error| Unfit::Damaged("its section headers cannot be read"))?;
-        let mut found = Self::default();
+        let mut found = Self {
+            link: elf.debug_link(),
+            ..Self::default()
+        };
         let mut unpacked_bytes = 0u64;
-        for (index, section) in table.enumerate() {
-            if index == SectionIndex(0) || section.sh_type(endian) == SHT_NOBITS {
-                continue;
-            }
-            let end = section.sh_offset(endian).checked_add(section.sh_size(endian));
+        for section in headers {
+            let end = section.offset.checked_add(section.size);
             if end.is_none_or(|end| end > len) {
                 return Err(Unfit::Damaged("a section runs past its end"));
             }
-            if section.sh_flags(endian) & u64::from(SHF_COMPRESSED) != 0 {
-                let packed: &CompressionHeader64<Endianness> = data
-                    .read_at(section.sh_offset(endian))
-                    .map_err(|()| Unfit::Damaged("a compressed section has no header"))?;
-                unpacked_bytes = unpacked_bytes.saturating_add(packed.ch_size(endian));
+            if let Some(unpacked_size) = section.unpacked_size {
+                let bytes = unpacked_size.ok_or(Unfit::Damaged("a compressed section has no header"))?;
+                unpacked_bytes = unpacked_bytes.saturating_add(bytes);
                 if unpacked_bytes > MOST_UNPACKED_BYTES {
                     return Err(Unfit::Damaged("its compressed sections say that they are huge"));
                 }
             }
-            let name = table.section_name(endian, section).unwrap_or_default();
-            let is_empty = section.sh_size(endian) == 0;
-            match name {
+            let is_empty = section.size == 0;
+            match section.name {
                 b".debug_info" => found.has_debug_info = !is_empty,
                 b".symtab" => found.has_symbols = !is_empty,
                 b".gnu_debugdata" if !is_empty => {
-                    let packed = section
-                        .data(endian, data)
-                        .map_err(|_error| Unfit::Damaged("its small symbol table cannot be read"))?;
-                    unpack(packed)?;
+                    unpack(elf.file_bytes(section.offset, section.size))?;
                     found.has_minimal_symbols = true;
-                }
-                b".gnu_debuglink" => {
-                    found.link = section
-                        .data(endian, data)
-                        .ok()
-                        .and_then(|data| debug_link(data, endian));
                 }
                 _ => {}
             }
@@ -115,26 +92,6 @@ fn unpack(packed: &[u8]) -> Result<(), Unfit> {
     }
 }
 
-/// A name that ends in NUL, padding to four bytes, and a checksum in the byte order of the file. The name is one of a
-/// file, not a path: others are not followed.
-fn debug_link(data: &[u8], endian: Endianness) -> Option<DebugLink> {
-    let len = data.iter().position(|byte| *byte == 0)?;
-    let name = std::str::from_utf8(&data[..len]).ok()?;
-    if name.is_empty() || name == "." || name == ".." || name.contains('/') {
-        return None;
-    }
-    let at = (len + 1).next_multiple_of(4);
-    let sum: [u8; 4] = data.get(at..at + 4)?.try_into().ok()?;
-    let crc = object::pod::from_bytes::<U32<Endianness>>(&sum)
-        .ok()?
-        .0
-        .get(endian);
-    Some(DebugLink {
-        name: name.to_owned(),
-        crc,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -153,37 +110,6 @@ mod tests {
         let own = File::open("/proc/self/exe").expect("readable");
         let sections = Sections::of(&own).expect("whole");
         assert!(sections.has_symbols && sections.has_names());
-    }
-
-    #[test]
-    fn debug_link_is_read_with_its_padding() {
-        let little = |data: &[u8]| debug_link(data, Endianness::Little);
-        let link = little(b"a.debug\0\x01\x02\x03\x04").expect("whole");
-        assert_eq!((link.name.as_str(), link.crc), ("a.debug", 0x0403_0201));
-        let padded = little(b"ab.debug\0\0\0\0\x01\0\0\0").expect("whole");
-        assert_eq!((padded.name.as_str(), padded.crc), ("ab.debug", 1));
-        assert_eq!(
-            debug_link(b"abc\0\0\0\0\x07", Endianness::Big)
-                .expect("whole")
-                .crc,
-            7
-        );
-    }
-
-    #[test]
-    fn damaged_debug_links_are_none() {
-        for damaged in [
-            &b""[..],
-            b"a.debug",
-            b"a.debug\0",
-            b"a.debug\0\x01\x02\x03",
-            b"\0\0\0\0\x01\x02\x03\x04",
-            b"../a\0\0\0\0\x01\x02\x03\x04",
-            b"..\0\0\x01\x02\x03\x04",
-            b"\xff\xfe\0\0\x01\x02\x03\x04",
-        ] {
-            assert_eq!(debug_link(damaged, Endianness::Little), None, "{damaged:?}");
-        }
     }
 
     #[test]

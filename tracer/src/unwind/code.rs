@@ -1,5 +1,6 @@
 //! The executable bytes of a file, by address.
 
+use crate::elf::Elf;
 use crate::unwind::Error;
 use crate::unwind::layout::{MAPPED_PAGE_BYTES, PAGE_BYTES};
 
@@ -19,6 +20,21 @@ struct Range<'data> {
 }
 
 impl<'data> Code<'data> {
+    /// The executable bytes of an ELF file.
+    pub(crate) fn of(elf: &Elf<'data>) -> Result<Self, Error> {
+        // Linkers resolve what refers to a discarded function to 0 (or 1), and where the first segment is
+        // executable that is an address inside the file's own header, which is never code.
+        const HEADER_BYTES: u64 = 64;
+        let executable = elf.segments().iter().filter(|segment| segment.executable);
+        Self::new(executable.filter_map(|segment| {
+            let skip = HEADER_BYTES.saturating_sub(segment.offset);
+            Some((
+                segment.address.checked_add(skip)?,
+                elf.segment_bytes(segment).get(usize::try_from(skip).ok()?..)?,
+            ))
+        }))
+    }
+
     /// Of pairs (virtual address, bytes), in any order. The base is the lowest address, rounded down to a
     /// page of the machine.
     pub(crate) fn new(pieces: impl IntoIterator<Item = (u64, &'data [u8])>) -> Result<Self, Error> {

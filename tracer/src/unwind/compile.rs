@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::thread;
 
+use crate::elf::Elf;
 use crate::unwind::call_sites::prune;
 use crate::unwind::cfi::{Part, RuleStart};
 use crate::unwind::frames::Frames;
 use crate::unwind::merge::merge;
-use crate::unwind::{Code, Elf, Error, Statistics, Table};
+use crate::unwind::{Code, Error, Statistics, Table};
 
 /// Which rows a table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,7 +57,7 @@ pub fn compile(data: &[u8], options: Options) -> Result<Table, Error> {
     if elf.is_relocatable() {
         return Err(Error::NoCode);
     }
-    let code = elf.code()?;
+    let code = Code::of(&elf)?;
     let frames = Frames::find(&elf)?;
     let mut statistics = Statistics {
         malformed: frames.malformed,

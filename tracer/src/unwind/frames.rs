@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
-use crate::unwind::elf::Section;
-use crate::unwind::{Elf, Error};
+use crate::elf::{Elf, Section};
+use crate::unwind::Error;
 
 /// The two sections that hold call frame information.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! The table of one executable: its rows by page, as the kernel has them.
 
+use crate::elf::{Elf, Segment};
 use crate::unwind::cfi::RuleStart;
 use crate::unwind::layout::{
     self, MAPPED_PAGE_BYTES, PAGE_BYTES, PAGE_SHIFT, PageEntry, ROW_RULE_MASK, Rule,
 };
 use crate::unwind::rule_set::RuleSet;
-use crate::unwind::{Code, Elf, Rows, Segment, Statistics};
+use crate::unwind::{Code, Rows, Statistics};
 
 /// The table of one executable. Rules have numbers of its own; an [`Arena`](super::Arena) gives them the
 /// kernel's.

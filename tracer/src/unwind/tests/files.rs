@@ -2,6 +2,7 @@
 
 use super::compile::{ALL, rules, sp};
 use super::{CODE, Cfi, TestElf, cfa_offset};
+use crate::elf;
 use crate::unwind::layout::Rule;
 use crate::unwind::{Error, compile};
 
@@ -47,7 +48,7 @@ fn debug_frame_serves_where_it_is_all() {
         vec![1],
     ] {
         elf.frames = broken;
-        assert_eq!(compile(&elf.bytes(), ALL).unwrap_err(), Error::Compression);
+        assert_eq!(compile(&elf.bytes(), ALL).unwrap_err(), elf::Error::Compression.into());
     }
 }
 
@@ -82,34 +83,34 @@ fn other_files_are_refused() {
         file[at] = value;
         compile(&file, ALL).map(|_| ()).unwrap_err()
     };
-    assert_eq!(with(0, b'#'), Error::NotElf);
-    assert_eq!(compile(&sound[..19], ALL).unwrap_err(), Error::NotElf);
+    assert_eq!(with(0, b'#'), elf::Error::NotElf.into());
+    assert_eq!(compile(&sound[..19], ALL).unwrap_err(), elf::Error::NotElf.into());
     assert_eq!(
         with(4, 1),
-        Error::Architecture {
+        elf::Error::Architecture {
             machine: 62,
             class: 1,
             encoding: 1
-        }
+        }.into()
     );
     assert_eq!(
         with(5, 2),
-        Error::Architecture {
+        elf::Error::Architecture {
             machine: 62,
             class: 2,
             encoding: 2
-        }
+        }.into()
     );
     assert_eq!(
         with(18, 183),
-        Error::Architecture {
+        elf::Error::Architecture {
             machine: 183,
             class: 2,
             encoding: 1
-        }
+        }.into()
     );
     assert_eq!(with(16, 1), Error::NoCode, "not linked");
-    assert_eq!(with(36, 0xff), Error::ProgramHeaders);
+    assert_eq!(with(36, 0xff), elf::Error::ProgramHeaders.into());
     elf.code.clear();
     assert_eq!(compile(&elf.bytes(), ALL).unwrap_err(), Error::NoCode);
     let empty = TestElf {

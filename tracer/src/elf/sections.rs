@@ -1,0 +1,129 @@
+//! Sections by name, unpacked where they are compressed.
+
+use std::borrow::Cow;
+
+use object::LittleEndian as LE;
+use object::ReadRef;
+use object::elf;
+use object::read::elf::{CompressionHeader as _, ProgramHeader as _, SectionHeader as _};
+use object::read::{CompressedData, CompressionFormat};
+
+use super::file::Elf;
+use super::{DebugLink, Error};
+
+/// The most bytes that a compressed section may unpack to. The largest `.debug_frame` known is some 30 MiB.
+const MAX_UNPACKED_BYTES: u64 = 512 << 20;
+
+/// A section's bytes, unpacked where it was compressed, and its address.
+#[derive(Debug)]
+pub(crate) struct Section<'data> {
+    pub(crate) address: u64,
+    pub(crate) bytes: Cow<'data, [u8]>,
+}
+
+/// The header of a section that has bytes in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SectionHeader<'data> {
+    pub(crate) name: &'data [u8],
+    pub(crate) offset: u64,
+    /// The bytes in the file; the file may have fewer.
+    pub(crate) size: u64,
+    /// The bytes that it says to unpack to; `Some(None)` where it is compressed and does not say.
+    pub(crate) unpacked_size: Option<Option<u64>>,
+}
+
+impl<'data, R: ReadRef<'data>> Elf<'data, R> {
+    /// The headers of the sections that have bytes in the file, in their order.
+    ///
+    /// # Errors
+    /// [`Error::SectionHeaders`].
+    pub(crate) fn section_headers(&self) -> Result<Vec<SectionHeader<'data>>, Error> {
+        let table = self.section_table()?;
+        let with_bytes = table.iter().skip(1);
+        let with_bytes = with_bytes.filter(|section| section.sh_type(LE) != elf::SHT_NOBITS);
+        Ok(with_bytes
+            .map(|section| {
+                let is_compressed = section.sh_flags(LE) & u64::from(elf::SHF_COMPRESSED) != 0;
+                let unpacked_size = || {
+                    let header = self
+                        .data
+                        .read_at::<elf::CompressionHeader64<LE>>(section.sh_offset(LE));
+                    header.ok().map(|header| header.ch_size(LE))
+                };
+                SectionHeader {
+                    name: table.section_name(LE, section).unwrap_or_default(),
+                    offset: section.sh_offset(LE),
+                    size: section.sh_size(LE),
+                    unpacked_size: is_compressed.then(unpacked_size),
+                }
+            })
+            .collect())
+    }
+
+    /// The section of that name, with its bytes; not one that has none in the file, as in split-off debug files.
+    ///
+    /// # Errors
+    /// [`Error::Compression`].
+    pub(crate) fn section(&self, name: &str) -> Result<Option<Section<'data>>, Error> {
+        let Some(section) = self.header_of(name) else {
+            return Ok(None);
+        };
+        let address = section.sh_addr(LE);
+        if section.sh_flags(LE) & u64::from(elf::SHF_COMPRESSED) != 0 {
+            let bytes = self.unpack(section).ok_or(Error::Compression)?;
+            return Ok(Some(Section { address, bytes }));
+        }
+        let bytes = section.data(LE, self.data).ok().filter(|bytes| !bytes.is_empty());
+        Ok(bytes.map(|bytes| Section {
+            address,
+            bytes: Cow::Borrowed(bytes),
+        }))
+    }
+
+    /// The address of a section, 0 where there is none.
+    pub(crate) fn section_address(&self, name: &str) -> u64 {
+        self.header_of(name).map_or(0, |section| section.sh_addr(LE))
+    }
+
+    /// The debug link, where it is sound.
+    pub(crate) fn debug_link(&self) -> Option<DebugLink> {
+        let section = self.header_of(".gnu_debuglink")?;
+        DebugLink::parse(section.data(LE, self.data).ok()?)
+    }
+
+    /// The bytes that `PT_GNU_EH_FRAME` names, with their address: `.eh_frame_hdr` (Linux Standard Base, Core, section
+    /// 10.6.2).
+    pub(crate) fn eh_frame_header(&self) -> Option<Section<'data>> {
+        let program = self
+            .programs
+            .iter()
+            .find(|program| program.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
+        let bytes = self.file_bytes(program.p_offset(LE), program.p_filesz(LE));
+        (!bytes.is_empty()).then_some(Section {
+            address: program.p_vaddr(LE),
+            bytes: Cow::Borrowed(bytes),
+        })
+    }
+
+    fn header_of(&self, name: &str) -> Option<&'data elf::SectionHeader64<LE>> {
+        let table = self.section_table().ok()?;
+        let (_, section) = table.section_by_name(LE, name.as_bytes())?;
+        Some(section)
+    }
+
+    fn unpack(&self, section: &'data elf::SectionHeader64<LE>) -> Option<Cow<'data, [u8]>> {
+        let (header, offset, size) = section.compression(LE, self.data).ok()??;
+        let uncompressed_size = header.ch_size(LE);
+        // Not zstd: its decoder has no bound on what it writes, and these bytes are not to be trusted.
+        if header.ch_type(LE) != elf::ELFCOMPRESS_ZLIB || uncompressed_size > MAX_UNPACKED_BYTES {
+            return None;
+        }
+        CompressedData {
+            format: CompressionFormat::Zlib,
+            data: self.file_bytes(offset, size),
+            uncompressed_size,
+        }
+        .decompress()
+        .ok()
+    }
+}

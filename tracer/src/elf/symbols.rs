@@ -1,0 +1,136 @@
+//! Symbols and dynamic relocations.
+
+use object::LittleEndian as LE;
+use object::ReadRef;
+use object::elf;
+use object::read::elf::{Rela as _, SectionHeader as _, Sym as _};
+
+use super::Error;
+use super::file::{Elf, Header};
+
+/// A kind of symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SymbolKind {
+    /// A function of this file.
+    Function,
+    /// A function of this file that is chosen by a resolver when the file is loaded (`STT_GNU_IFUNC`).
+    Indirect,
+    /// A name that another file defines.
+    Undefined,
+    /// Data and all others.
+    Other,
+}
+
+/// A symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Symbol<'data> {
+    pub(crate) name: &'data [u8],
+    pub(crate) kind: SymbolKind,
+    pub(crate) address: u64,
+    /// Its length in bytes; 0 where the file does not say.
+    pub(crate) size: u64,
+}
+
+/// A table of symbols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SymbolTable {
+    /// `.dynsym`.
+    Dynamic,
+    /// `.symtab`, which dynamic linking does not need.
+    Static,
+}
+
+/// An entry of a table of relocations that the dynamic loader works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relocation<'data> {
+    /// The address of a function by its name is put at `place`: a slot of the linkage table, or of `.got`.
+    Named {
+        /// The virtual address of the slot.
+        place: u64,
+        /// The name.
+        name: &'data [u8],
+    },
+    /// The address `target` of this file is put there.
+    Relative {
+        /// The virtual address of the slot.
+        place: u64,
+        /// The address, without the load bias.
+        target: u64,
+    },
+    /// The address that the resolver at `resolver` returns is put there.
+    Indirect {
+        /// The virtual address of the slot.
+        place: u64,
+        /// The address of the resolver.
+        resolver: u64,
+    },
+}
+
+impl<'data, R: ReadRef<'data>> Elf<'data, R> {
+    /// The symbols of a table, none where the file does not have it.
+    ///
+    /// # Errors
+    /// [`Error::SectionHeaders`] and [`Error::Symbols`].
+    pub(crate) fn symbols(
+        &self,
+        table: SymbolTable,
+    ) -> Result<impl ExactSizeIterator<Item = Symbol<'data>>, Error> {
+        let table = self.object_symbols(table)?;
+        let strings = table.strings();
+        Ok(table.symbols().iter().map(move |symbol| Symbol {
+            name: symbol.name(LE, strings).unwrap_or_default(),
+            kind: match (symbol.st_shndx(LE), symbol.st_type()) {
+                (elf::SHN_UNDEF, _) => SymbolKind::Undefined,
+                (_, elf::STT_FUNC) => SymbolKind::Function,
+                (_, elf::STT_GNU_IFUNC) => SymbolKind::Indirect,
+                _ => SymbolKind::Other,
+            },
+            address: symbol.st_value(LE),
+            size: symbol.st_size(LE),
+        }))
+    }
+
+    /// The relocations that put addresses of functions into slots.
+    pub(crate) fn relocations(&self) -> impl Iterator<Item = Relocation<'data>> {
+        let names = self.object_symbols(SymbolTable::Dynamic).unwrap_or_default();
+        let sections = self.section_table().unwrap_or_default();
+        let data = self.data;
+        let tables = sections
+            .iter()
+            .filter_map(move |section| section.rela(LE, data).ok()?);
+        tables.flat_map(|(relocations, _)| relocations).filter_map(move |relocation| {
+            let place = relocation.r_offset(LE);
+            let addend = relocation.r_addend(LE).cast_unsigned();
+            match relocation.r_type(LE, false) {
+                elf::R_X86_64_JUMP_SLOT | elf::R_X86_64_GLOB_DAT => {
+                    let symbol = names.symbol(relocation.symbol(LE, false)?).ok()?;
+                    let name = symbol.name(LE, names.strings()).ok()?;
+                    Some(Relocation::Named { place, name })
+                }
+                elf::R_X86_64_RELATIVE => Some(Relocation::Relative {
+                    place,
+                    target: addend,
+                }),
+                elf::R_X86_64_IRELATIVE => Some(Relocation::Indirect {
+                    place,
+                    resolver: addend,
+                }),
+                _ => None,
+            }
+        })
+    }
+
+    fn object_symbols(
+        &self,
+        table: SymbolTable,
+    ) -> Result<object::read::elf::SymbolTable<'data, Header, R>, Error> {
+        let section_type = match table {
+            SymbolTable::Dynamic => elf::SHT_DYNSYM,
+            SymbolTable::Static => elf::SHT_SYMTAB,
+        };
+        self.section_table()?
+            .symbols(LE, self.data, section_type)
+            .ok()
+            .ok_or(Error::Symbols)
+    }
+}
