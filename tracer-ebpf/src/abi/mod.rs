@@ -8,6 +8,7 @@ mod function;
 mod heap;
 pub mod identity;
 pub mod intake;
+mod probe_spec;
 mod records;
 pub mod sampling;
 mod single;
@@ -18,6 +19,7 @@ pub use bpf_settings::{BpfSettings, KernelOffsets, StopOffsets};
 pub use codes::{Counter, Loss, StackEnd};
 pub use function::{Function, Shape};
 pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
+pub use probe_spec::{Operand, Operands, ProbeSpec};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
