@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::bpf::Limits;
 use crate::bpf::links::AttachBy;
-use crate::probe_plan::asked::Asked;
+use crate::probe_plan::user_symbols::UserSymbols;
 use crate::profile::Metric;
 use crate::report::Format;
 use crate::symbolize::Owner;
@@ -166,7 +166,7 @@ pub struct Record {
     /// Trace calls to allocators.
     pub heap: bool,
     /// Allocators that are not known by themselves.
-    pub functions: Asked,
+    pub functions: UserSymbols,
     /// Follow blocks until they are given back.
     pub live: bool,
     /// Where calls are met whose blocks are followed.

@@ -17,7 +17,7 @@ pub use object::{ReadCache as FileCache, ReadRef};
 pub use debug_link::DebugLink;
 pub use file::{Elf, Segment};
 pub use notes::BuildId;
-pub(crate) use sections::{Section, SectionHeader};
+pub(crate) use sections::Section;
 pub(crate) use symbols::{Relocation, SymbolKind, SymbolTable};
 
 /// The reason why bytes are not read as an ELF file.

@@ -1,23 +1,15 @@
-//! Which functions are traced: from files to probes.
+//! The plan of probes: from files to the instructions that are probed.
 //!
-//! [`functions`] says which symbol has which call shape; [`elf`] finds the symbols in a file; `flow` follows their code;
-//! [`plan`] makes the sites of probes from them, with what the kernel side must know to count nested calls once, where
-//! `place` says; [`single`] finds places inside functions where one probe does for two; [`loader`] tells which files a
-//! command is going to map, [`roots`] where they may be in another root directory, and [`libraries`] which allocators it
-//! may load later.
+//! [`detect`] finds allocators and their functions, `dataflow` follows their code, `placement` chooses instructions and says
+//! where the values of a call are there; [`plan`] makes of these the probes of a file.
 
-pub mod asked;
-pub mod elf;
-mod flow;
-mod found;
-pub mod functions;
-mod jumps;
-pub mod libraries;
-pub mod loader;
-mod names;
-mod place;
+mod dataflow;
+pub mod detect;
+mod placement;
 pub mod plan;
-mod ranges;
-pub mod roots;
-pub mod single;
-mod values;
+pub mod roles;
+mod shape;
+
+pub use dataflow::Obstacle;
+pub use detect::{functions, libraries, loader, roots, user_symbols};
+pub use placement::inner as single;

@@ -1,42 +1,46 @@
-//! From the functions of a file to the probes on it.
+//! The probes of a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSite, Shape};
+use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSite, ProbeSpec, Shape};
 
-use super::elf::{self, ElfError, Placed, Symbols};
-use super::flow::{Code, Flow};
-use super::found::{find, forwards, handing_on, names};
-use super::functions::{
+use super::dataflow::{Functions, Reach};
+use super::detect::allocators::{find, forwarders, names, stands_in_front};
+use super::detect::functions::{
     ASAN_MARK, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOADER_MARK, LOOKUPS, Row, Set, Table, Throws,
 };
-use super::jumps::Jumps;
-use super::place::{arguments, places, shape_at};
-use super::ranges::merge;
+use super::detect::symbols::{self, Placed, Symbols};
+use super::placement::callers::put_callers;
+use super::placement::entry::{Place, places};
+use super::placement::tail_calls::TailCalls;
+use super::roles::Roles;
+use super::shape;
+use crate::elf::FileError;
 use crate::process::files::MappedFile;
-use crate::symbolize;
 
 /// A probe to be attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedProbe {
-    /// What calls count as.
+    /// The function that calls count as.
     pub function: Function,
     /// The symbol.
     pub symbol: String,
-    /// Which program serves it.
-    pub shape: Shape,
-    /// What the function itself is given: a probe further on may be served by another program.
-    pub called: Shape,
+    /// The roles of the function's arguments.
+    pub roles: Roles,
     /// The address in the file of the function's first instruction.
     pub address: u64,
     /// Bytes from there to the probe.
     pub offset: u64,
-    /// Where in the file.
+    /// The probe's offset in the file.
     pub file_offset: u64,
-    /// What the kernel side must know of it.
+    /// The description for the kernel side.
+    pub spec: ProbeSpec,
+    /// The program that serves it.
+    pub shape: Shape,
+    /// The description for that program.
     pub site: ProbeSite,
     /// Whether the kernel must single-step the instruction there, which makes a hit much dearer.
     pub single_stepped: bool,
@@ -51,13 +55,13 @@ pub struct Plan {
     pub file: Arc<MappedFile>,
     /// The allocators in it, by name.
     pub allocators: Vec<String>,
-    /// Which of the functions that the user named are there, and of the prefixes, as they were given.
+    /// The functions and prefixes that the user named and that are there, as they were given.
     pub asked_for: Vec<String>,
     /// The probes, in the order of the table of functions.
     pub probes: Vec<PlannedProbe>,
 }
 
-/// What a file is to us.
+/// The outcome of looking for allocators in a file.
 #[derive(Debug, Clone)]
 pub enum Found {
     /// It has an allocator.
@@ -66,27 +70,30 @@ pub enum Found {
     StaticWithoutSymbols,
     /// It is a program that has this allocator linked in, and no symbols by which its functions could be found.
     Hidden(&'static str),
-    /// It has functions of an allocator that hand every call on to another file's: that one's probes see them.
+    /// It has functions of an allocator that forward every call to another file's: that one's probes see them.
     Forwards,
     /// It has none.
     Nothing,
 }
 
 /// Looks for allocators in a file: a library's, or one that is linked into a program.
-pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, ElfError> {
+///
+/// # Errors
+/// Those of a file that cannot be read, or is no ELF file.
+pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, FileError> {
     let marks = [LIBC_MARK, GLIBC_MARK, LOADER_MARK, ASAN_MARK];
     let table = table.for_file(&file.path);
     let wanted = |name: &str| {
         table.has(name) || marks.contains(&name) || LOOKUPS.contains(&name) || LIBC_ALIASES.contains(&name)
     };
     let read = |separate: Option<&File>| {
-        elf::find_functions(&file.open_path(), &file.path, &wanted, table.offsets(), separate)
+        symbols::find_functions(&file.open_path(), &file.path, &wanted, table.offsets(), separate)
     };
     let mut symbols = read(None)?;
     let is_static = symbols.interpreter.is_none() && !symbols.has_symbols;
     if symbols.functions.is_empty()
         && (symbols.hidden.is_some() || is_static)
-        && let Some(separate) = symbolize::debug_file_of(file, table.debug_directories())
+        && let Some(separate) = table.separate_symbols(file)
     {
         symbols = read(Some(&separate))?;
     }
@@ -96,7 +103,7 @@ pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, ElfError>
     } else {
         find(&symbols, &table)
     };
-    let forwards = forwards(&symbols) && !found.is_empty();
+    let forwards = stands_in_front(&symbols) && !found.is_empty();
     if forwards {
         found.retain(|(row, _)| table.is_asked_for(row));
     }
@@ -128,71 +135,80 @@ pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, ElfError>
 fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe> {
     let is_libc = symbols.functions.contains_key(LIBC_MARK);
     let throws = Throwing::of(symbols, &found);
-    let all: Vec<(u64, u64)> = found
-        .iter()
-        .map(|(_, placed)| (placed.address, placed.len))
-        .collect();
-    let code = Code::new(symbols, all.into_iter());
-    let handing_on = handing_on(&code, &found, &|row| throws.may(row));
-    // What hands on is still code that calls the others, but needs no probe of its own.
+    let all = found.iter().map(|(_, placed)| (placed.address, placed.len));
+    let functions = Functions::new(&symbols.code, all);
+    let forwarders = forwarders(&functions, &found, &|row| throws.may(row));
+    // A forwarder is still code that calls the others, but needs no probe of its own.
     let callers: Vec<Placed> = found
         .iter()
-        .filter(|(_, placed)| !handing_on.contains(&placed.address))
+        .filter(|(_, placed)| !forwarders.contains(&placed.address))
         .map(|(_, placed)| *placed)
         .collect();
-    let flows: HashMap<u64, Flow> = found
+    let reached: HashMap<u64, Reach> = found
         .iter()
-        .map(|(_, placed)| (placed.address, code.follow(placed.address, None)))
+        .map(|(_, placed)| {
+            (
+                placed.address,
+                functions.reach(placed.address, &HashSet::new()),
+            )
+        })
         .collect();
-    found.retain(|(_, placed)| !handing_on.contains(&placed.address));
-    let jumps = Jumps::new(&found, &flows);
-    let mut own_calls = code.own_calls(flows.values());
+    found.retain(|(_, placed)| !forwarders.contains(&placed.address));
+    let tail_calls = TailCalls::new(&found, &reached);
+    let mut own_calls = functions.own_calls(reached.values());
     if is_libc {
         own_calls.extend(&symbols.own_calls);
     }
-    jumps.carry_on(&mut own_calls);
+    tail_calls.propagate(&mut own_calls);
     found
         .iter()
         .filter_map(|(row, placed)| {
-            let mut tail = jumps.marks(row, placed, is_libc);
+            let mut flags = tail_calls.flags(row, placed, is_libc) | row.roles.result_flags();
             if symbols.functions.contains_key(GLIBC_MARK) && row.set == Set::Prefix(String::new()) {
-                tail |= ProbeSite::GLIBC_CHUNKS;
+                flags |= ProbeSpec::GLIBC_CHUNKS;
             }
             if throws.may(row) {
-                tail |= ProbeSite::ENTRY_ONLY;
+                flags |= ProbeSpec::ENTRY_ONLY;
             }
             if row.frees_on_failure {
-                tail |= ProbeSite::FREES_ON_FAILURE;
+                flags |= ProbeSpec::FREES_ON_FAILURE;
             }
-            let code = symbols.code.get(&placed.address).map_or(&[][..], Vec::as_slice);
-            let is_array = row.shape == Shape::ResizeArray;
-            let mut at = places(code, arguments(row.shape), is_array)
-                .into_iter()
-                .filter_map(|place| {
-                    let shape = shape_at(row.shape, &place)?;
-                    let mut site = site(row.function, placed, place.offset, tail, &callers, &own_calls);
-                    site.pushed_bytes = place.pushed_bytes;
-                    Some(PlannedProbe {
-                        function: row.function,
-                        symbol: row.symbol.clone(),
-                        shape,
-                        called: row.shape,
-                        address: placed.address,
-                        offset: place.offset,
-                        file_offset: placed.file_offset + place.offset,
-                        site,
-                        single_stepped: place.single_stepped,
-                        others: Vec::new(),
-                    })
-                });
-            let best = at.next();
-            let others = at.collect();
+            let probe_at = |place: Place| {
+                let mut spec = ProbeSpec {
+                    operands: place.operands,
+                    function: row.function.number(),
+                    flags,
+                    callers_len: 0,
+                    counter: 0,
+                    reserved: 0,
+                    caller_distance: 0,
+                    callers: [CodeRange::default(); MAX_CODE_RANGES],
+                };
+                put_callers(&mut spec, placed, place.offset, &callers, &own_calls);
+                Some(PlannedProbe {
+                    shape: shape::shape(&row.roles, &place.operands)?,
+                    site: shape::site(&spec),
+                    function: row.function,
+                    symbol: row.symbol.clone(),
+                    roles: row.roles,
+                    address: placed.address,
+                    offset: place.offset,
+                    file_offset: placed.file_offset + place.offset,
+                    spec,
+                    single_stepped: place.single_stepped,
+                    others: Vec::new(),
+                })
+            };
+            let places = places(&symbols.code, placed.address, placed.len, &row.roles);
+            let mut probes = places.into_iter().filter_map(probe_at);
+            let best = probes.next();
+            let others = probes.collect();
             best.map(|best| PlannedProbe { others, ..best })
         })
         .collect()
 }
 
-/// Which functions of a file an exception may pass through.
+/// The functions of a file that an exception may pass through.
 struct Throwing {
     /// Those with `std::nothrow` catch what a new-handler throws.
     catches: bool,
@@ -215,52 +231,6 @@ impl Throwing {
     }
 }
 
-/// The site's callers, as distances from the probe: every function's code, this one's own too, and calls that the
-/// allocator makes for itself elsewhere (glibc frees what it kept for a thread that ends).
-fn site(
-    function: Function,
-    placed: &Placed,
-    offset: u64,
-    tail: u32,
-    functions: &[Placed],
-    own_calls: &[(u64, u64)],
-) -> ProbeSite {
-    let probe = placed.address + offset;
-    let distance = |address: u64| address.wrapping_sub(probe).cast_signed();
-    let bodies = functions.iter().filter(|other| other.len > 0).map(|other| {
-        let start = distance(other.address);
-        // A call that is the last instruction of a function returns to just past its end.
-        CodeRange {
-            start: start + 1,
-            end: start.saturating_add_unsigned(other.len + 1),
-        }
-    });
-    let elsewhere = own_calls
-        .iter()
-        .filter(|(target, _)| *target == placed.address)
-        .map(|(_, next)| {
-            let start = distance(*next);
-            CodeRange {
-                start,
-                end: start + 1,
-            }
-        });
-    let used = merge(bodies.chain(elsewhere).collect(), MAX_CODE_RANGES - 1);
-    let mut callers = [CodeRange::default(); MAX_CODE_RANGES];
-    callers[0] = CodeRange {
-        start: used.iter().map(|range| range.start).min().unwrap_or(0),
-        end: used.iter().map(|range| range.end).max().unwrap_or(0),
-    };
-    callers[1..=used.len()].copy_from_slice(&used);
-    ProbeSite {
-        function: function.number(),
-        callers_len: u32::try_from(used.len() + 1).unwrap_or(0),
-        tail,
-        pushed_bytes: 0,
-        callers,
-    }
-}
-
 /// The name of a file for messages: its last part.
 #[must_use]
 pub fn short_name(path: &Path) -> String {
@@ -272,6 +242,7 @@ pub fn short_name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dataflow::Code;
     use super::*;
 
     fn planned(symbols: &Symbols) -> Vec<PlannedProbe> {
@@ -293,8 +264,8 @@ mod tests {
         let mut symbols = Symbols::default();
         for (name, placed, code) in functions {
             symbols.functions.insert((*name).to_owned(), *placed);
-            symbols.code.insert(placed.address, code.to_vec());
-            symbols.text.push((placed.address, code.to_vec()));
+            symbols.code.functions.insert(placed.address);
+            symbols.code.parts.extend(Code::of_bytes(placed.address, code).parts);
         }
         for name in ["free", LIBC_MARK] {
             symbols.functions.insert(name.to_owned(), placed(0x9000, 1));
@@ -320,10 +291,10 @@ mod tests {
             ("realloc", placed(0x1010, 5), &[0xe9, 0xeb, 0xff, 0xff, 0xff]),
         ]);
         let probes = planned(&symbols);
-        assert_eq!(probes[0].site.tail, ProbeSite::TAIL_TAKES);
+        assert_eq!(probes[0].spec.flags, ProbeSpec::MAY_BE_TAIL_CALLED);
         assert!(probes[0].single_stepped, "test rdi, rdi");
-        assert_eq!(probes[1].site.tail, ProbeSite::TAIL_MAKES);
-        let callers = &probes[0].site.callers;
+        assert_eq!(probes[1].spec.flags, ProbeSpec::MAY_TAIL_CALL);
+        let callers = &probes[0].spec.callers;
         let range = |at: usize| (callers[at].start, callers[at].end);
         assert_eq!([range(0), range(1), range(2)], [(1, 0x16), (1, 5), (0x11, 0x16)]);
     }
@@ -334,6 +305,6 @@ mod tests {
             ("malloc", placed(0x1000, 1), &[0xc3]),
             ("realloc", placed(0x1010, 1), &[0xc3]),
         ]);
-        assert!(planned(&symbols).iter().all(|probe| probe.site.tail == 0));
+        assert!(planned(&symbols).iter().all(|probe| probe.spec.flags == 0));
     }
 }

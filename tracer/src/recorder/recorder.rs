@@ -34,7 +34,7 @@ use crate::process::proc_fs;
 use crate::process::sideband::{Sideband, monotonic_ns};
 use crate::report::session::Probe;
 use crate::settings::{Record, StopForCode, Target, Unwind};
-use crate::symbolize::Namer;
+use crate::symbolize::{self, Namer};
 
 /// What a recorder is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Recorder {
             examined: Examined::default(),
             examined_in: HashMap::new(),
             functions: Table::new(settings.functions.clone())
-                .with_debug_directories(settings.symbols.debug_directories.clone()),
+                .with_separate_symbols(symbolize::debug_file_of, settings.symbols.debug_directories.clone()),
             asked_for: HashSet::new(),
             tables,
             copies,

@@ -1,0 +1,265 @@
+//! The code that a function reaches, and its ways out of the function.
+//!
+//! Code is followed from the function's first instruction through all its jumps, to code that has no name too. A jump that
+//! cannot be followed (through a register) is said to be unknown.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::code::{Code, Transfer};
+
+/// The most instructions of one function that are followed.
+const MAX_INSTRUCTIONS: usize = 20_000;
+
+/// The depth to which calls of helpers are followed.
+const MAX_DEPTH: usize = 3;
+
+/// The most helpers of one file that are followed.
+const MAX_HELPERS: usize = 4096;
+
+/// The traced functions of a file's code.
+pub(in crate::probe_plan) struct Functions<'a> {
+    code: &'a Code,
+    /// The addresses of each: the first one, and the one behind the last.
+    ranges: Vec<(u64, u64)>,
+    starts: HashSet<u64>,
+}
+
+/// The code that is reached from a function's first instruction.
+#[derive(Debug, Default)]
+pub(in crate::probe_plan) struct Reach {
+    /// Traced functions that it jumps to.
+    pub(in crate::probe_plan) jumps: BTreeSet<u64>,
+    /// Traced functions that it calls, with the addresses that the calls return to.
+    pub(in crate::probe_plan) calls: Vec<(u64, u64)>,
+    /// It returns, or may, without having passed the call on.
+    pub(in crate::probe_plan) returns: bool,
+    /// It has a jump through memory or a register.
+    pub(in crate::probe_plan) is_unknown: bool,
+    /// Other functions that it calls, and code outside of its own that it jumps to.
+    helpers: BTreeSet<u64>,
+    /// Its jumps and calls.
+    branches: Vec<u64>,
+}
+
+impl<'a> Functions<'a> {
+    /// `traced`: the first address and the length of each function.
+    pub(in crate::probe_plan) fn new(code: &'a Code, traced: impl Iterator<Item = (u64, u64)>) -> Self {
+        let ranges: Vec<(u64, u64)> = traced
+            .map(|(address, len)| (address, address.saturating_add(len)))
+            .collect();
+        Self {
+            code,
+            starts: ranges.iter().map(|range| range.0).collect(),
+            ranges,
+        }
+    }
+
+    /// Follows a function. A call of one of `ends` ends a path, as a jump to it does.
+    pub(in crate::probe_plan) fn reach(&self, start: u64, ends: &HashSet<u64>) -> Reach {
+        let mut reach = Reach::default();
+        let own = self.ranges.iter().find(|range| range.0 == start);
+        let is_outside = |target: u64| own.is_some_and(|own| target < own.0 || own.1 <= target);
+        let mut seen = HashSet::new();
+        let mut ahead = vec![start];
+        while let Some(from) = ahead.pop() {
+            let mut reached_any = false;
+            for instruction in self.code.sweep(from, u64::MAX) {
+                reached_any = true;
+                if seen.len() >= MAX_INSTRUCTIONS || instruction.is_invalid() {
+                    reach.is_unknown = true;
+                    break;
+                }
+                let address = instruction.ip();
+                if !seen.insert(address) {
+                    break;
+                }
+                let transfer = self.code.transfer(&instruction);
+                match transfer {
+                    Transfer::Next => {}
+                    Transfer::Jump(destination) | Transfer::Branch(destination) => {
+                        reach.branches.push(address);
+                        match destination.address {
+                            Some(target) if target == start => {}
+                            Some(target) if self.starts.contains(&target) => {
+                                reach.jumps.insert(target);
+                            }
+                            Some(target) => {
+                                if is_outside(target) {
+                                    reach.helpers.insert(target);
+                                }
+                                ahead.push(target);
+                            }
+                            None => reach.is_unknown = true,
+                        }
+                        if matches!(transfer, Transfer::Jump(_)) {
+                            break;
+                        }
+                    }
+                    Transfer::Call(destination) => {
+                        reach.branches.push(address);
+                        match destination.address {
+                            Some(target) if self.starts.contains(&target) => {
+                                reach.calls.push((target, instruction.next_ip()));
+                                if ends.contains(&target) {
+                                    break;
+                                }
+                            }
+                            Some(target) => {
+                                reach.helpers.insert(target);
+                            }
+                            None => {}
+                        }
+                    }
+                    Transfer::Return => {
+                        reach.returns = true;
+                        break;
+                    }
+                    Transfer::Stop | Transfer::Unknown => break,
+                }
+            }
+            reach.is_unknown |= !reached_any;
+        }
+        reach
+    }
+
+    /// Calls of traced functions in code that is not theirs, but that they alone use: `mi_heap_realloc` jumps to a function
+    /// without a name, which calls `mi_free`. Each with the address that it returns to.
+    pub(in crate::probe_plan) fn own_calls<'f>(
+        &self,
+        reached: impl Iterator<Item = &'f Reach>,
+    ) -> Vec<(u64, u64)> {
+        let helpers = self.helpers(reached);
+        if helpers.values().all(|reach| reach.calls.is_empty()) {
+            return Vec::new();
+        }
+        let mut used_by: HashMap<u64, Vec<u64>> = HashMap::new();
+        for (target, user) in self.code.branches_to(|target| helpers.contains_key(&target)) {
+            // One that only looks like a jump makes a helper somebody else's, no more.
+            used_by.entry(target).or_default().push(user);
+        }
+        let mut branches: HashMap<u64, Vec<u64>> = HashMap::new();
+        for (start, reach) in &helpers {
+            for branch in &reach.branches {
+                branches.entry(*branch).or_default().push(*start);
+            }
+        }
+        // A helper that somebody else uses is somebody else's too, and so is what that one uses.
+        let mut own: HashSet<u64> = helpers.keys().copied().collect();
+        loop {
+            let is_used_here = |user: &u64| {
+                let parts = branches.get(user);
+                self.is_traced(*user) || parts.is_some_and(|parts| parts.iter().any(|part| own.contains(part)))
+            };
+            let foreign: Vec<u64> = own
+                .iter()
+                .copied()
+                .filter(|helper| !used_by.get(helper).into_iter().flatten().all(is_used_here))
+                .collect();
+            if foreign.is_empty() {
+                break;
+            }
+            for helper in foreign {
+                own.remove(&helper);
+            }
+        }
+        own.iter()
+            .flat_map(|helper| helpers[helper].calls.iter().copied())
+            .filter(|(_, next)| !self.is_traced(*next))
+            .collect()
+    }
+
+    /// The code that the traced functions use, and what that uses.
+    fn helpers<'f>(&self, reached: impl Iterator<Item = &'f Reach>) -> HashMap<u64, Reach> {
+        let mut helpers: HashMap<u64, Reach> = HashMap::new();
+        let mut ahead: BTreeSet<u64> = reached.flat_map(|reach| reach.helpers.iter().copied()).collect();
+        for _ in 0..MAX_DEPTH {
+            let mut next = BTreeSet::new();
+            for helper in ahead {
+                if helpers.len() >= MAX_HELPERS || helpers.contains_key(&helper) {
+                    continue;
+                }
+                let reach = self.reach(helper, &HashSet::new());
+                next.extend(reach.helpers.iter().copied());
+                helpers.insert(helper, reach);
+            }
+            ahead = next;
+        }
+        helpers
+    }
+
+    fn is_traced(&self, address: u64) -> bool {
+        self.ranges
+            .iter()
+            .any(|range| range.0 <= address && address < range.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0x1000;
+
+    /// `opcode` with a target.
+    fn branch(opcode: u8, at: u64, target: u64) -> Vec<u8> {
+        let mut bytes = vec![opcode];
+        let distance = i32::try_from(target.wrapping_sub(BASE + at + 5).cast_signed()).unwrap();
+        bytes.extend(distance.to_le_bytes());
+        bytes
+    }
+
+    /// A function at each multiple of 16.
+    fn functions(bodies: &[Vec<u8>]) -> Code {
+        let mut code = vec![0xcc; 16 * bodies.len()];
+        for (index, body) in bodies.iter().enumerate() {
+            code[16 * index..][..body.len()].copy_from_slice(body);
+        }
+        Code::of_bytes(BASE, &code)
+    }
+
+    const RET: u8 = 0xc3;
+
+    #[test]
+    fn function_that_forwards_every_call() {
+        // 0: test rdi, rdi; ret. 1: jmp 0. 2: call 0; ret. 3: test rdi, rdi; je +5; jmp 0; ret.
+        let mut calls = branch(0xe8, 32, BASE);
+        calls.push(RET);
+        let mut some = vec![0x48, 0x85, 0xff, 0x74, 0x05];
+        some.extend(branch(0xe9, 53, BASE));
+        some.push(RET);
+        let code = functions(&[vec![0x48, 0x85, 0xff, RET], branch(0xe9, 16, BASE), calls, some]);
+        let traced = Functions::new(&code, (0..4).map(|index| (BASE + 16 * index, 16)));
+        let ends = HashSet::from([BASE]);
+        let reach = |index: u64| traced.reach(BASE + 16 * index, &ends);
+        assert!(reach(0).returns && reach(0).jumps.is_empty());
+        assert!(!reach(1).returns && reach(1).jumps.contains(&BASE));
+        assert!(!reach(2).returns && reach(2).calls == [(BASE, BASE + 37)]);
+        assert!(reach(3).returns && reach(3).jumps.contains(&BASE));
+    }
+
+    #[test]
+    fn calls_of_code_that_only_allocators_use_are_their_own() {
+        // 0: ret (free). 1: jmp 2 (realloc). 2, without a name: call 0; ret. 3, somebody else's.
+        let mut helper = branch(0xe8, 32, BASE);
+        helper.push(RET);
+        let program = |other: Vec<u8>| {
+            let code = functions(&[vec![RET], branch(0xe9, 16, BASE + 32), helper.clone(), other]);
+            let traced = Functions::new(&code, [(BASE, 16), (BASE + 16, 16)].into_iter());
+            let none = HashSet::new();
+            let reached = [traced.reach(BASE, &none), traced.reach(BASE + 16, &none)];
+            traced.own_calls(reached.iter())
+        };
+        assert_eq!(program(vec![RET]), [(BASE, BASE + 37)]);
+        assert_eq!(program(branch(0xe8, 48, BASE + 32)), [], "called by others too");
+    }
+
+    #[test]
+    fn linkage_tables_are_seen_through() {
+        // 0: ret. 1: jmp [rip + 0] to the slot behind it. 2: jmp 1.
+        let stub = vec![0xff, 0x25, 0, 0, 0, 0];
+        let mut code = functions(&[vec![RET], stub, branch(0xe9, 32, BASE + 16)]);
+        code.slots.insert(BASE + 22, BASE);
+        let traced = Functions::new(&code, [(BASE, 16), (BASE + 32, 16)].into_iter());
+        assert!(traced.reach(BASE + 32, &HashSet::new()).jumps.contains(&BASE));
+    }
+}

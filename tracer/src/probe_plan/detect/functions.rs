@@ -1,0 +1,362 @@
+//! The table of functions: symbol → its name in reports, and the roles of its arguments. Adding a function is adding a row
+//! to `names`, and adding an allocator is adding rows.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tracer_ebpf::Function;
+
+use super::names::{
+    C_FAMILY, JEMALLOC, JEMALLOC_PREFIXES, Line, MIMALLOC, NEW, OPERATOR_DELETE, OPERATOR_NEW, PREFIXES,
+    TC_DELETE, TC_NEW,
+};
+use super::user_symbols::{SymbolOrOffset, UserSymbol, UserSymbols};
+use crate::probe_plan::roles::Roles;
+use crate::process::files::MappedFile;
+
+/// A row of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The symbol.
+    pub symbol: String,
+    /// The functions that it belongs together with.
+    pub set: Set,
+    /// The function that its calls count as.
+    pub function: Function,
+    /// The roles of its arguments.
+    pub roles: Roles,
+    /// Its tail calls that its code does not tell.
+    pub tail: Tail,
+    /// Whether an exception may pass through it.
+    pub throws: Throws,
+    /// It gives the block back where it cannot resize it.
+    pub frees_on_failure: bool,
+}
+
+/// Functions that are one allocator's: a name by itself may be anything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Set {
+    /// With this prefix.
+    Prefix(String),
+    /// The operators of C++: those of whatever allocator the same file has.
+    Operators,
+    /// Named by the user.
+    Named,
+}
+
+/// Whether a function may pass its call on to another traced one by a jump that its code does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// It does not.
+    Never,
+    /// Where there is no block to resize: `realloc(NULL, n)` is `malloc(n)`, and so is `aligned_alloc(a, n)` for
+    /// an alignment that `malloc` gives anyway.
+    WithoutBlock,
+    /// Always: `reallocarray` is `realloc` with a checked product.
+    Always,
+}
+
+/// Whether an exception may pass through a function. A return probe there would end the program: the unwinder finds the
+/// kernel's address in the place of the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Throws {
+    /// It is declared not to throw (C functions by their headers), so that no caller could catch anything.
+    Never,
+    /// A form with `std::nothrow`. The C++ of jemalloc and tcmalloc catches what a new-handler throws; `mimalloc` in C does not.
+    Nothrow,
+    /// It throws `std::bad_alloc`.
+    May,
+}
+
+/// A symbol that every libc defines and no other library does: what tells a libc from a library that merely
+/// has allocator functions.
+pub const LIBC_MARK: &str = "__libc_start_main";
+
+/// A symbol that glibc defines and musl does not: what tells its allocator, of which the layout of blocks is known.
+pub const GLIBC_MARK: &str = "malloc_info";
+
+/// A function of the dynamic loader: where it is not the libc itself, it is glibc's, which up to glibc 2.31 has a small
+/// allocator for itself.
+pub const LOADER_MARK: &str = "__tls_get_addr";
+
+/// A symbol of `AddressSanitizer`'s library, which has an allocator and looks up the next one all the same.
+pub const ASAN_MARK: &str = "__asan_init";
+
+/// What looks up the next library's functions.
+pub const LOOKUPS: [&str; 2] = ["dlsym", "dlvsym"];
+
+/// glibc's second names of its functions, for libraries that stand in front of it.
+pub const LIBC_ALIASES: [&str; 5] = [
+    "__libc_malloc",
+    "__libc_calloc",
+    "__libc_realloc",
+    "__libc_memalign",
+    "__libc_free",
+];
+
+/// A search for the file with the separate symbols of another one, in directories before the usual ones.
+pub type FindSymbols = fn(&MappedFile, &[PathBuf]) -> Option<File>;
+
+/// All rows, and where each name is among them.
+#[derive(Debug, Clone)]
+pub struct Table {
+    rows: Vec<Row>,
+    by_name: HashMap<String, usize>,
+    asked_for: UserSymbols,
+    /// Functions of one file that have no symbol: what they are called, and where they are in it.
+    offsets: Vec<(String, u64)>,
+    /// The search for the separate symbols of a file.
+    separate_symbols: Option<(FindSymbols, Vec<PathBuf>)>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::new(UserSymbols::default())
+    }
+}
+
+impl Table {
+    /// What is known, and what the user has asked for: that comes first, where one address has several names.
+    #[must_use]
+    pub fn new(asked_for: UserSymbols) -> Self {
+        let mut table = Self {
+            rows: Vec::new(),
+            by_name: HashMap::new(),
+            asked_for,
+            offsets: Vec::new(),
+            separate_symbols: None,
+        };
+        for prefix in table.asked_for.prefixes.clone() {
+            table.add_prefix(&prefix);
+        }
+        for asked in table.asked_for.functions.clone() {
+            if asked.file.is_none() {
+                table.add(asked.signature.row(&asked.name()));
+            }
+        }
+        for prefix in PREFIXES {
+            table.add_prefix(prefix);
+        }
+        for (symbol, throws) in OPERATOR_NEW {
+            table.add(Row {
+                throws,
+                ..row(
+                    symbol.to_owned(),
+                    Set::Operators,
+                    Function::OperatorNew,
+                    Roles::SIZE,
+                )
+            });
+        }
+        for symbol in OPERATOR_DELETE {
+            table.add(row(
+                symbol.to_owned(),
+                Set::Operators,
+                Function::Free,
+                Roles::FREE,
+            ));
+        }
+        for prefix in JEMALLOC_PREFIXES {
+            for line in &JEMALLOC {
+                table.add_line(prefix, line);
+            }
+        }
+        for line in &MIMALLOC {
+            table.add_line("mi_", line);
+        }
+        for (prefix, name, roles, throws) in NEW {
+            table.add_new(prefix, name, roles, throws);
+        }
+        for (name, throws) in TC_NEW {
+            table.add_new("tc_", name, Roles::SIZE, throws);
+        }
+        for name in TC_DELETE {
+            table.add_line("tc_", &(name, Function::Free, Roles::FREE));
+        }
+        table
+    }
+
+    /// The table for one file, with what the user has asked for in that file alone.
+    #[must_use]
+    pub fn for_file(&self, file: &Path) -> Cow<'_, Self> {
+        let here = |asked: &&UserSymbol| asked.file.is_some() && asked.may_be_in(file);
+        let asked: Vec<&UserSymbol> = self.asked_for.functions.iter().filter(here).collect();
+        if asked.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut table = self.clone();
+        for function in asked {
+            let name = function.name();
+            table.rows.retain(|row| row.symbol != name);
+            table.rows.insert(0, function.signature.row(&name));
+            if let SymbolOrOffset::Offset(offset) = function.place {
+                table.offsets.push((name, offset));
+            }
+        }
+        let names = table.rows.iter().map(|row| row.symbol.clone());
+        table.by_name = names.zip(0..).collect();
+        Cow::Owned(table)
+    }
+
+    /// Looks for the separate symbols of files by `find`, in these directories before the usual ones.
+    #[must_use]
+    pub fn with_separate_symbols(self, find: FindSymbols, directories: Vec<PathBuf>) -> Self {
+        Self {
+            separate_symbols: Some((find, directories)),
+            ..self
+        }
+    }
+
+    /// The file with the separate symbols of a file, if there is one.
+    pub(in crate::probe_plan) fn separate_symbols(&self, file: &MappedFile) -> Option<File> {
+        let (find, directories) = self.separate_symbols.as_ref()?;
+        find(file, directories)
+    }
+
+    /// What the user has asked for.
+    #[must_use]
+    pub fn asked_for(&self) -> &UserSymbols {
+        &self.asked_for
+    }
+
+    /// Whether the user has asked for this row.
+    #[must_use]
+    pub fn is_asked_for(&self, row: &Row) -> bool {
+        match &row.set {
+            Set::Prefix(prefix) => self.asked_for.prefixes.contains(prefix),
+            Set::Operators => false,
+            Set::Named => true,
+        }
+    }
+
+    /// Functions without a symbol, of the file that the table is for: what they are called, and their offsets.
+    #[must_use]
+    pub fn offsets(&self) -> &[(String, u64)] {
+        &self.offsets
+    }
+
+    /// Takes in the C family with a prefix.
+    fn add_prefix(&mut self, prefix: &str) {
+        for line in &C_FAMILY {
+            self.add_line(prefix, line);
+        }
+    }
+
+    fn add_line(&mut self, prefix: &str, &(name, function, roles): &Line) {
+        self.add(Row {
+            frees_on_failure: name.ends_with("reallocf"),
+            ..row(
+                format!("{prefix}{name}"),
+                Set::Prefix(prefix.to_owned()),
+                function,
+                roles,
+            )
+        });
+    }
+
+    fn add_new(&mut self, prefix: &str, name: &str, roles: Roles, throws: Throws) {
+        let set = Set::Prefix(prefix.to_owned());
+        self.add(Row {
+            throws,
+            ..row(format!("{prefix}{name}"), set, Function::OperatorNew, roles)
+        });
+    }
+
+    fn add(&mut self, row: Row) {
+        if !self.by_name.contains_key(&row.symbol) {
+            self.by_name.insert(row.symbol.clone(), self.rows.len());
+            self.rows.push(row);
+        }
+    }
+
+    /// The rows, in the order in which names stand for an address that has several.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Whether a symbol is looked for.
+    #[must_use]
+    pub fn has(&self, symbol: &str) -> bool {
+        self.by_name.contains_key(symbol)
+    }
+}
+
+pub(super) fn row(symbol: String, set: Set, function: Function, roles: Roles) -> Row {
+    Row {
+        symbol,
+        set,
+        function,
+        roles,
+        tail: match (function, roles) {
+            (Function::Realloc, Roles::RESIZE)
+            | (Function::AlignedAlloc | Function::Memalign, Roles::ALIGNED_SIZE) => Tail::WithoutBlock,
+            (Function::Reallocarray, _) => Tail::Always,
+            _ => Tail::Never,
+        },
+        throws: Throws::Never,
+        frees_on_failure: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::user_symbols::Signature;
+    use super::*;
+
+    #[test]
+    fn names_are_found() {
+        let table = Table::default();
+        for name in [
+            "malloc",
+            "_rjem_sdallocx",
+            "mi_heap_realloc",
+            "tc_newarray_nothrow",
+            "_ZdaPvm",
+        ] {
+            assert!(table.has(name), "{name}");
+        }
+        for name in ["je_je_malloc", "mi_strdup", "_rjem_je_malloc_default", "mallinfo"] {
+            assert!(!table.has(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_throws_is_marked() {
+        let table = Table::default();
+        let throws = |name: &str| table.rows()[table.by_name[name]].throws;
+        assert_eq!(throws("_Znwm"), Throws::May);
+        assert_eq!(throws("mi_new_n"), Throws::May);
+        assert_eq!(throws("tc_new_nothrow"), Throws::Nothrow);
+        assert_eq!(throws("malloc"), Throws::Never);
+    }
+
+    #[test]
+    fn users_add_prefixes_and_symbols() {
+        let function = |file: Option<&str>, place| UserSymbol {
+            file: file.map(PathBuf::from),
+            place,
+            signature: Signature::named("malloc").expect("known"),
+        };
+        let table = Table::new(UserSymbols {
+            prefixes: vec!["pool_".to_owned()],
+            functions: vec![
+                function(None, SymbolOrOffset::Symbol("_ZN4pool4takeEm".to_owned())),
+                function(Some("libpool.so"), SymbolOrOffset::Symbol("take".to_owned())),
+                function(Some("/opt/app"), SymbolOrOffset::Offset(0x1230)),
+            ],
+        });
+        assert!(table.has("pool_realloc") && !table.has("take"));
+        let row = |table: &Table, name: &str| table.rows()[table.by_name[name]].clone();
+        assert_eq!(row(&table, "_ZN4pool4takeEm").throws, Throws::May);
+        let library = table.for_file(Path::new("/usr/lib/libpool.so"));
+        assert_eq!(row(&library, "take").throws, Throws::Never);
+        assert!(library.is_asked_for(&row(&library, "take")) && library.offsets().is_empty());
+        let program = table.for_file(Path::new("/opt/app"));
+        assert_eq!(program.offsets(), [("0x1230".to_owned(), 0x1230)]);
+        assert!(!table.for_file(Path::new("/elsewhere/app")).has("0x1230"));
+        assert_eq!(Signature::named("brk"), None);
+    }
+}

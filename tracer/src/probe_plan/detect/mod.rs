@@ -1,0 +1,14 @@
+//! Finding allocators: in a file by the names of functions, and files before they are mapped.
+//!
+//! [`functions`] is the table of functions, [`user_symbols`] what the user adds to it; [`symbols`] finds them in a file, and
+//! [`allocators`] says which of them are an allocator's. [`loader`] lists the files that a command is going to map,
+//! [`roots`] those in another root directory, and [`libraries`] the allocators that it may load later.
+
+pub(super) mod allocators;
+pub mod functions;
+pub mod libraries;
+pub mod loader;
+mod names;
+pub mod roots;
+pub mod symbols;
+pub mod user_symbols;

@@ -1,0 +1,100 @@
+//! Inner sites: one probe inside a function in place of two, at its entry and at its return, of which the second is dear.
+//!
+//! At an inner site the size that was asked for and the address of the block are both known. [`proof`] chooses among the
+//! [`candidate`]s instructions of which every call hits exactly one ([`min_cut`]), and checks that. Where a call has no such
+//! instruction on its way (glibc's `malloc` forgets the size while it has the block made), two are chosen for that way, one
+//! that has the size and one that has the result. Whatever is not understood is an [`Obstacle`], and leaves the function to
+//! its entry and its return.
+
+mod candidate;
+mod min_cut;
+mod planned;
+mod proof;
+mod short_jumps;
+
+use std::collections::HashSet;
+
+use tracer_ebpf::Operands;
+
+pub use planned::{Site, explain, sites};
+
+use super::super::dataflow::{Code, Explorer, Graph, Obstacle};
+use super::super::roles::Roles;
+
+/// The part of a call that a site has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// All of it.
+    Whole,
+    /// The request.
+    Request,
+    /// The result of a call whose request another site has.
+    Result,
+}
+
+impl Kind {
+    /// The name of the eBPF program that serves such a site.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Whole => "single",
+            Self::Request => "single_request",
+            Self::Result => "single_result",
+        }
+    }
+
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Whole, Self::Request, Self::Result];
+}
+
+/// A site in a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Its address in the file.
+    pub(super) address: u64,
+    pub(super) kind: Kind,
+    pub(super) operands: Operands,
+    /// The kernel must single-step the instruction there.
+    pub(super) stepped: bool,
+}
+
+/// The sites of a function. `traced`: the addresses of the other functions that are traced.
+pub(super) fn plan(
+    code: &Code,
+    entry: u64,
+    roles: &Roles,
+    traced: &HashSet<u64>,
+) -> Result<Vec<Found>, Obstacle> {
+    if !roles.returns_new_block() {
+        return Err(Obstacle::Signature);
+    }
+    let graph = Explorer::new(code, traced).graph(entry, roles.factor_registers())?;
+    is_own(code, &graph, entry)?;
+    proof::sites(&graph, entry, roles, !code.has_shadow_stack)
+}
+
+/// Fails if other code comes to the function's code than by calling it. Jumps to its middle from elsewhere would meet
+/// sites that they are not meant for; a tail that several functions share is nobody's; and landing pads of exceptions, to
+/// which no jump leads, come back with registers of which nothing is known.
+fn is_own(code: &Code, graph: &Graph, entry: u64) -> Result<(), Obstacle> {
+    let is_inside = |address: u64| {
+        let before = graph.range(..=address).next_back();
+        before.is_some_and(|(_, node)| address < node.instruction.next_ip())
+    };
+    let is_wanted = |address: u64| address != entry && graph.contains_key(&address);
+    for (target, from) in code.references(is_wanted) {
+        if !is_inside(from) {
+            return Err(Obstacle::Shared(target, from));
+        }
+    }
+    if let Some((target, from)) = short_jumps::find(code, graph, entry) {
+        return Err(Obstacle::Shared(target, from));
+    }
+    if let Some(address) = code.words(is_wanted).first() {
+        return Err(Obstacle::Pointed(*address));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
