@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use tracer_ebpf::{Function, Shape};
+use tracer_ebpf::Function;
 
 use super::functions::{Row, Set, Throws, row};
 use super::names::{C_FAMILY, Line};
+use super::shape::Shape;
 
 /// What the user has asked for, beside what is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,11 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_ebpf::Shape;
-
 use super::elf::{Placed, Symbols};
 use super::flow::Code;
 use super::functions::{ASAN_MARK, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOOKUPS, Row, Set, Table};
+use super::shape::Shape;
 
 /// The functions that are there, each address once: the first name in the table's order stands for it. A name by itself
 /// may be anything: an allocator makes blocks and takes them back.

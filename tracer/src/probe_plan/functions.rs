@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use tracer_ebpf::{Function, Shape};
+use tracer_ebpf::Function;
 
 use super::asked::{Asked, AskedFunction, AskedPlace};
 use super::names::{
     C_FAMILY, JEMALLOC, JEMALLOC_PREFIXES, Line, MIMALLOC, NEW, OPERATOR_DELETE, OPERATOR_NEW, PREFIXES,
     TC_DELETE, TC_NEW,
 };
+use super::shape::Shape;
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]

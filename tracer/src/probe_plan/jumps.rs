@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_ebpf::{Function, ProbeSite, Shape};
+use tracer_ebpf::{Function, ProbeSpec};
 
 use super::elf::Placed;
 use super::flow::Flow;
 use super::functions::{Row, Tail};
+use super::shape::Shape;
 
 /// The jumps between the functions of a file that have a probe.
 pub(super) struct Jumps<'a> {
@@ -87,7 +88,7 @@ impl<'a> Jumps<'a> {
                 .is_some_and(|flow| flow.is_unknown)
     }
 
-    /// What the kernel side must know of a function's jumps: marks of [`ProbeSite::tail`].
+    /// What the kernel side must know of a function's jumps: marks of [`ProbeSpec::flags`].
     pub(super) fn marks(&self, row: &Row, placed: &Placed, is_libc: bool) -> u32 {
         let mut marks = 0;
         let frees = |row: &Row| row.shape == Shape::Free;
@@ -97,10 +98,10 @@ impl<'a> Jumps<'a> {
             .filter_map(|target| self.rows.get(target).copied())
             .partition(|other| frees(other) == frees(row));
         if !frees(row) && (!others.is_empty() || goes_astray) {
-            marks |= ProbeSite::TAIL_FREES;
+            marks |= ProbeSpec::MAY_TAIL_CALL_FREE;
         }
         if !alike.is_empty() || goes_astray {
-            marks |= ProbeSite::TAIL_MAKES;
+            marks |= ProbeSpec::MAY_TAIL_CALL;
             // What resizes or aligns is jumped to whatever is asked for; `malloc` by what asks for no more than it gives.
             let is_plain = |row: &Row| {
                 matches!(
@@ -109,7 +110,7 @@ impl<'a> Jumps<'a> {
                 )
             };
             if row.tail == Tail::Always || !alike.iter().all(|row| is_plain(row)) {
-                marks |= ProbeSite::TAIL_MAKES_ALWAYS;
+                marks |= ProbeSpec::ALWAYS_TAIL_CALLS;
             }
         }
         let may_be_taken = matches!(
@@ -119,7 +120,7 @@ impl<'a> Jumps<'a> {
         // glibc's `reallocarray` jumps to whatever `realloc` stands in front of its own.
         let is_foreign_realloc = row.symbol == "realloc" && !is_libc;
         if self.taken.contains(&placed.address) || self.any_astray && may_be_taken || is_foreign_realloc {
-            marks |= ProbeSite::TAIL_TAKES;
+            marks |= ProbeSpec::MAY_BE_TAIL_CALLED;
         }
         marks
     }

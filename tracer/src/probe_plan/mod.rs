@@ -19,5 +19,6 @@ mod place;
 pub mod plan;
 mod ranges;
 pub mod roots;
+pub mod shape;
 pub mod single;
 mod values;

@@ -3,9 +3,10 @@
 //! Sources: C23 7.24.3 and `malloc(3)`; jemalloc(3); the headers `gperftools/tcmalloc.h` and `mimalloc.h`; the names of
 //! C++ are those of the Itanium C++ ABI (5.1.5) for [new.delete] of the standard.
 
-use tracer_ebpf::{Function, Shape};
+use tracer_ebpf::Function;
 
 use super::functions::Throws;
+use super::shape::Shape;
 
 /// The prefixes that allocators are built with.
 pub(super) const PREFIXES: [&str; 5] = ["", "je_", "_rjem_", "tc_", "mi_"];

@@ -10,8 +10,8 @@ use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind,
     Register,
 };
-use tracer_ebpf::Shape;
 
+use super::shape::Shape;
 use super::values::{Value, Values};
 
 /// A place for a probe.

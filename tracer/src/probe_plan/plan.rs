@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSite, Shape};
+use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, Operands, ProbeSpec};
 
 use super::elf::{self, ElfError, Placed, Symbols};
 use super::flow::{Code, Flow};
@@ -16,6 +16,7 @@ use super::functions::{
 use super::jumps::Jumps;
 use super::place::{arguments, places, shape_at};
 use super::ranges::merge;
+use super::shape::{RETURN_ADDRESS_BYTES, Shape};
 use crate::process::files::MappedFile;
 use crate::symbolize;
 
@@ -37,11 +38,19 @@ pub struct PlannedProbe {
     /// Where in the file.
     pub file_offset: u64,
     /// What the kernel side must know of it.
-    pub site: ProbeSite,
+    pub spec: ProbeSpec,
     /// Whether the kernel must single-step the instruction there, which makes a hit much dearer.
     pub single_stepped: bool,
     /// Other places for it, the best first, should another tracer hold that one.
     pub others: Vec<PlannedProbe>,
+}
+
+impl PlannedProbe {
+    /// Bytes pushed on the stack between the function's first instruction and the probed one.
+    #[must_use]
+    pub const fn pushed_bytes(&self) -> u32 {
+        self.spec.operands.cfa_bytes - RETURN_ADDRESS_BYTES
+    }
 }
 
 /// A file that has an allocator, and the probes that trace it.
@@ -156,13 +165,13 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
         .filter_map(|(row, placed)| {
             let mut tail = jumps.marks(row, placed, is_libc);
             if symbols.functions.contains_key(GLIBC_MARK) && row.set == Set::Prefix(String::new()) {
-                tail |= ProbeSite::GLIBC_CHUNKS;
+                tail |= ProbeSpec::GLIBC_CHUNKS;
             }
             if throws.may(row) {
-                tail |= ProbeSite::ENTRY_ONLY;
+                tail |= ProbeSpec::ENTRY_ONLY;
             }
             if row.frees_on_failure {
-                tail |= ProbeSite::FREES_ON_FAILURE;
+                tail |= ProbeSpec::FREES_ON_FAILURE;
             }
             let code = symbols.code.get(&placed.address).map_or(&[][..], Vec::as_slice);
             let is_array = row.shape == Shape::ResizeArray;
@@ -170,8 +179,10 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
                 .into_iter()
                 .filter_map(|place| {
                     let shape = shape_at(row.shape, &place)?;
-                    let mut site = site(row.function, placed, place.offset, tail, &callers, &own_calls);
-                    site.pushed_bytes = place.pushed_bytes;
+                    let mut spec = site(row.function, placed, place.offset, tail, &callers, &own_calls);
+                    spec.operands = shape.operands(place.pushed_bytes);
+                    // What it returns is the function's, wherever its arguments are.
+                    spec.flags |= row.shape.return_flags();
                     Some(PlannedProbe {
                         function: row.function,
                         symbol: row.symbol.clone(),
@@ -180,7 +191,7 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
                         address: placed.address,
                         offset: place.offset,
                         file_offset: placed.file_offset + place.offset,
-                        site,
+                        spec,
                         single_stepped: place.single_stepped,
                         others: Vec::new(),
                     })
@@ -224,7 +235,7 @@ fn site(
     tail: u32,
     functions: &[Placed],
     own_calls: &[(u64, u64)],
-) -> ProbeSite {
+) -> ProbeSpec {
     let probe = placed.address + offset;
     let distance = |address: u64| address.wrapping_sub(probe).cast_signed();
     let bodies = functions.iter().filter(|other| other.len > 0).map(|other| {
@@ -252,11 +263,14 @@ fn site(
         end: used.iter().map(|range| range.end).max().unwrap_or(0),
     };
     callers[1..=used.len()].copy_from_slice(&used);
-    ProbeSite {
+    ProbeSpec {
+        operands: Operands::default(),
         function: function.number(),
+        flags: tail,
         callers_len: u32::try_from(used.len() + 1).unwrap_or(0),
-        tail,
-        pushed_bytes: 0,
+        index: 0,
+        reserved: 0,
+        caller_distance: 0,
         callers,
     }
 }
@@ -320,10 +334,10 @@ mod tests {
             ("realloc", placed(0x1010, 5), &[0xe9, 0xeb, 0xff, 0xff, 0xff]),
         ]);
         let probes = planned(&symbols);
-        assert_eq!(probes[0].site.tail, ProbeSite::TAIL_TAKES);
+        assert_eq!(probes[0].spec.flags, ProbeSpec::MAY_BE_TAIL_CALLED);
         assert!(probes[0].single_stepped, "test rdi, rdi");
-        assert_eq!(probes[1].site.tail, ProbeSite::TAIL_MAKES);
-        let callers = &probes[0].site.callers;
+        assert_eq!(probes[1].spec.flags, ProbeSpec::MAY_TAIL_CALL);
+        let callers = &probes[0].spec.callers;
         let range = |at: usize| (callers[at].start, callers[at].end);
         assert_eq!([range(0), range(1), range(2)], [(1, 0x16), (1, 5), (0x11, 0x16)]);
     }
@@ -334,6 +348,6 @@ mod tests {
             ("malloc", placed(0x1000, 1), &[0xc3]),
             ("realloc", placed(0x1010, 1), &[0xc3]),
         ]);
-        assert!(planned(&symbols).iter().all(|probe| probe.site.tail == 0));
+        assert!(planned(&symbols).iter().all(|probe| probe.spec.flags == 0));
     }
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tracer_ebpf::ProbeSite;
+use tracer_ebpf::ProbeSpec;
 
 use crate::bpf::links::AttachError;
-use crate::bpf::{Object, Uprobe, UprobeScope};
+use crate::bpf::{Object, Uprobe, UprobeScope, programs};
 use crate::probe_plan::plan::PlannedProbe;
 use crate::probe_plan::single::{Kind, Site};
 use crate::process::files::MappedFile;
@@ -17,8 +17,10 @@ use crate::report::session::{Probe, ProbeKind};
 pub(super) struct Chosen {
     /// That of its entry.
     pub(super) probe: PlannedProbe,
-    /// Of which the kernel side is told under this number.
-    pub(super) cookie: u64,
+    /// The number that its hits are counted under.
+    pub(super) function: u32,
+    /// The cookie of the probe of its entry.
+    cookie: u64,
     /// The program of its return, where there is a probe.
     pub(super) at_return: Option<&'static str>,
     /// Places inside, each with its probe's cookie: then there is none at the entry.
@@ -38,20 +40,22 @@ impl Chosen {
             // What is on top of the stack must be the return address: nothing may have been pushed.
             let mut places = std::mem::take(&mut probe.others);
             places.insert(0, probe.clone());
-            places.retain(|place| place.site.pushed_bytes == 0);
+            places.retain(|place| place.pushed_bytes() == 0);
             if !places.is_empty() {
                 probe = places.remove(0);
             }
             probe.others = places;
         }
-        let cookie = object.add_site(probe.site)?;
-        let cookie_of = |site: &Site| Ok((*site, object.add_single(cookie, site.single)?));
+        let function = object.add_function()?;
+        let cookie = object.add_spec(function, probe.spec)?;
+        let cookie_of = |site: &Site| Ok((*site, object.add_spec(function, inner_spec(&probe, site))?));
         let inside = inside
             .iter()
             .map(cookie_of)
             .collect::<Result<Vec<_>, AttachError>>()?;
         Ok(Self {
             probe,
+            function,
             cookie,
             at_return: at_return.filter(|_| inside.is_empty()),
             inside,
@@ -114,7 +118,7 @@ impl Chosen {
             next.file_offset
         );
         self.probe = PlannedProbe { others, ..next };
-        self.cookie = object.add_site(self.probe.site)?;
+        self.cookie = object.add_spec(self.function, self.probe.spec)?;
         Ok(())
     }
 
@@ -156,10 +160,28 @@ impl Chosen {
 /// The program for a function's returns; none where an exception may pass through the function, which a probe of returns
 /// would turn into the end of the program.
 fn return_program(probe: &PlannedProbe) -> Option<&'static str> {
-    probe
-        .shape
-        .return_program()
-        .filter(|_| probe.site.tail & ProbeSite::ENTRY_ONLY == 0)
+    let is_probed = !probe.shape.frees() && probe.spec.flags & ProbeSpec::ENTRY_ONLY == 0;
+    is_probed.then_some(programs::CALL_RETURN)
+}
+
+/// The spec of a probe inside a function. Calls that are met there do not go on by a tail call: the plan rules that out.
+fn inner_spec(probe: &PlannedProbe, site: &Site) -> ProbeSpec {
+    let tail_calls = ProbeSpec::MAY_TAIL_CALL | ProbeSpec::ALWAYS_TAIL_CALLS | ProbeSpec::MAY_TAIL_CALL_FREE;
+    ProbeSpec {
+        operands: site.operands,
+        caller_distance: site.distance,
+        flags: probe.spec.flags & !tail_calls,
+        ..probe.spec
+    }
+}
+
+/// The program for a function's entry.
+pub(super) const fn entry_program(probe: &PlannedProbe) -> &'static str {
+    if probe.shape.frees() {
+        programs::CALL_FREE
+    } else {
+        programs::CALL_BEGIN
+    }
 }
 
 /// The probes of a file's functions in their order.
@@ -190,7 +212,7 @@ pub(super) fn uprobes(file: &Arc<MappedFile>, chosen: &[Chosen], scope: UprobeSc
         let at_entry = chosen
             .inside
             .is_empty()
-            .then(|| uprobe(chosen.probe.shape.program(), entry(chosen)));
+            .then(|| uprobe(entry_program(&chosen.probe), entry(chosen)));
         inside.chain(at_entry)
     });
     returns.chain(results).chain(begins).collect()

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use iced_x86::Register;
-use tracer_ebpf::Shape;
-
-use super::{Arguments, Place, arguments, places, shape_at};
+use super::{Arguments, Place, Shape, arguments, places, shape_at};
 use crate::probe_plan::elf;
 use crate::probe_plan::functions::{Table, Throws};
+use iced_x86::Register;
 
 /// The packages, their libraries, and a function that each must have.
 const LIBRARIES: [(&str, &str, &str); 5] = [

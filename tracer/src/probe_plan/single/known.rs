@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use iced_x86::{Instruction, Mnemonic};
-use tracer_ebpf::{Shape, SingleSite};
+use tracer_ebpf::{Operand, Operands};
 
 use super::back::Place;
 use super::graph::Node;
 use super::values::{RBP, RDI, RSI, State, Value};
 use crate::probe_plan::place::is_emulated;
+use crate::probe_plan::shape::Shape;
 
 /// What a place costs that has size and result. Where the same ways can be cut in several places, few are better.
 const COST_WHOLE: u64 = 10;
@@ -23,10 +24,10 @@ const COST_WITHOUT_SIZE: u64 = 10_000;
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     /// All but the result.
-    pub(super) site: SingleSite,
+    pub(super) site: Operands,
     pub(super) has_size: bool,
-    /// Where the result is, or 0.
-    pub(super) result: u32,
+    /// Where the result is, if it is anywhere.
+    pub(super) result: Operand,
     /// The kernel must single-step the instruction.
     pub(super) stepped: bool,
 }
@@ -46,19 +47,17 @@ impl Known {
             read_back,
             top,
         };
-        let mut site = SingleSite {
-            depth_bytes: u32::try_from(top.unsigned_abs()).ok().filter(|_| top < 0)?,
+        let mut site = Operands {
+            cfa_bytes: u32::try_from(top.unsigned_abs()).ok().filter(|_| top < 0)?,
             frame_pointer: holders.of(Value::Entry(RBP))?,
-            ..SingleSite::default()
+            ..Operands::default()
         };
         let has_size = put_size(&mut site, &holders, shape);
         let stepped = !is_emulated(&node.instruction, node.first);
         let result = places.iter().find_map(|place| match place {
-            Place::Zero => Some(SingleSite::ZERO),
-            Place::Register(number) if state.register(*number) == Value::Constant(0) => {
-                Some(SingleSite::ZERO)
-            }
-            Place::Register(number) => Some(SingleSite::in_register(*number)),
+            Place::Zero => Some(Operand::ZERO),
+            Place::Register(number) if state.register(*number) == Value::Constant(0) => Some(Operand::ZERO),
+            Place::Register(number) => Some(Operand::register(*number)),
             Place::Slot(slot) => in_slot(*slot).filter(|_| *slot >= top),
         });
         if result.is_none() && (!has_size || stepped) {
@@ -70,14 +69,14 @@ impl Known {
         Some(Self {
             site,
             has_size,
-            result: result.unwrap_or(0),
+            result: result.unwrap_or_default(),
             stepped,
         })
     }
 
     /// What it costs to take the result here; nothing where that cannot be.
     pub(super) fn cost(&self) -> Option<u64> {
-        if self.result == 0 || (self.stepped && self.result != SingleSite::ZERO) {
+        if self.result.is_none() || (self.stepped && self.result != Operand::ZERO) {
             return None;
         }
         let mut cost = if self.stepped { COST_STEPPED } else { COST_WHOLE };
@@ -108,12 +107,12 @@ fn is_plain(instruction: &Instruction) -> bool {
     is_usual && !instruction.has_lock_prefix() && !instruction.has_segment_prefix()
 }
 
-fn in_slot(slot: i64) -> Option<u32> {
-    SingleSite::in_slot(u32::try_from(-slot).ok()?)
+fn in_slot(slot: i64) -> Option<Operand> {
+    Operand::slot(u32::try_from(-slot).ok()?)
 }
 
 /// Finds where the size is. False where it is nowhere.
-fn put_size(site: &mut SingleSite, holders: &Holders<'_>, shape: Shape) -> bool {
+fn put_size(site: &mut Operands, holders: &Holders<'_>, shape: Shape) -> bool {
     let found = match shape {
         Shape::Size => holders.of(Value::Entry(RDI)),
         Shape::AlignedSize => holders.of(Value::Entry(RSI)),
@@ -128,14 +127,14 @@ fn put_size(site: &mut SingleSite, holders: &Holders<'_>, shape: Shape) -> bool 
                 }
                 _ => {
                     let count = holders.of(Value::Entry(RDI));
-                    site.count = count.unwrap_or(0);
+                    site.factor = count.unwrap_or_default();
                     count.and_then(|_| holders.of(Value::Entry(RSI)))
                 }
             }
         }
         _ => None,
     };
-    site.size = found.unwrap_or(0);
+    site.size = found.unwrap_or_default();
     found.is_some()
 }
 
@@ -148,16 +147,14 @@ struct Holders<'a> {
 
 impl Holders<'_> {
     /// Where a value is, in a register if it can be.
-    fn of(&self, wanted: Value) -> Option<u32> {
+    fn of(&self, wanted: Value) -> Option<Operand> {
         let register = self.state.registers().find(|(_, value)| *value == wanted);
-        register
-            .map(|(number, _)| SingleSite::in_register(number))
-            .or_else(|| {
-                let is_one = |slot: &i64, value: Value| {
-                    value == wanted && self.read_back.contains(slot) && *slot >= self.top
-                };
-                let slot = self.state.slots().find(|(slot, value)| is_one(slot, *value))?;
-                in_slot(slot.0)
-            })
+        register.map(|(number, _)| Operand::register(number)).or_else(|| {
+            let is_one = |slot: &i64, value: Value| {
+                value == wanted && self.read_back.contains(slot) && *slot >= self.top
+            };
+            let slot = self.state.slots().find(|(slot, value)| is_one(slot, *value))?;
+            in_slot(slot.0)
+        })
     }
 }

@@ -22,12 +22,15 @@ mod values;
 
 use std::collections::HashSet;
 
-use tracer_ebpf::{Shape, SingleSite};
+use tracer_ebpf::Operands;
 
 use graph::{Explorer, Graph};
 pub(super) use image::Image;
 pub use planned::{Site, explain, sites};
 pub use reason::Reason;
+
+use super::shape::Shape;
+use crate::bpf::programs;
 
 /// What a site tells of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +48,11 @@ impl Kind {
     #[must_use]
     pub const fn program(self) -> &'static str {
         match self {
-            Self::Whole => "single",
-            Self::Request => "single_request",
-            Self::Result => "single_result",
+            Self::Whole => programs::CALL_COMPLETE,
+            Self::Request => programs::CALL_BEGIN,
+            Self::Result => programs::CALL_RESULT,
         }
     }
-
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Whole, Self::Request, Self::Result];
 }
 
 /// A site in a function.
@@ -61,8 +61,8 @@ pub(super) struct Found {
     /// Its address in the file.
     pub(super) address: u64,
     pub(super) kind: Kind,
-    /// What the kernel side must know, but for the distance.
-    pub(super) site: SingleSite,
+    /// Where the call's values are.
+    pub(super) site: Operands,
     /// The kernel must single-step the instruction there.
     pub(super) stepped: bool,
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use tracer_ebpf::{Shape, SingleSite};
+use tracer_ebpf::Operands;
 
 use super::{Found, Image, Kind, Reason, plan};
 use crate::probe_plan::plan::{Plan, PlannedProbe};
+use crate::probe_plan::shape::Shape;
 
 /// A site to be attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +15,10 @@ pub struct Site {
     pub kind: Kind,
     /// Where in the file.
     pub file_offset: u64,
-    /// What the kernel side must know of it.
-    pub single: SingleSite,
+    /// Where the call's values are.
+    pub operands: Operands,
+    /// Bytes from the probe of the function's entry to this place.
+    pub distance: i64,
     /// Whether the kernel must single-step the instruction there: only where nothing but failed calls come.
     pub single_stepped: bool,
 }
@@ -47,10 +50,8 @@ fn site(image: &Image, probe: &PlannedProbe, found: &Found) -> Result<Site, Reas
     Ok(Site {
         kind: found.kind,
         file_offset: image.file_offset(found.address).ok_or(no_code)?,
-        single: SingleSite {
-            distance: from_probe.cast_signed(),
-            ..found.site
-        },
+        operands: found.site,
+        distance: from_probe.cast_signed(),
         single_stepped: found.stepped,
     })
 }
@@ -74,7 +75,7 @@ pub fn explain(allocator: &Plan, sites: &[Result<Vec<Site>, Reason>]) {
 }
 
 fn place(probe: &PlannedProbe, site: &Site) -> String {
-    let offset = site.single.distance.wrapping_add_unsigned(probe.offset);
+    let offset = site.distance.wrapping_add_unsigned(probe.offset);
     let kind = match site.kind {
         Kind::Whole => "",
         Kind::Request => " (size)",

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{InstructionInfoFactory, OpAccess};
-use tracer_ebpf::{Shape, SingleSite};
+use tracer_ebpf::Operand;
 
 use super::cut::{self, Sides};
 use super::graph::Graph;
@@ -13,6 +13,7 @@ use super::reason::Reason;
 use super::results::{Results, results};
 use super::values::Memory;
 use super::{Found, Kind};
+use crate::probe_plan::shape::Shape;
 
 /// The sites of a function, by address, in that order. `at_calls`: whether there may be sites on calls; the kernel emulates
 /// those without putting the return address on the shadow stack, where there is one, which is the end of the process.
@@ -43,7 +44,7 @@ pub(super) fn sites(graph: &Graph, entry: u64, shape: Shape, at_calls: bool) -> 
     let sites = with_sizes(graph, &results, entry, &known, &ends, &is_over)?;
     check(graph, &results, entry, &sites)?;
     // Two probes inside cost more than an entry and its return.
-    let gains = |site: &Found| site.kind == Kind::Whole && site.site.result != SingleSite::ZERO;
+    let gains = |site: &Found| site.kind == Kind::Whole && site.site.result != Operand::ZERO;
     if !sites.iter().any(gains) {
         return Err(Reason::NothingGained);
     }

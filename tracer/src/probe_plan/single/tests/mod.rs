@@ -7,9 +7,9 @@ mod refusals;
 
 use std::collections::HashSet;
 
-use tracer_ebpf::{Shape, SingleSite};
+use tracer_ebpf::Operand;
 
-use super::{Found, Image, Kind, Reason, plan};
+use super::{Found, Image, Kind, Reason, Shape, plan};
 
 /// Where the code lies. Calls go to `CALLEE`, which returns.
 const CODE: u64 = 0x1000;
@@ -63,7 +63,7 @@ fn planned(parts: &[Part]) -> Result<Vec<Found>, Reason> {
 }
 
 /// The sites: (offset, kind, where the size is, where the result is).
-fn sites(parts: &[Part]) -> Vec<(u64, Kind, u32, u32)> {
+fn sites(parts: &[Part]) -> Vec<(u64, Kind, Operand, Operand)> {
     let found = planned(parts).expect("a plan");
     found
         .iter()
@@ -78,8 +78,8 @@ fn sites(parts: &[Part]) -> Vec<(u64, Kind, u32, u32)> {
         .collect()
 }
 
-const RAX: u32 = SingleSite::in_register(0);
-const RBX: u32 = SingleSite::in_register(3);
-const RDX: u32 = SingleSite::in_register(2);
-const RSI: u32 = SingleSite::in_register(6);
-const RDI: u32 = SingleSite::in_register(7);
+const RAX: Operand = Operand::register(0);
+const RBX: Operand = Operand::register(3);
+const RDX: Operand = Operand::register(2);
+const RSI: Operand = Operand::register(6);
+const RDI: Operand = Operand::register(7);

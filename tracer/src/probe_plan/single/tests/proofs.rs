@@ -19,8 +19,8 @@ fn straight_line() {
         (9, Kind::Whole, false)
     );
     // The return address and rbx.
-    assert_eq!((site.depth_bytes, site.size, site.result), (16, RBX, RAX));
-    assert_eq!(site.frame_pointer, SingleSite::in_register(5));
+    assert_eq!((site.cfa_bytes, site.size, site.result), (16, RBX, RAX));
+    assert_eq!(site.frame_pointer, Operand::register(5));
 }
 
 #[test]
@@ -56,10 +56,7 @@ fn early_return_has_a_site_of_its_own() {
     ];
     assert_eq!(
         sites(&parts),
-        [
-            (14, Kind::Whole, RBX, RAX),
-            (18, Kind::Whole, RBX, SingleSite::ZERO)
-        ]
+        [(14, Kind::Whole, RBX, RAX), (18, Kind::Whole, RBX, Operand::ZERO)]
     );
     assert!(planned(&parts).expect("a plan")[1].stepped);
 }
@@ -182,7 +179,7 @@ fn result_that_passes_through_the_stack() {
         Code(RET),
     ];
     // At the second call: 16 bytes below the CFA are rbx, and the slot is 8 above the end of those that were made.
-    let slot = SingleSite::in_slot(24).expect("a slot");
+    let slot = Operand::slot(24).expect("a slot");
     assert_eq!(sites(&parts), [(20, Kind::Whole, RBX, slot)]);
 }
 
@@ -195,7 +192,7 @@ fn size_in_the_stack() {
         Code(&[0x5f]), // pop %rdi
         Code(RET),
     ];
-    let slot = SingleSite::in_slot(16).expect("a slot");
+    let slot = Operand::slot(16).expect("a slot");
     assert_eq!(sites(&parts), [(6, Kind::Whole, slot, RAX)]);
 }
 
@@ -213,8 +210,8 @@ fn frame_pointer_that_was_pushed() {
     let found = planned(&parts).expect("a plan");
     assert_eq!(found.len(), 1);
     assert_eq!(
-        (found[0].site.depth_bytes, found[0].site.frame_pointer),
-        (24, SingleSite::in_slot(16).expect("a slot"))
+        (found[0].site.cfa_bytes, found[0].site.frame_pointer),
+        (24, Operand::slot(16).expect("a slot"))
     );
 }
 
@@ -240,7 +237,10 @@ fn product_and_whether_it_overflows() {
         .collect();
     // Where it does, the high half is still in rdx; where it does not, there is no need to look.
     assert_eq!(sites.len(), 2);
-    assert_eq!((sites[0].0, sites[0].1.size, sites[0].1.high), (17, RBX, 0));
+    assert_eq!(
+        (sites[0].0, sites[0].1.size, sites[0].1.high),
+        (17, RBX, Operand::NONE)
+    );
     assert_eq!((sites[1].0, sites[1].1.size, sites[1].1.high), (23, RBX, RDX));
     // To a function with one argument it is no product of its arguments.
     assert_eq!(planned(&PRODUCT), Err(Reason::NothingGained));
