@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
-    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, MAX_SITES, PendingCall,
-    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, SingleSite, Sum, SumKey, TailCall, TailKey,
+    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, LastCall, MAX_SPECS,
+    OPEN_CALLS_LEN, PendingCall, PendingRegion, ProbeSpec, Process, SCRATCH_SLOTS, Sampler, Sum, SumKey,
 };
 
 use crate::unwind::{KeptKey, KeptMapping, Scratch};
@@ -16,24 +16,19 @@ use crate::unwind::{KeptKey, KeptMapping, Scratch};
 /// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
-/// What is taken in: a value of `tracer_ebpf::intake`. Written by the loader: probes come and go one after the other, and
-/// what each sees alone would not fit what the others see.
+/// What is captured: the number of a `CaptureMode`. Written by the loader: probes come and go one after the other, and what
+/// each sees alone would not fit what the others see.
 #[map]
-pub(crate) static RECORDING: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static CAPTURE_MODE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What each probe's cookie stands for. Written by the loader before the probe is attached. Full: the loader leaves the
-/// file out, and says so.
+/// The specs of probes, by the upper half of each probe's cookie. Written by the loader before the probe is attached. Full:
+/// the loader leaves the file out, and says so.
 #[map]
-pub(crate) static SITES: Array<ProbeSite> = Array::with_max_entries(MAX_SITES as u32, 0);
+pub(crate) static SPECS: Array<ProbeSpec> = Array::with_max_entries(MAX_SPECS, 0);
 
 /// Hits of probes in allocators. Written here, read by the loader. Never full.
 #[map]
 pub(crate) static HITS: PerCpuArray<HitCounts> = PerCpuArray::with_max_entries(1, 0);
-
-/// What places inside functions tell, by the upper half of the probe's cookie. Written by the loader before the probe is
-/// attached.
-#[map]
-pub(crate) static SINGLES: Array<SingleSite> = Array::with_max_entries(2048, 0);
 
 /// The traced processes, by process id. Written by both sides; the loader takes ended processes out. Full:
 /// `process_map_full`, and the events of further processes are tallied for an unknown process.
@@ -115,9 +110,10 @@ pub(crate) static COPY_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static STOPPED: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 
-/// Calls of allocators that have not returned. Full: `call_map_full`.
+/// Calls of allocators that have not returned. Full: `call_map_full`. Where blocks are not followed, those that may go on by a
+/// tail call; the loader makes it a table then whose least recently used entries make room.
 #[map]
-pub(crate) static CALLS: HashMap<CallKey, PendingCall> = HashMap::with_max_entries(16_384, 0);
+pub(crate) static PENDING_CALLS: HashMap<CallKey, PendingCall> = HashMap::with_max_entries(16_384, 0);
 
 /// `BPF_F_NO_PREALLOC` of the kernel's `include/uapi/linux/bpf.h`: an entry's memory is allocated when it is made.
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -138,10 +134,9 @@ pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(16_384, 
 #[map]
 pub(crate) static HEAP: Array<Heap> = Array::with_max_entries(1, 0);
 
-/// The last block that each thread has allocated, until its next call of the allocator. Least recently used entries make
-/// room: those of threads that have ended.
+/// The last calls of each thread. Least recently used entries make room: those of threads that have ended.
 #[map]
-pub(crate) static LAST_BLOCKS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(16_384, 0);
+pub(crate) static LAST_CALLS: LruHashMap<u32, LastCall> = LruHashMap::with_max_entries(16_384, 0);
 
 /// How much is sampled: a packed [`Rate`](tracer_ebpf::sampling::Rate). Written by the loader, at any time.
 #[map]
@@ -155,13 +150,10 @@ pub(crate) static SAMPLERS: PerCpuArray<Sampler> = PerCpuArray::with_max_entries
 #[map]
 pub(crate) static PENDING: HashMap<u32, PendingRegion> = HashMap::with_max_entries(16_384, 0);
 
-/// Calls that may go on by a tail jump. Least recently used entries make room: those of calls that did not.
+/// How many calls are pending because they may go on by a tail call, where blocks are not followed: by the lowest bits of the
+/// thread, a cache line each. Where none are, `PENDING_CALLS` need not be asked.
 #[map]
-pub(crate) static TAILS: LruHashMap<TailKey, TailCall> = LruHashMap::with_max_entries(16_384, 0);
-
-/// How many entries of `TAILS` wait for their jump; where none do, `TAILS` need not be asked.
-#[map]
-pub(crate) static TAILS_OPEN: Array<u64> = Array::with_max_entries(1, 0);
+pub(crate) static OPEN_CALLS: Array<[u64; 8]> = Array::with_max_entries(OPEN_CALLS_LEN, 0);
 
 /// Always empty: see `thread_stack`.
 #[map]

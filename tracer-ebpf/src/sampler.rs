@@ -38,9 +38,9 @@ impl Points for Cpu {
     }
 }
 
-/// What an allocation of so many bytes stands for; 0: it is not sampled. 1 where all are followed.
+/// The weight of an allocation of so many bytes; 0: it is not sampled. 1 where all are followed.
 #[inline(always)]
-pub(crate) fn weigh(bytes: u64) -> u64 {
+pub(crate) fn sample_weight(bytes: u64) -> u64 {
     if !settings::sampled() {
         return 1;
     }
@@ -70,16 +70,16 @@ pub(crate) fn weigh(bytes: u64) -> u64 {
     } else {
         0
     };
-    weigh_here(room, word, before.cast_unsigned())
+    sample_weight_slow(room, word, before.cast_unsigned())
 }
 
-/// What an allocation stands for of which the distance to the next sample point does not say that it is not sampled.
+/// The weight of an allocation that the distance to the next sample point does not exclude.
 ///
 /// A global function, so that its variables are not on the stack while one is walked, and the verifier checks it once.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn weigh_here(room: u64, rate: u64, before: u64) -> u64 {
+pub(crate) extern "C" fn sample_weight_slow(room: u64, rate: u64, before: u64) -> u64 {
     let Some(cpu) = SAMPLERS.get_ptr_mut(0) else {
         return 1;
     };
@@ -91,7 +91,7 @@ pub(crate) extern "C" fn weigh_here(room: u64, rate: u64, before: u64) -> u64 {
         if rate.interval > 1 {
             points.restart(sampling::distance(points.random(), rate.interval));
         }
-        // SAFETY: as in `weigh`.
+        // SAFETY: as in `sample_weight`.
         unsafe { core::ptr::write_volatile(&raw mut (*cpu).interval, rate.interval as u64) };
         // This allocation asks a draw of its own.
         before = 0;

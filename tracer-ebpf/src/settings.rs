@@ -1,8 +1,8 @@
 //! What the loader told the programs.
 
-use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, intake};
+use tracer_ebpf::{BpfSettings, CaptureMode, KernelOffsets, StopOffsets};
 
-use crate::maps::RECORDING;
+use crate::maps::CAPTURE_MODE;
 
 /// Written by the loader before the object is loaded, into `.rodata`, which the kernel freezes: the verifier
 /// knows every field's value and drops the branches that it decides.
@@ -129,13 +129,15 @@ pub(crate) fn stop_offsets() -> StopOffsets {
     read!(stop_offsets)
 }
 
-/// What is taken in: a value of `tracer_ebpf::intake`.
+/// What is captured: the number of a `CaptureMode`.
 #[inline(always)]
-pub(crate) fn intake() -> u64 {
+pub(crate) fn capture_mode() -> u64 {
     // SAFETY: the pointer is to a map value; volatile, since the loader changes it.
-    RECORDING.get_ptr(0).map_or(intake::NOTHING, |recording| unsafe {
-        core::ptr::read_volatile(recording)
-    })
+    CAPTURE_MODE
+        .get_ptr(0)
+        .map_or(CaptureMode::Nothing.number(), |mode| unsafe {
+            core::ptr::read_volatile(mode)
+        })
 }
 
 /// Whether blocks are followed until they are given back.

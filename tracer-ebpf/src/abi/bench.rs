@@ -1,7 +1,9 @@
 //! What both sides of the walk benchmark speak. Behind the feature `bench`: the object that ships has none of it.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// What the walks of one program came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WalkCounts {
     /// Hits of the probe.
@@ -12,8 +14,6 @@ pub struct WalkCounts {
     pub failed: u64,
 }
 
-const _: () = assert!(size_of::<WalkCounts>() == 24);
-
-#[cfg(not(target_arch = "bpf"))]
-// SAFETY: repr(C), three integers without padding, as the assertion shows: any bytes are a valid value.
-unsafe impl aya::Pod for WalkCounts {}
+crate::abi::values::map_types! {
+    WalkCounts: 24;
+}

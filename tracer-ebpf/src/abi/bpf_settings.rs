@@ -1,15 +1,17 @@
 //! What the loader tells the programs before they are loaded.
 
-use crate::abi::values::crosses_the_boundary;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-crosses_the_boundary! {
+use crate::abi::values::map_types;
+
+map_types! {
     BpfSettings: 184;
     KernelOffsets: 88;
     StopOffsets: 24;
 }
 
 /// What the loader tells the programs once, before they run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct BpfSettings {
     /// Smallest size that is followed.
@@ -45,7 +47,7 @@ pub struct BpfSettings {
 }
 
 /// Offsets of members in the running kernel's structures, in bytes; all 0 where they are not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct KernelOffsets {
     /// `task_struct.mm`
@@ -96,7 +98,7 @@ pub struct KernelOffsets {
 }
 
 /// Offsets of members that tell who would notice that a process is stopped, in bytes; all 0 where they are not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct StopOffsets {
     /// `task_struct.ptrace`

@@ -1,11 +1,13 @@
 //! Keys and values of the live heap: calls that have not returned, blocks that are allocated, what each stack and each
 //! process holds.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::{Sum, SumKey};
 
 /// A call of an allocator that has not returned, by its place: a thread may be in several, in signal handlers, and may
 /// leave one by a jump; each is at a stack position of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CallKey {
     /// The stack pointer at the function's first instruction.
@@ -17,17 +19,20 @@ pub struct CallKey {
 }
 
 /// What the return of a call must know of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PendingCall {
     /// Whose the block is going to be.
     pub key: SumKey,
     /// Bytes asked for.
     pub bytes: u64,
-    /// Where the call returns to: a hit at the same place that returns elsewhere is this call, passed on by a jump
-    /// (its return address is the kernel's by then).
+    /// The return address. Where blocks are followed, a hit at the same place that returns elsewhere is this call, passed on
+    /// by a tail call: its return address is the kernel's by then.
     pub return_address: u64,
-    /// Where `posix_memalign` puts its result.
+    /// The address of the probe that began it. A call that failed before its tail call leaves its entry behind, and the next
+    /// hit of the same probe there is a call of its own.
+    pub probe: u64,
+    /// The address that `posix_memalign` writes its result to.
     pub out: u64,
     /// The block that is to be resized, or 0.
     pub old_address: u64,
@@ -47,15 +52,35 @@ impl PendingCall {
     /// The product that was asked for overflows: the call fails.
     pub const OVERFLOWS: u32 = 16;
     /// The allocator tells a block's usable size as glibc does.
-    pub const GLIBC_CHUNKS: u32 = crate::ProbeSite::GLIBC_CHUNKS;
+    pub const GLIBC_CHUNKS: u32 = crate::ProbeSpec::GLIBC_CHUNKS;
     /// It is no call of the program's, and may go on by a jump: what is hit then is none either.
     pub const NESTED: u32 = 128;
+    /// The function returns a status.
+    pub const RETURNS_STATUS: u32 = crate::ProbeSpec::RETURNS_STATUS;
+    /// The function returns its block's size.
+    pub const RETURNS_SIZE: u32 = crate::ProbeSpec::RETURNS_SIZE;
     /// A call that fails gives the block back all the same.
-    pub const FREES_ON_FAILURE: u32 = crate::ProbeSite::FREES_ON_FAILURE;
+    pub const FREES_ON_FAILURE: u32 = crate::ProbeSpec::FREES_ON_FAILURE;
+}
+
+/// The last calls of a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LastCall {
+    /// The block that its last call has allocated, until its next call.
+    pub block: u64,
+    /// The block that its last call of a function that may tail-call another gives back; 0: none.
+    pub freed: u64,
+    /// The stack pointer at that function's first instruction.
+    pub stack_pointer: u64,
+    /// Its return address.
+    pub return_address: u64,
+    /// The address of its probe.
+    pub probe: u64,
 }
 
 /// A block: whose, and where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct BlockKey {
     /// Its address.
@@ -67,7 +92,7 @@ pub struct BlockKey {
 }
 
 /// An allocated block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Block {
     /// The stack that allocated it, as in [`SumKey::stack`].
@@ -89,7 +114,7 @@ pub const BUCKETS: usize = 32;
 
 /// What one (process, stack, function) allocated, and what became of it. With sampling, estimates, as in [`Sum`]; the units of
 /// variances are the same too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HeapSum {
     /// The calls; [`Sum::bytes`] are those of calls that succeeded.
@@ -130,7 +155,7 @@ pub struct HeapSum {
 
 /// What one process holds; and in a row of its own, all processes together. With sampling, what is live are estimates; `free`
 /// is counted as it is called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Heap {
     /// Bytes of live blocks, as asked for.

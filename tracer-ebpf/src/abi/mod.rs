@@ -3,30 +3,28 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 mod bpf_settings;
+mod capture_mode;
 mod codes;
 mod function;
 mod heap;
 pub mod identity;
-pub mod intake;
 mod probe_spec;
 mod records;
 pub mod sampling;
-mod single;
 pub mod unwind;
 mod values;
 
 pub use bpf_settings::{BpfSettings, KernelOffsets, StopOffsets};
+pub use capture_mode::CaptureMode;
 pub use codes::{Counter, Loss, StackEnd};
-pub use function::{Function, Shape};
-pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
+pub use function::Function;
+pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, LastCall, PendingCall};
 pub use probe_spec::{Operand, Operands, ProbeSpec};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
-pub use single::SingleSite;
 pub use values::{
-    CodeRange, FileKey, FileTable, HitCounts, PendingRegion, ProbeSite, Process, Sampler, Segment, Sum,
-    SumKey, TailCall, TailKey,
+    CodeRange, FileKey, FileTable, HitCounts, PendingRegion, Process, Sampler, Segment, Sum, SumKey,
 };
 
 /// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)
@@ -50,11 +48,17 @@ pub const COPY_PAGES: usize = 5;
 /// Executable segments that one file may have: linkers make one, hand-made files a few.
 pub const MAX_SEGMENTS: usize = 4;
 
-/// Cookies that there is room for: probes of one recording, those of some dozen allocators, each with all its functions.
+/// Probes that there is room for in one recording, those inside functions too.
+pub const MAX_SPECS: u32 = 4096;
+
+/// Functions that there is room for: probes of one recording, those of some dozen allocators, each with all its functions.
 /// A power of two.
 pub const MAX_SITES: usize = 2048;
 
-/// [`SumKey::stack`] of a call that was counted without a walk: see [`intake::UNWALKED`].
+/// Counters of pending calls: threads whose ids have the same lowest bits share one. A power of two.
+pub const OPEN_CALLS_LEN: u32 = 1024;
+
+/// [`SumKey::stack`] of a call that was counted without a walk: see [`CaptureMode::Unwalked`].
 pub const STACK_UNWALKED: u64 = 1;
 
 /// [`SumKey::stack`] of an event whose stack could not be kept; which loss it was is counted apart.

@@ -1,9 +1,11 @@
 //! The description of a probe: where its values are, and what its function is.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::{CodeRange, MAX_CODE_RANGES};
 
 /// Where a value is at a probed instruction: in a register, in a slot of the stack, zero, or nowhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Operand(u32);
 
@@ -50,7 +52,7 @@ impl Operand {
 }
 
 /// The places of a call's values at a probed instruction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Operands {
     /// Bytes from the stack pointer up to the CFA, the stack pointer before the call: the return address is in the eight
@@ -74,8 +76,9 @@ pub struct Operands {
     pub frame_pointer: Operand,
 }
 
-/// The description of a probe, which its cookie is the index of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The description of a probe. The upper half of the probe's cookie is its index, the lower half that of its hits' counter
+/// in [`HitCounts::by_site`](crate::HitCounts::by_site), which all probes of a function share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ProbeSpec {
     /// Where its values are.
@@ -86,10 +89,9 @@ pub struct ProbeSpec {
     pub flags: u32,
     /// How many of `callers` are used.
     pub callers_len: u32,
-    /// The index of the counter of its hits in [`HitCounts::by_site`](crate::HitCounts::by_site): one for all probes of a
-    /// function.
-    pub counter: u32,
-    /// 0: makes the distance begin at a multiple of 8.
+    /// Its index, which the kernel side hands on to functions that look it up again.
+    pub index: u32,
+    /// Unused.
     pub reserved: u32,
     /// Bytes from the instruction that `callers` are told from, to this one: 0 where it is this one.
     pub caller_distance: i64,

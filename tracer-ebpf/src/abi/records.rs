@@ -1,5 +1,7 @@
 //! What the ring carries to user space: each stack once, each new process image once.
 
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
 use crate::{COPY_PAGES, MAX_FRAMES, WINDOW_BYTES};
 
 /// The first word of every record.
@@ -15,7 +17,7 @@ pub enum RecordKind {
 }
 
 /// The part of a [`StackRecord`] before its frames.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct StackRecordHeader {
     /// [`RecordKind::Stack`].
@@ -37,7 +39,7 @@ pub struct StackRecordHeader {
 /// A stack: code addresses from the innermost frame to the outermost. In a stack of an allocator call all are
 /// return addresses, the first that of the immediate caller; in a stack of a system call the first is the
 /// instruction after the call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct StackRecord {
     /// The part before the frames.
@@ -49,7 +51,7 @@ pub struct StackRecord {
 
 /// A process image that the kernel side met first: a child of a traced process, a program executed, a process
 /// seen first while the whole machine or a cgroup is traced. A child is told of again, by itself, at its first event.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ProcessRecord {
     /// [`RecordKind::Process`].
@@ -74,7 +76,7 @@ pub struct ProcessRecord {
 }
 
 /// A file with code that has no table yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FileRecord {
     /// [`RecordKind::File`].
@@ -90,7 +92,7 @@ pub struct FileRecord {
 }
 
 /// Where a walk stopped that user space is to finish, and how much of the stack follows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CopyHeader {
     /// The provisional identity of the stack: the [`StackRecord`] with the frames so far has it, and the sums.
@@ -129,7 +131,7 @@ impl CopyHeader {
 }
 
 /// A copy of a stack, for a walk that user space is to finish. A ring of its own carries them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CopyRecord {
     /// What is copied.

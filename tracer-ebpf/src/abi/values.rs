@@ -1,26 +1,32 @@
 //! Keys and values of the maps.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::{
-    BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES, PendingCall,
-    SingleSite,
+    BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, LastCall, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES,
+    PendingCall, ProbeSpec,
 };
 
-/// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
-macro_rules! crosses_the_boundary {
-    ($($name:ident: $size:expr;)*) => { $(
+/// Asserts the sizes of types that maps hold, and makes them keys and values of maps on the host. That each has neither padding
+/// nor a value that its bytes could not be is what its derives of `zerocopy` prove.
+macro_rules! map_types {
+    ($($name:ty: $size:expr;)*) => { $(
         const _: () = assert!(size_of::<$name>() == $size);
+        const _: () = {
+            const fn is_plain<T: FromBytes + IntoBytes + Immutable>() {}
+            is_plain::<$name>();
+        };
         #[cfg(not(target_arch = "bpf"))]
-        // SAFETY: the type is repr(C), made of integers and arrays of them alone, and the assertion above shows
-        // that it has no padding: any bytes are a valid value.
+        // SAFETY: any bytes are a valid value of the type, and none of its bytes is padding: `is_plain` requires it.
         unsafe impl aya::Pod for $name {}
     )* };
 }
 
-pub(crate) use crosses_the_boundary;
+pub(crate) use map_types;
 
-crosses_the_boundary! {
+map_types! {
     CallKey: 16;
-    PendingCall: 88;
+    PendingCall: 96;
     BlockKey: 16;
     Block: 32;
     HeapSum: 64 + 13 * 8 + 2 * 4 * 32;
@@ -29,20 +35,18 @@ crosses_the_boundary! {
     Sum: 64;
     Sampler: 24;
     CodeRange: 16;
-    ProbeSite: 16 + 16 * MAX_CODE_RANGES;
-    SingleSite: 32;
+    ProbeSpec: 64 + 16 * MAX_CODE_RANGES;
     Process: 16;
     HitCounts: 8 * (MAX_SITES + BUCKETS);
     PendingRegion: 48;
-    TailKey: 16;
-    TailCall: 32;
+    LastCall: 40;
     FileKey: 24;
     Segment: 24;
     FileTable: 16 + 24 * MAX_SEGMENTS;
 }
 
 /// Whose sum: a process, a stack, a function.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SumKey {
     /// The stack's identity: a hash of its addresses and of how its walk ended, or
@@ -55,7 +59,7 @@ pub struct SumKey {
 }
 
 /// What one (process, stack, function) did. With sampling, estimates: each sampled call counts as often as its weight says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Sum {
     /// Calls, failed ones too.
@@ -91,7 +95,7 @@ impl Sum {
 }
 
 /// What one CPU knows of the next sample point.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Sampler {
     /// Bytes up to it, a signed number: see [`sampling::Points`](crate::sampling::Points).
@@ -103,7 +107,7 @@ pub struct Sampler {
 }
 
 /// A range of code, as signed distances from the probed instruction: `start <= distance < end`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CodeRange {
     /// First byte.
@@ -112,43 +116,8 @@ pub struct CodeRange {
     pub end: i64,
 }
 
-/// What a probe's cookie stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct ProbeSite {
-    /// A [`Function`](crate::Function)'s number.
-    pub function: u32,
-    /// How many of `callers` are used.
-    pub callers_len: u32,
-    /// What this site does about tail calls: see the `TAIL_*` constants.
-    pub tail: u32,
-    /// Bytes pushed on the stack between the function's first instruction and the probed one.
-    pub pushed_bytes: u32,
-    /// Code of the same object that calls this one for its own work: that of allocator functions, and of what they alone
-    /// use. A hit whose return address is there is no call of the program's. The first range covers all the others.
-    pub callers: [CodeRange; MAX_CODE_RANGES],
-}
-
-impl ProbeSite {
-    /// The function may go on to another traced one by a jump: remember the call.
-    pub const TAIL_MAKES: u32 = 1;
-    /// The function may be reached by such a jump: look whether it was.
-    pub const TAIL_TAKES: u32 = 2;
-    /// With [`TAIL_MAKES`](Self::TAIL_MAKES): also where there is a block to resize, and whatever the alignment is.
-    pub const TAIL_MAKES_ALWAYS: u32 = 4;
-    /// Blocks have glibc's chunk header before them, which tells their usable size.
-    pub const GLIBC_CHUNKS: u32 = 8;
-    /// The function may jump to one that gives a block back, where nothing is asked for (`realloc(p, 0)`).
-    pub const TAIL_FREES: u32 = 16;
-    /// The function has no probe at its return, since it may throw: where blocks are followed, its own are counted, and
-    /// not followed.
-    pub const ENTRY_ONLY: u32 = 32;
-    /// The function gives the block back where it cannot resize it (`mi_reallocf`).
-    pub const FREES_ON_FAILURE: u32 = 64;
-}
-
 /// A process that is traced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Process {
     /// The number of its present image, as in [`SumKey::process`].
@@ -169,7 +138,7 @@ impl Process {
 }
 
 /// Hits of probes in allocators, by any process, whether or not calls are taken in: what they cost is paid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HitCounts {
     /// By what the probe's cookie stands for.
@@ -189,7 +158,7 @@ impl Default for HitCounts {
 }
 
 /// A memory-map system call between its entry and its return, by thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PendingRegion {
     /// The stack at entry, as in [`SumKey::stack`].
@@ -210,34 +179,6 @@ pub struct PendingRegion {
     pub reserved2: u64,
 }
 
-/// The place of a call that may go on by a tail jump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct TailKey {
-    /// The stack pointer at the function's first instruction.
-    pub stack_pointer: u64,
-    /// The thread.
-    pub thread: u32,
-    /// Unused; zero, since it is part of the key.
-    pub reserved: u32,
-}
-
-/// A call that may go on by a tail jump: the next hit of another probe at the same place with the same return address and
-/// block, and no smaller size, is the same call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct TailCall {
-    /// Where it returns to.
-    pub return_address: u64,
-    /// Bytes asked for.
-    pub bytes: u64,
-    /// The block to resize, or 0 where a new one is asked for.
-    pub block: u64,
-    /// The probe that saw it: a call that did not go on after all leaves this behind, and the next one from there is no
-    /// continuation of it.
-    pub probe: u64,
-}
-
 /// A file, as both sides know it.
 ///
 /// There is no device in it: what a mapping holds is the inode that has the data, and `stat` and `/proc/PID/maps` show
@@ -247,7 +188,7 @@ pub struct TailCall {
 ///
 /// overlayfs can show another inode number than that of the data: of a file that it has copied up, or where it numbers
 /// the inodes of several file systems anew (`xino`). Such a file is known once the kernel side has met it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FileKey {
     /// The inode's number.
@@ -268,7 +209,7 @@ impl FileKey {
 }
 
 /// An executable segment of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Segment {
     /// First byte in the file, rounded down to a whole page: where its mapping begins.
@@ -280,7 +221,7 @@ pub struct Segment {
 }
 
 /// Where a file's unwind table lies in the arrays of pages and rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FileTable {
     /// Its first page.

@@ -1,71 +1,63 @@
-//! Where blocks are followed: the returns of allocators, and `free`.
+//! Where blocks are followed: the returns of allocators, and functions that give blocks back.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
     macros::{uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use tracer_ebpf::{CallKey, Counter, Loss, ProbeSite, TailCall, TailKey};
+use tracer_ebpf::{CallKey, Counter, Loss, PendingCall, ProbeSpec};
 
-use super::alloc::{called_by_allocator, regs};
-use super::hit::{self, Hit};
+use super::{
+    hit::{self, Hit},
+    operands::{self, RETURN_ADDRESS_BYTES, called_by_allocator, cfa, regs, value},
+};
 use crate::{
     heap,
     loss::{count, lose},
-    settings, tail_call, thread_stack,
+    settings, thread_stack,
 };
 
-/// A function that returns the block.
+/// The return of an allocator function.
 #[uretprobe]
-#[inline(always)]
-pub(crate) fn return_block(ctx: RetProbeContext) -> u32 {
-    finish(&ctx, |_, result| result)
-}
-
-/// `posix_memalign`, which returns an error or puts the block where it was told.
-#[uretprobe]
-#[inline(always)]
-pub(crate) fn return_out(ctx: RetProbeContext) -> u32 {
-    finish(&ctx, |call, status| {
-        if status as u32 == 0 {
-            // SAFETY: the helper checks the user's address.
-            unsafe { bpf_probe_read_user(call.out as *const u64) }.unwrap_or(0)
-        } else {
-            0
-        }
-    })
-}
-
-/// `xallocx`, which returns the size that the block has now: less than was asked for means that nothing was changed.
-#[uretprobe]
-#[inline(always)]
-pub(crate) fn return_size(ctx: RetProbeContext) -> u32 {
-    finish(
-        &ctx,
-        |call, size| if size >= call.bytes { call.old_address } else { 0 },
-    )
-}
-
-#[inline(always)]
-fn finish(ctx: &RetProbeContext, result: impl FnOnce(&tracer_ebpf::PendingCall, u64) -> u64) -> u32 {
+pub(crate) fn call_return(ctx: RetProbeContext) -> u32 {
     let entry = ProbeContext { regs: ctx.regs };
     thread_stack::require(&entry);
     let regs = regs(&entry);
-    // The return has taken its address off the stack.
-    let place = CallKey {
-        stack_pointer: regs.rsp - 8,
+    let key = CallKey {
+        // The return has taken its address off the stack.
+        stack_pointer: regs.rsp - RETURN_ADDRESS_BYTES,
         thread: bpf_get_current_pid_tgid() as u32,
         reserved: 0,
     };
     let returned = regs.rax;
-    heap::finish(&place, |call| result(call, returned));
+    heap::finish(&key, |call| block_of(call, returned));
     0
 }
 
-/// `free(p)`
-#[uprobe]
+/// The address of the block that a call has made, by what it has returned; 0: it has failed.
 #[inline(always)]
-pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
+fn block_of(call: &PendingCall, returned: u64) -> u64 {
+    if call.flags & PendingCall::RETURNS_STATUS != 0 {
+        if returned as u32 != 0 {
+            return 0;
+        }
+        // SAFETY: the helper checks the user's address.
+        return unsafe { bpf_probe_read_user(call.out as *const u64) }.unwrap_or(0);
+    }
+    if call.flags & PendingCall::RETURNS_SIZE != 0 {
+        // Less than was asked for means that nothing was changed.
+        return if returned >= call.bytes {
+            call.old_address
+        } else {
+            0
+        };
+    }
+    returned
+}
+
+/// The entry of a function that gives a block back.
+#[uprobe]
+pub(crate) fn call_free(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
     if !hit::begin(&ctx, None) {
         return 0;
@@ -81,39 +73,32 @@ pub(crate) fn free_block(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
-    let Some(Hit {
-        process,
-        thread,
-        site,
-    }) = hit::target(ctx)?
-    else {
+    let Some(Hit { process, thread }) = hit::target() else {
         return Ok(());
     };
+    let spec = operands::spec(ctx).ok_or(Loss::UnknownSite)?;
     let regs = regs(ctx);
-    let stack_pointer = regs.rsp + site.pushed_bytes as u64;
+    let cfa = cfa(regs, spec);
+    let block = value(regs, cfa, spec.operands.block);
+    let key = CallKey {
+        stack_pointer: cfa - RETURN_ADDRESS_BYTES,
+        thread,
+        reserved: 0,
+    };
     // SAFETY: the helper checks the user's address.
-    if let Ok(return_address) = unsafe { bpf_probe_read_user(stack_pointer as *const u64) } {
-        let place = CallKey {
-            stack_pointer,
-            thread,
-            reserved: 0,
-        };
-        let key = TailKey {
-            stack_pointer,
-            thread,
-            reserved: 0,
-        };
-        let call = TailCall {
-            return_address,
-            bytes: 0,
-            block: regs.rdi,
-            probe: regs.rip,
-        };
-        let nested = called_by_allocator(site, return_address.wrapping_sub(regs.rip).cast_signed())
-            || heap::is_passed_on(site, &place, return_address)
-            || tail_call::take(site, &key, &call);
+    if let Ok(return_address) = unsafe { bpf_probe_read_user(key.stack_pointer as *const u64) } {
+        // A tail call of an allocator's own call returns where that does, and needs no other sign.
+        if called_by_allocator(spec, return_address.wrapping_sub(regs.rip).cast_signed()) {
+            count(Counter::Nested);
+            return Ok(());
+        }
+        let nested = heap::continues_pending(spec, &key, return_address)
+            || heap::pop_freed(spec, &key, return_address, block, regs.rip);
         // No function hands a null pointer on.
-        if site.tail & ProbeSite::TAIL_MAKES != 0 && call.block != 0 && !tail_call::make(&key, &call) {
+        if spec.flags & ProbeSpec::MAY_TAIL_CALL != 0
+            && block != 0
+            && !heap::push_freed(&key, return_address, block, regs.rip)
+        {
             lose(Loss::TailMapFull);
         }
         if nested {
@@ -121,7 +106,7 @@ fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
             return Ok(());
         }
     }
-    heap::free(process, regs.rdi);
+    heap::free(process, block);
     count(Counter::Tallied);
     Ok(())
 }

@@ -5,14 +5,14 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
     programs::ProbeContext,
 };
-use tracer_ebpf::{BUCKETS, Counter, Loss, MAX_SITES, ProbeSite, intake};
+use tracer_ebpf::{BUCKETS, CaptureMode, Counter, Loss, MAX_SITES};
 
 use crate::{
     atomic,
     bounds::mask,
     heap::bucket,
-    loss::count,
-    maps::{HITS, SITES},
+    loss::{count, lose},
+    maps::HITS,
     process, settings,
 };
 
@@ -22,8 +22,6 @@ pub(super) struct Hit {
     pub(super) process: u32,
     /// The thread.
     pub(super) thread: u32,
-    /// What the probe stands for.
-    pub(super) site: &'static ProbeSite,
 }
 
 /// Counts a hit by its probe, and where allocations are sampled by the size that the call asks for, if it does. True if
@@ -43,7 +41,7 @@ pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
             }
         }
     }
-    if settings::intake() & intake::CALLS != 0 {
+    if settings::capture_mode() & CaptureMode::CALLS != 0 {
         return true;
     }
     pass_over();
@@ -57,25 +55,30 @@ pub(super) fn pass_over() {
     process::count_hit((bpf_get_current_pid_tgid() >> 32) as u32);
 }
 
+/// Counts a hit of a probe that the loader has not described.
+#[inline(always)]
+pub(super) fn unknown(ctx: &ProbeContext) {
+    if begin(ctx, None) {
+        lose(Loss::UnknownSite);
+    }
+}
+
 #[inline(always)]
 fn cookie(ctx: &ProbeContext) -> u64 {
     // SAFETY: the context is this program's own.
     unsafe { bpf_get_attach_cookie(ctx.regs.cast()) }
 }
 
-/// What a hit is that is taken in. Nothing for a process that is no target.
+/// The process and the thread of a hit; nothing if the process is not in scope.
 #[inline(always)]
-pub(super) fn target(ctx: &ProbeContext) -> Result<Option<Hit>, Loss> {
+pub(super) fn target() -> Option<Hit> {
     let pid_tgid = bpf_get_current_pid_tgid();
     let Some(process) = process::current((pid_tgid >> 32) as u32) else {
         count(Counter::Foreign);
-        return Ok(None);
+        return None;
     };
-    let site = SITES.get_ptr(cookie(ctx) as u32).ok_or(Loss::UnknownSite)?;
-    Ok(Some(Hit {
+    Some(Hit {
         process,
         thread: pid_tgid as u32,
-        // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe.
-        site: unsafe { &*site },
-    }))
+    })
 }

@@ -1,15 +1,15 @@
-//! The programs, one file per kind of call. Each thin entry calls a function that does the work; every way to
-//! give up is counted.
+//! The programs, one for each duty. Each thin entry calls a function that does the work; every way to give up is counted.
 
-mod alloc;
 #[cfg(feature = "bench")]
 mod bench;
-mod cost;
+mod calibration;
+mod call;
+mod complete;
 mod heap;
 mod hit;
+mod operands;
 mod process;
 mod region;
-mod single;
-mod weigh;
+mod sampling;
 
-pub(crate) use alloc::{Request, called_by_allocator};
+pub(crate) use operands::{Request, called_by_allocator};

@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::tracepoint,
     programs::TracePointContext,
 };
-use tracer_ebpf::{Counter, Function, Loss, PendingRegion, STACK_LOST, Sum, SumKey, intake};
+use tracer_ebpf::{CaptureMode, Counter, Function, Loss, PendingRegion, STACK_LOST, Sum, SumKey};
 
 use crate::{
     aggregate,
@@ -20,50 +20,62 @@ use crate::{
     unwind::{Slot, Start},
 };
 
-/// Arguments of a system call in its `sys_enter_*` record: eight bytes each, from 16 on.
-macro_rules! argument {
-    ($ctx:expr, $n:literal) => {
-        // SAFETY: the offset is inside the record, which has six arguments for mmap and as many as are used
-        // here for the others.
-        unsafe { $ctx.read_at::<u64>(16 + 8 * $n) }.unwrap_or(0)
+/// The system calls, by their numbers (the kernel's `arch/x86/entry/syscalls/syscall_64.tbl`).
+const MMAP: u32 = 9;
+const MUNMAP: u32 = 11;
+const BRK: u32 = 12;
+const MREMAP: u32 = 25;
+
+/// The entry of `mmap(address, length, …)`, `munmap(address, length)`, `mremap(address, old length, new length, …)` or
+/// `brk(address)`.
+#[tracepoint]
+pub(crate) fn region_enter(ctx: TracePointContext) -> u32 {
+    let Some((process, thread)) = target() else {
+        return 0;
     };
+    let (function, bytes, bytes_out) = match number(&ctx) {
+        MMAP => (Function::Mmap, argument(&ctx, 1), 0),
+        MUNMAP => (Function::Munmap, argument(&ctx, 1), 0),
+        MREMAP => (Function::Mremap, argument(&ctx, 2), argument(&ctx, 1)),
+        _ => (Function::Brk, argument(&ctx, 0), current_brk()),
+    };
+    enter(function, process, thread, bytes, bytes_out);
+    0
 }
 
-macro_rules! region_probes {
-    ($($(#[$doc:meta])* $enter:ident, $exit:ident: $function:ident, |$ctx:ident| ($bytes:expr, $out:expr);)*) => { $(
-        $(#[$doc])*
-        #[tracepoint]
-        pub(crate) fn $enter($ctx: TracePointContext) -> u32 {
-            if let Some((process, thread)) = target() {
-                enter(Function::$function, process, thread, $bytes, $out);
-            }
-            0
-        }
-
-        /// The return of the same call.
-        #[tracepoint]
-        pub(crate) fn $exit(ctx: TracePointContext) -> u32 {
-            exit(&ctx, Function::$function);
-            0
-        }
-    )* };
+/// The return of the same call.
+#[tracepoint]
+pub(crate) fn region_exit(ctx: TracePointContext) -> u32 {
+    let function = match number(&ctx) {
+        MMAP => Function::Mmap,
+        MUNMAP => Function::Munmap,
+        MREMAP => Function::Mremap,
+        _ => Function::Brk,
+    };
+    exit(&ctx, function);
+    0
 }
 
-region_probes! {
-    /// `mmap(address, length, …)`
-    enter_mmap, exit_mmap: Mmap, |ctx| (argument!(ctx, 1), 0);
-    /// `munmap(address, length)`
-    enter_munmap, exit_munmap: Munmap, |ctx| (argument!(ctx, 1), 0);
-    /// `mremap(address, old length, new length, …)`
-    enter_mremap, exit_mremap: Mremap, |ctx| (argument!(ctx, 2), argument!(ctx, 1));
-    /// `brk(address)`
-    enter_brk, exit_brk: Brk, |ctx| (argument!(ctx, 0), current_brk());
+/// The number of the system call: at 8 in every `sys_enter_*` and `sys_exit_*` record.
+#[inline(always)]
+fn number(ctx: &TracePointContext) -> u32 {
+    // SAFETY: the offset is inside the record.
+    unsafe { ctx.read_at::<u32>(8) }.unwrap_or(BRK)
+}
+
+/// An argument of the system call: eight bytes each in a `sys_enter_*` record, from 16 on.
+#[inline(always)]
+fn argument(ctx: &TracePointContext, n: usize) -> u64 {
+    // SAFETY: the offset is inside the record, which has room for six arguments whatever the call takes; the helper reads it,
+    // so that the kernel does not compare it with the length that it shows for each call.
+    unsafe { ctx.read_at::<u64>(16 + 8 * n) }.unwrap_or(0)
 }
 
 /// The number of the current process, if it is a target, and the thread.
 #[inline(always)]
 fn target() -> Option<(u32, u32)> {
-    if !matches!(settings::intake(), intake::ALL | intake::REGIONS) {
+    let mode = settings::capture_mode();
+    if mode != CaptureMode::All.number() && mode != CaptureMode::Regions.number() {
         return None;
     }
     let pid_tgid = bpf_get_current_pid_tgid();

@@ -64,17 +64,6 @@ impl Slot {
         }
     }
 
-    /// The same inside a function, for [`word`](Self::word). False if the stack cannot be read.
-    #[inline(always)]
-    pub(crate) fn look_inside(&self, regs: *const pt_regs) -> bool {
-        let scratch = self.scratch();
-        // SAFETY: `regs` is the program's context, and the slot is ours.
-        unsafe {
-            let most = (*scratch).bytes_wanted((*regs).rsp);
-            stack_window::fill(scratch, (*regs).rsp, most)
-        }
-    }
-
     /// A word of the stack.
     #[inline(always)]
     pub(crate) fn word(&self, address: u64) -> Option<u64> {

@@ -1,9 +1,9 @@
 //! The ring of copied stacks: walks that user space is to finish.
 
 use tracer_ebpf::{CopyHeader, CopyRecord, WINDOW_BYTES};
+use zerocopy::FromBytes as _;
 
 use super::load::{BpfError, Object};
-use super::records::field;
 use super::ring::Ring;
 
 /// A copy of a stack, and where its walk had got to.
@@ -47,26 +47,10 @@ impl Copies {
 }
 
 fn parse(bytes: &[u8]) -> Option<CopiedStack> {
-    let stack = bytes.get(size_of::<CopyHeader>()..)?;
     if bytes.len() != size_of::<CopyRecord>() {
         return None;
     }
-    let word = |offset| field(bytes, offset).map(u64::from_ne_bytes);
-    let half = |offset| field(bytes, offset).map(u32::from_ne_bytes);
-    let header = CopyHeader {
-        stack: word(0)?,
-        time_ns: word(8)?,
-        instruction: word(16)?,
-        stack_pointer: word(24)?,
-        frame_pointer: word(32)?,
-        base: word(40)?,
-        tgid: half(48)?,
-        process: half(52)?,
-        pages: half(56)?,
-        flags: half(60)?,
-        frames_len: half(64)?,
-        reserved: 0,
-    };
+    let (header, stack) = CopyHeader::read_from_prefix(bytes).ok()?;
     let copied = (header.pages as usize).checked_mul(WINDOW_BYTES)?;
     Some(CopiedStack {
         header,

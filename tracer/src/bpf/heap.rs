@@ -3,7 +3,7 @@
 use aya::maps::{Array, HashMap, MapData};
 use tracer_ebpf::{Block, BlockKey, CallKey, Heap, HeapSum, PendingCall, SumKey};
 
-use super::batch;
+use super::compat::batch;
 use super::load::{BpfError, Object};
 
 impl Object {
@@ -47,8 +47,8 @@ impl Object {
 
     /// Calls of allocators that have not returned, without those that are an allocator's own.
     pub fn pending_calls(&self) -> Result<Vec<(CallKey, PendingCall)>, BpfError> {
-        let mut calls: Vec<(CallKey, PendingCall)> =
-            batch::read_all(self.map_fd("CALLS")?).map_err(|error| BpfError::map("CALLS", error))?;
+        let mut calls: Vec<(CallKey, PendingCall)> = batch::read_all(self.map_fd("PENDING_CALLS")?)
+            .map_err(|error| BpfError::map("PENDING_CALLS", error))?;
         calls.retain(|(_, call)| call.flags & PendingCall::NESTED == 0);
         Ok(calls)
     }

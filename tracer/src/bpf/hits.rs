@@ -1,18 +1,18 @@
 //! How often probes were hit, and what of it is taken in.
 
 use aya::maps::{Array, MapData, PerCpuArray};
-use tracer_ebpf::{HitCounts, Process};
+use tracer_ebpf::{CaptureMode, HitCounts, Process};
 
-use super::batch;
+use super::compat::batch;
 use super::error::BpfError;
 use super::load::Object;
 
 impl Object {
-    /// Says what the kernel side takes in: a value of [`tracer_ebpf::intake`].
-    pub fn set_intake(&mut self, intake: u64) -> Result<(), BpfError> {
-        let failed = |error| BpfError::map("RECORDING", error);
-        let mut map = Array::<&mut MapData, u64>::try_from(self.map_mut("RECORDING")?).map_err(failed)?;
-        map.set(0, intake, 0).map_err(failed)
+    /// Sets what the kernel side captures.
+    pub fn set_capture_mode(&mut self, mode: CaptureMode) -> Result<(), BpfError> {
+        let failed = |error| BpfError::map("CAPTURE_MODE", error);
+        let mut map = Array::<&mut MapData, u64>::try_from(self.map_mut("CAPTURE_MODE")?).map_err(failed)?;
+        map.set(0, mode.number(), 0).map_err(failed)
     }
 
     /// Hits of probes in allocators since the start, over all CPUs.

@@ -1,20 +1,24 @@
 //! Loading the object: settings, sizes of maps, programs past the verifier.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::maps::{Array, CgroupArray, HashMap, Map, MapData};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::{EbpfLogger, Level};
-use tracer_ebpf::{BpfSettings, ProbeSite, Process, Shape};
+use aya_obj::generated::bpf_map_type;
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use tracer_ebpf::{BpfSettings, MAX_SITES, MAX_SPECS, ProbeSpec, Process};
 
+use super::compat::multi::Multi;
 pub use super::error::BpfError;
 use super::limits::Limits;
 use super::links::AttachBy;
-use super::multi::Multi;
+use super::programs;
 use super::sampling::Sampling;
-use crate::probe_plan::single::Kind;
 
 /// The object that `build.rs` made.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -38,8 +42,8 @@ pub struct Wanted {
     pub single: bool,
     /// Calls that give blocks back are counted, where they are not followed.
     pub frees: bool,
-    /// The programs of allocator calls are loaded when they are first attached: most processes have calls of half of the
-    /// shapes, and the verifier takes some 40 ms of CPU time for each.
+    /// The programs of allocator calls are loaded when they are first attached: the verifier takes some 40 ms of CPU time for
+    /// those that walk, and not every process needs all of them.
     pub later: bool,
     /// The programs that do nothing, which traps are measured with.
     pub cost: bool,
@@ -55,8 +59,8 @@ pub struct Object {
     pub(super) multi: Option<Multi>,
     pub(super) sampling: Sampling,
     pub(super) has_sampled: bool,
-    sites_len: u32,
-    pub(super) singles_len: u32,
+    functions_len: u32,
+    specs_len: u32,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -78,15 +82,43 @@ pub const TABLE_PROGRAMS: [(&str, &str, &str); 1] = [("code_unmapped", "syscalls
 /// The programs of memory-map system calls, with their tracepoints. Returns before entries: an entry that is
 /// followed is then sure to be met again.
 pub const REGION_PROGRAMS: [(&str, &str, &str); 8] = [
-    ("exit_mmap", "syscalls", "sys_exit_mmap"),
-    ("exit_munmap", "syscalls", "sys_exit_munmap"),
-    ("exit_mremap", "syscalls", "sys_exit_mremap"),
-    ("exit_brk", "syscalls", "sys_exit_brk"),
-    ("enter_mmap", "syscalls", "sys_enter_mmap"),
-    ("enter_munmap", "syscalls", "sys_enter_munmap"),
-    ("enter_mremap", "syscalls", "sys_enter_mremap"),
-    ("enter_brk", "syscalls", "sys_enter_brk"),
+    (programs::REGION_EXIT, "syscalls", "sys_exit_mmap"),
+    (programs::REGION_EXIT, "syscalls", "sys_exit_munmap"),
+    (programs::REGION_EXIT, "syscalls", "sys_exit_mremap"),
+    (programs::REGION_EXIT, "syscalls", "sys_exit_brk"),
+    (programs::REGION_ENTER, "syscalls", "sys_enter_mmap"),
+    (programs::REGION_ENTER, "syscalls", "sys_enter_munmap"),
+    (programs::REGION_ENTER, "syscalls", "sys_enter_mremap"),
+    (programs::REGION_ENTER, "syscalls", "sys_enter_brk"),
 ];
+
+/// The most functions that can be probed.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const MAX_FUNCTIONS: u32 = MAX_SITES as u32;
+
+/// The object as it is to be loaded. Where blocks are not followed (`live`), nothing takes out the pending calls that did not go
+/// on by a tail call: their table is one then whose least recently used entries make room.
+fn object_for(live: bool) -> Cow<'static, [u8]> {
+    if live {
+        return Cow::Borrowed(OBJECT);
+    }
+    let mut object = OBJECT.to_vec();
+    let Some(kind) = kind_of_map("PENDING_CALLS").and_then(|at| object.get_mut(at..at + 4)) else {
+        log::error!("the eBPF object has no map PENDING_CALLS");
+        return Cow::Borrowed(OBJECT);
+    };
+    kind.copy_from_slice(&(bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32).to_ne_bytes());
+    Cow::Owned(object)
+}
+
+/// The offset in the object of a map's type, which its definition begins with (`bpf_map_def` of libbpf).
+fn kind_of_map(name: &str) -> Option<usize> {
+    let object = object::File::parse(OBJECT).ok()?;
+    let symbol = object.symbol_by_name(name)?;
+    let section = object.section_by_index(symbol.section_index()?).ok()?;
+    let (offset, _) = section.file_range()?;
+    usize::try_from(offset + symbol.address() - section.address()).ok()
+}
 
 impl Object {
     /// Loads the object and the wanted programs.
@@ -123,9 +155,11 @@ impl Object {
                 .map_max_entries("HEAP_SUMS", limits.stacks)
                 .map_max_entries("HEAPS", limits.processes);
         } else {
-            for map in ["CALLS", "BLOCKS", "HEAP_SUMS", "HEAPS", "LAST_BLOCKS"] {
+            for map in ["BLOCKS", "HEAP_SUMS", "HEAPS", "LAST_CALLS"] {
                 loader.map_max_entries(map, 1);
             }
+            // There are no probes inside functions.
+            loader.map_max_entries("SPECS", MAX_FUNCTIONS);
         }
         // What is not wanted is not even asked at run time: the verifier knows the level and drops the branches.
         let messages = log::log_enabled!(log::Level::Trace);
@@ -135,15 +169,15 @@ impl Object {
             loader.map_max_entries("AYA_LOGS", LEAST_RING_BYTES);
         }
         let ebpf = loader
-            .load(OBJECT)
+            .load(&object_for(wanted.live))
             .map_err(|error| BpfError::Load(Box::new(error)))?;
         let mut object = Self {
             ebpf,
             multi: None,
             sampling: Sampling::EVERY,
             has_sampled: false,
-            sites_len: 0,
-            singles_len: 0,
+            functions_len: 0,
+            specs_len: 0,
             messages: None,
         };
         if messages {
@@ -155,22 +189,22 @@ impl Object {
         }
         let mut uprobes = Vec::new();
         if wanted.heap {
-            let shapes = Shape::ALL
-                .iter()
-                .filter(|shape| **shape != Shape::Free || wanted.live || wanted.frees);
-            uprobes.extend(shapes.map(|shape| shape.program()));
+            uprobes.push(programs::CALL_BEGIN);
+            if wanted.live || wanted.frees {
+                uprobes.push(programs::CALL_FREE);
+            }
         }
         if wanted.cost {
-            uprobes.extend(["cost_entry", "cost_return"]);
+            uprobes.extend([programs::COST_ENTRY, programs::COST_RETURN]);
         }
         if wanted.live {
-            uprobes.extend(Shape::ALL.iter().filter_map(|shape| shape.return_program()));
+            uprobes.push(programs::CALL_RETURN);
             for (program, _, _) in LIVE_PROGRAMS {
                 object.load_tracepoint(program)?;
             }
         }
         if wanted.single {
-            uprobes.extend(Kind::ALL.map(Kind::program));
+            uprobes.extend([programs::CALL_COMPLETE, programs::CALL_RESULT]);
         }
         if wanted.tables {
             for (program, _, _) in TABLE_PROGRAMS {
@@ -178,13 +212,10 @@ impl Object {
             }
         }
         if wanted.region {
-            for (program, _, _) in REGION_PROGRAMS {
+            for program in [programs::REGION_ENTER, programs::REGION_EXIT] {
                 object.load_tracepoint(program)?;
             }
         }
-        // Shapes share programs.
-        uprobes.sort_unstable();
-        uprobes.dedup();
         object.load_uprobes(&uprobes, wanted.attach, wanted.later)?;
         Ok(object)
     }
@@ -202,22 +233,33 @@ impl Object {
             .ok_or_else(|| BpfError::Missing(format!("map {name}")))
     }
 
-    /// Tells the kernel side what a probe stands for. Returns the cookie that the probe must carry.
-    pub fn add_site(&mut self, site: ProbeSite) -> Result<u64, BpfError> {
-        let index = self.sites_len;
-        let mut sites = Array::<&mut MapData, ProbeSite>::try_from(self.map_mut("SITES")?)
-            .map_err(|error| BpfError::map("SITES", error))?;
-        sites
-            .set(index, site, 0)
-            .map_err(|error| BpfError::map("SITES", error))?;
-        self.sites_len += 1;
-        Ok(u64::from(index))
+    /// Numbers a function whose calls are to be probed: its hits are counted under that number.
+    pub fn add_function(&mut self) -> Result<u32, BpfError> {
+        let number = self.functions_len;
+        if number >= MAX_FUNCTIONS {
+            return Err(BpfError::map("HITS", io::Error::from(io::ErrorKind::StorageFull)));
+        }
+        self.functions_len += 1;
+        Ok(number)
     }
 
-    /// For how many further probes the kernel side has room.
+    /// Hands the kernel side the spec of a probe of a function. Returns the cookie that the probe must carry.
+    pub fn add_spec(&mut self, function: u32, spec: ProbeSpec) -> Result<u64, BpfError> {
+        let failed = |error| BpfError::map("SPECS", error);
+        let index = self.specs_len;
+        let mut specs = Array::<&mut MapData, ProbeSpec>::try_from(self.map_mut("SPECS")?).map_err(failed)?;
+        specs.set(index, ProbeSpec { index, ..spec }, 0).map_err(failed)?;
+        self.specs_len += 1;
+        Ok(u64::from(index) << 32 | u64::from(function))
+    }
+
+    /// How many further functions can be probed.
     #[must_use]
-    pub fn sites_left(&self) -> usize {
-        usize::try_from(self.sites_len).map_or(0, |len| tracer_ebpf::MAX_SITES.saturating_sub(len))
+    pub fn functions_left(&self) -> usize {
+        let left = MAX_FUNCTIONS
+            .saturating_sub(self.functions_len)
+            .min(MAX_SPECS.saturating_sub(self.specs_len));
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 
     /// Whether many uprobes are one link: then they come and go at once, however many there are.

@@ -4,10 +4,10 @@
 //! [`records`], [`copies`] and [`sums`] read what the kernel side wrote. Dropping an [`Object`] removes every probe that
 //! was attached through it; the kernel does the same when the process dies.
 
-mod batch;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod btf;
+mod compat;
 pub mod copies;
 mod error;
 pub mod heap;
@@ -15,16 +15,13 @@ pub mod hits;
 pub mod limits;
 pub mod links;
 pub mod load;
-mod multi;
-mod programs;
+pub mod programs;
 pub mod records;
 mod refusal;
 mod ring;
 pub mod run_stats;
 pub mod sampling;
-mod singles;
 pub mod sums;
-mod sys;
 pub mod tables;
 pub mod tracefs;
 
@@ -36,5 +33,5 @@ pub use sampling::Sampling;
 
 /// Whether the kernel has links of many uprobes; else what it said.
 pub fn many_uprobes_in_a_link() -> std::io::Result<()> {
-    multi::probe()
+    compat::multi::probe()
 }

@@ -4,10 +4,29 @@ use std::collections::BTreeMap;
 
 use aya::programs::{TracePoint, UProbe};
 
+use super::compat::multi::Multi;
 use super::error::BpfError;
 use super::links::AttachBy;
 use super::load::Object;
-use super::multi::Multi;
+
+/// The beginning of a call: at a function's entry, or inside it where the size is known.
+pub const CALL_BEGIN: &str = "call_begin";
+/// A call inside its function, where the size and the result are known.
+pub const CALL_COMPLETE: &str = "call_complete";
+/// A call inside its function, where the result is known.
+pub const CALL_RESULT: &str = "call_result";
+/// The return of a call.
+pub const CALL_RETURN: &str = "call_return";
+/// The call of a function that gives a block back.
+pub const CALL_FREE: &str = "call_free";
+/// The entry of a memory-map system call.
+pub const REGION_ENTER: &str = "region_enter";
+/// Its return.
+pub const REGION_EXIT: &str = "region_exit";
+/// Nothing, at an instruction.
+pub const COST_ENTRY: &str = "cost_entry";
+/// Nothing, at a function's return.
+pub const COST_RETURN: &str = "cost_return";
 
 impl Object {
     /// Prepares uprobe programs for the best links that there are, and loads them: all of these `names`, or, where the rest

@@ -1,6 +1,7 @@
 //! The ring: new stacks and new processes.
 
 use tracer_ebpf::{FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader};
+use zerocopy::FromBytes as _;
 
 use super::load::{BpfError, Object};
 use super::ring::Ring;
@@ -96,58 +97,47 @@ impl Records {
     }
 }
 
-/// The bytes of a field.
-pub(super) fn field<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk().copied()
-}
-
 fn parse(bytes: &[u8]) -> Option<Record> {
-    let kind = u32::from_ne_bytes(bytes.first_chunk::<4>().copied()?);
+    let (kind, _) = u32::read_from_prefix(bytes).ok()?;
     if kind == RecordKind::Stack as u32 {
-        let word = |offset| field(bytes, offset).map(u64::from_ne_bytes);
-        let half = |offset| field(bytes, offset).map(u16::from_ne_bytes);
-        let frames = bytes.get(size_of::<StackRecordHeader>()..)?;
+        let (header, frames) = StackRecordHeader::read_from_prefix(bytes).ok()?;
         let frames: Vec<u64> = frames
             .as_chunks::<8>()
             .0
             .iter()
             .map(|frame| u64::from_ne_bytes(*frame))
             .collect();
-        if frames.len() != usize::from(half(4)?) {
+        if frames.len() != usize::from(header.frames_len) {
             return None;
         }
         return Some(Record::Stack(Stack {
-            end: StackEnd::from_number(u32::from(half(6)?))?,
-            hash: word(8)?,
-            time_ns: word(16)?,
-            process: u32::from_ne_bytes(field(bytes, 24)?),
+            end: StackEnd::from_number(u32::from(header.end))?,
+            hash: header.hash,
+            time_ns: header.time_ns,
+            process: header.process,
             frames,
         }));
     }
-    if kind == RecordKind::Process as u32 && bytes.len() == size_of::<ProcessRecord>() {
-        let number = |offset| field(bytes, offset).map(u32::from_ne_bytes);
-        let comm = bytes.get(16..32)?.split(|byte| *byte == 0).next()?;
+    if kind == RecordKind::Process as u32 {
+        let record = ProcessRecord::read_from_bytes(bytes).ok()?;
+        let comm = record.comm.split(|byte| *byte == 0).next()?;
         return Some(Record::Process(NewProcess {
-            tgid: number(4)?,
-            number: number(8)?,
-            parent: number(12)?,
+            tgid: record.tgid,
+            number: record.number,
+            parent: record.parent,
             comm: String::from_utf8_lossy(comm).into_owned(),
-            time_ns: u64::from_ne_bytes(field(bytes, 32)?),
-            hits_before: u64::from_ne_bytes(field(bytes, 40)?),
-            inner_pid: number(48).filter(|inner| *inner != 0),
+            time_ns: record.time_ns,
+            hits_before: record.hits_before,
+            inner_pid: (record.inner_pid != 0).then_some(record.inner_pid),
         }));
     }
-    if kind == RecordKind::File as u32 && bytes.len() == size_of::<FileRecord>() {
-        let word = |offset| field(bytes, offset).map(u64::from_ne_bytes);
+    if kind == RecordKind::File as u32 {
+        let record = FileRecord::read_from_bytes(bytes).ok()?;
         return Some(Record::File(NewFile {
-            tgid: u32::from_ne_bytes(field(bytes, 4)?),
-            start: word(8)?,
-            end: word(16)?,
-            key: FileKey {
-                inode: word(24)?,
-                size_bytes: word(32)?,
-                modified_s: i64::from_ne_bytes(field(bytes, 40)?),
-            },
+            tgid: record.tgid,
+            start: record.start,
+            end: record.end,
+            key: record.key,
         }));
     }
     None

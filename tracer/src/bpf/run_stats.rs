@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use aya::programs::Program;
 use aya::sys::{Stats, SyscallError, enable_stats};
 
+use super::compat::multi::Multi;
 use super::load::Object;
-use super::multi::Multi;
+use super::programs;
 
 /// The kernel keeps statistics as long as this lives.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Object {
                 return;
             }
             runs.time_ns += time_ns;
-            if !name.starts_with("return_") {
+            if name != programs::CALL_RETURN {
                 runs.hits += count;
             }
         };

@@ -3,7 +3,7 @@
 use aya::maps::{Array, MapData, PerCpuArray};
 use tracer_ebpf::{Counter, Function, Loss, PendingRegion, Sum, SumKey};
 
-use super::batch;
+use super::compat::batch;
 use super::load::{BpfError, Object};
 
 /// The kernel side's counters, summed over the CPUs.

@@ -8,8 +8,7 @@ pub mod detect;
 mod placement;
 pub mod plan;
 pub mod roles;
-mod shape;
 
 pub use dataflow::Obstacle;
 pub use detect::{functions, libraries, loader, roots, user_symbols};
-pub use placement::inner as single;
+pub use placement::inner;

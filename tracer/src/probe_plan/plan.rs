@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSite, ProbeSpec, Shape};
+use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSpec};
 
 use super::dataflow::{Functions, Reach};
 use super::detect::allocators::{find, forwarders, names, stands_in_front};
@@ -17,7 +17,6 @@ use super::placement::callers::put_callers;
 use super::placement::entry::{Place, places};
 use super::placement::tail_calls::TailCalls;
 use super::roles::Roles;
-use super::shape;
 use crate::elf::FileError;
 use crate::process::files::MappedFile;
 
@@ -38,15 +37,22 @@ pub struct PlannedProbe {
     pub file_offset: u64,
     /// The description for the kernel side.
     pub spec: ProbeSpec,
-    /// The program that serves it.
-    pub shape: Shape,
-    /// The description for that program.
-    pub site: ProbeSite,
     /// Whether the kernel must single-step the instruction there, which makes a hit much dearer.
     pub single_stepped: bool,
     /// Other places for it, the best first, should another tracer hold that one.
     pub others: Vec<PlannedProbe>,
 }
+
+impl PlannedProbe {
+    /// Whether the return address is on top of the stack at the probe, where the kernel takes it for that of a return probe.
+    #[must_use]
+    pub const fn is_at_return_address(&self) -> bool {
+        self.spec.operands.cfa_bytes == RETURN_ADDRESS_BYTES
+    }
+}
+
+/// The bytes below the CFA that hold the return address.
+const RETURN_ADDRESS_BYTES: u32 = 8;
 
 /// A file that has an allocator, and the probes that trace it.
 #[derive(Debug, Clone)]
@@ -179,15 +185,13 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
                     function: row.function.number(),
                     flags,
                     callers_len: 0,
-                    counter: 0,
+                    index: 0,
                     reserved: 0,
                     caller_distance: 0,
                     callers: [CodeRange::default(); MAX_CODE_RANGES],
                 };
                 put_callers(&mut spec, placed, place.offset, &callers, &own_calls);
-                Some(PlannedProbe {
-                    shape: shape::shape(&row.roles, &place.operands)?,
-                    site: shape::site(&spec),
+                PlannedProbe {
                     function: row.function,
                     symbol: row.symbol.clone(),
                     roles: row.roles,
@@ -197,10 +201,10 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
                     spec,
                     single_stepped: place.single_stepped,
                     others: Vec::new(),
-                })
+                }
             };
             let places = places(&symbols.code, placed.address, placed.len, &row.roles);
-            let mut probes = places.into_iter().filter_map(probe_at);
+            let mut probes = places.into_iter().map(probe_at);
             let best = probes.next();
             let others = probes.collect();
             best.map(|best| PlannedProbe { others, ..best })

@@ -72,7 +72,7 @@ impl Walks {
         // At the first instruction, where the return address is on top of the stack.
         let found = plans.iter().find_map(|plan| {
             let mut probes = plan.probes.iter();
-            let probe = probes.find(|probe| probe.symbol == "malloc" && probe.site.pushed_bytes == 0)?;
+            let probe = probes.find(|probe| probe.symbol == "malloc" && probe.is_at_return_address())?;
             Some((plan, probe))
         });
         let (plan, probe) = found.ok_or_else(|| {

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tracer_ebpf::ProbeSite;
+use tracer_ebpf::ProbeSpec;
 
 use crate::bpf::links::AttachError;
-use crate::bpf::{Object, Uprobe, UprobeScope};
+use crate::bpf::{Object, Uprobe, UprobeScope, programs};
 use crate::probe_plan::plan::PlannedProbe;
-use crate::probe_plan::single::{Kind, Site};
+use crate::probe_plan::inner::{Kind, Site};
 use crate::process::files::MappedFile;
 use crate::report::session::{Probe, ProbeKind};
 
@@ -17,8 +17,10 @@ use crate::report::session::{Probe, ProbeKind};
 pub(super) struct Chosen {
     /// That of its entry.
     pub(super) probe: PlannedProbe,
-    /// Of which the kernel side is told under this number.
-    pub(super) cookie: u64,
+    /// The number that its hits are counted under.
+    pub(super) function: u32,
+    /// The cookie of the probe of its entry.
+    cookie: u64,
     /// The program of its return, where there is a probe.
     pub(super) at_return: Option<&'static str>,
     /// Places inside, each with its probe's cookie: then there is none at the entry.
@@ -38,20 +40,22 @@ impl Chosen {
             // What is on top of the stack must be the return address: nothing may have been pushed.
             let mut places = std::mem::take(&mut probe.others);
             places.insert(0, probe.clone());
-            places.retain(|place| place.site.pushed_bytes == 0);
+            places.retain(|place| place.is_at_return_address());
             if !places.is_empty() {
                 probe = places.remove(0);
             }
             probe.others = places;
         }
-        let cookie = object.add_site(probe.site)?;
-        let cookie_of = |site: &Site| Ok((*site, object.add_single(cookie, site.single)?));
+        let function = object.add_function()?;
+        let cookie = object.add_spec(function, probe.spec)?;
+        let cookie_of = |site: &Site| Ok((*site, object.add_spec(function, site.spec)?));
         let inside = inside
             .iter()
             .map(cookie_of)
             .collect::<Result<Vec<_>, AttachError>>()?;
         Ok(Self {
             probe,
+            function,
             cookie,
             at_return: at_return.filter(|_| inside.is_empty()),
             inside,
@@ -114,7 +118,7 @@ impl Chosen {
             next.file_offset
         );
         self.probe = PlannedProbe { others, ..next };
-        self.cookie = object.add_site(self.probe.site)?;
+        self.cookie = object.add_spec(self.function, self.probe.spec)?;
         Ok(())
     }
 
@@ -137,7 +141,7 @@ impl Chosen {
         }
         let listed = self.inside.iter().map(|(site, _)| {
             let kind = match site.kind {
-                Kind::Whole => ProbeKind::Single,
+                Kind::Complete => ProbeKind::Single,
                 Kind::Request => ProbeKind::Request,
                 Kind::Result => ProbeKind::Result,
             };
@@ -156,10 +160,26 @@ impl Chosen {
 /// The program for a function's returns; none where an exception may pass through the function, which a probe of returns
 /// would turn into the end of the program.
 fn return_program(probe: &PlannedProbe) -> Option<&'static str> {
-    probe
-        .shape
-        .return_program()
-        .filter(|_| probe.site.tail & ProbeSite::ENTRY_ONLY == 0)
+    let is_probed = !probe.roles.frees() && probe.spec.flags & ProbeSpec::ENTRY_ONLY == 0;
+    is_probed.then_some(programs::CALL_RETURN)
+}
+
+/// The program for an inner site.
+const fn inner_program(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Complete => programs::CALL_COMPLETE,
+        Kind::Request => programs::CALL_BEGIN,
+        Kind::Result => programs::CALL_RESULT,
+    }
+}
+
+/// The program for a function's entry.
+pub(super) const fn entry_program(probe: &PlannedProbe) -> &'static str {
+    if probe.roles.frees() {
+        programs::CALL_FREE
+    } else {
+        programs::CALL_BEGIN
+    }
 }
 
 /// The probes of a file's functions in their order.
@@ -180,17 +200,17 @@ pub(super) fn uprobes(file: &Arc<MappedFile>, chosen: &[Chosen], scope: UprobeSc
         .filter_map(|chosen| Some(uprobe(chosen.at_return?, entry(chosen))));
     let results = chosen.iter().rev().flat_map(|chosen| {
         let sites = chosen.sites_of(Kind::Result);
-        sites.map(|place| uprobe(Kind::Result.program(), place))
+        sites.map(|place| uprobe(inner_program(Kind::Result), place))
     });
     let begins = chosen.iter().rev().flat_map(|chosen| {
-        let inside = [Kind::Request, Kind::Whole].into_iter().flat_map(|kind| {
+        let inside = [Kind::Request, Kind::Complete].into_iter().flat_map(|kind| {
             let sites = chosen.sites_of(kind);
-            sites.map(move |place| uprobe(kind.program(), place))
+            sites.map(move |place| uprobe(inner_program(kind), place))
         });
         let at_entry = chosen
             .inside
             .is_empty()
-            .then(|| uprobe(chosen.probe.shape.program(), entry(chosen)));
+            .then(|| uprobe(entry_program(&chosen.probe), entry(chosen)));
         inside.chain(at_entry)
     });
     returns.chain(results).chain(begins).collect()

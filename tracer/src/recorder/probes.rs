@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracer_ebpf::{FileKey, Shape};
+use tracer_ebpf::FileKey;
 
 use super::breakpoints::Breakpoints;
 use super::budget::took::Took;
-use super::chosen::{Chosen, uprobes};
+use super::chosen::{Chosen, entry_program, uprobes};
 use super::start_error::StartError;
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
 use crate::cost::SiteKind;
 use crate::probe_plan::plan::{Plan, PlannedProbe};
-use crate::probe_plan::single;
+use crate::probe_plan::inner;
 use crate::process::maps::FileId;
 use crate::process::proc_fs;
 use crate::report::session::{Probe, ProbeKind};
@@ -39,7 +39,7 @@ pub(super) struct Probes {
     /// Those of files that nobody has mapped yet.
     in_wait: HashMap<FileKey, Vec<Probe>>,
     probing: Probing,
-    /// What hits of the probes cost, by cookie.
+    /// What hits of the probes cost, by function.
     sites: Vec<SiteKind>,
     /// What attaching has taken.
     pub(super) attaching: Took,
@@ -84,7 +84,7 @@ impl Probes {
     ) -> Result<(), AttachError> {
         let known = self.chosen.get(&plan.file.id).cloned();
         let is_new = known.is_none();
-        if is_new && object.sites_left() < plan.probes.iter().filter(|it| self.wants(it, live)).count() {
+        if is_new && object.functions_left() < plan.probes.iter().filter(|it| self.wants(it, live)).count() {
             log::warn!(
                 "{}: all {} places for probes are taken: its calls are not seen",
                 plan.file.path.display(),
@@ -141,19 +141,19 @@ impl Probes {
         let probes = plans.iter().flat_map(|plan| &plan.probes);
         probes
             .filter(|probe| !live && self.wants(probe, live))
-            .try_for_each(|probe| object.need_uprobe(probe.shape.program()))
+            .try_for_each(|probe| object.need_uprobe(entry_program(probe)))
     }
 
     /// Whether a function's calls are to be met at all.
     fn wants(&self, probe: &PlannedProbe, live: bool) -> bool {
-        probe.shape != Shape::Free || live || self.counts_frees
+        !probe.roles.frees() || live || self.counts_frees
     }
 
     /// Where the calls of a file's functions are to be met.
     fn choose(&self, object: &mut Object, plan: &Plan, live: bool) -> Result<Vec<Chosen>, AttachError> {
         let inside = if live && self.probing != Probing::Two {
-            let sites = single::sites(plan);
-            single::explain(plan, &sites);
+            let sites = inner::sites(plan);
+            inner::explain(plan, &sites);
             sites.into_iter().map(Result::unwrap_or_default).collect()
         } else {
             vec![Vec::new(); plan.probes.len()]
@@ -175,7 +175,7 @@ impl Probes {
     }
 
     fn note_site(&mut self, chosen: &Chosen) {
-        let Ok(index) = usize::try_from(chosen.cookie) else {
+        let Ok(index) = usize::try_from(chosen.function) else {
             return;
         };
         if self.sites.len() <= index {
@@ -184,11 +184,11 @@ impl Probes {
         self.sites[index] = SiteKind {
             single_stepped: chosen.is_stepped(),
             has_return: chosen.at_return.is_some(),
-            is_free: chosen.probe.shape == Shape::Free,
+            is_free: chosen.probe.roles.frees(),
         };
     }
 
-    /// What hits of the probes cost, by cookie.
+    /// What hits of the probes cost, by function.
     pub(super) fn sites(&self) -> &[SiteKind] {
         &self.sites
     }

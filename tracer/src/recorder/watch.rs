@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::{Counter, intake};
+use tracer_ebpf::{CaptureMode, Counter};
 
 use super::budget::control::Followed;
 use super::collect::Recording;
@@ -307,7 +307,7 @@ impl Recorder {
             log::debug!("{error}");
         }
         // All at the same moment: taking probes off takes a while.
-        if let Err(error) = self.object.set_intake(intake::NOTHING) {
+        if let Err(error) = self.object.set_capture_mode(CaptureMode::Nothing) {
             log::debug!("{error}");
         }
         self.probes.detach();

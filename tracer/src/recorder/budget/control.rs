@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::intake;
+use tracer_ebpf::CaptureMode;
 
 use super::controller::Controller;
 use super::look::LOOK_EVERY;
@@ -329,13 +329,13 @@ impl Recorder {
         };
         let Some(windows) = level.windows else {
             self.object.set_sampling(sampling)?;
-            self.object.set_intake(intake::ALL)?;
+            self.object.set_capture_mode(CaptureMode::All)?;
             self.control.state = State::In;
             self.control.period = None;
             return Ok(());
         };
         self.close_statistics();
-        self.object.set_intake(intake::REGIONS)?;
+        self.object.set_capture_mode(CaptureMode::Regions)?;
         self.take_off()?;
         let sums = self.amounts()?;
         self.control.windows.begin_phase(sums);

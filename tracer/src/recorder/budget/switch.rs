@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::{Function, SumKey, intake};
+use tracer_ebpf::{CaptureMode, Function, SumKey};
 
 use super::control::State;
 use super::plan::{Load, Windows};
@@ -69,7 +69,7 @@ impl Recorder {
         }
         let reading = self.control.first_reading();
         self.control.windows.slowing.open(reading);
-        self.object.set_intake(intake::ALL)?;
+        self.object.set_capture_mode(CaptureMode::All)?;
         let opened = Instant::now();
         self.control.looked = opened;
         self.control.state = State::Window {
@@ -86,7 +86,7 @@ impl Recorder {
         let interval_bytes = self.control.interval_bytes;
         let is_over = Instant::now() >= closes;
         if is_over {
-            self.object.set_intake(intake::REGIONS)?;
+            self.object.set_capture_mode(CaptureMode::Regions)?;
         }
         let seen = self.take_hits(Some(interval_bytes))?;
         self.control.in_window.add(&seen);
@@ -99,7 +99,7 @@ impl Recorder {
             if cost <= controller.window_limit_s() {
                 return Ok(());
             }
-            self.object.set_intake(intake::REGIONS)?;
+            self.object.set_capture_mode(CaptureMode::Regions)?;
         }
         let actual_s = opened.elapsed().as_secs_f64();
         let (in_window, now) = (self.control.last_reading(), self.control.reading());

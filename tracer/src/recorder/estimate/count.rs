@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::{BUCKETS, Counter, Function, STACK_UNWALKED, intake};
+use tracer_ebpf::{BUCKETS, CaptureMode, Counter, Function, STACK_UNWALKED};
 
 use super::Estimate;
 use crate::bpf::load::BpfError;
@@ -50,7 +50,7 @@ impl Recorder {
         measured: Option<Measured>,
     ) -> Result<(), StartError> {
         self.know_prices(measured);
-        self.object.set_intake(intake::UNWALKED)?;
+        self.object.set_capture_mode(CaptureMode::Unwalked)?;
         self.control.hits_before = self.hits_by_process()?;
         self.started = Instant::now();
         Ok(())
@@ -96,7 +96,7 @@ impl Recorder {
             }
         };
         drop(statistics);
-        self.object.set_intake(intake::NOTHING)?;
+        self.object.set_capture_mode(CaptureMode::Nothing)?;
         let counted = began.elapsed();
         // Those of the targets alone: others may run into the same probes.
         let hits = float(self.hits_by_process()?.values().sum());
@@ -169,7 +169,7 @@ impl Recorder {
         let mut statistics = Statistics::default();
         let before = self.object.hit_counts()?;
         statistics.open(&self.object);
-        self.object.set_intake(intake::ALL)?;
+        self.object.set_capture_mode(CaptureMode::All)?;
         let began = Instant::now();
         let load = loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -181,7 +181,7 @@ impl Recorder {
                 break load;
             }
         };
-        self.object.set_intake(intake::NOTHING)?;
+        self.object.set_capture_mode(CaptureMode::Nothing)?;
         if let Some(runs) = statistics.close(&self.object) {
             self.control.meter.learn(runs, &load, 1);
         }

@@ -25,26 +25,11 @@ use super::super::roles::Roles;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// All of it.
-    Whole,
+    Complete,
     /// The request.
     Request,
     /// The result of a call whose request another site has.
     Result,
-}
-
-impl Kind {
-    /// The name of the eBPF program that serves such a site.
-    #[must_use]
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::Whole => "single",
-            Self::Request => "single_request",
-            Self::Result => "single_result",
-        }
-    }
-
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Whole, Self::Request, Self::Result];
 }
 
 /// A site in a function.

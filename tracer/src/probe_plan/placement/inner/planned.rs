@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
-use tracer_ebpf::{ProbeSpec, SingleSite};
+use tracer_ebpf::ProbeSpec;
 
 use super::{Found, Kind, plan};
 use crate::probe_plan::dataflow::{Code, Obstacle};
 use crate::probe_plan::detect::symbols;
 use crate::probe_plan::plan::{Plan, PlannedProbe};
-use crate::probe_plan::shape;
 
 /// A site to be attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +18,6 @@ pub struct Site {
     pub file_offset: u64,
     /// The description for the kernel side.
     pub spec: ProbeSpec,
-    /// The same for the program of today.
-    pub single: SingleSite,
     /// Whether the kernel must single-step the instruction there: only where nothing but failed calls come.
     pub single_stepped: bool,
 }
@@ -41,6 +38,10 @@ pub fn sites(allocator: &Plan) -> Vec<Result<Vec<Site>, Obstacle>> {
     allocator.probes.iter().map(sites_of).collect()
 }
 
+/// The flags of functions with tail calls.
+const TAIL_CALLS: u32 =
+    ProbeSpec::MAY_TAIL_CALL | ProbeSpec::ALWAYS_TAIL_CALLS | ProbeSpec::MAY_TAIL_CALL_FREE;
+
 fn site(code: &Code, probe: &PlannedProbe, found: &Found) -> Result<Site, Obstacle> {
     let no_code = Obstacle::NoCode(found.address);
     let from_probe = found
@@ -48,6 +49,8 @@ fn site(code: &Code, probe: &PlannedProbe, found: &Found) -> Result<Site, Obstac
         .wrapping_sub(probe.address.wrapping_add(probe.offset));
     let spec = ProbeSpec {
         operands: found.operands,
+        // Calls that are followed inside their functions do not go on by a tail call: the proof rules that out.
+        flags: probe.spec.flags & !TAIL_CALLS,
         caller_distance: from_probe.cast_signed(),
         ..probe.spec
     };
@@ -55,7 +58,6 @@ fn site(code: &Code, probe: &PlannedProbe, found: &Found) -> Result<Site, Obstac
         kind: found.kind,
         file_offset: code.file_offset(found.address).ok_or(no_code)?,
         spec,
-        single: shape::single(&spec),
         single_stepped: found.stepped,
     })
 }
@@ -81,7 +83,7 @@ pub fn explain(allocator: &Plan, sites: &[Result<Vec<Site>, Obstacle>]) {
 fn place(probe: &PlannedProbe, site: &Site) -> String {
     let offset = site.spec.caller_distance.wrapping_add_unsigned(probe.offset);
     let kind = match site.kind {
-        Kind::Whole => "",
+        Kind::Complete => "",
         Kind::Request => " (size)",
         Kind::Result => " (result)",
     };

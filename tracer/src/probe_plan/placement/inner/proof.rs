@@ -41,7 +41,7 @@ pub(super) fn sites(graph: &Graph, entry: u64, roles: &Roles, at_calls: bool) ->
     let sites = with_sizes(graph, &results, entry, &candidates, &ends, &is_over)?;
     check(graph, &results, entry, &sites)?;
     // Two probes inside cost more than an entry and its return.
-    let gains = |site: &Found| site.kind == Kind::Whole && site.operands.result != Operand::ZERO;
+    let gains = |site: &Found| site.kind == Kind::Complete && site.operands.result != Operand::ZERO;
     if !sites.iter().any(gains) {
         return Err(Obstacle::NothingGained);
     }
@@ -130,7 +130,7 @@ fn with_sizes(
             && !is_begun.contains(&begun.before(*address))
             && is_begun.contains(&begun.behind(graph, results, *address));
         let kind = match (begins, decides(*address)) {
-            (true, true) => Kind::Whole,
+            (true, true) => Kind::Complete,
             (true, false) => Kind::Request,
             (false, true) => Kind::Result,
             (false, false) => continue,
@@ -190,7 +190,7 @@ fn check(graph: &Graph, results: &Results, entry: u64, sites: &[Found]) -> Resul
         let node = &graph[&address];
         let phase = match (kinds.get(&address), phase) {
             (None, phase) => phase,
-            (Some(Kind::Whole), Phase::Fresh) | (Some(Kind::Result), Phase::Begun) => Phase::Decided,
+            (Some(Kind::Complete), Phase::Fresh) | (Some(Kind::Result), Phase::Begun) => Phase::Decided,
             (Some(Kind::Request), Phase::Fresh) => Phase::Begun,
             _ => return Err(Obstacle::NotOnce(address)),
         };

@@ -70,7 +70,7 @@ fn print(verdict: &Verdict) {
         Ok(sites) => {
             let place = |site: &Found| {
                 let kind = match site.kind {
-                    Kind::Whole => "",
+                    Kind::Complete => "",
                     Kind::Request => " size",
                     Kind::Result => " result",
                 };
@@ -103,9 +103,9 @@ fn allocators_of_the_distribution() {
         assert!(verdicts.iter().any(|verdict| verdict.symbol == "malloc"));
         for verdict in &verdicts {
             let Ok(sites) = &verdict.planned else { continue };
-            let has_complete = sites.iter().any(|site| site.kind == Kind::Whole);
+            let has_complete = sites.iter().any(|site| site.kind == Kind::Complete);
             assert!(has_complete, "{name}: {} gains nothing", verdict.symbol);
-            let is_dear = |site: &&Found| site.stepped && site.kind != Kind::Whole;
+            let is_dear = |site: &&Found| site.stepped && site.kind != Kind::Complete;
             assert_eq!(
                 sites.iter().filter(is_dear).count(),
                 0,

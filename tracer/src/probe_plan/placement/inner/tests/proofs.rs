@@ -16,7 +16,7 @@ fn straight_line() {
     let site = found[0].operands;
     assert_eq!(
         (found[0].address - CODE, found[0].kind, found[0].stepped),
-        (9, Kind::Whole, false)
+        (9, Kind::Complete, false)
     );
     // The return address and rbx.
     assert_eq!((site.cfa_bytes, site.size, site.result), (16, RBX, RAX));
@@ -36,7 +36,7 @@ fn diamond_is_met_where_both_ways_are_one_again() {
         Code(POP_RBX),
         Code(RET),
     ];
-    assert_eq!(sites(&parts), [(21, Kind::Whole, RBX, RAX)]);
+    assert_eq!(sites(&parts), [(21, Kind::Complete, RBX, RAX)]);
 }
 
 #[test]
@@ -57,8 +57,8 @@ fn early_return_has_a_site_of_its_own() {
     assert_eq!(
         sites(&parts),
         [
-            (14, Kind::Whole, RBX, RAX),
-            (18, Kind::Whole, RBX, Operand::ZERO)
+            (14, Kind::Complete, RBX, RAX),
+            (18, Kind::Complete, RBX, Operand::ZERO)
         ]
     );
     assert!(planned(&parts).expect("a plan")[1].stepped);
@@ -76,7 +76,7 @@ fn site_after_a_loop() {
         Code(POP_RBX),
         Code(RET),
     ];
-    assert_eq!(sites(&parts), [(17, Kind::Whole, RBX, RAX)]);
+    assert_eq!(sites(&parts), [(17, Kind::Complete, RBX, RAX)]);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn result_that_is_0_where_it_is_compared() {
         Code(POP_RBX),
         Code(RET),
     ];
-    assert_eq!(sites(&parts), [(12, Kind::Whole, RBX, RAX)]);
+    assert_eq!(sites(&parts), [(12, Kind::Complete, RBX, RAX)]);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn size_that_is_not_kept_on_one_way_is_met_before() {
     assert_eq!(
         sites(&parts),
         [
-            (14, Kind::Whole, RBX, RAX),
+            (14, Kind::Complete, RBX, RAX),
             (25, Kind::Request, RSI, Operand::NONE),
             (30, Kind::Result, Operand::NONE, RAX)
         ]
@@ -164,7 +164,7 @@ fn calls_that_never_return_end_their_way() {
         Code(&[0x85, 0xff, 0x75, 0x01, 0xc3]), // test %edi,%edi; jne +1; ret
         Code(UD2),
     ];
-    assert_eq!(sites(&parts), [(11, Kind::Whole, RBX, RAX)]);
+    assert_eq!(sites(&parts), [(11, Kind::Complete, RBX, RAX)]);
     // After one that may return there is no place.
     let mut returns = parts;
     returns[5] = Code(&[0xbf, 0x00, 0x00, 0x00, 0x00]); // mov $0,%edi
@@ -186,7 +186,7 @@ fn result_that_passes_through_the_stack() {
     ];
     // At the second call: 16 bytes below the CFA are rbx, and the slot is 8 above the end of those that were made.
     let slot = Operand::slot(24).expect("a slot");
-    assert_eq!(sites(&parts), [(20, Kind::Whole, RBX, slot)]);
+    assert_eq!(sites(&parts), [(20, Kind::Complete, RBX, slot)]);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn size_in_the_stack() {
         Code(RET),
     ];
     let slot = Operand::slot(16).expect("a slot");
-    assert_eq!(sites(&parts), [(6, Kind::Whole, slot, RAX)]);
+    assert_eq!(sites(&parts), [(6, Kind::Complete, slot, RAX)]);
 }
 
 #[test]
@@ -276,5 +276,5 @@ fn argument_that_is_still_in_its_register() {
     let parts = [Code(&[0x48, 0x89, 0xf0]), Code(PLACE), Code(RET)];
     let found = sites(&parts);
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].1, found[0].2), (Kind::Whole, RDI));
+    assert_eq!((found[0].1, found[0].2), (Kind::Complete, RDI));
 }

@@ -73,7 +73,7 @@ fn tail_that_others_reach_too() {
         Code(RET),
         Code(&[0xcc; 7]),
     ];
-    assert_eq!(sites(&parts), [(21, Kind::Whole, RBX, RAX)]);
+    assert_eq!(sites(&parts), [(21, Kind::Complete, RBX, RAX)]);
     let shared = parts.into_iter().chain([Jump(tail)]).collect::<Vec<_>>();
     assert_eq!(refused(&shared), Obstacle::Shared(tail, CODE + 33));
 }

@@ -14,12 +14,12 @@ use aya::programs::ProgramError;
 use aya_obj::generated::{bpf_attach_type, bpf_insn, bpf_prog_type};
 use aya_obj::{ProgramSection, VerifierLog};
 
-use super::error::BpfError;
-use super::load::{OBJECT, map_data};
 use super::sys::{self, Program, Types, Uprobes};
+use crate::bpf::error::BpfError;
+use crate::bpf::load::{OBJECT, map_data};
 
 /// The programs: their code, and those that are loaded, by name.
-pub(super) struct Multi {
+pub(in crate::bpf) struct Multi {
     object: aya_obj::Object,
     types: Option<OwnedFd>,
     programs: BTreeMap<&'static str, Loaded>,
@@ -32,7 +32,7 @@ struct Loaded {
 
 impl Multi {
     /// Takes the maps and the type information of what aya has loaded; no program is loaded yet.
-    pub(super) fn new(ebpf: &Ebpf) -> Result<Self, BpfError> {
+    pub(in crate::bpf) fn new(ebpf: &Ebpf) -> Result<Self, BpfError> {
         probe().map_err(BpfError::Multi)?;
         Ok(Self {
             object: relocated(ebpf)?,
@@ -42,7 +42,7 @@ impl Multi {
     }
 
     /// Loads a program, if it is not loaded yet.
-    pub(super) fn load(&mut self, name: &'static str) -> Result<(), BpfError> {
+    pub(in crate::bpf) fn load(&mut self, name: &'static str) -> Result<(), BpfError> {
         if self.programs.contains_key(name) {
             return Ok(());
         }
@@ -81,7 +81,7 @@ impl Multi {
     }
 
     /// Attaches a program to instructions of a file, or to the returns of the functions that begin there.
-    pub(super) fn link(
+    pub(in crate::bpf) fn link(
         &self,
         program: &str,
         path: &CStr,
@@ -104,7 +104,7 @@ impl Multi {
     }
 
     /// How often each program has run and for how many nanoseconds, while the kernel kept statistics.
-    pub(super) fn runs(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+    pub(in crate::bpf) fn runs(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         self.programs.iter().filter_map(|(name, loaded)| {
             let info = sys::program_info(loaded.descriptor.as_fd()).ok()?;
             Some((*name, info.run_cnt, info.run_time_ns))
@@ -112,7 +112,7 @@ impl Multi {
     }
 
     /// How many instructions the verifier went through for each program, where the kernel tells.
-    pub(super) fn verified_instructions(&self) -> impl Iterator<Item = (&'static str, Option<u32>)> {
+    pub(in crate::bpf) fn verified_instructions(&self) -> impl Iterator<Item = (&'static str, Option<u32>)> {
         self.programs.iter().filter_map(|(name, loaded)| {
             let count = sys::verified_instructions(loaded.descriptor.as_fd()).ok()?;
             Some((*name, count))
@@ -124,7 +124,7 @@ impl Multi {
 ///
 /// `bpf_uprobe_multi_link_attach` of the kernel's `kernel/trace/bpf_trace.c` answers `EBADF` where the path is no regular
 /// file; those that look at the process refuse a negative process id before.
-pub(super) fn probe() -> io::Result<()> {
+pub(in crate::bpf) fn probe() -> io::Result<()> {
     // `r0 = 0; exit`
     let instruction = |code| bpf_insn {
         code,

@@ -25,7 +25,7 @@ struct BatchAttributes {
 const BATCH: u32 = 4096;
 
 /// Every entry of a hash map. Entries that change meanwhile are read as of before or after.
-pub(super) fn read_all<K: Pod, V: Pod>(map: RawFd) -> io::Result<Vec<(K, V)>> {
+pub(in crate::bpf) fn read_all<K: Pod, V: Pod>(map: RawFd) -> io::Result<Vec<(K, V)>> {
     let mut entries = Vec::new();
     let mut capacity = BATCH;
     // The position is the kernel's own; for hash maps a bucket's number.

@@ -1,0 +1,38 @@
+//! Calls that are met once, at an instruction that has the size and the result.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use tracer_ebpf::{CallKey, Counter, ProbeSpec, SumKey};
+
+use super::{keep, note, sums, was_last};
+use crate::{loss::count, probes::Request, unwind::Slot};
+
+/// Skips a call, which is counted as `counter`.
+#[inline(always)]
+pub(crate) fn skip(key: &CallKey, counter: Counter) {
+    // The thread's next call is not the next of what it allocated before.
+    was_last(key.thread, 0);
+    count(counter);
+}
+
+/// Counts a call that stands for `weight` of its kind, and follows its block. The stack has been walked and is in the slot.
+/// `address`: of the block, or 0 for a call that has failed.
+#[inline(always)]
+pub(crate) fn complete(
+    slot: &Slot,
+    spec: &ProbeSpec,
+    request: &Request,
+    key: &CallKey,
+    sum: &SumKey,
+    address: u64,
+    weight: u32,
+) {
+    // SAFETY: the slot is the caller's.
+    let call = unsafe { &mut (*slot.scratch()).call };
+    // Nothing waits for its return.
+    note(call, spec, request, sum, 0, 0, weight);
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    sums::add_whole(slot, call, address);
+    keep(call, key.thread, address, now);
+    count(Counter::Tallied);
+}
