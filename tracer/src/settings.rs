@@ -1,12 +1,11 @@
 //! What was asked for, as plain values: nothing below the command line knows how it was said.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::bpf::Limits;
 use crate::bpf::links::AttachBy;
-use crate::probe_plan::user_symbols::UserSymbols;
 use crate::profile::Metric;
 use crate::report::Format;
 use crate::symbolize::Owner;
@@ -203,4 +202,56 @@ pub struct Record {
     pub limits: Limits,
     /// Where names are looked for.
     pub symbols: Symbols,
+}
+
+/// The allocators and functions that the user names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserSymbols {
+    /// Prefixes of allocators whose functions are otherwise named as those of C.
+    pub prefixes: Vec<String>,
+    /// Functions.
+    pub functions: Vec<UserSymbol>,
+}
+
+/// A function that the user names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserSymbol {
+    /// The file, by a path or by its name; `None` for any.
+    pub file: Option<PathBuf>,
+    /// The function.
+    pub place: SymbolOrOffset,
+    /// The name of the known function that it is like.
+    pub signature: String,
+}
+
+/// A function's place, by a symbol or an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SymbolOrOffset {
+    /// At a symbol.
+    Symbol(String),
+    /// At an offset in the file.
+    Offset(u64),
+}
+
+impl UserSymbol {
+    /// The name of the function in reports.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.place {
+            SymbolOrOffset::Symbol(symbol) => symbol.clone(),
+            SymbolOrOffset::Offset(offset) => format!("{offset:#x}"),
+        }
+    }
+
+    /// Returns true if it is to be looked for in this file.
+    pub(crate) fn may_be_in(&self, file: &Path) -> bool {
+        self.file.as_ref().is_none_or(|wanted| {
+            let is_name = wanted.parent() == Some(Path::new(""));
+            if is_name {
+                file.file_name() == Some(wanted.as_os_str())
+            } else {
+                file == wanted
+            }
+        })
+    }
 }

@@ -10,8 +10,8 @@ pub struct DebugLink {
 }
 
 impl DebugLink {
-    /// Parses a section's bytes: a name that ends in NUL, padding to four bytes, and a checksum. A name that is a path is
-    /// not followed.
+    /// Parses a section's bytes: a name that ends in NUL, padding to four bytes, and a checksum. A
+    /// name that is a path is not followed.
     pub(super) fn parse(data: &[u8]) -> Option<Self> {
         let len = data.iter().position(|byte| *byte == 0)?;
         let name = std::str::from_utf8(&data[..len]).ok()?;

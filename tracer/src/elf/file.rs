@@ -20,11 +20,12 @@ pub struct Segment {
     pub file_size: u64,
     /// The number of bytes that it takes in memory.
     pub memory_size: u64,
-    /// Whether it is mapped executable.
+    /// It is mapped executable.
     pub executable: bool,
 }
 
-/// A 64-bit x86-64 ELF file, or the image of one in memory where segments lie as in the file (the vdso).
+/// A 64-bit x86-64 ELF file, or the image of one in memory where segments lie as in the file (the
+/// vdso).
 #[derive(Debug)]
 pub struct Elf<'data, R: ReadRef<'data> = &'data [u8]> {
     pub(super) data: R,
@@ -69,12 +70,12 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         &self.segments
     }
 
-    /// Whether this is an object that is not linked yet, whose addresses mean nothing.
+    /// Returns true for an object that is not linked yet, whose addresses mean nothing.
     pub(crate) fn is_relocatable(&self) -> bool {
         self.header.e_type(LE) == elf::ET_REL
     }
 
-    /// Whether the program is loaded at the addresses that the file says (`ET_EXEC`).
+    /// Returns true if the program is loaded at the addresses that the file says (`ET_EXEC`).
     pub(crate) fn is_fixed(&self) -> bool {
         self.header.e_type(LE) == elf::ET_EXEC
     }

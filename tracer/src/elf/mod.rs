@@ -1,10 +1,12 @@
 //! The reader of ELF files: segments, sections, symbols, relocations, notes, the debug link.
 //!
-//! [`Elf`] reads from bytes in memory or, by a [`FileCache`], from a file: headers at once, everything else where it is
-//! asked for. Its bytes are foreign: every offset and size is checked against what the file has before it is used, and no
-//! input makes it panic. Missing section headers are no error; what they would have told is then absent.
+//! [`Elf`] reads from bytes in memory or, by a [`FileCache`], from a file: headers at once,
+//! everything else where it is asked for. Its bytes are foreign: every offset and size is checked
+//! against what the file has before it is used, and no input makes it panic. Missing section
+//! headers are no error; what they would have told is then absent.
 //!
-//! Layouts are those of the System V ABI (gABI chapter 4, "Object Files") and of its x86-64 supplement.
+//! Layouts are those of the System V ABI (gABI chapter 4, "Object Files") and of its x86-64
+//! supplement.
 
 mod debug_link;
 mod file;
@@ -45,7 +47,8 @@ pub enum Error {
     /// A symbol table lies outside the file.
     #[error("the symbol table is malformed")]
     Symbols,
-    /// A section is compressed with another algorithm than zlib, is damaged, or would unpack to too many bytes.
+    /// A section is compressed with another algorithm than zlib, is damaged, or would unpack to too
+    /// many bytes.
     #[error("a section is compressed in a way that cannot be read")]
     Compression,
 }

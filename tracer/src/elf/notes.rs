@@ -16,7 +16,8 @@ const MAX_NOTE_BYTES: u64 = 1 << 20;
 /// The most bytes of a build id. Linkers make 8 to 32.
 const MAX_ID_BYTES: usize = 64;
 
-/// The identity that a linker gives a program or a library, the same in its separate debug information.
+/// The identity that a linker gives a program or a library, the same in its separate debug
+/// information.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BuildId(Box<[u8]>);
 
@@ -56,10 +57,12 @@ impl fmt::Debug for BuildId {
 }
 
 impl<'data, R: ReadRef<'data>> Elf<'data, R> {
-    /// The bytes of the `NT_GNU_BUILD_ID` note, found by sections, or by segments where there are no sections.
+    /// The bytes of the `NT_GNU_BUILD_ID` note, found by sections, or by segments where there are
+    /// no sections.
     #[must_use]
     pub fn build_id(&self) -> Option<&'data [u8]> {
-        // The segments of separate debug information keep their old offsets, at which other bytes are.
+        // The segments of separate debug information keep their old offsets, at which other bytes
+        // are.
         let by_section = || {
             let table = self.section_table().ok()?;
             let mut notes = table.iter().filter(|section| {
@@ -74,7 +77,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         by_section().or_else(by_segment)
     }
 
-    /// Whether a note says that the code can run with a shadow stack (System V AMD64 ABI, 2.1.4).
+    /// Returns true if a note says that the code can run with a shadow stack (System V AMD64 ABI,
+    /// 2.1.4).
     pub(crate) fn supports_shadow_stack(&self) -> bool {
         let has_property = |mut notes: NoteIterator<'data, Header>| {
             while let Ok(Some(note)) = notes.next() {
@@ -101,9 +105,9 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     }
 
     fn note_segments(&self) -> impl Iterator<Item = &'data elf::ProgramHeader64<LE>> {
-        self.programs.iter().filter(|program| {
-            program.p_type(LE) == elf::PT_NOTE && program.p_filesz(LE) <= MAX_NOTE_BYTES
-        })
+        self.programs
+            .iter()
+            .filter(|program| program.p_type(LE) == elf::PT_NOTE && program.p_filesz(LE) <= MAX_NOTE_BYTES)
     }
 }
 

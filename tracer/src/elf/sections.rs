@@ -11,7 +11,8 @@ use object::read::{CompressedData, CompressionFormat};
 use super::file::Elf;
 use super::{DebugLink, Error};
 
-/// The most bytes that a compressed section may unpack to. The largest `.debug_frame` known is some 30 MiB.
+/// The most bytes that a compressed section may unpack to. The largest `.debug_frame` known is some
+/// 30 MiB.
 const MAX_UNPACKED_BYTES: u64 = 512 << 20;
 
 /// A section's bytes, unpacked where it was compressed, and its address.
@@ -60,7 +61,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
             .collect())
     }
 
-    /// The section of that name, with its bytes; not one that has none in the file, as in split-off debug files.
+    /// The section of that name, with its bytes; not one that has none in the file, as in split-off
+    /// debug files.
     ///
     /// # Errors
     /// [`Error::Compression`].
@@ -91,8 +93,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         DebugLink::parse(section.data(LE, self.data).ok()?)
     }
 
-    /// The bytes that `PT_GNU_EH_FRAME` names, with their address: `.eh_frame_hdr` (Linux Standard Base, Core, section
-    /// 10.6.2).
+    /// The bytes that `PT_GNU_EH_FRAME` names, with their address: `.eh_frame_hdr` (Linux Standard
+    /// Base, Core, section 10.6.2).
     pub(crate) fn eh_frame_header(&self) -> Option<Section<'data>> {
         let program = self
             .programs
@@ -114,7 +116,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     fn unpack(&self, section: &'data elf::SectionHeader64<LE>) -> Option<Cow<'data, [u8]>> {
         let (header, offset, size) = section.compression(LE, self.data).ok()??;
         let uncompressed_size = header.ch_size(LE);
-        // Not zstd: its decoder has no bound on what it writes, and these bytes are not to be trusted.
+        // Not zstd: its decoder has no bound on what it writes, and these bytes are not to be
+        // trusted.
         if header.ch_type(LE) != elf::ELFCOMPRESS_ZLIB || uncompressed_size > MAX_UNPACKED_BYTES {
             return None;
         }

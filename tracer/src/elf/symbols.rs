@@ -13,7 +13,8 @@ use super::file::{Elf, Header};
 pub(crate) enum SymbolKind {
     /// A function of this file.
     Function,
-    /// A function of this file that is chosen by a resolver when the file is loaded (`STT_GNU_IFUNC`).
+    /// A function of this file that is chosen by a resolver when the file is loaded
+    /// (`STT_GNU_IFUNC`).
     Indirect,
     /// A name that another file defines.
     Undefined,
@@ -43,7 +44,8 @@ pub(crate) enum SymbolTable {
 /// An entry of a table of relocations that the dynamic loader works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Relocation<'data> {
-    /// The address of a function by its name is put at `place`: a slot of the linkage table, or of `.got`.
+    /// The address of a function by its name is put at `place`: a slot of the linkage table, or of
+    /// `.got`.
     Named {
         /// The virtual address of the slot.
         place: u64,
@@ -98,26 +100,28 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         let tables = sections
             .iter()
             .filter_map(move |section| section.rela(LE, data).ok()?);
-        tables.flat_map(|(relocations, _)| relocations).filter_map(move |relocation| {
-            let place = relocation.r_offset(LE);
-            let addend = relocation.r_addend(LE).cast_unsigned();
-            match relocation.r_type(LE, false) {
-                elf::R_X86_64_JUMP_SLOT | elf::R_X86_64_GLOB_DAT => {
-                    let symbol = names.symbol(relocation.symbol(LE, false)?).ok()?;
-                    let name = symbol.name(LE, names.strings()).ok()?;
-                    Some(Relocation::Named { place, name })
+        tables
+            .flat_map(|(relocations, _)| relocations)
+            .filter_map(move |relocation| {
+                let place = relocation.r_offset(LE);
+                let addend = relocation.r_addend(LE).cast_unsigned();
+                match relocation.r_type(LE, false) {
+                    elf::R_X86_64_JUMP_SLOT | elf::R_X86_64_GLOB_DAT => {
+                        let symbol = names.symbol(relocation.symbol(LE, false)?).ok()?;
+                        let name = symbol.name(LE, names.strings()).ok()?;
+                        Some(Relocation::Named { place, name })
+                    }
+                    elf::R_X86_64_RELATIVE => Some(Relocation::Relative {
+                        place,
+                        target: addend,
+                    }),
+                    elf::R_X86_64_IRELATIVE => Some(Relocation::Indirect {
+                        place,
+                        resolver: addend,
+                    }),
+                    _ => None,
                 }
-                elf::R_X86_64_RELATIVE => Some(Relocation::Relative {
-                    place,
-                    target: addend,
-                }),
-                elf::R_X86_64_IRELATIVE => Some(Relocation::Indirect {
-                    place,
-                    resolver: addend,
-                }),
-                _ => None,
-            }
-        })
+            })
     }
 
     fn object_symbols(

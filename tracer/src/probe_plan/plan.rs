@@ -37,14 +37,15 @@ pub struct PlannedProbe {
     pub file_offset: u64,
     /// The description for the kernel side.
     pub spec: ProbeSpec,
-    /// Whether the kernel must single-step the instruction there, which makes a hit much dearer.
+    /// The kernel must single-step the instruction there, which makes a hit much dearer.
     pub single_stepped: bool,
     /// Other places for it, the best first, should another tracer hold that one.
     pub others: Vec<PlannedProbe>,
 }
 
 impl PlannedProbe {
-    /// Whether the return address is on top of the stack at the probe, where the kernel takes it for that of a return probe.
+    /// Returns true if the return address is on top of the stack at the probe, where the kernel
+    /// takes it for that of a return probe.
     #[must_use]
     pub const fn is_at_return_address(&self) -> bool {
         self.spec.operands.cfa_bytes == RETURN_ADDRESS_BYTES
@@ -74,9 +75,11 @@ pub enum Found {
     Allocator(Plan),
     /// It is a statically linked program without symbols: it may have one that cannot be found.
     StaticWithoutSymbols,
-    /// It is a program that has this allocator linked in, and no symbols by which its functions could be found.
+    /// It is a program that has this allocator linked in, and no symbols by which its functions
+    /// could be found.
     Hidden(&'static str),
-    /// It has functions of an allocator that forward every call to another file's: that one's probes see them.
+    /// It has functions of an allocator that forward every call to another file's: that one's
+    /// probes see them.
     Forwards,
     /// It has none.
     Nothing,
@@ -152,12 +155,7 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
         .collect();
     let reached: HashMap<u64, Reach> = found
         .iter()
-        .map(|(_, placed)| {
-            (
-                placed.address,
-                functions.reach(placed.address, &HashSet::new()),
-            )
-        })
+        .map(|(_, placed)| (placed.address, functions.reach(placed.address, &HashSet::new())))
         .collect();
     found.retain(|(_, placed)| !forwarders.contains(&placed.address));
     let tail_calls = TailCalls::new(&found, &reached);
@@ -269,7 +267,10 @@ mod tests {
         for (name, placed, code) in functions {
             symbols.functions.insert((*name).to_owned(), *placed);
             symbols.code.functions.insert(placed.address);
-            symbols.code.parts.extend(Code::of_bytes(placed.address, code).parts);
+            symbols
+                .code
+                .parts
+                .extend(Code::of_bytes(placed.address, code).parts);
         }
         for name in ["free", LIBC_MARK] {
             symbols.functions.insert(name.to_owned(), placed(0x9000, 1));

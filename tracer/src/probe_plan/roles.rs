@@ -4,7 +4,8 @@ use tracer_ebpf::ProbeSpec;
 
 use super::dataflow::argument;
 
-/// The arguments of a function that say what a call asks for, by their positions from 0, and the meaning of its result.
+/// The arguments of a function that say what a call asks for, by their positions from 0, and the
+/// meaning of its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Roles {
     /// The number of bytes, or one factor of it.
@@ -61,8 +62,8 @@ impl Roles {
         size: Some(1),
         ..NOTHING
     };
-    /// `posix_memalign(out, alignment, size)`: a call with an out-pointer never goes on as another function's, so that its
-    /// alignment does not matter.
+    /// `posix_memalign(out, alignment, size)`: a call with an out-pointer never goes on as another
+    /// function's, so that its alignment does not matter.
     pub const OUT_POINTER: Self = Self {
         out: Some(0),
         size: Some(2),
@@ -111,19 +112,19 @@ impl Roles {
         ..NOTHING
     };
 
-    /// Whether a call gives a block back and asks for nothing.
+    /// Returns true if a call gives a block back and asks for nothing.
     #[must_use]
     pub const fn frees(&self) -> bool {
         self.size.is_none()
     }
 
-    /// Whether a call resizes a block.
+    /// Returns true if a call resizes a block.
     #[must_use]
     pub const fn resizes(&self) -> bool {
         self.block.is_some() && self.size.is_some()
     }
 
-    /// Whether a call makes a new block and returns its address.
+    /// Returns true if a call makes a new block and returns its address.
     pub(super) const fn returns_new_block(&self) -> bool {
         self.block.is_none() && matches!(self.result, CallResult::Block)
     }

@@ -1,5 +1,5 @@
-//! What is remembered of a file's contents from the moment that it was opened: enough to place an address in it,
-//! and to tell later whether it is still what was mapped.
+//! The contents of a file at the moment that it was opened, as far as they are remembered: enough
+//! to place an address in it, and to tell later whether it is still what was mapped.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
@@ -37,7 +37,7 @@ impl Segments {
     }
 }
 
-/// By what a write to a file is noticed.
+/// The size and time of change of a file, by which a write to it is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     size_bytes: u64,
@@ -46,7 +46,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// What `stat` says of a file.
+    /// The stamp of what `stat` says of a file.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Stamp {
     }
 }
 
-/// What was read of a file when it was opened.
+/// The contents of a file when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
     /// Its build id, if it has one.
@@ -68,7 +68,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Reads what is to be remembered.
+    /// Reads the contents of a file.
     #[must_use]
     pub fn read(file: &File, metadata: &Metadata) -> Self {
         let cache = FileCache::new(file);
@@ -80,7 +80,7 @@ impl Contents {
         }
     }
 
-    /// Whether the file has been written to since; a file that cannot be asked has.
+    /// Returns true if the file has been written to since; a file that cannot be asked has.
     #[must_use]
     pub fn was_written_to(&self, file: &File) -> bool {
         !file
@@ -88,8 +88,8 @@ impl Contents {
             .is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
     }
 
-    /// Whether the file is another one by now: it was written to, and does not have the build id that it had. One
-    /// that never had one is taken for another.
+    /// Returns true if the file is another one by now: it was written to, and does not have the
+    /// build id that it had. One that never had one is taken for another.
     #[must_use]
     pub fn has_changed(&self, file: &File) -> bool {
         self.was_written_to(file)

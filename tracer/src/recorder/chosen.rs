@@ -7,8 +7,8 @@ use tracer_ebpf::ProbeSpec;
 
 use crate::bpf::links::AttachError;
 use crate::bpf::{Object, Uprobe, UprobeScope, programs};
+use crate::probe_plan::inner_sites::{Kind, Site};
 use crate::probe_plan::plan::PlannedProbe;
-use crate::probe_plan::inner::{Kind, Site};
 use crate::process::files::MappedFile;
 use crate::report::session::{Probe, ProbeKind};
 

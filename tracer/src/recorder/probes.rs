@@ -15,8 +15,8 @@ use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
 use crate::cost::SiteKind;
+use crate::probe_plan::inner_sites;
 use crate::probe_plan::plan::{Plan, PlannedProbe};
-use crate::probe_plan::inner;
 use crate::process::maps::FileId;
 use crate::process::proc_fs;
 use crate::report::session::{Probe, ProbeKind};
@@ -152,8 +152,8 @@ impl Probes {
     /// Where the calls of a file's functions are to be met.
     fn choose(&self, object: &mut Object, plan: &Plan, live: bool) -> Result<Vec<Chosen>, AttachError> {
         let inside = if live && self.probing != Probing::Two {
-            let sites = inner::sites(plan);
-            inner::explain(plan, &sites);
+            let sites = inner_sites::sites(plan);
+            inner_sites::explain(plan, &sites);
             sites.into_iter().map(Result::unwrap_or_default).collect()
         } else {
             vec![Vec::new(); plan.probes.len()]

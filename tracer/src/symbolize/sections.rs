@@ -1,4 +1,5 @@
-//! What a file offers for naming, told from its section headers: foreign bytes, which are checked before they are used.
+//! The symbols and debug information of a file, as its section headers announce them: foreign
+//! bytes, which are checked before they are used.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,14 +8,15 @@ use thiserror::Error;
 
 use crate::elf::{DebugLink, Elf, FileCache};
 
-/// What compressed sections may say that they unpack to, all of them together: a damaged header can say anything, and
-/// memory is taken by it.
+/// The most bytes that compressed sections may say that they unpack to, all of them together: a
+/// damaged header can say anything, and memory is taken by it.
 const MOST_UNPACKED_BYTES: u64 = 16 << 30;
 
-/// What the small symbol table in `.gnu_debugdata` may unpack to. The largest that are shipped have a few MiB.
+/// The most bytes that the small symbol table in `.gnu_debugdata` may unpack to. The largest that
+/// are shipped have a few MiB.
 const MOST_MINIMAL_BYTES: u64 = 256 << 20;
 
-/// Why a file is not used.
+/// A reason for not using a file.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum Unfit {
     #[error("it is not a 64-bit ELF file")]
@@ -23,7 +25,7 @@ pub(super) enum Unfit {
     Damaged(&'static str),
 }
 
-/// What a file offers.
+/// The symbols and debug information of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sections {
     /// DWARF.
@@ -32,7 +34,7 @@ pub(super) struct Sections {
     pub(super) has_symbols: bool,
     /// A symbol table of its functions, in `.gnu_debugdata`.
     pub(super) has_minimal_symbols: bool,
-    /// Where debug information is.
+    /// The file with debug information.
     pub(super) link: Option<DebugLink>,
 }
 
@@ -76,7 +78,7 @@ impl Sections {
         Ok(found)
     }
 
-    /// Whether there is anything to name functions by that dynamic linking does not need.
+    /// Returns true if there is anything to name functions by that dynamic linking does not need.
     pub(super) fn has_names(&self) -> bool {
         self.has_debug_info || self.has_symbols || self.has_minimal_symbols
     }

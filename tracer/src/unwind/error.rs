@@ -1,7 +1,7 @@
-//! Why no table can be made of a file.
+//! The reasons for which no table can be made of a file.
 
-/// Why no table can be made of a file. What is wrong inside single functions is no error: it is counted in
-/// the table's [`Statistics`](super::Statistics).
+/// A reason for which no table can be made of a file. A fault inside a single function is no error:
+/// it is counted in the table's [`Statistics`](super::Statistics).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The bytes are not an ELF file, or a damaged one.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::probe_plan::user_symbols::{Signature, SymbolOrOffset, UserSymbol, UserSymbols};
+use crate::probe_plan::signature::Signature;
+use crate::settings::{SymbolOrOffset, UserSymbol, UserSymbols};
 
 /// Names of functions, beside those of the allocators that are known.
 #[derive(Debug, Args)]
@@ -82,7 +83,7 @@ fn symbol(text: &str) -> Result<UserSymbol, String> {
     Ok(UserSymbol {
         file,
         place,
-        signature,
+        signature: signature.name().to_owned(),
     })
 }
 

@@ -2,11 +2,11 @@
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind};
 
-use super::step::{half, immediate, is_same_register, whole, writes};
 use super::state::{Location, Memory, State, number, survives_call, survives_syscall};
+use super::step::{half, immediate, is_same_register, whole, writes};
 
-/// Returns the location before an instruction of what is at `location` after it; `None` if the instruction makes it, or may.
-/// `state` is the one before the instruction.
+/// Returns the location before an instruction of what is at `location` after it; `None` if the
+/// instruction makes it, or may. `state` is the one before the instruction.
 pub(super) fn before(
     location: Location,
     state: &State,

@@ -51,7 +51,8 @@ pub(in crate::probe_plan) enum Transfer {
 /// The target of a jump or a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::probe_plan) struct Destination {
-    /// Its address, seen through the linkage table; `None` where a register, memory or another file decides.
+    /// Its address, seen through the linkage table; `None` where a register, memory or another file
+    /// decides.
     pub(in crate::probe_plan) address: Option<u64>,
     /// It is a function that returns its first argument.
     pub(in crate::probe_plan) returns_first: bool,
@@ -171,13 +172,12 @@ impl Code {
         } else {
             first
         };
-        (jump.is_jmp_near_indirect() && jump.is_ip_rel_memory_operand())
-            .then(|| jump.ip_rel_memory_address())
+        (jump.is_jmp_near_indirect() && jump.is_ip_rel_memory_operand()).then(|| jump.ip_rel_memory_address())
     }
 
-    /// The places in the code that refer to an address that `is_wanted`, as jumps, calls and instructions that take it:
-    /// (the address, the place). They are looked for at every byte, since nothing tells where instructions begin, so that
-    /// some only look like one.
+    /// The places in the code that refer to an address that `is_wanted`, as jumps, calls and
+    /// instructions that take it: (the address, the place). They are looked for at every byte,
+    /// since nothing tells where instructions begin, so that some only look like one.
     pub(in crate::probe_plan) fn references(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
         for (start, code) in self.code_parts() {
@@ -202,8 +202,8 @@ impl Code {
         found
     }
 
-    /// The jumps and calls in the whole code with a target that `is_wanted`: (the target, the instruction). They are looked
-    /// for at every byte, as [`Code::references`] are.
+    /// The jumps and calls in the whole code with a target that `is_wanted`: (the target, the
+    /// instruction). They are looked for at every byte, as [`Code::references`] are.
     pub(in crate::probe_plan) fn branches_to(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         const CALL: u8 = 0xe8;
         const JUMP: u8 = 0xe9;
@@ -229,7 +229,8 @@ impl Code {
         found
     }
 
-    /// The calls in the code of a function that `is_wanted`: (the function, the address that the call returns to).
+    /// The calls in the code of a function that `is_wanted`: (the function, the address that the
+    /// call returns to).
     pub(in crate::probe_plan) fn calls_to(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         const CALL: u8 = 0xe8;
         const LEN: usize = 5;
@@ -247,7 +248,8 @@ impl Code {
         found
     }
 
-    /// The words in the file, whether in its data or in its tables of relocations and symbols, that are such an address.
+    /// The words in the file, whether in its data or in its tables of relocations and symbols, that
+    /// are such an address.
     pub(in crate::probe_plan) fn words(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<u64> {
         let mut found = Vec::new();
         for part in &self.parts {
@@ -267,8 +269,8 @@ impl Code {
     }
 }
 
-/// Whether a distance of 32 bits follows these two bytes: `call rel32`, `jmp rel32`, `jcc rel32`, `lea disp32(%rip)` (Intel
-/// SDM, volume 2).
+/// Returns true if a distance of 32 bits follows these two bytes: `call rel32`, `jmp rel32`,
+/// `jcc rel32`, `lea disp32(%rip)` (Intel SDM, volume 2).
 const fn is_relative(before: [u8; 2]) -> bool {
     matches!(
         before,

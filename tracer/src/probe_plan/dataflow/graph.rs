@@ -1,9 +1,10 @@
 //! The control-flow graph of a function, with the state before each instruction.
 //!
-//! Code is found by following jumps from the entry, so that data between functions is never taken for code. A branch that
-//! is decided by what is known has one way out. A call of a function that is proven never to return has none: that its
-//! code has a way to a return is looked for in the same manner, with the arguments that are known, since glibc's assertions
-//! end in a function that returns or not by its first argument.
+//! Code is found by following jumps from the entry, so that data between functions is never taken
+//! for code. A branch that is decided by what is known has one way out. A call of a function that
+//! is proven never to return has none: that its code has a way to a return is looked for in the
+//! same manner, with the arguments that are known, since glibc's assertions end in a function that
+//! returns or not by its first argument.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,8 +15,8 @@ use super::obstacle::Obstacle;
 use super::state::{ARGUMENTS, Flags, RETURN_ADDRESS, State, Value};
 use super::step::step;
 
-/// The most instructions that are followed for one function, those of the functions that it calls included; each counts as often as
-/// it is visited.
+/// The most instructions that are followed for one function, those of the functions that it calls
+/// included; each counts as often as it is visited.
 const MAX_STEPS: usize = 200_000;
 
 /// The same for each function that is called.
@@ -115,7 +116,8 @@ impl<'a> Explorer<'a> {
         Ok(graph)
     }
 
-    /// What is known before each instruction that is reached. Ends early once `stop` says so of an end.
+    /// Returns the state before each instruction that is reached. Ends early once `stop` says so of
+    /// an end.
     fn states(
         &mut self,
         entry: u64,
@@ -125,11 +127,7 @@ impl<'a> Explorer<'a> {
     ) -> Result<BTreeMap<u64, State>, Obstacle> {
         let mut states = BTreeMap::from([(entry, start)]);
         let mut work = vec![entry];
-        let most = if depth == 0 {
-            MAX_STEPS
-        } else {
-            MAX_STEPS_OF_CALL
-        };
+        let most = if depth == 0 { MAX_STEPS } else { MAX_STEPS_OF_CALL };
         let mut steps = 0;
         while let Some(address) = work.pop() {
             self.steps += 1;
@@ -162,7 +160,12 @@ impl<'a> Explorer<'a> {
         self.code.instruction(address).ok_or(Obstacle::NoCode(address))
     }
 
-    fn outcome(&mut self, instruction: &Instruction, state: &State, depth: usize) -> Result<Outcome, Obstacle> {
+    fn outcome(
+        &mut self,
+        instruction: &Instruction,
+        state: &State,
+        depth: usize,
+    ) -> Result<Outcome, Obstacle> {
         let address = instruction.ip();
         let mut outcome = Outcome {
             next: Vec::new(),
@@ -207,8 +210,8 @@ impl<'a> Explorer<'a> {
         Ok(())
     }
 
-    /// The instructions from `entry` on to the first that does not just go on to the next one, within `len` bytes, each with
-    /// the state before it.
+    /// The instructions from `entry` on to the first that does not just go on to the next one,
+    /// within `len` bytes, each with the state before it.
     pub(in crate::probe_plan) fn straight_line(
         &mut self,
         entry: u64,
@@ -288,7 +291,8 @@ impl<'a> Explorer<'a> {
         Ok(())
     }
 
-    /// Whether a call may return. Only where no way to a return is found, and all of the code is understood, it does not.
+    /// Returns true if a call may return. Only where no way to a return is found, and all of the
+    /// code is understood, it does not.
     fn may_return(&mut self, target: u64, state: &State, depth: usize) -> bool {
         let constants: Vec<(u8, u64)> = ARGUMENTS
             .iter()

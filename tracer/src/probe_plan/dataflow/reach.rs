@@ -1,7 +1,7 @@
 //! The code that a function reaches, and its ways out of the function.
 //!
-//! Code is followed from the function's first instruction through all its jumps, to code that has no name too. A jump that
-//! cannot be followed (through a register) is said to be unknown.
+//! Code is followed from the function's first instruction through all its jumps, to code that has
+//! no name too. A jump that cannot be followed (through a register) is said to be unknown.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -122,8 +122,9 @@ impl<'a> Functions<'a> {
         reach
     }
 
-    /// Calls of traced functions in code that is not theirs, but that they alone use: `mi_heap_realloc` jumps to a function
-    /// without a name, which calls `mi_free`. Each with the address that it returns to.
+    /// Calls of traced functions in code that is not theirs, but that they alone use:
+    /// `mi_heap_realloc` jumps to a function without a name, which calls `mi_free`. Each with the
+    /// address that it returns to.
     pub(in crate::probe_plan) fn own_calls<'f>(
         &self,
         reached: impl Iterator<Item = &'f Reach>,
@@ -148,7 +149,8 @@ impl<'a> Functions<'a> {
         loop {
             let is_used_here = |user: &u64| {
                 let parts = branches.get(user);
-                self.is_traced(*user) || parts.is_some_and(|parts| parts.iter().any(|part| own.contains(part)))
+                self.is_traced(*user)
+                    || parts.is_some_and(|parts| parts.iter().any(|part| own.contains(part)))
             };
             let foreign: Vec<u64> = own
                 .iter()

@@ -1,7 +1,7 @@
 //! The locations of the value that a function is going to return, before each of its instructions.
 //!
-//! Followed backwards from the returns: a location counts where its value, unchanged, is what every way from there to a return
-//! returns. Ways that never return do not count.
+//! Followed backwards from the returns: a location counts where its value, unchanged, is what every
+//! way from there to a return returns. Ways that never return do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,11 @@ pub(in crate::probe_plan) fn results(graph: &Graph) -> Results {
     results
 }
 
-fn locations(node: &Node, results: &Results, info: &mut InstructionInfoFactory) -> Option<BTreeSet<Location>> {
+fn locations(
+    node: &Node,
+    results: &Results,
+    info: &mut InstructionInfoFactory,
+) -> Option<BTreeSet<Location>> {
     match node.end {
         Some(End::Return) => return Some(BTreeSet::from([Location::Register(RAX)])),
         Some(End::FirstArgument) => return Some(BTreeSet::from([Location::Register(RDI)])),

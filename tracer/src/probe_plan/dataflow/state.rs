@@ -1,9 +1,11 @@
-//! The abstract state of a function before an instruction: the known contents of registers and stack slots.
+//! The abstract state of a function before an instruction: the known contents of registers and
+//! stack slots.
 //!
-//! An address of the stack is given as its distance from the CFA, the stack pointer before the call (DWARF 5, 6.4): the
-//! return address is at -8. A slot is eight bytes of the function's own frame. Stores through pointers that are not known
-//! leave slots alone as long as the function has made no pointer to its frame but the stack pointer and the frame
-//! pointer: nobody else has one. After that ([`State::escaped`]) every such store, and every call, may change any slot.
+//! An address of the stack is given as its distance from the CFA, the stack pointer before the call
+//! (DWARF 5, 6.4): the return address is at -8. A slot is eight bytes of the function's own frame.
+//! Stores through pointers that are not known leave slots alone as long as the function has made no
+//! pointer to its frame but the stack pointer and the frame pointer: nobody else has one. After
+//! that ([`State::escaped`]) every such store, and every call, may change any slot.
 
 use std::collections::BTreeMap;
 
@@ -24,10 +26,11 @@ pub(in crate::probe_plan) const fn argument(position: u8) -> u8 {
     ARGUMENTS[position as usize % ARGUMENTS.len()]
 }
 
-/// The registers that a function leaves as they were (System V AMD64 ABI, figure 3.4); the stack pointer is one.
+/// The registers that a function leaves as they were (System V AMD64 ABI, figure 3.4); the stack
+/// pointer is one.
 const PRESERVED: [u8; 7] = [3, RSP, RBP, 12, 13, 14, 15];
 
-/// What a kernel's system call changes beside memory (System V AMD64 ABI, A.2.1).
+/// The registers that a system call changes (System V AMD64 ABI, A.2.1).
 const CHANGED_BY_SYSCALL: [u8; 3] = [RAX, 1, 11];
 
 /// The distance of the return address from the CFA.
@@ -95,8 +98,8 @@ pub(in crate::probe_plan) struct State {
 }
 
 impl State {
-    /// The state at a function's first instruction. `factors`: the registers of two arguments that are multiplied to the
-    /// size; `constants`: arguments that are known, by register.
+    /// The state at a function's first instruction. `factors`: the registers of two arguments that
+    /// are multiplied to the size; `constants`: arguments that are known, by register.
     pub(in crate::probe_plan) fn at_entry(factors: Option<(u8, u8)>, constants: &[(u8, u64)]) -> Self {
         let mut registers = std::array::from_fn(|number| Value::Entry(u8::try_from(number).unwrap_or(0)));
         registers[usize::from(RSP)] = Value::Stack(RETURN_ADDRESS);
@@ -139,7 +142,8 @@ impl State {
         }
     }
 
-    /// Reduces the state to what it has in common with another one. True if less is known than before.
+    /// Reduces the state to what it has in common with another one. True if less is known than
+    /// before.
     pub(super) fn meet(&mut self, other: &Self) -> bool {
         let before = self.clone();
         for (mine, other) in self.registers.iter_mut().zip(other.registers) {
@@ -269,12 +273,12 @@ pub(in crate::probe_plan) enum Location {
     Slot(i64),
 }
 
-/// Whether a register is after a call what it was before.
+/// Returns true if a register is after a call what it was before.
 pub(super) fn survives_call(number: u8) -> bool {
     PRESERVED.contains(&number)
 }
 
-/// Whether a register is after a system call what it was before.
+/// Returns true if a register is after a system call what it was before.
 pub(super) fn survives_syscall(number: u8) -> bool {
     !CHANGED_BY_SYSCALL.contains(&number)
 }

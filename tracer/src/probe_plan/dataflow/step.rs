@@ -5,7 +5,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, 
 use super::obstacle::Obstacle;
 use super::state::{Flags, Memory, RAX, RBP, RDX, RETURN_ADDRESS, RSP, State, Value, number};
 
-/// Whether an access writes, or may.
+/// Returns true if an access writes, or may.
 pub(super) fn writes(access: OpAccess) -> bool {
     !matches!(
         access,
@@ -294,7 +294,7 @@ fn and(state: &mut State, instruction: &Instruction) -> bool {
     true
 }
 
-/// What the flags tell after `test` or `cmp`.
+/// Returns the contents of the flags after `test` or `cmp`.
 fn compared(state: &State, instruction: &Instruction) -> Flags {
     let is_test = instruction.mnemonic() == Mnemonic::Test;
     let with_itself = is_test && is_same_register(instruction);

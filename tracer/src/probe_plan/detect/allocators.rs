@@ -1,5 +1,5 @@
-//! The allocators of a file: their functions, their names, and the functions that need no probe since they forward every
-//! call.
+//! The allocators of a file: their functions, their names, and the functions that need no probe
+//! since they forward every call.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,8 +7,8 @@ use super::functions::{ASAN_MARK, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOOKUPS, 
 use super::symbols::{Placed, Symbols};
 use crate::probe_plan::dataflow::Functions;
 
-/// The functions that are there, each address once: the first name in the table's order stands for it. A name by itself
-/// may be anything: an allocator makes blocks and takes them back.
+/// The functions that are there, each address once: the first name in the table's order stands for
+/// it. A name by itself may be anything: an allocator makes blocks and takes them back.
 pub(in crate::probe_plan) fn find<'a>(symbols: &Symbols, table: &'a Table) -> Vec<(&'a Row, Placed)> {
     let rows = || {
         let rows = table.rows().iter();
@@ -37,7 +37,8 @@ pub(in crate::probe_plan) fn find<'a>(symbols: &Symbols, table: &'a Table) -> Ve
         .collect()
 }
 
-/// Whether the file stands in front of another allocator and calls it: then that one's probes see every call.
+/// Returns true if the file stands in front of another allocator and calls it: then that one's
+/// probes see every call.
 pub(in crate::probe_plan) fn stands_in_front(symbols: &Symbols) -> bool {
     let has = |name: &str| symbols.functions.contains_key(name);
     if has(LIBC_MARK) || has(ASAN_MARK) || ["mallocx", "tc_malloc", "mi_malloc"].into_iter().any(has) {
@@ -74,8 +75,9 @@ pub(in crate::probe_plan) fn names(symbols: &Symbols, found: &[(&Row, Placed)]) 
     names
 }
 
-/// Returns the functions that forward every call to another one that counts as the same: `operator new[]` jumps to `operator new`.
-/// One that may throw, and whose return can have no probe, may also call the other one and count as that.
+/// Returns the functions that forward every call to another one that counts as the same:
+/// `operator new[]` jumps to `operator new`. One that may throw, and whose return can have no
+/// probe, may also call the other one and count as that.
 pub(in crate::probe_plan) fn forwarders(
     functions: &Functions,
     found: &[(&Row, Placed)],
@@ -101,7 +103,8 @@ pub(in crate::probe_plan) fn forwarders(
         let reach = functions.reach(placed.address, &calls);
         let is_forwarded = |target: &u64| alike.contains(target);
         let mut targets = reach.jumps.iter().copied().chain(
-            reach.calls
+            reach
+                .calls
                 .iter()
                 .map(|(target, _)| *target)
                 .filter(|target| calls.contains(target)),

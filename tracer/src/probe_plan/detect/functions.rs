@@ -1,5 +1,5 @@
-//! The table of functions: symbol → its name in reports, and the roles of its arguments. Adding a function is adding a row
-//! to `names`, and adding an allocator is adding rows.
+//! The table of functions: symbol → its name in reports, and the roles of its arguments. Adding a
+//! function is adding a row to `names`, and adding an allocator is adding rows.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,9 +12,11 @@ use super::names::{
     C_FAMILY, JEMALLOC, JEMALLOC_PREFIXES, Line, MIMALLOC, NEW, OPERATOR_DELETE, OPERATOR_NEW, PREFIXES,
     TC_DELETE, TC_NEW,
 };
-use super::user_symbols::{SymbolOrOffset, UserSymbol, UserSymbols};
+use super::signature::Signature;
+
 use crate::probe_plan::roles::Roles;
 use crate::process::files::MappedFile;
+use crate::settings::{SymbolOrOffset, UserSymbol, UserSymbols};
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub struct Row {
     pub roles: Roles,
     /// Its tail calls that its code does not tell.
     pub tail: Tail,
-    /// Whether an exception may pass through it.
+    /// The exceptions that may pass through it.
     pub throws: Throws,
     /// It gives the block back where it cannot resize it.
     pub frees_on_failure: bool,
@@ -46,45 +48,49 @@ pub enum Set {
     Named,
 }
 
-/// Whether a function may pass its call on to another traced one by a jump that its code does not tell.
+/// The tail calls of a function to another traced one that its code does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
-    /// It does not.
+    /// None.
     Never,
-    /// Where there is no block to resize: `realloc(NULL, n)` is `malloc(n)`, and so is `aligned_alloc(a, n)` for
-    /// an alignment that `malloc` gives anyway.
+    /// Some, where there is no block to resize: `realloc(NULL, n)` is `malloc(n)`, and so is
+    /// `aligned_alloc(a, n)` for an alignment that `malloc` gives anyway.
     WithoutBlock,
     /// Always: `reallocarray` is `realloc` with a checked product.
     Always,
 }
 
-/// Whether an exception may pass through a function. A return probe there would end the program: the unwinder finds the
-/// kernel's address in the place of the caller's.
+/// The exceptions that may pass through a function. A return probe there would end the program: the
+/// unwinder finds the kernel's address in the place of the caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Throws {
-    /// It is declared not to throw (C functions by their headers), so that no caller could catch anything.
+    /// It is declared not to throw (C functions by their headers), so that no caller could catch
+    /// anything.
     Never,
-    /// A form with `std::nothrow`. The C++ of jemalloc and tcmalloc catches what a new-handler throws; `mimalloc` in C does not.
+    /// A form with `std::nothrow`. The C++ of jemalloc and tcmalloc catches what a new-handler
+    /// throws; `mimalloc` in C does not.
     Nothrow,
     /// It throws `std::bad_alloc`.
     May,
 }
 
-/// A symbol that every libc defines and no other library does: what tells a libc from a library that merely
-/// has allocator functions.
+/// A symbol that every libc defines and no other library does: what tells a libc from a library
+/// that merely has allocator functions.
 pub const LIBC_MARK: &str = "__libc_start_main";
 
-/// A symbol that glibc defines and musl does not: what tells its allocator, of which the layout of blocks is known.
+/// A symbol that glibc defines and musl does not: what tells its allocator, of which the layout of
+/// blocks is known.
 pub const GLIBC_MARK: &str = "malloc_info";
 
-/// A function of the dynamic loader: where it is not the libc itself, it is glibc's, which up to glibc 2.31 has a small
-/// allocator for itself.
+/// A function of the dynamic loader: where it is not the libc itself, it is glibc's, which up to
+/// glibc 2.31 has a small allocator for itself.
 pub const LOADER_MARK: &str = "__tls_get_addr";
 
-/// A symbol of `AddressSanitizer`'s library, which has an allocator and looks up the next one all the same.
+/// A symbol of `AddressSanitizer`'s library, which has an allocator and looks up the next one all
+/// the same.
 pub const ASAN_MARK: &str = "__asan_init";
 
-/// What looks up the next library's functions.
+/// The functions that look up the next library's.
 pub const LOOKUPS: [&str; 2] = ["dlsym", "dlvsym"];
 
 /// glibc's second names of its functions, for libraries that stand in front of it.
@@ -96,7 +102,8 @@ pub const LIBC_ALIASES: [&str; 5] = [
     "__libc_free",
 ];
 
-/// A search for the file with the separate symbols of another one, in directories before the usual ones.
+/// A search for the file with the separate symbols of another one, in directories before the usual
+/// ones.
 pub type FindSymbols = fn(&MappedFile, &[PathBuf]) -> Option<File>;
 
 /// All rows, and where each name is among them.
@@ -105,7 +112,7 @@ pub struct Table {
     rows: Vec<Row>,
     by_name: HashMap<String, usize>,
     asked_for: UserSymbols,
-    /// Functions of one file that have no symbol: what they are called, and where they are in it.
+    /// Functions of one file that have no symbol: their names and their offsets.
     offsets: Vec<(String, u64)>,
     /// The search for the separate symbols of a file.
     separate_symbols: Option<(FindSymbols, Vec<PathBuf>)>,
@@ -118,7 +125,8 @@ impl Default for Table {
 }
 
 impl Table {
-    /// What is known, and what the user has asked for: that comes first, where one address has several names.
+    /// Returns the table of the known functions and those that the user names. The latter come
+    /// first, where one address has several names.
     #[must_use]
     pub fn new(asked_for: UserSymbols) -> Self {
         let mut table = Self {
@@ -132,8 +140,10 @@ impl Table {
             table.add_prefix(&prefix);
         }
         for asked in table.asked_for.functions.clone() {
-            if asked.file.is_none() {
-                table.add(asked.signature.row(&asked.name()));
+            if asked.file.is_none()
+                && let Some(signature) = Signature::named(&asked.signature)
+            {
+                table.add(signature.row(&asked.name()));
             }
         }
         for prefix in PREFIXES {
@@ -189,8 +199,11 @@ impl Table {
         let mut table = self.clone();
         for function in asked {
             let name = function.name();
+            let Some(signature) = Signature::named(&function.signature) else {
+                continue;
+            };
             table.rows.retain(|row| row.symbol != name);
-            table.rows.insert(0, function.signature.row(&name));
+            table.rows.insert(0, signature.row(&name));
             if let SymbolOrOffset::Offset(offset) = function.place {
                 table.offsets.push((name, offset));
             }
@@ -200,7 +213,8 @@ impl Table {
         Cow::Owned(table)
     }
 
-    /// Looks for the separate symbols of files by `find`, in these directories before the usual ones.
+    /// Looks for the separate symbols of files by `find`, in these directories before the usual
+    /// ones.
     #[must_use]
     pub fn with_separate_symbols(self, find: FindSymbols, directories: Vec<PathBuf>) -> Self {
         Self {
@@ -215,13 +229,13 @@ impl Table {
         find(file, directories)
     }
 
-    /// What the user has asked for.
+    /// The allocators and functions that the user names.
     #[must_use]
     pub fn asked_for(&self) -> &UserSymbols {
         &self.asked_for
     }
 
-    /// Whether the user has asked for this row.
+    /// Returns true if the user has asked for this row.
     #[must_use]
     pub fn is_asked_for(&self, row: &Row) -> bool {
         match &row.set {
@@ -231,7 +245,8 @@ impl Table {
         }
     }
 
-    /// Functions without a symbol, of the file that the table is for: what they are called, and their offsets.
+    /// Functions without a symbol, of the file that the table is for: their names and their
+    /// offsets.
     #[must_use]
     pub fn offsets(&self) -> &[(String, u64)] {
         &self.offsets
@@ -277,7 +292,7 @@ impl Table {
         &self.rows
     }
 
-    /// Whether a symbol is looked for.
+    /// Returns true if a symbol is looked for.
     #[must_use]
     pub fn has(&self, symbol: &str) -> bool {
         self.by_name.contains_key(symbol)
@@ -303,7 +318,6 @@ pub(super) fn row(symbol: String, set: Set, function: Function, roles: Roles) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::user_symbols::Signature;
     use super::*;
 
     #[test]
@@ -338,7 +352,7 @@ mod tests {
         let function = |file: Option<&str>, place| UserSymbol {
             file: file.map(PathBuf::from),
             place,
-            signature: Signature::named("malloc").expect("known"),
+            signature: "malloc".to_owned(),
         };
         let table = Table::new(UserSymbols {
             prefixes: vec!["pool_".to_owned()],

@@ -1,5 +1,5 @@
-//! Allocators that a program may load later: libraries whose files can be told by their names. A probe on a file that
-//! nobody maps costs nothing, and sees every call of a process that maps it.
+//! Allocators that a program may load later: libraries whose files can be told by their names. A
+//! probe on a file that nobody maps costs nothing, and sees every call of a process that maps it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,8 +16,8 @@ const MAX_LIBRARIES: usize = 16;
 /// The path of `ldconfig`, which is not always in the path of a user.
 const LDCONFIG: &str = "/sbin/ldconfig";
 
-/// The allocators' libraries that the dynamic loader knows by its cache and by `LD_LIBRARY_PATH`, and those in the
-/// folders of these programs. Each file once.
+/// The allocators' libraries that the dynamic loader knows by its cache and by `LD_LIBRARY_PATH`,
+/// and those in the folders of these programs. Each file once.
 #[must_use]
 pub fn that_may_come(programs: &[PathBuf]) -> Vec<PathBuf> {
     let mut found = BTreeMap::new();

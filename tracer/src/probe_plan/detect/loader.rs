@@ -1,7 +1,9 @@
-//! The files that a command is going to map: its own dynamic loader is asked, since it alone knows the rules.
+//! The files that a command is going to map: its own dynamic loader is asked, since it alone knows
+//! the rules.
 //!
-//! `ld.so --list PROGRAM` prints the objects that the program would be loaded with, by the program's own run
-//! paths, the environment and the cache, and runs none of their code. glibc's and musl's loaders have it.
+//! `ld.so --list PROGRAM` prints the objects that the program would be loaded with, by the
+//! program's own run paths, the environment and the cache, and runs none of their code. glibc's and
+//! musl's loaders have it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -31,7 +33,8 @@ pub fn program(name: &OsStr) -> std::io::Result<PathBuf> {
         .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
 }
 
-/// The most programs that are taken from arguments: a command has one or two, a list of files may have thousands.
+/// The most programs that are taken from arguments: a command has one or two, a list of files may
+/// have thousands.
 const MAX_PROGRAMS: usize = 8;
 
 /// The executable files that arguments name, as words of their own or inside a shell's command.
@@ -56,14 +59,15 @@ pub fn programs_in(arguments: &[OsString]) -> Vec<PathBuf> {
     programs
 }
 
-/// Whether a file can be executed by somebody.
+/// Returns true if a file can be executed by somebody.
 #[must_use]
 pub fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-/// The files with code that a program will be loaded with: the program (or its `#!` interpreter), its loader,
-/// its libraries. What cannot be told is left out; the files are heard of again when they are mapped.
+/// The files with code that a program will be loaded with: the program (or its `#!` interpreter),
+/// its loader, its libraries. What cannot be told is left out; the files are heard of again when
+/// they are mapped.
 #[must_use]
 pub fn files_of(program: &Path, user: Option<&User>) -> Vec<PathBuf> {
     let mut program = program.to_path_buf();
@@ -101,7 +105,8 @@ fn script_interpreter(program: &Path) -> Option<PathBuf> {
 }
 
 fn listed(loader: &Path, program: &Path, user: Option<&User>) -> Vec<PathBuf> {
-    // `$ORIGIN` in its run path is where the file is, not a link to it: the kernel tells a program's loader just that.
+    // `$ORIGIN` in its run path is where the file is, not a link to it: the kernel tells a
+    // program's loader just that.
     let program = program.canonicalize().unwrap_or_else(|_| program.to_path_buf());
     let mut command = Command::new(loader);
     command
@@ -110,8 +115,8 @@ fn listed(loader: &Path, program: &Path, user: Option<&User>) -> Vec<PathBuf> {
         .stdin(Stdio::null())
         .stderr(Stdio::null());
     if let Some(user) = user.cloned() {
-        // SAFETY: between fork and exec `become_user` makes system calls alone, on values made before the fork: it neither
-        // allocates nor takes a lock.
+        // SAFETY: between fork and exec `become_user` makes system calls alone, on values made
+        // before the fork: it neither allocates nor takes a lock.
         unsafe { command.pre_exec(move || user.become_user()) };
     }
     let Ok(answer) = command.output() else {

@@ -1,8 +1,9 @@
 //! Finding allocators: in a file by the names of functions, and files before they are mapped.
 //!
-//! [`functions`] is the table of functions, [`user_symbols`] what the user adds to it; [`symbols`] finds them in a file, and
-//! [`allocators`] says which of them are an allocator's. [`loader`] lists the files that a command is going to map,
-//! [`roots`] those in another root directory, and [`libraries`] the allocators that it may load later.
+//! [`functions`] is the table of functions, [`signature`] the rows that the user adds to it; [`symbols`]
+//! finds them in a file, and [`allocators`] says which of them are an allocator's. [`loader`] lists
+//! the files that a command is going to map, [`roots`] those in another root directory, and
+//! [`libraries`] the allocators that it may load later.
 
 pub(super) mod allocators;
 pub mod functions;
@@ -10,5 +11,5 @@ pub mod libraries;
 pub mod loader;
 mod names;
 pub mod roots;
+pub mod signature;
 pub mod symbols;
-pub mod user_symbols;

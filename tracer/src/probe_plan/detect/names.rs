@@ -1,7 +1,8 @@
 //! The names of allocators' functions, with the roles of their arguments.
 //!
-//! Sources: C23 7.24.3 and `malloc(3)`; jemalloc(3); the headers `gperftools/tcmalloc.h` and `mimalloc.h`; the names of
-//! C++ are those of the Itanium C++ ABI (5.1.5) for [new.delete] of the standard.
+//! Sources: C23 7.24.3 and `malloc(3)`; jemalloc(3); the headers `gperftools/tcmalloc.h` and
+//! `mimalloc.h`; the names of C++ are those of the Itanium C++ ABI (5.1.5) for [new.delete] of the
+//! standard.
 
 use tracer_ebpf::Function;
 
@@ -17,7 +18,8 @@ pub(super) const JEMALLOC_PREFIXES: [&str; 3] = ["", "je_", "_rjem_"];
 /// A function: its name, the function that it counts as, the roles of its arguments.
 pub(super) type Line = (&'static str, Function, Roles);
 
-/// The C family, in the order of the summary: where one address has several names, the first names it.
+/// The C family, in the order of the summary: where one address has several names, the first names
+/// it.
 pub(super) static C_FAMILY: [Line; 13] = [
     ("malloc", Function::Malloc, Roles::SIZE),
     ("calloc", Function::Calloc, Roles::COUNT_SIZE),
@@ -42,8 +44,8 @@ pub(super) const JEMALLOC: [Line; 5] = [
     ("sdallocx", Function::Free, Roles::FREE),
 ];
 
-/// After `mi_`. Not here: `mi_strdup`, `mi_strndup` and `mi_realpath`, which are not told a size; and `mi_heap_recalloc` and
-/// its like, which jump to `mi_heap_rezalloc` and count as that.
+/// After `mi_`. Not here: `mi_strdup`, `mi_strndup` and `mi_realpath`, which are not told a size;
+/// and `mi_heap_recalloc` and its like, which jump to `mi_heap_rezalloc` and count as that.
 pub(super) const MIMALLOC: [Line; 40] = [
     ("malloc_small", Function::Malloc, Roles::SIZE),
     ("zalloc", Function::Zalloc, Roles::SIZE),
@@ -136,7 +138,8 @@ pub(super) const OPERATOR_NEW: [(&str, Throws); 8] = [
     ("_ZnamSt11align_val_tRKSt9nothrow_t", Throws::Nothrow),
 ];
 
-/// `operator delete` and `operator delete[]`: plain, told the size, told the alignment, told both; those of `std::nothrow`.
+/// `operator delete` and `operator delete[]`: plain, told the size, told the alignment, told both;
+/// those of `std::nothrow`.
 pub(super) const OPERATOR_DELETE: [&str; 12] = [
     "_ZdlPv",
     "_ZdaPv",

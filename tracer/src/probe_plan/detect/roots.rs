@@ -1,8 +1,9 @@
-//! Root directories that a command is given: `chroot DIR PROGRAM`, `unshare --root=DIR PROGRAM` and the like run programs with
-//! other C libraries than the machine's, whose probes have to be in before the first call.
+//! Root directories that a command is given: `chroot DIR PROGRAM`, `unshare --root=DIR PROGRAM` and
+//! the like run programs with other C libraries than the machine's, whose probes have to be in
+//! before the first call.
 //!
-//! Nothing in such a directory is executed to find out what its programs map: it is looked where distributions put their
-//! libraries, for files with the names that allocators have.
+//! Nothing in such a directory is executed to find out what its programs map: it is looked where
+//! distributions put their libraries, for files with the names that allocators have.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -35,8 +36,9 @@ const NAMES: [&str; 7] = [
 /// The most files that are taken of one root.
 const MAX_FILES: usize = 32;
 
-/// The files with allocators in the directories that arguments name, if those are roots: something that can be executed in them
-/// is named by another argument, or there is a shell; and the programs themselves.
+/// The files with allocators in the directories that arguments name, if those are roots: something
+/// that can be executed in them is named by another argument, or there is a shell; and the programs
+/// themselves.
 #[must_use]
 pub fn files_in(arguments: &[OsString]) -> Vec<PathBuf> {
     let roots = arguments.iter().flat_map(|argument| {
@@ -62,7 +64,7 @@ pub fn files_in(arguments: &[OsString]) -> Vec<PathBuf> {
     files
 }
 
-/// Whether a directory is the root that memtap itself has.
+/// Returns true if a directory is the root that memtap itself has.
 fn is_own_root(path: &Path) -> bool {
     let (Ok(path), Ok(root)) = (std::fs::metadata(path), std::fs::metadata("/")) else {
         return true;
@@ -84,7 +86,8 @@ fn programs_in(root: &Path, arguments: &[OsString]) -> Vec<PathBuf> {
     programs
 }
 
-/// Whether a path is a file that is there under this very name. A link may lead anywhere, from outside the root.
+/// Returns true if a path is a file that is there under this very name. A link may lead anywhere,
+/// from outside the root.
 fn is_inside(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|data| data.is_file())
 }

@@ -10,8 +10,8 @@ use crate::probe_plan::dataflow::{Code, Part};
 /// The largest file whose code is looked through as a whole.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// Functions that return their first argument (ISO C17, 7.24.2 and 7.24.6): a jump to one ends a function whose result is
-/// in that argument.
+/// Functions that return their first argument (ISO C17, 7.24.2 and 7.24.6): a jump to one ends a
+/// function whose result is in that argument.
 const RETURN_FIRST_ARGUMENT: [&[u8]; 3] = [b"memset", b"memcpy", b"memmove"];
 
 /// A function's place in a file.
@@ -36,21 +36,24 @@ pub struct Symbols {
     pub imports: HashSet<String>,
     /// It has the word `malloc` among its data, as what looks that up needs it.
     pub says_malloc: bool,
-    /// Calls that a library makes to its own functions without its linkage table, which nobody can stand in front of: the
-    /// function's address, and the address that the call returns to. Of programs there are none here: all their calls are
-    /// made so.
+    /// Calls that a library makes to its own functions without its linkage table, which nobody can
+    /// stand in front of: the function's address, and the address that the call returns to. Of
+    /// programs there are none here: all their calls are made so.
     pub own_calls: Vec<(u64, u64)>,
     /// The program interpreter, if the file asks for one.
     pub interpreter: Option<String>,
-    /// Whether the file has any symbols at all.
+    /// The file has symbols.
     pub has_symbols: bool,
-    /// Whether it has those that dynamic linking does not need (`.symtab`), or separate ones were there.
+    /// The file has symbols that dynamic linking does not need (`.symtab`), or separate ones were
+    /// there.
     pub has_static_symbols: bool,
-    /// An allocator whose messages are in a program that has none of the functions, and no such symbols.
+    /// An allocator whose messages are in a program that has none of the functions, and no such
+    /// symbols.
     pub hidden: Option<&'static str>,
 }
 
-/// The beginnings of allocators' messages: programs that have one linked in have it among their data.
+/// The beginnings of allocators' messages: programs that have one linked in have it among their
+/// data.
 const MESSAGES: [(&[u8], &str); 3] = [
     (b"<jemalloc>: ", "jemalloc"),
     (b"mimalloc: ", "mimalloc"),
@@ -60,8 +63,9 @@ const MESSAGES: [(&[u8], &str); 3] = [
 /// A predicate that chooses functions by their names.
 pub type Wanted<'a> = &'a dyn Fn(&str) -> bool;
 
-/// Finds functions by name, in the dynamic symbols and in the static ones; and takes in those that have no symbol by their
-/// offsets in the file, under names. `separate`: its symbols, where they are in another file.
+/// Finds functions by name, in the dynamic symbols and in the static ones; and takes in those that
+/// have no symbol by their offsets in the file, under names. `separate`: its symbols, where they
+/// are in another file.
 ///
 /// # Errors
 /// Those of a file that cannot be read, or is no ELF file; they name it as `shown`.
@@ -207,8 +211,8 @@ fn code<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, with_data: bool) -> Code 
     }
 }
 
-/// The slots that the loader puts the addresses of functions into: for the file's own calls through the linkage table, and
-/// for code that was compiled without one.
+/// The slots that the loader puts the addresses of functions into: for the file's own calls through
+/// the linkage table, and for code that was compiled without one.
 fn slots<'data, R: ReadRef<'data>>(
     elf: &Elf<'data, R>,
     functions: &HashMap<String, Placed>,
@@ -225,8 +229,8 @@ fn slots<'data, R: ReadRef<'data>>(
     elf.relocations().filter_map(slot).collect()
 }
 
-/// Reads the code and the data of a file, with the functions that return their first argument; `None` if it is no ELF file,
-/// or a large one.
+/// Reads the code and the data of a file, with the functions that return their first argument;
+/// `None` if it is no ELF file, or a large one.
 pub(in crate::probe_plan) fn whole_code(path: &Path) -> Option<Code> {
     let file = File::open(path).ok()?;
     if file.metadata().ok()?.len() > MAX_FILE_BYTES {

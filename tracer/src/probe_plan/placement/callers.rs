@@ -1,12 +1,14 @@
-//! The allocator's own code, as ranges that a return address is looked up in: a call from there is nested.
+//! The allocator's own code, as ranges that a return address is looked up in: a call from there is
+//! nested.
 
 use tracer_ebpf::{CodeRange, MAX_CODE_RANGES, ProbeSpec};
 
 use crate::probe_plan::detect::symbols::Placed;
 
-/// Puts the callers of a function that are the allocator's own into its description, as distances from the probe: every
-/// function's code, this one's own too, and calls that the allocator makes for itself elsewhere (glibc frees what it kept
-/// for a thread that ends), each with the address that it returns to.
+/// Puts the callers of a function that are the allocator's own into its description, as distances
+/// from the probe: every function's code, this one's own too, and calls that the allocator makes
+/// for itself elsewhere (glibc frees what it kept for a thread that ends), each with the address
+/// that it returns to.
 pub(in crate::probe_plan) fn put_callers(
     spec: &mut ProbeSpec,
     placed: &Placed,
@@ -45,8 +47,9 @@ pub(in crate::probe_plan) fn put_callers(
     spec.callers = callers;
 }
 
-/// Joins ranges that overlap or touch; and, where there are still more than `most`, those with the smallest gaps between
-/// them. What lies in such a gap is taken for the allocator's own: functions of one source file stand side by side.
+/// Joins ranges that overlap or touch; and, where there are still more than `most`, those with the
+/// smallest gaps between them. What lies in such a gap is taken for the allocator's own: functions
+/// of one source file stand side by side.
 fn merge(mut ranges: Vec<CodeRange>, most: usize) -> Vec<CodeRange> {
     ranges.sort_unstable_by_key(|range| (range.start, range.end));
     let mut merged: Vec<CodeRange> = Vec::new();

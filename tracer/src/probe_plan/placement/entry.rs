@@ -1,14 +1,18 @@
-//! The instruction of a function at which its probe goes: one that the kernel emulates. Another one it runs out of line, with
-//! a trap before and one after, which costs many times as much; where the machine is virtual, twenty times and more.
+//! The instruction of a function at which its probe goes: one that the kernel emulates. Another one
+//! it runs out of line, with a trap before and one after, which costs many times as much; where the
+//! machine is virtual, twenty times and more.
 //!
-//! Up to the probe nothing may have happened that it must know of: every argument is somewhere still, or the product of two
-//! is; the frame pointer is the caller's, nothing was written to memory, and the stack pointer is the caller's, but for
-//! registers that were pushed. And there is one way to it, from the function's first instruction: no jump leads between the
-//! two, and none leaves before.
+//! Up to the probe nothing may have happened that it must know of: every argument is somewhere
+//! still, or the product of two is; the frame pointer is the caller's, nothing was written to
+//! memory, and the stack pointer is the caller's, but for registers that were pushed. And there is
+//! one way to it, from the function's first instruction: no jump leads between the two, and none
+//! leaves before.
 
 use std::collections::HashSet;
 
-use iced_x86::{Code as Opcode, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{
+    Code as Opcode, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register,
+};
 use tracer_ebpf::{Operand, Operands};
 
 use super::operands::{Locations, Part};
@@ -22,15 +26,15 @@ pub(in crate::probe_plan) struct Place {
     pub(in crate::probe_plan) offset: u64,
     /// The locations of what a call asks for.
     pub(in crate::probe_plan) operands: Operands,
-    /// Whether the kernel must single-step the instruction there.
+    /// The kernel must single-step the instruction there.
     pub(in crate::probe_plan) single_stepped: bool,
 }
 
 /// Bytes of code that are looked at of a function of unknown length.
 const UNKNOWN_LEN: u64 = 64;
 
-/// Returns the places for the probe of a function, the best first: those that the kernel emulates, in their order, then
-/// those that it must step. `len`: 0 where it is not known.
+/// Returns the places for the probe of a function, the best first: those that the kernel emulates,
+/// in their order, then those that it must step. `len`: 0 where it is not known.
 pub(in crate::probe_plan) fn places(code: &Code, entry: u64, len: u64, roles: &Roles) -> Vec<Place> {
     let len = if len == 0 { UNKNOWN_LEN } else { len };
     let nothing = HashSet::new();
@@ -52,7 +56,8 @@ pub(in crate::probe_plan) fn places(code: &Code, entry: u64, len: u64, roles: &R
         }
     }
     if places.is_empty() {
-        // There is no code to look at, or none that is understood: the function is entered there all the same.
+        // There is no code to look at, or none that is understood: the function is entered there
+        // all the same.
         let operands = operands(&State::at_entry(None, &[]), roles).unwrap_or_default();
         places.push(Place {
             offset: 0,
@@ -79,8 +84,8 @@ fn operands(state: &State, roles: &Roles) -> Option<Operands> {
     })
 }
 
-/// Whether a probe may come after an instruction: it pushes a register, makes room on the stack, or changes neither memory
-/// nor the stack pointer.
+/// Returns true if a probe may come after an instruction: it pushes a register, makes room on the
+/// stack, or changes neither memory nor the stack pointer.
 fn is_harmless((instruction, _): &(Instruction, State)) -> bool {
     if instruction.flow_control() != FlowControl::Next {
         return false;
@@ -92,12 +97,12 @@ fn is_harmless((instruction, _): &(Instruction, State)) -> bool {
     let info = factory.info(instruction);
     let writes_memory = info.used_memory().iter().any(|used| is_write(used.access()));
     let mut registers = info.used_registers().iter();
-    let moves_stack = registers
-        .any(|used| is_write(used.access()) && used.register().full_register() == Register::RSP);
+    let moves_stack =
+        registers.any(|used| is_write(used.access()) && used.register().full_register() == Register::RSP);
     !writes_memory && !moves_stack
 }
 
-/// Whether an instruction makes room on the stack, and nothing else: `sub $n,%rsp`.
+/// Returns true if an instruction makes room on the stack, and nothing else: `sub $n,%rsp`.
 fn makes_room(instruction: &Instruction) -> bool {
     matches!(instruction.code(), Opcode::Sub_rm64_imm8 | Opcode::Sub_rm64_imm32)
         && instruction.op0_kind() == OpKind::Register
@@ -112,7 +117,8 @@ fn is_write(access: OpAccess) -> bool {
     )
 }
 
-/// Whether a jump in the function leads behind its first instruction, as far as the place or before it.
+/// Returns true if a jump in the function leads behind its first instruction, as far as the place
+/// or before it.
 fn is_entered_before(code: &Code, entry: u64, len: u64, offset: u64) -> bool {
     code.sweep(entry, len).any(|instruction| {
         let target = instruction.near_branch_target().wrapping_sub(entry);

@@ -10,8 +10,8 @@ use crate::probe_plan::roles::Roles;
 /// The part of a function that an instruction is in.
 #[derive(Clone, Copy)]
 pub(super) enum Part<'a> {
-    /// Its first instructions: arguments are mostly in their own registers, and pushed ones in slots that nobody has written
-    /// to since.
+    /// Its first instructions: arguments are mostly in their own registers, and pushed ones in
+    /// slots that nobody has written to since.
     Entry,
     /// Its middle: these slots alone hold what they held.
     Middle(&'a BTreeSet<i64>),
@@ -32,7 +32,8 @@ impl<'a> Locations<'a> {
         Some(Self { state, part, top })
     }
 
-    /// The operands that say what the stack and the caller's frame pointer are; `None` where the latter is nowhere.
+    /// The operands that say what the stack and the caller's frame pointer are; `None` where the
+    /// latter is nowhere.
     pub(super) fn frame(&self) -> Option<Operands> {
         Some(Operands {
             cfa_bytes: u32::try_from(self.top.unsigned_abs()).ok()?,
@@ -65,7 +66,8 @@ impl<'a> Locations<'a> {
         true
     }
 
-    /// The operand of the alignment that a call asks for, if it asks for one; `None` where that is nowhere.
+    /// The operand of the alignment that a call asks for, if it asks for one; `None` where that is
+    /// nowhere.
     pub(super) fn alignment(&self, roles: &Roles) -> Option<Operand> {
         match roles.alignment_register() {
             Some(register) => self.entry(register),
@@ -94,8 +96,8 @@ impl<'a> Locations<'a> {
         Some((self.entry(size)?, self.entry(factor)?, Operand::NONE))
     }
 
-    /// The operand of what a register held at the function's entry; among the first instructions that one itself, if it
-    /// still does.
+    /// The operand of what a register held at the function's entry; among the first instructions
+    /// that one itself, if it still does.
     fn entry(&self, register: u8) -> Option<Operand> {
         let first = matches!(self.part, Part::Entry).then_some(register);
         self.of(Value::Entry(register), first)
@@ -108,18 +110,15 @@ impl<'a> Locations<'a> {
             return Some(Operand::register(number));
         }
         let register = self.state.registers().find(|(_, value)| *value == wanted);
-        register
-            .map(|(number, _)| Operand::register(number))
-            .or_else(|| {
-                let may_be_read = |slot: &i64| match self.part {
-                    Part::Entry => true,
-                    Part::Middle(read_back) => read_back.contains(slot),
-                };
-                let is_one =
-                    |slot: &i64, value: Value| value == wanted && may_be_read(slot) && *slot >= self.top;
-                let slot = self.state.slots().find(|(slot, value)| is_one(slot, *value))?;
-                self.operand(Location::Slot(slot.0))
-            })
+        register.map(|(number, _)| Operand::register(number)).or_else(|| {
+            let may_be_read = |slot: &i64| match self.part {
+                Part::Entry => true,
+                Part::Middle(read_back) => read_back.contains(slot),
+            };
+            let is_one = |slot: &i64, value: Value| value == wanted && may_be_read(slot) && *slot >= self.top;
+            let slot = self.state.slots().find(|(slot, value)| is_one(slot, *value))?;
+            self.operand(Location::Slot(slot.0))
+        })
     }
 
     /// The operand of a location; `None` for a slot that cannot be read.

@@ -1,4 +1,5 @@
-//! Tail calls between traced functions: `realloc(NULL, n)` ends in a jump to `malloc`, and is one call.
+//! Tail calls between traced functions: `realloc(NULL, n)` ends in a jump to `malloc`, and is one
+//! call.
 
 use std::collections::{HashMap, HashSet};
 
@@ -39,7 +40,9 @@ impl<'a> TailCalls<'a> {
             .map(|from| (*from, calls.targets(*from)))
             .collect();
         calls.taken = calls.passes.values().flatten().copied().collect();
-        calls.any_unknown = probed.iter().any(|(row, placed)| calls.has_unknown_jump(row, placed));
+        calls.any_unknown = probed
+            .iter()
+            .any(|(row, placed)| calls.has_unknown_jump(row, placed));
         calls
     }
 
@@ -101,7 +104,8 @@ impl<'a> TailCalls<'a> {
         }
         if !alike.is_empty() || has_unknown_jump {
             flags |= ProbeSpec::MAY_TAIL_CALL;
-            // What resizes or aligns is jumped to whatever is asked for; `malloc` by what asks for no more than it gives.
+            // What resizes or aligns is jumped to whatever is asked for; `malloc` by what asks for
+            // no more than it gives.
             let is_plain = |row: &Row| {
                 matches!(
                     row.function,

@@ -48,7 +48,10 @@ fn debug_frame_serves_where_it_is_all() {
         vec![1],
     ] {
         elf.frames = broken;
-        assert_eq!(compile(&elf.bytes(), ALL).unwrap_err(), elf::Error::Compression.into());
+        assert_eq!(
+            compile(&elf.bytes(), ALL).unwrap_err(),
+            elf::Error::Compression.into()
+        );
     }
 }
 
@@ -91,7 +94,8 @@ fn other_files_are_refused() {
             machine: 62,
             class: 1,
             encoding: 1
-        }.into()
+        }
+        .into()
     );
     assert_eq!(
         with(5, 2),
@@ -99,7 +103,8 @@ fn other_files_are_refused() {
             machine: 62,
             class: 2,
             encoding: 2
-        }.into()
+        }
+        .into()
     );
     assert_eq!(
         with(18, 183),
@@ -107,7 +112,8 @@ fn other_files_are_refused() {
             machine: 183,
             class: 2,
             encoding: 1
-        }.into()
+        }
+        .into()
     );
     assert_eq!(with(16, 1), Error::NoCode, "not linked");
     assert_eq!(with(36, 0xff), elf::Error::ProgramHeaders.into());

@@ -1,4 +1,5 @@
-//! The allocators of the distribution: no function of theirs needs a probe that the kernel must single-step.
+//! The allocators of the distribution: no function of theirs needs a probe that the kernel must
+//! single-step.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ const LIBRARIES: [(&str, &str, &str); 5] = [
     ("musl", "ld-musl-x86_64.so.1", "reallocarray"),
 ];
 
-/// Where libraries are: Debian's folder, the older ones, others' (`/lib64`).
+/// The directories of libraries: Debian's, the older ones, others' (`/lib64`).
 const FOLDERS: [&str; 5] = [
     "/usr/lib/x86_64-linux-gnu",
     "/lib/x86_64-linux-gnu",
@@ -61,7 +62,10 @@ fn no_function_of_the_distribution_is_single_stepped() {
             println!("  {symbol:<36} {}", cheap.join("  "));
             // The best place serves a return probe too, where there is to be one.
             if row.throws == Throws::Never {
-                assert_eq!(all[0].operands.cfa_bytes, RETURN_ADDRESS_BYTES, "{name}: {symbol}");
+                assert_eq!(
+                    all[0].operands.cfa_bytes, RETURN_ADDRESS_BYTES,
+                    "{name}: {symbol}"
+                );
             }
             if all[0].single_stepped {
                 stepped.push(format!("{name}: {symbol} at {:#x}", placed.address));
@@ -71,7 +75,8 @@ fn no_function_of_the_distribution_is_single_stepped() {
     assert!(stepped.is_empty(), "single-stepped: {stepped:#?}");
 }
 
-/// A place as the table shows it: `+0x7`, with the bytes pushed before it, and the values that were moved.
+/// A place as the table shows it: `+0x7`, with the bytes pushed before it, and the values that were
+/// moved.
 fn shown(place: &Place, roles: &Roles) -> String {
     let pushed = match place.operands.cfa_bytes - RETURN_ADDRESS_BYTES {
         0 => String::new(),
@@ -103,5 +108,7 @@ fn name_of(operand: Operand) -> String {
         return format!("{bits:#x}");
     }
     let number = (bits & 15) as usize;
-    NAMES.get(number).map_or(format!("r{number}"), ToString::to_string)
+    NAMES
+        .get(number)
+        .map_or(format!("r{number}"), ToString::to_string)
 }

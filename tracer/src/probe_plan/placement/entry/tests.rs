@@ -78,7 +78,10 @@ fn jump_behind_a_test_of_the_argument() {
 fn no_further_than_to_what_changes_an_argument_or_memory() {
     // mov %rsi,%rax; mul %rdx; jo +0: the product takes rdx.
     let code = [0x48, 0x89, 0xf0, 0x48, 0xf7, 0xe2, 0x70, 0x00];
-    assert_eq!(places_in(&code, &Roles::HEAP_RESIZE)[0], entry(&Roles::HEAP_RESIZE));
+    assert_eq!(
+        places_in(&code, &Roles::HEAP_RESIZE)[0],
+        entry(&Roles::HEAP_RESIZE)
+    );
     // mov %edi,%edi; push %rbp: half of a register is the register.
     assert_eq!(place(&[0x89, 0xff, 0x55]), entry(&THREE));
     // mov %rax,(%rsi); push %rbp
@@ -128,10 +131,7 @@ fn pushes_may_come_before() {
         [with(11, 24, &ONE), entry(&ONE), stepped(with(4, 24, &ONE))]
     );
     // sub $-128,%rsp; push %rbp: the other way.
-    assert_eq!(
-        places_in(&[0x48, 0x83, 0xec, 0x80, 0x55], &ONE),
-        [entry(&ONE)]
-    );
+    assert_eq!(places_in(&[0x48, 0x83, 0xec, 0x80, 0x55], &ONE), [entry(&ONE)]);
     // A place that must be stepped is the last: test %rdi,%rdi; push %rbx
     assert_eq!(
         places_in(&[0x48, 0x85, 0xff, 0x53], &ONE),

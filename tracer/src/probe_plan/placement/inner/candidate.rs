@@ -8,7 +8,8 @@ use crate::probe_plan::dataflow::{Location, Node, is_emulated, is_steppable};
 use crate::probe_plan::placement::operands::{Locations, Part};
 use crate::probe_plan::roles::Roles;
 
-/// The cost of an instruction that has size and result. Where the same ways can be cut in several places, few are better.
+/// The cost of an instruction that has size and result. Where the same ways can be cut in several
+/// places, few are better.
 const COST_COMPLETE: u64 = 10;
 
 /// The cost of one that the kernel must step through: only for calls that fail.
@@ -30,8 +31,8 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// The candidate at an instruction; `None` if it is of no use. `results`: the locations of the result; `read_back`: slots
-    /// that hold what they held.
+    /// The candidate at an instruction; `None` if it is of no use. `results`: the locations of the
+    /// result; `read_back`: slots that hold what they held.
     pub(super) fn at(
         node: &Node,
         results: &BTreeSet<Location>,

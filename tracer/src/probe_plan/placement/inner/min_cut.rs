@@ -1,8 +1,10 @@
-//! The minimum cut through a control-flow graph: instructions of which every way from the entry to a return has one.
+//! The minimum cut through a control-flow graph: instructions of which every way from the entry to
+//! a return has one.
 //!
-//! Every place between two instructions is before it or after it. An instruction at which it may not happen has the same
-//! on both sides; one at which it may has it happen if its ways in are before and its ways out after. The entry is
-//! before, the end after, and nothing leads back. The cheapest such partition is a minimum cut, found by augmenting paths.
+//! Every place between two instructions is before it or after it. An instruction at which it may
+//! not happen has the same on both sides; one at which it may has it happen if its ways in are
+//! before and its ways out after. The entry is before, the end after, and nothing leads back. The
+//! cheapest such partition is a minimum cut, found by augmenting paths.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,7 +23,8 @@ pub(super) struct Sides {
 }
 
 impl Sides {
-    /// The sides of all instructions from which a return is reached. `candidates`: where it may happen.
+    /// The sides of all instructions from which a return is reached. `candidates`: where it may
+    /// happen.
     pub(super) fn new(graph: &Graph, results: &Results, candidates: impl Fn(u64) -> bool) -> Self {
         let mut sides = Self {
             parents: results
@@ -42,7 +45,7 @@ impl Sides {
         sides
     }
 
-    /// What comes after an instruction, of what reaches a return; at least one.
+    /// Returns the successors of an instruction from which a return is reached; at least one.
     fn after(graph: &Graph, results: &Results, address: u64) -> Vec<u64> {
         let node = &graph[&address];
         let mut after: Vec<u64> = node
@@ -84,7 +87,8 @@ impl Sides {
     }
 }
 
-/// The cheapest cut: the sides that are after it. Nothing if there is none. `cost`: of each candidate.
+/// The cheapest cut: the sides that are after it. Nothing if there is none. `cost`: of each
+/// candidate.
 pub(super) fn cheapest(
     graph: &Graph,
     results: &Results,

@@ -1,22 +1,21 @@
-//! Inner sites: one probe inside a function in place of two, at its entry and at its return, of which the second is dear.
+//! Inner sites: one probe inside a function in place of two, at its entry and at its return, of
+//! which the second is dear.
 //!
-//! At an inner site the size that was asked for and the address of the block are both known. [`proof`] chooses among the
-//! [`candidate`]s instructions of which every call hits exactly one ([`min_cut`]), and checks that. Where a call has no such
-//! instruction on its way (glibc's `malloc` forgets the size while it has the block made), two are chosen for that way, one
-//! that has the size and one that has the result. Whatever is not understood is an [`Obstacle`], and leaves the function to
-//! its entry and its return.
+//! At an inner site the size that was asked for and the address of the block are both known.
+//! [`proof`] chooses among the [`candidate`]s instructions of which every call hits exactly one
+//! ([`min_cut`]), and checks that. Where a call has no such instruction on its way (glibc's
+//! `malloc` forgets the size while it has the block made), two are chosen for that way, one that
+//! has the size and one that has the result. Whatever is not understood is an [`Obstacle`], and
+//! leaves the function to its entry and its return.
 
 mod candidate;
 mod min_cut;
-mod planned;
 mod proof;
 mod short_jumps;
 
 use std::collections::HashSet;
 
 use tracer_ebpf::Operands;
-
-pub use planned::{Site, explain, sites};
 
 use super::super::dataflow::{Code, Explorer, Graph, Obstacle};
 use super::super::roles::Roles;
@@ -34,17 +33,17 @@ pub enum Kind {
 
 /// A site in a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(in crate::probe_plan) struct Found {
     /// Its address in the file.
-    pub(super) address: u64,
-    pub(super) kind: Kind,
-    pub(super) operands: Operands,
+    pub(in crate::probe_plan) address: u64,
+    pub(in crate::probe_plan) kind: Kind,
+    pub(in crate::probe_plan) operands: Operands,
     /// The kernel must single-step the instruction there.
-    pub(super) stepped: bool,
+    pub(in crate::probe_plan) stepped: bool,
 }
 
 /// The sites of a function. `traced`: the addresses of the other functions that are traced.
-pub(super) fn plan(
+pub(in crate::probe_plan) fn plan(
     code: &Code,
     entry: u64,
     roles: &Roles,
@@ -58,9 +57,10 @@ pub(super) fn plan(
     proof::sites(&graph, entry, roles, !code.has_shadow_stack)
 }
 
-/// Fails if other code comes to the function's code than by calling it. Jumps to its middle from elsewhere would meet
-/// sites that they are not meant for; a tail that several functions share is nobody's; and landing pads of exceptions, to
-/// which no jump leads, come back with registers of which nothing is known.
+/// Fails if other code comes to the function's code than by calling it. Jumps to its middle from
+/// elsewhere would meet sites that they are not meant for; a tail that several functions share is
+/// nobody's; and landing pads of exceptions, to which no jump leads, come back with registers of
+/// which nothing is known.
 fn is_own(code: &Code, graph: &Graph, entry: u64) -> Result<(), Obstacle> {
     let is_inside = |address: u64| {
         let before = graph.range(..=address).next_back();

@@ -1,5 +1,6 @@
-//! Finding the sites of a function, and proving them: whichever way a call takes, it meets one site that tells size and
-//! result, or one that tells its size and later one that tells its result; nothing else, and nothing twice.
+//! The choice of a function's inner sites, and its proof: whichever way a call takes, it hits one
+//! site that has size and result, or one that has its size and later one that has its result; no
+//! other, and none twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +13,15 @@ use super::{Found, Kind};
 use crate::probe_plan::dataflow::{Graph, Memory, Obstacle, Results, results};
 use crate::probe_plan::roles::Roles;
 
-/// The sites of a function, by address, in that order. `at_calls`: whether there may be sites on calls; the kernel emulates
-/// those without putting the return address on the shadow stack, where there is one, which is the end of the process.
-pub(super) fn sites(graph: &Graph, entry: u64, roles: &Roles, at_calls: bool) -> Result<Vec<Found>, Obstacle> {
+/// Returns the sites of a function, by address. `at_calls`: sites may be on calls; the kernel
+/// emulates those without putting the return address on the shadow stack, where there is one, which
+/// is the end of the process.
+pub(super) fn sites(
+    graph: &Graph,
+    entry: u64,
+    roles: &Roles,
+    at_calls: bool,
+) -> Result<Vec<Found>, Obstacle> {
     let results = results(graph);
     if !results.contains_key(&entry) {
         return Err(Obstacle::NoReturn);
@@ -48,8 +55,8 @@ pub(super) fn sites(graph: &Graph, entry: u64, roles: &Roles, at_calls: bool) ->
     Ok(sites)
 }
 
-/// The slots that the function reads again: nothing else changes those. What is put on the stack as an argument of a call
-/// may be changed by the function that is called, and is not read again.
+/// Returns the slots that the function reads again: nothing else changes those. An argument of a
+/// call on the stack may be changed by the function that is called, and is not read again.
 fn read_back(graph: &Graph) -> BTreeSet<i64> {
     let mut info = InstructionInfoFactory::new();
     let mut slots = BTreeSet::new();
@@ -68,7 +75,8 @@ fn read_back(graph: &Graph) -> BTreeSet<i64> {
     slots
 }
 
-/// Instructions whose first byte another instruction has inside it: a breakpoint there would change that one.
+/// Returns the instructions whose first byte another instruction has inside it: a breakpoint there
+/// would change that one.
 fn covered(graph: &Graph) -> BTreeSet<u64> {
     let mut covered = BTreeSet::new();
     for (address, node) in graph {
@@ -78,7 +86,7 @@ fn covered(graph: &Graph) -> BTreeSet<u64> {
     covered
 }
 
-/// Adds to the places where calls are decided those where their sizes are taken before, as late as can be.
+/// Adds to the sites that have a call's result those that have its size before, as late as can be.
 fn with_sizes(
     graph: &Graph,
     results: &Results,
@@ -88,7 +96,9 @@ fn with_sizes(
     is_over: &BTreeSet<u64>,
 ) -> Result<Vec<Found>, Obstacle> {
     let decides = |address: u64| {
-        candidates.get(&address).is_some_and(|candidate| candidate.cost().is_some())
+        candidates
+            .get(&address)
+            .is_some_and(|candidate| candidate.cost().is_some())
             && !is_over.contains(&ends.before(address))
             && is_over.contains(&ends.behind(graph, results, address))
     };
@@ -149,7 +159,7 @@ fn with_sizes(
     Ok(sites)
 }
 
-/// A return that can be reached without such a place.
+/// Returns a return that is reached without such a site.
 fn uncut(graph: &Graph, results: &Results, entry: u64, is_there: impl Fn(u64) -> bool) -> u64 {
     let mut seen = BTreeSet::from([entry]);
     let mut work = vec![entry];
@@ -172,7 +182,7 @@ fn uncut(graph: &Graph, results: &Results, entry: u64, is_there: impl Fn(u64) ->
     last
 }
 
-/// How far a call is.
+/// The progress of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Fresh,
@@ -180,8 +190,8 @@ enum Phase {
     Decided,
 }
 
-/// Goes all ways from the entry, and fails unless each meets the sites as it must. Ways that never return may end before
-/// their site, or behind it.
+/// Goes all ways from the entry, and fails unless each meets the sites as it must. Ways that never
+/// return may end before their site, or behind it.
 fn check(graph: &Graph, results: &Results, entry: u64, sites: &[Found]) -> Result<(), Obstacle> {
     let kinds: BTreeMap<u64, Kind> = sites.iter().map(|site| (site.address, site.kind)).collect();
     let mut seen = BTreeSet::from([(entry, Phase::Fresh)]);

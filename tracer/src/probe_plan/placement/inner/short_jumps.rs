@@ -1,22 +1,22 @@
 //! Short jumps into a function from the code beside it.
 //!
-//! What jumps are found to lead to is the function's; what lies between and around it is another's, or the function's
-//! own that no jump leads to: landing pads of exceptions, to which the unwinder goes by a table. Long jumps are found at any
-//! byte ([`Code::references`]). Of short ones there would be too many that are none, so that code is decoded here, as
-//! far as they reach.
+//! The function's code is that to which its jumps lead. The code between and around it is another
+//! function's, or its own to which no jump leads: landing pads of exceptions, to which the unwinder
+//! goes by a table. Long jumps are found at any byte ([`Code::references`]). Of short ones there
+//! would be too many that are none, so that code is decoded here, as far as they reach.
 
 use iced_x86::OpKind;
 
 use crate::probe_plan::dataflow::{Code, Graph};
 
-/// How far a short jump reaches, with the instruction itself.
+/// The reach of a short jump, with the instruction itself.
 const REACH: u64 = 128 + 2;
 
-/// Where decoding begins before code of which it is not known where an instruction begins: so many bytes before what it is
-/// to be right for, since wrong beginnings soon meet the right ones.
+/// The bytes that are decoded before the code that matters, since nothing tells where its
+/// instructions begin: wrong beginnings soon meet the right ones.
 const APPROACH: u64 = 64;
 
-/// So many beginnings are tried there; the longest instruction has 15 bytes.
+/// The number of beginnings that are tried there; the longest instruction has 15 bytes.
 const BEGINNINGS: u64 = 16;
 
 /// A jump from beside the code to an instruction of it but its entry: (that instruction, the jump).

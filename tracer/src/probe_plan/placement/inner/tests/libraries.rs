@@ -1,5 +1,5 @@
-//! The allocators of the distribution: which of their functions are followed inside, and where. What can be planned in them
-//! depends on their builds; what is planned is proven.
+//! The allocators of the distribution: which of their functions are followed inside, and where.
+//! What can be planned in them depends on their builds; what is planned is proven.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const LIBRARIES: [(&str, &str); 5] = [
     ("musl", "ld-musl-x86_64.so.1"),
 ];
 
-/// Where libraries are: Debian's folder, the older ones, others' (`/lib64`).
+/// The directories of libraries: Debian's, the older ones, others' (`/lib64`).
 const FOLDERS: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu",
     "/lib/x86_64-linux-gnu",
@@ -34,10 +34,12 @@ struct Verdict {
     planned: Result<Vec<Found>, Obstacle>,
 }
 
-/// A library's allocator functions, each with its sites or why there are none. Those of the other shapes are left out.
+/// A library's allocator functions, each with its sites or why there are none. Those of the other
+/// shapes are left out.
 fn verdicts(path: &Path) -> Vec<Verdict> {
     let table = Table::default();
-    let symbols = symbols::find_functions(path, path, &|name| table.has(name), &[], None).expect("an ELF file");
+    let symbols =
+        symbols::find_functions(path, path, &|name| table.has(name), &[], None).expect("an ELF file");
     let code = symbols::whole_code(path).expect("an ELF file");
     let mut verdicts: Vec<Verdict> = Vec::new();
     for row in table.rows() {

@@ -1,4 +1,5 @@
-//! Small functions, put together by hand, and what the planner says of them; then the libraries of this machine.
+//! Small functions, put together by hand, and what the planner says of them; then the libraries of
+//! this machine.
 
 #[expect(clippy::print_stdout, reason = "what was found is for the reader of the test")]
 mod libraries;
@@ -13,7 +14,7 @@ use super::{Found, Kind, plan};
 use crate::probe_plan::dataflow::{Code as Image, Obstacle};
 use crate::probe_plan::roles::Roles;
 
-/// Where the code lies. Calls go to `CALLEE`, which returns.
+/// The address of the code. Calls go to `CALLEE`, which returns.
 const CODE: u64 = 0x1000;
 const CALLEE: u64 = 0x2000;
 

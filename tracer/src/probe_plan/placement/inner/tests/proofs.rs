@@ -184,7 +184,8 @@ fn result_that_passes_through_the_stack() {
         Code(POP_RBX),
         Code(RET),
     ];
-    // At the second call: 16 bytes below the CFA are rbx, and the slot is 8 above the end of those that were made.
+    // At the second call: 16 bytes below the CFA are rbx, and the slot is 8 above the end of those
+    // that were made.
     let slot = Operand::slot(24).expect("a slot");
     assert_eq!(sites(&parts), [(20, Kind::Complete, RBX, slot)]);
 }
@@ -243,7 +244,10 @@ fn product_and_whether_it_overflows() {
         .collect();
     // Where it does, the high half is still in rdx; where it does not, there is no need to look.
     assert_eq!(sites.len(), 2);
-    assert_eq!((sites[0].0, sites[0].1.size, sites[0].1.high), (17, RBX, Operand::NONE));
+    assert_eq!(
+        (sites[0].0, sites[0].1.size, sites[0].1.high),
+        (17, RBX, Operand::NONE)
+    );
     assert_eq!((sites[1].0, sites[1].1.size, sites[1].1.high), (23, RBX, RDX));
     // To a function with one argument it is no product of its arguments.
     assert_eq!(planned(&PRODUCT), Err(Obstacle::NothingGained));

@@ -173,7 +173,8 @@ fn no_return() {
 
 #[test]
 fn breakpoint_inside_another_instruction() {
-    // test %edi,%edi; je over the first byte of `mov $..,%eax`, whose constant is a jump when it is reached so.
+    // test %edi,%edi; je over the first byte of `mov $..,%eax`, whose constant is a jump when it is
+    // reached so.
     let parts = [
         Code(KEEP_SIZE),
         Call(CALLEE),
@@ -189,7 +190,12 @@ fn breakpoint_inside_another_instruction() {
 
 #[test]
 fn functions_with_an_old_block() {
-    for roles in [Roles::RESIZE, Roles::RESIZE_ARRAY, Roles::FREE, Roles::OUT_POINTER] {
+    for roles in [
+        Roles::RESIZE,
+        Roles::RESIZE_ARRAY,
+        Roles::FREE,
+        Roles::OUT_POINTER,
+    ] {
         assert_eq!(
             plan(&image(&[Code(RET)]), CODE, &roles, &HashSet::new()),
             Err(Obstacle::Signature)
@@ -263,7 +269,8 @@ fn code_whose_address_is_taken() {
 
 #[test]
 fn result_in_a_slot_that_may_be_another_pointers() {
-    // The slot at 8(%rsp) has the result; %rbp points to it, or is the caller's, which is not known any more.
+    // The slot at 8(%rsp) has the result; %rbp points to it, or is the caller's, which is not known
+    // any more.
     let parts = |point: &'static [u8]| {
         [
             Code(&[0x55]), // push %rbp

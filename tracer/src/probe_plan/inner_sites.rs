@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use tracer_ebpf::ProbeSpec;
 
-use super::{Found, Kind, plan};
-use crate::probe_plan::dataflow::{Code, Obstacle};
-use crate::probe_plan::detect::symbols;
-use crate::probe_plan::plan::{Plan, PlannedProbe};
+use super::dataflow::{Code, Obstacle};
+use super::detect::symbols;
+pub use super::placement::inner::Kind;
+use super::placement::inner::{Found, plan};
+use super::plan::{Plan, PlannedProbe};
 
 /// A site to be attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +19,12 @@ pub struct Site {
     pub file_offset: u64,
     /// The description for the kernel side.
     pub spec: ProbeSpec,
-    /// Whether the kernel must single-step the instruction there: only where nothing but failed calls come.
+    /// The kernel must single-step the instruction there: only where nothing but failed calls come.
     pub single_stepped: bool,
 }
 
-/// Returns the sites of each probe's function, or why there are none, in the order of the plan's probes.
+/// Returns the sites of each probe's function, or why there are none, in the order of the plan's
+/// probes.
 #[must_use]
 pub fn sites(allocator: &Plan) -> Vec<Result<Vec<Site>, Obstacle>> {
     let Some(code) = symbols::whole_code(&allocator.file.open_path()) else {
@@ -49,7 +51,8 @@ fn site(code: &Code, probe: &PlannedProbe, found: &Found) -> Result<Site, Obstac
         .wrapping_sub(probe.address.wrapping_add(probe.offset));
     let spec = ProbeSpec {
         operands: found.operands,
-        // Calls that are followed inside their functions do not go on by a tail call: the proof rules that out.
+        // Calls that are followed inside their functions do not go on by a tail call: the proof
+        // rules that out.
         flags: probe.spec.flags & !TAIL_CALLS,
         caller_distance: from_probe.cast_signed(),
         ..probe.spec

@@ -1,0 +1,59 @@
+//! Signatures: the known functions that one named by the user can be like.
+
+use tracer_ebpf::Function;
+
+use super::functions::{Row, Set, Throws, row};
+use super::names::{C_FAMILY, Line};
+use crate::probe_plan::roles::Roles;
+
+/// A function of the C family, or an operator of C++, as the signature that another function has
+/// too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature(&'static Line);
+
+/// The operators, as signatures.
+static OPERATORS: [Line; 2] = [
+    ("new", Function::OperatorNew, Roles::SIZE),
+    ("delete", Function::Free, Roles::FREE),
+];
+
+impl Signature {
+    /// By the function's name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|signature| signature.0.0 == name)
+    }
+
+    /// All that there are.
+    pub fn all() -> impl Iterator<Item = Self> {
+        static ALL: [&[Line]; 2] = [&C_FAMILY, &OPERATORS];
+        ALL.iter().copied().flatten().map(Self)
+    }
+
+    /// Returns true if it resizes a block.
+    #[must_use]
+    pub const fn resizes(self) -> bool {
+        self.0.2.resizes()
+    }
+
+    /// The function's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.0.0
+    }
+
+    /// The row of a function that has this signature. One of C++ may throw, whatever it is like.
+    #[must_use]
+    pub(super) fn row(self, symbol: &str) -> Row {
+        let &(_, function, roles) = self.0;
+        let is_cpp = symbol.starts_with("_Z") || function == Function::OperatorNew;
+        Row {
+            throws: if is_cpp && !roles.frees() {
+                Throws::May
+            } else {
+                Throws::Never
+            },
+            ..row(symbol.to_owned(), Set::Named, function, roles)
+        }
+    }
+}
