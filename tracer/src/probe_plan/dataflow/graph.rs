@@ -136,8 +136,7 @@ impl<'a> Explorer<'a> {
                 return Err(Obstacle::TooLong);
             }
             let instruction = self.decode(address)?;
-            let state = states[&address].clone();
-            let outcome = self.outcome(&instruction, &state, depth)?;
+            let outcome = self.outcome(&instruction, &states[&address], depth)?;
             if outcome.end.is_some_and(&stop) {
                 return Err(Obstacle::NoReturn);
             }

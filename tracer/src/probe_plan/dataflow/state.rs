@@ -145,13 +145,15 @@ impl State {
     /// Reduces the state to what it has in common with another one. True if less is known than
     /// before.
     pub(super) fn meet(&mut self, other: &Self) -> bool {
-        let before = self.clone();
+        let known = (self.slots.len(), self.flags, self.product_fits, self.escaped);
+        let mut has_changed = false;
         for (mine, other) in self.registers.iter_mut().zip(other.registers) {
             if *mine != other {
                 // What may be a pointer to the frame is not followed as one any more.
                 self.escaped |= [*mine, other]
                     .iter()
                     .any(|value| matches!(value, Value::Stack(_)));
+                has_changed |= *mine != Value::Unknown;
                 *mine = Value::Unknown;
             }
         }
@@ -162,7 +164,7 @@ impl State {
         }
         self.product_fits &= other.product_fits;
         self.escaped |= other.escaped;
-        *self != before
+        has_changed || known != (self.slots.len(), self.flags, self.product_fits, self.escaped)
     }
 
     /// Puts a value into a whole register.

@@ -36,6 +36,16 @@ fn keep_return_address(
     instruction: &Instruction,
     info: &mut InstructionInfoFactory,
 ) -> Result<(), Obstacle> {
+    // Most instructions have no operand in memory; asking for what they use takes time.
+    let is_in_memory = |operand| {
+        !matches!(
+            instruction.op_kind(operand),
+            OpKind::Register | OpKind::Immediate8 | OpKind::Immediate32 | OpKind::Immediate8to64
+        )
+    };
+    if !instruction.is_stack_instruction() && !(0..instruction.op_count()).any(is_in_memory) {
+        return Ok(());
+    }
     for used in info.info(instruction).used_memory() {
         if !writes(used.access()) {
             continue;
