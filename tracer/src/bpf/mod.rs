@@ -23,6 +23,7 @@ mod ring;
 pub mod run_stats;
 pub mod sampling;
 mod singles;
+pub(crate) mod stopped;
 pub mod sums;
 mod sys;
 pub mod tables;

@@ -1,16 +1,17 @@
-//! The kernel side's sums: made one for each stack, and turned into a profile's figures.
+//! The kernel side's sums: merged by stack, and converted to a profile's figures.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use tracer_ebpf::{Heap, HeapSum, Sum, SumKey};
 
-use super::copied::Copied;
-use crate::cost::whole;
+use super::stack_table::StackTable;
+use crate::cost::saturating_u64;
 use crate::profile::{HeapValues, Held, HeldVariances, Values, Variances};
 
-/// Figures that can be added to others of the same stack.
+/// Figures that are added to others of the same stack.
 pub(super) trait Additive: Copy {
+    /// Adds the other figures.
     fn add(&mut self, other: &Self);
 }
 
@@ -52,11 +53,11 @@ impl Additive for HeapSum {
     }
 }
 
-/// The sums with one entry for each stack: provisional identities are replaced.
-pub(super) fn merged<T: Additive>(sums: Vec<(SumKey, T)>, copied: &Copied) -> Vec<(SumKey, T)> {
+/// Merges sums to one for each stack: provisional identities are replaced.
+pub(super) fn merged<T: Additive>(sums: Vec<(SumKey, T)>, stacks: &StackTable) -> Vec<(SumKey, T)> {
     let mut merged: HashMap<SumKey, T> = HashMap::with_capacity(sums.len());
     for (key, sum) in sums {
-        match merged.entry(copied.named(key)) {
+        match merged.entry(stacks.canonical(key)) {
             Entry::Occupied(mut total) => total.get_mut().add(&sum),
             Entry::Vacant(new) => {
                 new.insert(sum);
@@ -66,32 +67,42 @@ pub(super) fn merged<T: Additive>(sums: Vec<(SumKey, T)>, copied: &Copied) -> Ve
     merged.into_iter().collect()
 }
 
-/// The unit in which the kernel side has variances of bytes: 4^`halvings` bytes².
+/// The unit of the kernel side's variances of bytes: 4^shift bytes².
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Unit {
-    pub(super) halvings: u32,
+pub(super) struct VarianceUnit {
+    shift: u32,
 }
 
-impl Unit {
-    /// In bytes².
+impl VarianceUnit {
+    /// Returns the unit of 4^`shift` bytes².
+    pub(super) const fn new(shift: u32) -> Self {
+        Self { shift }
+    }
+
+    /// The binary logarithm of the unit's square root.
+    pub(super) const fn shift(self) -> u32 {
+        self.shift
+    }
+
+    /// Converts a variance to bytes².
     pub(super) fn bytes(self, variance: u64) -> u128 {
-        u128::from(variance) << (2 * self.halvings)
+        u128::from(variance) << (2 * self.shift)
     }
 
-    /// Bytes² in this unit, the largest number for what is more.
+    /// Converts bytes² to this unit; saturates.
     pub(super) fn of_bytes(self, variance: f64) -> u64 {
-        let halvings = i32::try_from(self.halvings).unwrap_or(i32::MAX);
-        whole(variance / 4_f64.powi(halvings))
+        let shift = i32::try_from(self.shift).unwrap_or(i32::MAX);
+        saturating_u64(variance / 4_f64.powi(shift))
     }
 }
 
-/// Calls that were seen, whatever they stand for.
+/// The number of calls that were seen, each counted as one whatever its sample weight.
 pub(super) fn seen(sum: &Sum) -> u64 {
     if sum.hits > 0 { sum.hits } else { sum.calls }
 }
 
 /// The figures of a stack.
-pub(super) fn values_of(sum: &Sum, unit: Unit) -> Values {
+pub(super) fn values_of(sum: &Sum, unit: VarianceUnit) -> Values {
     Values {
         calls: sum.calls,
         bytes: sum.bytes,
@@ -107,7 +118,7 @@ pub(super) fn values_of(sum: &Sum, unit: Unit) -> Values {
 }
 
 /// The figures of a stack whose blocks were followed.
-pub(super) fn heap_values_of(sum: &HeapSum, unit: Unit) -> Values {
+pub(super) fn heap_values_of(sum: &HeapSum, unit: VarianceUnit) -> Values {
     let values = values_of(&sum.sum, unit);
     Values {
         heap: HeapValues {
@@ -135,8 +146,8 @@ pub(super) fn heap_values_of(sum: &HeapSum, unit: Unit) -> Values {
     }
 }
 
-/// What a process held.
-pub(super) fn held(heap: &Heap, unit: Unit) -> Held {
+/// Memory that a process holds and held.
+pub(super) fn held(heap: &Heap, unit: VarianceUnit) -> Held {
     Held {
         live_bytes: heap.live_bytes,
         live: heap.live,

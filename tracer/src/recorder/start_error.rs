@@ -1,4 +1,4 @@
-//! Why a recording could not start.
+//! Errors that keep a recording from starting.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::process::cgroup::CgroupError;
 
-/// Each says what was wrong and what to do.
+/// An error at the start, with advice.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A process that was named does not exist.
@@ -20,15 +20,15 @@ pub enum StartError {
     Command {
         /// Its name.
         command: String,
-        /// Why: part of the message.
+        /// The reason: part of the message.
         error: io::Error,
     },
     /// Nothing to attach to.
     #[error("no allocator found in {place}: {advice}")]
     NoAllocator {
-        /// Where was looked.
+        /// The place that was searched.
         place: String,
-        /// Why, and what to do.
+        /// The reason, and advice.
         advice: &'static str,
     },
     /// A program has an allocator that cannot be found.
@@ -49,9 +49,9 @@ pub enum StartError {
          a file's functions, and `--symbol FILE:NAME=SHAPE` names a file that is loaded later"
     )]
     NotFound {
-        /// As it was said.
+        /// The user's words.
         asked: String,
-        /// How many files that was.
+        /// The number of files that were searched.
         files: usize,
     },
     /// A file that was named cannot be read.
@@ -59,13 +59,13 @@ pub enum StartError {
     NoFile {
         /// The file.
         path: String,
-        /// Why: part of the message.
+        /// The reason: part of the message.
         error: io::Error,
     },
-    /// Calls were to be met inside their functions, and none can be.
+    /// Calls were to be followed by one probe each, and none can be.
     #[error("no allocator function was found that one probe can follow: `-v` says why; use --probes auto")]
     NoSingle,
-    /// The kernel's events of process life cannot be had.
+    /// The kernel refuses its events of process life.
     #[error(
         "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"
     )]
@@ -84,7 +84,7 @@ pub enum StartError {
     Proc(io::Error),
 }
 
-/// What the error of executing a command means, and what to do.
+/// The meaning of an error of executing a command, and advice.
 fn why_not_run(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such program; check the path, or PATH".to_owned(),

@@ -1,219 +1,383 @@
-//! Keeps what tracing costs within a budget: says how much is to be followed, by what was seen.
-//!
-//! What it costs is paid from a bucket that fills at the rate of the budget and holds a second of it. When it is empty, less is
-//! followed, at once: the more the budget is passed, the sooner. When for some seconds more could have been followed, more is.
-//! If that turns out to be too much soon, it waits longer before it tries again.
+//! The controller of the budget, driven by the event loop.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use super::plan::{LATER_PERIOD_S, Level, Load, Prices, Switching, Wants, plan, plan_windows};
+use tracer_ebpf::intake;
 
-/// What is planned may cost this part of the budget: figures vary, and what the programs touch leaves less of the caches to
-/// the target. Under load redis-server lost a fifth more than traps and programs take by themselves.
-const PLANNED_PART: f64 = 0.7;
+use super::cost_meter::CostMeter;
+use super::cost_report::{Followed, LevelLog, cost_of};
+use super::level::LevelController;
+use super::meter::load_between;
+use super::plan::{FIRST_PERIOD_S, Level, Load, Switching, Wants};
+use super::window_schedule::{Phase, ProbeSwitch, WindowSchedule};
+use super::windows::WindowSums;
+use crate::bpf::load::BpfError;
+use crate::bpf::{Object, Sampling};
+use crate::cost::measure::Measuring;
+use crate::cost::to_f64;
+use crate::recorder::attach::{Attachments, Uprobes};
+use crate::recorder::process_table::ProcessTable;
+use crate::recorder::start_error::StartError;
+use crate::report::session::Cost;
+use crate::settings::{Record, Sample, Target};
 
-/// More is followed where that would have cost no more than this part.
-const CALM_PART: f64 = 0.55;
+/// Limits of the first count, in which hits are counted alone before the first level is chosen.
+const MAX_FIRST_COUNT: Duration = Duration::from_millis(30);
+const MAX_FIRST_COUNT_HITS: f64 = 4_000.0;
 
-/// For so many seconds, or windows, at first; at the most.
-const PATIENCE: u32 = 3;
-const PATIENCE_MOST: u32 = 60;
+/// The interval between readings of the counters while a good part of a budget is used: at a million hits a second it
+/// is half of the second's budget.
+const READ_INTERVAL: Duration = Duration::from_millis(5);
 
-/// More that is followed for so many seconds was not too much.
-const LASTING_S: f64 = 60.0;
+/// The same while less than this part of the budget is used, and without a budget. Readings are the work of an idle
+/// recorder, and on a machine whose CPUs are all busy the targets pay for that too.
+const CALM_PART: f64 = 0.25;
+const CALM_READ_INTERVAL: Duration = Duration::from_millis(15);
+const READ_INTERVAL_WITHOUT_BUDGET: Duration = Duration::from_millis(50);
 
-/// After so many windows they are further apart.
-const FIRST_WINDOWS: u32 = 20;
+/// A reading takes at most one part in so many of memtap's time: there are counters of every CPU.
+const READ_PART: u32 = 50;
 
-/// What is seen of a second is looked at as one.
-const SECOND_S: f64 = 1.0;
+/// The recording's age at which the user is told that a budget cannot be kept.
+const REFUSAL_AFTER: Duration = Duration::from_millis(300);
 
-/// What the bucket holds: seconds of the budget.
-const BUCKET_S: f64 = 1.0;
-
-/// A debt makes the next period longer by this at the most.
-const DEBT_MOST_S: f64 = 10.0;
-
-/// The state of control.
-#[derive(Debug, Clone)]
-pub(crate) struct Controller {
-    wants: Wants,
-    level: Level,
-    /// Seconds of CPU time that may be spent.
-    tokens: f64,
-    /// What was seen since the bucket was full.
-    spell: Load,
-    /// What was seen of the second that is going on.
-    second: Load,
-    /// The last seconds, or windows.
-    recent: VecDeque<Load>,
-    /// How many of them must be calm before more is followed.
-    patience: u32,
-    /// How many windows there were.
-    windows: u32,
-    /// Seconds since more was followed.
-    since_finer_s: f64,
+/// The budget of a recording, and the cost so far.
+#[derive(Debug)]
+pub(in crate::recorder) struct BudgetController {
+    meter: CostMeter,
+    /// There is none without a budget.
+    levels: Option<LevelController>,
+    windows: WindowSchedule,
+    log: LevelLog,
+    read_interval: Duration,
+    /// A small part of the budget is used.
+    is_calm: bool,
+    started: Instant,
 }
 
-impl Controller {
-    /// Begins with what was seen while hits were only counted.
-    pub(crate) fn new(wants: Wants, first: &Load, prices: &Prices, switching: &Switching) -> Self {
-        Self {
-            level: plan(first, prices, &wants, switching, PLANNED_PART),
-            tokens: BUCKET_S * wants.budget,
-            wants,
-            spell: Load::default(),
-            second: Load::default(),
-            recent: VecDeque::new(),
-            patience: PATIENCE,
-            windows: 0,
-            since_finer_s: f64::INFINITY,
-        }
-    }
-
-    /// What it may cost, in seconds of CPU time per second.
-    pub(crate) fn budget(&self) -> f64 {
-        self.wants.budget
-    }
-
-    /// How much is to be followed.
-    pub(crate) fn level(&self) -> Level {
-        self.level
-    }
-
-    /// What was seen meanwhile, while probes were in all the time. True if the level has changed.
-    pub(crate) fn observe(&mut self, seen: &Load, prices: &Prices, switching: &Switching) -> bool {
-        self.since_finer_s += seen.seconds;
-        let most = BUCKET_S * self.wants.budget;
-        let cost = seen.hits * prices.hit_s(seen, self.level.interval_bytes);
-        self.tokens = (self.tokens + self.wants.budget * seen.seconds - cost).min(most);
-        if self.tokens >= most {
-            self.spell = Load::default();
-        } else {
-            self.spell.add(seen);
-        }
-        self.second.add(seen);
-        if self.tokens < 0.0 {
-            let spell = self.spell;
-            return self.coarsen(&spell, prices, switching);
-        }
-        if self.second.seconds < SECOND_S {
-            return false;
-        }
-        let second = std::mem::take(&mut self.second);
-        if prices.per_second(&second, self.level.interval_bytes) > self.wants.budget {
-            return self.coarsen(&second, prices, switching);
-        }
-        self.remember(&second);
-        self.refine(prices, switching)
-    }
-
-    /// What was seen in a window, and in how much time the targets have earned what that cost; `around` are the hits while
-    /// probes went in and out. The level is that of the next window.
-    pub(crate) fn observe_window(
-        &mut self,
-        seen: &Load,
-        around: f64,
-        period_s: f64,
-        prices: &Prices,
-        switching: &Switching,
-    ) {
-        self.since_finer_s += period_s;
-        let spent = (seen.hits + around) * prices.hit_s(seen, self.level.interval_bytes);
-        let most = BUCKET_S * self.wants.budget;
-        self.tokens = (self.tokens + self.wants.budget * period_s - spent).min(most);
-        self.remember(seen);
-        self.windows += 1;
-        if self.windows >= FIRST_WINDOWS {
-            self.wants.period_s = LATER_PERIOD_S;
-        }
-        if self.refine(prices, switching) && self.level.windows.is_none() {
-            return;
-        }
-        // Several windows know more than one; but what grows is not to be averaged away.
-        let mut load = Load::default();
-        for recent in &self.recent {
-            load.add(recent);
-        }
-        if seen.hits_per_s() > load.hits_per_s() {
-            load = *seen;
-        }
-        // Out of windows it comes by being calm alone.
-        let mut level = plan_windows(&load, prices, &self.wants, switching, PLANNED_PART);
-        if let Some(windows) = &mut level.windows
-            && self.tokens < 0.0
-        {
-            windows.period_s += (-self.tokens / self.wants.budget).min(DEBT_MOST_S);
-        }
-        self.level = level;
-    }
-
-    /// What one window may cost before it is closed early: so many hits were not foreseen.
-    pub(crate) fn window_limit_s(&self) -> f64 {
-        let planned = self.level.windows.map_or(0.0, |windows| windows.cost_s);
-        (2.0 * planned).max(BUCKET_S * self.wants.budget / 2.0)
-    }
-
-    /// Hits a second, as seen last while probes were in.
-    pub(crate) fn last_rate(&self) -> Option<f64> {
-        self.recent.back().map(Load::hits_per_s)
-    }
-
-    fn remember(&mut self, seen: &Load) {
-        self.recent.push_back(*seen);
-        while self.recent.len() > self.patience as usize {
-            self.recent.pop_front();
-        }
-    }
-
-    /// Less is to be followed than until now.
-    fn coarsen(&mut self, load: &Load, prices: &Prices, switching: &Switching) -> bool {
-        let level = plan(load, prices, &self.wants, switching, PLANNED_PART);
-        self.tokens = BUCKET_S * self.wants.budget;
-        self.spell = Load::default();
-        self.second = Load::default();
-        self.recent.clear();
-        self.patience = if self.since_finer_s < LASTING_S {
-            // It was tried too soon.
-            (2 * self.patience).min(PATIENCE_MOST)
-        } else if self.since_finer_s.is_finite() {
-            PATIENCE
-        } else {
-            self.patience
+impl BudgetController {
+    /// Returns the state before a recording begins.
+    pub(in crate::recorder) fn new(settings: &Record) -> Self {
+        let named = match &settings.target {
+            Target::Pids(pids) if !settings.follow => pids.clone(),
+            _ => Vec::new(),
         };
-        self.since_finer_s = f64::INFINITY;
-        let changed = level.is_coarser_than(&self.level);
-        if changed {
-            self.level = level;
+        Self {
+            meter: CostMeter::new(settings.live, named),
+            levels: None,
+            windows: WindowSchedule::new(),
+            log: LevelLog::new(settings.overhead_max_percent.filter(|_| settings.heap)),
+            read_interval: READ_INTERVAL,
+            is_calm: false,
+            started: Instant::now(),
         }
-        changed
     }
 
-    /// Follows more if that was cheap enough all the last time.
-    fn refine(&mut self, prices: &Prices, switching: &Switching) -> bool {
-        if self.recent.len() < self.patience as usize {
-            return false;
+    /// Chooses the first level, and begins the recording. Returns the time of its begin.
+    pub(in crate::recorder) fn begin(
+        &mut self,
+        object: &mut Object,
+        attachments: &mut Attachments,
+        processes: &ProcessTable,
+        settings: &Record,
+        measuring: Option<Measuring>,
+    ) -> Result<Instant, StartError> {
+        let attaching = attachments.attaching();
+        let attaching_hits = to_f64(object.hit_counts()?.by_site.iter().sum());
+        let wants = wants(settings);
+        let first = match &settings.target {
+            // It does not run yet.
+            Target::Command(_) => Load::default(),
+            _ if wants.is_none() => Load::default(),
+            _ => first_count(object)?,
+        };
+        self.meter
+            .set_prices(measuring.map(Measuring::finish), attachments.sites());
+        // Detaching is taken to cost what attaching did, until more is known.
+        let rate = first.hits_per_s();
+        self.windows.set_switching(Switching {
+            cpu_s: 2.0 * attaching.cpu_s,
+            clock_s: 2.0 * attaching.clock_s,
+            tail_s: if rate > 0.0 {
+                2.0 * attaching_hits / rate
+            } else {
+                0.0
+            },
+        });
+        self.meter.read_prices(object)?;
+        let level = if let Some(wants) = wants {
+            let prices = self.meter.prices();
+            let levels = LevelController::new(wants, &first, &prices, self.windows.switching());
+            let level = levels.level();
+            log::debug!(
+                "{:.0} hits a second at first: {level:?}; {prices:?}",
+                first.hits_per_s()
+            );
+            self.levels = Some(levels);
+            level
+        } else {
+            Level {
+                interval_bytes: match settings.sample {
+                    Sample::Bytes(bytes) => bytes,
+                    Sample::Every | Sample::Auto => 1,
+                },
+                windows: None,
+                keeps_budget: true,
+            }
+        };
+        self.meter.begin(object, processes)?;
+        self.started = self.meter.read_at();
+        self.enter(object, attachments.uprobes_mut(), level)?;
+        Ok(self.started)
+    }
+
+    /// Begins to count hits for an estimate, without a level. Returns the time of the begin.
+    pub(in crate::recorder) fn begin_estimate(
+        &mut self,
+        object: &Object,
+        attachments: &Attachments,
+        processes: &ProcessTable,
+        measuring: Option<Measuring>,
+    ) -> Result<Instant, BpfError> {
+        self.meter
+            .set_prices(measuring.map(Measuring::finish), attachments.sites());
+        self.meter.begin(object, processes)?;
+        Ok(self.meter.read_at())
+    }
+
+    /// Notes that a held command was let run: the recording begins now.
+    pub(in crate::recorder) fn restart(&mut self, now: Instant) {
+        self.started = now;
+    }
+
+    /// The time at which [`act`](Self::act) has something to do.
+    pub(in crate::recorder) fn due(&self) -> Option<Instant> {
+        self.levels.as_ref()?;
+        Some(match self.windows.phase() {
+            Phase::Attached if self.is_calm => return None,
+            Phase::Attached => self.meter.read_at() + self.read_interval,
+            Phase::Detached { opens } => opens,
+            Phase::Window { closes, .. } => closes.min(self.meter.read_at() + READ_INTERVAL),
+            Phase::Leaving { at } => at,
+        })
+    }
+
+    /// Returns true while probes are detached for some time.
+    pub(in crate::recorder) fn probes_are_detached(&self) -> bool {
+        matches!(
+            self.windows.phase(),
+            Phase::Detached { .. } | Phase::Leaving { .. }
+        )
+    }
+
+    /// Reads the counters, and opens and closes windows, as far as that is due.
+    pub(in crate::recorder) fn act(&mut self, object: &mut Object, uprobes: &mut Uprobes) {
+        let mut switch = ProbeSwitch {
+            object: &mut *object,
+            uprobes: &mut *uprobes,
+            meter: &mut self.meter,
+            levels: &mut self.levels,
+            log: &mut self.log,
+        };
+        let result = match self.windows.phase() {
+            Phase::Attached => self.read(object, uprobes),
+            Phase::Detached { .. } => self.windows.open(&mut switch),
+            Phase::Window { opened, closes } => self.windows.observe(&mut switch, opened, closes),
+            Phase::Leaving { .. } => self.leave_windows(object, uprobes),
+        };
+        if let Err(error) = result {
+            log::warn!("{error}: the budget is not kept from here on");
+            self.levels = None;
         }
-        let mut level: Option<Level> = None;
-        for load in &self.recent {
-            let possible = plan(load, prices, &self.wants, switching, CALM_PART);
-            level = Some(match level {
-                Some(level) if !possible.is_coarser_than(&level) => level,
-                _ => possible,
-            });
+    }
+
+    /// Reads the counters if that is due, when memtap is awake anyway.
+    pub(in crate::recorder) fn read_if_due(&mut self, object: &mut Object, uprobes: &mut Uprobes) {
+        let interval = match self.levels {
+            Some(_) => self.read_interval,
+            None => READ_INTERVAL_WITHOUT_BUDGET,
+        };
+        if matches!(self.windows.phase(), Phase::Attached)
+            && self.meter.read_at().elapsed() >= interval
+            && let Err(error) = self.read(object, uprobes)
+        {
+            log::debug!("{error}");
         }
-        let Some(level) = level else { return false };
-        if level.windows.is_some() || !self.level.is_coarser_than(&level) {
-            return false;
+    }
+
+    /// Reads the counters while probes are attached, and follows less or more if need be.
+    fn read(&mut self, object: &mut Object, uprobes: &mut Uprobes) -> Result<(), BpfError> {
+        let interval_bytes = self.log.interval_bytes;
+        let began = Instant::now();
+        let seen = self.meter.take_hits(object, Some(interval_bytes))?;
+        let took = began.elapsed();
+        self.meter.keep_statistics(object, interval_bytes);
+        let prices = self.meter.prices();
+        let Some(levels) = &mut self.levels else {
+            return Ok(());
+        };
+        self.is_calm = prices.per_second(&seen, interval_bytes) < CALM_PART * levels.budget();
+        let interval = if self.is_calm {
+            CALM_READ_INTERVAL
+        } else {
+            READ_INTERVAL
+        };
+        self.read_interval = interval.max(READ_PART * took);
+        let before = levels.level();
+        if !levels.observe(&seen, &prices, self.windows.switching()) {
+            // The cost is known after a while.
+            let is_known = self.started.elapsed() >= REFUSAL_AFTER;
+            if !before.keeps_budget && !self.log.is_refusal_reported && is_known {
+                self.log.is_refusal_reported = true;
+                self.log.news = Some(self.followed());
+            }
+            return Ok(());
         }
-        self.level = level;
-        self.recent.clear();
-        self.tokens = BUCKET_S * self.wants.budget;
-        self.spell = Load::default();
-        self.since_finer_s = 0.0;
-        true
+        let level = levels.level();
+        log::debug!("from {before:?} to {level:?}; {prices:?}");
+        self.enter(object, uprobes, level)?;
+        self.log.is_refusal_reported |= !level.keeps_budget;
+        self.log.news = Some(self.followed());
+        Ok(())
+    }
+
+    /// Begins a level while probes are attached.
+    fn enter(&mut self, object: &mut Object, uprobes: &mut Uprobes, level: Level) -> Result<(), BpfError> {
+        self.log.is_kept &= level.keeps_budget;
+        self.log.note_interval(level.interval_bytes);
+        if let Some(windows) = level.windows {
+            let mut switch = ProbeSwitch {
+                object,
+                uprobes,
+                meter: &mut self.meter,
+                levels: &mut self.levels,
+                log: &mut self.log,
+            };
+            return self.windows.begin(&mut switch, windows);
+        }
+        object.set_sampling(Sampling {
+            interval_bytes: level.interval_bytes,
+            share: 1.0,
+        })?;
+        object.set_intake(intake::ALL)?;
+        self.windows.attached_for_good();
+        Ok(())
+    }
+
+    /// Ends a phase of windows with probes that stay attached.
+    fn leave_windows(&mut self, object: &mut Object, uprobes: &mut Uprobes) -> Result<(), BpfError> {
+        self.windows.end(object, &self.meter)?;
+        if let Err(error) = uprobes.reattach(object) {
+            log::debug!("{error}");
+        }
+        let Some(levels) = &self.levels else {
+            return Ok(());
+        };
+        let level = levels.level();
+        self.enter(object, uprobes, level)?;
+        self.meter.take_hits(object, None)?;
+        self.log.news = Some(self.followed());
+        Ok(())
+    }
+
+    /// Ends everything before the probes are detached for good.
+    pub(in crate::recorder) fn end(&mut self, object: &Object) -> Result<(), BpfError> {
+        let is_recorded = matches!(self.windows.phase(), Phase::Attached | Phase::Window { .. });
+        let interval_bytes = self.log.interval_bytes;
+        self.meter
+            .take_hits(object, is_recorded.then_some(interval_bytes))?;
+        self.meter.close_statistics(object, interval_bytes);
+        self.windows.end(object, &self.meter)?;
+        self.levels = None;
+        Ok(())
+    }
+
+    /// Reads the hits that came while the probes were detached for good.
+    pub(in crate::recorder) fn read_last(&mut self, object: &Object) -> Result<(), BpfError> {
+        self.meter.take_hits(object, None).map(drop)
+    }
+
+    /// The present level.
+    pub(in crate::recorder) fn followed(&self) -> Followed {
+        let level = self.levels.as_ref().map(LevelController::level);
+        Followed {
+            interval_bytes: self.log.interval_bytes,
+            share: self.windows.share(),
+            over_budget_percent: level
+                .filter(|level| !level.keeps_budget)
+                .map(|_| self.meter.recent_percent()),
+        }
+    }
+
+    /// Takes the new level that the user is to be told, if there is one.
+    pub(in crate::recorder) fn take_news(&mut self) -> Option<Followed> {
+        self.log.news.take()
+    }
+
+    /// Time that the targets have lost since the last call, in percent of a CPU.
+    pub(in crate::recorder) fn report_percent(&mut self) -> f64 {
+        self.meter.report_percent()
+    }
+
+    /// The cost of a recording of this length, up to `now`.
+    pub(in crate::recorder) fn cost(
+        &self,
+        duration: Duration,
+        hits_by_process: &HashMap<u32, u64>,
+        now: Instant,
+    ) -> Cost {
+        cost_of(
+            &self.meter,
+            &self.log,
+            self.windows.sums(),
+            duration,
+            hits_by_process,
+            now,
+        )
+    }
+
+    /// The readings of the counters.
+    pub(in crate::recorder) fn meter(&self) -> &CostMeter {
+        &self.meter
+    }
+
+    /// The same, to learn from others.
+    pub(in crate::recorder) fn meter_mut(&mut self) -> &mut CostMeter {
+        &mut self.meter
+    }
+
+    /// Estimates of the whole time from windows.
+    pub(in crate::recorder) fn window_sums(&self) -> &WindowSums {
+        self.windows.sums()
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// The budget that the settings ask for.
+fn wants(settings: &Record) -> Option<Wants> {
+    let percent = settings.overhead_max_percent.filter(|_| settings.heap)?;
+    Some(Wants {
+        budget: percent / 100.0,
+        interval_bytes: match settings.sample {
+            Sample::Every => Some(1),
+            Sample::Bytes(bytes) => Some(bytes),
+            Sample::Auto => None,
+        },
+        may_pause: !settings.live,
+        period_s: FIRST_PERIOD_S,
+    })
+}
+
+/// Counts hits for a moment, without recording them. Traps are measured meanwhile.
+fn first_count(object: &Object) -> Result<Load, BpfError> {
+    let before = object.hit_counts()?;
+    let began = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_millis(1));
+        let now = object.hit_counts()?;
+        let seen = load_between(&before, &now, began.elapsed().as_secs_f64());
+        if began.elapsed() >= MAX_FIRST_COUNT || seen.hits >= MAX_FIRST_COUNT_HITS {
+            return Ok(seen);
+        }
+    }
+}

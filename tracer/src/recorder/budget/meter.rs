@@ -5,7 +5,7 @@ use tracer_ebpf::HitCounts;
 
 use super::plan::{Load, Prices};
 use crate::bpf::run_stats::Runs;
-use crate::cost::{SiteKind, Traps, Work, float};
+use crate::cost::{SiteKind, Traps, Work, to_f64};
 
 /// Fewer runs than this say little of the mean.
 const RUNS_THAT_TELL: u64 = 100;
@@ -15,8 +15,8 @@ const ANY_SIZE: usize = 6;
 
 /// Adds up hits and what they cost.
 #[derive(Debug, Clone)]
-pub(crate) struct Meter {
-    pub(crate) traps: Traps,
+pub(in crate::recorder) struct Meter {
+    pub(in crate::recorder) traps: Traps,
     work: Work,
     /// The probes, by their cookies.
     sites: Vec<SiteKind>,
@@ -32,7 +32,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(live: bool) -> Self {
+    pub(in crate::recorder) fn new(live: bool) -> Self {
         Self {
             traps: Traps::ELSEWHERE,
             work: Work::assumed(live),
@@ -47,19 +47,24 @@ impl Meter {
     }
 
     /// The probes that there are, by their cookies.
-    pub(crate) fn know_sites(&mut self, sites: &[SiteKind]) {
+    pub(in crate::recorder) fn know_sites(&mut self, sites: &[SiteKind]) {
         self.sites = sites.to_vec();
     }
 
     /// From here on it counts.
-    pub(crate) fn begin(&mut self, counts: &HitCounts) {
+    pub(in crate::recorder) fn begin(&mut self, counts: &HitCounts) {
         *self.start = self.with_sizes(*counts);
         *self.last = *self.start;
         self.followed = 0.0;
     }
 
     /// Takes what was hit since the last time, in so many seconds; `interval_bytes` while hits were taken in.
-    pub(crate) fn take(&mut self, counts: &HitCounts, seconds: f64, interval_bytes: Option<u64>) -> Load {
+    pub(in crate::recorder) fn take(
+        &mut self,
+        counts: &HitCounts,
+        seconds: f64,
+        interval_bytes: Option<u64>,
+    ) -> Load {
         let counts = self.with_sizes(*counts);
         let load = load_between(&self.last, &counts, seconds);
         *self.last = counts;
@@ -83,7 +88,7 @@ impl Meter {
     }
 
     /// Takes in what the kernel says of a phase.
-    pub(crate) fn learn(&mut self, runs: Runs, load: &Load, interval_bytes: u64) {
+    pub(in crate::recorder) fn learn(&mut self, runs: Runs, load: &Load, interval_bytes: u64) {
         self.runs.hits += runs.hits;
         self.runs.time_ns += runs.time_ns;
         self.ran.add(load);
@@ -91,7 +96,7 @@ impl Meter {
         if self.runs.hits < RUNS_THAT_TELL || self.ran.hits <= 0.0 {
             return;
         }
-        let mean_ns = float(self.runs.time_ns) / float(self.runs.hits);
+        let mean_ns = to_f64(self.runs.time_ns) / to_f64(self.runs.hits);
         self.work.learn(mean_ns, self.ran_followed / self.ran.hits);
         self.runs = Runs::default();
         self.ran = Load::default();
@@ -99,8 +104,8 @@ impl Meter {
     }
 
     /// What a hit costs.
-    pub(crate) fn prices(&self) -> Prices {
-        let hits = float(self.last.by_site.iter().sum());
+    pub(in crate::recorder) fn prices(&self) -> Prices {
+        let hits = to_f64(self.last.by_site.iter().sum());
         let trap_ns = if hits > 0.0 {
             self.traps_ns(&HitCounts::default()) / hits
         } else {
@@ -109,7 +114,7 @@ impl Meter {
             if self.sites.is_empty() {
                 self.traps.emulated_ns
             } else {
-                all / float(self.sites.len() as u64)
+                all / to_f64(self.sites.len() as u64)
             }
         };
         Prices {
@@ -119,17 +124,17 @@ impl Meter {
     }
 
     /// Hits since the start.
-    pub(crate) fn hits(&self) -> u64 {
+    pub(in crate::recorder) fn hits(&self) -> u64 {
         self.last.by_site.iter().sum::<u64>() - self.start.by_site.iter().sum::<u64>()
     }
 
     /// Time in the programs since the start, in nanoseconds.
-    pub(crate) fn programs_ns(&self) -> f64 {
-        float(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
+    pub(in crate::recorder) fn programs_ns(&self) -> f64 {
+        to_f64(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
     }
 
     /// What the targets have lost since the start, in nanoseconds.
-    pub(crate) fn targets_ns(&self) -> f64 {
+    pub(in crate::recorder) fn targets_ns(&self) -> f64 {
         self.traps_ns(&self.start) + self.programs_ns()
     }
 
@@ -137,21 +142,21 @@ impl Meter {
         let hits = self.last.by_site.iter().zip(&since.by_site);
         let traps = hits.enumerate().map(|(cookie, (now, before))| {
             let site = self.sites.get(cookie).copied().unwrap_or_default();
-            float(now - before) * self.traps.of(site)
+            to_f64(now - before) * self.traps.of(site)
         });
         traps.sum()
     }
 }
 
 /// What was hit between two readings of the counters.
-pub(crate) fn load_between(before: &HitCounts, now: &HitCounts, seconds: f64) -> Load {
+pub(in crate::recorder) fn load_between(before: &HitCounts, now: &HitCounts, seconds: f64) -> Load {
     let mut load = Load {
         seconds,
-        hits: float(now.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>()),
+        hits: to_f64(now.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>()),
         ..Load::default()
     };
     for (size, (now, before)) in load.sizes.iter_mut().zip(now.by_size.iter().zip(before.by_size)) {
-        *size = float(now - before);
+        *size = to_f64(now - before);
     }
     load
 }

@@ -1,18 +1,20 @@
-//! Keeping what tracing costs the targets within a budget, and saying what it costs.
+//! The budget: keeps the cost of tracing for the targets within a limit, and reports that cost.
 //!
-//! [`plan`] reckons how much can be followed, [`controller`] decides when that changes, [`windows`] places the windows in which
-//! probes are in where they cannot be in all the time, and makes estimates of what was seen in them; [`meter`] adds up what
-//! it costs. [`control`] drives them all from the event loop, `look` reads the counters for them, and `switch` gets
-//! probes in and out.
+//! [`plan`] computes the finest level that a budget allows, [`level`] decides on changes of the level, [`windows`]
+//! estimates the whole time from windows where probes cannot be attached all the time, [`meter`] adds up the cost.
+//! [`cost_meter`] reads the counters for them, [`window_schedule`] attaches and detaches probes, and
+//! [`BudgetController`] drives them all from the event loop.
 
-mod account;
-pub(crate) mod control;
-pub(crate) mod controller;
-mod look;
-pub(crate) mod meter;
-pub(crate) mod plan;
-pub(crate) mod slowing;
-pub(crate) mod statistics;
-mod switch;
-pub(crate) mod took;
-pub(crate) mod windows;
+mod controller;
+mod cost_meter;
+mod cost_report;
+mod level;
+pub(super) mod meter;
+pub(super) mod plan;
+pub(super) mod slowing;
+mod window_schedule;
+mod windows;
+
+pub(super) use controller::BudgetController;
+pub(super) use cost_meter::RunStatistics;
+pub use cost_report::Followed;

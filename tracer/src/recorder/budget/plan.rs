@@ -3,7 +3,7 @@
 
 use tracer_ebpf::BUCKETS;
 
-use crate::cost::{Work, float};
+use crate::cost::{Work, to_f64};
 
 /// The finest and the coarsest interval that is chosen, beside following everything. Of allocations much smaller than the
 /// finest nearly as many are followed without it; beyond the coarsest too few samples are left to show anything.
@@ -22,8 +22,8 @@ const SHORTEST_WINDOW_S: f64 = 0.005;
 
 /// The usual time from one window to the next: at first, and when there have been many. More windows tell more of a program
 /// that changes, and each takes time of ours, for which the targets wait on a machine whose CPUs are all busy.
-pub(crate) const FIRST_PERIOD_S: f64 = 0.5;
-pub(crate) const LATER_PERIOD_S: f64 = 1.0;
+pub(in crate::recorder) const FIRST_PERIOD_S: f64 = 0.5;
+pub(in crate::recorder) const LATER_PERIOD_S: f64 = 1.0;
 
 /// Getting probes in and out may take one part in so many of our own time, and one in so many of the time that there is.
 const OWN_PART: f64 = 25.0;
@@ -34,13 +34,13 @@ const LONGEST_WINDOW_S: f64 = 1.0;
 
 /// What the targets do, while probes are in.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Load {
+pub(in crate::recorder) struct Load {
     /// Over how long this was seen.
-    pub(crate) seconds: f64,
+    pub(in crate::recorder) seconds: f64,
     /// Hits in that time.
-    pub(crate) hits: f64,
+    pub(in crate::recorder) hits: f64,
     /// Those that ask for memory, by the binary logarithm of the size.
-    pub(crate) sizes: [f64; BUCKETS],
+    pub(in crate::recorder) sizes: [f64; BUCKETS],
 }
 
 impl Default for Load {
@@ -55,7 +55,7 @@ impl Default for Load {
 
 impl Load {
     /// Takes in what was seen after this.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub(in crate::recorder) fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.hits += other.hits;
         for (size, other) in self.sizes.iter_mut().zip(other.sizes) {
@@ -63,7 +63,7 @@ impl Load {
         }
     }
 
-    pub(crate) fn hits_per_s(&self) -> f64 {
+    pub(in crate::recorder) fn hits_per_s(&self) -> f64 {
         if self.seconds > 0.0 {
             self.hits / self.seconds
         } else {
@@ -72,18 +72,18 @@ impl Load {
     }
 
     /// The share of the hits that is followed: an allocation of s bytes with probability 1 - exp(-s/T).
-    pub(crate) fn followed_share(&self, interval_bytes: u64) -> f64 {
+    pub(in crate::recorder) fn followed_share(&self, interval_bytes: u64) -> f64 {
         if self.hits <= 0.0 {
             return 0.0;
         }
         let followed = |(class, count): (u32, &f64)| {
             // The middle of the class; the first one has empty blocks too.
-            let bytes = 1.5 * float(1 << class);
+            let bytes = 1.5 * to_f64(1 << class);
             count
                 * if interval_bytes <= 1 {
                     1.0
                 } else {
-                    -(-bytes / float(interval_bytes)).exp_m1()
+                    -(-bytes / to_f64(interval_bytes)).exp_m1()
                 }
         };
         (0u32..).zip(&self.sizes).map(followed).sum::<f64>() / self.hits
@@ -92,21 +92,21 @@ impl Load {
 
 /// What a hit costs, on average over the probes that are hit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Prices {
+pub(in crate::recorder) struct Prices {
     /// The traps of one hit.
-    pub(crate) trap_ns: f64,
+    pub(in crate::recorder) trap_ns: f64,
     /// What the programs do.
-    pub(crate) work: Work,
+    pub(in crate::recorder) work: Work,
 }
 
 impl Prices {
     /// Seconds of CPU time that a second of this load costs.
-    pub(crate) fn per_second(&self, load: &Load, interval_bytes: u64) -> f64 {
+    pub(in crate::recorder) fn per_second(&self, load: &Load, interval_bytes: u64) -> f64 {
         load.hits_per_s() * self.hit_s(load, interval_bytes)
     }
 
     /// Seconds of CPU time that one hit costs.
-    pub(crate) fn hit_s(&self, load: &Load, interval_bytes: u64) -> f64 {
+    pub(in crate::recorder) fn hit_s(&self, load: &Load, interval_bytes: u64) -> f64 {
         (self.trap_ns + self.work.mean_ns(load.followed_share(interval_bytes))) * 1e-9
     }
 
@@ -118,63 +118,63 @@ impl Prices {
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Wants {
+pub(in crate::recorder) struct Wants {
     /// What it may cost.
-    pub(crate) budget: f64,
+    pub(in crate::recorder) budget: f64,
     /// The interval in bytes, where it is not to be chosen.
-    pub(crate) interval_bytes: Option<u64>,
+    pub(in crate::recorder) interval_bytes: Option<u64>,
     /// Whether probes may be in for a part of the time: not where blocks are followed, since a window would part an
     /// allocation from its free.
-    pub(crate) may_pause: bool,
+    pub(in crate::recorder) may_pause: bool,
     /// The usual time from one window to the next.
-    pub(crate) period_s: f64,
+    pub(in crate::recorder) period_s: f64,
 }
 
 /// What it takes to get probes in and out once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
-pub(crate) struct Switching {
+pub(in crate::recorder) struct Switching {
     /// CPU time that it takes us.
-    pub(crate) own_s: f64,
+    pub(in crate::recorder) cpu_s: f64,
     /// How long it takes.
-    pub(crate) clock_s: f64,
+    pub(in crate::recorder) clock_s: f64,
     /// How long all probes would have to be in for as many hits as there are meanwhile.
-    pub(crate) tail_s: f64,
+    pub(in crate::recorder) tail_s: f64,
 }
 
 /// Probes that are in for a part of the time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
-pub(crate) struct Windows {
+pub(in crate::recorder) struct Windows {
     /// One window in each of these.
-    pub(crate) period_s: f64,
+    pub(in crate::recorder) period_s: f64,
     /// Its length.
-    pub(crate) length_s: f64,
+    pub(in crate::recorder) length_s: f64,
     /// What it is expected to cost.
-    pub(crate) cost_s: f64,
+    pub(in crate::recorder) cost_s: f64,
 }
 
 impl Windows {
     /// The share of time in which probes are in.
-    pub(crate) fn share(&self) -> f64 {
+    pub(in crate::recorder) fn share(&self) -> f64 {
         (self.length_s / self.period_s).min(1.0)
     }
 }
 
 /// How much is followed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Level {
+pub(in crate::recorder) struct Level {
     /// An allocation per so many bytes on average; 1 is every one.
-    pub(crate) interval_bytes: u64,
+    pub(in crate::recorder) interval_bytes: u64,
     /// Whether probes are in for a part of the time.
-    pub(crate) windows: Option<Windows>,
+    pub(in crate::recorder) windows: Option<Windows>,
     /// Whether the budget is kept.
-    pub(crate) keeps_budget: bool,
+    pub(in crate::recorder) keeps_budget: bool,
 }
 
 impl Level {
     /// Whether less is followed than with the other.
-    pub(crate) fn is_coarser_than(&self, other: &Self) -> bool {
+    pub(in crate::recorder) fn is_coarser_than(&self, other: &Self) -> bool {
         match (self.windows, other.windows) {
             (Some(_), None) => true,
             (None, Some(_)) => false,
@@ -196,7 +196,13 @@ fn intervals(wants: &Wants) -> impl Iterator<Item = u64> {
 }
 
 /// The finest level that keeps to a part of the budget.
-pub(crate) fn plan(load: &Load, prices: &Prices, wants: &Wants, switching: &Switching, part: f64) -> Level {
+pub(in crate::recorder) fn plan(
+    load: &Load,
+    prices: &Prices,
+    wants: &Wants,
+    switching: &Switching,
+    part: f64,
+) -> Level {
     let allowed = wants.budget * part;
     if let Some(interval_bytes) =
         intervals(wants).find(|interval_bytes| prices.per_second(load, *interval_bytes) <= allowed)
@@ -228,7 +234,7 @@ fn with_work(load: &Load, prices: &Prices, wants: &Wants, most: f64) -> u64 {
 }
 
 /// The longest windows that keep to a part of the budget; the probes are out for half of the time at least.
-pub(crate) fn plan_windows(
+pub(in crate::recorder) fn plan_windows(
     load: &Load,
     prices: &Prices,
     wants: &Wants,
@@ -256,7 +262,7 @@ fn windows(
     let around = load.hits_per_s() * switching.tail_s * prices.passed_s();
     let period_s = wants
         .period_s
-        .max(OWN_PART * switching.own_s)
+        .max(OWN_PART * switching.cpu_s)
         .max(CLOCK_PART * switching.clock_s);
     let length_s = ((allowed * period_s - around) / inside)
         .min(allowed * LONGEST_WINDOW_S / inside)
@@ -290,7 +296,7 @@ mod tests {
     };
 
     const SWITCHING: Switching = Switching {
-        own_s: 0.02,
+        cpu_s: 0.02,
         clock_s: 0.02,
         tail_s: 0.01,
     };

@@ -23,7 +23,7 @@ const LEAST_FACTOR: f64 = 0.5;
 
 /// CPU time of the targets, and what probes have cost them, at a moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
+pub(in crate::recorder) struct Reading {
     at: Instant,
     cpu_s: f64,
     cost_s: f64,
@@ -31,7 +31,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Takes the time of these processes; nothing if there are none, or one has ended.
-    pub(crate) fn of(pids: &[u32], cost_ns: f64) -> Option<Self> {
+    pub(in crate::recorder) fn of(pids: &[u32], cost_ns: f64) -> Option<Self> {
         let mut cpu_s = 0.0;
         for pid in pids {
             cpu_s += cpu_time_s(*pid)?;
@@ -44,7 +44,7 @@ impl Reading {
     }
 
     /// The time that clocks tell which were started for a moment.
-    pub(crate) fn by(clocks: &TaskClocks, cost_ns: f64) -> Option<Self> {
+    pub(in crate::recorder) fn by(clocks: &TaskClocks, cost_ns: f64) -> Option<Self> {
         Some(Self {
             at: Instant::now(),
             cpu_s: clocks.seconds()?,
@@ -53,7 +53,7 @@ impl Reading {
     }
 
     /// As if all the time had been the program's own.
-    pub(crate) fn without_cost(self) -> Self {
+    pub(in crate::recorder) fn without_cost(self) -> Self {
         Self { cost_s: 0.0, ..self }
     }
 }
@@ -92,7 +92,7 @@ impl Span {
 /// By how much more targets do without probes than they did with them, from readings of before and after: while they were
 /// probed, and while they were not. What they did without probes they did at another time: it is no more than it comes to if
 /// all that the probes took was time that the program would have used.
-pub(crate) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f64 {
+pub(in crate::recorder) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f64 {
     let span = |[from, to]: [Reading; 2]| {
         let mut span = Span::default();
         span.add(&from, &to);
@@ -112,10 +112,10 @@ pub(crate) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f64 {
 
 /// What was seen in windows is to be multiplied by.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Factor {
-    pub(crate) by: f64,
+pub(in crate::recorder) struct Factor {
+    pub(in crate::recorder) by: f64,
     /// Its relative error.
-    pub(crate) error: f64,
+    pub(in crate::recorder) error: f64,
 }
 
 impl Factor {
@@ -124,7 +124,7 @@ impl Factor {
 
 /// The targets' time, in windows and in the whole of the phases that have some.
 #[derive(Debug, Default)]
-pub(crate) struct Slowing {
+pub(in crate::recorder) struct Slowing {
     begun: Option<Reading>,
     opened: Option<Reading>,
     inside: Span,
@@ -168,7 +168,7 @@ impl Slowing {
     }
 
     /// By how much more was done in the same time than windows show; one where it is not known.
-    pub(crate) fn factor(&self) -> Factor {
+    pub(in crate::recorder) fn factor(&self) -> Factor {
         let Self { inside, all, .. } = self;
         if inside.clock_s <= 0.0 || all.clock_s <= 0.0 || all.bare_s <= 0.0 {
             return Factor::NONE;

@@ -20,9 +20,9 @@ use super::slowing::Slowing;
 
 /// Calls and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Amount {
-    pub(crate) calls: f64,
-    pub(crate) bytes: f64,
+pub(in crate::recorder) struct Amount {
+    pub(in crate::recorder) calls: f64,
+    pub(in crate::recorder) bytes: f64,
 }
 
 /// What one stack, or several together, did in windows.
@@ -51,16 +51,16 @@ impl Spread {
 
 /// Stacks that are taken together: those of a process, of a function, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Group {
+pub(in crate::recorder) struct Group {
     /// Which process image; nothing for all of them.
-    pub(crate) process: Option<u32>,
+    pub(in crate::recorder) process: Option<u32>,
     /// Which function; nothing for all of them.
-    pub(crate) function: Option<u32>,
+    pub(in crate::recorder) function: Option<u32>,
 }
 
 impl Group {
     /// All stacks.
-    pub(crate) const ALL: Self = Self {
+    pub(in crate::recorder) const ALL: Self = Self {
         process: None,
         function: None,
     };
@@ -90,7 +90,7 @@ struct Period {
 
 /// All windows so far.
 #[derive(Debug, Default)]
-pub(crate) struct WindowSums {
+pub(in crate::recorder) struct WindowSums {
     stacks: HashMap<SumKey, Spread>,
     /// Stacks vary together, since what a program does in a window is more or less of all: their sums are less sure than
     /// independent stacks' would be.
@@ -109,12 +109,12 @@ pub(crate) struct WindowSums {
     expected_s: f64,
     phases_s: f64,
     periods: Vec<Period>,
-    pub(crate) slowing: Slowing,
+    pub(in crate::recorder) slowing: Slowing,
 }
 
 impl WindowSums {
     /// Begins a phase of windows, with the sums as they are: what was seen before was seen in whole.
-    pub(crate) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+    pub(in crate::recorder) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
         for spread in self.stacks.values_mut() {
             spread.read = Amount::default();
         }
@@ -124,7 +124,7 @@ impl WindowSums {
     }
 
     /// A period begins, with a window of this share of it.
-    pub(crate) fn begin_period(&mut self, begins: Instant, length: Duration, share: f64) {
+    pub(in crate::recorder) fn begin_period(&mut self, begins: Instant, length: Duration, share: f64) {
         self.periods.push(Period {
             begins,
             length,
@@ -133,7 +133,7 @@ impl WindowSums {
     }
 
     /// A window is over, of so many seconds instead of those that were planned.
-    pub(crate) fn close(&mut self, planned_s: f64, actual_s: f64) {
+    pub(in crate::recorder) fn close(&mut self, planned_s: f64, actual_s: f64) {
         self.waiting += 1;
         self.planned_s += planned_s;
         self.actual_s += actual_s;
@@ -142,12 +142,12 @@ impl WindowSums {
     }
 
     /// Whether there are windows whose sums were not read yet.
-    pub(crate) fn is_waiting(&self) -> bool {
+    pub(in crate::recorder) fn is_waiting(&self) -> bool {
         self.waiting > 0
     }
 
     /// Takes in the sums after one window, or after several since the last time.
-    pub(crate) fn look(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+    pub(in crate::recorder) fn add_windows(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
         if self.waiting == 0 || self.actual_s <= 0.0 {
             return;
         }
@@ -183,7 +183,7 @@ impl WindowSums {
     }
 
     /// The phase is over, at this moment.
-    pub(crate) fn end_phase(&mut self, end: Instant) {
+    pub(in crate::recorder) fn end_phase(&mut self, end: Instant) {
         let mut first = None;
         for period in self.periods.drain(..) {
             let passed = end.saturating_duration_since(period.begins).min(period.length);
@@ -196,12 +196,12 @@ impl WindowSums {
     }
 
     /// How many windows there were.
-    pub(crate) fn count(&self) -> u32 {
+    pub(in crate::recorder) fn count(&self) -> u32 {
         self.windows + self.waiting
     }
 
     /// How long probes were in, in phases of windows, and how long those were: seconds.
-    pub(crate) fn inside_of(&self, now: Instant) -> (f64, f64) {
+    pub(in crate::recorder) fn inside_of(&self, now: Instant) -> (f64, f64) {
         let begun = self.periods.first().map(|period| period.begins);
         let open = begun.map_or(0.0, |begun| now.saturating_duration_since(begun).as_secs_f64());
         (self.inside_s, self.phases_s + open)
@@ -225,7 +225,7 @@ impl WindowSums {
     }
 
     /// What is to be added to a stack's sums, so that they are estimates of the whole time.
-    pub(crate) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+    pub(in crate::recorder) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
         let spread = self.stacks.get(key)?;
         let scale = self.coverage(now) * self.slowing.factor().by;
         Some(Amount {
@@ -236,19 +236,19 @@ impl WindowSums {
 
     /// The variance of a stack's estimates, by how its windows differ: to be shown with them, where it is larger than that of
     /// independent samples.
-    pub(crate) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+    pub(in crate::recorder) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
         self.stacks.get(key).map(|spread| self.variance(spread, now))
     }
 
     /// The variances of the estimates of stacks that are taken together.
-    pub(crate) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (Group, Amount)> {
+    pub(in crate::recorder) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (Group, Amount)> {
         self.groups
             .iter()
             .map(move |(group, spread)| (*group, self.variance(spread, now)))
     }
 
     /// The variance of all stacks' estimates together.
-    pub(crate) fn variance_of_total(&self, now: Instant) -> Amount {
+    pub(in crate::recorder) fn variance_of_total(&self, now: Instant) -> Amount {
         self.groups
             .get(&Group::ALL)
             .map_or(Amount::default(), |spread| self.variance(spread, now))
@@ -286,21 +286,21 @@ fn window_variance(windows: u32, looks: u32, share: f64, sum: f64, squares: f64)
 
 /// Numbers in [0, 1) that no program's rhythm follows.
 #[derive(Debug)]
-pub(crate) struct Dice(u64);
+pub(in crate::recorder) struct Dice(u64);
 
 impl Dice {
-    pub(crate) const fn new(seed: u64) -> Self {
+    pub(in crate::recorder) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// The next one: `splitmix64` (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
-    pub(crate) fn roll(&mut self) -> f64 {
+    pub(in crate::recorder) fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        crate::cost::float(bits >> 11) / crate::cost::float(1 << 53)
+        crate::cost::to_f64(bits >> 11) / crate::cost::to_f64(1 << 53)
     }
 }
 

@@ -41,7 +41,7 @@ fn record(dice: &mut Dice, seconds: f64, period_s: f64, share: f64) -> Outcome {
             let actual_s = closes_s - opens_s;
             seen += (calls_until(closes_s) - calls_until(opens_s)) / share;
             sums.close(if is_cut { actual_s } else { length_s }, actual_s);
-            sums.look([(KEY, amount(seen))]);
+            sums.add_windows([(KEY, amount(seen))]);
         }
         begins_s += period_s;
     }
@@ -81,7 +81,7 @@ fn what_was_seen_before_windows_stays_as_it_is() {
     sums.begin_phase([(KEY, amount(500.0))]);
     sums.begin_period(start, Duration::from_secs(1), 0.1);
     sums.close(0.1, 0.2);
-    sums.look([(KEY, amount(700.0))]);
+    sums.add_windows([(KEY, amount(700.0))]);
     let end = start + Duration::from_secs(1);
     sums.end_phase(end);
     // The window was twice as long as planned: 200 stand for 100.
@@ -140,7 +140,7 @@ fn a_stack_that_is_in_few_windows_is_less_sure() {
         // As many calls in all: of one stack in each window, of the other in the last alone.
         let steady = f64::from(window + 1) * 10.0;
         let rare = if window == 9 { 100.0 } else { 0.0 };
-        sums.look([(KEY, amount(steady)), (other, amount(rare))]);
+        sums.add_windows([(KEY, amount(steady)), (other, amount(rare))]);
     }
     let end = start + Duration::from_secs(10);
     sums.end_phase(end);

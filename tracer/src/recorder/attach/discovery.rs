@@ -1,0 +1,177 @@
+//! Discovery of allocators: the plans of probes for mapped files, each file once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracer_ebpf::FileKey;
+
+use crate::probe_plan::functions::Table;
+use crate::probe_plan::plan::{self, Found, Plan};
+use crate::process::files::MappedFile;
+use crate::process::maps::FileId;
+use crate::process::proc_fs;
+use crate::recorder::start_error::StartError;
+
+/// The files that were searched for allocators: by key, the devices that they are on. Probes belong to the inode, and
+/// a second one on the same inode would count each call twice.
+///
+/// The same key on two devices is two files: file systems that make clones, and volumes made from one image, have
+/// them. A file seen through overlayfs does not tell its real device: its key decides alone, since containers of one
+/// image share their files, and the host may use them too.
+#[derive(Debug, Default)]
+pub(in crate::recorder) struct ExaminedFiles(HashMap<FileKey, Vec<Option<u64>>>);
+
+impl ExaminedFiles {
+    /// Adds a file. Returns true if it is new.
+    pub(super) fn insert(&mut self, file: &MappedFile) -> bool {
+        self.insert_key(file.key, file.device)
+    }
+
+    /// The number of files.
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    fn insert_key(&mut self, key: FileKey, device: Option<u64>) -> bool {
+        let devices = self.0.entry(key).or_default();
+        let is_new = !devices
+            .iter()
+            .any(|known| known.is_none() || device.is_none() || *known == device);
+        if is_new {
+            devices.push(device);
+        }
+        is_new
+    }
+}
+
+/// A reason for having no plan.
+pub(in crate::recorder) enum Missing {
+    /// Nothing was found: a reason, and advice.
+    Nothing(&'static str),
+    /// A program has this allocator linked in, and no symbols.
+    Hidden(PathBuf, &'static str),
+}
+
+/// The error for a process without an allocator: most likely it has ended meanwhile, and with it its mappings.
+pub(in crate::recorder) fn no_allocator_in(pid: u32, missing: Missing) -> StartError {
+    if proc_fs::is_running(pid) {
+        no_allocator(&describe(pid), missing)
+    } else {
+        StartError::Ended(pid)
+    }
+}
+
+fn describe(pid: u32) -> String {
+    let comm = proc_fs::comm(pid).unwrap_or_default();
+    let exe = proc_fs::exe(pid).map_or_else(String::new, |exe| format!(", {}", exe.display()));
+    format!("{comm} ({pid}{exe})")
+}
+
+/// Outcomes of searches by file: processes map the same ones.
+pub(in crate::recorder) type FoundIn = HashMap<FileId, Option<Found>>;
+
+/// Plans the probes of files that were not examined before; without any, returns the reason. A program whose allocator
+/// cannot be found is an error where it `is_wanted`, else a warning.
+pub(in crate::recorder) fn plans_in(
+    files: &[Arc<MappedFile>],
+    table: &Table,
+    examined: &mut ExaminedFiles,
+    found_in: &mut FoundIn,
+    is_wanted: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<Plan>, Missing> {
+    let mut plans = Vec::new();
+    let mut advice = "it maps no file with functions of a known allocator; name them by `--allocator PREFIX` or \
+                      `--symbol NAME=SHAPE`, or use `--events region`, which needs none";
+    for file in files {
+        if !examined.insert(file) {
+            continue;
+        }
+        let found = found_in.entry(file.id).or_insert_with(|| {
+            plan::examine(file, table)
+                .inspect_err(|error| log::debug!("{error}"))
+                .ok()
+        });
+        match found {
+            Some(Found::Allocator(plan)) => plans.push(plan.clone()),
+            Some(Found::StaticWithoutSymbols) => {
+                advice = "it is linked statically and has no symbols; install its debug package (or say by --debug-dir \
+                          where its symbols are), use a build that is not stripped, name functions by \
+                          `--symbol FILE:OFFSET=SHAPE`, or use `--events region`, which needs none";
+            }
+            Some(Found::Hidden(allocator)) if is_wanted(&file.path) => {
+                return Err(Missing::Hidden(file.path.clone(), allocator));
+            }
+            Some(Found::Hidden(allocator)) => warn_of_hidden(&file.path, allocator),
+            Some(Found::Forwards) => {
+                log::info!(
+                    "{}: it hands its calls on to another allocator, whose functions are traced",
+                    file.path.display()
+                );
+            }
+            Some(Found::Nothing) | None => {}
+        }
+    }
+    if plans.is_empty() {
+        Err(Missing::Nothing(advice))
+    } else {
+        Ok(plans)
+    }
+}
+
+/// Warns that a program's allocator cannot be found.
+pub(in crate::recorder) fn warn_of_hidden(path: &Path, allocator: &'static str) {
+    log::warn!(
+        "{}; its calls are not seen",
+        StartError::Hidden {
+            path: path.display().to_string(),
+            allocator
+        }
+    );
+}
+
+/// The error for a place without an allocator.
+pub(in crate::recorder) fn no_allocator(place: &str, missing: Missing) -> StartError {
+    match missing {
+        Missing::Nothing(advice) => StartError::NoAllocator {
+            place: place.to_owned(),
+            advice,
+        },
+        Missing::Hidden(path, allocator) => StartError::Hidden {
+            path: path.display().to_string(),
+            allocator,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(inode: u64) -> FileKey {
+        FileKey {
+            inode,
+            size_bytes: 10,
+            modified_s: 20,
+        }
+    }
+
+    #[test]
+    fn a_file_is_new_once() {
+        let mut examined = ExaminedFiles::default();
+        assert!(examined.insert_key(key(1), Some(5)));
+        assert!(!examined.insert_key(key(1), Some(5)));
+        assert!(examined.insert_key(key(2), Some(5)));
+        assert!(examined.insert_key(key(1), Some(6)));
+    }
+
+    #[test]
+    fn overlays_show_files_that_are_known() {
+        let mut examined = ExaminedFiles::default();
+        assert!(examined.insert_key(key(1), Some(5)));
+        assert!(!examined.insert_key(key(1), None));
+        assert!(examined.insert_key(key(2), None));
+        assert!(!examined.insert_key(key(2), Some(5)));
+        assert!(!examined.insert_key(key(2), None));
+    }
+}

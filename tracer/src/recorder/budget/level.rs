@@ -1,0 +1,229 @@
+//! Keeps what tracing costs within a budget: says how much is to be followed, by what was seen.
+//!
+//! What it costs is paid from a bucket that fills at the rate of the budget and holds a second of it. When it is empty, less is
+//! followed, at once: the more the budget is passed, the sooner. When for some seconds more could have been followed, more is.
+//! If that turns out to be too much soon, it waits longer before it tries again.
+
+use std::collections::VecDeque;
+
+use super::plan::{LATER_PERIOD_S, Level, Load, Prices, Switching, Wants, plan, plan_windows};
+
+/// What is planned may cost this part of the budget: figures vary, and what the programs touch leaves less of the caches to
+/// the target. Under load redis-server lost a fifth more than traps and programs take by themselves.
+const PLANNED_PART: f64 = 0.7;
+
+/// More is followed where that would have cost no more than this part.
+const CALM_PART: f64 = 0.55;
+
+/// For so many seconds, or windows, at first; at the most.
+const PATIENCE: u32 = 3;
+const PATIENCE_MOST: u32 = 60;
+
+/// More that is followed for so many seconds was not too much.
+const LASTING_S: f64 = 60.0;
+
+/// After so many windows they are further apart.
+const FIRST_WINDOWS: u32 = 20;
+
+/// What is seen of a second is looked at as one.
+const SECOND_S: f64 = 1.0;
+
+/// What the bucket holds: seconds of the budget.
+const BUCKET_S: f64 = 1.0;
+
+/// A debt makes the next period longer by this at the most.
+const DEBT_MOST_S: f64 = 10.0;
+
+/// The state of control.
+#[derive(Debug, Clone)]
+pub(in crate::recorder) struct LevelController {
+    wants: Wants,
+    level: Level,
+    /// Seconds of CPU time that may be spent.
+    tokens: f64,
+    /// What was seen since the bucket was full.
+    spell: Load,
+    /// What was seen of the second that is going on.
+    second: Load,
+    /// The last seconds, or windows.
+    recent: VecDeque<Load>,
+    /// How many of them must be calm before more is followed.
+    patience: u32,
+    /// How many windows there were.
+    windows: u32,
+    /// Seconds since more was followed.
+    since_finer_s: f64,
+}
+
+impl LevelController {
+    /// Begins with what was seen while hits were only counted.
+    pub(in crate::recorder) fn new(
+        wants: Wants,
+        first: &Load,
+        prices: &Prices,
+        switching: &Switching,
+    ) -> Self {
+        Self {
+            level: plan(first, prices, &wants, switching, PLANNED_PART),
+            tokens: BUCKET_S * wants.budget,
+            wants,
+            spell: Load::default(),
+            second: Load::default(),
+            recent: VecDeque::new(),
+            patience: PATIENCE,
+            windows: 0,
+            since_finer_s: f64::INFINITY,
+        }
+    }
+
+    /// What it may cost, in seconds of CPU time per second.
+    pub(in crate::recorder) fn budget(&self) -> f64 {
+        self.wants.budget
+    }
+
+    /// How much is to be followed.
+    pub(in crate::recorder) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// What was seen meanwhile, while probes were in all the time. True if the level has changed.
+    pub(in crate::recorder) fn observe(
+        &mut self,
+        seen: &Load,
+        prices: &Prices,
+        switching: &Switching,
+    ) -> bool {
+        self.since_finer_s += seen.seconds;
+        let most = BUCKET_S * self.wants.budget;
+        let cost = seen.hits * prices.hit_s(seen, self.level.interval_bytes);
+        self.tokens = (self.tokens + self.wants.budget * seen.seconds - cost).min(most);
+        if self.tokens >= most {
+            self.spell = Load::default();
+        } else {
+            self.spell.add(seen);
+        }
+        self.second.add(seen);
+        if self.tokens < 0.0 {
+            let spell = self.spell;
+            return self.coarsen(&spell, prices, switching);
+        }
+        if self.second.seconds < SECOND_S {
+            return false;
+        }
+        let second = std::mem::take(&mut self.second);
+        if prices.per_second(&second, self.level.interval_bytes) > self.wants.budget {
+            return self.coarsen(&second, prices, switching);
+        }
+        self.remember(&second);
+        self.refine(prices, switching)
+    }
+
+    /// What was seen in a window, and in how much time the targets have earned what that cost; `around` are the hits while
+    /// probes went in and out. The level is that of the next window.
+    pub(in crate::recorder) fn observe_window(
+        &mut self,
+        seen: &Load,
+        around: f64,
+        period_s: f64,
+        prices: &Prices,
+        switching: &Switching,
+    ) {
+        self.since_finer_s += period_s;
+        let spent = (seen.hits + around) * prices.hit_s(seen, self.level.interval_bytes);
+        let most = BUCKET_S * self.wants.budget;
+        self.tokens = (self.tokens + self.wants.budget * period_s - spent).min(most);
+        self.remember(seen);
+        self.windows += 1;
+        if self.windows >= FIRST_WINDOWS {
+            self.wants.period_s = LATER_PERIOD_S;
+        }
+        if self.refine(prices, switching) && self.level.windows.is_none() {
+            return;
+        }
+        // Several windows know more than one; but what grows is not to be averaged away.
+        let mut load = Load::default();
+        for recent in &self.recent {
+            load.add(recent);
+        }
+        if seen.hits_per_s() > load.hits_per_s() {
+            load = *seen;
+        }
+        // Out of windows it comes by being calm alone.
+        let mut level = plan_windows(&load, prices, &self.wants, switching, PLANNED_PART);
+        if let Some(windows) = &mut level.windows
+            && self.tokens < 0.0
+        {
+            windows.period_s += (-self.tokens / self.wants.budget).min(DEBT_MOST_S);
+        }
+        self.level = level;
+    }
+
+    /// What one window may cost before it is closed early: so many hits were not foreseen.
+    pub(in crate::recorder) fn window_limit_s(&self) -> f64 {
+        let planned = self.level.windows.map_or(0.0, |windows| windows.cost_s);
+        (2.0 * planned).max(BUCKET_S * self.wants.budget / 2.0)
+    }
+
+    /// Hits a second, as seen last while probes were in.
+    pub(in crate::recorder) fn last_rate(&self) -> Option<f64> {
+        self.recent.back().map(Load::hits_per_s)
+    }
+
+    fn remember(&mut self, seen: &Load) {
+        self.recent.push_back(*seen);
+        while self.recent.len() > self.patience as usize {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Less is to be followed than until now.
+    fn coarsen(&mut self, load: &Load, prices: &Prices, switching: &Switching) -> bool {
+        let level = plan(load, prices, &self.wants, switching, PLANNED_PART);
+        self.tokens = BUCKET_S * self.wants.budget;
+        self.spell = Load::default();
+        self.second = Load::default();
+        self.recent.clear();
+        self.patience = if self.since_finer_s < LASTING_S {
+            // It was tried too soon.
+            (2 * self.patience).min(PATIENCE_MOST)
+        } else if self.since_finer_s.is_finite() {
+            PATIENCE
+        } else {
+            self.patience
+        };
+        self.since_finer_s = f64::INFINITY;
+        let changed = level.is_coarser_than(&self.level);
+        if changed {
+            self.level = level;
+        }
+        changed
+    }
+
+    /// Follows more if that was cheap enough all the last time.
+    fn refine(&mut self, prices: &Prices, switching: &Switching) -> bool {
+        if self.recent.len() < self.patience as usize {
+            return false;
+        }
+        let mut level: Option<Level> = None;
+        for load in &self.recent {
+            let possible = plan(load, prices, &self.wants, switching, CALM_PART);
+            level = Some(match level {
+                Some(level) if !possible.is_coarser_than(&level) => level,
+                _ => possible,
+            });
+        }
+        let Some(level) = level else { return false };
+        if level.windows.is_some() || !self.level.is_coarser_than(&level) {
+            return false;
+        }
+        self.level = level;
+        self.recent.clear();
+        self.tokens = BUCKET_S * self.wants.budget;
+        self.spell = Load::default();
+        self.since_finer_s = 0.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! Settings of the kernel side, and the loading of it.
+
+use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, sampling};
+
+use super::figures::VarianceUnit;
+use super::start_error::StartError;
+use crate::bpf::load::{BpfError, Wanted};
+use crate::bpf::{Object, Sampling, btf};
+use crate::settings::{Probing, Record, Sample, StopForCode, Target, Unwind};
+
+/// The purpose of a recorder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A recording.
+    Record,
+    /// An estimate of the cost of recordings.
+    Estimate,
+}
+
+/// Loads the kernel side for a purpose.
+pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartError> {
+    let wanted = Wanted {
+        heap: settings.heap,
+        region: settings.region,
+        tables: settings.unwind != Unwind::FramePointer,
+        live: settings.live,
+        single: settings.live && settings.probing != Probing::Two,
+        attach: settings.attach,
+        // A process that is about to load a library must not wait; a running one has most of what it will load.
+        later: matches!(settings.target, Target::Pids(_)) && !settings.follow,
+        cost: settings.heap,
+        frees: purpose == Purpose::Estimate,
+    };
+    let mut bpf = bpf_settings(settings)?;
+    if purpose == Purpose::Estimate {
+        // The cost of a sample depends on sizes, which are counted only where sampling is possible.
+        bpf.sampled = 1;
+    }
+    let mut object = Object::load(&bpf, &settings.limits, wanted)?;
+    if bpf.sampled != 0 {
+        object.seed(settings.seed)?;
+        object.set_sampling(match settings.sample {
+            Sample::Bytes(interval_bytes) => Sampling {
+                interval_bytes,
+                ..Sampling::EVERY
+            },
+            // Until the cost of that is known.
+            Sample::Every | Sample::Auto => Sampling::EVERY,
+        })?;
+    }
+    Ok(object)
+}
+
+/// Returns true if a call may stand for others: for those that are not sampled, or those while probes are detached.
+fn is_sampled(settings: &Record) -> bool {
+    settings.sample != Sample::Every || settings.overhead_max_percent.is_some()
+}
+
+/// The unit of variances, by the largest interval between sample points.
+pub(super) fn variance_unit(settings: &Record) -> VarianceUnit {
+    VarianceUnit::new(variance_shift(settings))
+}
+
+fn variance_shift(settings: &Record) -> u32 {
+    match settings.sample {
+        Sample::Bytes(interval) if settings.overhead_max_percent.is_none() => {
+            sampling::halvings_of(u32::try_from(interval).unwrap_or(u32::MAX))
+        }
+        _ if is_sampled(settings) => sampling::HALVINGS_OF_ANY,
+        _ => 0,
+    }
+}
+
+fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
+    let mut bpf = BpfSettings {
+        min_size: settings.min_size.unwrap_or(0),
+        max_size: settings.max_size.unwrap_or(u64::MAX),
+        scope: match settings.target {
+            Target::All => BpfSettings::SCOPE_MACHINE,
+            Target::Cgroup(_) => BpfSettings::SCOPE_CGROUP,
+            _ => BpfSettings::SCOPE_LISTED,
+        },
+        // Children of a cgroup's processes are in it too, as long as they stay there.
+        follow: u32::from(settings.follow && !matches!(settings.target, Target::Cgroup(_))),
+        live: u32::from(settings.live),
+        sampled: u32::from(is_sampled(settings)),
+        halvings: variance_shift(settings),
+        own_tgid: std::process::id(),
+        ..BpfSettings::default()
+    };
+    if let Target::Comm(name) = &settings.target {
+        bpf.match_comm = 1;
+        for (to, from) in bpf.comm.iter_mut().take(15).zip(name.bytes()) {
+            *to = from;
+        }
+    }
+    bpf.unwind = match settings.unwind {
+        Unwind::Auto => BpfSettings::UNWIND_AUTO,
+        Unwind::Dwarf => BpfSettings::UNWIND_TABLES,
+        Unwind::FramePointer => BpfSettings::UNWIND_FRAME_POINTER,
+    };
+    if settings.unwind != Unwind::FramePointer {
+        bpf.copies_max = settings.limits.copies();
+        bpf.stop_for_code = match settings.stop_for_code {
+            StopForCode::Never => BpfSettings::STOP_NEVER,
+            StopForCode::Unseen => BpfSettings::STOP_UNSEEN,
+            StopForCode::Always => BpfSettings::STOP_ALWAYS,
+        };
+    }
+    if settings.region || settings.unwind != Unwind::FramePointer {
+        let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
+        bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;
+        if bpf.stop_for_code == BpfSettings::STOP_UNSEEN {
+            bpf.stop_offsets = kernel.stop_offsets().unwrap_or_else(|error| {
+                log::debug!("{error}: commands are not stopped for the unwind tables of their code");
+                StopOffsets::default()
+            });
+        }
+    } else {
+        let offsets = btf::Btf::of_kernel().and_then(|kernel| kernel.pid_offsets());
+        bpf.offsets = offsets.unwrap_or_else(|error| {
+            log::debug!("{error}: the numbers of processes in their own namespaces are read from /proc");
+            KernelOffsets::default()
+        });
+    }
+    Ok(bpf)
+}
