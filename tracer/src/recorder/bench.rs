@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tracer_ebpf::{BpfSettings, Counter};
 
 use super::attach::{ExaminedFiles, FoundIn, Missing, ProbeChoice, Uprobes, no_allocator_in, plans_in};
-use super::start_error::StartError;
-use super::unwind_tables::UnwindTables;
+use super::targets::StartError;
+use super::unwind_tables::table_set::UnwindTables;
 use crate::bpf::bench::Walker;
 use crate::bpf::links::AttachBy;
 use crate::bpf::load::Wanted;

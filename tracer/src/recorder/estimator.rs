@@ -9,12 +9,10 @@ use super::budget::RunStatistics;
 use super::budget::meter::load_between;
 use super::budget::plan::{Load, Switching};
 use super::budget::slowing::{Reading, slowed};
-use super::dispatch::dispatch_events;
 use super::estimate::Estimate;
 use super::kernel_settings::Purpose;
-use super::observer::Child;
-use super::recorder::Recorder;
-use super::start_error::StartError;
+use super::recorder::{Child, Recorder};
+use super::targets::StartError;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::cost::{SiteKind, Traps, Work, saturating_u64, to_f64};
@@ -153,7 +151,7 @@ impl Estimator {
         let max_paid_s = MAX_PAID_S * duration.as_secs_f64();
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
-            dispatch_events(recorder, false);
+            recorder.drain(false);
             let after = recorder.object.hit_counts()?;
             let hits = to_f64(after.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>());
             if statistics.is_open()
@@ -188,7 +186,7 @@ impl Estimator {
         let began = Instant::now();
         let load = loop {
             tokio::time::sleep(POLL_INTERVAL).await;
-            dispatch_events(recorder, false);
+            recorder.drain(false);
             let counts = recorder.object.hit_counts()?;
             let load = load_between(&before, &counts, began.elapsed().as_secs_f64());
             let paid_s = load.hits * assumed * 1e-9;

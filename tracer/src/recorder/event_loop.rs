@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{Instant as LoopInstant, Interval, MissedTickBehavior};
 use tracer_ebpf::{Counter, intake};
 
-use super::dispatch::dispatch_events;
-use super::observer::{Child, Observer, Progress, Stop, Stopped};
-use super::recorder::Recorder;
+use super::recorder::{Child, Observer, Progress, Recorder, Stop, Stopped};
 use super::recording::Recording;
 use super::unwind_tables::Unwinding;
 use crate::bpf::load::BpfError;
@@ -69,17 +67,17 @@ impl Recorder {
                 // New code, or a ring that fills up: tables are compiled and placed as fast as can be.
                 ready = self.events.urgent() => {
                     ready?;
-                    dispatch_events(self, false);
+                    self.drain(false);
                 }
                 ready = copies_urgent(&mut self.unwinding) => {
                     ready?;
-                    dispatch_events(self, false);
+                    self.drain(false);
                 }
                 _ = placing.tick(), if self.unwinding.as_ref().is_some_and(Unwinding::is_compiling) => {
-                    dispatch_events(self, false);
+                    self.drain(false);
                 }
                 () = tick(&mut reports) => {
-                    dispatch_events(self, false);
+                    self.drain(false);
                     match self.sources().recording() {
                         Ok(recording) => observer.on_interim_report(&recording),
                         Err(error) => log::warn!("{error}: no report of what was recorded so far"),
@@ -87,7 +85,7 @@ impl Recorder {
                 }
                 () = at(Some(next)) => {
                     drained = LoopInstant::now();
-                    let exits = dispatch_events(self, false);
+                    let exits = self.drain(false);
                     if self.options.heap {
                         self.budget.read_if_due(&mut self.object, self.attachments.uprobes_mut());
                     }
@@ -122,7 +120,7 @@ impl Recorder {
 
     /// Returns true if no target is left, and none may come.
     fn drain_and_remove_ended(&mut self) -> bool {
-        dispatch_events(self, false);
+        self.drain(false);
         self.processes.remove_ended(&mut self.object) && !self.scope.waits_for_more()
     }
 
@@ -176,7 +174,7 @@ impl Recorder {
         if let Some(guard) = &mut self.guard {
             guard.finish();
         }
-        dispatch_events(self, true);
+        self.drain(true);
     }
 }
 

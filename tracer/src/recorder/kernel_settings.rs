@@ -3,7 +3,7 @@
 use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, sampling};
 
 use super::figures::VarianceUnit;
-use super::start_error::StartError;
+use super::targets::StartError;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, Sampling, btf};
 use crate::settings::{Probing, Record, Sample, StopForCode, Target, Unwind};

@@ -1,20 +1,18 @@
 //! One recording, from its targets to its profile.
 //!
-//! [`Recorder`] joins the parts, each of which keeps its own state: [`attach`] the probes, [`event_stream`] the sources
-//! of events, [`process_table`] the processes, [`stack_table`] the stacks, [`unwind_tables`] the tables and the walks
+//! [`Recorder`] joins the parts, each of which keeps its own state: [`attach`] the probes, [`event_stream`] the events
+//! and their dispatch, [`process_table`] the processes, [`stack_table`] the stacks, [`unwind_tables`] the tables and the walks
 //! that need them, [`budget`] the cost, [`heap_history`] the past of the heap, [`exited_processes`] what is reclaimed.
-//! [`event_loop`] waits, [`dispatch`] passes events to the parts, [`recording`] makes a
-//! [`Profile`](crate::profile::Profile) of them in the end.
+//! [`event_loop`] waits and passes values between them; [`recording`] makes a [`Profile`](crate::profile::Profile) of
+//! them in the end.
 //!
 //! Dropping a [`Recorder`] detaches every probe and resumes every stopped process; a command that was not released ends
 //! without having run.
 
-mod ages;
 mod attach;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod budget;
-mod dispatch;
 mod estimate;
 mod estimator;
 mod event_loop;
@@ -24,7 +22,6 @@ mod figures;
 mod guard;
 mod heap_history;
 mod kernel_settings;
-mod observer;
 mod pacing;
 mod process_table;
 mod profile_builder;
@@ -35,14 +32,12 @@ mod profile_builder;
 mod recorder;
 mod recording;
 mod stack_table;
-mod start_error;
 mod targets;
 mod unwind_tables;
 
 pub use budget::Followed;
 pub use estimate::{Estimate, Way};
 pub use estimator::Estimator;
-pub use observer::{Child, Observer, Progress, Stop, Stopped};
-pub use recorder::Recorder;
+pub use recorder::{Child, Observer, Progress, Recorder, Stop, Stopped};
 pub use recording::Recording;
-pub use start_error::StartError;
+pub use targets::StartError;

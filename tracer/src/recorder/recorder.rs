@@ -1,23 +1,22 @@
-//! The recorder: one recording from its targets to its result.
+//! The recorder: one recording from its targets to its end, and its observer.
 
 use std::path::Path;
-use std::process::Child;
-use std::time::Instant;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use tracer_ebpf::intake;
 
 use super::attach::Attachments;
 use super::budget::{BudgetController, Followed};
-use super::event_stream::EventStream;
+use super::event_stream::{EventSinks, EventStream};
 use super::exited_processes::ExitedProcesses;
 use super::guard::StopGuard;
 use super::heap_history::HeapHistory;
 use super::kernel_settings::{Purpose, load, variance_unit};
 use super::process_table::ProcessTable;
-use super::recording::{RecordingClock, RecordingOptions, RecordingSources};
+use super::recording::{Recording, RecordingClock, RecordingOptions, RecordingSources};
 use super::stack_table::StackTable;
-use super::start_error::StartError;
-use super::targets::{HeldCommand, TargetScope, Targets};
+use super::targets::{HeldCommand, StartError, TargetScope, Targets};
 use super::unwind_tables::Unwinding;
 use crate::bpf::Object;
 use crate::cost::measure::{MeasureError, Measuring};
@@ -26,7 +25,65 @@ use crate::process::proc_fs;
 use crate::process::sideband::Sideband;
 use crate::report::session::Probe;
 use crate::settings::{Record, StopForCode, Target, Unwind};
+use crate::signals::Ending;
 use crate::symbolize::Namer;
+
+/// A reason for the end of a recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The time was up.
+    Duration,
+    /// Every target has ended.
+    TargetsEnded,
+    /// A signal asked for it.
+    Signal(Ending),
+}
+
+/// The end of the launched command, when it comes.
+pub type Child = tokio::task::JoinHandle<std::io::Result<ExitStatus>>;
+
+/// The end of a recording.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Its reason.
+    pub why: Stop,
+    /// The command's status, if it has ended.
+    pub status: Option<ExitStatus>,
+    /// The command, if it has not.
+    pub child: Option<Child>,
+}
+
+/// The progress of a recording.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// Events seen.
+    pub events: u64,
+    /// Distinct stacks.
+    pub stacks: usize,
+    /// Lost events.
+    pub lost: u64,
+    /// Time that the targets have lost since the last report, in percent of a CPU.
+    pub cost_percent: f64,
+    /// The present level.
+    pub followed: Followed,
+}
+
+/// An observer of a recording.
+pub trait Observer {
+    /// Takes the progress: every second.
+    fn on_progress(&mut self, progress: &Progress);
+
+    /// Takes a new level, or the news that the budget cannot be kept.
+    fn on_level(&mut self, followed: &Followed);
+
+    /// Returns the interval of interim reports, if there are any.
+    fn report_interval(&self) -> Option<Duration>;
+
+    /// Takes the recording so far.
+    fn on_interim_report(&mut self, recording: &Recording);
+}
 
 /// A recording in progress.
 #[expect(missing_debug_implementations, reason = "the ring of aya has none")]
@@ -169,12 +226,30 @@ impl Recorder {
     }
 
     /// Lets a launched command run.
-    pub fn release(&mut self) -> Result<Option<Child>, StartError> {
+    pub fn release(&mut self) -> Result<Option<std::process::Child>, StartError> {
         if self.command.is_held() {
             self.clock.started = Instant::now();
             self.budget.restart(self.clock.started);
         }
         self.command.release()
+    }
+
+    /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if a target may have
+    /// ended.
+    pub(super) fn drain(&mut self, at_end: bool) -> bool {
+        let mut sinks = EventSinks {
+            object: &mut self.object,
+            attachments: &mut self.attachments,
+            guard: self.guard.as_mut(),
+            processes: &mut self.processes,
+            stacks: &mut self.stacks,
+            unwinding: self.unwinding.as_mut(),
+            heap_history: self.heap_history.as_mut(),
+            exited: &mut self.exited,
+            scope: &self.scope,
+            elapsed: self.clock.started.elapsed(),
+        };
+        self.events.dispatch(&mut sinks, at_end)
     }
 
     /// Everything that a recording is made from.

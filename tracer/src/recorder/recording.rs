@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, Sum, SumKey};
 
-use super::ages::{AgeLimits, HeapAges};
 use super::budget::{BudgetController, Followed};
-use super::figures::{VarianceUnit, heap_values_of, merged, seen, values_of};
+use super::figures::{AgeLimits, HeapAges, VarianceUnit, heap_values_of, merged, seen, values_of};
 use super::heap_history::HeapHistory;
 use super::process_table::ProcessTable;
 use super::profile_builder::ProfileBuilder;

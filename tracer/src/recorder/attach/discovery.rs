@@ -11,7 +11,7 @@ use crate::probe_plan::plan::{self, Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::maps::FileId;
 use crate::process::proc_fs;
-use crate::recorder::start_error::StartError;
+use crate::recorder::targets::StartError;
 
 /// The files that were searched for allocators: by key, the devices that they are on. Probes belong to the inode, and
 /// a second one on the same inode would count each call twice.

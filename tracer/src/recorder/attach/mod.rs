@@ -1,6 +1,5 @@
 //! Probes: discovery of allocators, the choice of each function's probes, and their way in and out.
 
-mod breakpoints;
 mod discovery;
 mod function_probes;
 mod uprobes;
@@ -15,8 +14,7 @@ pub(super) use uprobes::{ProbeChoice, Uprobes};
 use self::discovery::{no_allocator, warn_of_hidden};
 use super::pacing::WorkTime;
 use super::process_table::ProcessTable;
-use super::start_error::StartError;
-use super::targets::CommandFiles;
+use super::targets::{CommandFiles, StartError};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::{Attached, Object, UprobeScope};

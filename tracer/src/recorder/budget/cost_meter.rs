@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::level::LevelLog;
 use super::meter::Meter;
 use super::plan::{Load, Prices};
 use super::slowing::Reading;
+use super::windows::WindowSums;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::run_stats::{RunStats, Runs};
 use crate::cost::measure::Measured;
-use crate::cost::{SiteKind, Traps};
+use crate::cost::{SiteKind, Traps, saturating_u64, to_f64};
 use crate::process::task_clocks::TaskClocks;
 use crate::recorder::process_table::ProcessTable;
+use crate::report::session::{BudgetBlock, Cost, PricesBlock, rounded};
 
 /// The length of a phase in which the kernel keeps statistics of the programs, and the shortest and longest time from
 /// one phase to the next. The programs' run time changes little, and every CPU is interrupted when the kernel begins to
@@ -239,6 +242,62 @@ impl CostMeter {
         let percent = self.recent_percent();
         self.reported = (Instant::now(), self.meter.targets_ns());
         percent
+    }
+
+    /// The cost of a recording of this length, up to `now`.
+    pub(super) fn cost(
+        &self,
+        log: &LevelLog,
+        windows: &WindowSums,
+        duration: Duration,
+        hits_by_process: &HashMap<u32, u64>,
+        now: Instant,
+    ) -> Cost {
+        let (traps, work) = (self.traps(), self.prices().work);
+        let hits = self.hits();
+        let targets_ns = self.targets_ns();
+        let (inside_s, windows_s) = windows.inside_of(now);
+        let spread = (windows.count() > 0).then(|| windows.variance_of_total(now));
+        let slowing = spread.map(|_| windows.slowing.factor());
+        let seconds = duration.as_secs_f64();
+        let budget = log.budget_percent.map(|percent| BudgetBlock {
+            max_overhead_percent: percent,
+            kept: log.is_kept,
+            sample_bytes_smallest: log.smallest_bytes,
+            sample_bytes_largest: log.largest_bytes,
+            sample_bytes_last: log.interval_bytes,
+            probed_time_share: if seconds > 0.0 {
+                rounded(((seconds - windows_s + inside_s) / seconds).clamp(0.0, 1.0))
+            } else {
+                1.0
+            },
+            windows: windows.count(),
+            slowing_factor: slowing.map(|slowing| rounded(slowing.by)),
+            slowing_error: slowing.map(|slowing| slowing.error),
+            calls_stderr: spread.map(|variance| saturating_u64(variance.calls.sqrt())),
+            bytes_stderr: spread.map(|variance| saturating_u64(variance.bytes.sqrt())),
+        });
+        Cost {
+            hits,
+            foreign_hits: hits.saturating_sub(hits_by_process.values().sum()),
+            bpf_ns: saturating_u64(self.programs_ns()),
+            estimated_target_ns: saturating_u64(targets_ns),
+            estimated_overhead_percent: if seconds > 0.0 {
+                rounded(to_f64(saturating_u64(targets_ns)) / seconds / 1e7)
+            } else {
+                0.0
+            },
+            prices: PricesBlock {
+                emulated_ns: saturating_u64(traps.emulated_ns),
+                stepped_ns: saturating_u64(traps.stepped_ns),
+                return_ns: saturating_u64(traps.return_ns),
+                traps_measured: traps.is_measured,
+                passed_ns: saturating_u64(work.passed_ns),
+                followed_ns: saturating_u64(work.followed_ns),
+                programs_measured: work.is_measured,
+            },
+            budget,
+        }
     }
 
     /// The CPU time that the targets have used, if all are named. Must follow a reading of the counters.

@@ -3,7 +3,6 @@
 //! What it costs is paid from a bucket that fills at the rate of the budget and holds a second of it. When it is empty, less is
 //! followed, at once: the more the budget is passed, the sooner. When for some seconds more could have been followed, more is.
 //! If that turns out to be too much soon, it waits longer before it tries again.
-
 use std::collections::VecDeque;
 
 use super::plan::{LATER_PERIOD_S, Level, Load, Prices, Switching, Wants, plan, plan_windows};
@@ -222,6 +221,56 @@ impl LevelController {
         self.spell = Load::default();
         self.since_finer_s = 0.0;
         true
+    }
+}
+
+/// The present level as the user sees it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Followed {
+    /// Mean bytes between sampled allocations; 1: every allocation is followed.
+    pub interval_bytes: u64,
+    /// The share of time in which probes are attached.
+    pub share: f64,
+    /// The expected cost in percent of a CPU, where the budget cannot be kept.
+    pub over_budget_percent: Option<f64>,
+}
+
+/// The levels of a recording.
+#[derive(Debug)]
+pub(super) struct LevelLog {
+    /// The present sampling interval.
+    pub(super) interval_bytes: u64,
+    pub(super) smallest_bytes: u64,
+    pub(super) largest_bytes: u64,
+    /// The budget in percent of a CPU, if there is one.
+    pub(super) budget_percent: Option<f64>,
+    /// The budget could always be kept.
+    pub(super) is_kept: bool,
+    /// The user was told that it cannot be kept.
+    pub(super) is_refusal_reported: bool,
+    /// A new level that the user is to be told.
+    pub(super) news: Option<Followed>,
+}
+
+impl LevelLog {
+    /// Returns the log of a recording before its first level.
+    pub(super) fn new(budget_percent: Option<f64>) -> Self {
+        Self {
+            interval_bytes: 1,
+            smallest_bytes: u64::MAX,
+            largest_bytes: 0,
+            budget_percent,
+            is_kept: true,
+            is_refusal_reported: false,
+            news: None,
+        }
+    }
+
+    /// Notes a new sampling interval.
+    pub(super) fn note_interval(&mut self, interval_bytes: u64) {
+        self.interval_bytes = interval_bytes;
+        self.smallest_bytes = self.smallest_bytes.min(interval_bytes);
+        self.largest_bytes = self.largest_bytes.max(interval_bytes);
     }
 }
 

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use tracer_ebpf::{Function, SumKey, intake};
 
 use super::cost_meter::CostMeter;
-use super::cost_report::LevelLog;
-use super::level::LevelController;
+use super::level::{LevelController, LevelLog};
 use super::plan::{Load, Switching, Windows};
 use super::windows::{Amount, Dice, WindowSums};
 use crate::bpf::load::BpfError;

@@ -1,23 +1,28 @@
-//! Stack walks by unwind tables: the tables of mapped files, and the walks that the kernel side could not finish
-//! without them.
+//! Stack walks by unwind tables: the tables of mapped files, and the walks that the kernel side left to user space, which
+//! are finished with the same rows from a copy of the stack.
 
 mod compiler;
-mod deferred_walks;
-mod table_set;
+pub(super) mod table_set;
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::deferred_walks::DeferredWalks;
-use self::table_set::UnwindTables;
+use tracer_ebpf::{CopyHeader, FileKey, MAX_FRAMES, StackEnd};
+
+use self::compiler::VDSO;
+use self::table_set::{TableLookup, UnwindTables};
 use super::process_table::ProcessTable;
-use super::stack_table::StackTable;
+use super::stack_table::{OuterFrames, StackTable};
 use crate::bpf::Object;
+use crate::bpf::copies::{CopiedStack, Copies};
 use crate::bpf::load::BpfError;
 use crate::bpf::records::NewFile;
 use crate::process::files::MappedFile;
+use crate::process::history::Lives;
 use crate::process::maps;
 use crate::report::session::Tables as TableUsage;
-use crate::unwind::Capacity;
+use crate::unwind::{Capacity, Found, PcKind, Reach, Registers, StackCopy, WalkEnd, walk};
 
 /// The unwind tables and the deferred walks of a recording.
 pub(super) struct Unwinding {
@@ -136,5 +141,205 @@ impl Unwinding {
     /// The tables in figures.
     pub(super) fn usage(&self) -> TableUsage {
         self.tables.usage()
+    }
+}
+
+/// Bytes of copies that may wait at once. Further stacks keep the frames that the kernel side found.
+const MAX_WAITING_BYTES: usize = 128 << 20;
+
+/// Walks that are finished in one go: the rings are read in between.
+const MAX_AT_ONCE: usize = 256;
+
+/// The ring of copies, and the copies that wait: until the tables of all files that their stacks go through are there.
+struct DeferredWalks {
+    ring: Copies,
+    waiting: VecDeque<CopiedStack>,
+    waiting_bytes: usize,
+    dropped: u64,
+    /// Code without tables is walked by frame pointers.
+    frame_pointers: bool,
+}
+
+impl DeferredWalks {
+    /// Returns a queue without walks.
+    fn new(ring: Copies, frame_pointers: bool) -> Self {
+        Self {
+            ring,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            dropped: 0,
+            frame_pointers,
+        }
+    }
+
+    /// Waits until the ring of copies fills up.
+    async fn urgent(&mut self) -> std::io::Result<()> {
+        self.ring.urgent().await
+    }
+
+    /// Returns true if copies wait.
+    fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Walks that were not finished.
+    fn unfinished(&self) -> u64 {
+        self.dropped + self.waiting.len() as u64
+    }
+
+    fn push(&mut self, copy: CopiedStack) {
+        if self.waiting_bytes + copy.bytes.len() > MAX_WAITING_BYTES {
+            self.dropped += 1;
+            return;
+        }
+        self.waiting_bytes += copy.bytes.len();
+        self.waiting.push_back(copy);
+    }
+
+    fn pop(&mut self) -> Option<CopiedStack> {
+        let copy = self.waiting.pop_front()?;
+        self.waiting_bytes -= copy.bytes.len();
+        Some(copy)
+    }
+
+    /// Reads the ring, and finishes the walks that can be, all or some at once. Copies that were made after
+    /// `settled_ns` wait: the mappings of that time may not be known yet.
+    fn finish(
+        &mut self,
+        object: &mut Object,
+        tables: &mut UnwindTables,
+        history: &Lives,
+        stacks: &mut StackTable,
+        settled_ns: u64,
+        all: bool,
+    ) {
+        while let Some(copy) = self.ring.take() {
+            self.push(copy);
+        }
+        let turns = self.waiting.len();
+        for _ in 0..if all { turns } else { turns.min(MAX_AT_ONCE) } {
+            if tables.is_compiling() {
+                break;
+            }
+            let Some(copy) = self.pop() else { break };
+            if copy.header.time_ns > settled_ns {
+                self.push(copy);
+                continue;
+            }
+            match outer_frames(&copy, history, tables, self.frame_pointers) {
+                Ok(outer) => stacks.add_outer_frames(copy.header.stack, outer),
+                Err(missing) => {
+                    for file in &missing.all_rows {
+                        tables.compile_all_rows(file);
+                    }
+                    for file in missing.tables {
+                        let key = file.key;
+                        if let Err(error) = tables.compile(object, Some(file), key) {
+                            log::warn!("{error}: some stacks may end early");
+                        }
+                    }
+                    self.push(copy);
+                }
+            }
+        }
+        stacks.join();
+    }
+}
+
+/// Tables that a walk needs to be finished.
+#[derive(Debug, Default)]
+struct MissingTables {
+    tables: Vec<Arc<MappedFile>>,
+    /// Files whose code a signal has interrupted, which have tables of call sites.
+    all_rows: Vec<Arc<MappedFile>>,
+}
+
+/// Continues a walk from where the kernel side stopped, unless tables are missing.
+fn outer_frames(
+    copy: &CopiedStack,
+    history: &Lives,
+    tables: &UnwindTables,
+    frame_pointers: bool,
+) -> Result<OuterFrames, MissingTables> {
+    let header = &copy.header;
+    let has = |flag| header.flags & flag != 0;
+    let image = history.image(header.tgid, header.time_ns);
+    let missing: RefCell<MissingTables> = RefCell::default();
+    let find = |address, kind| {
+        let Some(place) = image.and_then(|image| image.place(address, header.time_ns)) else {
+            return Found::Unmapped;
+        };
+        let found = match &place.file {
+            Some(file) => tables.lookup(file.key),
+            None if place.path.as_os_str() == VDSO => tables.lookup(FileKey::VDSO),
+            None => TableLookup::Without,
+        };
+        match found {
+            TableLookup::CallSites(_) if kind == PcKind::Exact => {
+                missing.borrow_mut().all_rows.extend(place.file);
+                Found::Unmapped
+            }
+            TableLookup::Table(table) | TableLookup::CallSites(table) => {
+                match table.bias(0, place.file_offset) {
+                    Some(bias) => Found::In {
+                        table,
+                        relative: 0u64.wrapping_sub(bias),
+                    },
+                    None => Found::NoTable,
+                }
+            }
+            TableLookup::Without => Found::NoTable,
+            TableLookup::Missing => {
+                missing.borrow_mut().tables.extend(place.file);
+                Found::Unmapped
+            }
+        }
+    };
+    let registers = Registers {
+        pc: header.instruction,
+        pc_kind: if has(CopyHeader::IS_RETURN) {
+            PcKind::ReturnAddress
+        } else {
+            PcKind::Exact
+        },
+        sp: header.stack_pointer,
+        bp: has(CopyHeader::FRAME_POINTER_KNOWN).then_some(header.frame_pointer),
+    };
+    let stack = StackCopy {
+        base: header.base,
+        bytes: &copy.bytes,
+    };
+    let mut frames = Vec::new();
+    let reach = Reach {
+        max_frames: MAX_FRAMES + 1,
+        frame_pointers,
+    };
+    let walked = walk(registers, &stack, find, &mut frames, reach);
+    let missing = missing.into_inner();
+    if !missing.tables.is_empty() || !missing.all_rows.is_empty() {
+        return Err(missing);
+    }
+    let through_signal = has(CopyHeader::THROUGH_SIGNAL) || walked.is_inexact;
+    Ok(OuterFrames {
+        frames,
+        end: stack_end(walked.end, through_signal),
+        inner_len: header.frames_len as usize,
+        process: header.process,
+        time_ns: header.time_ns,
+    })
+}
+
+fn stack_end(end: WalkEnd, through_signal: bool) -> StackEnd {
+    match end {
+        WalkEnd::Complete | WalkEnd::ZeroReturn if through_signal => StackEnd::Signal,
+        WalkEnd::Complete | WalkEnd::ZeroReturn => StackEnd::Complete,
+        WalkEnd::Truncated => StackEnd::Truncated,
+        WalkEnd::Unmapped => StackEnd::NoMapping,
+        WalkEnd::NoTable => StackEnd::NoTable,
+        WalkEnd::NoRow => StackEnd::NoRow,
+        WalkEnd::Unsupported => StackEnd::Unsupported,
+        WalkEnd::RbpLost => StackEnd::RbpLost,
+        WalkEnd::ReadFault => StackEnd::ReadFault,
+        WalkEnd::NoProgress => StackEnd::NoProgress,
     }
 }

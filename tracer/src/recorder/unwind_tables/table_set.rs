@@ -76,7 +76,7 @@ const MAX_UNKNOWN: u32 = 16;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// The tables of all files.
-pub(super) struct UnwindTables {
+pub(in crate::recorder) struct UnwindTables {
     maps: TableMaps,
     arena: Arena,
     files: HashMap<FileKey, TableState>,
@@ -90,7 +90,7 @@ pub(super) struct UnwindTables {
 
 impl UnwindTables {
     /// Returns an empty set.
-    pub(super) fn new(object: &Object, capacity: Capacity) -> Result<Self, BpfError> {
+    pub(in crate::recorder) fn new(object: &Object, capacity: Capacity) -> Result<Self, BpfError> {
         Ok(Self {
             maps: object.table_maps(&capacity)?,
             arena: Arena::new(capacity),
@@ -104,7 +104,7 @@ impl UnwindTables {
     }
 
     /// Returns true if a place in a file is the one that signal handlers return to.
-    pub(super) fn is_signal_frame(&self, file: &MappedFile, offset: u64) -> bool {
+    pub(in crate::recorder) fn is_signal_frame(&self, file: &MappedFile, offset: u64) -> bool {
         let (TableLookup::Table(table) | TableLookup::CallSites(table)) = self.lookup(file.key) else {
             return false;
         };
@@ -126,7 +126,7 @@ impl UnwindTables {
     }
 
     /// Compiles and places the tables of these files and of the vDSO, several at once, and waits for them.
-    pub(super) fn compile_now(
+    pub(in crate::recorder) fn compile_now(
         &mut self,
         object: &mut Object,
         files: &[Arc<MappedFile>],
@@ -148,7 +148,7 @@ impl UnwindTables {
     }
 
     /// Begins the table of a file, unless there is one. Without a file, notes that it could not be found.
-    pub(super) fn compile(
+    pub(in crate::recorder) fn compile(
         &mut self,
         object: &mut Object,
         file: Option<Arc<MappedFile>>,
@@ -174,7 +174,7 @@ impl UnwindTables {
     }
 
     /// Begins a table of all rows of a file whose table has those of call sites alone.
-    pub(super) fn compile_all_rows(&mut self, file: &Arc<MappedFile>) {
+    pub(in crate::recorder) fn compile_all_rows(&mut self, file: &Arc<MappedFile>) {
         if let Some(TableState::Placed { full, .. }) = self.files.get_mut(&file.key)
             && *full == FullTable::Possible
         {
@@ -184,12 +184,12 @@ impl UnwindTables {
     }
 
     /// Returns true if tables are being compiled.
-    pub(super) fn is_compiling(&self) -> bool {
+    pub(in crate::recorder) fn is_compiling(&self) -> bool {
         self.compiler.is_busy()
     }
 
     /// Places the tables that are ready.
-    pub(super) fn place_compiled(&mut self, object: &mut Object) -> Result<(), BpfError> {
+    pub(in crate::recorder) fn place_compiled(&mut self, object: &mut Object) -> Result<(), BpfError> {
         let mut is_changed = false;
         while let Some(compiled) = self.compiler.take() {
             self.place(object, compiled, Use::Mapped)?;
@@ -202,7 +202,7 @@ impl UnwindTables {
     }
 
     /// Waits for a table that is being compiled, and places it.
-    pub(super) fn wait_for_one(&mut self, object: &mut Object) -> Result<(), BpfError> {
+    pub(in crate::recorder) fn wait_for_one(&mut self, object: &mut Object) -> Result<(), BpfError> {
         if let Some(compiled) = self.compiler.wait() {
             self.place(object, compiled, Use::Mapped)?;
             self.maps.change_generation();
@@ -300,7 +300,7 @@ impl UnwindTables {
     }
 
     /// Reclaims the room of tables whose last process ended a while ago. `mapped` are the files of running processes.
-    pub(super) fn reclaim(
+    pub(in crate::recorder) fn reclaim(
         &mut self,
         object: &mut Object,
         mapped: impl Iterator<Item = FileKey>,
@@ -363,7 +363,7 @@ impl UnwindTables {
     }
 
     /// The tables in figures.
-    pub(super) fn usage(&self) -> TableUsage {
+    pub(in crate::recorder) fn usage(&self) -> TableUsage {
         let count = |wanted: fn(&TableState) -> bool| {
             self.files.values().filter(|state| wanted(state)).count() as u64
         };
