@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tracer_ebpf::{BpfSettings, Counter};
 
-use super::attach::{ExaminedFiles, FoundIn, Missing, ProbeChoice, Uprobes, no_allocator_in, plans_in};
+use super::attach::{AllocatorSearch, Missing, ProbeChoice, Uprobes, no_allocator_in};
 use super::targets::StartError;
 use super::unwind_tables::table_set::UnwindTables;
 use crate::bpf::bench::Walker;
@@ -159,12 +159,6 @@ impl Switch {
 
 /// The plans for the allocators that a process maps.
 fn plans_of(pid: u32, files: &[Arc<MappedFile>]) -> Result<Vec<Plan>, StartError> {
-    let plans = plans_in(
-        files,
-        &Table::default(),
-        &mut ExaminedFiles::default(),
-        &mut FoundIn::new(),
-        &|_| false,
-    );
+    let plans = AllocatorSearch::default().plans_in(files, UprobeScope::Machine, &|_| false);
     plans.map_err(|missing| no_allocator_in(pid, missing))
 }

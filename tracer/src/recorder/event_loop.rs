@@ -1,15 +1,13 @@
-//! The event loop of a recording, and its end.
+//! The event loop of a recording.
 
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use tokio::time::{Instant as LoopInstant, Interval, MissedTickBehavior};
-use tracer_ebpf::{Counter, intake};
+use tracer_ebpf::Counter;
 
 use super::recorder::{Child, Observer, Progress, Recorder, Stop, Stopped};
-use super::recording::Recording;
 use super::unwind_tables::Unwinding;
-use crate::bpf::load::BpfError;
 use crate::signals::Endings;
 
 /// Interval at which the rings are read. New stacks of 20 ms fit the smallest ring many times over.
@@ -142,39 +140,6 @@ impl Recorder {
             cost_percent: self.budget.report_percent(),
             followed: self.budget.followed(),
         }
-    }
-
-    /// Detaches the probes, and makes a profile of what was counted.
-    pub fn collect(mut self) -> Result<Recording, BpfError> {
-        // The memory of the maps during the recording.
-        let memory = self.memory();
-        self.finish();
-        Ok(Recording {
-            memory,
-            ..self.sources().recording()?
-        })
-    }
-
-    /// Ends the recording: detaches everything, and reads the events for the last time.
-    pub(super) fn finish(&mut self) {
-        self.clock.end();
-        if let Err(error) = self.budget.end(&self.object) {
-            log::debug!("{error}");
-        }
-        // All at the same moment: detaching takes a while.
-        if let Err(error) = self.object.set_intake(intake::NOTHING) {
-            log::debug!("{error}");
-        }
-        self.attachments.finish_uprobes();
-        if let Err(error) = self.budget.read_last(&self.object) {
-            log::debug!("{error}");
-        }
-        self.attachments.finish_tracepoints();
-        // Nothing is stopped any more, and what is stopped runs again now, not when all names were looked up.
-        if let Some(guard) = &mut self.guard {
-            guard.finish();
-        }
-        self.drain(true);
     }
 }
 

@@ -19,6 +19,7 @@ use super::stack_table::StackTable;
 use super::targets::{HeldCommand, StartError, TargetScope, Targets};
 use super::unwind_tables::Unwinding;
 use crate::bpf::Object;
+use crate::bpf::load::BpfError;
 use crate::cost::measure::{MeasureError, Measuring};
 use crate::process::files::Files;
 use crate::process::proc_fs;
@@ -268,6 +269,39 @@ impl Recorder {
             stops: self.guard.as_ref().map_or(0, StopGuard::stops),
             life_records_lost: self.events.life_records_lost(),
         }
+    }
+
+    /// Detaches the probes, and makes a profile of what was counted.
+    pub fn collect(mut self) -> Result<Recording, BpfError> {
+        // The memory of the maps during the recording.
+        let memory = self.memory();
+        self.finish();
+        Ok(Recording {
+            memory,
+            ..self.sources().recording()?
+        })
+    }
+
+    /// Ends the recording: detaches everything, and reads the events for the last time.
+    pub(super) fn finish(&mut self) {
+        self.clock.end();
+        if let Err(error) = self.budget.end(&self.object) {
+            log::debug!("{error}");
+        }
+        // All at the same moment: detaching takes a while.
+        if let Err(error) = self.object.set_intake(intake::NOTHING) {
+            log::debug!("{error}");
+        }
+        self.attachments.finish_uprobes();
+        if let Err(error) = self.budget.read_last(&self.object) {
+            log::debug!("{error}");
+        }
+        self.attachments.finish_tracepoints();
+        // Nothing is stopped any more, and what is stopped runs again now, not when all names were looked up.
+        if let Some(guard) = &mut self.guard {
+            guard.finish();
+        }
+        self.drain(true);
     }
 
     /// The probes that were attached.

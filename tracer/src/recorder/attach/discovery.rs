@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracer_ebpf::FileKey;
 
+use crate::bpf::UprobeScope;
 use crate::probe_plan::functions::Table;
 use crate::probe_plan::plan::{self, Found, Plan};
 use crate::process::files::MappedFile;
@@ -20,16 +21,16 @@ use crate::recorder::targets::StartError;
 /// them. A file seen through overlayfs does not tell its real device: its key decides alone, since containers of one
 /// image share their files, and the host may use them too.
 #[derive(Debug, Default)]
-pub(in crate::recorder) struct ExaminedFiles(HashMap<FileKey, Vec<Option<u64>>>);
+struct ExaminedFiles(HashMap<FileKey, Vec<Option<u64>>>);
 
 impl ExaminedFiles {
     /// Adds a file. Returns true if it is new.
-    pub(super) fn insert(&mut self, file: &MappedFile) -> bool {
+    fn insert(&mut self, file: &MappedFile) -> bool {
         self.insert_key(file.key, file.device)
     }
 
     /// The number of files.
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
@@ -68,54 +69,92 @@ fn describe(pid: u32) -> String {
     format!("{comm} ({pid}{exe})")
 }
 
-/// Outcomes of searches by file: processes map the same ones.
-pub(in crate::recorder) type FoundIn = HashMap<FileId, Option<Found>>;
+/// A search for allocators in mapped files.
+#[derive(Debug, Default)]
+pub(in crate::recorder) struct AllocatorSearch {
+    /// The functions that are looked for.
+    functions: Table,
+    examined: ExaminedFiles,
+    /// Files that were examined for the probes of one process alone.
+    examined_by_process: HashMap<u32, ExaminedFiles>,
+    /// Outcomes by file: processes map the same ones.
+    found: HashMap<FileId, Option<Found>>,
+}
 
-/// Plans the probes of files that were not examined before; without any, returns the reason. A program whose allocator
-/// cannot be found is an error where it `is_wanted`, else a warning.
-pub(in crate::recorder) fn plans_in(
-    files: &[Arc<MappedFile>],
-    table: &Table,
-    examined: &mut ExaminedFiles,
-    found_in: &mut FoundIn,
-    is_wanted: &dyn Fn(&Path) -> bool,
-) -> Result<Vec<Plan>, Missing> {
-    let mut plans = Vec::new();
-    let mut advice = "it maps no file with functions of a known allocator; name them by `--allocator PREFIX` or \
-                      `--symbol NAME=SHAPE`, or use `--events region`, which needs none";
-    for file in files {
-        if !examined.insert(file) {
-            continue;
-        }
-        let found = found_in.entry(file.id).or_insert_with(|| {
-            plan::examine(file, table)
-                .inspect_err(|error| log::debug!("{error}"))
-                .ok()
-        });
-        match found {
-            Some(Found::Allocator(plan)) => plans.push(plan.clone()),
-            Some(Found::StaticWithoutSymbols) => {
-                advice = "it is linked statically and has no symbols; install its debug package (or say by --debug-dir \
-                          where its symbols are), use a build that is not stripped, name functions by \
-                          `--symbol FILE:OFFSET=SHAPE`, or use `--events region`, which needs none";
-            }
-            Some(Found::Hidden(allocator)) if is_wanted(&file.path) => {
-                return Err(Missing::Hidden(file.path.clone(), allocator));
-            }
-            Some(Found::Hidden(allocator)) => warn_of_hidden(&file.path, allocator),
-            Some(Found::Forwards) => {
-                log::info!(
-                    "{}: it hands its calls on to another allocator, whose functions are traced",
-                    file.path.display()
-                );
-            }
-            Some(Found::Nothing) | None => {}
+impl AllocatorSearch {
+    /// Returns a search for these functions.
+    pub(super) fn new(functions: Table) -> Self {
+        Self {
+            functions,
+            ..Self::default()
         }
     }
-    if plans.is_empty() {
-        Err(Missing::Nothing(advice))
-    } else {
-        Ok(plans)
+
+    /// Notes that a file is examined for probes of this scope. Returns true if it is the first time.
+    pub(super) fn is_new(&mut self, file: &MappedFile, scope: UprobeScope) -> bool {
+        let examined = match scope {
+            UprobeScope::Machine => &mut self.examined,
+            UprobeScope::Process(pid) => self.examined_by_process.entry(pid).or_default(),
+        };
+        examined.insert(file)
+    }
+
+    /// Examines a file that is new.
+    pub(super) fn examine(&self, file: &Arc<MappedFile>) -> Option<Found> {
+        plan::examine(file, &self.functions).ok()
+    }
+
+    /// The number of files that were examined for probes of all processes.
+    pub(super) fn files(&self) -> usize {
+        self.examined.len()
+    }
+
+    /// Plans the probes of files that were not examined before; without any, returns the reason. A program whose allocator
+    /// cannot be found is an error where it `is_wanted`, else a warning.
+    pub(in crate::recorder) fn plans_in(
+        &mut self,
+        files: &[Arc<MappedFile>],
+        scope: UprobeScope,
+        is_wanted: &dyn Fn(&Path) -> bool,
+    ) -> Result<Vec<Plan>, Missing> {
+        let mut plans = Vec::new();
+        let mut advice = "it maps no file with functions of a known allocator; name them by `--allocator PREFIX` or \
+                          `--symbol NAME=SHAPE`, or use `--events region`, which needs none";
+        for file in files {
+            if !self.is_new(file, scope) {
+                continue;
+            }
+            let functions = &self.functions;
+            let found = self.found.entry(file.id).or_insert_with(|| {
+                plan::examine(file, functions)
+                    .inspect_err(|error| log::debug!("{error}"))
+                    .ok()
+            });
+            match found {
+                Some(Found::Allocator(plan)) => plans.push(plan.clone()),
+                Some(Found::StaticWithoutSymbols) => {
+                    advice = "it is linked statically and has no symbols; install its debug package (or say by --debug-dir \
+                              where its symbols are), use a build that is not stripped, name functions by \
+                              `--symbol FILE:OFFSET=SHAPE`, or use `--events region`, which needs none";
+                }
+                Some(Found::Hidden(allocator)) if is_wanted(&file.path) => {
+                    return Err(Missing::Hidden(file.path.clone(), allocator));
+                }
+                Some(Found::Hidden(allocator)) => warn_of_hidden(&file.path, allocator),
+                Some(Found::Forwards) => {
+                    log::info!(
+                        "{}: it hands its calls on to another allocator, whose functions are traced",
+                        file.path.display()
+                    );
+                }
+                Some(Found::Nothing) | None => {}
+            }
+        }
+        if plans.is_empty() {
+            Err(Missing::Nothing(advice))
+        } else {
+            Ok(plans)
+        }
     }
 }
 

@@ -4,11 +4,11 @@ mod discovery;
 mod function_probes;
 mod uprobes;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) use discovery::{ExaminedFiles, FoundIn, Missing, no_allocator_in, plans_in};
+pub(super) use discovery::{AllocatorSearch, Missing, no_allocator_in};
 pub(super) use uprobes::{ProbeChoice, Uprobes};
 
 use self::discovery::{no_allocator, warn_of_hidden};
@@ -21,7 +21,7 @@ use crate::bpf::{Attached, Object, UprobeScope};
 use crate::cost::SiteKind;
 use crate::probe_plan::functions::Table;
 use crate::probe_plan::libraries;
-use crate::probe_plan::plan::{self, Found, Plan};
+use crate::probe_plan::plan::{Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::proc_fs;
 use crate::report::session::Probe;
@@ -37,11 +37,7 @@ const MAX_SCOPES: usize = 16;
 pub(super) struct Attachments {
     uprobes: Uprobes,
     tracepoints: Attached,
-    /// The functions that are looked for.
-    functions: Table,
-    examined: ExaminedFiles,
-    /// Files that were examined for the probes of one process alone.
-    examined_by_process: HashMap<u32, ExaminedFiles>,
+    search: AllocatorSearch,
     /// Functions and prefixes that the user has named and that were found.
     found_names: HashSet<String>,
     has_process_scopes: bool,
@@ -61,10 +57,10 @@ impl Attachments {
         Self {
             uprobes: Uprobes::new(choice),
             tracepoints: Attached::default(),
-            functions: Table::new(settings.functions.clone())
-                .with_debug_directories(settings.symbols.debug_directories.clone()),
-            examined: ExaminedFiles::default(),
-            examined_by_process: HashMap::new(),
+            search: AllocatorSearch::new(
+                Table::new(settings.functions.clone())
+                    .with_debug_directories(settings.symbols.debug_directories.clone()),
+            ),
             found_names: HashSet::new(),
             has_process_scopes: !settings.follow
                 && matches!(&settings.target, Target::Pids(pids) if pids.len() <= MAX_SCOPES),
@@ -135,17 +131,16 @@ impl Attachments {
                  each call too"
             );
         }
-        let mut found_in = FoundIn::new();
         for pid in pids {
             let scope = self.scope_of(*pid);
             let files = processes.history().mapped_files(*pid);
-            let mut examined = ExaminedFiles::default();
-            let plans = plans_in(&files, &self.functions, &mut examined, &mut found_in, &|_| true);
-            self.examined_by_process.insert(*pid, examined);
+            let plans = self
+                .search
+                .plans_in(&files, UprobeScope::Process(*pid), &|_| true);
             let plans = plans.map_err(|missing| no_allocator_in(*pid, missing))?;
             self.uprobes.prepare(object, &plans)?;
             for plan in &plans {
-                if scope == UprobeScope::Machine && !self.examined.insert(&plan.file) {
+                if scope == UprobeScope::Machine && !self.search.is_new(&plan.file, scope) {
                     continue;
                 }
                 self.attach_plan(object, plan, scope)
@@ -167,7 +162,7 @@ impl Attachments {
     ) -> Result<(), StartError> {
         let program = files.first().map(|file| file.path.clone()).unwrap_or_default();
         let is_wanted = |path: &Path| path == program;
-        match self.plans_in(files, &is_wanted) {
+        match self.search.plans_in(files, UprobeScope::Machine, &is_wanted) {
             Ok(plans) => self.attach_plans(object, &plans),
             // The functions that the user named are elsewhere.
             Err(Missing::Nothing(_)) if !self.uprobes.listed().is_empty() => Ok(()),
@@ -186,23 +181,9 @@ impl Attachments {
         for pid in pids {
             files.extend(processes.history().mapped_files(*pid));
         }
-        let plans = self.plans_in(&files, &|_| false);
+        let plans = self.search.plans_in(&files, UprobeScope::Machine, &|_| false);
         let plans = plans.map_err(|missing| no_allocator("any process", missing))?;
         self.attach_plans(object, &plans)
-    }
-
-    fn plans_in(
-        &mut self,
-        files: &[Arc<MappedFile>],
-        is_wanted: &dyn Fn(&Path) -> bool,
-    ) -> Result<Vec<Plan>, Missing> {
-        plans_in(
-            files,
-            &self.functions,
-            &mut self.examined,
-            &mut FoundIn::new(),
-            is_wanted,
-        )
     }
 
     /// Attaches to files for every process.
@@ -242,10 +223,10 @@ impl Attachments {
                 path: path.display().to_string(),
                 error,
             })?;
-            if !self.examined.insert(&file) {
+            if !self.search.is_new(&file, UprobeScope::Machine) {
                 continue;
             }
-            if let Ok(Found::Allocator(plan)) = plan::examine(&file, &self.functions) {
+            if let Some(Found::Allocator(plan)) = self.search.examine(&file) {
                 self.attach_plans(object, &[plan])?;
             }
         }
@@ -264,7 +245,7 @@ impl Attachments {
             if !self.found_names.contains(&name) {
                 return Err(StartError::NotFound {
                     asked,
-                    files: self.examined.len(),
+                    files: self.search.files(),
                 });
             }
         }
@@ -277,13 +258,6 @@ impl Attachments {
             UprobeScope::Process(pid)
         } else {
             UprobeScope::Machine
-        }
-    }
-
-    fn examined_for(&mut self, scope: UprobeScope) -> &mut ExaminedFiles {
-        match scope {
-            UprobeScope::Machine => &mut self.examined,
-            UprobeScope::Process(pid) => self.examined_by_process.entry(pid).or_default(),
         }
     }
 
@@ -316,10 +290,10 @@ impl Attachments {
                     continue;
                 }
             };
-            if !self.examined.insert(&file) {
+            if !self.search.is_new(&file, UprobeScope::Machine) {
                 continue;
             }
-            let Ok(Found::Allocator(plan)) = plan::examine(&file, &self.functions) else {
+            let Some(Found::Allocator(plan)) = self.search.examine(&file) else {
                 continue;
             };
             match self
@@ -347,19 +321,19 @@ impl Attachments {
         }
         self.uprobes.activate(file.key);
         let scope = self.scope_of(pid);
-        if !self.examined_for(scope).insert(file) {
+        if !self.search.is_new(file, scope) {
             return;
         }
-        let plan = match plan::examine(file, &self.functions) {
-            Ok(Found::Allocator(plan)) => plan,
-            Ok(Found::StaticWithoutSymbols) => {
+        let plan = match self.search.examine(file) {
+            Some(Found::Allocator(plan)) => plan,
+            Some(Found::StaticWithoutSymbols) => {
                 log::info!(
                     "{} is linked statically and has no symbols: if it has an allocator, it is not traced",
                     file.path.display()
                 );
                 return;
             }
-            Ok(Found::Hidden(allocator)) => {
+            Some(Found::Hidden(allocator)) => {
                 warn_of_hidden(&file.path, allocator);
                 return;
             }
