@@ -1,5 +1,5 @@
-//! Parts that are measured alone, behind the feature `bench`: one walk at each `malloc` of one process, for
-//! `cargo xtask bench`; and probes that are detached and reattached.
+//! Parts that are measured alone, behind the feature `bench`: one walk at each `malloc` of one
+//! process, for `cargo xtask bench`; and probes that are detached and reattached.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -91,7 +91,8 @@ impl Walks {
     pub fn outcome(&mut self) -> Result<Outcome, StartError> {
         let counts = self.object.walk_counts()?;
         let frames = match self.walker {
-            // One place calls malloc, so there is one stack; several would mean that figures are mixed.
+            // One place calls malloc, so there is one stack; several would mean that figures are
+            // mixed.
             Walker::KernelKept => match self.object.kernel_stack_lengths()?[..] {
                 [length] => counts.hits * length as u64,
                 _ => 0,

@@ -1,4 +1,5 @@
-//! The cost that ways of tracing would have for processes, estimated from a short count of their calls.
+//! The cost that ways of tracing would have for processes, estimated from a short count of their
+//! calls.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ pub struct Estimate {
     pub counted: Duration,
     /// The count was cut short, since the targets call so often.
     pub is_cut: bool,
-    /// The targets' speed without counting, relative to that with it: at a high rate, counting slows a program that only
-    /// computes. Rates are corrected by it, counts are not.
+    /// The targets' speed without counting, relative to that with it: at a high rate, counting
+    /// slows a program that only computes. Rates are corrected by it, counts are not.
     pub slowing_factor: f64,
     /// Calls that allocate, by function: calls, bytes.
     pub functions: Vec<(Function, u64, u64)>,
@@ -111,7 +112,8 @@ mod tests {
 
     use super::*;
 
-    /// An estimate of a program with this many allocations of some 96 bytes a second, and as many frees.
+    /// An estimate of a program with this many allocations of some 96 bytes a second, and as many
+    /// frees.
     fn estimate(calls: u64) -> Estimate {
         let mut sizes = [0.0; BUCKETS];
         sizes[6] = to_f64(calls);

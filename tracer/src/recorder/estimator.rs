@@ -1,5 +1,5 @@
-//! The short count behind an estimate: first calls without stacks, then the stacks of a few calls while the kernel keeps
-//! statistics of the programs.
+//! The short count behind an estimate: first calls without stacks, then the stacks of a few calls
+//! while the kernel keeps statistics of the programs.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use crate::bpf::load::BpfError;
 use crate::cost::{SiteKind, Traps, Work, saturating_u64, to_f64};
 use crate::settings::Record;
 
-/// CPU time that the targets may pay for each second that is asked for. Beyond it, fewer of their calls are enough.
+/// CPU time that the targets may pay for each second that is asked for. Beyond it, fewer of their
+/// calls are enough.
 const MAX_PAID_S: f64 = 0.010;
 
 /// Interval at which the counters are read.
@@ -29,12 +30,13 @@ const MAX_WALK: Duration = Duration::from_millis(300);
 const MAX_WALK_HITS: f64 = 2_000.0;
 const MAX_WALK_PAID_S: f64 = 0.005;
 
-/// The run time of programs that count calls and walk no stack, until the kernel has told: it keeps statistics for so
-/// many hits.
+/// The run time of programs that count calls and walk no stack, until the kernel has told: it keeps
+/// statistics for so many hits.
 const COUNTING_NS: f64 = 250.0;
 const COUNTING_HITS: f64 = 1_000.0;
 
-/// The time for which targets are observed without probes, where these may have slowed them by so much.
+/// The time for which targets are observed without probes, where these may have slowed them by so
+/// much.
 const BARE: Duration = Duration::from_millis(50);
 const MIN_SLOWED: f64 = 0.02;
 
@@ -71,7 +73,8 @@ impl Estimator {
         self.recorder.release()
     }
 
-    /// Counts for this time, or until the command or all targets have ended, and detaches the probes.
+    /// Counts for this time, or until the command or all targets have ended, and detaches the
+    /// probes.
     pub async fn estimate(
         &mut self,
         duration: Duration,
@@ -202,7 +205,8 @@ impl Estimator {
     }
 }
 
-/// Reads the calls that were counted without a stack, by function: calls, bytes. Those with the most calls come first.
+/// Reads the calls that were counted without a stack, by function: calls, bytes. Those with the
+/// most calls come first.
 fn unwalked_calls(object: &Object) -> Result<Vec<(Function, u64, u64)>, BpfError> {
     let mut functions: Vec<(Function, u64, u64)> = Vec::new();
     for (key, sum) in object.sums()? {
@@ -224,7 +228,8 @@ fn unwalked_calls(object: &Object) -> Result<Vec<(Function, u64, u64)>, BpfError
     Ok(functions)
 }
 
-/// The speed of these processes without probes, relative to that between two readings. Probes are detached.
+/// The speed of these processes without probes, relative to that between two readings. Probes are
+/// detached.
 async fn slowing_factor(pids: &[u32], probed: [Reading; 2]) -> f64 {
     if slowed(probed, probed.map(Reading::without_cost)) < 1.0 + MIN_SLOWED {
         return 1.0;
@@ -237,7 +242,8 @@ async fn slowing_factor(pids: &[u32], probed: [Reading; 2]) -> f64 {
     }
 }
 
-/// The size classes of this many calls, distributed as those that were counted, or all of the mean size if none were.
+/// The size classes of this many calls, distributed as those that were counted, or all of the mean
+/// size if none were.
 fn scaled(sizes: &[f64; BUCKETS], calls: f64, mean_bytes: u64) -> [f64; BUCKETS] {
     let all: f64 = sizes.iter().sum();
     if all > 0.0 {
@@ -248,7 +254,8 @@ fn scaled(sizes: &[f64; BUCKETS], calls: f64, mean_bytes: u64) -> [f64; BUCKETS]
     sizes
 }
 
-/// The mean cost of a trap over the hits of some of the probes; over these probes, if they were not hit.
+/// The mean cost of a trap over the hits of some of the probes; over these probes, if they were not
+/// hit.
 fn mean_trap(
     traps: &Traps,
     sites: &[SiteKind],

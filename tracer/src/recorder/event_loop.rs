@@ -62,7 +62,8 @@ impl Recorder {
                     self.budget.act(&mut self.object, self.attachments.uprobes_mut());
                     self.report_level(observer);
                 }
-                // New code, or a ring that fills up: tables are compiled and placed as fast as can be.
+                // New code, or a ring that fills up: tables are compiled and placed as fast as can
+                // be.
                 ready = self.events.urgent() => {
                     ready?;
                     self.drain(false);

@@ -1,5 +1,5 @@
-//! The events that the kernel sends, from the ring of the eBPF side and the records of process life, and their
-//! dispatch to the parts of a recording that keep them.
+//! The events that the kernel sends, from the ring of the eBPF side and the records of process
+//! life, and their dispatch to the parts of a recording that keep them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +40,8 @@ pub(super) struct EventSinks<'a> {
 }
 
 impl EventStream {
-    /// Takes the ring of a loaded object. The records of process life are opened before the targets are looked at, so
-    /// that nothing is missed in between.
+    /// Takes the ring of a loaded object. The records of process life are opened before the targets
+    /// are looked at, so that nothing is missed in between.
     pub(super) fn new(object: &mut Object, sideband: Sideband) -> Result<Self, BpfError> {
         Ok(Self {
             ring: object.records()?,
@@ -59,8 +59,8 @@ impl EventStream {
         self.sideband.lost()
     }
 
-    /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if a target may have
-    /// ended.
+    /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if
+    /// a target may have ended.
     pub(super) fn dispatch(&mut self, to: &mut EventSinks<'_>, at_end: bool) -> bool {
         to.object.flush_messages();
         // Before the records: they say why a process was stopped.
@@ -121,7 +121,8 @@ impl EventSinks<'_> {
         }
     }
 
-    /// Finishes deferred walks, and resumes processes that were stopped for tables if none is being compiled.
+    /// Finishes deferred walks, and resumes processes that were stopped for tables if none is being
+    /// compiled.
     fn finish_walks(&mut self, settled_ns: u64, at_end: bool, stopped: &[u32]) {
         let Some(unwinding) = &mut self.unwinding else {
             return;
@@ -134,8 +135,8 @@ impl EventSinks<'_> {
         }
     }
 
-    /// Takes a snapshot of the heap, and reclaims the blocks of exited processes. At the end their ages are still to be
-    /// read.
+    /// Takes a snapshot of the heap, and reclaims the blocks of exited processes. At the end their
+    /// ages are still to be read.
     fn look_at_heap(&mut self, at_end: bool) {
         let Some(history) = &mut self.heap_history else {
             return;

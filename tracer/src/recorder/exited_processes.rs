@@ -14,8 +14,8 @@ use crate::process::sideband::monotonic_ns;
 /// The least time between two searches for blocks of exited processes.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A process still counts as holding its memory for so long after its end: the last targets of a recording do not all
-/// end at one moment.
+/// A process still counts as holding its memory for so long after its end: the last targets of a
+/// recording do not all end at one moment.
 const END_GRACE_NS: u64 = 1_000_000_000;
 
 /// The exited processes whose blocks were reclaimed, and the time of the next search.
@@ -35,7 +35,8 @@ impl ExitedProcesses {
         self.is_due = true;
     }
 
-    /// Removes the blocks of exited processes from the kernel side's map, if that is due. Sums stay.
+    /// Removes the blocks of exited processes from the kernel side's map, if that is due. Sums
+    /// stay.
     pub(super) fn reclaim(
         &mut self,
         object: &mut Object,
@@ -75,8 +76,8 @@ pub(super) fn still_holds(ended_ns: Option<u64>, now_ns: u64) -> bool {
     ended_ns.is_none_or(|ended_ns| ended_ns.saturating_add(END_GRACE_NS) >= now_ns)
 }
 
-/// Process images whose blocks nobody can free any more: they are over, and no living process has copies of their
-/// blocks.
+/// Process images whose blocks nobody can free any more: they are over, and no living process has
+/// copies of their blocks.
 fn reclaimable(heaps: &[(u32, Heap)]) -> HashSet<u32> {
     let parents: HashMap<u32, u32> = heaps
         .iter()

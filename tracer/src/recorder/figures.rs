@@ -1,4 +1,5 @@
-//! The figures of a profile, from the sums and the blocks of the kernel side: merged by stack, with ages and the past.
+//! The figures of a profile, from the sums and the blocks of the kernel side: merged by stack, with
+//! ages and the past.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

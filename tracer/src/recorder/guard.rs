@@ -1,10 +1,10 @@
-//! The guard: a forked process that resumes every process that memtap has stopped, on request, when memtap ends
-//! however it ends, and when memtap has been silent for too long.
+//! The guard: a forked process that resumes every process that memtap has stopped, on request, when
+//! memtap ends however it ends, and when memtap has been silent for too long.
 //!
-//! A resumed process may be stopped again at once, so it is removed from the kernel side's map first. If memtap
-//! did that itself and were killed in between, nobody would resume the process; the guard is not killed with
-//! memtap. A killed process loses its probes one after the other: the guard stays until the last of memtap's
-//! probes is detached, and a little longer.
+//! A resumed process may be stopped again at once, so it is removed from the kernel side's map
+//! first. If memtap did that itself and were killed in between, nobody would resume the process;
+//! the guard is not killed with memtap. A killed process loses its probes one after the other: the
+//! guard stays until the last of memtap's probes is detached, and a little longer.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -15,8 +15,8 @@ use crate::bpf::load::BpfError;
 use crate::bpf::stopped::StoppedMap;
 use crate::process::proc_fs;
 
-/// The guard of a recording. Dropping it tells the process that all probes are detached, and waits for its end:
-/// everything that is stopped then runs again.
+/// The guard of a recording. Dropping it tells the process that all probes are detached, and waits
+/// for its end: everything that is stopped then runs again.
 #[derive(Debug)]
 pub(super) struct StopGuard {
     process: Option<GuardProcess>,
@@ -32,8 +32,8 @@ struct GuardProcess {
     pid: libc::pid_t,
 }
 
-/// The request that is sent when memtap ends in order: no probe stops processes any more. Any other request is the
-/// id of a process to be resumed.
+/// The request that is sent when memtap ends in order: no probe stops processes any more. Any other
+/// request is the id of a process to be resumed.
 const ALL_DETACHED: u32 = 0;
 
 impl StopGuard {
@@ -47,8 +47,8 @@ impl StopGuard {
         })
     }
 
-    /// Returns the processes that have come to a stop. The records of why they were stopped are in the ring
-    /// already: a caller that asks first and then reads the ring has all of them.
+    /// Returns the processes that have come to a stop. The records of why they were stopped are in
+    /// the ring already: a caller that asks first and then reads the ring has all of them.
     pub(super) fn stopped(&self, object: &mut Object) -> Vec<u32> {
         if self.process.is_none() {
             return Vec::new();
@@ -103,18 +103,21 @@ impl GuardProcess {
         let (reader, requests) = UnixStream::pair()?;
         let (reader_fd, requests_fd) = (reader.as_raw_fd(), requests.as_raw_fd());
         let parent = std::process::id();
-        // SAFETY: the child runs `serve` alone, which makes system calls on descriptors and memory of its own stack
-        // and never returns; it takes no lock that another thread may have held at the fork.
+        // SAFETY: the child runs `serve` alone, which makes system calls on descriptors and memory
+        // of its own stack and never returns; it takes no lock that another thread may have held at
+        // the fork.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            // SAFETY: this is the child of the fork above, with one thread; the descriptors are open in it.
+            // SAFETY: this is the child of the fork above, with one thread; the descriptors are
+            // open in it.
             0 => unsafe { serve(reader_fd, requests_fd, stopped, parent) },
             pid => Ok(Self { requests, pid }),
         }
     }
 
-    /// Has the guard resume a process, and waits until it has. A repeated request that the guard reads when the
-    /// process is about to stop for the next time would remove that stop from the map.
+    /// Has the guard resume a process, and waits until it has. A repeated request that the guard
+    /// reads when the process is about to stop for the next time would remove that stop from the
+    /// map.
     fn request(&mut self, pid: u32) -> io::Result<()> {
         self.requests.write_all(&pid.to_ne_bytes())?;
         self.requests.read_exact(&mut [0])
@@ -126,7 +129,8 @@ impl Drop for GuardProcess {
         if let Err(error) = self.requests.write_all(&ALL_DETACHED.to_ne_bytes()) {
             log::debug!("the guard has gone: {error}");
         }
-        // SAFETY: `pid` is memtap's own child, which nobody else waits for, and a null status is allowed.
+        // SAFETY: `pid` is memtap's own child, which nobody else waits for, and a null status is
+        // allowed.
         if unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) } == -1 {
             log::debug!("failed to wait for the guard: {}", io::Error::last_os_error());
         }
@@ -149,8 +153,8 @@ const END_POLL_US: libc::c_uint = 10_000;
 /// Milliseconds of silence after which the guard looks at the map by itself.
 const MAX_SILENCE_MS: libc::c_int = 1000;
 
-/// Looks in a row that may find a stopped process while memtap is silent. Then all are resumed: a table takes a
-/// fraction of a second, so memtap hangs or was stopped itself.
+/// Looks in a row that may find a stopped process while memtap is silent. Then all are resumed: a
+/// table takes a fraction of a second, so memtap hangs or was stopped itself.
 const MAX_SILENT_LOOKS: u32 = 3;
 
 /// Looks after the last probe was detached, for processes that were about to stop.
@@ -167,14 +171,15 @@ const STOPPED: RawFd = 1;
 /// # Safety
 /// Must be called in a child that was just forked, with descriptors that are open.
 unsafe fn serve(reader: RawFd, parent_end: RawFd, stopped: RawFd, parent: u32) -> ! {
-    // SAFETY: system calls on open descriptors, with pointers to locals that live across the calls and lengths of
-    // those locals; an all-zero `sigset_t` is a valid one.
+    // SAFETY: system calls on open descriptors, with pointers to locals that live across the calls
+    // and lengths of those locals; an all-zero `sigset_t` is a valid one.
     unsafe {
         let mut all = std::mem::zeroed::<libc::sigset_t>();
         libc::sigfillset(&raw mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
         libc::prctl(libc::PR_SET_NAME, c"memtap-guard".as_ptr());
-        // A copy of the parent's end would keep the socket open, and other copies other things: only two stay.
+        // A copy of the parent's end would keep the socket open, and other copies other things:
+        // only two stay.
         libc::close(parent_end);
         if libc::dup2(reader, REQUESTS) == REQUESTS && libc::dup2(stopped, STOPPED) == STOPPED {
             libc::syscall(libc::SYS_close_range, 2, u32::MAX, 0);
@@ -189,7 +194,8 @@ unsafe fn serve(reader: RawFd, parent_end: RawFd, stopped: RawFd, parent: u32) -
         let is_none_left = !look(map, true).is_any_left;
         // SAFETY: system calls without pointers.
         unsafe {
-            // A process's descriptors are closed, and its probes detached, before its children get a new parent.
+            // A process's descriptors are closed, and its probes detached, before its children get
+            // a new parent.
             if all_detached || libc::getppid().cast_unsigned() != parent {
                 looks += 1;
                 if looks == LAST_LOOKS || (all_detached && is_none_left) {
@@ -201,7 +207,8 @@ unsafe fn serve(reader: RawFd, parent_end: RawFd, stopped: RawFd, parent: u32) -
     }
 }
 
-/// Resumes processes on request, until memtap ends. Returns true if memtap has detached all probes before.
+/// Resumes processes on request, until memtap ends. Returns true if memtap has detached all probes
+/// before.
 fn serve_requests(map: StoppedMap) -> bool {
     let mut silent_looks = 0;
     loop {
@@ -224,7 +231,8 @@ fn serve_requests(map: StoppedMap) -> bool {
         }
         silent_looks = 0;
         let mut pid = 0u32;
-        // SAFETY: a pointer to a number of the length that is passed; errno's address is this thread's own.
+        // SAFETY: a pointer to a number of the length that is passed; errno's address is this
+        // thread's own.
         let (len, errno) = unsafe {
             let len = libc::read(REQUESTS, (&raw mut pid).cast(), size_of::<u32>());
             (len, *libc::__errno_location())
@@ -256,8 +264,8 @@ struct StoppedProcesses {
     is_any_stopped: bool,
 }
 
-/// Looks at every process in the map, and resumes those that have come to a stop if `resumes`. They stay in the
-/// map: they may be stopped again.
+/// Looks at every process in the map, and resumes those that have come to a stop if `resumes`. They
+/// stay in the map: they may be stopped again.
 fn look(map: StoppedMap, resumes: bool) -> StoppedProcesses {
     let mut found = StoppedProcesses::default();
     let mut next = map.next(None);
@@ -281,8 +289,8 @@ fn look(map: StoppedMap, resumes: bool) -> StoppedProcesses {
     found
 }
 
-/// Returns the state letter of `/proc/PID/stat`, if there is such a process. Takes no memory from an allocator:
-/// another thread may have held its lock at the fork.
+/// Returns the state letter of `/proc/PID/stat`, if there is such a process. Takes no memory from
+/// an allocator: another thread may have held its lock at the fork.
 fn state(pid: u32) -> Option<u8> {
     let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut at = 6;

@@ -1,5 +1,5 @@
-//! The past of the heap: each stack's live bytes at the peak and at moments in between, from snapshots, since the
-//! kernel side follows the total alone. One reading of the sums serves both.
+//! The past of the heap: each stack's live bytes at the peak and at moments in between, from
+//! snapshots, since the kernel side follows the total alone. One reading of the sums serves both.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -32,8 +32,8 @@ impl HeapHistory {
         }
     }
 
-    /// Takes a snapshot if it is due: more is live than in the peak's, or the timeline's step is over. `elapsed`: time
-    /// since the recording's start.
+    /// Takes a snapshot if it is due: more is live than in the peak's, or the timeline's step is
+    /// over. `elapsed`: time since the recording's start.
     pub(super) fn observe(&mut self, object: &Object, elapsed: Duration) -> Result<(), BpfError> {
         if !self.pace.is_due() {
             return Ok(());
@@ -111,7 +111,8 @@ impl PeakSnapshot {
     }
 }
 
-/// The most snapshots of a timeline. Then every second one is dropped, and the next come half as often.
+/// The most snapshots of a timeline. Then every second one is dropped, and the next come half as
+/// often.
 const MAX_SNAPSHOTS: usize = 32;
 
 /// The time between the first snapshots.
@@ -187,8 +188,9 @@ impl Timeline {
         }
     }
 
-    /// The snapshots nearest to the quarters of a recording that has lasted until `end`. Returns nothing where they are
-    /// too few or too far off to tell a quarter from the next: they are far apart where one takes long to read.
+    /// The snapshots nearest to the quarters of a recording that has lasted until `end`. Returns
+    /// nothing where they are too few or too far off to tell a quarter from the next: they are far
+    /// apart where one takes long to read.
     pub(super) fn marks(&self, end: Duration) -> Option<([&HeapSnapshot; Marks::COUNT], Marks)> {
         let nearest = |quarter: u32| {
             let wanted = end * quarter / 4;

@@ -26,7 +26,8 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
         live: settings.live,
         single: settings.live && settings.probing != Probing::Two,
         attach: settings.attach,
-        // A process that is about to load a library must not wait; a running one has most of what it will load.
+        // A process that is about to load a library must not wait; a running one has most of what
+        // it will load.
         later: matches!(settings.target, Target::Pids(_)) && !settings.follow,
         cost: settings.heap,
         frees: purpose == Purpose::Estimate,
@@ -51,7 +52,8 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
     Ok(object)
 }
 
-/// Returns true if a call may stand for others: for those that are not sampled, or those while probes are detached.
+/// Returns true if a call may stand for others: for those that are not sampled, or those while
+/// probes are detached.
 fn is_sampled(settings: &Record) -> bool {
     settings.sample != Sample::Every || settings.overhead_max_percent.is_some()
 }

@@ -1,13 +1,14 @@
 //! One recording, from its targets to its profile.
 //!
-//! [`Recorder`] joins the parts, each of which keeps its own state: [`attach`] the probes, [`event_stream`] the events
-//! and their dispatch, [`process_table`] the processes, [`stack_table`] the stacks, [`unwind_tables`] the tables and the walks
-//! that need them, [`budget`] the cost, [`heap_history`] the past of the heap, [`exited_processes`] what is reclaimed.
-//! [`event_loop`] waits and passes values between them; [`recording`] makes a [`Profile`](crate::profile::Profile) of
-//! them in the end.
+//! [`Recorder`] joins the parts, each of which keeps its own state: [`attach`] the probes,
+//! [`event_stream`] the events and their dispatch, [`process_table`] the processes, [`stack_table`]
+//! the stacks, [`unwind_tables`] the tables and the walks that need them, [`budget`] the cost,
+//! [`heap_history`] the past of the heap, [`exited_processes`] what is reclaimed. [`event_loop`]
+//! waits and passes values between them; [`recording`] makes a [`Profile`](crate::profile::Profile)
+//! of them in the end.
 //!
-//! Dropping a [`Recorder`] detaches every probe and resumes every stopped process; a command that was not released ends
-//! without having run.
+//! Dropping a [`Recorder`] detaches every probe and resumes every stopped process; a command that
+//! was not released ends without having run.
 
 mod attach;
 #[cfg(feature = "bench")]

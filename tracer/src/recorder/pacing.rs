@@ -1,4 +1,5 @@
-//! The time that memtap's own work takes: limits on periodic work, and the cost of one piece of work.
+//! The time that memtap's own work takes: limits on periodic work, and the cost of one piece of
+//! work.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! The processes of a recording: the numbers that the kernel side uses for them, and the history of their mappings.
+//! The processes of a recording: the numbers that the kernel side uses for them, and the history of
+//! their mappings.
 
 use std::collections::{HashMap, HashSet};
 
@@ -62,7 +63,8 @@ impl ProcessTable {
         number
     }
 
-    /// Adds an image that the kernel side has announced, or ends one that it does not follow any more.
+    /// Adds an image that the kernel side has announced, or ends one that it does not follow any
+    /// more.
     pub(super) fn on_announced(&mut self, new: NewProcess) {
         if !self.history.knows(new.tgid)
             && let Err(error) = self.history.snapshot(new.tgid)
@@ -122,8 +124,8 @@ impl ProcessTable {
         &mut self.history
     }
 
-    /// Hits of probes since they were attached, by image number: of images that are over, and of those that the
-    /// kernel side still counts.
+    /// Hits of probes since they were attached, by image number: of images that are over, and of
+    /// those that the kernel side still counts.
     pub(super) fn hits(&self, object: &Object) -> Result<HashMap<u32, u64>, BpfError> {
         let images = self.images.iter();
         let mut hits: HashMap<u32, u64> = images.map(|(number, image)| (*number, image.hits)).collect();

@@ -91,8 +91,8 @@ impl<'a> ProfileBuilder<'a> {
         });
     }
 
-    /// Sets the present and the largest heaps: of each process, and of `all` together. `peak_by_stack_bytes` are those
-    /// in the snapshot of the peak.
+    /// Sets the present and the largest heaps: of each process, and of `all` together.
+    /// `peak_by_stack_bytes` are those in the snapshot of the peak.
     pub(super) fn set_heaps(
         &mut self,
         heaps: &[(u32, Heap)],
@@ -128,7 +128,8 @@ impl<'a> ProfileBuilder<'a> {
         self.held = Some(total);
     }
 
-    /// Adds the variances of the sum of several stacks: those of a process image, of a function, or all.
+    /// Adds the variances of the sum of several stacks: those of a process image, of a function, or
+    /// all.
     pub(super) fn add_group_variance(
         &mut self,
         number: Option<u32>,
@@ -200,7 +201,8 @@ impl<'a> ProfileBuilder<'a> {
             let is_return = !is_interrupted && (depth > 0 || function.is_heap());
             let place_at = |address| image.and_then(|image| image.place(address, time_ns));
             let is_handlers_return = place_at(*address).is_some_and(|place| self.is_signal_frame(&place));
-            // A handler returns to the first instruction of a function of the C library: no call is before it.
+            // A handler returns to the first instruction of a function of the C library: no call is
+            // before it.
             let is_call = is_return && !is_handlers_return;
             is_interrupted = is_handlers_return;
             let place = place_at(address.saturating_sub(u64::from(is_call)));
@@ -226,7 +228,8 @@ impl<'a> ProfileBuilder<'a> {
             };
             frames.push((frame, mapped));
         }
-        // Where a chain of frame pointers runs into memory that is none, its last addresses are no code.
+        // Where a chain of frame pointers runs into memory that is none, its last addresses are no
+        // code.
         if image.is_some() && stack.end == StackEnd::FramePointer {
             while frames.last().is_some_and(|(_, mapped)| !mapped) {
                 frames.pop();
@@ -235,7 +238,8 @@ impl<'a> ProfileBuilder<'a> {
         frames.into_iter().map(|(frame, _)| frame).collect()
     }
 
-    /// Returns true if signal handlers return to this place: the frame behind it was interrupted anywhere.
+    /// Returns true if signal handlers return to this place: the frame behind it was interrupted
+    /// anywhere.
     fn is_signal_frame(&self, place: &Place) -> bool {
         let Some(file) = &place.file else { return false };
         let Some(unwinding) = self.unwinding else {
@@ -275,7 +279,8 @@ impl<'a> ProfileBuilder<'a> {
         frames
     }
 
-    /// Names all frames. `is_over`: the recording has ended, so that slow sources of names may be asked.
+    /// Names all frames. `is_over`: the recording has ended, so that slow sources of names may be
+    /// asked.
     pub(super) fn build(self, namer: &Namer, is_over: bool) -> Profile {
         let mut locations: Vec<Location> = Vec::new();
         for stack in &self.stacks {
@@ -306,7 +311,8 @@ impl<'a> ProfileBuilder<'a> {
                     }
                     UnnamedFrame::Compiled(pid, address) => {
                         let index = frames.index(compiled.get(&(*pid, *address)).unwrap_or(&no_name));
-                        // A run of them tells no more than one frame does: its length differs in every recording.
+                        // A run of them tells no more than one frame does: its length differs in
+                        // every recording.
                         if indices.last() != Some(&index) || frames.frames[index] != no_name {
                             indices.push(index);
                         }

@@ -89,8 +89,8 @@ pub trait Observer {
 /// A recording in progress.
 #[expect(missing_debug_implementations, reason = "the ring of aya has none")]
 pub struct Recorder {
-    // Dropped in this order: probes are detached first; the guard resumes what is stopped, once nothing stops any
-    // more; then the maps go, which probes write to.
+    // Dropped in this order: probes are detached first; the guard resumes what is stopped, once
+    // nothing stops any more; then the maps go, which probes write to.
     pub(super) attachments: Attachments,
     pub(super) guard: Option<StopGuard>,
     pub(super) object: Object,
@@ -197,7 +197,8 @@ impl Recorder {
             files.extend(self.processes.history().all_mapped_files());
             unwinding.compile_now(&mut self.object, &files)?;
         }
-        // From here on memtap mostly waits for the kernel: traps are measured meanwhile, on another CPU.
+        // From here on memtap mostly waits for the kernel: traps are measured meanwhile, on another
+        // CPU.
         let measuring = measuring.and_then(|it| or_assume(it.start()));
         self.scope.enter_cgroup(&mut self.object)?;
         self.attachments.attach_tracepoints(&mut self.object, settings)?;
@@ -235,8 +236,8 @@ impl Recorder {
         self.command.release()
     }
 
-    /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if a target may have
-    /// ended.
+    /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if
+    /// a target may have ended.
     pub(super) fn drain(&mut self, at_end: bool) -> bool {
         let mut sinks = EventSinks {
             object: &mut self.object,
@@ -297,7 +298,8 @@ impl Recorder {
             log::debug!("{error}");
         }
         self.attachments.finish_tracepoints();
-        // Nothing is stopped any more, and what is stopped runs again now, not when all names were looked up.
+        // Nothing is stopped any more, and what is stopped runs again now, not when all names were
+        // looked up.
         if let Some(guard) = &mut self.guard {
             guard.finish();
         }

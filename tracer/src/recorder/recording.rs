@@ -42,8 +42,8 @@ pub struct Recording {
     pub probes: Vec<Probe>,
     /// Bytes of kernel memory, by map.
     pub memory: BTreeMap<String, u64>,
-    /// The stacks as addresses: `# process PID COMM` before those of each process image, then a line for each stack,
-    /// `CALLS FUNCTION END ADDRESS…`, the innermost caller first.
+    /// The stacks as addresses: `# process PID COMM` before those of each process image, then a
+    /// line for each stack, `CALLS FUNCTION END ADDRESS…`, the innermost caller first.
     pub raw: String,
     /// The unwind tables, where stacks were walked by them.
     pub tables: Option<report::session::Tables>,
@@ -322,7 +322,8 @@ impl RecordingSources<'_> {
     }
 }
 
-/// Events by outcome, from the hits of uprobes and the calls whose stacks were counted and never sent.
+/// Events by outcome, from the hits of uprobes and the calls whose stacks were counted and never
+/// sent.
 fn events(counts: &Counts, hits: u64, unsent: u64) -> Events {
     Events {
         seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::PassedOver)),

@@ -1,7 +1,8 @@
 //! The stacks of a recording, by identity.
 //!
-//! A stack whose walk the kernel side left to user space has a provisional identity, under which its figures are
-//! kept. Once the deferred walk is finished, that identity is an alias of the whole stack's.
+//! A stack whose walk the kernel side left to user space has a provisional identity, under which
+//! its figures are kept. Once the deferred walk is finished, that identity is an alias of the whole
+//! stack's.
 
 use std::collections::HashMap;
 
@@ -59,7 +60,8 @@ impl StackTable {
                 self.unjoined.insert(provisional, outer);
                 continue;
             };
-            // A stack can lie in pieces, of which the copy has one: the kernel side may have found more by itself.
+            // A stack can lie in pieces, of which the copy has one: the kernel side may have found
+            // more by itself.
             if outer.end.is_whole() || !stack.end.is_whole() {
                 stack.frames.truncate(outer.inner_len);
                 stack.frames.extend(outer.frames);

@@ -1,4 +1,5 @@
-//! The targets that the user asked for, found on this machine, and the errors that keep a recording from starting.
+//! The targets that the user asked for, found on this machine, and the errors that keep a recording
+//! from starting.
 
 use std::ffi::OsString;
 use std::io;
@@ -99,7 +100,8 @@ impl TargetScope {
     }
 }
 
-/// The files that a command will map first: its program, the programs that its arguments name, their libraries.
+/// The files that a command will map first: its program, the programs that its arguments name,
+/// their libraries.
 #[derive(Debug, Default)]
 pub(super) struct CommandFiles {
     /// All of them by path.
@@ -156,8 +158,8 @@ impl Targets {
             return Err(failed(io::Error::from(io::ErrorKind::PermissionDenied)));
         }
         self.command_paths = loader::files_of(&program, user.as_ref());
-        // Wrappers execute the program that their arguments name (`env`, `timeout`, `sh -c`): tables that are made now
-        // are there from its first call on.
+        // Wrappers execute the program that their arguments name (`env`, `timeout`, `sh -c`):
+        // tables that are made now are there from its first call on.
         for program in loader::programs_in(&command[1..]) {
             self.command_paths
                 .extend(loader::files_of(&program, user.as_ref()));

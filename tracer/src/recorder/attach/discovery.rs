@@ -14,12 +14,12 @@ use crate::process::maps::FileId;
 use crate::process::proc_fs;
 use crate::recorder::targets::StartError;
 
-/// The files that were searched for allocators: by key, the devices that they are on. Probes belong to the inode, and
-/// a second one on the same inode would count each call twice.
+/// The files that were searched for allocators: by key, the devices that they are on. Probes belong
+/// to the inode, and a second one on the same inode would count each call twice.
 ///
-/// The same key on two devices is two files: file systems that make clones, and volumes made from one image, have
-/// them. A file seen through overlayfs does not tell its real device: its key decides alone, since containers of one
-/// image share their files, and the host may use them too.
+/// The same key on two devices is two files: file systems that make clones, and volumes made from
+/// one image, have them. A file seen through overlayfs does not tell its real device: its key
+/// decides alone, since containers of one image share their files, and the host may use them too.
 #[derive(Debug, Default)]
 struct ExaminedFiles(HashMap<FileKey, Vec<Option<u64>>>);
 
@@ -54,7 +54,8 @@ pub(in crate::recorder) enum Missing {
     Hidden(PathBuf, &'static str),
 }
 
-/// The error for a process without an allocator: most likely it has ended meanwhile, and with it its mappings.
+/// The error for a process without an allocator: most likely it has ended meanwhile, and with it
+/// its mappings.
 pub(in crate::recorder) fn no_allocator_in(pid: u32, missing: Missing) -> StartError {
     if proc_fs::is_running(pid) {
         no_allocator(&describe(pid), missing)
@@ -90,7 +91,8 @@ impl AllocatorSearch {
         }
     }
 
-    /// Notes that a file is examined for probes of this scope. Returns true if it is the first time.
+    /// Notes that a file is examined for probes of this scope. Returns true if it is the first
+    /// time.
     pub(super) fn is_new(&mut self, file: &MappedFile, scope: UprobeScope) -> bool {
         let examined = match scope {
             UprobeScope::Machine => &mut self.examined,
@@ -109,8 +111,8 @@ impl AllocatorSearch {
         self.examined.len()
     }
 
-    /// Plans the probes of files that were not examined before; without any, returns the reason. A program whose allocator
-    /// cannot be found is an error where it `is_wanted`, else a warning.
+    /// Plans the probes of files that were not examined before; without any, returns the reason. A
+    /// program whose allocator cannot be found is an error where it `is_wanted`, else a warning.
     pub(in crate::recorder) fn plans_in(
         &mut self,
         files: &[Arc<MappedFile>],

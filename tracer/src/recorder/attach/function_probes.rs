@@ -25,13 +25,14 @@ pub(super) struct FunctionProbes {
     cookie: u64,
     /// The program of the function's return, where there is a probe of it.
     return_program: Option<&'static str>,
-    /// Inner sites, each with its probe's cookie. Where there are any, there is no probe of the entry.
+    /// Inner sites, each with its probe's cookie. Where there are any, there is no probe of the
+    /// entry.
     inner: Vec<(Site, u64)>,
 }
 
 impl FunctionProbes {
-    /// Chooses the probes of a file's functions. Blocks are followed where `live`; calls that free are probed where
-    /// `frees`.
+    /// Chooses the probes of a file's functions. Blocks are followed where `live`; calls that free
+    /// are probed where `frees`.
     pub(super) fn of_plan(
         object: &mut Object,
         plan: &Plan,
@@ -85,8 +86,8 @@ impl FunctionProbes {
         })
     }
 
-    /// Returns true if the function can be probed elsewhere after this error: another tracer holds one of its
-    /// instructions, or the kernel refuses an inner site.
+    /// Returns true if the function can be probed elsewhere after this error: another tracer holds
+    /// one of its instructions, or the kernel refuses an inner site.
     pub(super) fn is_retryable(&self, error: &AttachError) -> bool {
         if let Some(offset) = error.held_offset() {
             return self.is_at(offset);
@@ -103,8 +104,8 @@ impl FunctionProbes {
         }
     }
 
-    /// Falls back to the entry and the return from inner sites, every one of which is needed, and from an entry that
-    /// is held to the next instruction.
+    /// Falls back to the entry and the return from inner sites, every one of which is needed, and
+    /// from an entry that is held to the next instruction.
     pub(super) fn fall_back(
         &mut self,
         object: &mut Object,
@@ -192,9 +193,9 @@ impl FunctionProbes {
         sites.map(|(site, cookie)| (site.file_offset, *cookie))
     }
 
-    /// The uprobes of a file's functions in the order in which they are attached. Results and returns come first: a
-    /// call that begins meanwhile is then sure to be completed. Inner functions come last: such a call is never
-    /// counted twice.
+    /// The uprobes of a file's functions in the order in which they are attached. Results and
+    /// returns come first: a call that begins meanwhile is then sure to be completed. Inner
+    /// functions come last: such a call is never counted twice.
     pub(super) fn uprobes(file: &Arc<MappedFile>, functions: &[Self], scope: UprobeScope) -> Vec<Uprobe> {
         let uprobe = |program, (offset, cookie)| Uprobe {
             program,
@@ -237,8 +238,8 @@ pub(super) fn entry_program(probe: &PlannedProbe) -> &'static str {
     probe.shape.program()
 }
 
-/// The program of a function's return. There is none where an exception may pass through the function: a probe of
-/// the return would turn that into the end of the program.
+/// The program of a function's return. There is none where an exception may pass through the
+/// function: a probe of the return would turn that into the end of the program.
 fn return_program_of(probe: &PlannedProbe) -> Option<&'static str> {
     probe
         .shape

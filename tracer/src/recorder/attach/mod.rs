@@ -27,13 +27,14 @@ use crate::process::proc_fs;
 use crate::report::session::Probe;
 use crate::settings::{Record, Target, Unwind};
 
-/// The most named processes that have probes of their own, for which others pay nothing. The kernel asks each
-/// process's probe at every hit: one takes 510 ns, one of ten 650, of fifty 1,340, of two hundred 4,700; and detaching
-/// so many takes 10 s and more. Beyond this the probes are in all processes that map the file, and the program checks
-/// the process.
+/// The most named processes that have probes of their own, for which others pay nothing. The kernel
+/// asks each process's probe at every hit: one takes 510 ns, one of ten 650, of fifty 1,340, of two
+/// hundred 4,700; and detaching so many takes 10 s and more. Beyond this the probes are in all
+/// processes that map the file, and the program checks the process.
 const MAX_SCOPES: usize = 16;
 
-/// Everything that is attached, and everything that decides on it. Dropping it detaches all, uprobes first.
+/// Everything that is attached, and everything that decides on it. Dropping it detaches all,
+/// uprobes first.
 pub(super) struct Attachments {
     uprobes: Uprobes,
     tracepoints: Attached,
@@ -46,8 +47,8 @@ pub(super) struct Attachments {
 }
 
 impl Attachments {
-    /// Returns the state before anything is attached. `counts_frees`: calls that free are probed, though blocks are
-    /// not followed.
+    /// Returns the state before anything is attached. `counts_frees`: calls that free are probed,
+    /// though blocks are not followed.
     pub(super) fn new(settings: &Record, counts_frees: bool) -> Self {
         let choice = ProbeChoice {
             probing: settings.probing,
@@ -68,7 +69,8 @@ impl Attachments {
         }
     }
 
-    /// Attaches the tracepoints of process life, of mappings and of regions, as far as they are wanted.
+    /// Attaches the tracepoints of process life, of mappings and of regions, as far as they are
+    /// wanted.
     pub(super) fn attach_tracepoints(
         &mut self,
         object: &mut Object,
@@ -261,7 +263,8 @@ impl Attachments {
         }
     }
 
-    /// Attaches to allocators that a process may load later, so that its calls are seen from the first on.
+    /// Attaches to allocators that a process may load later, so that its calls are seen from the
+    /// first on.
     fn attach_speculatively(
         &mut self,
         object: &mut Object,
@@ -275,8 +278,8 @@ impl Attachments {
         }
         let mut programs = programs.to_vec();
         if let Target::Pids(pids) = target {
-            // A running process has most of what it will load, and pays for every file whose probes come and go with
-            // the windows of a budget.
+            // A running process has most of what it will load, and pays for every file whose probes
+            // come and go with the windows of a budget.
             if self.has_process_scopes && !pids.is_empty() {
                 return;
             }
@@ -307,8 +310,8 @@ impl Attachments {
         }
     }
 
-    /// Attaches to a file that a process has mapped during the recording, if it has an allocator. `is_target`: the
-    /// process's earlier calls are missed, which the user is told.
+    /// Attaches to a file that a process has mapped during the recording, if it has an allocator.
+    /// `is_target`: the process's earlier calls are missed, which the user is told.
     pub(super) fn on_file_mapped(
         &mut self,
         object: &mut Object,

@@ -24,10 +24,10 @@ use crate::settings::Probing;
 /// Interval at which detached probes are looked for in the code. No event tells when one has gone.
 const BREAKPOINT_POLL: Duration = Duration::from_millis(2);
 
-/// Which calls are probed, and where.
+/// The choice of calls, and of places to probe them.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::recorder) struct ProbeChoice {
-    /// Where calls are probed whose blocks are followed.
+    /// The places at which calls are probed whose blocks are followed.
     pub(in crate::recorder) probing: Probing,
     /// Blocks are followed until they are freed.
     pub(in crate::recorder) live: bool,
@@ -148,8 +148,9 @@ impl Uprobes {
         Ok(())
     }
 
-    /// Loads the programs of the probes of all plans before the first probe is attached, so that a process that runs
-    /// into it does not pay for loading. Where blocks are followed, the programs depend on what the kernel accepts.
+    /// Loads the programs of the probes of all plans before the first probe is attached, so that a
+    /// process that runs into it does not pay for loading. Where blocks are followed, the programs
+    /// depend on what the kernel accepts.
     pub(super) fn prepare(&self, object: &mut Object, plans: &[Plan]) -> Result<(), BpfError> {
         let probes = plans.iter().flat_map(|plan| &plan.probes);
         probes
@@ -191,7 +192,8 @@ impl Uprobes {
         }
     }
 
-    /// Attaches to a file that may never be mapped: its probes are listed by [`activate`](Self::activate).
+    /// Attaches to a file that may never be mapped: its probes are listed by
+    /// [`activate`](Self::activate).
     pub(super) fn attach_speculatively(
         &mut self,
         object: &mut Object,
@@ -238,8 +240,9 @@ impl Uprobes {
         self.attaching
     }
 
-    /// Detaches all for a while: no hit comes any more once this has returned. Where each probe is for one process,
-    /// that takes some milliseconds, and the kernel's grace periods go on meanwhile; else they are waited for.
+    /// Detaches all for a while: no hit comes any more once this has returned. Where each probe is
+    /// for one process, that takes some milliseconds, and the kernel's grace periods go on
+    /// meanwhile; else they are waited for.
     pub(in crate::recorder) fn detach(&mut self) {
         self.wait();
         self.is_detached = true;
@@ -260,7 +263,8 @@ impl Uprobes {
         }
     }
 
-    /// Attaches again what [`detach`](Self::detach) detached, except for processes that have ended meanwhile.
+    /// Attaches again what [`detach`](Self::detach) detached, except for processes that have ended
+    /// meanwhile.
     pub(in crate::recorder) fn reattach(&mut self, object: &mut Object) -> Result<(), AttachError> {
         if !self.is_detached {
             return Ok(());
@@ -313,9 +317,10 @@ const BREAKPOINT: u8 = 0xcc;
 
 /// The breakpoints of attached uprobes in the code of processes.
 ///
-/// Closing a probe removes its breakpoint within milliseconds, and then waits for grace periods of the kernel, some ten
-/// times as long. The removal shows in memory alone: in that of the process that the probe is for. A probe for all
-/// processes leaves them one after the other, and nothing tells which is the last.
+/// Closing a probe removes its breakpoint within milliseconds, and then waits for grace periods of
+/// the kernel, some ten times as long. The removal shows in memory alone: in that of the process
+/// that the probe is for. A probe for all processes leaves them one after the other, and nothing
+/// tells which is the last.
 #[derive(Debug)]
 struct Breakpoints(Vec<ProbedInstruction>);
 
@@ -335,7 +340,8 @@ impl ProbedInstruction {
 }
 
 impl Breakpoints {
-    /// Finds the breakpoints of attached uprobes. Returns nothing if any cannot be seen, and its removal neither.
+    /// Finds the breakpoints of attached uprobes. Returns nothing if any cannot be seen, and its
+    /// removal neither.
     fn of(uprobes: &[Uprobe]) -> Option<Self> {
         let mut found = Vec::new();
         let mut processes: HashMap<u32, Option<ProcessCode>> = HashMap::new();

@@ -1,4 +1,5 @@
-//! Readings of the kernel's counters during a recording: hits, run time of the programs, CPU time of the targets.
+//! Readings of the kernel's counters during a recording: hits, run time of the programs, CPU time
+//! of the targets.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,14 +18,15 @@ use crate::process::task_clocks::TaskClocks;
 use crate::recorder::process_table::ProcessTable;
 use crate::report::session::{BudgetBlock, Cost, PricesBlock, rounded};
 
-/// The length of a phase in which the kernel keeps statistics of the programs, and the shortest and longest time from
-/// one phase to the next. The programs' run time changes little, and every CPU is interrupted when the kernel begins to
-/// keep statistics, and when it ends.
+/// The length of a phase in which the kernel keeps statistics of the programs, and the shortest and
+/// longest time from one phase to the next. The programs' run time changes little, and every CPU is
+/// interrupted when the kernel begins to keep statistics, and when it ends.
 const PHASE: Duration = Duration::from_millis(50);
 const MIN_PHASE_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_PHASE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Phases in which the kernel keeps statistics of the programs: short ones, since that costs the targets too.
+/// Phases in which the kernel keeps statistics of the programs: short ones, since that costs the
+/// targets too.
 #[derive(Debug, Default)]
 pub(in crate::recorder) struct RunStatistics {
     open: Option<(RunStats, Runs)>,
@@ -119,7 +121,8 @@ impl CostMeter {
         self.meter.know_sites(sites);
     }
 
-    /// Reads the counters before the recording begins, so that prices are those of the probes that are hit.
+    /// Reads the counters before the recording begins, so that prices are those of the probes that
+    /// are hit.
     pub(super) fn read_prices(&mut self, object: &Object) -> Result<(), BpfError> {
         self.meter.take(&*object.hit_counts()?, 0.0, None);
         Ok(())
@@ -300,7 +303,8 @@ impl CostMeter {
         }
     }
 
-    /// The CPU time that the targets have used, if all are named. Must follow a reading of the counters.
+    /// The CPU time that the targets have used, if all are named. Must follow a reading of the
+    /// counters.
     pub(super) fn reading(&self) -> Option<Reading> {
         Reading::of(&self.named, self.meter.targets_ns())
     }

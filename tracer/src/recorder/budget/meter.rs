@@ -1,5 +1,5 @@
-//! What tracing has cost so far: hits by what each probe costs, and what the programs do at a hit. Pure: whoever uses it reads
-//! the counters.
+//! The cost of tracing so far: hits by the cost of each probe, and the run time of the programs.
+//! Pure: the caller reads the counters.
 
 use tracer_ebpf::HitCounts;
 
@@ -7,25 +7,25 @@ use super::plan::{Load, Prices};
 use crate::bpf::run_stats::Runs;
 use crate::cost::{SiteKind, Traps, Work, to_f64};
 
-/// Fewer runs than this say little of the mean.
+/// The least runs of the programs that tell a mean.
 const RUNS_THAT_TELL: u64 = 100;
 
-/// The class of sizes that allocations are in whose sizes are not known.
+/// The class of allocations whose sizes are not known.
 const ANY_SIZE: usize = 6;
 
-/// Adds up hits and what they cost.
+/// The sum of hits and of their cost.
 #[derive(Debug, Clone)]
 pub(in crate::recorder) struct Meter {
     pub(in crate::recorder) traps: Traps,
     work: Work,
-    /// The probes, by their cookies.
+    /// The kinds of the probes, by cookie.
     sites: Vec<SiteKind>,
-    /// The counters when the recording began, and when they were taken last.
+    /// The counters when the recording began, and at the last reading.
     start: Box<HitCounts>,
     last: Box<HitCounts>,
     /// Hits whose allocation was followed, since the start.
     followed: f64,
-    /// What the programs have run since that was learned from last, and what they did then.
+    /// Runs of the programs since the last that were learned from, and the load meanwhile.
     runs: Runs,
     ran: Load,
     ran_followed: f64,
@@ -46,19 +46,20 @@ impl Meter {
         }
     }
 
-    /// The probes that there are, by their cookies.
+    /// Sets the kinds of the probes, by cookie.
     pub(in crate::recorder) fn know_sites(&mut self, sites: &[SiteKind]) {
         self.sites = sites.to_vec();
     }
 
-    /// From here on it counts.
+    /// Begins to count.
     pub(in crate::recorder) fn begin(&mut self, counts: &HitCounts) {
         *self.start = self.with_sizes(*counts);
         *self.last = *self.start;
         self.followed = 0.0;
     }
 
-    /// Takes what was hit since the last time, in so many seconds; `interval_bytes` while hits were taken in.
+    /// Takes the hits since the last reading, `seconds` ago; `interval_bytes` if they were
+    /// recorded.
     pub(in crate::recorder) fn take(
         &mut self,
         counts: &HitCounts,
@@ -74,8 +75,8 @@ impl Meter {
         load
     }
 
-    /// Where every allocation is followed their sizes are not counted, since nothing depends on them: which probes were hit
-    /// says how many there were.
+    /// Adds sizes where every allocation is followed: they are not counted then, since nothing
+    /// depends on them, and the probes that were hit tell the number of allocations.
     fn with_sizes(&self, mut counts: HitCounts) -> HitCounts {
         if counts.by_size.iter().all(|count| *count == 0) {
             let sites = counts.by_site.iter().zip(&self.sites);
@@ -87,7 +88,7 @@ impl Meter {
         counts
     }
 
-    /// Takes in what the kernel says of a phase.
+    /// Learns from a phase of the kernel's statistics.
     pub(in crate::recorder) fn learn(&mut self, runs: Runs, load: &Load, interval_bytes: u64) {
         self.runs.hits += runs.hits;
         self.runs.time_ns += runs.time_ns;
@@ -103,13 +104,13 @@ impl Meter {
         self.ran_followed = 0.0;
     }
 
-    /// What a hit costs.
+    /// The mean cost of a hit.
     pub(in crate::recorder) fn prices(&self) -> Prices {
         let hits = to_f64(self.last.by_site.iter().sum());
         let trap_ns = if hits > 0.0 {
             self.traps_ns(&HitCounts::default()) / hits
         } else {
-            // No hit yet: as of the probes that there are.
+            // No hit yet: the mean over the probes.
             let all: f64 = self.sites.iter().map(|site| self.traps.of(*site)).sum();
             if self.sites.is_empty() {
                 self.traps.emulated_ns
@@ -133,7 +134,7 @@ impl Meter {
         to_f64(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
     }
 
-    /// What the targets have lost since the start, in nanoseconds.
+    /// Time that the targets have lost since the start, in nanoseconds.
     pub(in crate::recorder) fn targets_ns(&self) -> f64 {
         self.traps_ns(&self.start) + self.programs_ns()
     }
@@ -148,7 +149,7 @@ impl Meter {
     }
 }
 
-/// What was hit between two readings of the counters.
+/// The load between two readings of the counters.
 pub(in crate::recorder) fn load_between(before: &HitCounts, now: &HitCounts, seconds: f64) -> Load {
     let mut load = Load {
         seconds,

@@ -1,9 +1,10 @@
 //! The budget: keeps the cost of tracing for the targets within a limit, and reports that cost.
 //!
-//! [`plan`] computes the finest level that a budget allows, [`level`] decides on changes of the level, [`windows`]
-//! estimates the whole time from windows where probes cannot be attached all the time, [`meter`] adds up the cost.
-//! [`cost_meter`] reads the counters for them, [`window_schedule`] attaches and detaches probes, and
-//! [`BudgetController`] drives them all from the event loop.
+//! [`plan`] computes the finest level that a budget allows, [`level`] decides on changes of the
+//! level, [`windows`] estimates the whole time from windows where probes cannot be attached all the
+//! time, [`meter`] adds up the cost. [`cost_meter`] reads the counters for them,
+//! [`window_schedule`] attaches and detaches probes, and [`BudgetController`] drives them all from
+//! the event loop.
 
 mod cost_meter;
 mod level;
@@ -41,12 +42,12 @@ pub use self::level::Followed;
 const MAX_FIRST_COUNT: Duration = Duration::from_millis(30);
 const MAX_FIRST_COUNT_HITS: f64 = 4_000.0;
 
-/// The interval between readings of the counters while a good part of a budget is used: at a million hits a second it
-/// is half of the second's budget.
+/// The interval between readings of the counters while a good part of a budget is used: at a
+/// million hits a second it is half of the second's budget.
 const READ_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The same while less than this part of the budget is used, and without a budget. Readings are the work of an idle
-/// recorder, and on a machine whose CPUs are all busy the targets pay for that too.
+/// The same while less than this part of the budget is used, and without a budget. Readings are the
+/// work of an idle recorder, and on a machine whose CPUs are all busy the targets pay for that too.
 const CALM_PART: f64 = 0.25;
 const CALM_READ_INTERVAL: Duration = Duration::from_millis(15);
 const READ_INTERVAL_WITHOUT_BUDGET: Duration = Duration::from_millis(50);

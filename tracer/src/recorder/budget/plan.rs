@@ -1,45 +1,46 @@
-//! How much can be followed within a budget: pure arithmetic. Times are seconds, costs are seconds of the targets' CPU time
-//! per second.
+//! The finest level that keeps within a budget: pure arithmetic. Times are seconds, costs are
+//! seconds of the targets' CPU time per second.
 
 use tracer_ebpf::BUCKETS;
 
 use crate::cost::{Work, to_f64};
 
-/// The finest and the coarsest interval that is chosen, beside following everything. Of allocations much smaller than the
-/// finest nearly as many are followed without it; beyond the coarsest too few samples are left to show anything.
+/// The finest and the coarsest sampling interval. A finer one saves nearly nothing; a coarser one
+/// leaves too few samples.
 const FINEST_BYTES: u64 = 64;
 const COARSEST_BYTES: u64 = 1 << 20;
 
-/// How much dearer following may make a hit than it is anyway, where probes are in for a part of the time: then a longer
-/// interval hardly buys longer windows, and costs samples.
+/// The part by which following may make a hit dearer in windows. Beyond it a longer interval costs
+/// samples and hardly buys longer windows.
 const WORK_IN_WINDOWS: f64 = 0.5;
 
-/// The same where the budget cannot be kept: past this a longer interval saves nothing any more.
+/// The same where the budget cannot be kept: below it a longer interval saves nothing any more.
 const WORK_OVER_BUDGET: f64 = 0.05;
 
-/// A window is at least so long: shorter ones are mostly what it takes to get probes in and out.
+/// The least length of a window: shorter ones are spent on attaching and detaching.
 const SHORTEST_WINDOW_S: f64 = 0.005;
 
-/// The usual time from one window to the next: at first, and when there have been many. More windows tell more of a program
-/// that changes, and each takes time of ours, for which the targets wait on a machine whose CPUs are all busy.
+/// The usual time from one window to the next: at first, and after many. Each takes CPU time of
+/// memtap, which the targets lose on a machine whose CPUs are all busy.
 pub(in crate::recorder) const FIRST_PERIOD_S: f64 = 0.5;
 pub(in crate::recorder) const LATER_PERIOD_S: f64 = 1.0;
 
-/// Getting probes in and out may take one part in so many of our own time, and one in so many of the time that there is.
+/// Attaching and detaching may take one part in so many of memtap's CPU time, and one in so many of
+/// the time on the clock.
 const OWN_PART: f64 = 25.0;
 const CLOCK_PART: f64 = 4.0;
 
-/// A window may cost what the budget allows for so many seconds: no longer is it passed.
+/// The most that a window may cost, in seconds of the budget.
 const LONGEST_WINDOW_S: f64 = 1.0;
 
-/// What the targets do, while probes are in.
+/// The load that the targets put on attached probes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::recorder) struct Load {
-    /// Over how long this was seen.
+    /// The time in which it was seen.
     pub(in crate::recorder) seconds: f64,
     /// Hits in that time.
     pub(in crate::recorder) hits: f64,
-    /// Those that ask for memory, by the binary logarithm of the size.
+    /// Hits that allocate, by the binary logarithm of the size.
     pub(in crate::recorder) sizes: [f64; BUCKETS],
 }
 
@@ -54,7 +55,7 @@ impl Default for Load {
 }
 
 impl Load {
-    /// Takes in what was seen after this.
+    /// Adds the load after this one.
     pub(in crate::recorder) fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.hits += other.hits;
@@ -71,7 +72,8 @@ impl Load {
         }
     }
 
-    /// The share of the hits that is followed: an allocation of s bytes with probability 1 - exp(-s/T).
+    /// The share of hits that are followed: an allocation of s bytes with probability 1 -
+    /// exp(-s/T).
     pub(in crate::recorder) fn followed_share(&self, interval_bytes: u64) -> f64 {
         if self.hits <= 0.0 {
             return 0.0;
@@ -90,90 +92,90 @@ impl Load {
     }
 }
 
-/// What a hit costs, on average over the probes that are hit.
+/// The mean cost of a hit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::recorder) struct Prices {
     /// The traps of one hit.
     pub(in crate::recorder) trap_ns: f64,
-    /// What the programs do.
+    /// The run time of the programs.
     pub(in crate::recorder) work: Work,
 }
 
 impl Prices {
-    /// Seconds of CPU time that a second of this load costs.
+    /// The cost of a second of this load, in seconds of CPU time.
     pub(in crate::recorder) fn per_second(&self, load: &Load, interval_bytes: u64) -> f64 {
         load.hits_per_s() * self.hit_s(load, interval_bytes)
     }
 
-    /// Seconds of CPU time that one hit costs.
+    /// The cost of one hit, in seconds of CPU time.
     pub(in crate::recorder) fn hit_s(&self, load: &Load, interval_bytes: u64) -> f64 {
         (self.trap_ns + self.work.mean_ns(load.followed_share(interval_bytes))) * 1e-9
     }
 
-    /// Of one whose probe is on its way in or out: nothing is taken in.
+    /// The same while probes are attached and detached: nothing is recorded.
     fn passed_s(&self) -> f64 {
         (self.trap_ns + self.work.passed_ns) * 1e-9
     }
 }
 
-/// What is asked for.
+/// The settings of a plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::recorder) struct Wants {
-    /// What it may cost.
+    /// The budget.
     pub(in crate::recorder) budget: f64,
-    /// The interval in bytes, where it is not to be chosen.
+    /// The sampling interval in bytes, if it is set.
     pub(in crate::recorder) interval_bytes: Option<u64>,
-    /// Whether probes may be in for a part of the time: not where blocks are followed, since a window would part an
-    /// allocation from its free.
+    /// Probes may be attached for a part of the time. Not where blocks are followed: a window would
+    /// part an allocation from its free.
     pub(in crate::recorder) may_pause: bool,
     /// The usual time from one window to the next.
     pub(in crate::recorder) period_s: f64,
 }
 
-/// What it takes to get probes in and out once.
+/// The cost of attaching and detaching probes once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
 pub(in crate::recorder) struct Switching {
-    /// CPU time that it takes us.
+    /// CPU time of memtap.
     pub(in crate::recorder) cpu_s: f64,
-    /// How long it takes.
+    /// Time on the clock.
     pub(in crate::recorder) clock_s: f64,
-    /// How long all probes would have to be in for as many hits as there are meanwhile.
+    /// The time in which attached probes have as many hits as meanwhile.
     pub(in crate::recorder) tail_s: f64,
 }
 
-/// Probes that are in for a part of the time.
+/// Windows in which probes are attached.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
 pub(in crate::recorder) struct Windows {
-    /// One window in each of these.
+    /// The time with one window.
     pub(in crate::recorder) period_s: f64,
-    /// Its length.
+    /// The length of the window.
     pub(in crate::recorder) length_s: f64,
-    /// What it is expected to cost.
+    /// The expected cost of the window.
     pub(in crate::recorder) cost_s: f64,
 }
 
 impl Windows {
-    /// The share of time in which probes are in.
+    /// The share of time in which probes are attached.
     pub(in crate::recorder) fn share(&self) -> f64 {
         (self.length_s / self.period_s).min(1.0)
     }
 }
 
-/// How much is followed.
+/// A level: the allocations that are followed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::recorder) struct Level {
-    /// An allocation per so many bytes on average; 1 is every one.
+    /// Mean bytes between sampled allocations; 1: every allocation is followed.
     pub(in crate::recorder) interval_bytes: u64,
-    /// Whether probes are in for a part of the time.
+    /// Windows, if probes are attached for a part of the time.
     pub(in crate::recorder) windows: Option<Windows>,
-    /// Whether the budget is kept.
+    /// The budget is kept.
     pub(in crate::recorder) keeps_budget: bool,
 }
 
 impl Level {
-    /// Whether less is followed than with the other.
+    /// Returns true if less is followed than with the other.
     pub(in crate::recorder) fn is_coarser_than(&self, other: &Self) -> bool {
         match (self.windows, other.windows) {
             (Some(_), None) => true,
@@ -195,7 +197,7 @@ fn intervals(wants: &Wants) -> impl Iterator<Item = u64> {
         .chain(chosen.take_while(move |_| is_free))
 }
 
-/// The finest level that keeps to a part of the budget.
+/// Plans the finest level that costs at most a part of the budget.
 pub(in crate::recorder) fn plan(
     load: &Load,
     prices: &Prices,
@@ -223,7 +225,7 @@ pub(in crate::recorder) fn plan(
     }
 }
 
-/// The finest interval with which following makes a hit dearer by this part at the most.
+/// The finest interval with which following makes a hit dearer by at most this part.
 fn with_work(load: &Load, prices: &Prices, wants: &Wants, most: f64) -> u64 {
     let is_cheap = |interval_bytes: &u64| {
         let followed = load.followed_share(*interval_bytes) * prices.work.followed_ns * 1e-9;
@@ -233,7 +235,8 @@ fn with_work(load: &Load, prices: &Prices, wants: &Wants, most: f64) -> u64 {
     intervals(wants).find(is_cheap).unwrap_or(coarsest)
 }
 
-/// The longest windows that keep to a part of the budget; the probes are out for half of the time at least.
+/// Plans the longest windows that cost at most a part of the budget. Probes are detached for at
+/// least half of the time.
 pub(in crate::recorder) fn plan_windows(
     load: &Load,
     prices: &Prices,
@@ -301,7 +304,7 @@ mod tests {
         tail_s: 0.01,
     };
 
-    /// So many allocations of about 96 bytes a second.
+    /// A load of this many allocations of about 96 bytes a second.
     fn load(hits: f64) -> Load {
         let mut sizes = [0.0; BUCKETS];
         sizes[6] = hits;
@@ -347,7 +350,7 @@ mod tests {
                 + SWITCHING.tail_s * hits * PRICES.passed_s())
                 / windows.period_s;
             assert!(cost <= WANTS.budget + 1e-9, "{hits}: {cost}");
-            // Where it may be in for half of the time, it need not use it up.
+            // Windows may take half of the time, and need not.
             assert!(
                 windows.share() > 0.49 || cost > WANTS.budget - 1e-9,
                 "{hits}: {cost}"

@@ -1,15 +1,16 @@
-//! What windows tell: where they are placed, and what was seen in them as estimates of the whole time.
+//! Estimates of the whole time from windows.
 //!
-//! Time is cut into periods, and each has one window. Its place is uniform in the whole period (it may reach into the next
-//! one), so that each moment is inside with the planned share as its probability, whatever rhythm the program has: a weight of
-//! 1/share makes sums unbiased. Three things differ from the plan, and are put right here, in user space, where windows are
-//! told apart:
-//! - a window is some time longer or shorter than planned, since we are woken late, or closed early, since it cost more than was
-//!   foreseen: what was seen in it is scaled by planned / actual;
-//! - the last period is cut by the recording's end, with or without its window: all windows are scaled by the time that they
-//!   should have covered / the time that they stand for;
-//! - targets are slower while probes are in ([`slowing`](super::slowing));
-//! - events in one window are no independent samples: how sure an estimate is comes from how windows differ.
+//! Time is cut into periods with one window each. Its place is uniform in the whole period (it may
+//! reach into the next one), so that each moment is inside with the planned share as its
+//! probability, whatever the program's rhythm: a weight of 1/share makes sums unbiased. Four things
+//! differ from that plan, and are corrected here, in user space, where windows are told apart:
+//! - a window is longer than planned, since memtap wakes late, or shorter, since it cost more than
+//!   foreseen: its counts are scaled by planned / actual;
+//! - the end of the recording cuts the last period, with or without its window: all windows are
+//!   scaled by the time that they should have covered / the time that they stand for;
+//! - targets are slower while probes are attached ([`slowing`](super::slowing));
+//! - events in one window are not independent: the variance of an estimate comes from the
+//!   differences between windows.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -25,16 +26,16 @@ pub(in crate::recorder) struct Amount {
     pub(in crate::recorder) bytes: f64,
 }
 
-/// What one stack, or several together, did in windows.
+/// The counts of one stack, or of several together, in windows.
 #[derive(Debug, Clone, Copy, Default)]
 struct Spread {
-    /// The sums that were read last.
+    /// The sums of the last reading.
     read: Amount,
-    /// What was added in windows, with the weights that the kernel side gave.
+    /// Sums added in windows, with the weights of the kernel side.
     raw: Amount,
     /// The same, each window scaled to its planned length.
     scaled: Amount,
-    /// Squares of that, each divided by how many windows it is of.
+    /// Squares of that, each divided by its number of windows.
     squares: Amount,
 }
 
@@ -49,12 +50,12 @@ impl Spread {
     }
 }
 
-/// Stacks that are taken together: those of a process, of a function, or all.
+/// A group of stacks: those of a process, of a function, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::recorder) struct Group {
-    /// Which process image; nothing for all of them.
+    /// The process image, or all of them.
     pub(in crate::recorder) process: Option<u32>,
-    /// Which function; nothing for all of them.
+    /// The function, or all of them.
     pub(in crate::recorder) function: Option<u32>,
 }
 
@@ -80,7 +81,7 @@ impl Group {
     }
 }
 
-/// A period that was begun.
+/// A period that has begun.
 #[derive(Debug, Clone, Copy)]
 struct Period {
     begins: Instant,
@@ -92,20 +93,22 @@ struct Period {
 #[derive(Debug, Default)]
 pub(in crate::recorder) struct WindowSums {
     stacks: HashMap<SumKey, Spread>,
-    /// Stacks vary together, since what a program does in a window is more or less of all: their sums are less sure than
-    /// independent stacks' would be.
+    /// Stacks vary together, since a program does more or less of everything in a window: the
+    /// variance of their sum is larger than that of independent stacks.
     groups: HashMap<Group, Spread>,
-    /// Windows that were looked at, and in how many looks.
+    /// Windows that were read, and the number of readings.
     windows: u32,
     looks: u32,
-    /// Windows that were not looked at yet: how many, their planned and their actual time in seconds.
+    /// Windows that were not read yet: their number, their planned and their actual time in
+    /// seconds.
     waiting: u32,
     planned_s: f64,
     actual_s: f64,
-    /// The time that windows stand for, and that they lasted.
+    /// The time that windows stand for, and their own.
     observed_s: f64,
     inside_s: f64,
-    /// Periods of phases that are over: the time that their windows should have covered, and all of it.
+    /// Periods of phases that are over: the time that their windows should have covered, and the
+    /// whole time.
     expected_s: f64,
     phases_s: f64,
     periods: Vec<Period>,
@@ -113,7 +116,7 @@ pub(in crate::recorder) struct WindowSums {
 }
 
 impl WindowSums {
-    /// Begins a phase of windows, with the sums as they are: what was seen before was seen in whole.
+    /// Begins a phase of windows with the present sums, which were recorded without windows.
     pub(in crate::recorder) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
         for spread in self.stacks.values_mut() {
             spread.read = Amount::default();
@@ -123,7 +126,7 @@ impl WindowSums {
         }
     }
 
-    /// A period begins, with a window of this share of it.
+    /// Begins a period with a window of this share of it.
     pub(in crate::recorder) fn begin_period(&mut self, begins: Instant, length: Duration, share: f64) {
         self.periods.push(Period {
             begins,
@@ -132,7 +135,7 @@ impl WindowSums {
         });
     }
 
-    /// A window is over, of so many seconds instead of those that were planned.
+    /// Ends a window, by its planned and its actual length in seconds.
     pub(in crate::recorder) fn close(&mut self, planned_s: f64, actual_s: f64) {
         self.waiting += 1;
         self.planned_s += planned_s;
@@ -141,12 +144,12 @@ impl WindowSums {
         self.observed_s += planned_s;
     }
 
-    /// Whether there are windows whose sums were not read yet.
+    /// Returns true if there are windows whose sums were not read yet.
     pub(in crate::recorder) fn is_waiting(&self) -> bool {
         self.waiting > 0
     }
 
-    /// Takes in the sums after one window, or after several since the last time.
+    /// Adds the sums after one window, or after several since the last reading.
     pub(in crate::recorder) fn add_windows(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
         if self.waiting == 0 || self.actual_s <= 0.0 {
             return;
@@ -182,7 +185,7 @@ impl WindowSums {
         (self.waiting, self.planned_s, self.actual_s) = (0, 0.0, 0.0);
     }
 
-    /// The phase is over, at this moment.
+    /// Ends the phase at this moment.
     pub(in crate::recorder) fn end_phase(&mut self, end: Instant) {
         let mut first = None;
         for period in self.periods.drain(..) {
@@ -195,19 +198,19 @@ impl WindowSums {
         }
     }
 
-    /// How many windows there were.
+    /// The number of windows.
     pub(in crate::recorder) fn count(&self) -> u32 {
         self.windows + self.waiting
     }
 
-    /// How long probes were in, in phases of windows, and how long those were: seconds.
+    /// The time with probes attached in phases of windows, and the time of those phases: seconds.
     pub(in crate::recorder) fn inside_of(&self, now: Instant) -> (f64, f64) {
         let begun = self.periods.first().map(|period| period.begins);
         let open = begun.map_or(0.0, |begun| now.saturating_duration_since(begun).as_secs_f64());
         (self.inside_s, self.phases_s + open)
     }
 
-    /// What all windows are to be scaled by: they stand for more or less time than there was.
+    /// The scale of all windows: they stand for more or less time than there was.
     fn coverage(&self, now: Instant) -> f64 {
         let open: f64 = self
             .periods
@@ -224,7 +227,7 @@ impl WindowSums {
         }
     }
 
-    /// What is to be added to a stack's sums, so that they are estimates of the whole time.
+    /// The correction of a stack's sums to estimates of the whole time.
     pub(in crate::recorder) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
         let spread = self.stacks.get(key)?;
         let scale = self.coverage(now) * self.slowing.factor().by;
@@ -234,13 +237,13 @@ impl WindowSums {
         })
     }
 
-    /// The variance of a stack's estimates, by how its windows differ: to be shown with them, where it is larger than that of
-    /// independent samples.
+    /// The variance of a stack's estimates by the differences between windows. It counts where it
+    /// is larger than that of independent samples.
     pub(in crate::recorder) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
         self.stacks.get(key).map(|spread| self.variance(spread, now))
     }
 
-    /// The variances of the estimates of stacks that are taken together.
+    /// The variances of the estimates of groups of stacks.
     pub(in crate::recorder) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (Group, Amount)> {
         self.groups
             .iter()
@@ -269,12 +272,12 @@ impl WindowSums {
     }
 }
 
-/// The variance of the sum of estimates from m windows that cover a share of the time. With y what was seen in a window and N
-/// windows' worth of time, N²(1 - m/N)s²/m (simple random sampling without replacement); with x = y N/m, the window's part of
-/// the estimate, that is m(1 - m/N)s².
+/// The variance of the sum of estimates from m windows that cover a share of the time. With y the
+/// count in a window and N windows' worth of time, it is N²(1 - m/N)s²/m (simple random sampling
+/// without replacement); with x = y N/m, the window's part of the estimate, that is m(1 - m/N)s².
 ///
-/// `sum` is that of all x, `squares` that of x²/j over looks at j windows each. One look alone says nothing of how windows
-/// differ: as unsure as can be, the whole of it.
+/// `sum` is that of all x, `squares` that of x²/j over readings of j windows each. One reading
+/// alone tells no difference between windows: the variance is taken to be the square of the sum.
 fn window_variance(windows: u32, looks: u32, share: f64, sum: f64, squares: f64) -> f64 {
     if looks < 2 {
         return sum * sum;
@@ -284,7 +287,7 @@ fn window_variance(windows: u32, looks: u32, share: f64, sum: f64, squares: f64)
     windows * (1.0 - share) * between
 }
 
-/// Numbers in [0, 1) that no program's rhythm follows.
+/// Random numbers in [0, 1), which no program's rhythm follows.
 #[derive(Debug)]
 pub(in crate::recorder) struct Dice(u64);
 
@@ -293,7 +296,8 @@ impl Dice {
         Self(seed)
     }
 
-    /// The next one: `splitmix64` (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+    /// Returns the next number, by `splitmix64` (Steele, Lea, Flood: Fast splittable pseudorandom
+    /// number generators).
     pub(in crate::recorder) fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;

@@ -1,4 +1,5 @@
-//! Compilation of files' unwind tables on threads, and the entries by which the kernel side finds them.
+//! Compilation of files' unwind tables on threads, and the entries by which the kernel side finds
+//! them.
 
 use std::fs::File;
 use std::io;
@@ -79,7 +80,8 @@ impl TableCompiler {
     }
 }
 
-/// Compiles files, several at once, and hands their tables to `place` in the order in which they are ready.
+/// Compiles files, several at once, and hands their tables to `place` in the order in which they
+/// are ready.
 pub(super) fn compile_all<E>(
     files: &[(Arc<MappedFile>, FileKey)],
     rows: Rows,

@@ -1,5 +1,5 @@
-//! Stack walks by unwind tables: the tables of mapped files, and the walks that the kernel side left to user space, which
-//! are finished with the same rows from a copy of the stack.
+//! Stack walks by unwind tables: the tables of mapped files, and the walks that the kernel side
+//! left to user space, which are finished with the same rows from a copy of the stack.
 
 mod compiler;
 pub(super) mod table_set;
@@ -31,7 +31,8 @@ pub(super) struct Unwinding {
 }
 
 impl Unwinding {
-    /// Takes the ring of copies of a loaded object. `frame_pointers`: code without tables is walked by frame pointers.
+    /// Takes the ring of copies of a loaded object. `frame_pointers`: code without tables is walked
+    /// by frame pointers.
     pub(super) fn new(
         object: &mut Object,
         capacity: Capacity,
@@ -97,8 +98,8 @@ impl Unwinding {
         self.tables.is_compiling()
     }
 
-    /// Finishes deferred walks whose tables are there. `at_end`: finishes all, and waits for the tables that they need.
-    /// `settled_ns`: the time up to which mappings are known.
+    /// Finishes deferred walks whose tables are there. `at_end`: finishes all, and waits for the
+    /// tables that they need. `settled_ns`: the time up to which mappings are known.
     pub(super) fn finish_walks(
         &mut self,
         object: &mut Object,
@@ -144,13 +145,15 @@ impl Unwinding {
     }
 }
 
-/// Bytes of copies that may wait at once. Further stacks keep the frames that the kernel side found.
+/// Bytes of copies that may wait at once. Further stacks keep the frames that the kernel side
+/// found.
 const MAX_WAITING_BYTES: usize = 128 << 20;
 
 /// Walks that are finished in one go: the rings are read in between.
 const MAX_AT_ONCE: usize = 256;
 
-/// The ring of copies, and the copies that wait: until the tables of all files that their stacks go through are there.
+/// The ring of copies, and the copies that wait: until the tables of all files that their stacks go
+/// through are there.
 struct DeferredWalks {
     ring: Copies,
     waiting: VecDeque<CopiedStack>,
@@ -202,8 +205,8 @@ impl DeferredWalks {
         Some(copy)
     }
 
-    /// Reads the ring, and finishes the walks that can be, all or some at once. Copies that were made after
-    /// `settled_ns` wait: the mappings of that time may not be known yet.
+    /// Reads the ring, and finishes the walks that can be, all or some at once. Copies that were
+    /// made after `settled_ns` wait: the mappings of that time may not be known yet.
     fn finish(
         &mut self,
         object: &mut Object,

@@ -1,5 +1,5 @@
-//! The unwind tables of mapped files: placed in the kernel side's arrays, shared by all processes that map the same
-//! file, and given back when the last of them has ended.
+//! The unwind tables of mapped files: placed in the kernel side's arrays, shared by all processes
+//! that map the same file, and given back when the last of them has ended.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -125,7 +125,8 @@ impl UnwindTables {
         }
     }
 
-    /// Compiles and places the tables of these files and of the vDSO, several at once, and waits for them.
+    /// Compiles and places the tables of these files and of the vDSO, several at once, and waits
+    /// for them.
     pub(in crate::recorder) fn compile_now(
         &mut self,
         object: &mut Object,
@@ -147,7 +148,8 @@ impl UnwindTables {
         Ok(())
     }
 
-    /// Begins the table of a file, unless there is one. Without a file, notes that it could not be found.
+    /// Begins the table of a file, unless there is one. Without a file, notes that it could not be
+    /// found.
     pub(in crate::recorder) fn compile(
         &mut self,
         object: &mut Object,
@@ -158,8 +160,9 @@ impl UnwindTables {
             return Ok(());
         }
         let Some(file) = file else {
-            // The process has gone, or executes another program. Events that are still to come tell its mappings, and
-            // a new process that maps the file is announced again; not for ever, in case nobody can open the file.
+            // The process has gone, or executes another program. Events that are still to come tell
+            // its mappings, and a new process that maps the file is announced again; not for ever,
+            // in case nobody can open the file.
             let records = self.unknown.entry(key).or_default();
             *records += 1;
             if *records < MAX_UNKNOWN {
@@ -299,7 +302,8 @@ impl UnwindTables {
         }
     }
 
-    /// Reclaims the room of tables whose last process ended a while ago. `mapped` are the files of running processes.
+    /// Reclaims the room of tables whose last process ended a while ago. `mapped` are the files of
+    /// running processes.
     pub(in crate::recorder) fn reclaim(
         &mut self,
         object: &mut Object,
@@ -379,8 +383,8 @@ impl UnwindTables {
     }
 }
 
-/// Returns when every walk that had begun has ended. Walks are in RCU read-side sections, as all programs of uprobes
-/// and tracepoints are, and `membarrier` waits for those.
+/// Returns when every walk that had begun has ended. Walks are in RCU read-side sections, as all
+/// programs of uprobes and tracepoints are, and `membarrier` waits for those.
 fn wait_for_walks() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: a system call without pointers.

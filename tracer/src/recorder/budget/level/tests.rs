@@ -38,7 +38,7 @@ fn load(seconds: f64, hits: f64) -> Load {
 struct Simulation {
     controller: LevelController,
     now_s: f64,
-    /// What each tenth of a second cost.
+    /// The cost of each tenth of a second.
     costs: Vec<f64>,
     changes: Vec<(f64, Level)>,
     random: u64,
