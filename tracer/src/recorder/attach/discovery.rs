@@ -47,7 +47,7 @@ impl ExaminedFiles {
 }
 
 /// A reason for having no plan.
-pub(in crate::recorder) enum Missing {
+pub(crate) enum Missing {
     /// Nothing was found: a reason, and advice.
     Nothing(&'static str),
     /// A program has this allocator linked in, and no symbols.
@@ -56,7 +56,7 @@ pub(in crate::recorder) enum Missing {
 
 /// The error for a process without an allocator: most likely it has ended meanwhile, and with it
 /// its mappings.
-pub(in crate::recorder) fn no_allocator_in(pid: u32, missing: Missing) -> StartError {
+pub(crate) fn no_allocator_in(pid: u32, missing: Missing) -> StartError {
     if proc_fs::is_running(pid) {
         no_allocator(&describe(pid), missing)
     } else {
@@ -72,7 +72,7 @@ fn describe(pid: u32) -> String {
 
 /// A search for allocators in mapped files.
 #[derive(Debug, Default)]
-pub(in crate::recorder) struct AllocatorSearch {
+pub(crate) struct AllocatorSearch {
     /// The functions that are looked for.
     functions: Table,
     examined: ExaminedFiles,
@@ -113,7 +113,7 @@ impl AllocatorSearch {
 
     /// Plans the probes of files that were not examined before; without any, returns the reason. A
     /// program whose allocator cannot be found is an error where it `is_wanted`, else a warning.
-    pub(in crate::recorder) fn plans_in(
+    pub(crate) fn plans_in(
         &mut self,
         files: &[Arc<MappedFile>],
         scope: UprobeScope,
@@ -161,7 +161,7 @@ impl AllocatorSearch {
 }
 
 /// Warns that a program's allocator cannot be found.
-pub(in crate::recorder) fn warn_of_hidden(path: &Path, allocator: &'static str) {
+pub(crate) fn warn_of_hidden(path: &Path, allocator: &'static str) {
     log::warn!(
         "{}; its calls are not seen",
         StartError::Hidden {
@@ -172,7 +172,7 @@ pub(in crate::recorder) fn warn_of_hidden(path: &Path, allocator: &'static str) 
 }
 
 /// The error for a place without an allocator.
-pub(in crate::recorder) fn no_allocator(place: &str, missing: Missing) -> StartError {
+pub(crate) fn no_allocator(place: &str, missing: Missing) -> StartError {
     match missing {
         Missing::Nothing(advice) => StartError::NoAllocator {
             place: place.to_owned(),

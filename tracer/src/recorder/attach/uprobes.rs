@@ -26,13 +26,13 @@ const BREAKPOINT_POLL: Duration = Duration::from_millis(2);
 
 /// The choice of calls, and of places to probe them.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::recorder) struct ProbeChoice {
+pub(crate) struct ProbeChoice {
     /// The places at which calls are probed whose blocks are followed.
-    pub(in crate::recorder) probing: Probing,
+    pub(crate) probing: Probing,
     /// Blocks are followed until they are freed.
-    pub(in crate::recorder) live: bool,
+    pub(crate) live: bool,
     /// Calls that free are probed, though blocks are not followed.
-    pub(in crate::recorder) counts_frees: bool,
+    pub(crate) counts_frees: bool,
 }
 
 impl ProbeChoice {
@@ -43,7 +43,7 @@ impl ProbeChoice {
 
 /// The uprobes. Dropping them detaches them.
 #[derive(Debug)]
-pub(in crate::recorder) struct Uprobes {
+pub(crate) struct Uprobes {
     attached: Attached,
     /// All that are wanted, in the order in which they are attached.
     wanted: Vec<Uprobe>,
@@ -69,7 +69,7 @@ pub(in crate::recorder) struct Uprobes {
 
 impl Uprobes {
     /// Returns an empty set.
-    pub(in crate::recorder) fn new(choice: ProbeChoice) -> Self {
+    pub(crate) fn new(choice: ProbeChoice) -> Self {
         Self {
             attached: Attached::default(),
             wanted: Vec::new(),
@@ -87,7 +87,7 @@ impl Uprobes {
     }
 
     /// Attaches the probes of a plan. While all are detached, these wait with the others.
-    pub(in crate::recorder) fn attach(
+    pub(crate) fn attach(
         &mut self,
         object: &mut Object,
         plan: &Plan,
@@ -243,7 +243,7 @@ impl Uprobes {
     /// Detaches all for a while: no hit comes any more once this has returned. Where each probe is
     /// for one process, that takes some milliseconds, and the kernel's grace periods go on
     /// meanwhile; else they are waited for.
-    pub(in crate::recorder) fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         self.wait();
         self.is_detached = true;
         let mut attached = std::mem::take(&mut self.attached);
@@ -265,7 +265,7 @@ impl Uprobes {
 
     /// Attaches again what [`detach`](Self::detach) detached, except for processes that have ended
     /// meanwhile.
-    pub(in crate::recorder) fn reattach(&mut self, object: &mut Object) -> Result<(), AttachError> {
+    pub(crate) fn reattach(&mut self, object: &mut Object) -> Result<(), AttachError> {
         if !self.is_detached {
             return Ok(());
         }

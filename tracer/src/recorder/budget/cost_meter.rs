@@ -28,7 +28,7 @@ const MAX_PHASE_INTERVAL: Duration = Duration::from_secs(10);
 /// Phases in which the kernel keeps statistics of the programs: short ones, since that costs the
 /// targets too.
 #[derive(Debug, Default)]
-pub(in crate::recorder) struct RunStatistics {
+pub(crate) struct RunStatistics {
     open: Option<(RunStats, Runs)>,
     began: Option<Instant>,
     phases: u32,
@@ -38,7 +38,7 @@ pub(in crate::recorder) struct RunStatistics {
 
 impl RunStatistics {
     /// Returns true during a phase.
-    pub(in crate::recorder) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
@@ -53,7 +53,7 @@ impl RunStatistics {
     }
 
     /// Begins a phase.
-    pub(in crate::recorder) fn open(&mut self, object: &Object) {
+    pub(crate) fn open(&mut self, object: &Object) {
         match RunStats::enable() {
             Ok(stats) => {
                 self.open = Some((stats, object.runs()));
@@ -68,7 +68,7 @@ impl RunStatistics {
     }
 
     /// Ends the phase. Returns the programs' runs in it.
-    pub(in crate::recorder) fn close(&mut self, object: &Object) -> Option<Runs> {
+    pub(crate) fn close(&mut self, object: &Object) -> Option<Runs> {
         let (stats, before) = self.open.take()?;
         let runs = object.runs().since(before);
         drop(stats);
@@ -78,7 +78,7 @@ impl RunStatistics {
 
 /// The cost of a recording so far, by the counters.
 #[derive(Debug)]
-pub(in crate::recorder) struct CostMeter {
+pub(crate) struct CostMeter {
     meter: Meter,
     statistics: RunStatistics,
     /// Hits in the phase of statistics.
@@ -189,17 +189,17 @@ impl CostMeter {
     }
 
     /// Learns from a phase of statistics in which every allocation was followed.
-    pub(in crate::recorder) fn learn(&mut self, runs: Runs, load: &Load) {
+    pub(crate) fn learn(&mut self, runs: Runs, load: &Load) {
         self.meter.learn(runs, load, 1);
     }
 
     /// The cost of a hit.
-    pub(in crate::recorder) fn prices(&self) -> Prices {
+    pub(crate) fn prices(&self) -> Prices {
         self.meter.prices()
     }
 
     /// The cost of traps.
-    pub(in crate::recorder) fn traps(&self) -> Traps {
+    pub(crate) fn traps(&self) -> Traps {
         self.meter.traps
     }
 
@@ -209,7 +209,7 @@ impl CostMeter {
     }
 
     /// Hits since the recording began, by the number of the process image.
-    pub(in crate::recorder) fn hits_by_process(
+    pub(crate) fn hits_by_process(
         &self,
         object: &Object,
         processes: &ProcessTable,

@@ -37,7 +37,7 @@ const DEBT_MOST_S: f64 = 10.0;
 
 /// The level, and the load that it was chosen by.
 #[derive(Debug, Clone)]
-pub(in crate::recorder) struct LevelController {
+pub(crate) struct LevelController {
     wants: Wants,
     level: Level,
     /// The tokens in the bucket: seconds of CPU time.
@@ -58,12 +58,7 @@ pub(in crate::recorder) struct LevelController {
 
 impl LevelController {
     /// Chooses the first level by the load while hits were only counted.
-    pub(in crate::recorder) fn new(
-        wants: Wants,
-        first: &Load,
-        prices: &Prices,
-        switching: &Switching,
-    ) -> Self {
+    pub(crate) fn new(wants: Wants, first: &Load, prices: &Prices, switching: &Switching) -> Self {
         Self {
             level: plan(first, prices, &wants, switching, PLANNED_PART),
             tokens: BUCKET_S * wants.budget,
@@ -78,23 +73,18 @@ impl LevelController {
     }
 
     /// The budget in seconds of CPU time per second.
-    pub(in crate::recorder) fn budget(&self) -> f64 {
+    pub(crate) fn budget(&self) -> f64 {
         self.wants.budget
     }
 
     /// The present level.
-    pub(in crate::recorder) fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> Level {
         self.level
     }
 
     /// Takes the load while probes were attached all the time. Returns true if the level has
     /// changed.
-    pub(in crate::recorder) fn observe(
-        &mut self,
-        seen: &Load,
-        prices: &Prices,
-        switching: &Switching,
-    ) -> bool {
+    pub(crate) fn observe(&mut self, seen: &Load, prices: &Prices, switching: &Switching) -> bool {
         self.since_finer_s += seen.seconds;
         let most = BUCKET_S * self.wants.budget;
         let cost = seen.hits * prices.hit_s(seen, self.level.interval_bytes);
@@ -123,7 +113,7 @@ impl LevelController {
     /// Takes the load in a window, and chooses the level of the next one. `around` are the hits
     /// while probes were attached and detached, `period_s` is the time in which the cost was
     /// earned.
-    pub(in crate::recorder) fn observe_window(
+    pub(crate) fn observe_window(
         &mut self,
         seen: &Load,
         around: f64,
@@ -162,13 +152,13 @@ impl LevelController {
     }
 
     /// The cost at which a window is closed early: so many hits were not foreseen.
-    pub(in crate::recorder) fn window_limit_s(&self) -> f64 {
+    pub(crate) fn window_limit_s(&self) -> f64 {
         let planned = self.level.windows.map_or(0.0, |windows| windows.cost_s);
         (2.0 * planned).max(BUCKET_S * self.wants.budget / 2.0)
     }
 
     /// Hits a second in the last load.
-    pub(in crate::recorder) fn last_rate(&self) -> Option<f64> {
+    pub(crate) fn last_rate(&self) -> Option<f64> {
         self.recent.back().map(Load::hits_per_s)
     }
 

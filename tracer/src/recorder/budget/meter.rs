@@ -15,8 +15,8 @@ const ANY_SIZE: usize = 6;
 
 /// The sum of hits and of their cost.
 #[derive(Debug, Clone)]
-pub(in crate::recorder) struct Meter {
-    pub(in crate::recorder) traps: Traps,
+pub(crate) struct Meter {
+    pub(crate) traps: Traps,
     work: Work,
     /// The kinds of the probes, by cookie.
     sites: Vec<SiteKind>,
@@ -32,7 +32,7 @@ pub(in crate::recorder) struct Meter {
 }
 
 impl Meter {
-    pub(in crate::recorder) fn new(live: bool) -> Self {
+    pub(crate) fn new(live: bool) -> Self {
         Self {
             traps: Traps::ELSEWHERE,
             work: Work::assumed(live),
@@ -47,12 +47,12 @@ impl Meter {
     }
 
     /// Sets the kinds of the probes, by cookie.
-    pub(in crate::recorder) fn know_sites(&mut self, sites: &[SiteKind]) {
+    pub(crate) fn know_sites(&mut self, sites: &[SiteKind]) {
         self.sites = sites.to_vec();
     }
 
     /// Begins to count.
-    pub(in crate::recorder) fn begin(&mut self, counts: &HitCounts) {
+    pub(crate) fn begin(&mut self, counts: &HitCounts) {
         *self.start = self.with_sizes(*counts);
         *self.last = *self.start;
         self.followed = 0.0;
@@ -60,12 +60,7 @@ impl Meter {
 
     /// Takes the hits since the last reading, `seconds` ago; `interval_bytes` if they were
     /// recorded.
-    pub(in crate::recorder) fn take(
-        &mut self,
-        counts: &HitCounts,
-        seconds: f64,
-        interval_bytes: Option<u64>,
-    ) -> Load {
+    pub(crate) fn take(&mut self, counts: &HitCounts, seconds: f64, interval_bytes: Option<u64>) -> Load {
         let counts = self.with_sizes(*counts);
         let load = load_between(&self.last, &counts, seconds);
         *self.last = counts;
@@ -89,7 +84,7 @@ impl Meter {
     }
 
     /// Learns from a phase of the kernel's statistics.
-    pub(in crate::recorder) fn learn(&mut self, runs: Runs, load: &Load, interval_bytes: u64) {
+    pub(crate) fn learn(&mut self, runs: Runs, load: &Load, interval_bytes: u64) {
         self.runs.hits += runs.hits;
         self.runs.time_ns += runs.time_ns;
         self.ran.add(load);
@@ -105,7 +100,7 @@ impl Meter {
     }
 
     /// The mean cost of a hit.
-    pub(in crate::recorder) fn prices(&self) -> Prices {
+    pub(crate) fn prices(&self) -> Prices {
         let hits = to_f64(self.last.by_site.iter().sum());
         let trap_ns = if hits > 0.0 {
             self.traps_ns(&HitCounts::default()) / hits
@@ -125,17 +120,17 @@ impl Meter {
     }
 
     /// Hits since the start.
-    pub(in crate::recorder) fn hits(&self) -> u64 {
+    pub(crate) fn hits(&self) -> u64 {
         self.last.by_site.iter().sum::<u64>() - self.start.by_site.iter().sum::<u64>()
     }
 
     /// Time in the programs since the start, in nanoseconds.
-    pub(in crate::recorder) fn programs_ns(&self) -> f64 {
+    pub(crate) fn programs_ns(&self) -> f64 {
         to_f64(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
     }
 
     /// Time that the targets have lost since the start, in nanoseconds.
-    pub(in crate::recorder) fn targets_ns(&self) -> f64 {
+    pub(crate) fn targets_ns(&self) -> f64 {
         self.traps_ns(&self.start) + self.programs_ns()
     }
 
@@ -150,7 +145,7 @@ impl Meter {
 }
 
 /// The load between two readings of the counters.
-pub(in crate::recorder) fn load_between(before: &HitCounts, now: &HitCounts, seconds: f64) -> Load {
+pub(crate) fn load_between(before: &HitCounts, now: &HitCounts, seconds: f64) -> Load {
     let mut load = Load {
         seconds,
         hits: to_f64(now.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>()),

@@ -22,8 +22,8 @@ const SHORTEST_WINDOW_S: f64 = 0.005;
 
 /// The usual time from one window to the next: at first, and after many. Each takes CPU time of
 /// memtap, which the targets lose on a machine whose CPUs are all busy.
-pub(in crate::recorder) const FIRST_PERIOD_S: f64 = 0.5;
-pub(in crate::recorder) const LATER_PERIOD_S: f64 = 1.0;
+pub(crate) const FIRST_PERIOD_S: f64 = 0.5;
+pub(crate) const LATER_PERIOD_S: f64 = 1.0;
 
 /// Attaching and detaching may take one part in so many of memtap's CPU time, and one in so many of
 /// the time on the clock.
@@ -35,13 +35,13 @@ const LONGEST_WINDOW_S: f64 = 1.0;
 
 /// The load that the targets put on attached probes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::recorder) struct Load {
+pub(crate) struct Load {
     /// The time in which it was seen.
-    pub(in crate::recorder) seconds: f64,
+    pub(crate) seconds: f64,
     /// Hits in that time.
-    pub(in crate::recorder) hits: f64,
+    pub(crate) hits: f64,
     /// Hits that allocate, by the binary logarithm of the size.
-    pub(in crate::recorder) sizes: [f64; BUCKETS],
+    pub(crate) sizes: [f64; BUCKETS],
 }
 
 impl Default for Load {
@@ -56,7 +56,7 @@ impl Default for Load {
 
 impl Load {
     /// Adds the load after this one.
-    pub(in crate::recorder) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.hits += other.hits;
         for (size, other) in self.sizes.iter_mut().zip(other.sizes) {
@@ -64,7 +64,7 @@ impl Load {
         }
     }
 
-    pub(in crate::recorder) fn hits_per_s(&self) -> f64 {
+    pub(crate) fn hits_per_s(&self) -> f64 {
         if self.seconds > 0.0 {
             self.hits / self.seconds
         } else {
@@ -74,7 +74,7 @@ impl Load {
 
     /// The share of hits that are followed: an allocation of s bytes with probability 1 -
     /// exp(-s/T).
-    pub(in crate::recorder) fn followed_share(&self, interval_bytes: u64) -> f64 {
+    pub(crate) fn followed_share(&self, interval_bytes: u64) -> f64 {
         if self.hits <= 0.0 {
             return 0.0;
         }
@@ -94,21 +94,21 @@ impl Load {
 
 /// The mean cost of a hit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::recorder) struct Prices {
+pub(crate) struct Prices {
     /// The traps of one hit.
-    pub(in crate::recorder) trap_ns: f64,
+    pub(crate) trap_ns: f64,
     /// The run time of the programs.
-    pub(in crate::recorder) work: Work,
+    pub(crate) work: Work,
 }
 
 impl Prices {
     /// The cost of a second of this load, in seconds of CPU time.
-    pub(in crate::recorder) fn per_second(&self, load: &Load, interval_bytes: u64) -> f64 {
+    pub(crate) fn per_second(&self, load: &Load, interval_bytes: u64) -> f64 {
         load.hits_per_s() * self.hit_s(load, interval_bytes)
     }
 
     /// The cost of one hit, in seconds of CPU time.
-    pub(in crate::recorder) fn hit_s(&self, load: &Load, interval_bytes: u64) -> f64 {
+    pub(crate) fn hit_s(&self, load: &Load, interval_bytes: u64) -> f64 {
         (self.trap_ns + self.work.mean_ns(load.followed_share(interval_bytes))) * 1e-9
     }
 
@@ -120,63 +120,63 @@ impl Prices {
 
 /// The settings of a plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::recorder) struct Wants {
+pub(crate) struct Wants {
     /// The budget.
-    pub(in crate::recorder) budget: f64,
+    pub(crate) budget: f64,
     /// The sampling interval in bytes, if it is set.
-    pub(in crate::recorder) interval_bytes: Option<u64>,
+    pub(crate) interval_bytes: Option<u64>,
     /// Probes may be attached for a part of the time. Not where blocks are followed: a window would
     /// part an allocation from its free.
-    pub(in crate::recorder) may_pause: bool,
+    pub(crate) may_pause: bool,
     /// The usual time from one window to the next.
-    pub(in crate::recorder) period_s: f64,
+    pub(crate) period_s: f64,
 }
 
 /// The cost of attaching and detaching probes once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
-pub(in crate::recorder) struct Switching {
+pub(crate) struct Switching {
     /// CPU time of memtap.
-    pub(in crate::recorder) cpu_s: f64,
+    pub(crate) cpu_s: f64,
     /// Time on the clock.
-    pub(in crate::recorder) clock_s: f64,
+    pub(crate) clock_s: f64,
     /// The time in which attached probes have as many hits as meanwhile.
-    pub(in crate::recorder) tail_s: f64,
+    pub(crate) tail_s: f64,
 }
 
 /// Windows in which probes are attached.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
-pub(in crate::recorder) struct Windows {
+pub(crate) struct Windows {
     /// The time with one window.
-    pub(in crate::recorder) period_s: f64,
+    pub(crate) period_s: f64,
     /// The length of the window.
-    pub(in crate::recorder) length_s: f64,
+    pub(crate) length_s: f64,
     /// The expected cost of the window.
-    pub(in crate::recorder) cost_s: f64,
+    pub(crate) cost_s: f64,
 }
 
 impl Windows {
     /// The share of time in which probes are attached.
-    pub(in crate::recorder) fn share(&self) -> f64 {
+    pub(crate) fn share(&self) -> f64 {
         (self.length_s / self.period_s).min(1.0)
     }
 }
 
 /// A level: the allocations that are followed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::recorder) struct Level {
+pub(crate) struct Level {
     /// Mean bytes between sampled allocations; 1: every allocation is followed.
-    pub(in crate::recorder) interval_bytes: u64,
+    pub(crate) interval_bytes: u64,
     /// Windows, if probes are attached for a part of the time.
-    pub(in crate::recorder) windows: Option<Windows>,
+    pub(crate) windows: Option<Windows>,
     /// The budget is kept.
-    pub(in crate::recorder) keeps_budget: bool,
+    pub(crate) keeps_budget: bool,
 }
 
 impl Level {
     /// Returns true if less is followed than with the other.
-    pub(in crate::recorder) fn is_coarser_than(&self, other: &Self) -> bool {
+    pub(crate) fn is_coarser_than(&self, other: &Self) -> bool {
         match (self.windows, other.windows) {
             (Some(_), None) => true,
             (None, Some(_)) => false,
@@ -198,13 +198,7 @@ fn intervals(wants: &Wants) -> impl Iterator<Item = u64> {
 }
 
 /// Plans the finest level that costs at most a part of the budget.
-pub(in crate::recorder) fn plan(
-    load: &Load,
-    prices: &Prices,
-    wants: &Wants,
-    switching: &Switching,
-    part: f64,
-) -> Level {
+pub(crate) fn plan(load: &Load, prices: &Prices, wants: &Wants, switching: &Switching, part: f64) -> Level {
     let allowed = wants.budget * part;
     if let Some(interval_bytes) =
         intervals(wants).find(|interval_bytes| prices.per_second(load, *interval_bytes) <= allowed)
@@ -237,7 +231,7 @@ fn with_work(load: &Load, prices: &Prices, wants: &Wants, most: f64) -> u64 {
 
 /// Plans the longest windows that cost at most a part of the budget. Probes are detached for at
 /// least half of the time.
-pub(in crate::recorder) fn plan_windows(
+pub(crate) fn plan_windows(
     load: &Load,
     prices: &Prices,
     wants: &Wants,

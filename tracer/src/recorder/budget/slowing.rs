@@ -25,7 +25,7 @@ const LEAST_FACTOR: f64 = 0.5;
 
 /// CPU time of the targets, and the cost of probes for them, at a moment.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::recorder) struct Reading {
+pub(crate) struct Reading {
     at: Instant,
     cpu_s: f64,
     cost_s: f64,
@@ -33,7 +33,7 @@ pub(in crate::recorder) struct Reading {
 
 impl Reading {
     /// Reads the time of these processes. Returns nothing if there are none, or if one has ended.
-    pub(in crate::recorder) fn of(pids: &[u32], cost_ns: f64) -> Option<Self> {
+    pub(crate) fn of(pids: &[u32], cost_ns: f64) -> Option<Self> {
         let mut cpu_s = 0.0;
         for pid in pids {
             cpu_s += cpu_time_s(*pid)?;
@@ -46,7 +46,7 @@ impl Reading {
     }
 
     /// Reads the time of clocks that were started for a moment.
-    pub(in crate::recorder) fn by(clocks: &TaskClocks, cost_ns: f64) -> Option<Self> {
+    pub(crate) fn by(clocks: &TaskClocks, cost_ns: f64) -> Option<Self> {
         Some(Self {
             at: Instant::now(),
             cpu_s: clocks.seconds()?,
@@ -55,7 +55,7 @@ impl Reading {
     }
 
     /// The reading as if all time had been the program's own.
-    pub(in crate::recorder) fn without_cost(self) -> Self {
+    pub(crate) fn without_cost(self) -> Self {
         Self { cost_s: 0.0, ..self }
     }
 }
@@ -95,7 +95,7 @@ impl Span {
 /// The speed of targets without probes, relative to that with them, from readings before and after:
 /// with probes, and without. The readings without probes are of another time: the result is at most
 /// what it would be if all time of the probes had been the program's.
-pub(in crate::recorder) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f64 {
+pub(crate) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f64 {
     let span = |[from, to]: [Reading; 2]| {
         let mut span = Span::default();
         span.add(&from, &to);
@@ -115,10 +115,10 @@ pub(in crate::recorder) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f
 
 /// The factor that counts in windows are multiplied by.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::recorder) struct Factor {
-    pub(in crate::recorder) by: f64,
+pub(crate) struct Factor {
+    pub(crate) by: f64,
     /// Its relative error.
-    pub(in crate::recorder) error: f64,
+    pub(crate) error: f64,
 }
 
 impl Factor {
@@ -127,7 +127,7 @@ impl Factor {
 
 /// The targets' time in windows, and in the whole phases that have windows.
 #[derive(Debug, Default)]
-pub(in crate::recorder) struct Slowing {
+pub(crate) struct Slowing {
     begun: Option<Reading>,
     opened: Option<Reading>,
     inside: Span,
@@ -171,7 +171,7 @@ impl Slowing {
     }
 
     /// The speed in the whole time, relative to that in windows; one where it is not known.
-    pub(in crate::recorder) fn factor(&self) -> Factor {
+    pub(crate) fn factor(&self) -> Factor {
         let Self { inside, all, .. } = self;
         if inside.clock_s <= 0.0 || all.clock_s <= 0.0 || all.bare_s <= 0.0 {
             return Factor::NONE;

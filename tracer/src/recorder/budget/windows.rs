@@ -21,9 +21,9 @@ use super::slowing::Slowing;
 
 /// Calls and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(in crate::recorder) struct Amount {
-    pub(in crate::recorder) calls: f64,
-    pub(in crate::recorder) bytes: f64,
+pub(crate) struct Amount {
+    pub(crate) calls: f64,
+    pub(crate) bytes: f64,
 }
 
 /// The counts of one stack, or of several together, in windows.
@@ -52,16 +52,16 @@ impl Spread {
 
 /// A group of stacks: those of a process, of a function, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::recorder) struct Group {
+pub(crate) struct Group {
     /// The process image, or all of them.
-    pub(in crate::recorder) process: Option<u32>,
+    pub(crate) process: Option<u32>,
     /// The function, or all of them.
-    pub(in crate::recorder) function: Option<u32>,
+    pub(crate) function: Option<u32>,
 }
 
 impl Group {
     /// All stacks.
-    pub(in crate::recorder) const ALL: Self = Self {
+    pub(crate) const ALL: Self = Self {
         process: None,
         function: None,
     };
@@ -91,7 +91,7 @@ struct Period {
 
 /// All windows so far.
 #[derive(Debug, Default)]
-pub(in crate::recorder) struct WindowSums {
+pub(crate) struct WindowSums {
     stacks: HashMap<SumKey, Spread>,
     /// Stacks vary together, since a program does more or less of everything in a window: the
     /// variance of their sum is larger than that of independent stacks.
@@ -112,12 +112,12 @@ pub(in crate::recorder) struct WindowSums {
     expected_s: f64,
     phases_s: f64,
     periods: Vec<Period>,
-    pub(in crate::recorder) slowing: Slowing,
+    pub(crate) slowing: Slowing,
 }
 
 impl WindowSums {
     /// Begins a phase of windows with the present sums, which were recorded without windows.
-    pub(in crate::recorder) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+    pub(crate) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
         for spread in self.stacks.values_mut() {
             spread.read = Amount::default();
         }
@@ -127,7 +127,7 @@ impl WindowSums {
     }
 
     /// Begins a period with a window of this share of it.
-    pub(in crate::recorder) fn begin_period(&mut self, begins: Instant, length: Duration, share: f64) {
+    pub(crate) fn begin_period(&mut self, begins: Instant, length: Duration, share: f64) {
         self.periods.push(Period {
             begins,
             length,
@@ -136,7 +136,7 @@ impl WindowSums {
     }
 
     /// Ends a window, by its planned and its actual length in seconds.
-    pub(in crate::recorder) fn close(&mut self, planned_s: f64, actual_s: f64) {
+    pub(crate) fn close(&mut self, planned_s: f64, actual_s: f64) {
         self.waiting += 1;
         self.planned_s += planned_s;
         self.actual_s += actual_s;
@@ -145,12 +145,12 @@ impl WindowSums {
     }
 
     /// Returns true if there are windows whose sums were not read yet.
-    pub(in crate::recorder) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.waiting > 0
     }
 
     /// Adds the sums after one window, or after several since the last reading.
-    pub(in crate::recorder) fn add_windows(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+    pub(crate) fn add_windows(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
         if self.waiting == 0 || self.actual_s <= 0.0 {
             return;
         }
@@ -186,7 +186,7 @@ impl WindowSums {
     }
 
     /// Ends the phase at this moment.
-    pub(in crate::recorder) fn end_phase(&mut self, end: Instant) {
+    pub(crate) fn end_phase(&mut self, end: Instant) {
         let mut first = None;
         for period in self.periods.drain(..) {
             let passed = end.saturating_duration_since(period.begins).min(period.length);
@@ -199,12 +199,12 @@ impl WindowSums {
     }
 
     /// The number of windows.
-    pub(in crate::recorder) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.windows + self.waiting
     }
 
     /// The time with probes attached in phases of windows, and the time of those phases: seconds.
-    pub(in crate::recorder) fn inside_of(&self, now: Instant) -> (f64, f64) {
+    pub(crate) fn inside_of(&self, now: Instant) -> (f64, f64) {
         let begun = self.periods.first().map(|period| period.begins);
         let open = begun.map_or(0.0, |begun| now.saturating_duration_since(begun).as_secs_f64());
         (self.inside_s, self.phases_s + open)
@@ -228,7 +228,7 @@ impl WindowSums {
     }
 
     /// The correction of a stack's sums to estimates of the whole time.
-    pub(in crate::recorder) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+    pub(crate) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
         let spread = self.stacks.get(key)?;
         let scale = self.coverage(now) * self.slowing.factor().by;
         Some(Amount {
@@ -239,19 +239,19 @@ impl WindowSums {
 
     /// The variance of a stack's estimates by the differences between windows. It counts where it
     /// is larger than that of independent samples.
-    pub(in crate::recorder) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+    pub(crate) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
         self.stacks.get(key).map(|spread| self.variance(spread, now))
     }
 
     /// The variances of the estimates of groups of stacks.
-    pub(in crate::recorder) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (Group, Amount)> {
+    pub(crate) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (Group, Amount)> {
         self.groups
             .iter()
             .map(move |(group, spread)| (*group, self.variance(spread, now)))
     }
 
     /// The variance of all stacks' estimates together.
-    pub(in crate::recorder) fn variance_of_total(&self, now: Instant) -> Amount {
+    pub(crate) fn variance_of_total(&self, now: Instant) -> Amount {
         self.groups
             .get(&Group::ALL)
             .map_or(Amount::default(), |spread| self.variance(spread, now))
@@ -289,16 +289,16 @@ fn window_variance(windows: u32, looks: u32, share: f64, sum: f64, squares: f64)
 
 /// Random numbers in [0, 1), which no program's rhythm follows.
 #[derive(Debug)]
-pub(in crate::recorder) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(in crate::recorder) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Returns the next number, by `splitmix64` (Steele, Lea, Flood: Fast splittable pseudorandom
     /// number generators).
-    pub(in crate::recorder) fn roll(&mut self) -> f64 {
+    pub(crate) fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

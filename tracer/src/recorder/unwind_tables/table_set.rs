@@ -76,7 +76,7 @@ const MAX_UNKNOWN: u32 = 16;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// The tables of all files.
-pub(in crate::recorder) struct UnwindTables {
+pub(crate) struct UnwindTables {
     maps: TableMaps,
     arena: Arena,
     files: HashMap<FileKey, TableState>,
@@ -90,7 +90,7 @@ pub(in crate::recorder) struct UnwindTables {
 
 impl UnwindTables {
     /// Returns an empty set.
-    pub(in crate::recorder) fn new(object: &Object, capacity: Capacity) -> Result<Self, BpfError> {
+    pub(crate) fn new(object: &Object, capacity: Capacity) -> Result<Self, BpfError> {
         Ok(Self {
             maps: object.table_maps(&capacity)?,
             arena: Arena::new(capacity),
@@ -104,7 +104,7 @@ impl UnwindTables {
     }
 
     /// Returns true if a place in a file is the one that signal handlers return to.
-    pub(in crate::recorder) fn is_signal_frame(&self, file: &MappedFile, offset: u64) -> bool {
+    pub(crate) fn is_signal_frame(&self, file: &MappedFile, offset: u64) -> bool {
         let (TableLookup::Table(table) | TableLookup::CallSites(table)) = self.lookup(file.key) else {
             return false;
         };
@@ -127,7 +127,7 @@ impl UnwindTables {
 
     /// Compiles and places the tables of these files and of the vDSO, several at once, and waits
     /// for them.
-    pub(in crate::recorder) fn compile_now(
+    pub(crate) fn compile_now(
         &mut self,
         object: &mut Object,
         files: &[Arc<MappedFile>],
@@ -150,7 +150,7 @@ impl UnwindTables {
 
     /// Begins the table of a file, unless there is one. Without a file, notes that it could not be
     /// found.
-    pub(in crate::recorder) fn compile(
+    pub(crate) fn compile(
         &mut self,
         object: &mut Object,
         file: Option<Arc<MappedFile>>,
@@ -177,7 +177,7 @@ impl UnwindTables {
     }
 
     /// Begins a table of all rows of a file whose table has those of call sites alone.
-    pub(in crate::recorder) fn compile_all_rows(&mut self, file: &Arc<MappedFile>) {
+    pub(crate) fn compile_all_rows(&mut self, file: &Arc<MappedFile>) {
         if let Some(TableState::Placed { full, .. }) = self.files.get_mut(&file.key)
             && *full == FullTable::Possible
         {
@@ -187,12 +187,12 @@ impl UnwindTables {
     }
 
     /// Returns true if tables are being compiled.
-    pub(in crate::recorder) fn is_compiling(&self) -> bool {
+    pub(crate) fn is_compiling(&self) -> bool {
         self.compiler.is_busy()
     }
 
     /// Places the tables that are ready.
-    pub(in crate::recorder) fn place_compiled(&mut self, object: &mut Object) -> Result<(), BpfError> {
+    pub(crate) fn place_compiled(&mut self, object: &mut Object) -> Result<(), BpfError> {
         let mut is_changed = false;
         while let Some(compiled) = self.compiler.take() {
             self.place(object, compiled, Use::Mapped)?;
@@ -205,7 +205,7 @@ impl UnwindTables {
     }
 
     /// Waits for a table that is being compiled, and places it.
-    pub(in crate::recorder) fn wait_for_one(&mut self, object: &mut Object) -> Result<(), BpfError> {
+    pub(crate) fn wait_for_one(&mut self, object: &mut Object) -> Result<(), BpfError> {
         if let Some(compiled) = self.compiler.wait() {
             self.place(object, compiled, Use::Mapped)?;
             self.maps.change_generation();
@@ -304,7 +304,7 @@ impl UnwindTables {
 
     /// Reclaims the room of tables whose last process ended a while ago. `mapped` are the files of
     /// running processes.
-    pub(in crate::recorder) fn reclaim(
+    pub(crate) fn reclaim(
         &mut self,
         object: &mut Object,
         mapped: impl Iterator<Item = FileKey>,
@@ -367,7 +367,7 @@ impl UnwindTables {
     }
 
     /// The tables in figures.
-    pub(in crate::recorder) fn usage(&self) -> TableUsage {
+    pub(crate) fn usage(&self) -> TableUsage {
         let count = |wanted: fn(&TableState) -> bool| {
             self.files.values().filter(|state| wanted(state)).count() as u64
         };
