@@ -12,13 +12,13 @@ use super::announce;
 use super::arguments::Estimate as Asked;
 use crate::cost::saturating_u64;
 use crate::privileges;
-use crate::recorder::{Estimate, Estimator, Way};
+use crate::recorder::{Estimate, Estimator, TracingWay};
 use crate::report::session::rounded;
 use crate::report::units;
 use crate::settings::Target;
 
 /// The ways that are compared: what they are called, and the options that ask for them.
-const WAYS: [(&str, &str, Way); 5] = [
+const WAYS: [(&str, &str, TracingWay); 5] = [
     ("every allocation", "--sample 1 --max-overhead off", way(1, false)),
     ("one per 64 KiB", "--sample 64k", way(64 << 10, false)),
     ("one per 512 KiB", "--sample 512k", way(512 << 10, false)),
@@ -43,8 +43,8 @@ const SLOWED_NOTABLY: f64 = 1.02;
 /// A command that costs no more than this is best traced whole.
 const FINE_FOR_A_COMMAND_PERCENT: f64 = 50.0;
 
-const fn way(interval_bytes: u64, live: bool) -> Way {
-    Way { interval_bytes, live }
+const fn way(interval_bytes: u64, live: bool) -> TracingWay {
+    TracingWay { interval_bytes, live }
 }
 
 /// Runs `estimate`.

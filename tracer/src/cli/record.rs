@@ -122,7 +122,7 @@ const QUIET_END: Duration = Duration::from_secs(2);
 async fn see_off(
     stop: Stop,
     pid: Option<u32>,
-    mut waiting: recorder::Child,
+    mut waiting: recorder::ChildStatus,
     quiet: bool,
 ) -> Result<ExitStatus> {
     let process = pid.and_then(|pid| libc::pid_t::try_from(pid).ok());

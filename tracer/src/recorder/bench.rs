@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tracer_ebpf::{BpfSettings, Counter};
 
-use super::attach::{AllocatorSearch, Missing, ProbeChoice, Uprobes, no_allocator_in};
+use super::attach::{AllocatorSearch, AttachedUprobes, NoPlan, ProbeChoice, no_allocator_in};
 use super::targets::StartError;
 use super::unwind_tables::table_set::UnwindTables;
 use crate::bpf::bench::Walker;
@@ -30,7 +30,7 @@ pub struct Walks {
 
 /// The outcome of walks.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcome {
+pub struct WalkOutcome {
     /// Hits of the probe.
     pub hits: u64,
     /// Frames of all hits together.
@@ -76,7 +76,7 @@ impl Walks {
         let (plan, probe) = found.ok_or_else(|| {
             no_allocator_in(
                 pid.get(),
-                Missing::Nothing("its malloc does not begin with a cheap instruction"),
+                NoPlan::Nothing("its malloc does not begin with a cheap instruction"),
             )
         })?;
         object.attach_walker(walker, &plan.file.open_path(), probe.file_offset, pid)?;
@@ -88,7 +88,7 @@ impl Walks {
     }
 
     /// The outcome of the walks so far.
-    pub fn outcome(&mut self) -> Result<Outcome, StartError> {
+    pub fn outcome(&mut self) -> Result<WalkOutcome, StartError> {
         let counts = self.object.walk_counts()?;
         let frames = match self.walker {
             // One place calls malloc, so there is one stack; several would mean that figures are
@@ -99,7 +99,7 @@ impl Walks {
             },
             _ => counts.frames,
         };
-        Ok(Outcome {
+        Ok(WalkOutcome {
             hits: counts.hits,
             frames,
             failed: counts.failed,
@@ -112,7 +112,7 @@ impl Walks {
 #[expect(missing_debug_implementations, reason = "the object has none")]
 pub struct Switch {
     // Detached before the maps go that they write to.
-    uprobes: Uprobes,
+    uprobes: AttachedUprobes,
     object: Object,
 }
 
@@ -136,7 +136,7 @@ impl Switch {
         lives.snapshot(pid).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid);
         let plans = plans_of(pid, &files)?;
-        let mut uprobes = Uprobes::new(ProbeChoice {
+        let mut uprobes = AttachedUprobes::new(ProbeChoice {
             probing: Probing::Two,
             live: true,
             counts_frees: false,

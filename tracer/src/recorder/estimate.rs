@@ -35,7 +35,7 @@ pub struct Estimate {
 
 /// A way of tracing.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Way {
+pub struct TracingWay {
     /// Mean bytes between sampled allocations; 1: every allocation is followed.
     pub interval_bytes: u64,
     /// Blocks are followed until they are freed.
@@ -63,7 +63,7 @@ impl Estimate {
 
     /// The cost of a way of tracing, in percent of a CPU.
     #[must_use]
-    pub fn percent(&self, way: Way) -> f64 {
+    pub fn percent(&self, way: TracingWay) -> f64 {
         let share = self.load.followed_share(way.interval_bytes);
         let mut per_call = self.asking_ns + self.work.mean_ns(share);
         let mut frees = 0.0;
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn ways_have_their_cost() {
         let estimate = estimate(10_000);
-        let percent = |interval_bytes, live| estimate.percent(Way { interval_bytes, live });
+        let percent = |interval_bytes, live| estimate.percent(TracingWay { interval_bytes, live });
         assert!((percent(1, false) - 1.7).abs() < 1e-9);
         assert!((percent(1 << 19, false) - 0.8).abs() < 0.01);
         assert!(percent(1, true) > percent(1, false) + 1.0);

@@ -11,7 +11,7 @@ use super::budget::plan::{Load, Switching};
 use super::budget::slowing::{Reading, slowed};
 use super::estimate::Estimate;
 use super::kernel_settings::Purpose;
-use super::recorder::{Child, Recorder};
+use super::recorder::{ChildStatus, Recorder};
 use super::targets::StartError;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
@@ -78,8 +78,8 @@ impl Estimator {
     pub async fn estimate(
         &mut self,
         duration: Duration,
-        mut child: Option<Child>,
-    ) -> Result<(Estimate, Option<Child>), BpfError> {
+        mut child: Option<ChildStatus>,
+    ) -> Result<(Estimate, Option<ChildStatus>), BpfError> {
         // Other targets come and go.
         let pids: Vec<u32> = if self.recorder.scope.is_fixed() {
             self.recorder.processes.pids().collect()
@@ -142,7 +142,11 @@ impl Estimator {
     }
 
     /// Counts calls without stacks, and stops recording.
-    async fn count(&mut self, duration: Duration, child: &mut Option<Child>) -> Result<CallCount, BpfError> {
+    async fn count(
+        &mut self,
+        duration: Duration,
+        child: &mut Option<ChildStatus>,
+    ) -> Result<CallCount, BpfError> {
         let recorder = &mut self.recorder;
         let before = recorder.object.hit_counts()?;
         let mut statistics = RunStatistics::default();
@@ -282,7 +286,7 @@ fn mean_trap(
 }
 
 /// Returns true if the command has ended.
-async fn has_ended(child: &mut Option<Child>) -> bool {
+async fn has_ended(child: &mut Option<ChildStatus>) -> bool {
     tokio::task::yield_now().await;
     child.as_ref().is_some_and(tokio::task::JoinHandle::is_finished)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{Instant as LoopInstant, Interval, MissedTickBehavior};
 use tracer_ebpf::Counter;
 
-use super::recorder::{Child, Observer, Progress, Recorder, Stop, Stopped};
+use super::recorder::{ChildStatus, Observer, Progress, Recorder, Stop, Stopped};
 use super::unwind_tables::Unwinding;
 use crate::signals::Endings;
 
@@ -27,7 +27,7 @@ impl Recorder {
     pub async fn watch(
         &mut self,
         duration: Option<Duration>,
-        mut child: Option<Child>,
+        mut child: Option<ChildStatus>,
         observer: &mut impl Observer,
     ) -> std::io::Result<Stopped> {
         let started = LoopInstant::from_std(self.clock.started);
@@ -167,7 +167,7 @@ async fn copies_urgent(unwinding: &mut Option<Unwinding>) -> std::io::Result<()>
     }
 }
 
-async fn ended(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+async fn ended(child: &mut Option<ChildStatus>) -> std::io::Result<ExitStatus> {
     match child {
         Some(child) => child.await.map_err(std::io::Error::other)?,
         None => std::future::pending().await,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::Heap;
 
-use super::pacing::Pace;
+use super::pacing::WorkPace;
 use super::process_table::ProcessTable;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
@@ -26,7 +26,7 @@ pub(super) struct ExitedProcesses {
     /// Images whose blocks were reclaimed, by number.
     reclaimed: HashSet<u32>,
     last: Option<Instant>,
-    pace: Pace,
+    pace: WorkPace,
 }
 
 impl ExitedProcesses {

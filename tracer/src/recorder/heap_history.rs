@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::{HeapSum, SumKey};
 
-use super::pacing::Pace;
+use super::pacing::WorkPace;
 use super::stack_table::StackTable;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
@@ -19,7 +19,7 @@ pub(super) struct HeapHistory {
     peak: PeakSnapshot,
     /// Kept where growth is reported.
     timeline: Option<Timeline>,
-    pace: Pace,
+    pace: WorkPace,
 }
 
 impl HeapHistory {
@@ -28,7 +28,7 @@ impl HeapHistory {
         Self {
             peak: PeakSnapshot::default(),
             timeline: with_timeline.then(Timeline::default),
-            pace: Pace::default(),
+            pace: WorkPace::default(),
         }
     }
 

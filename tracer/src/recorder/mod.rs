@@ -37,8 +37,8 @@ mod targets;
 mod unwind_tables;
 
 pub use budget::Followed;
-pub use estimate::{Estimate, Way};
+pub use estimate::{Estimate, TracingWay};
 pub use estimator::Estimator;
-pub use recorder::{Child, Observer, Progress, Recorder, Stop, Stopped};
+pub use recorder::{ChildStatus, Observer, Progress, Recorder, Stop, Stopped};
 pub use recording::Recording;
 pub use targets::StartError;

@@ -10,11 +10,11 @@ const MAX_PART: u32 = 20;
 
 /// The last run of periodic work, and its length.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct WorkPace {
     last: Option<(Instant, Duration)>,
 }
 
-impl Pace {
+impl WorkPace {
     /// Returns true if the work may run again.
     pub(super) fn is_due(&self) -> bool {
         self.last.is_none_or(|(at, took)| at.elapsed() >= took * MAX_PART)

@@ -41,7 +41,7 @@ pub enum Stop {
 }
 
 /// The end of the launched command, when it comes.
-pub type Child = tokio::task::JoinHandle<std::io::Result<ExitStatus>>;
+pub type ChildStatus = tokio::task::JoinHandle<std::io::Result<ExitStatus>>;
 
 /// The end of a recording.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct Stopped {
     /// The command's status, if it has ended.
     pub status: Option<ExitStatus>,
     /// The command, if it has not.
-    pub child: Option<Child>,
+    pub child: Option<ChildStatus>,
 }
 
 /// The progress of a recording.

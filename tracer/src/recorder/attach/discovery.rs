@@ -47,7 +47,7 @@ impl ExaminedFiles {
 }
 
 /// A reason for having no plan.
-pub(crate) enum Missing {
+pub(crate) enum NoPlan {
     /// Nothing was found: a reason, and advice.
     Nothing(&'static str),
     /// A program has this allocator linked in, and no symbols.
@@ -56,7 +56,7 @@ pub(crate) enum Missing {
 
 /// The error for a process without an allocator: most likely it has ended meanwhile, and with it
 /// its mappings.
-pub(crate) fn no_allocator_in(pid: u32, missing: Missing) -> StartError {
+pub(crate) fn no_allocator_in(pid: u32, missing: NoPlan) -> StartError {
     if proc_fs::is_running(pid) {
         no_allocator(&describe(pid), missing)
     } else {
@@ -118,7 +118,7 @@ impl AllocatorSearch {
         files: &[Arc<MappedFile>],
         scope: UprobeScope,
         is_wanted: &dyn Fn(&Path) -> bool,
-    ) -> Result<Vec<Plan>, Missing> {
+    ) -> Result<Vec<Plan>, NoPlan> {
         let mut plans = Vec::new();
         let mut advice = "it maps no file with functions of a known allocator; name them by `--allocator PREFIX` or \
                           `--symbol NAME=SHAPE`, or use `--events region`, which needs none";
@@ -140,7 +140,7 @@ impl AllocatorSearch {
                               `--symbol FILE:OFFSET=SHAPE`, or use `--events region`, which needs none";
                 }
                 Some(Found::Hidden(allocator)) if is_wanted(&file.path) => {
-                    return Err(Missing::Hidden(file.path.clone(), allocator));
+                    return Err(NoPlan::Hidden(file.path.clone(), allocator));
                 }
                 Some(Found::Hidden(allocator)) => warn_of_hidden(&file.path, allocator),
                 Some(Found::Forwards) => {
@@ -153,7 +153,7 @@ impl AllocatorSearch {
             }
         }
         if plans.is_empty() {
-            Err(Missing::Nothing(advice))
+            Err(NoPlan::Nothing(advice))
         } else {
             Ok(plans)
         }
@@ -172,13 +172,13 @@ pub(crate) fn warn_of_hidden(path: &Path, allocator: &'static str) {
 }
 
 /// The error for a place without an allocator.
-pub(crate) fn no_allocator(place: &str, missing: Missing) -> StartError {
+pub(crate) fn no_allocator(place: &str, missing: NoPlan) -> StartError {
     match missing {
-        Missing::Nothing(advice) => StartError::NoAllocator {
+        NoPlan::Nothing(advice) => StartError::NoAllocator {
             place: place.to_owned(),
             advice,
         },
-        Missing::Hidden(path, allocator) => StartError::Hidden {
+        NoPlan::Hidden(path, allocator) => StartError::Hidden {
             path: path.display().to_string(),
             allocator,
         },

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) use discovery::{AllocatorSearch, Missing, no_allocator_in};
-pub(super) use uprobes::{ProbeChoice, Uprobes};
+pub(super) use discovery::{AllocatorSearch, NoPlan, no_allocator_in};
+pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 
 use self::discovery::{no_allocator, warn_of_hidden};
 use super::pacing::WorkTime;
@@ -36,7 +36,7 @@ const MAX_SCOPES: usize = 16;
 /// Everything that is attached, and everything that decides on it. Dropping it detaches all,
 /// uprobes first.
 pub(super) struct Attachments {
-    uprobes: Uprobes,
+    uprobes: AttachedUprobes,
     tracepoints: Attached,
     search: AllocatorSearch,
     /// Functions and prefixes that the user has named and that were found.
@@ -56,7 +56,7 @@ impl Attachments {
             counts_frees,
         };
         Self {
-            uprobes: Uprobes::new(choice),
+            uprobes: AttachedUprobes::new(choice),
             tracepoints: Attached::default(),
             search: AllocatorSearch::new(
                 Table::new(settings.functions.clone())
@@ -167,7 +167,7 @@ impl Attachments {
         match self.search.plans_in(files, UprobeScope::Machine, &is_wanted) {
             Ok(plans) => self.attach_plans(object, &plans),
             // The functions that the user named are elsewhere.
-            Err(Missing::Nothing(_)) if !self.uprobes.listed().is_empty() => Ok(()),
+            Err(NoPlan::Nothing(_)) if !self.uprobes.listed().is_empty() => Ok(()),
             Err(missing) => Err(no_allocator(name, missing)),
         }
     }
@@ -353,7 +353,7 @@ impl Attachments {
     }
 
     /// The uprobes, to be detached and reattached.
-    pub(super) fn uprobes_mut(&mut self) -> &mut Uprobes {
+    pub(super) fn uprobes_mut(&mut self) -> &mut AttachedUprobes {
         &mut self.uprobes
     }
 

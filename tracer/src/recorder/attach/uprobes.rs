@@ -43,7 +43,7 @@ impl ProbeChoice {
 
 /// The uprobes. Dropping them detaches them.
 #[derive(Debug)]
-pub(crate) struct Uprobes {
+pub(crate) struct AttachedUprobes {
     attached: Attached,
     /// All that are wanted, in the order in which they are attached.
     wanted: Vec<Uprobe>,
@@ -67,7 +67,7 @@ pub(crate) struct Uprobes {
     closing: Option<JoinHandle<()>>,
 }
 
-impl Uprobes {
+impl AttachedUprobes {
     /// Returns an empty set.
     pub(crate) fn new(choice: ProbeChoice) -> Self {
         Self {
@@ -306,7 +306,7 @@ impl Uprobes {
     }
 }
 
-impl Drop for Uprobes {
+impl Drop for AttachedUprobes {
     fn drop(&mut self) {
         self.wait();
     }

@@ -23,9 +23,9 @@ use self::cost_meter::CostMeter;
 use self::level::{LevelController, LevelLog};
 use self::meter::load_between;
 use self::plan::{FIRST_PERIOD_S, Level, Load, Switching, Wants};
-use self::window_schedule::{Phase, ProbeSwitch, WindowSchedule};
+use self::window_schedule::{ProbePhase, ProbeSwitch, WindowSchedule};
 use self::windows::WindowSums;
-use super::attach::{Attachments, Uprobes};
+use super::attach::{AttachedUprobes, Attachments};
 use super::process_table::ProcessTable;
 use super::targets::StartError;
 use crate::bpf::load::BpfError;
@@ -171,11 +171,11 @@ impl BudgetController {
     pub(super) fn due(&self) -> Option<Instant> {
         self.levels.as_ref()?;
         Some(match self.windows.phase() {
-            Phase::Attached if self.is_calm => return None,
-            Phase::Attached => self.meter.read_at() + self.read_interval,
-            Phase::Detached { opens } => opens,
-            Phase::Window { closes, .. } => closes.min(self.meter.read_at() + READ_INTERVAL),
-            Phase::Leaving { at } => at,
+            ProbePhase::Attached if self.is_calm => return None,
+            ProbePhase::Attached => self.meter.read_at() + self.read_interval,
+            ProbePhase::Detached { opens } => opens,
+            ProbePhase::Window { closes, .. } => closes.min(self.meter.read_at() + READ_INTERVAL),
+            ProbePhase::Leaving { at } => at,
         })
     }
 
@@ -183,12 +183,12 @@ impl BudgetController {
     pub(super) fn probes_are_detached(&self) -> bool {
         matches!(
             self.windows.phase(),
-            Phase::Detached { .. } | Phase::Leaving { .. }
+            ProbePhase::Detached { .. } | ProbePhase::Leaving { .. }
         )
     }
 
     /// Reads the counters, and opens and closes windows, as far as that is due.
-    pub(super) fn act(&mut self, object: &mut Object, uprobes: &mut Uprobes) {
+    pub(super) fn act(&mut self, object: &mut Object, uprobes: &mut AttachedUprobes) {
         let mut switch = ProbeSwitch {
             object: &mut *object,
             uprobes: &mut *uprobes,
@@ -197,10 +197,10 @@ impl BudgetController {
             log: &mut self.log,
         };
         let result = match self.windows.phase() {
-            Phase::Attached => self.read(object, uprobes),
-            Phase::Detached { .. } => self.windows.open(&mut switch),
-            Phase::Window { opened, closes } => self.windows.observe(&mut switch, opened, closes),
-            Phase::Leaving { .. } => self.leave_windows(object, uprobes),
+            ProbePhase::Attached => self.read(object, uprobes),
+            ProbePhase::Detached { .. } => self.windows.open(&mut switch),
+            ProbePhase::Window { opened, closes } => self.windows.observe(&mut switch, opened, closes),
+            ProbePhase::Leaving { .. } => self.leave_windows(object, uprobes),
         };
         if let Err(error) = result {
             log::warn!("{error}: the budget is not kept from here on");
@@ -209,12 +209,12 @@ impl BudgetController {
     }
 
     /// Reads the counters if that is due, when memtap is awake anyway.
-    pub(super) fn read_if_due(&mut self, object: &mut Object, uprobes: &mut Uprobes) {
+    pub(super) fn read_if_due(&mut self, object: &mut Object, uprobes: &mut AttachedUprobes) {
         let interval = match self.levels {
             Some(_) => self.read_interval,
             None => READ_INTERVAL_WITHOUT_BUDGET,
         };
-        if matches!(self.windows.phase(), Phase::Attached)
+        if matches!(self.windows.phase(), ProbePhase::Attached)
             && self.meter.read_at().elapsed() >= interval
             && let Err(error) = self.read(object, uprobes)
         {
@@ -223,7 +223,7 @@ impl BudgetController {
     }
 
     /// Reads the counters while probes are attached, and follows less or more if need be.
-    fn read(&mut self, object: &mut Object, uprobes: &mut Uprobes) -> Result<(), BpfError> {
+    fn read(&mut self, object: &mut Object, uprobes: &mut AttachedUprobes) -> Result<(), BpfError> {
         let interval_bytes = self.log.interval_bytes;
         let began = Instant::now();
         let seen = self.meter.take_hits(object, Some(interval_bytes))?;
@@ -259,7 +259,12 @@ impl BudgetController {
     }
 
     /// Begins a level while probes are attached.
-    fn enter(&mut self, object: &mut Object, uprobes: &mut Uprobes, level: Level) -> Result<(), BpfError> {
+    fn enter(
+        &mut self,
+        object: &mut Object,
+        uprobes: &mut AttachedUprobes,
+        level: Level,
+    ) -> Result<(), BpfError> {
         self.log.is_kept &= level.keeps_budget;
         self.log.note_interval(level.interval_bytes);
         if let Some(windows) = level.windows {
@@ -282,7 +287,7 @@ impl BudgetController {
     }
 
     /// Ends a phase of windows with probes that stay attached.
-    fn leave_windows(&mut self, object: &mut Object, uprobes: &mut Uprobes) -> Result<(), BpfError> {
+    fn leave_windows(&mut self, object: &mut Object, uprobes: &mut AttachedUprobes) -> Result<(), BpfError> {
         self.windows.end(object, &self.meter)?;
         if let Err(error) = uprobes.reattach(object) {
             log::debug!("{error}");
@@ -299,7 +304,10 @@ impl BudgetController {
 
     /// Ends everything before the probes are detached for good.
     pub(super) fn end(&mut self, object: &Object) -> Result<(), BpfError> {
-        let is_recorded = matches!(self.windows.phase(), Phase::Attached | Phase::Window { .. });
+        let is_recorded = matches!(
+            self.windows.phase(),
+            ProbePhase::Attached | ProbePhase::Window { .. }
+        );
         let interval_bytes = self.log.interval_bytes;
         self.meter
             .take_hits(object, is_recorded.then_some(interval_bytes))?;

@@ -8,19 +8,19 @@ use tracer_ebpf::{Function, SumKey, intake};
 use super::cost_meter::CostMeter;
 use super::level::{LevelController, LevelLog};
 use super::plan::{Load, Switching, Windows};
-use super::windows::{Amount, Dice, WindowSums};
+use super::windows::{CallsAndBytes, Dice, WindowSums};
 use crate::bpf::load::BpfError;
 use crate::bpf::{Object, Sampling};
 use crate::cost::to_f64;
-use crate::recorder::attach::Uprobes;
-use crate::recorder::pacing::{Pace, WorkTime};
+use crate::recorder::attach::AttachedUprobes;
+use crate::recorder::pacing::{WorkPace, WorkTime};
 
 /// The weight of a new figure of the cost of switching in the mean that is kept.
 const NEW_PART: f64 = 0.3;
 
 /// The state of the probes.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Phase {
+pub(super) enum ProbePhase {
     /// They are attached.
     Attached,
     /// They are detached until a window opens.
@@ -34,7 +34,7 @@ pub(super) enum Phase {
 /// The parts of a recorder that switching probes works on.
 pub(super) struct ProbeSwitch<'a> {
     pub(super) object: &'a mut Object,
-    pub(super) uprobes: &'a mut Uprobes,
+    pub(super) uprobes: &'a mut AttachedUprobes,
     pub(super) meter: &'a mut CostMeter,
     pub(super) levels: &'a mut Option<LevelController>,
     pub(super) log: &'a mut LevelLog,
@@ -43,7 +43,7 @@ pub(super) struct ProbeSwitch<'a> {
 /// The windows of a recording.
 #[derive(Debug)]
 pub(super) struct WindowSchedule {
-    phase: Phase,
+    phase: ProbePhase,
     /// Estimates of the whole time.
     sums: WindowSums,
     /// The current period, and its begin.
@@ -55,14 +55,14 @@ pub(super) struct WindowSchedule {
     /// Hits while its probes were attached.
     around: f64,
     dice: Dice,
-    pace: Pace,
+    pace: WorkPace,
 }
 
 impl WindowSchedule {
     /// Returns the state before the first window: probes are attached.
     pub(super) fn new() -> Self {
         Self {
-            phase: Phase::Attached,
+            phase: ProbePhase::Attached,
             sums: WindowSums::default(),
             period: None,
             switching: Switching {
@@ -73,12 +73,12 @@ impl WindowSchedule {
             seen: Load::default(),
             around: 0.0,
             dice: Dice::new(RandomState::new().build_hasher().finish()),
-            pace: Pace::default(),
+            pace: WorkPace::default(),
         }
     }
 
     /// The state of the probes.
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> ProbePhase {
         self.phase
     }
 
@@ -104,7 +104,7 @@ impl WindowSchedule {
 
     /// Notes that probes are attached all the time.
     pub(super) fn attached_for_good(&mut self) {
-        self.phase = Phase::Attached;
+        self.phase = ProbePhase::Attached;
         self.period = None;
     }
 
@@ -129,7 +129,7 @@ impl WindowSchedule {
         let opens = begins + period.mul_f64(self.dice.roll());
         self.sums.begin_period(begins, period, windows.share());
         self.period = Some((begins, windows));
-        self.phase = Phase::Detached { opens };
+        self.phase = ProbePhase::Detached { opens };
         to.object.set_sampling(Sampling {
             interval_bytes: to.log.interval_bytes,
             share: windows.share(),
@@ -172,7 +172,7 @@ impl WindowSchedule {
         to.object.set_intake(intake::ALL)?;
         let opened = Instant::now();
         to.meter.restart(opened);
-        self.phase = Phase::Window {
+        self.phase = ProbePhase::Window {
             opened,
             closes: opened + Duration::from_secs_f64(windows.length_s),
         };
@@ -248,7 +248,7 @@ impl WindowSchedule {
             to.log.note_interval(level.interval_bytes);
             return self.begin_period(to, ends, next);
         }
-        self.phase = Phase::Leaving { at: ends };
+        self.phase = ProbePhase::Leaving { at: ends };
         Ok(())
     }
 
@@ -257,7 +257,7 @@ impl WindowSchedule {
         let Some((_, windows)) = self.period else {
             return Ok(());
         };
-        if let Phase::Window { opened, .. } = self.phase {
+        if let ProbePhase::Window { opened, .. } = self.phase {
             // The recording's end has cut it, not its cost: it stands for itself.
             let actual_s = opened.elapsed().as_secs_f64().min(windows.length_s);
             self.sums.close(actual_s, actual_s);
@@ -273,11 +273,11 @@ impl WindowSchedule {
 }
 
 /// The present sums of calls to allocators.
-fn amounts(object: &Object) -> Result<Vec<(SumKey, Amount)>, BpfError> {
+fn amounts(object: &Object) -> Result<Vec<(SumKey, CallsAndBytes)>, BpfError> {
     let is_heap = |key: &SumKey| Function::from_number(key.function).is_some_and(Function::is_heap);
     let sums = object.sums()?.into_iter().filter(|(key, _)| is_heap(key));
     let amounts = sums.map(|(key, sum)| {
-        let amount = Amount {
+        let amount = CallsAndBytes {
             calls: to_f64(sum.calls),
             bytes: to_f64(sum.bytes),
         };

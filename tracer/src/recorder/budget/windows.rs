@@ -21,7 +21,7 @@ use super::slowing::Slowing;
 
 /// Calls and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Amount {
+pub(crate) struct CallsAndBytes {
     pub(crate) calls: f64,
     pub(crate) bytes: f64,
 }
@@ -30,17 +30,17 @@ pub(crate) struct Amount {
 #[derive(Debug, Clone, Copy, Default)]
 struct Spread {
     /// The sums of the last reading.
-    read: Amount,
+    read: CallsAndBytes,
     /// Sums added in windows, with the weights of the kernel side.
-    raw: Amount,
+    raw: CallsAndBytes,
     /// The same, each window scaled to its planned length.
-    scaled: Amount,
+    scaled: CallsAndBytes,
     /// Squares of that, each divided by its number of windows.
-    squares: Amount,
+    squares: CallsAndBytes,
 }
 
 impl Spread {
-    fn observe(&mut self, added: Amount, scale: f64, windows: f64) {
+    fn observe(&mut self, added: CallsAndBytes, scale: f64, windows: f64) {
         self.raw.calls += added.calls;
         self.raw.bytes += added.bytes;
         self.scaled.calls += scale * added.calls;
@@ -52,14 +52,14 @@ impl Spread {
 
 /// A group of stacks: those of a process, of a function, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Group {
+pub(crate) struct StackGroup {
     /// The process image, or all of them.
     pub(crate) process: Option<u32>,
     /// The function, or all of them.
     pub(crate) function: Option<u32>,
 }
 
-impl Group {
+impl StackGroup {
     /// All stacks.
     pub(crate) const ALL: Self = Self {
         process: None,
@@ -95,7 +95,7 @@ pub(crate) struct WindowSums {
     stacks: HashMap<SumKey, Spread>,
     /// Stacks vary together, since a program does more or less of everything in a window: the
     /// variance of their sum is larger than that of independent stacks.
-    groups: HashMap<Group, Spread>,
+    groups: HashMap<StackGroup, Spread>,
     /// Windows that were read, and the number of readings.
     windows: u32,
     looks: u32,
@@ -117,9 +117,9 @@ pub(crate) struct WindowSums {
 
 impl WindowSums {
     /// Begins a phase of windows with the present sums, which were recorded without windows.
-    pub(crate) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+    pub(crate) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, CallsAndBytes)>) {
         for spread in self.stacks.values_mut() {
-            spread.read = Amount::default();
+            spread.read = CallsAndBytes::default();
         }
         for (key, amount) in sums {
             self.stacks.entry(key).or_default().read = amount;
@@ -150,16 +150,16 @@ impl WindowSums {
     }
 
     /// Adds the sums after one window, or after several since the last reading.
-    pub(crate) fn add_windows(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+    pub(crate) fn add_windows(&mut self, sums: impl IntoIterator<Item = (SumKey, CallsAndBytes)>) {
         if self.waiting == 0 || self.actual_s <= 0.0 {
             return;
         }
         let scale = self.planned_s / self.actual_s;
         let windows = f64::from(self.waiting);
-        let mut groups: HashMap<Group, Amount> = HashMap::new();
+        let mut groups: HashMap<StackGroup, CallsAndBytes> = HashMap::new();
         for (key, amount) in sums {
             let spread = self.stacks.entry(key).or_default();
-            let added = Amount {
+            let added = CallsAndBytes {
                 calls: amount.calls - spread.read.calls,
                 bytes: amount.bytes - spread.read.bytes,
             };
@@ -168,7 +168,7 @@ impl WindowSums {
                 continue;
             }
             spread.observe(added, scale, windows);
-            for group in Group::of(&key) {
+            for group in StackGroup::of(&key) {
                 let total = groups.entry(group).or_default();
                 total.calls += added.calls;
                 total.bytes += added.bytes;
@@ -228,10 +228,10 @@ impl WindowSums {
     }
 
     /// The correction of a stack's sums to estimates of the whole time.
-    pub(crate) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+    pub(crate) fn correction(&self, key: &SumKey, now: Instant) -> Option<CallsAndBytes> {
         let spread = self.stacks.get(key)?;
         let scale = self.coverage(now) * self.slowing.factor().by;
-        Some(Amount {
+        Some(CallsAndBytes {
             calls: scale * spread.scaled.calls - spread.raw.calls,
             bytes: scale * spread.scaled.bytes - spread.raw.bytes,
         })
@@ -239,25 +239,25 @@ impl WindowSums {
 
     /// The variance of a stack's estimates by the differences between windows. It counts where it
     /// is larger than that of independent samples.
-    pub(crate) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+    pub(crate) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<CallsAndBytes> {
         self.stacks.get(key).map(|spread| self.variance(spread, now))
     }
 
     /// The variances of the estimates of groups of stacks.
-    pub(crate) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (Group, Amount)> {
+    pub(crate) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (StackGroup, CallsAndBytes)> {
         self.groups
             .iter()
             .map(move |(group, spread)| (*group, self.variance(spread, now)))
     }
 
     /// The variance of all stacks' estimates together.
-    pub(crate) fn variance_of_total(&self, now: Instant) -> Amount {
+    pub(crate) fn variance_of_total(&self, now: Instant) -> CallsAndBytes {
         self.groups
-            .get(&Group::ALL)
-            .map_or(Amount::default(), |spread| self.variance(spread, now))
+            .get(&StackGroup::ALL)
+            .map_or(CallsAndBytes::default(), |spread| self.variance(spread, now))
     }
 
-    fn variance(&self, spread: &Spread, now: Instant) -> Amount {
+    fn variance(&self, spread: &Spread, now: Instant) -> CallsAndBytes {
         let (inside, all) = self.inside_of(now);
         let share = if all > 0.0 { (inside / all).min(1.0) } else { 1.0 };
         let factor = self.slowing.factor();
@@ -265,7 +265,7 @@ impl WindowSums {
             let windows = window_variance(self.windows, self.looks, share, sum, squares);
             (self.coverage(now) * factor.by).powi(2) * (windows + (factor.error * sum).powi(2))
         };
-        Amount {
+        CallsAndBytes {
             calls: of(spread.scaled.calls, spread.squares.calls),
             bytes: of(spread.scaled.bytes, spread.squares.bytes),
         }

@@ -6,8 +6,8 @@ const KEY: SumKey = SumKey {
     function: 1,
 };
 
-fn amount(calls: f64) -> Amount {
-    Amount {
+fn amount(calls: f64) -> CallsAndBytes {
+    CallsAndBytes {
         calls,
         bytes: 10.0 * calls,
     }
