@@ -16,7 +16,7 @@ use super::kernel_settings::{Purpose, load, variance_unit};
 use super::process_table::ProcessTable;
 use super::recording::{Recording, RecordingClock, RecordingOptions, RecordingSources};
 use super::stack_table::StackTable;
-use super::targets::{HeldCommand, StartError, TargetScope, Targets};
+use super::targets::{LaunchedCommand, StartError, TargetScope, Targets};
 use super::unwind_tables::Unwinding;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
@@ -107,7 +107,7 @@ pub struct Recorder {
     pub(super) clock: RecordingClock,
     pub(super) options: RecordingOptions,
     namer: Namer,
-    command: HeldCommand,
+    command: LaunchedCommand,
 }
 
 impl Recorder {

@@ -26,18 +26,18 @@ pub(super) struct Targets {
     /// The cgroup whose processes are targets.
     pub(super) cgroup: Option<Cgroup>,
     /// The command, held before its first instruction.
-    pub(super) command: HeldCommand,
+    pub(super) command: LaunchedCommand,
     command_paths: Vec<PathBuf>,
 }
 
 /// A launched command that waits, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct HeldCommand {
+pub(super) struct LaunchedCommand {
     held: Option<Held>,
     name: String,
 }
 
-impl HeldCommand {
+impl LaunchedCommand {
     /// Returns true if there is a command that waits.
     pub(super) fn is_held(&self) -> bool {
         self.held.is_some()
@@ -116,7 +116,7 @@ impl Targets {
         let mut targets = Self {
             pids: Vec::new(),
             cgroup: None,
-            command: HeldCommand::default(),
+            command: LaunchedCommand::default(),
             command_paths: Vec::new(),
         };
         match &settings.target {
