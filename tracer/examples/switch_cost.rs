@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     std::thread::sleep(Duration::from_millis(300));
     println!("median of {rounds} rounds (longest), ms");
-    println!("                  take_off           hits cease         put_back");
+    println!("                  detach             hits cease         reattach");
     for (name, by) in [("multi", AttachBy::Multi), ("perf", AttachBy::Perf)] {
         for (whose, scope) in [
             ("one process", UprobeScope::Process(target.0.id())),
@@ -49,13 +49,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 std::thread::sleep(Duration::from_millis(50 + round as u64 % 7));
                 let began = monotonic_ns();
                 let off = Instant::now();
-                switch.take_off();
+                switch.detach();
                 offs.push(off.elapsed());
                 std::thread::sleep(Duration::from_millis(150));
                 let last = last_probed(file.as_file())?;
                 ceased.push(Duration::from_nanos(last.saturating_sub(began)));
                 let put = Instant::now();
-                switch.put_back()?;
+                switch.reattach()?;
                 ins.push(put.elapsed());
             }
             println!(

@@ -265,7 +265,7 @@ pub fn traps() -> Result<Traps, MeasureError> {
         ..Wanted::default()
     };
     let mut object = load(wanted, false)?;
-    Measuring::begin(&mut object)?.finish()
+    Measuring::prepare(&mut object)?.start()?.finish()
 }
 
 /// How many instructions the verifier of this kernel goes through for each program, with walks by unwind tables

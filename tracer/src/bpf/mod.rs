@@ -21,6 +21,7 @@ mod refusal;
 mod ring;
 pub mod run_stats;
 pub mod sampling;
+pub(crate) mod stopped;
 pub mod sums;
 pub mod tables;
 pub mod tracefs;

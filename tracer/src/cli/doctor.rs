@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use crate::cost::whole;
+use crate::cost::saturating_u64;
 use crate::doctor::{self, Answer, Finding};
 
 /// Runs `doctor`. Fails with 1 where something that `record` needs is missing.
@@ -73,9 +73,9 @@ fn cost_line() -> String {
 fn cost_document() -> serde_json::Value {
     doctor::traps().map_or(serde_json::Value::Null, |traps| {
         serde_json::json!({
-            "emulated_ns": whole(traps.emulated_ns),
-            "stepped_ns": whole(traps.stepped_ns),
-            "return_ns": whole(traps.return_ns),
+            "emulated_ns": saturating_u64(traps.emulated_ns),
+            "stepped_ns": saturating_u64(traps.stepped_ns),
+            "return_ns": saturating_u64(traps.return_ns),
         })
     })
 }

@@ -10,15 +10,15 @@ use serde_json::json;
 
 use super::announce;
 use super::arguments::Estimate as Asked;
-use crate::cost::whole;
+use crate::cost::saturating_u64;
 use crate::privileges;
-use crate::recorder::{Estimate, Recorder, Way};
+use crate::recorder::{Estimate, Estimator, TracingWay};
 use crate::report::session::rounded;
 use crate::report::units;
 use crate::settings::Target;
 
 /// The ways that are compared: what they are called, and the options that ask for them.
-const WAYS: [(&str, &str, Way); 5] = [
+const WAYS: [(&str, &str, TracingWay); 5] = [
     ("every allocation", "--sample 1 --max-overhead off", way(1, false)),
     ("one per 64 KiB", "--sample 64k", way(64 << 10, false)),
     ("one per 512 KiB", "--sample 512k", way(512 << 10, false)),
@@ -43,8 +43,8 @@ const SLOWED_NOTABLY: f64 = 1.02;
 /// A command that costs no more than this is best traced whole.
 const FINE_FOR_A_COMMAND_PERCENT: f64 = 50.0;
 
-const fn way(interval_bytes: u64, live: bool) -> Way {
-    Way { interval_bytes, live }
+const fn way(interval_bytes: u64, live: bool) -> TracingWay {
+    TracingWay { interval_bytes, live }
 }
 
 /// Runs `estimate`.
@@ -58,11 +58,11 @@ pub(super) fn run(asked: &Asked) -> Result<ExitCode> {
 }
 
 async fn estimate(asked: &Asked) -> Result<ExitCode> {
-    let mut recorder = Recorder::start_estimate(&asked.record)?;
-    let whom = announce::whom(&asked.record, &recorder);
-    let child = recorder.release()?;
+    let mut estimator = Estimator::start(&asked.record)?;
+    let whom = announce::whom(&asked.record, estimator.recorder());
+    let child = estimator.release()?;
     let waiting = child.map(|mut child| tokio::task::spawn_blocking(move || child.wait()));
-    let (estimate, child) = recorder
+    let (estimate, child) = estimator
         .estimate(asked.duration, waiting)
         .await
         .context("failed to count calls")?;
@@ -101,13 +101,13 @@ fn text(estimate: &Estimate, whom: &str, asked: &Asked) -> String {
     }
     text.push_str("\n\n");
     let calls = estimate.calls();
-    let rate = |count| units::group(whole(estimate.per_second(count)).into());
+    let rate = |count| units::group(saturating_u64(estimate.per_second(count)).into());
     let _infallible = write!(text, "  {} allocations/s", rate(calls));
     if let Some(mean) = estimate.bytes().checked_div(calls) {
         let _infallible = write!(
             text,
             " · {}/s · {} on average",
-            units::bytes(whole(estimate.per_second(estimate.bytes())).into()),
+            units::bytes(saturating_u64(estimate.per_second(estimate.bytes())).into()),
             units::bytes(mean.into())
         );
     }
@@ -220,10 +220,10 @@ fn document(estimate: &Estimate, asked: &Asked) -> serde_json::Value {
         "bytes_per_s": rounded(estimate.per_second(estimate.bytes())),
         "frees_per_s": rounded(estimate.per_second(estimate.frees)),
         "functions": functions,
-        "trap_ns": whole(estimate.traps.emulated_ns),
-        "return_ns": whole(estimate.traps.return_ns),
+        "trap_ns": saturating_u64(estimate.traps.emulated_ns),
+        "return_ns": saturating_u64(estimate.traps.return_ns),
         "traps_measured": estimate.traps.is_measured,
-        "followed_ns": whole(estimate.work.mean_ns(1.0)),
+        "followed_ns": saturating_u64(estimate.work.mean_ns(1.0)),
         "programs_measured": estimate.work.is_measured,
         "ways": ways,
         "budget": {

@@ -11,7 +11,7 @@ use super::progress::ProgressLine;
 use super::{allocators, announce, live};
 use crate::output::{OutputFile, Saved};
 use crate::privileges;
-use crate::recorder::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
+use crate::recorder::{self, Followed, Observer, Progress, Recorder, Recording, Stop};
 use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
@@ -73,22 +73,22 @@ struct Reader<'a> {
     has_changed: bool,
 }
 
-impl Audience for Reader<'_> {
-    fn progress(&mut self, progress: &Progress) {
+impl Observer for Reader<'_> {
+    fn on_progress(&mut self, progress: &Progress) {
         self.line.show(progress);
     }
 
-    fn level(&mut self, followed: &Followed) {
+    fn on_level(&mut self, followed: &Followed) {
         self.line.clear();
         announce::level(self.settings, followed, !self.has_changed);
         self.has_changed = true;
     }
 
-    fn interval(&self) -> Option<Duration> {
+    fn report_interval(&self) -> Option<Duration> {
         self.settings.live_report?.interval
     }
 
-    fn so_far(&mut self, recording: &Recording) {
+    fn on_interim_report(&mut self, recording: &Recording) {
         self.line.clear();
         let session = session_of(self.settings, recording);
         if let Err(error) = live::print(self.settings, recording, &session) {
@@ -122,7 +122,7 @@ const QUIET_END: Duration = Duration::from_secs(2);
 async fn see_off(
     stop: Stop,
     pid: Option<u32>,
-    mut waiting: recorder::Child,
+    mut waiting: recorder::ChildStatus,
     quiet: bool,
 ) -> Result<ExitStatus> {
     let process = pid.and_then(|pid| libc::pid_t::try_from(pid).ok());

@@ -53,7 +53,7 @@ pub enum MeasureError {
 /// What was measured, or why nothing was.
 pub type Measured = Result<Traps, MeasureError>;
 
-/// A measurement that is prepared: the child waits, and its probes are in.
+/// A measurement that is prepared, and then runs: the child waits, and its probes are attached.
 #[derive(Debug)]
 pub struct Measuring {
     go: mpsc::Sender<()>,
@@ -63,7 +63,7 @@ pub struct Measuring {
 impl Measuring {
     /// Prepares it. The programs are those of `object`, loaded with [`Wanted::cost`](crate::bpf::load::Wanted::cost), which can
     /// be used for other things meanwhile.
-    pub fn begin(object: &mut Object) -> Result<Self, MeasureError> {
+    pub fn prepare(object: &mut Object) -> Result<Self, MeasureError> {
         let child = Child::start()?;
         let file = Files::default().of_path(Path::new("/proc/self/exe"))?;
         let uprobe = |(program, kind): (&'static str, usize)| {
@@ -103,13 +103,21 @@ impl Measuring {
         Ok(Self { go, outcome })
     }
 
-    /// Measures, which takes some 20 ms, and does nothing else: what else memtap does keeps another CPU busy, which may be
-    /// the same core, and traps would come out dearer than they are later.
-    pub fn finish(self) -> Measured {
-        let ended = || io::Error::other("the measuring thread ended early");
-        self.go.send(()).map_err(|_gone| ended())?;
-        Ok(self.outcome.recv().map_err(|_gone| ended())??)
+    /// Starts it. It takes some 20 ms on a thread and in the child, and is best started when memtap has no other
+    /// work for all CPUs: traps come out dearer on a core that is shared.
+    pub fn start(self) -> Result<Self, MeasureError> {
+        self.go.send(()).map_err(|_gone| thread_ended())?;
+        Ok(self)
     }
+
+    /// Waits for its outcome.
+    pub fn finish(self) -> Measured {
+        Ok(self.outcome.recv().map_err(|_gone| thread_ended())??)
+    }
+}
+
+fn thread_ended() -> io::Error {
+    io::Error::other("the measuring thread ended early")
 }
 
 /// Where a function of memtap's own is in its file.
@@ -174,7 +182,7 @@ impl Child {
             .write_all(&[u8::try_from(kind).map_err(io::Error::other)?])?;
         let mut answer = [0; 8];
         self.answers.read_exact(&mut answer)?;
-        Ok(super::float(u64::from_ne_bytes(answer)))
+        Ok(super::to_f64(u64::from_ne_bytes(answer)))
     }
 }
 

@@ -117,7 +117,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 /// A count as a number to reckon with: exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "figures of cost are estimates")]
 #[must_use]
-pub fn float(count: u64) -> f64 {
+pub fn to_f64(count: u64) -> f64 {
     count as f64
 }
 
@@ -128,7 +128,7 @@ pub fn float(count: u64) -> f64 {
     reason = "rounded, and no less than 0"
 )]
 #[must_use]
-pub fn whole(estimate: f64) -> u64 {
+pub fn saturating_u64(estimate: f64) -> u64 {
     estimate.round().max(0.0) as u64
 }
 

@@ -49,7 +49,7 @@ impl TaskClocks {
         for mut event in &self.events {
             let mut value = [0; 8];
             event.read_exact(&mut value).ok()?;
-            sum += crate::cost::float(u64::from_ne_bytes(value)) / 1e9;
+            sum += crate::cost::to_f64(u64::from_ne_bytes(value)) / 1e9;
         }
         Some(sum)
     }

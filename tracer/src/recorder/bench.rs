@@ -1,16 +1,14 @@
-//! What is measured alone, behind the feature `bench`: one walk at each `malloc` of one process, for `cargo xtask bench`;
-//! and probes that are taken off and put back in.
+//! Parts that are measured alone, behind the feature `bench`: one walk at each `malloc` of one
+//! process, for `cargo xtask bench`; and probes that are detached and reattached.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use tracer_ebpf::{BpfSettings, Counter};
 
-use super::examined::Examined;
-use super::probes::Probes;
-use super::start_error::StartError;
-use super::tables::Tables;
-use super::targets::{FoundIn, Missing, no_allocator_in, plans_in};
+use super::attach::{AllocatorSearch, AttachedUprobes, NoPlan, ProbeChoice, no_allocator_in};
+use super::targets::StartError;
+use super::unwind_tables::table_set::UnwindTables;
 use crate::bpf::bench::Walker;
 use crate::bpf::links::AttachBy;
 use crate::bpf::load::Wanted;
@@ -21,25 +19,25 @@ use crate::process::files::MappedFile;
 use crate::process::history::Lives;
 use crate::settings::Probing;
 
-/// A walker that is attached; dropping it takes the probe off.
+/// An attached walker; dropping it detaches the probe.
 #[expect(missing_debug_implementations, reason = "the object has none")]
 pub struct Walks {
     object: Object,
     walker: Walker,
     // The tables' maps are written through it, and its files stay open with it.
-    _tables: Tables,
+    _tables: UnwindTables,
 }
 
-/// What the walks came to.
+/// The outcome of walks.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcome {
+pub struct WalkOutcome {
     /// Hits of the probe.
     pub hits: u64,
     /// Frames of all hits together.
     pub frames: u64,
     /// Walks that did not reach the stack's end.
     pub failed: u64,
-    /// Walks that were answered from memory.
+    /// Walks that were answered from the walk cache.
     pub remembered: u64,
 }
 
@@ -65,8 +63,8 @@ impl Walks {
         let mut lives = Lives::default();
         lives.snapshot(pid.get()).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid.get());
-        let mut tables = Tables::new(&object, limits.tables)?;
-        tables.make_now(&mut object, &files)?;
+        let mut tables = UnwindTables::new(&object, limits.tables)?;
+        tables.compile_now(&mut object, &files)?;
 
         let plans = plans_of(pid.get(), &files)?;
         // At the first instruction, where the return address is on top of the stack.
@@ -78,7 +76,7 @@ impl Walks {
         let (plan, probe) = found.ok_or_else(|| {
             no_allocator_in(
                 pid.get(),
-                Missing::Nothing("its malloc does not begin with a cheap instruction"),
+                NoPlan::Nothing("its malloc does not begin with a cheap instruction"),
             )
         })?;
         object.attach_walker(walker, &plan.file.open_path(), probe.file_offset, pid)?;
@@ -89,18 +87,19 @@ impl Walks {
         })
     }
 
-    /// What the walks came to so far.
-    pub fn outcome(&mut self) -> Result<Outcome, StartError> {
+    /// The outcome of the walks so far.
+    pub fn outcome(&mut self) -> Result<WalkOutcome, StartError> {
         let counts = self.object.walk_counts()?;
         let frames = match self.walker {
-            // One place calls malloc, so there is one stack; several would mean that figures are mixed.
+            // One place calls malloc, so there is one stack; several would mean that figures are
+            // mixed.
             Walker::KernelKept => match self.object.kernel_stack_lengths()?[..] {
                 [length] => counts.hits * length as u64,
                 _ => 0,
             },
             _ => counts.frames,
         };
-        Ok(Outcome {
+        Ok(WalkOutcome {
             hits: counts.hits,
             frames,
             failed: counts.failed,
@@ -109,16 +108,16 @@ impl Walks {
     }
 }
 
-/// The probes of a process's allocator, blocks followed, to be taken off and put back in.
+/// The probes of a process's allocator, blocks followed, to be detached and reattached.
 #[expect(missing_debug_implementations, reason = "the object has none")]
 pub struct Switch {
-    // They go before the maps that they write to.
-    probes: Probes,
+    // Detached before the maps go that they write to.
+    uprobes: AttachedUprobes,
     object: Object,
 }
 
 impl Switch {
-    /// Attaches to the allocator that a process has mapped. Nothing is taken in.
+    /// Attaches to the allocator that a process has mapped. Nothing is recorded.
     pub fn start(pid: u32, attach: AttachBy, scope: UprobeScope) -> Result<Self, StartError> {
         let settings = BpfSettings {
             max_size: u64::MAX,
@@ -137,32 +136,30 @@ impl Switch {
         lives.snapshot(pid).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid);
         let plans = plans_of(pid, &files)?;
-        let mut probes = Probes::new(Probing::Two);
+        let mut uprobes = AttachedUprobes::new(ProbeChoice {
+            probing: Probing::Two,
+            live: true,
+            counts_frees: false,
+        });
         for plan in &plans {
-            probes.attach(&mut object, plan, scope, true)?;
+            uprobes.attach(&mut object, plan, scope)?;
         }
-        Ok(Self { probes, object })
+        Ok(Self { uprobes, object })
     }
 
-    /// Takes all off.
-    pub fn take_off(&mut self) {
-        self.probes.take_off();
+    /// Detaches all.
+    pub fn detach(&mut self) {
+        self.uprobes.detach();
     }
 
-    /// Puts them back in.
-    pub fn put_back(&mut self) -> Result<(), StartError> {
-        Ok(self.probes.put_back(&mut self.object)?)
+    /// Reattaches them.
+    pub fn reattach(&mut self) -> Result<(), StartError> {
+        Ok(self.uprobes.reattach(&mut self.object)?)
     }
 }
 
-/// Where the allocators are that a process maps.
+/// The plans for the allocators that a process maps.
 fn plans_of(pid: u32, files: &[Arc<MappedFile>]) -> Result<Vec<Plan>, StartError> {
-    let plans = plans_in(
-        files,
-        &Table::default(),
-        &mut Examined::default(),
-        &mut FoundIn::new(),
-        &|_| false,
-    );
+    let plans = AllocatorSearch::default().plans_in(files, UprobeScope::Machine, &|_| false);
     plans.map_err(|missing| no_allocator_in(pid, missing))
 }

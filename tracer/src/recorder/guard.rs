@@ -1,9 +1,10 @@
-//! Resuming what was stopped, whatever happens to us: a process of our own does it, at our word, at our end, or when we have
-//! been silent for too long.
+//! The guard: a forked process that resumes every process that memtap has stopped, on request, when
+//! memtap ends however it ends, and when memtap has been silent for too long.
 //!
-//! A process that goes on may be stopped again at once, so that it is taken out of the kernel side's table before. Were we
-//! killed in between, nobody would know of it; the guard is not. And a process that is killed loses its probes one after
-//! the other: the guard stays until the last of ours is off, and a little longer.
+//! A resumed process may be stopped again at once, so it is removed from the kernel side's map
+//! first. If memtap did that itself and were killed in between, nobody would resume the process;
+//! the guard is not killed with memtap. A killed process loses its probes one after the other: the
+//! guard stays until the last of memtap's probes is detached, and a little longer.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -11,43 +12,54 @@ use std::os::unix::net::UnixStream;
 
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
+use crate::bpf::stopped::StoppedMap;
 use crate::process::proc_fs;
 
-/// The guard process, and whom it guards.
+/// The guard of a recording. Dropping it tells the process that all probes are detached, and waits
+/// for its end: everything that is stopped then runs again.
 #[derive(Debug)]
-pub(super) struct Guard {
-    // Closes when we end, however that is.
-    words: UnixStream,
+pub(super) struct StopGuard {
+    process: Option<GuardProcess>,
+    /// Stops until the process was resumed.
+    stops: u64,
+}
+
+/// The guard's process as memtap sees it.
+#[derive(Debug)]
+struct GuardProcess {
+    // Closes when memtap ends, however it ends.
+    requests: UnixStream,
     pid: libc::pid_t,
 }
 
-/// What the guard is told where we end as we should: nothing stops processes any more. Any other word is a process that
-/// is to go on.
+/// The request that is sent when memtap ends in order: no probe stops processes any more. Any other
+/// request is the id of a process to be resumed.
 const ALL_DETACHED: u32 = 0;
 
-impl Guard {
-    /// Starts the guard. To be called before any probe is attached: nothing is stopped before.
+impl StopGuard {
+    /// Forks the guard. Must be called before any probe is attached: nothing is stopped before.
     pub(super) fn start(object: &Object) -> Result<Self, BpfError> {
         let stopped = object.stopped_fd()?;
-        Self::fork(stopped).map_err(|error| BpfError::map("STOPPED", error))
+        let process = GuardProcess::fork(stopped).map_err(|error| BpfError::map("STOPPED", error))?;
+        Ok(Self {
+            process: Some(process),
+            stops: 0,
+        })
     }
 
-    fn fork(stopped: RawFd) -> io::Result<Self> {
-        let (reader, words) = UnixStream::pair()?;
-        let (reader_fd, words_fd) = (reader.as_raw_fd(), words.as_raw_fd());
-        let parent = std::process::id();
-        // SAFETY: the child makes system calls alone, on what is on its stack, and never returns.
-        match unsafe { libc::fork() } {
-            -1 => Err(io::Error::last_os_error()),
-            // SAFETY: as above.
-            0 => unsafe { stand_guard(reader_fd, words_fd, stopped, parent) },
-            pid => Ok(Self { words, pid }),
+    /// Returns the processes that have come to a stop. The records of why they were stopped are in
+    /// the ring already: a caller that asks first and then reads the ring has all of them.
+    pub(super) fn stopped(&self, object: &mut Object) -> Vec<u32> {
+        if self.process.is_none() {
+            return Vec::new();
         }
+        Self::read_stopped(object).unwrap_or_else(|error| {
+            log::warn!("{error}: what memtap has stopped goes on when it ends");
+            Vec::new()
+        })
     }
 
-    /// The processes that have come to a stop. What they were stopped for was told before: whoever asks first and then
-    /// reads what was told knows all of it.
-    pub(super) fn stopped(object: &mut Object) -> Result<Vec<u32>, BpfError> {
+    fn read_stopped(object: &mut Object) -> Result<Vec<u32>, BpfError> {
         let mut stopped = object.stopped()?;
         for pid in &stopped {
             if !proc_fs::is_running(*pid) {
@@ -58,39 +70,74 @@ impl Guard {
         Ok(stopped)
     }
 
-    /// Lets processes go on whose code has its tables now.
-    pub(super) fn resume(&mut self, object: &mut Object, stopped: &[u32]) -> Result<(), BpfError> {
+    /// Resumes processes whose code has its unwind tables now.
+    pub(super) fn resume(&mut self, object: &mut Object, stopped: &[u32]) {
+        let Some(process) = &mut self.process else { return };
         for pid in stopped {
-            if let Err(error) = self.tell(*pid) {
-                log::debug!("the guard has gone: {error}");
-                object.forget_stopped(*pid)?;
-                go_on(*pid);
+            let Err(error) = process.request(*pid) else {
+                continue;
+            };
+            log::debug!("the guard has gone: {error}");
+            if let Err(error) = object.forget_stopped(*pid) {
+                log::warn!("{error}: what memtap has stopped goes on when it ends");
+                break;
             }
+            send_continue(*pid);
         }
-        Ok(())
+        self.stops += stopped.len() as u64;
     }
 
-    /// Tells the guard of a process, and waits until it goes on: the same word said again, and heard when the process is
-    /// about to stop for the next time, would take that stop out of the table.
-    fn tell(&mut self, pid: u32) -> io::Result<()> {
-        self.words.write_all(&pid.to_ne_bytes())?;
-        self.words.read_exact(&mut [0])
+    /// Ends the guard once all probes are detached. What is stopped runs again.
+    pub(super) fn finish(&mut self) {
+        self.process = None;
+    }
+
+    /// Returns the number of stops that ended with a resumed process.
+    pub(super) fn stops(&self) -> u64 {
+        self.stops
     }
 }
 
-impl Drop for Guard {
+impl GuardProcess {
+    fn fork(stopped: RawFd) -> io::Result<Self> {
+        let (reader, requests) = UnixStream::pair()?;
+        let (reader_fd, requests_fd) = (reader.as_raw_fd(), requests.as_raw_fd());
+        let parent = std::process::id();
+        // SAFETY: the child runs `serve` alone, which makes system calls on descriptors and memory
+        // of its own stack and never returns; it takes no lock that another thread may have held at
+        // the fork.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: this is the child of the fork above, with one thread; the descriptors are
+            // open in it.
+            0 => unsafe { serve(reader_fd, requests_fd, stopped, parent) },
+            pid => Ok(Self { requests, pid }),
+        }
+    }
+
+    /// Has the guard resume a process, and waits until it has. A repeated request that the guard
+    /// reads when the process is about to stop for the next time would remove that stop from the
+    /// map.
+    fn request(&mut self, pid: u32) -> io::Result<()> {
+        self.requests.write_all(&pid.to_ne_bytes())?;
+        self.requests.read_exact(&mut [0])
+    }
+}
+
+impl Drop for GuardProcess {
     fn drop(&mut self) {
-        if let Err(error) = self.words.write_all(&ALL_DETACHED.to_ne_bytes()) {
+        if let Err(error) = self.requests.write_all(&ALL_DETACHED.to_ne_bytes()) {
             log::debug!("the guard has gone: {error}");
         }
-        // SAFETY: a child of ours that nobody else waits for; no status is wanted.
+        // SAFETY: `pid` is memtap's own child, which nobody else waits for, and a null status is
+        // allowed.
         if unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) } == -1 {
             log::debug!("failed to wait for the guard: {}", io::Error::last_os_error());
         }
     }
 }
 
-fn go_on(pid: u32) {
+fn send_continue(pid: u32) {
     let Ok(pid) = libc::pid_t::try_from(pid) else {
         return;
     };
@@ -100,193 +147,150 @@ fn go_on(pid: u32) {
     }
 }
 
-/// How often the guard looks for processes that were stopped, once we are at our end.
-const GUARD_EVERY_US: u32 = 10_000;
+/// Microseconds between the guard's looks at the map once memtap is at its end.
+const END_POLL_US: libc::c_uint = 10_000;
 
-/// How often it looks while we say nothing, and how often it may find a process stopped then until it lets all go on: a table
-/// takes a fraction of a second, so that we hang or were stopped ourselves.
-const SILENCE_MS: libc::c_int = 1000;
-const MOST_SILENT_TURNS: u32 = 3;
+/// Milliseconds of silence after which the guard looks at the map by itself.
+const MAX_SILENCE_MS: libc::c_int = 1000;
 
-/// How often it looks after the last probe was taken off: for processes that were about to stop.
-const LAST_TURNS: u32 = 100;
+/// Looks in a row that may find a stopped process while memtap is silent. Then all are resumed: a
+/// table takes a fraction of a second, so memtap hangs or was stopped itself.
+const MAX_SILENT_LOOKS: u32 = 3;
 
-/// The guard itself. Signals that end whole groups of processes do not end it.
+/// Looks after the last probe was detached, for processes that were about to stop.
+const LAST_LOOKS: u32 = 100;
+
+/// The guard's descriptor of the requests.
+const REQUESTS: RawFd = 0;
+
+/// The guard's descriptor of the map of stopped processes.
+const STOPPED: RawFd = 1;
+
+/// Runs the guard. Signals that end whole process groups do not end it.
 ///
 /// # Safety
-/// To be called in a child that was just made by fork.
-unsafe fn stand_guard(reader: RawFd, words: RawFd, stopped: RawFd, parent: u32) -> ! {
-    // SAFETY: system calls with valid pointers to locals, on descriptors that are open.
+/// Must be called in a child that was just forked, with descriptors that are open.
+unsafe fn serve(reader: RawFd, parent_end: RawFd, stopped: RawFd, parent: u32) -> ! {
+    // SAFETY: system calls on open descriptors, with pointers to locals that live across the calls
+    // and lengths of those locals; an all-zero `sigset_t` is a valid one.
     unsafe {
         let mut all = std::mem::zeroed::<libc::sigset_t>();
         libc::sigfillset(&raw mut all);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
         libc::prctl(libc::PR_SET_NAME, c"memtap-guard".as_ptr());
-        // Our own copy would keep the socket open, and other copies other things: everything but these two goes.
-        libc::close(words);
-        if libc::dup2(reader, 0) == 0 && libc::dup2(stopped, STOPPED.cast_signed()) == 1 {
+        // A copy of the parent's end would keep the socket open, and other copies other things:
+        // only two stay.
+        libc::close(parent_end);
+        if libc::dup2(reader, REQUESTS) == REQUESTS && libc::dup2(stopped, STOPPED) == STOPPED {
             libc::syscall(libc::SYS_close_range, 2, u32::MAX, 0);
         } else {
             libc::_exit(1);
         }
-        let mut are_all_off = false;
-        let mut silent_turns = 0;
-        loop {
-            let mut said = libc::pollfd {
-                fd: 0,
-                events: libc::POLLIN,
-                revents: 0,
-            };
-            if libc::poll(&raw mut said, 1, SILENCE_MS) == 0 {
-                silent_turns = if look(false).is_any_stopped {
-                    silent_turns + 1
-                } else {
-                    0
-                };
-                if silent_turns >= MOST_SILENT_TURNS {
-                    look(true);
-                }
-                continue;
-            }
-            silent_turns = 0;
-            let mut word = 0u32;
-            let len = libc::read(0, (&raw mut word).cast(), size_of::<u32>());
-            if len == -1 && *libc::__errno_location() == libc::EINTR {
-                continue;
-            }
-            if len != size_of::<u32>().cast_signed() {
-                break;
-            }
-            if word == ALL_DETACHED {
-                are_all_off = true;
-                break;
-            }
-            forget_stopped(word);
-            libc::kill(word.cast_signed(), libc::SIGCONT);
-            libc::write(0, (&raw const word).cast(), 1);
-        }
-        let mut turns = 0;
-        loop {
-            let is_none_left = !look(true).is_any_left;
-            // Descriptors of a process are closed, and its probes with them, before its children get another parent.
-            if are_all_off || libc::getppid().cast_unsigned() != parent {
-                turns += 1;
-                if turns == LAST_TURNS || (are_all_off && is_none_left) {
+    }
+    let map = StoppedMap::new(STOPPED);
+    let all_detached = serve_requests(map);
+    let mut looks = 0;
+    loop {
+        let is_none_left = !look(map, true).is_any_left;
+        // SAFETY: system calls without pointers.
+        unsafe {
+            // A process's descriptors are closed, and its probes detached, before its children get
+            // a new parent.
+            if all_detached || libc::getppid().cast_unsigned() != parent {
+                looks += 1;
+                if looks == LAST_LOOKS || (all_detached && is_none_left) {
                     libc::_exit(0);
                 }
             }
-            libc::usleep(GUARD_EVERY_US);
+            libc::usleep(END_POLL_US);
         }
     }
 }
 
-/// The guard's descriptor of the table of processes that were stopped.
-const STOPPED: u32 = 1;
+/// Resumes processes on request, until memtap ends. Returns true if memtap has detached all probes
+/// before.
+fn serve_requests(map: StoppedMap) -> bool {
+    let mut silent_looks = 0;
+    loop {
+        let mut poll = libc::pollfd {
+            fd: REQUESTS,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: a pointer to one entry, as the count says.
+        if unsafe { libc::poll(&raw mut poll, 1, MAX_SILENCE_MS) } == 0 {
+            silent_looks = if look(map, false).is_any_stopped {
+                silent_looks + 1
+            } else {
+                0
+            };
+            if silent_looks >= MAX_SILENT_LOOKS {
+                look(map, true);
+            }
+            continue;
+        }
+        silent_looks = 0;
+        let mut pid = 0u32;
+        // SAFETY: a pointer to a number of the length that is passed; errno's address is this
+        // thread's own.
+        let (len, errno) = unsafe {
+            let len = libc::read(REQUESTS, (&raw mut pid).cast(), size_of::<u32>());
+            (len, *libc::__errno_location())
+        };
+        if len == -1 && errno == libc::EINTR {
+            continue;
+        }
+        if len != size_of::<u32>().cast_signed() {
+            return false;
+        }
+        if pid == ALL_DETACHED {
+            return true;
+        }
+        map.remove(pid);
+        // SAFETY: the answer is one byte of a live number.
+        unsafe {
+            libc::kill(pid.cast_signed(), libc::SIGCONT);
+            libc::write(REQUESTS, (&raw const pid).cast(), 1);
+        }
+    }
+}
 
-/// Most entries of that table.
-const MOST_STOPPED: u32 = 4096;
-
-/// What the guard has found in the table.
+/// Processes in the map.
 #[derive(Default)]
-struct Found {
-    /// A process that has not ended.
+struct StoppedProcesses {
+    /// One has not ended.
     is_any_left: bool,
-    /// One that has come to a stop.
+    /// One has come to a stop.
     is_any_stopped: bool,
 }
 
-/// Looks at every process in the table, and may let those go on that have come to a stop. They stay in the table: they may
-/// be stopped again.
-///
-/// # Safety
-/// As for [`stand_guard`], whose descriptors must be in their places.
-unsafe fn look(lets_go_on: bool) -> Found {
-    let mut next = 0;
-    let mut found = Found::default();
-    // SAFETY: the descriptor is the table's.
-    unsafe {
-        let mut has_one = next_stopped(None, &mut next);
-        for _ in 0..MOST_STOPPED {
-            if !has_one {
-                break;
-            }
-            let pid = next;
-            // The first thread may have ended, and is a zombie then.
-            match state(pid) {
-                Some(b'T' | b'Z') => {
-                    if lets_go_on {
-                        libc::kill(pid.cast_signed(), libc::SIGCONT);
-                    }
-                    found.is_any_left = true;
-                    found.is_any_stopped = true;
+/// Looks at every process in the map, and resumes those that have come to a stop if `resumes`. They
+/// stay in the map: they may be stopped again.
+fn look(map: StoppedMap, resumes: bool) -> StoppedProcesses {
+    let mut found = StoppedProcesses::default();
+    let mut next = map.next(None);
+    for _ in 0..StoppedMap::MAX_ENTRIES {
+        let Some(pid) = next else { break };
+        // The first thread may have ended, and is a zombie then.
+        match state(pid) {
+            Some(b'T' | b'Z') => {
+                if resumes {
+                    // SAFETY: a system call without pointers.
+                    unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
                 }
-                Some(_) => found.is_any_left = true,
-                None => {}
+                found.is_any_left = true;
+                found.is_any_stopped = true;
             }
-            has_one = next_stopped(Some(&pid), &mut next);
+            Some(_) => found.is_any_left = true,
+            None => {}
         }
+        next = map.next(Some(pid));
     }
     found
 }
 
-/// The commands of `bpf` that the guard gives, and their part of `union bpf_attr` (`include/uapi/linux/bpf.h`).
-const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
-const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
-
-#[repr(C)]
-struct OfKey {
-    map: u32,
-    unused: u32,
-    key: u64,
-    following: u64,
-}
-
-/// The process that follows another in the table, or the first. False if there is none.
-///
-/// # Safety
-/// As for [`look`].
-unsafe fn next_stopped(pid: Option<&u32>, next: &mut u32) -> bool {
-    let ask = OfKey {
-        map: STOPPED,
-        unused: 0,
-        key: pid.map_or(0, |pid| std::ptr::from_ref(pid).expose_provenance() as u64),
-        following: std::ptr::from_mut(next).expose_provenance() as u64,
-    };
-    // SAFETY: a valid attribute of the size that is given, with pointers to numbers of the size of the table's keys.
-    unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_GET_NEXT_KEY,
-            &raw const ask,
-            size_of::<OfKey>(),
-        ) == 0
-    }
-}
-
-/// Takes a process out of the table.
-///
-/// # Safety
-/// As for [`look`].
-unsafe fn forget_stopped(pid: u32) {
-    let ask = OfKey {
-        map: STOPPED,
-        unused: 0,
-        key: (&raw const pid).expose_provenance() as u64,
-        following: 0,
-    };
-    // SAFETY: as for the other command.
-    unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_DELETE_ELEM,
-            &raw const ask,
-            size_of::<OfKey>(),
-        )
-    };
-}
-
-/// How a process is, as `/proc/PID/stat` has it; nothing if there is none. Nothing here takes memory from an allocator:
-/// another thread may have held its lock at the fork.
+/// Returns the state letter of `/proc/PID/stat`, if there is such a process. Takes no memory from
+/// an allocator: another thread may have held its lock at the fork.
 fn state(pid: u32) -> Option<u8> {
     let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut at = 6;
@@ -301,7 +305,7 @@ fn state(pid: u32) -> Option<u8> {
     path.get_mut(at..at + 5)?.copy_from_slice(b"/stat");
     // The state is behind the parenthesis that closes the name, which is short.
     let mut text = [0u8; 256];
-    // SAFETY: the path ends with a zero, and the buffer is as long as is said.
+    // SAFETY: the path ends with a zero, and the buffer is as long as is passed.
     let len = unsafe {
         let file = libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC);
         if file < 0 {

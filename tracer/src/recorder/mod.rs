@@ -1,43 +1,44 @@
-//! One recording, from its start to its profile. [`Recorder`] owns the targets and the kernel side; the steps
-//! are in the order of the files: `recorder` attaches, `watch` waits and drains, `collect` takes the figures and
-//! makes the [`Profile`](crate::profile::Profile).
+//! One recording, from its targets to its profile.
 //!
-//! Dropping a [`Recorder`] takes every probe off; a command that was not let go ends without having run.
+//! [`Recorder`] joins the parts, each of which keeps its own state: [`attach`] the probes,
+//! [`event_stream`] the events and their dispatch, [`process_table`] the processes, [`stack_table`]
+//! the stacks, [`unwind_tables`] the tables and the walks that need them, [`budget`] the cost,
+//! [`heap_history`] the past of the heap, [`exited_processes`] what is reclaimed. [`event_loop`]
+//! waits and passes values between them; [`recording`] makes a [`Profile`](crate::profile::Profile)
+//! of them in the end.
+//!
+//! Dropping a [`Recorder`] detaches every probe and resumes every stopped process; a command that
+//! was not released ends without having run.
 
-mod aging;
-mod allocators;
+mod attach;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod breakpoints;
 mod budget;
-mod builder;
-mod chosen;
-mod collect;
-mod compiled;
-mod copied;
-mod departed;
 mod estimate;
-mod examined;
+mod estimator;
+mod event_loop;
+mod event_stream;
+mod exited_processes;
 mod figures;
 mod guard;
-mod history;
-mod loading;
-mod new_code;
-mod pace;
-mod peak;
-mod probes;
-mod processes;
+mod heap_history;
+mod kernel_settings;
+mod pacing;
+mod process_table;
+mod profile_builder;
+#[expect(
+    clippy::module_inception,
+    reason = "the module's main type has a file of its own"
+)]
 mod recorder;
-mod released;
-mod snapshots;
-mod start_error;
-mod tables;
+mod recording;
+mod stack_table;
 mod targets;
-mod watch;
+mod unwind_tables;
 
-pub use budget::control::Followed;
-pub use collect::Recording;
-pub use estimate::{Estimate, Way};
-pub use recorder::Recorder;
-pub use start_error::StartError;
-pub use watch::{Audience, Child, Progress, Stop, Stopped};
+pub use budget::Followed;
+pub use estimate::{Estimate, TracingWay};
+pub use estimator::Estimator;
+pub use recorder::{ChildStatus, Observer, Progress, Recorder, Stop, Stopped};
+pub use recording::Recording;
+pub use targets::StartError;

@@ -1,112 +1,113 @@
-//! Starting: find the targets and their allocators, load the programs, attach the probes.
+//! The recorder: one recording from its targets to its end, and its observer.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::process::Child;
-use std::sync::Arc;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use super::budget::control::{Control, Followed};
-use super::copied::Copied;
-use super::departed::Departed;
-use super::examined::Examined;
-use super::figures::Unit;
-use super::guard::Guard;
-use super::history::History;
-use super::loading::{halvings, load};
-use super::probes::Probes;
-use super::processes::Processes;
-use super::snapshots::Snapshots;
-use super::start_error::StartError;
-use super::tables::Tables;
-use super::targets::Targets;
-use crate::bpf::copies::Copies;
-use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
-use crate::bpf::records::{Records, Stack};
-use crate::bpf::{Attached, Object, UprobeScope};
-use crate::cost::measure::Measuring;
-use crate::probe_plan::functions::Table;
-use crate::process::cgroup::Cgroup;
-use crate::process::files::{Files, MappedFile};
-use crate::process::history::Lives;
-use crate::process::launch::Held;
+use tracer_ebpf::CaptureMode;
+
+use super::attach::Attachments;
+use super::budget::{BudgetController, Followed};
+use super::event_stream::{EventSinks, EventStream};
+use super::exited_processes::ExitedProcesses;
+use super::guard::StopGuard;
+use super::heap_history::HeapHistory;
+use super::kernel_settings::{Purpose, load, variance_unit};
+use super::process_table::ProcessTable;
+use super::recording::{Recording, RecordingClock, RecordingOptions, RecordingSources};
+use super::stack_table::StackTable;
+use super::targets::{LaunchedCommand, StartError, TargetScope, Targets};
+use super::unwind_tables::Unwinding;
+use crate::bpf::Object;
+use crate::bpf::load::BpfError;
+use crate::cost::measure::{MeasureError, Measuring};
+use crate::process::files::Files;
 use crate::process::proc_fs;
-use crate::process::sideband::{Sideband, monotonic_ns};
+use crate::process::sideband::Sideband;
 use crate::report::session::Probe;
 use crate::settings::{Record, StopForCode, Target, Unwind};
-use crate::symbolize::{self, Namer};
+use crate::signals::Ending;
+use crate::symbolize::Namer;
 
-/// What a recorder is for.
+/// A reason for the end of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// A recording.
-    Record,
-    /// To see what a recording would cost.
-    Estimate,
+pub enum Stop {
+    /// The time was up.
+    Duration,
+    /// Every target has ended.
+    TargetsEnded,
+    /// A signal asked for it.
+    Signal(Ending),
+}
+
+/// The end of the launched command, when it comes.
+pub type ChildStatus = tokio::task::JoinHandle<std::io::Result<ExitStatus>>;
+
+/// The end of a recording.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Its reason.
+    pub why: Stop,
+    /// The command's status, if it has ended.
+    pub status: Option<ExitStatus>,
+    /// The command, if it has not.
+    pub child: Option<ChildStatus>,
+}
+
+/// The progress of a recording.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// Events seen.
+    pub events: u64,
+    /// Distinct stacks.
+    pub stacks: usize,
+    /// Lost events.
+    pub lost: u64,
+    /// Time that the targets have lost since the last report, in percent of a CPU.
+    pub cost_percent: f64,
+    /// The present level.
+    pub followed: Followed,
+}
+
+/// An observer of a recording.
+pub trait Observer {
+    /// Takes the progress: every second.
+    fn on_progress(&mut self, progress: &Progress);
+
+    /// Takes a new level, or the news that the budget cannot be kept.
+    fn on_level(&mut self, followed: &Followed);
+
+    /// Returns the interval of interim reports, if there are any.
+    fn report_interval(&self) -> Option<Duration>;
+
+    /// Takes the recording so far.
+    fn on_interim_report(&mut self, recording: &Recording);
 }
 
 /// A recording in progress.
 #[expect(missing_debug_implementations, reason = "the ring of aya has none")]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "settings and states, each of its own"
-)]
 pub struct Recorder {
-    // Probes go first when a recorder is dropped, then the maps that they write to.
-    pub(super) probes: Probes,
-    pub(super) control: Control,
-    pub(super) tracepoints: Attached,
-    // Resumes what is stopped, once nothing stops any more.
-    pub(super) guard: Option<Guard>,
-    /// How often a process was stopped until it was let go on.
-    pub(super) stops: u64,
+    // Dropped in this order: probes are detached first; the guard resumes what is stopped, once
+    // nothing stops any more; then the maps go, which probes write to.
+    pub(super) attachments: Attachments,
+    pub(super) guard: Option<StopGuard>,
     pub(super) object: Object,
-    pub(super) records: Records,
-    pub(super) sideband: Sideband,
-    pub(super) lives: Lives,
-    pub(super) processes: Processes,
-    pub(super) stacks: HashMap<u64, Stack>,
-    pub(super) seen_in: HashMap<(u32, u64), u64>,
-    pub(super) scope: UprobeScope,
-    pub(super) examined: Examined,
-    /// The same, for probes of one process alone.
-    pub(super) examined_in: HashMap<u32, Examined>,
-    /// Which functions are looked for.
-    pub(super) functions: Table,
-    /// What the user has asked for and was found.
-    pub(super) asked_for: HashSet<String>,
-    pub(super) tables: Option<Tables>,
-    pub(super) copies: Option<Copies>,
-    pub(super) copied: Copied,
-    pub(super) snapshots: Snapshots,
-    pub(super) namer: Namer,
-    pub(super) departed: Departed,
-    /// Blocks at least so old are counted apart, where ages are reported at all.
-    pub(super) older_than: Duration,
-    pub(super) frame_pointers: bool,
-    pub(super) heap: bool,
-    pub(super) live: bool,
-    /// The unit of the kernel side's variances.
-    pub(super) unit: Unit,
-    pub(super) target: Target,
-    pub(super) cgroup: Option<Cgroup>,
-    /// The probes are off, and none is to be attached any more.
-    pub(super) is_over: bool,
-    pub(super) started: Instant,
-    /// How long was recorded, once that is over, and when it was.
-    pub(super) duration: Option<Duration>,
-    pub(super) ended: Option<Instant>,
-    pub(super) ended_ns: Option<u64>,
-    held: Option<Held>,
-    command_name: String,
-}
-
-/// Prepares to measure what hits of probes cost here.
-fn begin_measuring(settings: &Record, object: &mut Object) -> Option<Measuring> {
-    let begun = settings.heap.then(|| Measuring::begin(object))?;
-    begun
-        .inspect_err(|error| log::debug!("{error}: what hits of probes cost is assumed"))
-        .ok()
+    pub(super) events: EventStream,
+    pub(super) processes: ProcessTable,
+    pub(super) stacks: StackTable,
+    /// Nothing where stacks are walked by frame pointers alone.
+    pub(super) unwinding: Option<Unwinding>,
+    /// Nothing where blocks are not followed.
+    pub(super) heap_history: Option<HeapHistory>,
+    pub(super) exited: ExitedProcesses,
+    pub(super) budget: BudgetController,
+    pub(super) scope: TargetScope,
+    pub(super) clock: RecordingClock,
+    pub(super) options: RecordingOptions,
+    namer: Namer,
+    command: LaunchedCommand,
 }
 
 impl Recorder {
@@ -115,7 +116,7 @@ impl Recorder {
         Self::start_for(settings, Purpose::Record)
     }
 
-    /// The same, for what is wanted of it.
+    /// Does the same for another purpose.
     pub(super) fn start_for(settings: &Record, purpose: Purpose) -> Result<Self, StartError> {
         let targets = Targets::find(settings)?;
         Files::raise_limit();
@@ -137,193 +138,190 @@ impl Recorder {
     fn attach(
         settings: &Record,
         purpose: Purpose,
-        targets: Targets,
+        mut targets: Targets,
         sideband: Sideband,
         mut object: Object,
     ) -> Result<Self, StartError> {
-        let measuring = begin_measuring(settings, &mut object);
-        let records = object.records()?;
-        let (tables, copies) = match settings.unwind {
-            Unwind::FramePointer => (None, None),
-            Unwind::Auto | Unwind::Dwarf => (
-                Some(Tables::new(&object, settings.limits.tables)?),
-                Some(object.copies()?),
-            ),
+        let measuring = prepare_measuring(settings, &mut object);
+        let events = EventStream::new(&mut object, sideband)?;
+        let unwinding = match settings.unwind {
+            Unwind::FramePointer => None,
+            Unwind::Auto | Unwind::Dwarf => Some(Unwinding::new(
+                &mut object,
+                settings.limits.tables,
+                settings.unwind == Unwind::Auto,
+            )?),
         };
-        let guard = if settings.stop_for_code != StopForCode::Never && tables.is_some() {
-            Some(Guard::start(&object)?)
+        let guard = if settings.stop_for_code != StopForCode::Never && unwinding.is_some() {
+            Some(StopGuard::start(&object)?)
         } else {
             None
         };
+        let live_report = settings.live_report;
         let mut recorder = Self {
-            probes: Probes::new(settings.probing),
-            control: Control::new(settings.live),
-            tracepoints: Attached::default(),
+            attachments: Attachments::new(settings, purpose == Purpose::Estimate),
             guard,
-            stops: 0,
             object,
-            records,
-            sideband,
-            lives: Lives::default(),
-            processes: Processes::default(),
-            stacks: HashMap::new(),
-            seen_in: HashMap::new(),
-            scope: UprobeScope::Machine,
-            examined: Examined::default(),
-            examined_in: HashMap::new(),
-            functions: Table::new(settings.functions.clone()).with_separate_symbols(
-                symbolize::debug_file_of,
-                settings.symbols.debug_directories.clone(),
-            ),
-            asked_for: HashSet::new(),
-            tables,
-            copies,
-            copied: Copied::default(),
-            snapshots: Snapshots {
-                history: settings.live_report.map(|_| History::default()),
-                ..Snapshots::default()
+            events,
+            processes: ProcessTable::default(),
+            stacks: StackTable::default(),
+            unwinding,
+            heap_history: settings.live.then(|| HeapHistory::new(live_report.is_some())),
+            exited: ExitedProcesses::default(),
+            budget: BudgetController::new(settings),
+            scope: TargetScope::new(settings.target.clone(), targets.cgroup.take()),
+            clock: RecordingClock::start(),
+            options: RecordingOptions {
+                heap: settings.heap,
+                unit: variance_unit(settings),
+                older_than: live_report.and_then(|live| live.older_than).unwrap_or_default(),
             },
             namer: Namer::new(settings.symbols.clone()),
-            departed: Departed::default(),
-            older_than: settings
-                .live_report
-                .and_then(|live| live.older_than)
-                .unwrap_or_default(),
-            frame_pointers: settings.unwind == Unwind::Auto,
-            heap: settings.heap,
-            live: settings.live,
-            unit: Unit {
-                halvings: halvings(settings),
-            },
-            target: settings.target.clone(),
-            cgroup: None,
-            is_over: false,
-            started: Instant::now(),
-            duration: None,
-            ended: None,
-            ended_ns: None,
-            held: None,
-            command_name: String::new(),
+            command: std::mem::take(&mut targets.command),
         };
-        recorder.probes.counts_frees = purpose == Purpose::Estimate;
-        let scoped = !settings.follow;
-        recorder.look_at(&targets, &settings.target)?;
-        let command_files = targets.command_files(&mut recorder.lives);
-        let command_paths = targets.command_paths().to_vec();
-        recorder.make_tables(&command_files)?;
-        let mut points = PROCESS_PROGRAMS.to_vec();
-        if settings.unwind != Unwind::FramePointer {
-            points.extend(TABLE_PROGRAMS);
-        }
-        if settings.region {
-            points.extend(REGION_PROGRAMS);
-        }
-        if settings.live {
-            points.extend(LIVE_PROGRAMS);
-        }
-        if let Some(cgroup) = &targets.cgroup {
-            recorder.object.set_cgroup(cgroup.directory())?;
-        }
-        recorder
-            .object
-            .attach_tracepoints(&mut recorder.tracepoints, &points)?;
-        recorder.admit(targets, settings)?;
-        let measured = measuring.map(Measuring::finish);
-        // Last: from here on the targets pay.
-        if settings.heap {
-            recorder.attach_named(settings)?;
-            recorder.attach_allocators(&command_files, settings, scoped)?;
-            recorder.probes.are_as_wanted(settings.live)?;
-            recorder.found_all(settings)?;
-            recorder.attach_in_wait(&command_paths);
-        }
-        let attaching = recorder.probes.attaching;
-        match purpose {
-            Purpose::Record => recorder.begin_budget(settings, measured, attaching)?,
-            Purpose::Estimate => recorder.begin_estimate(measured)?,
-        }
+        recorder.attach_to(&targets, settings, purpose, measuring)?;
         Ok(recorder)
     }
 
-    /// Remembers what running processes have mapped.
-    fn look_at(&mut self, targets: &Targets, target: &Target) -> Result<(), StartError> {
-        let all;
-        let pids = match target {
-            Target::Pids(pids) => pids,
-            Target::Command(_) => return Ok(()),
-            Target::All | Target::Comm(_) | Target::Cgroup(_) => {
-                all = proc_fs::all().map_err(StartError::Proc)?;
-                &all
-            }
-        };
-        for pid in pids {
-            if let Err(error) = self.lives.snapshot(*pid)
-                && targets.pids.contains(pid)
-                && matches!(target, Target::Pids(_))
-            {
-                log::debug!("process {pid}: {error}");
-                return Err(StartError::Ended(*pid));
-            }
+    fn attach_to(
+        &mut self,
+        targets: &Targets,
+        settings: &Record,
+        purpose: Purpose,
+        measuring: Option<Measuring>,
+    ) -> Result<(), StartError> {
+        snapshot_processes(&mut self.processes, targets, &settings.target)?;
+        let command = targets.command_files(&mut self.processes);
+        if let Some(unwinding) = &mut self.unwinding {
+            let mut files = command.files.clone();
+            files.extend(self.processes.history().all_mapped_files());
+            unwinding.compile_now(&mut self.object, &files)?;
         }
-        Ok(())
-    }
-
-    /// Makes the unwind tables of every file that the targets have mapped, or will map first.
-    fn make_tables(&mut self, command_files: &[Arc<MappedFile>]) -> Result<(), StartError> {
-        if let Some(tables) = &mut self.tables {
-            let mut files = command_files.to_vec();
-            files.extend(self.lives.all_mapped_files());
-            tables.make_now(&mut self.object, &files)?;
-            tables.make_of_vdso(&mut self.object)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the found processes targets.
-    fn admit(&mut self, targets: Targets, settings: &Record) -> Result<(), StartError> {
-        if matches!(settings.target, Target::Pids(_)) && !settings.follow {
-            self.scope = UprobeScope::Process(0);
-        }
-        let now = monotonic_ns();
+        // From here on memtap mostly waits for the kernel: traps are measured meanwhile, on another
+        // CPU.
+        let measuring = measuring.and_then(|it| or_assume(it.start()));
+        self.scope.enter_cgroup(&mut self.object)?;
+        self.attachments.attach_tracepoints(&mut self.object, settings)?;
         for pid in &targets.pids {
-            let number = self.processes.add(*pid, now);
-            self.object.add_process(*pid, number)?;
+            self.processes.track(&mut self.object, *pid)?;
         }
-        self.command_name = targets.command_name;
-        self.held = targets.held;
-        self.cgroup = targets.cgroup;
+        // Last: from here on the targets pay.
+        if settings.heap {
+            self.attachments
+                .attach_allocators(&mut self.object, &mut self.processes, settings, &command)?;
+        }
+        let (object, attachments) = (&mut self.object, &mut self.attachments);
+        match purpose {
+            Purpose::Record => {
+                self.clock.started =
+                    self.budget
+                        .begin(object, attachments, &self.processes, settings, measuring)?;
+            }
+            Purpose::Estimate => {
+                object.set_capture_mode(CaptureMode::Unwalked)?;
+                self.clock.started =
+                    self.budget
+                        .begin_estimate(object, attachments, &self.processes, measuring)?;
+            }
+        }
         Ok(())
     }
 
-    /// Lets a launched command go.
-    pub fn release(&mut self) -> Result<Option<Child>, StartError> {
-        let Some(held) = self.held.take() else {
-            return Ok(None);
+    /// Lets a launched command run.
+    pub fn release(&mut self) -> Result<Option<std::process::Child>, StartError> {
+        if self.command.is_held() {
+            self.clock.started = Instant::now();
+            self.budget.restart(self.clock.started);
+        }
+        self.command.release()
+    }
+
+    /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if
+    /// a target may have ended.
+    pub(super) fn drain(&mut self, at_end: bool) -> bool {
+        let mut sinks = EventSinks {
+            object: &mut self.object,
+            attachments: &mut self.attachments,
+            guard: self.guard.as_mut(),
+            processes: &mut self.processes,
+            stacks: &mut self.stacks,
+            unwinding: self.unwinding.as_mut(),
+            heap_history: self.heap_history.as_mut(),
+            exited: &mut self.exited,
+            scope: &self.scope,
+            elapsed: self.clock.started.elapsed(),
         };
-        self.started = Instant::now();
-        let failed = |error| StartError::Command {
-            command: self.command_name.clone(),
-            error,
-        };
-        held.release().map(Some).map_err(failed)
+        self.events.dispatch(&mut sinks, at_end)
+    }
+
+    /// Everything that a recording is made from.
+    pub(super) fn sources(&self) -> RecordingSources<'_> {
+        RecordingSources {
+            options: self.options,
+            clock: self.clock,
+            object: &self.object,
+            processes: &self.processes,
+            stacks: &self.stacks,
+            unwinding: self.unwinding.as_ref(),
+            heap_history: self.heap_history.as_ref(),
+            budget: &self.budget,
+            namer: &self.namer,
+            probes: self.attachments.listed(),
+            stops: self.guard.as_ref().map_or(0, StopGuard::stops),
+            life_records_lost: self.events.life_records_lost(),
+        }
+    }
+
+    /// Detaches the probes, and makes a profile of what was counted.
+    pub fn collect(mut self) -> Result<Recording, BpfError> {
+        // The memory of the maps during the recording.
+        let memory = self.memory();
+        self.finish();
+        Ok(Recording {
+            memory,
+            ..self.sources().recording()?
+        })
+    }
+
+    /// Ends the recording: detaches everything, and reads the events for the last time.
+    pub(super) fn finish(&mut self) {
+        self.clock.end();
+        if let Err(error) = self.budget.end(&self.object) {
+            log::debug!("{error}");
+        }
+        // All at the same moment: detaching takes a while.
+        if let Err(error) = self.object.set_capture_mode(CaptureMode::Nothing) {
+            log::debug!("{error}");
+        }
+        self.attachments.finish_uprobes();
+        if let Err(error) = self.budget.read_last(&self.object) {
+            log::debug!("{error}");
+        }
+        self.attachments.finish_tracepoints();
+        // Nothing is stopped any more, and what is stopped runs again now, not when all names were
+        // looked up.
+        if let Some(guard) = &mut self.guard {
+            guard.finish();
+        }
+        self.drain(true);
     }
 
     /// The probes that were attached.
     #[must_use]
     pub fn probes(&self) -> &[Probe] {
-        self.probes.listed()
+        self.attachments.listed()
     }
 
     /// The allocators in a file that has probes, by name.
     #[must_use]
     pub fn allocators(&self, file: &Path) -> &[String] {
-        self.probes.allocators(file)
+        self.attachments.allocators(file)
     }
 
-    /// How much is followed now.
+    /// The present level.
     #[must_use]
     pub fn followed(&self) -> Followed {
-        self.control.followed()
+        self.budget.followed()
     }
 
     /// Bytes of kernel memory that the maps take, by map.
@@ -332,15 +330,48 @@ impl Recorder {
         self.object.memory()
     }
 
-    /// The processes that were found at the start: (name, pid).
+    /// The present targets: names and process ids.
     #[must_use]
     pub fn found(&self) -> Vec<(String, u32)> {
-        let mut found: Vec<_> = self
-            .processes
-            .present()
-            .map(|(_, tracked)| (tracked.comm.clone(), tracked.pid))
-            .collect();
-        found.sort_by_key(|(_, pid)| *pid);
-        found
+        self.processes.present_targets()
     }
+}
+
+/// Prepares a measurement of the cost of traps, where allocator calls are recorded.
+fn prepare_measuring(settings: &Record, object: &mut Object) -> Option<Measuring> {
+    settings.heap.then(|| or_assume(Measuring::prepare(object)))?
+}
+
+/// A measurement, or nothing where it fails: the cost of traps is assumed then.
+fn or_assume(measuring: Result<Measuring, MeasureError>) -> Option<Measuring> {
+    measuring
+        .inspect_err(|error| log::debug!("{error}: what hits of probes cost is assumed"))
+        .ok()
+}
+
+/// Notes the mappings of running processes.
+fn snapshot_processes(
+    processes: &mut ProcessTable,
+    targets: &Targets,
+    target: &Target,
+) -> Result<(), StartError> {
+    let all;
+    let pids = match target {
+        Target::Pids(pids) => pids,
+        Target::Command(_) => return Ok(()),
+        Target::All | Target::Comm(_) | Target::Cgroup(_) => {
+            all = proc_fs::all().map_err(StartError::Proc)?;
+            &all
+        }
+    };
+    for pid in pids {
+        if let Err(error) = processes.history_mut().snapshot(*pid)
+            && targets.pids.contains(pid)
+            && matches!(target, Target::Pids(_))
+        {
+            log::debug!("process {pid}: {error}");
+            return Err(StartError::Ended(*pid));
+        }
+    }
+    Ok(())
 }

@@ -1,42 +1,123 @@
-//! Who is traced, found on this machine, and where their allocators are.
+//! The targets that the user asked for, found on this machine, and the errors that keep a recording
+//! from starting.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Child;
 use std::sync::Arc;
 
-use super::examined::Examined;
-use super::start_error::StartError;
-use crate::probe_plan::functions::Table;
-use crate::probe_plan::plan::{self, Found, Plan};
+use super::process_table::ProcessTable;
+use crate::bpf::Object;
+use crate::bpf::links::AttachError;
+use crate::bpf::load::BpfError;
 use crate::probe_plan::{loader, roots};
-use crate::process::cgroup::Cgroup;
+use crate::process::cgroup::{Cgroup, CgroupError};
 use crate::process::files::MappedFile;
-use crate::process::history::Lives;
 use crate::process::launch::{self, Held};
-use crate::process::maps::FileId;
 use crate::process::proc_fs;
 use crate::process::user::User;
 use crate::settings::{Record, Target};
 
-/// What was asked for, found on this machine.
+/// The processes, the cgroup or the command that was asked for.
 pub(super) struct Targets {
+    /// Processes that exist already; a command's own is held.
     pub(super) pids: Vec<u32>,
-    pub(super) held: Option<Held>,
+    /// The cgroup whose processes are targets.
     pub(super) cgroup: Option<Cgroup>,
-    pub(super) command_name: String,
-    command_files: Vec<PathBuf>,
+    /// The command, held before its first instruction.
+    pub(super) command: LaunchedCommand,
+    command_paths: Vec<PathBuf>,
+}
+
+/// A launched command that waits, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct LaunchedCommand {
+    held: Option<Held>,
+    name: String,
+}
+
+impl LaunchedCommand {
+    /// Returns true if there is a command that waits.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Lets the command run. Returns nothing if there is none, or if it runs already.
+    pub(super) fn release(&mut self) -> Result<Option<Child>, StartError> {
+        let Some(held) = self.held.take() else {
+            return Ok(None);
+        };
+        held.release().map(Some).map_err(|error| StartError::Command {
+            command: self.name.clone(),
+            error,
+        })
+    }
+}
+
+/// The processes that are targets, or may become targets.
+#[derive(Debug)]
+pub(super) struct TargetScope {
+    target: Target,
+    cgroup: Option<Cgroup>,
+}
+
+impl TargetScope {
+    /// Returns the scope of a recording.
+    pub(super) fn new(target: Target, cgroup: Option<Cgroup>) -> Self {
+        Self { target, cgroup }
+    }
+
+    /// Makes every process of the cgroup a target on the kernel side.
+    pub(super) fn enter_cgroup(&self, object: &mut Object) -> Result<(), BpfError> {
+        match &self.cgroup {
+            Some(cgroup) => object.set_cgroup(cgroup.directory()),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns true if processes that are no targets yet may be in scope.
+    pub(super) fn is_open(&self) -> bool {
+        self.target == Target::All || self.cgroup.is_some()
+    }
+
+    /// Returns true if processes are targets by their cgroup.
+    pub(super) fn is_cgroup(&self) -> bool {
+        self.cgroup.is_some()
+    }
+
+    /// Returns true if there may be targets later, though there is none now.
+    pub(super) fn waits_for_more(&self) -> bool {
+        match &self.cgroup {
+            Some(cgroup) => cgroup.exists(),
+            None => matches!(self.target, Target::All | Target::Comm(_)),
+        }
+    }
+
+    /// Returns true if the targets are named or launched, and do not come and go.
+    pub(super) fn is_fixed(&self) -> bool {
+        matches!(self.target, Target::Pids(_) | Target::Command(_))
+    }
+}
+
+/// The files that a command will map first: its program, the programs that its arguments name,
+/// their libraries.
+#[derive(Debug, Default)]
+pub(super) struct CommandFiles {
+    /// All of them by path.
+    pub(super) paths: Vec<PathBuf>,
+    /// Those that can be opened.
+    pub(super) files: Vec<Arc<MappedFile>>,
 }
 
 impl Targets {
+    /// Finds the targets, and launches a command.
     pub(super) fn find(settings: &Record) -> Result<Self, StartError> {
         let mut targets = Self {
             pids: Vec::new(),
-            held: None,
             cgroup: None,
-            command_name: String::new(),
-            command_files: Vec::new(),
+            command: LaunchedCommand::default(),
+            command_paths: Vec::new(),
         };
         match &settings.target {
             Target::Pids(pids) => {
@@ -54,21 +135,21 @@ impl Targets {
                 targets.pids = cgroup.processes()?;
                 targets.cgroup = Some(cgroup);
             }
-            Target::Command(command) => targets.hold(command)?,
+            Target::Command(command) => targets.launch(command)?,
         }
         Ok(targets)
     }
 
-    fn hold(&mut self, command: &[OsString]) -> Result<(), StartError> {
+    fn launch(&mut self, command: &[OsString]) -> Result<(), StartError> {
         let Some(name) = command.first() else {
             return Err(StartError::Command {
                 command: String::new(),
                 error: io::Error::other("there is no command to run"),
             });
         };
-        self.command_name = name.to_string_lossy().into_owned();
+        self.command.name = name.to_string_lossy().into_owned();
         let failed = |error| StartError::Command {
-            command: self.command_name.clone(),
+            command: self.command.name.clone(),
             error,
         };
         let user = User::behind_sudo();
@@ -76,132 +157,122 @@ impl Targets {
         if !loader::is_executable(&program) {
             return Err(failed(io::Error::from(io::ErrorKind::PermissionDenied)));
         }
-        self.command_files = loader::files_of(&program, user.as_ref());
-        // Wrappers execute what their arguments name (`env`, `timeout`, `sh -c`): tables that are made now are there
-        // from its first call on.
+        self.command_paths = loader::files_of(&program, user.as_ref());
+        // Wrappers execute the program that their arguments name (`env`, `timeout`, `sh -c`):
+        // tables that are made now are there from its first call on.
         for program in loader::programs_in(&command[1..]) {
-            self.command_files
+            self.command_paths
                 .extend(loader::files_of(&program, user.as_ref()));
         }
         // `chroot DIR …` changes to a root with libraries of its own.
-        self.command_files.extend(roots::files_in(&command[1..]));
+        self.command_paths.extend(roots::files_in(&command[1..]));
         let held = launch::hold(command, user.as_ref()).map_err(failed)?;
         self.pids = vec![held.pid];
-        self.held = Some(held);
+        self.command.held = Some(held);
         Ok(())
     }
 
-    /// The programs of a command, those that its arguments name too, and their libraries.
-    pub(super) fn command_paths(&self) -> &[PathBuf] {
-        &self.command_files
-    }
-
-    pub(super) fn command_files(&self, lives: &mut Lives) -> Vec<Arc<MappedFile>> {
-        let open = |path: &PathBuf| match lives.files().of_path(path) {
+    /// Opens the files that the command will map first.
+    pub(super) fn command_files(&self, processes: &mut ProcessTable) -> CommandFiles {
+        let open = |path: &PathBuf| match processes.history_mut().files().of_path(path) {
             Ok(file) => Some(file),
             Err(error) => {
                 log::debug!("{}: {error}", path.display());
                 None
             }
         };
-        self.command_files.iter().filter_map(open).collect()
-    }
-}
-
-/// Why there are no plans.
-pub(super) enum Missing {
-    /// Nothing was found: why, and what to do.
-    Nothing(&'static str),
-    /// A program has this allocator linked in, and no symbols.
-    Hidden(PathBuf, &'static str),
-}
-
-/// No allocator was found in a process: most likely it has ended meanwhile, and with it its mappings.
-pub(super) fn no_allocator_in(pid: u32, missing: Missing) -> StartError {
-    if proc_fs::is_running(pid) {
-        no_allocator(&describe(pid), missing)
-    } else {
-        StartError::Ended(pid)
-    }
-}
-
-fn describe(pid: u32) -> String {
-    let comm = proc_fs::comm(pid).unwrap_or_default();
-    let exe = proc_fs::exe(pid).map_or_else(String::new, |exe| format!(", {}", exe.display()));
-    format!("{comm} ({pid}{exe})")
-}
-
-/// What was found in files: processes map the same ones.
-pub(super) type FoundIn = HashMap<FileId, Option<Found>>;
-
-/// The allocators in files, each file once; without any, why. A program whose allocator cannot be found is an error where
-/// it `is_wanted`; of others it is said.
-pub(super) fn plans_in(
-    files: &[Arc<MappedFile>],
-    table: &Table,
-    examined: &mut Examined,
-    found_in: &mut FoundIn,
-    is_wanted: &dyn Fn(&Path) -> bool,
-) -> Result<Vec<Plan>, Missing> {
-    let mut plans = Vec::new();
-    let mut advice = "it maps no file with functions of a known allocator; name them by `--allocator PREFIX` or \
-                      `--symbol NAME=SHAPE`, or use `--events region`, which needs none";
-    for file in files {
-        if !examined.insert(file) {
-            continue;
-        }
-        let found = found_in.entry(file.id).or_insert_with(|| {
-            plan::examine(file, table)
-                .inspect_err(|error| log::debug!("{error}"))
-                .ok()
-        });
-        match found {
-            Some(Found::Allocator(plan)) => plans.push(plan.clone()),
-            Some(Found::StaticWithoutSymbols) => {
-                advice = "it is linked statically and has no symbols; install its debug package (or say by --debug-dir \
-                          where its symbols are), use a build that is not stripped, name functions by \
-                          `--symbol FILE:OFFSET=SHAPE`, or use `--events region`, which needs none";
-            }
-            Some(Found::Hidden(allocator)) if is_wanted(&file.path) => {
-                return Err(Missing::Hidden(file.path.clone(), allocator));
-            }
-            Some(Found::Hidden(allocator)) => warn_of_hidden(&file.path, allocator),
-            Some(Found::Forwards) => {
-                log::info!(
-                    "{}: it hands its calls on to another allocator, whose functions are traced",
-                    file.path.display()
-                );
-            }
-            Some(Found::Nothing) | None => {}
+        CommandFiles {
+            files: self.command_paths.iter().filter_map(open).collect(),
+            paths: self.command_paths.clone(),
         }
     }
-    if plans.is_empty() {
-        Err(Missing::Nothing(advice))
-    } else {
-        Ok(plans)
-    }
 }
 
-/// Says that a program's allocator cannot be found.
-pub(super) fn warn_of_hidden(path: &Path, allocator: &'static str) {
-    log::warn!(
-        "{}; its calls are not seen",
-        StartError::Hidden {
-            path: path.display().to_string(),
-            allocator
+/// An error at the start, with advice.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A process that was named does not exist.
+    #[error("there is no process {0}: it may have ended; `ps -e` lists what runs")]
+    NoProcess(u32),
+    /// A process ended while the probes were being attached.
+    #[error("process {0} ended while memtap was attaching to it: nothing was recorded")]
+    Ended(u32),
+    /// The command cannot be run.
+    #[error("failed to run {command}: {}", why_not_run(.error))]
+    Command {
+        /// Its name.
+        command: String,
+        /// The reason: part of the message.
+        error: io::Error,
+    },
+    /// Nothing to attach to.
+    #[error("no allocator found in {place}: {advice}")]
+    NoAllocator {
+        /// The place that was searched.
+        place: String,
+        /// The reason, and advice.
+        advice: &'static str,
+    },
+    /// A program has an allocator that cannot be found.
+    #[error(
+        "{path} has {allocator} linked in, and no symbols by which its functions could be found: install its debug package (or \
+         say by --debug-dir where its symbols are), use a build that is not stripped, or name functions by \
+         `--symbol {path}:OFFSET=SHAPE`"
+    )]
+    Hidden {
+        /// The program.
+        path: String,
+        /// The allocator.
+        allocator: &'static str,
+    },
+    /// A function or a prefix that was named is nowhere.
+    #[error(
+        "failed to find {asked} in any of the {files} files with code that the target maps; `nm FILE` and `nm -D FILE` list \
+         a file's functions, and `--symbol FILE:NAME=SHAPE` names a file that is loaded later"
+    )]
+    NotFound {
+        /// The user's words.
+        asked: String,
+        /// The number of files that were searched.
+        files: usize,
+    },
+    /// A file that was named cannot be read.
+    #[error("failed to open {path}: {error}")]
+    NoFile {
+        /// The file.
+        path: String,
+        /// The reason: part of the message.
+        error: io::Error,
+    },
+    /// Calls were to be followed by one probe each, and none can be.
+    #[error("no allocator function was found that one probe can follow: `-v` says why; use --probes auto")]
+    NoSingle,
+    /// The kernel refuses its events of process life.
+    #[error(
+        "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"
+    )]
+    Sideband(io::Error),
+    /// The kernel side.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// A probe.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The cgroup that was named cannot be traced.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// `/proc` cannot be read.
+    #[error("failed to read /proc: {0}")]
+    Proc(io::Error),
+}
+
+/// The meaning of an error of executing a command, and advice.
+fn why_not_run(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such program; check the path, or PATH".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "it is not executable for this user; `chmod +x` makes a program executable".to_owned()
         }
-    );
-}
-
-pub(super) fn no_allocator(place: &str, missing: Missing) -> StartError {
-    match missing {
-        Missing::Nothing(advice) => StartError::NoAllocator {
-            place: place.to_owned(),
-            advice,
-        },
-        Missing::Hidden(path, allocator) => StartError::Hidden {
-            path: path.display().to_string(),
-            allocator,
-        },
+        _ => error.to_string(),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::Losses;
-use crate::cost::{float, whole};
+use crate::cost::{saturating_u64, to_f64};
 
 /// How the profile came to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -239,13 +239,13 @@ impl Cost {
     #[must_use]
     pub fn of(&self, hits: u64) -> ProcessCost {
         let part = if self.hits > 0 {
-            float(hits) / float(self.hits)
+            to_f64(hits) / to_f64(self.hits)
         } else {
             0.0
         };
         ProcessCost {
             hits,
-            estimated_target_ns: whole(part * float(self.estimated_target_ns)),
+            estimated_target_ns: saturating_u64(part * to_f64(self.estimated_target_ns)),
             estimated_overhead_percent: rounded(part * self.estimated_overhead_percent),
         }
     }

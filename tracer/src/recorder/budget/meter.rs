@@ -1,31 +1,31 @@
-//! What tracing has cost so far: hits by what each probe costs, and what the programs do at a hit. Pure: whoever uses it reads
-//! the counters.
+//! The cost of tracing so far: hits by the cost of each probe, and the run time of the programs.
+//! Pure: the caller reads the counters.
 
 use tracer_ebpf::HitCounts;
 
 use super::plan::{Load, Prices};
 use crate::bpf::run_stats::Runs;
-use crate::cost::{SiteKind, Traps, Work, float};
+use crate::cost::{SiteKind, Traps, Work, to_f64};
 
-/// Fewer runs than this say little of the mean.
+/// The least runs of the programs that tell a mean.
 const RUNS_THAT_TELL: u64 = 100;
 
-/// The class of sizes that allocations are in whose sizes are not known.
+/// The class of allocations whose sizes are not known.
 const ANY_SIZE: usize = 6;
 
-/// Adds up hits and what they cost.
+/// The sum of hits and of their cost.
 #[derive(Debug, Clone)]
 pub(crate) struct Meter {
     pub(crate) traps: Traps,
     work: Work,
-    /// The probes, by their cookies.
+    /// The kinds of the probes, by cookie.
     sites: Vec<SiteKind>,
-    /// The counters when the recording began, and when they were taken last.
+    /// The counters when the recording began, and at the last reading.
     start: Box<HitCounts>,
     last: Box<HitCounts>,
     /// Hits whose allocation was followed, since the start.
     followed: f64,
-    /// What the programs have run since that was learned from last, and what they did then.
+    /// Runs of the programs since the last that were learned from, and the load meanwhile.
     runs: Runs,
     ran: Load,
     ran_followed: f64,
@@ -46,19 +46,20 @@ impl Meter {
         }
     }
 
-    /// The probes that there are, by their cookies.
+    /// Sets the kinds of the probes, by cookie.
     pub(crate) fn know_sites(&mut self, sites: &[SiteKind]) {
         self.sites = sites.to_vec();
     }
 
-    /// From here on it counts.
+    /// Begins to count.
     pub(crate) fn begin(&mut self, counts: &HitCounts) {
         *self.start = self.with_sizes(*counts);
         *self.last = *self.start;
         self.followed = 0.0;
     }
 
-    /// Takes what was hit since the last time, in so many seconds; `interval_bytes` while hits were taken in.
+    /// Takes the hits since the last reading, `seconds` ago; `interval_bytes` if they were
+    /// recorded.
     pub(crate) fn take(&mut self, counts: &HitCounts, seconds: f64, interval_bytes: Option<u64>) -> Load {
         let counts = self.with_sizes(*counts);
         let load = load_between(&self.last, &counts, seconds);
@@ -69,8 +70,8 @@ impl Meter {
         load
     }
 
-    /// Where every allocation is followed their sizes are not counted, since nothing depends on them: which probes were hit
-    /// says how many there were.
+    /// Adds sizes where every allocation is followed: they are not counted then, since nothing
+    /// depends on them, and the probes that were hit tell the number of allocations.
     fn with_sizes(&self, mut counts: HitCounts) -> HitCounts {
         if counts.by_size.iter().all(|count| *count == 0) {
             let sites = counts.by_site.iter().zip(&self.sites);
@@ -82,7 +83,7 @@ impl Meter {
         counts
     }
 
-    /// Takes in what the kernel says of a phase.
+    /// Learns from a phase of the kernel's statistics.
     pub(crate) fn learn(&mut self, runs: Runs, load: &Load, interval_bytes: u64) {
         self.runs.hits += runs.hits;
         self.runs.time_ns += runs.time_ns;
@@ -91,25 +92,25 @@ impl Meter {
         if self.runs.hits < RUNS_THAT_TELL || self.ran.hits <= 0.0 {
             return;
         }
-        let mean_ns = float(self.runs.time_ns) / float(self.runs.hits);
+        let mean_ns = to_f64(self.runs.time_ns) / to_f64(self.runs.hits);
         self.work.learn(mean_ns, self.ran_followed / self.ran.hits);
         self.runs = Runs::default();
         self.ran = Load::default();
         self.ran_followed = 0.0;
     }
 
-    /// What a hit costs.
+    /// The mean cost of a hit.
     pub(crate) fn prices(&self) -> Prices {
-        let hits = float(self.last.by_site.iter().sum());
+        let hits = to_f64(self.last.by_site.iter().sum());
         let trap_ns = if hits > 0.0 {
             self.traps_ns(&HitCounts::default()) / hits
         } else {
-            // No hit yet: as of the probes that there are.
+            // No hit yet: the mean over the probes.
             let all: f64 = self.sites.iter().map(|site| self.traps.of(*site)).sum();
             if self.sites.is_empty() {
                 self.traps.emulated_ns
             } else {
-                all / float(self.sites.len() as u64)
+                all / to_f64(self.sites.len() as u64)
             }
         };
         Prices {
@@ -125,10 +126,10 @@ impl Meter {
 
     /// Time in the programs since the start, in nanoseconds.
     pub(crate) fn programs_ns(&self) -> f64 {
-        float(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
+        to_f64(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
     }
 
-    /// What the targets have lost since the start, in nanoseconds.
+    /// Time that the targets have lost since the start, in nanoseconds.
     pub(crate) fn targets_ns(&self) -> f64 {
         self.traps_ns(&self.start) + self.programs_ns()
     }
@@ -137,21 +138,21 @@ impl Meter {
         let hits = self.last.by_site.iter().zip(&since.by_site);
         let traps = hits.enumerate().map(|(cookie, (now, before))| {
             let site = self.sites.get(cookie).copied().unwrap_or_default();
-            float(now - before) * self.traps.of(site)
+            to_f64(now - before) * self.traps.of(site)
         });
         traps.sum()
     }
 }
 
-/// What was hit between two readings of the counters.
+/// The load between two readings of the counters.
 pub(crate) fn load_between(before: &HitCounts, now: &HitCounts, seconds: f64) -> Load {
     let mut load = Load {
         seconds,
-        hits: float(now.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>()),
+        hits: to_f64(now.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>()),
         ..Load::default()
     };
     for (size, (now, before)) in load.sizes.iter_mut().zip(now.by_size.iter().zip(before.by_size)) {
-        *size = float(now - before);
+        *size = to_f64(now - before);
     }
     load
 }

@@ -1,45 +1,46 @@
-//! How much can be followed within a budget: pure arithmetic. Times are seconds, costs are seconds of the targets' CPU time
-//! per second.
+//! The finest level that keeps within a budget: pure arithmetic. Times are seconds, costs are
+//! seconds of the targets' CPU time per second.
 
 use tracer_ebpf::BUCKETS;
 
-use crate::cost::{Work, float};
+use crate::cost::{Work, to_f64};
 
-/// The finest and the coarsest interval that is chosen, beside following everything. Of allocations much smaller than the
-/// finest nearly as many are followed without it; beyond the coarsest too few samples are left to show anything.
+/// The finest and the coarsest sampling interval. A finer one saves nearly nothing; a coarser one
+/// leaves too few samples.
 const FINEST_BYTES: u64 = 64;
 const COARSEST_BYTES: u64 = 1 << 20;
 
-/// How much dearer following may make a hit than it is anyway, where probes are in for a part of the time: then a longer
-/// interval hardly buys longer windows, and costs samples.
+/// The part by which following may make a hit dearer in windows. Beyond it a longer interval costs
+/// samples and hardly buys longer windows.
 const WORK_IN_WINDOWS: f64 = 0.5;
 
-/// The same where the budget cannot be kept: past this a longer interval saves nothing any more.
+/// The same where the budget cannot be kept: below it a longer interval saves nothing any more.
 const WORK_OVER_BUDGET: f64 = 0.05;
 
-/// A window is at least so long: shorter ones are mostly what it takes to get probes in and out.
+/// The least length of a window: shorter ones are spent on attaching and detaching.
 const SHORTEST_WINDOW_S: f64 = 0.005;
 
-/// The usual time from one window to the next: at first, and when there have been many. More windows tell more of a program
-/// that changes, and each takes time of ours, for which the targets wait on a machine whose CPUs are all busy.
+/// The usual time from one window to the next: at first, and after many. Each takes CPU time of
+/// memtap, which the targets lose on a machine whose CPUs are all busy.
 pub(crate) const FIRST_PERIOD_S: f64 = 0.5;
 pub(crate) const LATER_PERIOD_S: f64 = 1.0;
 
-/// Getting probes in and out may take one part in so many of our own time, and one in so many of the time that there is.
+/// Attaching and detaching may take one part in so many of memtap's CPU time, and one in so many of
+/// the time on the clock.
 const OWN_PART: f64 = 25.0;
 const CLOCK_PART: f64 = 4.0;
 
-/// A window may cost what the budget allows for so many seconds: no longer is it passed.
+/// The most that a window may cost, in seconds of the budget.
 const LONGEST_WINDOW_S: f64 = 1.0;
 
-/// What the targets do, while probes are in.
+/// The load that the targets put on attached probes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Load {
-    /// Over how long this was seen.
+    /// The time in which it was seen.
     pub(crate) seconds: f64,
     /// Hits in that time.
     pub(crate) hits: f64,
-    /// Those that ask for memory, by the binary logarithm of the size.
+    /// Hits that allocate, by the binary logarithm of the size.
     pub(crate) sizes: [f64; BUCKETS],
 }
 
@@ -54,7 +55,7 @@ impl Default for Load {
 }
 
 impl Load {
-    /// Takes in what was seen after this.
+    /// Adds the load after this one.
     pub(crate) fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.hits += other.hits;
@@ -71,109 +72,110 @@ impl Load {
         }
     }
 
-    /// The share of the hits that is followed: an allocation of s bytes with probability 1 - exp(-s/T).
+    /// The share of hits that are followed: an allocation of s bytes with probability 1 -
+    /// exp(-s/T).
     pub(crate) fn followed_share(&self, interval_bytes: u64) -> f64 {
         if self.hits <= 0.0 {
             return 0.0;
         }
         let followed = |(class, count): (u32, &f64)| {
             // The middle of the class; the first one has empty blocks too.
-            let bytes = 1.5 * float(1 << class);
+            let bytes = 1.5 * to_f64(1 << class);
             count
                 * if interval_bytes <= 1 {
                     1.0
                 } else {
-                    -(-bytes / float(interval_bytes)).exp_m1()
+                    -(-bytes / to_f64(interval_bytes)).exp_m1()
                 }
         };
         (0u32..).zip(&self.sizes).map(followed).sum::<f64>() / self.hits
     }
 }
 
-/// What a hit costs, on average over the probes that are hit.
+/// The mean cost of a hit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Prices {
     /// The traps of one hit.
     pub(crate) trap_ns: f64,
-    /// What the programs do.
+    /// The run time of the programs.
     pub(crate) work: Work,
 }
 
 impl Prices {
-    /// Seconds of CPU time that a second of this load costs.
+    /// The cost of a second of this load, in seconds of CPU time.
     pub(crate) fn per_second(&self, load: &Load, interval_bytes: u64) -> f64 {
         load.hits_per_s() * self.hit_s(load, interval_bytes)
     }
 
-    /// Seconds of CPU time that one hit costs.
+    /// The cost of one hit, in seconds of CPU time.
     pub(crate) fn hit_s(&self, load: &Load, interval_bytes: u64) -> f64 {
         (self.trap_ns + self.work.mean_ns(load.followed_share(interval_bytes))) * 1e-9
     }
 
-    /// Of one whose probe is on its way in or out: nothing is taken in.
+    /// The same while probes are attached and detached: nothing is recorded.
     fn passed_s(&self) -> f64 {
         (self.trap_ns + self.work.passed_ns) * 1e-9
     }
 }
 
-/// What is asked for.
+/// The settings of a plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Wants {
-    /// What it may cost.
+    /// The budget.
     pub(crate) budget: f64,
-    /// The interval in bytes, where it is not to be chosen.
+    /// The sampling interval in bytes, if it is set.
     pub(crate) interval_bytes: Option<u64>,
-    /// Whether probes may be in for a part of the time: not where blocks are followed, since a window would part an
-    /// allocation from its free.
+    /// Probes may be attached for a part of the time. Not where blocks are followed: a window would
+    /// part an allocation from its free.
     pub(crate) may_pause: bool,
     /// The usual time from one window to the next.
     pub(crate) period_s: f64,
 }
 
-/// What it takes to get probes in and out once.
+/// The cost of attaching and detaching probes once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
 pub(crate) struct Switching {
-    /// CPU time that it takes us.
-    pub(crate) own_s: f64,
-    /// How long it takes.
+    /// CPU time of memtap.
+    pub(crate) cpu_s: f64,
+    /// Time on the clock.
     pub(crate) clock_s: f64,
-    /// How long all probes would have to be in for as many hits as there are meanwhile.
+    /// The time in which attached probes have as many hits as meanwhile.
     pub(crate) tail_s: f64,
 }
 
-/// Probes that are in for a part of the time.
+/// Windows in which probes are attached.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
 pub(crate) struct Windows {
-    /// One window in each of these.
+    /// The time with one window.
     pub(crate) period_s: f64,
-    /// Its length.
+    /// The length of the window.
     pub(crate) length_s: f64,
-    /// What it is expected to cost.
+    /// The expected cost of the window.
     pub(crate) cost_s: f64,
 }
 
 impl Windows {
-    /// The share of time in which probes are in.
+    /// The share of time in which probes are attached.
     pub(crate) fn share(&self) -> f64 {
         (self.length_s / self.period_s).min(1.0)
     }
 }
 
-/// How much is followed.
+/// A level: the allocations that are followed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Level {
-    /// An allocation per so many bytes on average; 1 is every one.
+    /// Mean bytes between sampled allocations; 1: every allocation is followed.
     pub(crate) interval_bytes: u64,
-    /// Whether probes are in for a part of the time.
+    /// Windows, if probes are attached for a part of the time.
     pub(crate) windows: Option<Windows>,
-    /// Whether the budget is kept.
+    /// The budget is kept.
     pub(crate) keeps_budget: bool,
 }
 
 impl Level {
-    /// Whether less is followed than with the other.
+    /// Returns true if less is followed than with the other.
     pub(crate) fn is_coarser_than(&self, other: &Self) -> bool {
         match (self.windows, other.windows) {
             (Some(_), None) => true,
@@ -195,7 +197,7 @@ fn intervals(wants: &Wants) -> impl Iterator<Item = u64> {
         .chain(chosen.take_while(move |_| is_free))
 }
 
-/// The finest level that keeps to a part of the budget.
+/// Plans the finest level that costs at most a part of the budget.
 pub(crate) fn plan(load: &Load, prices: &Prices, wants: &Wants, switching: &Switching, part: f64) -> Level {
     let allowed = wants.budget * part;
     if let Some(interval_bytes) =
@@ -217,7 +219,7 @@ pub(crate) fn plan(load: &Load, prices: &Prices, wants: &Wants, switching: &Swit
     }
 }
 
-/// The finest interval with which following makes a hit dearer by this part at the most.
+/// The finest interval with which following makes a hit dearer by at most this part.
 fn with_work(load: &Load, prices: &Prices, wants: &Wants, most: f64) -> u64 {
     let is_cheap = |interval_bytes: &u64| {
         let followed = load.followed_share(*interval_bytes) * prices.work.followed_ns * 1e-9;
@@ -227,7 +229,8 @@ fn with_work(load: &Load, prices: &Prices, wants: &Wants, most: f64) -> u64 {
     intervals(wants).find(is_cheap).unwrap_or(coarsest)
 }
 
-/// The longest windows that keep to a part of the budget; the probes are out for half of the time at least.
+/// Plans the longest windows that cost at most a part of the budget. Probes are detached for at
+/// least half of the time.
 pub(crate) fn plan_windows(
     load: &Load,
     prices: &Prices,
@@ -256,7 +259,7 @@ fn windows(
     let around = load.hits_per_s() * switching.tail_s * prices.passed_s();
     let period_s = wants
         .period_s
-        .max(OWN_PART * switching.own_s)
+        .max(OWN_PART * switching.cpu_s)
         .max(CLOCK_PART * switching.clock_s);
     let length_s = ((allowed * period_s - around) / inside)
         .min(allowed * LONGEST_WINDOW_S / inside)
@@ -290,12 +293,12 @@ mod tests {
     };
 
     const SWITCHING: Switching = Switching {
-        own_s: 0.02,
+        cpu_s: 0.02,
         clock_s: 0.02,
         tail_s: 0.01,
     };
 
-    /// So many allocations of about 96 bytes a second.
+    /// A load of this many allocations of about 96 bytes a second.
     fn load(hits: f64) -> Load {
         let mut sizes = [0.0; BUCKETS];
         sizes[6] = hits;
@@ -341,7 +344,7 @@ mod tests {
                 + SWITCHING.tail_s * hits * PRICES.passed_s())
                 / windows.period_s;
             assert!(cost <= WANTS.budget + 1e-9, "{hits}: {cost}");
-            // Where it may be in for half of the time, it need not use it up.
+            // Windows may take half of the time, and need not.
             assert!(
                 windows.share() > 0.49 || cost > WANTS.budget - 1e-9,
                 "{hits}: {cost}"

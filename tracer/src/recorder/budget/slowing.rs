@@ -1,9 +1,10 @@
-//! How much slower targets are while probes are in: what they do in a window is less than they would have done.
+//! The slowing of targets by attached probes: they do less in a window than they would have done
+//! without.
 //!
-//! A program that waits for others makes up for what probes take, one that only computes does not. What tells them apart is
-//! the CPU time that they use: of that in the windows, and of that in the whole time, what the probes took is known. What was
-//! seen in windows stands for what programs do in so much CPU time of their own, and not in so much time on the clock (a ratio
-//! estimator: Cochran, Sampling Techniques, 6.2).
+//! A program that waits for others makes up for the time of probes; one that only computes does
+//! not. Their CPU time tells them apart: in the windows and in the whole time, the part that probes
+//! took is known. Counts in windows stand for what programs do in their own CPU time, not in time
+//! on the clock (a ratio estimator: Cochran, Sampling Techniques, 6.2).
 
 use std::mem::MaybeUninit;
 use std::time::Instant;
@@ -11,17 +12,18 @@ use std::time::Instant;
 use crate::clock;
 use crate::process::task_clocks::TaskClocks;
 
-/// How far off what a hit costs may be: in the target the caches are colder than where it was measured.
+/// The relative error of the cost of a hit: the target's caches are colder than those of the
+/// measurement.
 const PRICE_ERROR: f64 = 0.15;
 
-/// A program that has less than this part of its CPU time in windows for itself is taken to have as much: what is left beside
-/// the probes cannot be told any more.
+/// The least part of its CPU time in windows that a program is taken to have for itself. A smaller
+/// rest beside the probes cannot be measured.
 const LEAST_PART: f64 = 0.1;
 
-/// How far windows may differ from the rest by more than the probes' doing.
+/// The least factor: windows may differ from the rest by chance, not only by the probes.
 const LEAST_FACTOR: f64 = 0.5;
 
-/// CPU time of the targets, and what probes have cost them, at a moment.
+/// CPU time of the targets, and the cost of probes for them, at a moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
     at: Instant,
@@ -30,7 +32,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Takes the time of these processes; nothing if there are none, or one has ended.
+    /// Reads the time of these processes. Returns nothing if there are none, or if one has ended.
     pub(crate) fn of(pids: &[u32], cost_ns: f64) -> Option<Self> {
         let mut cpu_s = 0.0;
         for pid in pids {
@@ -43,7 +45,7 @@ impl Reading {
         })
     }
 
-    /// The time that clocks tell which were started for a moment.
+    /// Reads the time of clocks that were started for a moment.
     pub(crate) fn by(clocks: &TaskClocks, cost_ns: f64) -> Option<Self> {
         Some(Self {
             at: Instant::now(),
@@ -52,26 +54,27 @@ impl Reading {
         })
     }
 
-    /// As if all the time had been the program's own.
+    /// The reading as if all time had been the program's own.
     pub(crate) fn without_cost(self) -> Self {
         Self { cost_s: 0.0, ..self }
     }
 }
 
-/// The CPU time that a process has used, in seconds: what its threads have used since the last tick is not in it yet.
+/// The CPU time of a process, in seconds. The time of its threads since the last tick is missing.
 fn cpu_time_s(pid: u32) -> Option<f64> {
     let pid = libc::pid_t::try_from(pid).ok()?;
     let mut clock = MaybeUninit::<libc::clockid_t>::uninit();
-    // SAFETY: the function writes a clock's number, or fails and leaves it alone.
+    // SAFETY: the pointer is to a live `clockid_t`, which the function writes, or fails and leaves
+    // alone.
     if unsafe { libc::clock_getcpuclockid(pid, clock.as_mut_ptr()) } != 0 {
         return None;
     }
-    // SAFETY: it succeeded, and has written it.
+    // SAFETY: the function succeeded, so it has written the clock's number.
     let clock = unsafe { clock.assume_init() };
     clock::read(clock).map(|time| time.as_secs_f64())
 }
 
-/// Time on the clock, in the programs themselves, and in what probes cost them: seconds.
+/// Time on the clock, in the programs themselves, and in probes: seconds.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
 struct Span {
@@ -89,9 +92,9 @@ impl Span {
     }
 }
 
-/// By how much more targets do without probes than they did with them, from readings of before and after: while they were
-/// probed, and while they were not. What they did without probes they did at another time: it is no more than it comes to if
-/// all that the probes took was time that the program would have used.
+/// The speed of targets without probes, relative to that with them, from readings before and after:
+/// with probes, and without. The readings without probes are of another time: the result is at most
+/// what it would be if all time of the probes had been the program's.
 pub(crate) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f64 {
     let span = |[from, to]: [Reading; 2]| {
         let mut span = Span::default();
@@ -105,12 +108,12 @@ pub(crate) fn slowed(probed: [Reading; 2], bare: [Reading; 2]) -> f64 {
         return 1.0;
     }
     let by = (bare.bare_s / bare.clock_s) / (own_s / probed.clock_s);
-    // What waits for most of the time loses nothing, whatever its CPU time was.
+    // A program that mostly waits loses nothing, whatever its CPU time was.
     let lost_part = (probed.cost_s / probed.clock_s).min(1.0 - LEAST_PART);
     by.clamp(1.0, (used_s / own_s).min(1.0 / (1.0 - lost_part)))
 }
 
-/// What was seen in windows is to be multiplied by.
+/// The factor that counts in windows are multiplied by.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Factor {
     pub(crate) by: f64,
@@ -122,30 +125,30 @@ impl Factor {
     const NONE: Self = Self { by: 1.0, error: 0.0 };
 }
 
-/// The targets' time, in windows and in the whole of the phases that have some.
+/// The targets' time in windows, and in the whole phases that have windows.
 #[derive(Debug, Default)]
 pub(crate) struct Slowing {
     begun: Option<Reading>,
     opened: Option<Reading>,
     inside: Span,
-    /// Of phases that are over, and with the one that goes on, up to the last window.
+    /// The time of phases that are over; and with the present one, up to the last window.
     over: Span,
     all: Span,
 }
 
 impl Slowing {
-    /// A phase of windows begins.
+    /// Begins a phase of windows.
     pub(super) fn begin(&mut self, now: Option<Reading>) {
         self.begun = now;
         self.opened = None;
     }
 
-    /// A window opens: what the clock tells that is read when it closes.
+    /// Opens a window, with a reading of the clocks that are read when it closes.
     pub(super) fn open(&mut self, in_window: Option<Reading>) {
         self.opened = in_window;
     }
 
-    /// It closes: its probes do not take in any more, and are still there.
+    /// Closes the window: its probes record no more, and are still attached.
     pub(super) fn close(&mut self, in_window: Option<Reading>, now: Option<Reading>) {
         if let (Some(opened), Some(closed)) = (self.opened.take(), in_window) {
             self.inside.add(&opened, &closed);
@@ -153,7 +156,7 @@ impl Slowing {
         self.look(now);
     }
 
-    /// The phase is over.
+    /// Ends the phase.
     pub(super) fn end(&mut self, now: Option<Reading>) {
         self.look(now);
         self.over = self.all;
@@ -167,7 +170,7 @@ impl Slowing {
         }
     }
 
-    /// By how much more was done in the same time than windows show; one where it is not known.
+    /// The speed in the whole time, relative to that in windows; one where it is not known.
     pub(crate) fn factor(&self) -> Factor {
         let Self { inside, all, .. } = self;
         if inside.clock_s <= 0.0 || all.clock_s <= 0.0 || all.bare_s <= 0.0 {
@@ -192,7 +195,8 @@ mod tests {
 
     use super::*;
 
-    /// A window of a tenth of a second in each of ten, at so much CPU time a second, of which probes take so much in it.
+    /// The factor of windows of a tenth of a second in each second, by CPU time a second outside
+    /// and inside, and by the time of probes inside.
     fn factor(outside: f64, inside: f64, cost: f64) -> Factor {
         let start = Instant::now();
         let mut slowing = Slowing::default();
@@ -219,7 +223,8 @@ mod tests {
 
     #[test]
     fn what_computes_all_the_time_is_slower_in_windows() {
-        // Half of each window is the probes': in the same time it would have done twice as much, and nearly so in all of it.
+        // Probes take half of each window: without them the program would have done twice as much,
+        // in nearly all of the time.
         let found = factor(1.0, 1.0, 0.5);
         assert!((found.by - 0.95 / 0.5).abs() < 1e-6, "{found:?}");
         assert!((found.error - PRICE_ERROR).abs() < 1e-6, "{found:?}");
@@ -247,9 +252,9 @@ mod tests {
             )
         };
         assert!((found(0.1, 0.04, 0.1) - 0.1 / 0.06).abs() < 1e-9);
-        // It waits, and makes up for it.
+        // The program waits, and makes up for the time of probes.
         assert!((found(0.05, 0.02, 0.03) - 1.0).abs() < 1e-9);
-        // It did more than it could have, or less, at another time.
+        // The program did more than it could have, or less, at another time.
         assert!((found(0.05, 0.001, 0.1) - 0.1 / 0.099).abs() < 1e-9);
         assert!((found(0.05, 0.02, 0.001) - 1.0).abs() < 1e-9);
         // Prices that are too high; a program that does nothing.

@@ -1,15 +1,16 @@
-//! What windows tell: where they are placed, and what was seen in them as estimates of the whole time.
+//! Estimates of the whole time from windows.
 //!
-//! Time is cut into periods, and each has one window. Its place is uniform in the whole period (it may reach into the next
-//! one), so that each moment is inside with the planned share as its probability, whatever rhythm the program has: a weight of
-//! 1/share makes sums unbiased. Three things differ from the plan, and are put right here, in user space, where windows are
-//! told apart:
-//! - a window is some time longer or shorter than planned, since we are woken late, or closed early, since it cost more than was
-//!   foreseen: what was seen in it is scaled by planned / actual;
-//! - the last period is cut by the recording's end, with or without its window: all windows are scaled by the time that they
-//!   should have covered / the time that they stand for;
-//! - targets are slower while probes are in ([`slowing`](super::slowing));
-//! - events in one window are no independent samples: how sure an estimate is comes from how windows differ.
+//! Time is cut into periods with one window each. Its place is uniform in the whole period (it may
+//! reach into the next one), so that each moment is inside with the planned share as its
+//! probability, whatever the program's rhythm: a weight of 1/share makes sums unbiased. Four things
+//! differ from that plan, and are corrected here, in user space, where windows are told apart:
+//! - a window is longer than planned, since memtap wakes late, or shorter, since it cost more than
+//!   foreseen: its counts are scaled by planned / actual;
+//! - the end of the recording cuts the last period, with or without its window: all windows are
+//!   scaled by the time that they should have covered / the time that they stand for;
+//! - targets are slower while probes are attached ([`slowing`](super::slowing));
+//! - events in one window are not independent: the variance of an estimate comes from the
+//!   differences between windows.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -20,26 +21,26 @@ use super::slowing::Slowing;
 
 /// Calls and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Amount {
+pub(crate) struct CallsAndBytes {
     pub(crate) calls: f64,
     pub(crate) bytes: f64,
 }
 
-/// What one stack, or several together, did in windows.
+/// The counts of one stack, or of several together, in windows.
 #[derive(Debug, Clone, Copy, Default)]
 struct Spread {
-    /// The sums that were read last.
-    read: Amount,
-    /// What was added in windows, with the weights that the kernel side gave.
-    raw: Amount,
+    /// The sums of the last reading.
+    read: CallsAndBytes,
+    /// Sums added in windows, with the weights of the kernel side.
+    raw: CallsAndBytes,
     /// The same, each window scaled to its planned length.
-    scaled: Amount,
-    /// Squares of that, each divided by how many windows it is of.
-    squares: Amount,
+    scaled: CallsAndBytes,
+    /// Squares of that, each divided by its number of windows.
+    squares: CallsAndBytes,
 }
 
 impl Spread {
-    fn observe(&mut self, added: Amount, scale: f64, windows: f64) {
+    fn observe(&mut self, added: CallsAndBytes, scale: f64, windows: f64) {
         self.raw.calls += added.calls;
         self.raw.bytes += added.bytes;
         self.scaled.calls += scale * added.calls;
@@ -49,16 +50,16 @@ impl Spread {
     }
 }
 
-/// Stacks that are taken together: those of a process, of a function, or all.
+/// A group of stacks: those of a process, of a function, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Group {
-    /// Which process image; nothing for all of them.
+pub(crate) struct StackGroup {
+    /// The process image, or all of them.
     pub(crate) process: Option<u32>,
-    /// Which function; nothing for all of them.
+    /// The function, or all of them.
     pub(crate) function: Option<u32>,
 }
 
-impl Group {
+impl StackGroup {
     /// All stacks.
     pub(crate) const ALL: Self = Self {
         process: None,
@@ -80,7 +81,7 @@ impl Group {
     }
 }
 
-/// A period that was begun.
+/// A period that has begun.
 #[derive(Debug, Clone, Copy)]
 struct Period {
     begins: Instant,
@@ -92,20 +93,22 @@ struct Period {
 #[derive(Debug, Default)]
 pub(crate) struct WindowSums {
     stacks: HashMap<SumKey, Spread>,
-    /// Stacks vary together, since what a program does in a window is more or less of all: their sums are less sure than
-    /// independent stacks' would be.
-    groups: HashMap<Group, Spread>,
-    /// Windows that were looked at, and in how many looks.
+    /// Stacks vary together, since a program does more or less of everything in a window: the
+    /// variance of their sum is larger than that of independent stacks.
+    groups: HashMap<StackGroup, Spread>,
+    /// Windows that were read, and the number of readings.
     windows: u32,
     looks: u32,
-    /// Windows that were not looked at yet: how many, their planned and their actual time in seconds.
+    /// Windows that were not read yet: their number, their planned and their actual time in
+    /// seconds.
     waiting: u32,
     planned_s: f64,
     actual_s: f64,
-    /// The time that windows stand for, and that they lasted.
+    /// The time that windows stand for, and their own.
     observed_s: f64,
     inside_s: f64,
-    /// Periods of phases that are over: the time that their windows should have covered, and all of it.
+    /// Periods of phases that are over: the time that their windows should have covered, and the
+    /// whole time.
     expected_s: f64,
     phases_s: f64,
     periods: Vec<Period>,
@@ -113,17 +116,17 @@ pub(crate) struct WindowSums {
 }
 
 impl WindowSums {
-    /// Begins a phase of windows, with the sums as they are: what was seen before was seen in whole.
-    pub(crate) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+    /// Begins a phase of windows with the present sums, which were recorded without windows.
+    pub(crate) fn begin_phase(&mut self, sums: impl IntoIterator<Item = (SumKey, CallsAndBytes)>) {
         for spread in self.stacks.values_mut() {
-            spread.read = Amount::default();
+            spread.read = CallsAndBytes::default();
         }
         for (key, amount) in sums {
             self.stacks.entry(key).or_default().read = amount;
         }
     }
 
-    /// A period begins, with a window of this share of it.
+    /// Begins a period with a window of this share of it.
     pub(crate) fn begin_period(&mut self, begins: Instant, length: Duration, share: f64) {
         self.periods.push(Period {
             begins,
@@ -132,7 +135,7 @@ impl WindowSums {
         });
     }
 
-    /// A window is over, of so many seconds instead of those that were planned.
+    /// Ends a window, by its planned and its actual length in seconds.
     pub(crate) fn close(&mut self, planned_s: f64, actual_s: f64) {
         self.waiting += 1;
         self.planned_s += planned_s;
@@ -141,22 +144,22 @@ impl WindowSums {
         self.observed_s += planned_s;
     }
 
-    /// Whether there are windows whose sums were not read yet.
+    /// Returns true if there are windows whose sums were not read yet.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting > 0
     }
 
-    /// Takes in the sums after one window, or after several since the last time.
-    pub(crate) fn look(&mut self, sums: impl IntoIterator<Item = (SumKey, Amount)>) {
+    /// Adds the sums after one window, or after several since the last reading.
+    pub(crate) fn add_windows(&mut self, sums: impl IntoIterator<Item = (SumKey, CallsAndBytes)>) {
         if self.waiting == 0 || self.actual_s <= 0.0 {
             return;
         }
         let scale = self.planned_s / self.actual_s;
         let windows = f64::from(self.waiting);
-        let mut groups: HashMap<Group, Amount> = HashMap::new();
+        let mut groups: HashMap<StackGroup, CallsAndBytes> = HashMap::new();
         for (key, amount) in sums {
             let spread = self.stacks.entry(key).or_default();
-            let added = Amount {
+            let added = CallsAndBytes {
                 calls: amount.calls - spread.read.calls,
                 bytes: amount.bytes - spread.read.bytes,
             };
@@ -165,7 +168,7 @@ impl WindowSums {
                 continue;
             }
             spread.observe(added, scale, windows);
-            for group in Group::of(&key) {
+            for group in StackGroup::of(&key) {
                 let total = groups.entry(group).or_default();
                 total.calls += added.calls;
                 total.bytes += added.bytes;
@@ -182,7 +185,7 @@ impl WindowSums {
         (self.waiting, self.planned_s, self.actual_s) = (0, 0.0, 0.0);
     }
 
-    /// The phase is over, at this moment.
+    /// Ends the phase at this moment.
     pub(crate) fn end_phase(&mut self, end: Instant) {
         let mut first = None;
         for period in self.periods.drain(..) {
@@ -195,19 +198,19 @@ impl WindowSums {
         }
     }
 
-    /// How many windows there were.
+    /// The number of windows.
     pub(crate) fn count(&self) -> u32 {
         self.windows + self.waiting
     }
 
-    /// How long probes were in, in phases of windows, and how long those were: seconds.
+    /// The time with probes attached in phases of windows, and the time of those phases: seconds.
     pub(crate) fn inside_of(&self, now: Instant) -> (f64, f64) {
         let begun = self.periods.first().map(|period| period.begins);
         let open = begun.map_or(0.0, |begun| now.saturating_duration_since(begun).as_secs_f64());
         (self.inside_s, self.phases_s + open)
     }
 
-    /// What all windows are to be scaled by: they stand for more or less time than there was.
+    /// The scale of all windows: they stand for more or less time than there was.
     fn coverage(&self, now: Instant) -> f64 {
         let open: f64 = self
             .periods
@@ -224,37 +227,37 @@ impl WindowSums {
         }
     }
 
-    /// What is to be added to a stack's sums, so that they are estimates of the whole time.
-    pub(crate) fn correction(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+    /// The correction of a stack's sums to estimates of the whole time.
+    pub(crate) fn correction(&self, key: &SumKey, now: Instant) -> Option<CallsAndBytes> {
         let spread = self.stacks.get(key)?;
         let scale = self.coverage(now) * self.slowing.factor().by;
-        Some(Amount {
+        Some(CallsAndBytes {
             calls: scale * spread.scaled.calls - spread.raw.calls,
             bytes: scale * spread.scaled.bytes - spread.raw.bytes,
         })
     }
 
-    /// The variance of a stack's estimates, by how its windows differ: to be shown with them, where it is larger than that of
-    /// independent samples.
-    pub(crate) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<Amount> {
+    /// The variance of a stack's estimates by the differences between windows. It counts where it
+    /// is larger than that of independent samples.
+    pub(crate) fn variance_of(&self, key: &SumKey, now: Instant) -> Option<CallsAndBytes> {
         self.stacks.get(key).map(|spread| self.variance(spread, now))
     }
 
-    /// The variances of the estimates of stacks that are taken together.
-    pub(crate) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (Group, Amount)> {
+    /// The variances of the estimates of groups of stacks.
+    pub(crate) fn group_variances(&self, now: Instant) -> impl Iterator<Item = (StackGroup, CallsAndBytes)> {
         self.groups
             .iter()
             .map(move |(group, spread)| (*group, self.variance(spread, now)))
     }
 
     /// The variance of all stacks' estimates together.
-    pub(crate) fn variance_of_total(&self, now: Instant) -> Amount {
+    pub(crate) fn variance_of_total(&self, now: Instant) -> CallsAndBytes {
         self.groups
-            .get(&Group::ALL)
-            .map_or(Amount::default(), |spread| self.variance(spread, now))
+            .get(&StackGroup::ALL)
+            .map_or(CallsAndBytes::default(), |spread| self.variance(spread, now))
     }
 
-    fn variance(&self, spread: &Spread, now: Instant) -> Amount {
+    fn variance(&self, spread: &Spread, now: Instant) -> CallsAndBytes {
         let (inside, all) = self.inside_of(now);
         let share = if all > 0.0 { (inside / all).min(1.0) } else { 1.0 };
         let factor = self.slowing.factor();
@@ -262,19 +265,19 @@ impl WindowSums {
             let windows = window_variance(self.windows, self.looks, share, sum, squares);
             (self.coverage(now) * factor.by).powi(2) * (windows + (factor.error * sum).powi(2))
         };
-        Amount {
+        CallsAndBytes {
             calls: of(spread.scaled.calls, spread.squares.calls),
             bytes: of(spread.scaled.bytes, spread.squares.bytes),
         }
     }
 }
 
-/// The variance of the sum of estimates from m windows that cover a share of the time. With y what was seen in a window and N
-/// windows' worth of time, N²(1 - m/N)s²/m (simple random sampling without replacement); with x = y N/m, the window's part of
-/// the estimate, that is m(1 - m/N)s².
+/// The variance of the sum of estimates from m windows that cover a share of the time. With y the
+/// count in a window and N windows' worth of time, it is N²(1 - m/N)s²/m (simple random sampling
+/// without replacement); with x = y N/m, the window's part of the estimate, that is m(1 - m/N)s².
 ///
-/// `sum` is that of all x, `squares` that of x²/j over looks at j windows each. One look alone says nothing of how windows
-/// differ: as unsure as can be, the whole of it.
+/// `sum` is that of all x, `squares` that of x²/j over readings of j windows each. One reading
+/// alone tells no difference between windows: the variance is taken to be the square of the sum.
 fn window_variance(windows: u32, looks: u32, share: f64, sum: f64, squares: f64) -> f64 {
     if looks < 2 {
         return sum * sum;
@@ -284,7 +287,7 @@ fn window_variance(windows: u32, looks: u32, share: f64, sum: f64, squares: f64)
     windows * (1.0 - share) * between
 }
 
-/// Numbers in [0, 1) that no program's rhythm follows.
+/// Random numbers in [0, 1), which no program's rhythm follows.
 #[derive(Debug)]
 pub(crate) struct Dice(u64);
 
@@ -293,14 +296,15 @@ impl Dice {
         Self(seed)
     }
 
-    /// The next one: `splitmix64` (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+    /// Returns the next number, by `splitmix64` (Steele, Lea, Flood: Fast splittable pseudorandom
+    /// number generators).
     pub(crate) fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        crate::cost::float(bits >> 11) / crate::cost::float(1 << 53)
+        crate::cost::to_f64(bits >> 11) / crate::cost::to_f64(1 << 53)
     }
 }
 

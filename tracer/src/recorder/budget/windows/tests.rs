@@ -6,14 +6,15 @@ const KEY: SumKey = SumKey {
     function: 1,
 };
 
-fn amount(calls: f64) -> Amount {
-    Amount {
+fn amount(calls: f64) -> CallsAndBytes {
+    CallsAndBytes {
         calls,
         bytes: 10.0 * calls,
     }
 }
 
-/// A program that allocates in bursts: 1000 calls a second for the first half of each second, then none.
+/// A program that allocates in bursts: 1000 calls a second for the first half of each second, then
+/// none.
 fn calls_until(at_s: f64) -> f64 {
     1000.0 * (at_s.floor() * 0.5 + at_s.fract().min(0.5))
 }
@@ -41,7 +42,7 @@ fn record(dice: &mut Dice, seconds: f64, period_s: f64, share: f64) -> Outcome {
             let actual_s = closes_s - opens_s;
             seen += (calls_until(closes_s) - calls_until(opens_s)) / share;
             sums.close(if is_cut { actual_s } else { length_s }, actual_s);
-            sums.look([(KEY, amount(seen))]);
+            sums.add_windows([(KEY, amount(seen))]);
         }
         begins_s += period_s;
     }
@@ -57,7 +58,7 @@ fn record(dice: &mut Dice, seconds: f64, period_s: f64, share: f64) -> Outcome {
 #[test]
 fn estimates_are_right_on_average_and_say_how_sure_they_are() {
     let mut dice = Dice::new(1);
-    // Of the program's own rhythm, and of another; with the last period cut.
+    // Periods with the program's own rhythm, and with another; the last period is cut.
     for (seconds, period_s) in [(30.0, 1.0), (20.3, 0.7)] {
         let truth = calls_until(seconds);
         let runs: Vec<Outcome> = (0..2000)
@@ -81,14 +82,14 @@ fn what_was_seen_before_windows_stays_as_it_is() {
     sums.begin_phase([(KEY, amount(500.0))]);
     sums.begin_period(start, Duration::from_secs(1), 0.1);
     sums.close(0.1, 0.2);
-    sums.look([(KEY, amount(700.0))]);
+    sums.add_windows([(KEY, amount(700.0))]);
     let end = start + Duration::from_secs(1);
     sums.end_phase(end);
     // The window was twice as long as planned: 200 stand for 100.
     let correction = sums.correction(&KEY, end).expect("seen");
     assert!((correction.calls + 100.0).abs() < 1e-9, "{correction:?}");
     assert!((correction.bytes + 1000.0).abs() < 1e-9, "{correction:?}");
-    // A new phase: what came between was seen in whole.
+    // A new phase: calls in between were recorded without windows.
     sums.begin_phase([(KEY, amount(900.0))]);
     assert_eq!(sums.correction(&KEY, end), Some(correction));
     assert_eq!(sums.count(), 1);
@@ -96,7 +97,7 @@ fn what_was_seen_before_windows_stays_as_it_is() {
 
 #[test]
 fn several_windows_in_one_look_are_several() {
-    // Looks at one window each, and at two: the same windows, nearly the same variance.
+    // Readings of one window each, and of two: the same windows, nearly the same variance.
     let observed = [3.0, 5.0, 4.0, 8.0, 1.0, 6.0, 5.0, 4.0];
     let (mut single, mut double) = (Spread::default(), Spread::default());
     for pair in observed.chunks(2) {
@@ -137,10 +138,10 @@ fn a_stack_that_is_in_few_windows_is_less_sure() {
         let begins = start + Duration::from_secs(window.into());
         sums.begin_period(begins, Duration::from_secs(1), 0.1);
         sums.close(0.1, 0.1);
-        // As many calls in all: of one stack in each window, of the other in the last alone.
+        // As many calls in all: of one stack in each window, of the other in the last window alone.
         let steady = f64::from(window + 1) * 10.0;
         let rare = if window == 9 { 100.0 } else { 0.0 };
-        sums.look([(KEY, amount(steady)), (other, amount(rare))]);
+        sums.add_windows([(KEY, amount(steady)), (other, amount(rare))]);
     }
     let end = start + Duration::from_secs(10);
     sums.end_phase(end);

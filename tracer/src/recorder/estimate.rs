@@ -1,75 +1,74 @@
-//! What ways of tracing would cost processes, by what was seen of them in a moment. [`count`] looks at them.
-
-mod count;
+//! The cost that ways of tracing would have for processes, estimated from a short count of their
+//! calls.
 
 use std::time::Duration;
 
 use tracer_ebpf::Function;
 
-use super::Followed;
+use super::budget::Followed;
 use super::budget::plan::{FIRST_PERIOD_S, Level, Load, Prices, Switching, Wants, plan};
-use crate::cost::{Traps, Work, float};
+use crate::cost::{Traps, Work, to_f64};
 
-/// What was seen.
+/// The calls of processes in a short time, and the prices to compute costs from.
 #[derive(Debug, Clone)]
 pub struct Estimate {
-    /// How long calls were counted.
+    /// The time in which calls were counted.
     pub counted: Duration,
-    /// Whether that was cut short, since the targets call so often.
+    /// The count was cut short, since the targets call so often.
     pub is_cut: bool,
-    /// By how much more the targets do when they are not counted: at a high rate, counting makes a program slower that only
-    /// computes. Rates take it in, counts do not.
+    /// The targets' speed without counting, relative to that with it: at a high rate, counting
+    /// slows a program that only computes. Rates are corrected by it, counts are not.
     pub slowing_factor: f64,
-    /// Calls that ask for memory, by function: calls, bytes.
+    /// Calls that allocate, by function: calls, bytes.
     pub functions: Vec<(Function, u64, u64)>,
-    /// Calls that give memory back.
+    /// Calls that free.
     pub frees: u64,
-    /// What a trap costs here.
+    /// The cost of a trap on this machine.
     pub traps: Traps,
-    /// What the programs take.
+    /// The run time of the programs.
     pub work: Work,
-    load: Load,
-    asking_ns: f64,
-    freeing_ns: f64,
-    switching: Switching,
+    pub(super) load: Load,
+    pub(super) asking_ns: f64,
+    pub(super) freeing_ns: f64,
+    pub(super) switching: Switching,
 }
 
 /// A way of tracing.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Way {
-    /// An allocation per so many bytes is followed; 1 is every one.
+pub struct TracingWay {
+    /// Mean bytes between sampled allocations; 1: every allocation is followed.
     pub interval_bytes: u64,
-    /// Blocks are followed until they are given back.
+    /// Blocks are followed until they are freed.
     pub live: bool,
 }
 
 impl Estimate {
-    /// Calls that ask for memory.
+    /// Calls that allocate.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.functions.iter().map(|(_, calls, _)| calls).sum()
     }
 
-    /// Bytes that they ask for.
+    /// Bytes that they request.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.functions.iter().map(|(_, _, bytes)| bytes).sum()
     }
 
-    /// So many a second, when nobody counts.
+    /// Converts a count to a rate per second, without the slowing by counting.
     #[must_use]
     pub fn per_second(&self, count: u64) -> f64 {
-        self.slowing_factor * float(count) / self.counted.as_secs_f64().max(1e-9)
+        self.slowing_factor * to_f64(count) / self.counted.as_secs_f64().max(1e-9)
     }
 
-    /// What a way of tracing costs, in percent of a CPU.
+    /// The cost of a way of tracing, in percent of a CPU.
     #[must_use]
-    pub fn percent(&self, way: Way) -> f64 {
+    pub fn percent(&self, way: TracingWay) -> f64 {
         let share = self.load.followed_share(way.interval_bytes);
         let mut per_call = self.asking_ns + self.work.mean_ns(share);
         let mut frees = 0.0;
         if way.live {
-            // What following a block until it is given back takes more, as measured elsewhere.
+            // The additional cost of following a block until it is freed, as measured elsewhere.
             let (live, plain) = (Work::assumed(true), Work::assumed(false));
             per_call += self.traps.return_ns
                 + (live.passed_ns - plain.passed_ns)
@@ -79,7 +78,7 @@ impl Estimate {
         (self.load.hits_per_s() * per_call + frees) / 1e7
     }
 
-    /// What a budget, in percent, would lead to, and what that costs in percent.
+    /// The level for a budget in percent, and its cost in percent.
     #[must_use]
     pub fn with_budget(&self, percent: f64) -> (Followed, f64) {
         let wants = Wants {
@@ -113,10 +112,11 @@ mod tests {
 
     use super::*;
 
-    /// So many allocations of some 96 bytes, and as many frees, in a second.
+    /// An estimate of a program with this many allocations of some 96 bytes a second, and as many
+    /// frees.
     fn estimate(calls: u64) -> Estimate {
         let mut sizes = [0.0; BUCKETS];
-        sizes[6] = float(calls);
+        sizes[6] = to_f64(calls);
         Estimate {
             counted: Duration::from_secs(1),
             is_cut: false,
@@ -131,13 +131,13 @@ mod tests {
             },
             load: Load {
                 seconds: 1.0,
-                hits: float(calls),
+                hits: to_f64(calls),
                 sizes,
             },
             asking_ns: 700.0,
             freeing_ns: 700.0,
             switching: Switching {
-                own_s: 0.01,
+                cpu_s: 0.01,
                 clock_s: 0.01,
                 tail_s: 0.0,
             },
@@ -145,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn ways_cost_what_they_do() {
+    fn ways_have_their_cost() {
         let estimate = estimate(10_000);
-        let percent = |interval_bytes, live| estimate.percent(Way { interval_bytes, live });
+        let percent = |interval_bytes, live| estimate.percent(TracingWay { interval_bytes, live });
         assert!((percent(1, false) - 1.7).abs() < 1e-9);
         assert!((percent(1 << 19, false) - 0.8).abs() < 0.01);
         assert!(percent(1, true) > percent(1, false) + 1.0);

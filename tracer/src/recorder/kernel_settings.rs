@@ -1,14 +1,23 @@
-//! From settings to the loaded kernel side.
+//! Settings of the kernel side, and the loading of it.
 
 use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, sampling};
 
-use super::recorder::Purpose;
-use super::start_error::StartError;
+use super::figures::VarianceUnit;
+use super::targets::StartError;
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, Sampling, btf};
 use crate::settings::{Probing, Record, Sample, StopForCode, Target, Unwind};
 
-/// Loads the kernel side as it is wanted.
+/// The purpose of a recorder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A recording.
+    Record,
+    /// An estimate of the cost of recordings.
+    Estimate,
+}
+
+/// Loads the kernel side for a purpose.
 pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartError> {
     let wanted = Wanted {
         heap: settings.heap,
@@ -17,14 +26,15 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
         live: settings.live,
         single: settings.live && settings.probing != Probing::Two,
         attach: settings.attach,
-        // A process that is about to load a library must not wait, one that runs has most of what it will load.
+        // A process that is about to load a library must not wait; a running one has most of what
+        // it will load.
         later: matches!(settings.target, Target::Pids(_)) && !settings.follow,
         cost: settings.heap,
         frees: purpose == Purpose::Estimate,
     };
     let mut bpf = bpf_settings(settings)?;
     if purpose == Purpose::Estimate {
-        // What a sample would cost is reckoned by sizes, which are counted where there may be one.
+        // The cost of a sample depends on sizes, which are counted only where sampling is possible.
         bpf.sampled = 1;
     }
     let mut object = Object::load(&bpf, &settings.limits, wanted)?;
@@ -35,20 +45,25 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
                 interval_bytes,
                 ..Sampling::EVERY
             },
-            // Until it is known what that costs.
+            // Until the cost of that is known.
             Sample::Every | Sample::Auto => Sampling::EVERY,
         })?;
     }
     Ok(object)
 }
 
-/// Whether a call may stand for others: those that are not sampled, or those while the probes are off.
+/// Returns true if a call may stand for others: for those that are not sampled, or those while
+/// probes are detached.
 fn is_sampled(settings: &Record) -> bool {
     settings.sample != Sample::Every || settings.overhead_max_percent.is_some()
 }
 
-/// The unit of variances, by how far apart sample points may be.
-pub(super) fn halvings(settings: &Record) -> u32 {
+/// The unit of variances, by the largest interval between sample points.
+pub(super) fn variance_unit(settings: &Record) -> VarianceUnit {
+    VarianceUnit::new(variance_shift(settings))
+}
+
+fn variance_shift(settings: &Record) -> u32 {
     match settings.sample {
         Sample::Bytes(interval) if settings.overhead_max_percent.is_none() => {
             sampling::halvings_of(u32::try_from(interval).unwrap_or(u32::MAX))
@@ -71,7 +86,7 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
         follow: u32::from(settings.follow && !matches!(settings.target, Target::Cgroup(_))),
         live: u32::from(settings.live),
         sampled: u32::from(is_sampled(settings)),
-        halvings: halvings(settings),
+        halvings: variance_shift(settings),
         own_tgid: std::process::id(),
         ..BpfSettings::default()
     };

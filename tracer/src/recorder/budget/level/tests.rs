@@ -14,7 +14,7 @@ const PRICES: Prices = Prices {
 };
 
 const SWITCHING: Switching = Switching {
-    own_s: 0.02,
+    cpu_s: 0.02,
     clock_s: 0.02,
     tail_s: 0.01,
 };
@@ -36,9 +36,9 @@ fn load(seconds: f64, hits: f64) -> Load {
 
 /// A run of the controller over a program of which only the rate matters.
 struct Simulation {
-    controller: Controller,
+    controller: LevelController,
     now_s: f64,
-    /// What each tenth of a second cost.
+    /// The cost of each tenth of a second.
     costs: Vec<f64>,
     changes: Vec<(f64, Level)>,
     random: u64,
@@ -47,7 +47,7 @@ struct Simulation {
 
 impl Simulation {
     fn new(wants: Wants, hits_per_s: f64) -> Self {
-        let controller = Controller::new(wants, &load(0.03, hits_per_s * 0.03), &PRICES, &SWITCHING);
+        let controller = LevelController::new(wants, &load(0.03, hits_per_s * 0.03), &PRICES, &SWITCHING);
         Self {
             changes: vec![(0.0, controller.level())],
             controller,
@@ -62,7 +62,7 @@ impl Simulation {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        crate::cost::float(self.random >> 11) / crate::cost::float(1 << 53)
+        crate::cost::to_f64(self.random >> 11) / crate::cost::to_f64(1 << 53)
     }
 
     fn pay(&mut self, at_s: f64, cost: f64) {

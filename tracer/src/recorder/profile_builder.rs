@@ -1,52 +1,65 @@
-//! From addresses to a profile with names.
+//! The construction of a profile: addresses become locations in files, and those get names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tracer_ebpf::{Function, Heap, StackEnd};
 
-use super::figures::{Unit, held};
-use super::recorder::Recorder;
+use super::figures::{VarianceUnit, held};
+use super::process_table::ProcessTable;
+use super::stack_table::StackTable;
+use super::unwind_tables::Unwinding;
+use crate::bpf::records::Stack as RecordedStack;
 use crate::process::files::MappedFile;
 use crate::process::history::Place;
 use crate::process::proc_fs;
 use crate::profile::{Frame, FrameName, Held, Process, Profile, Stack, Together, Values};
-use crate::symbolize::{self, Location};
+use crate::symbolize::{self, Location, Namer};
 
 /// A frame of a stack before it has a name.
-enum Unnamed {
+enum UnnamedFrame {
     Location(Location),
     /// Code that was compiled at run time, by process and address.
     Compiled(u32, u64),
     Outside(Frame),
 }
 
-struct RawStack {
+struct UnnamedStack {
     process: usize,
     function: Function,
-    frames: Vec<Unnamed>,
+    frames: Vec<UnnamedFrame>,
     end: Option<StackEnd>,
     values: Values,
 }
 
-/// A profile in the making: stacks of addresses become places in files, and those get names.
-pub(super) struct Builder<'a> {
-    recorder: &'a Recorder,
+/// A profile under construction.
+pub(super) struct ProfileBuilder<'a> {
+    tracked: &'a ProcessTable,
+    recorded: &'a StackTable,
+    unwinding: Option<&'a Unwinding>,
     processes: Vec<Process>,
     process_index: HashMap<u32, usize>,
     files: Vec<Arc<MappedFile>>,
     file_index: HashMap<*const MappedFile, usize>,
-    stacks: Vec<RawStack>,
+    stacks: Vec<UnnamedStack>,
     held: Option<Held>,
     together: Vec<Together>,
     /// Hits of probes, by the number of the process image.
     hits: HashMap<u32, u64>,
 }
 
-impl<'a> Builder<'a> {
-    pub(super) fn new(recorder: &'a Recorder, hits: HashMap<u32, u64>) -> Self {
+impl<'a> ProfileBuilder<'a> {
+    /// Returns an empty profile of these processes and stacks.
+    pub(super) fn new(
+        tracked: &'a ProcessTable,
+        recorded: &'a StackTable,
+        unwinding: Option<&'a Unwinding>,
+        hits: HashMap<u32, u64>,
+    ) -> Self {
         Self {
-            recorder,
+            tracked,
+            recorded,
+            unwinding,
             processes: Vec::new(),
             process_index: HashMap::new(),
             files: Vec::new(),
@@ -58,17 +71,18 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Adds the figures of a stack, or those of calls without one.
     pub(super) fn add(&mut self, number: u32, stack: Option<u64>, function: Function, values: &Values) {
         let process = self.process(number);
-        let (frames, end) = match stack.and_then(|hash| self.recorder.stacks.get(&hash)) {
+        let (frames, end) = match stack.and_then(|identity| self.recorded.get(identity)) {
             Some(stack) => {
-                let time = self.recorder.seen_in.get(&(number, stack.hash)).copied();
-                let frames = self.frames(number, stack, time.unwrap_or(u64::MAX), function);
+                let time_ns = self.recorded.first_seen_ns(number, stack.hash);
+                let frames = self.frames(number, stack, time_ns.unwrap_or(u64::MAX), function);
                 (frames, Some(stack.end))
             }
             None => (Vec::new(), None),
         };
-        self.stacks.push(RawStack {
+        self.stacks.push(UnnamedStack {
             process,
             function,
             frames,
@@ -77,10 +91,17 @@ impl<'a> Builder<'a> {
         });
     }
 
-    /// Says what processes hold, and held at the most.
-    pub(super) fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap, unit: Unit) {
+    /// Sets the present and the largest heaps: of each process, and of `all` together.
+    /// `peak_by_stack_bytes` are those in the snapshot of the peak.
+    pub(super) fn set_heaps(
+        &mut self,
+        heaps: &[(u32, Heap)],
+        all: &Heap,
+        peak_by_stack_bytes: u64,
+        unit: VarianceUnit,
+    ) {
         let mut total = Held {
-            peak_by_stack_bytes: Some(self.recorder.snapshots.peak.bytes()),
+            peak_by_stack_bytes: Some(peak_by_stack_bytes),
             ..held(
                 &Heap {
                     peak_bytes: all.peak_bytes,
@@ -107,8 +128,9 @@ impl<'a> Builder<'a> {
         self.held = Some(total);
     }
 
-    /// Says how sure the sums are of the stacks of a process image, of a function, or of all.
-    pub(super) fn hold_together(
+    /// Adds the variances of the sum of several stacks: those of a process image, of a function, or
+    /// all.
+    pub(super) fn add_group_variance(
         &mut self,
         number: Option<u32>,
         function: Option<Function>,
@@ -128,11 +150,11 @@ impl<'a> Builder<'a> {
         if let Some(index) = self.process_index.get(&number) {
             return *index;
         }
-        let made = match self.recorder.processes.get(number) {
+        let made = match self.tracked.get(number) {
             Some(tracked) => {
-                let image = self.recorder.lives.image(tracked.pid, tracked.since_ns);
-                let exited = tracked.over || !proc_fs::is_running(tracked.pid);
-                // A child that has done nothing yet has not said what it is.
+                let image = self.tracked.image_of(tracked);
+                let exited = tracked.is_over || !proc_fs::is_running(tracked.pid);
+                // A child without any event yet is not announced in whole.
                 let inner_pid = tracked.inner_pid.or_else(|| {
                     let identity = proc_fs::identity(tracked.pid).filter(|_| !exited);
                     identity.map(|identity| identity.inner_pid)
@@ -162,24 +184,25 @@ impl<'a> Builder<'a> {
         self.processes.len() - 1
     }
 
-    /// The frames of a stack, innermost first, as places in files.
+    /// The frames of a stack, the innermost first, as locations in files.
     fn frames(
         &mut self,
         number: u32,
-        stack: &crate::bpf::records::Stack,
+        stack: &RecordedStack,
         time_ns: u64,
         function: Function,
-    ) -> Vec<Unnamed> {
-        let tracked = self.recorder.processes.get(number);
-        let image = tracked.and_then(|tracked| self.recorder.lives.image(tracked.pid, tracked.since_ns));
-        let mut frames: Vec<(Unnamed, bool)> = Vec::with_capacity(stack.frames.len());
+    ) -> Vec<UnnamedFrame> {
+        let tracked = self.tracked.get(number);
+        let image = tracked.and_then(|tracked| self.tracked.image_of(tracked));
+        let mut frames: Vec<(UnnamedFrame, bool)> = Vec::with_capacity(stack.frames.len());
         let mut is_interrupted = false;
         for (depth, address) in stack.frames.iter().enumerate() {
             // In the stack of a system call the first address is where the call was made.
             let is_return = !is_interrupted && (depth > 0 || function.is_heap());
             let place_at = |address| image.and_then(|image| image.place(address, time_ns));
             let is_handlers_return = place_at(*address).is_some_and(|place| self.is_signal_frame(&place));
-            // A handler returns to the first instruction of what the C library has for that: no call is before it.
+            // A handler returns to the first instruction of a function of the C library: no call is
+            // before it.
             let is_call = is_return && !is_handlers_return;
             is_interrupted = is_handlers_return;
             let place = place_at(address.saturating_sub(u64::from(is_call)));
@@ -187,23 +210,26 @@ impl<'a> Builder<'a> {
             let frame = match place {
                 Some(place) if place.is_compiled => {
                     let pid = tracked.map_or(0, |tracked| tracked.pid);
-                    Unnamed::Compiled(pid, address.saturating_sub(u64::from(is_call)))
+                    UnnamedFrame::Compiled(pid, address.saturating_sub(u64::from(is_call)))
                 }
                 Some(place) => match place.file {
-                    Some(file) => Unnamed::Location(Location {
+                    Some(file) => UnnamedFrame::Location(Location {
                         file: self.file(&file),
                         offset: place.file_offset + u64::from(is_call),
                         is_return: is_call,
                     }),
-                    None => {
-                        Unnamed::Outside(symbolize::outside_files(&place.path, place.file_offset, *address))
-                    }
+                    None => UnnamedFrame::Outside(symbolize::outside_files(
+                        &place.path,
+                        place.file_offset,
+                        *address,
+                    )),
                 },
-                None => Unnamed::Outside(symbolize::outside_files("".as_ref(), 0, *address)),
+                None => UnnamedFrame::Outside(symbolize::outside_files("".as_ref(), 0, *address)),
             };
             frames.push((frame, mapped));
         }
-        // Where a chain of frame pointers runs into memory that is none, its last addresses are no code.
+        // Where a chain of frame pointers runs into memory that is none, its last addresses are no
+        // code.
         if image.is_some() && stack.end == StackEnd::FramePointer {
             while frames.last().is_some_and(|(_, mapped)| !mapped) {
                 frames.pop();
@@ -212,13 +238,14 @@ impl<'a> Builder<'a> {
         frames.into_iter().map(|(frame, _)| frame).collect()
     }
 
-    /// Whether this is where signal handlers return to: the frame behind it was interrupted anywhere.
+    /// Returns true if signal handlers return to this place: the frame behind it was interrupted
+    /// anywhere.
     fn is_signal_frame(&self, place: &Place) -> bool {
         let Some(file) = &place.file else { return false };
-        let Some(tables) = &self.recorder.tables else {
+        let Some(unwinding) = self.unwinding else {
             return false;
         };
-        tables.is_signal_frame(file, place.file_offset)
+        unwinding.is_signal_frame(file, place.file_offset)
     }
 
     fn file(&mut self, file: &Arc<MappedFile>) -> usize {
@@ -232,13 +259,13 @@ impl<'a> Builder<'a> {
     fn compiled(&self) -> HashMap<(u32, u64), Frame> {
         let mut wanted: HashMap<u32, Vec<u64>> = HashMap::new();
         for frame in self.stacks.iter().flat_map(|stack| &stack.frames) {
-            if let Unnamed::Compiled(pid, address) = frame {
+            if let UnnamedFrame::Compiled(pid, address) = frame {
                 wanted.entry(*pid).or_default().push(*address);
             }
         }
         let mut frames = HashMap::new();
         for (pid, addresses) in wanted {
-            let maps = self.recorder.lives.perf_maps().files(pid);
+            let maps = self.tracked.history().perf_maps().files(pid);
             let names = symbolize::compiled(&maps, addresses);
             frames.extend(names.into_iter().map(|(address, name)| {
                 let frame = Frame {
@@ -252,18 +279,19 @@ impl<'a> Builder<'a> {
         frames
     }
 
-    pub(super) fn build(self) -> Profile {
+    /// Names all frames. `is_over`: the recording has ended, so that slow sources of names may be
+    /// asked.
+    pub(super) fn build(self, namer: &Namer, is_over: bool) -> Profile {
         let mut locations: Vec<Location> = Vec::new();
         for stack in &self.stacks {
             locations.extend(stack.frames.iter().filter_map(|frame| match frame {
-                Unnamed::Location(location) => Some(location.clone()),
-                Unnamed::Compiled(..) | Unnamed::Outside(_) => None,
+                UnnamedFrame::Location(location) => Some(location.clone()),
+                UnnamedFrame::Compiled(..) | UnnamedFrame::Outside(_) => None,
             }));
         }
         locations.sort_unstable_by_key(|location| (location.file, location.offset));
         locations.dedup();
-        let recorder = self.recorder;
-        let named = recorder.namer.name(&self.files, &locations, recorder.is_over);
+        let names = namer.name(&self.files, &locations, is_over);
         let compiled = self.compiled();
         let no_name = Frame {
             name: FrameName::Compiled,
@@ -271,19 +299,20 @@ impl<'a> Builder<'a> {
             inlined: false,
         };
 
-        let mut frames = Interner::default();
+        let mut frames = FrameInterner::default();
         let stacks = self.stacks.into_iter().map(|raw| {
             let mut indices = Vec::new();
             for frame in raw.frames.iter().rev() {
                 match frame {
-                    Unnamed::Outside(frame) => indices.push(frames.index(frame)),
-                    Unnamed::Location(location) => {
-                        let expanded = named.frames.get(location).map_or(&[][..], AsRef::as_ref);
+                    UnnamedFrame::Outside(frame) => indices.push(frames.index(frame)),
+                    UnnamedFrame::Location(location) => {
+                        let expanded = names.frames.get(location).map_or(&[][..], AsRef::as_ref);
                         indices.extend(expanded.iter().map(|frame| frames.index(frame)));
                     }
-                    Unnamed::Compiled(pid, address) => {
+                    UnnamedFrame::Compiled(pid, address) => {
                         let index = frames.index(compiled.get(&(*pid, *address)).unwrap_or(&no_name));
-                        // A run of them tells no more than one: how many there are is another number in every run.
+                        // A run of them tells no more than one frame does: its length differs in
+                        // every recording.
                         if indices.last() != Some(&index) || frames.frames[index] != no_name {
                             indices.push(index);
                         }
@@ -303,7 +332,7 @@ impl<'a> Builder<'a> {
             processes: self.processes,
             frames: frames.frames,
             stacks,
-            objects: named.objects,
+            objects: names.objects,
             held: self.held,
             together: self.together,
             has_ages: false,
@@ -313,13 +342,14 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// Distinct frames by index.
 #[derive(Default)]
-struct Interner {
+struct FrameInterner {
     frames: Vec<Frame>,
     index: HashMap<Frame, usize>,
 }
 
-impl Interner {
+impl FrameInterner {
     fn index(&mut self, frame: &Frame) -> usize {
         if let Some(index) = self.index.get(frame) {
             return *index;

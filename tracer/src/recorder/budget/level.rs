@@ -1,62 +1,63 @@
-//! Keeps what tracing costs within a budget: says how much is to be followed, by what was seen.
+//! Decisions on the level that is followed, by the load that was seen.
 //!
-//! What it costs is paid from a bucket that fills at the rate of the budget and holds a second of it. When it is empty, less is
-//! followed, at once: the more the budget is passed, the sooner. When for some seconds more could have been followed, more is.
-//! If that turns out to be too much soon, it waits longer before it tries again.
-
+//! The cost is paid from a token bucket that fills at the rate of the budget and holds a second of
+//! it. When it is empty, less is followed, the sooner the more the budget is exceeded. When more
+//! could have been followed for some seconds, more is. If that soon turns out to be too much, the
+//! next attempt waits longer.
 use std::collections::VecDeque;
 
 use super::plan::{LATER_PERIOD_S, Level, Load, Prices, Switching, Wants, plan, plan_windows};
 
-/// What is planned may cost this part of the budget: figures vary, and what the programs touch leaves less of the caches to
-/// the target. Under load redis-server lost a fifth more than traps and programs take by themselves.
+/// The part of the budget that a plan may cost. Loads vary, and the programs leave less of the
+/// caches to the target: under load redis-server lost a fifth more than the time of traps and
+/// programs.
 const PLANNED_PART: f64 = 0.7;
 
-/// More is followed where that would have cost no more than this part.
+/// The part of the budget that a finer level may have cost before it is entered.
 const CALM_PART: f64 = 0.55;
 
-/// For so many seconds, or windows, at first; at the most.
+/// Calm seconds, or windows, before a finer level is entered: at first, and at most.
 const PATIENCE: u32 = 3;
 const PATIENCE_MOST: u32 = 60;
 
-/// More that is followed for so many seconds was not too much.
+/// A finer level that lasts for so many seconds was not too fine.
 const LASTING_S: f64 = 60.0;
 
-/// After so many windows they are further apart.
+/// Windows before their period becomes longer.
 const FIRST_WINDOWS: u32 = 20;
 
-/// What is seen of a second is looked at as one.
+/// The time over which load is averaged.
 const SECOND_S: f64 = 1.0;
 
-/// What the bucket holds: seconds of the budget.
+/// The capacity of the bucket: seconds of the budget.
 const BUCKET_S: f64 = 1.0;
 
-/// A debt makes the next period longer by this at the most.
+/// The most by which a debt makes the next period longer.
 const DEBT_MOST_S: f64 = 10.0;
 
-/// The state of control.
+/// The level, and the load that it was chosen by.
 #[derive(Debug, Clone)]
-pub(crate) struct Controller {
+pub(crate) struct LevelController {
     wants: Wants,
     level: Level,
-    /// Seconds of CPU time that may be spent.
+    /// The tokens in the bucket: seconds of CPU time.
     tokens: f64,
-    /// What was seen since the bucket was full.
+    /// The load since the bucket was full.
     spell: Load,
-    /// What was seen of the second that is going on.
+    /// The load of the current second.
     second: Load,
-    /// The last seconds, or windows.
+    /// The load of the last seconds, or windows.
     recent: VecDeque<Load>,
-    /// How many of them must be calm before more is followed.
+    /// The number of them that must be calm before a finer level is entered.
     patience: u32,
-    /// How many windows there were.
+    /// The number of windows.
     windows: u32,
-    /// Seconds since more was followed.
+    /// Seconds since a finer level was entered.
     since_finer_s: f64,
 }
 
-impl Controller {
-    /// Begins with what was seen while hits were only counted.
+impl LevelController {
+    /// Chooses the first level by the load while hits were only counted.
     pub(crate) fn new(wants: Wants, first: &Load, prices: &Prices, switching: &Switching) -> Self {
         Self {
             level: plan(first, prices, &wants, switching, PLANNED_PART),
@@ -71,17 +72,18 @@ impl Controller {
         }
     }
 
-    /// What it may cost, in seconds of CPU time per second.
+    /// The budget in seconds of CPU time per second.
     pub(crate) fn budget(&self) -> f64 {
         self.wants.budget
     }
 
-    /// How much is to be followed.
+    /// The present level.
     pub(crate) fn level(&self) -> Level {
         self.level
     }
 
-    /// What was seen meanwhile, while probes were in all the time. True if the level has changed.
+    /// Takes the load while probes were attached all the time. Returns true if the level has
+    /// changed.
     pub(crate) fn observe(&mut self, seen: &Load, prices: &Prices, switching: &Switching) -> bool {
         self.since_finer_s += seen.seconds;
         let most = BUCKET_S * self.wants.budget;
@@ -108,8 +110,9 @@ impl Controller {
         self.refine(prices, switching)
     }
 
-    /// What was seen in a window, and in how much time the targets have earned what that cost; `around` are the hits while
-    /// probes went in and out. The level is that of the next window.
+    /// Takes the load in a window, and chooses the level of the next one. `around` are the hits
+    /// while probes were attached and detached, `period_s` is the time in which the cost was
+    /// earned.
     pub(crate) fn observe_window(
         &mut self,
         seen: &Load,
@@ -130,7 +133,7 @@ impl Controller {
         if self.refine(prices, switching) && self.level.windows.is_none() {
             return;
         }
-        // Several windows know more than one; but what grows is not to be averaged away.
+        // Several windows tell more than one, but a growing load must not be averaged away.
         let mut load = Load::default();
         for recent in &self.recent {
             load.add(recent);
@@ -138,7 +141,7 @@ impl Controller {
         if seen.hits_per_s() > load.hits_per_s() {
             load = *seen;
         }
-        // Out of windows it comes by being calm alone.
+        // Windows end by calm alone.
         let mut level = plan_windows(&load, prices, &self.wants, switching, PLANNED_PART);
         if let Some(windows) = &mut level.windows
             && self.tokens < 0.0
@@ -148,13 +151,13 @@ impl Controller {
         self.level = level;
     }
 
-    /// What one window may cost before it is closed early: so many hits were not foreseen.
+    /// The cost at which a window is closed early: so many hits were not foreseen.
     pub(crate) fn window_limit_s(&self) -> f64 {
         let planned = self.level.windows.map_or(0.0, |windows| windows.cost_s);
         (2.0 * planned).max(BUCKET_S * self.wants.budget / 2.0)
     }
 
-    /// Hits a second, as seen last while probes were in.
+    /// Hits a second in the last load.
     pub(crate) fn last_rate(&self) -> Option<f64> {
         self.recent.back().map(Load::hits_per_s)
     }
@@ -166,7 +169,7 @@ impl Controller {
         }
     }
 
-    /// Less is to be followed than until now.
+    /// Enters a coarser level.
     fn coarsen(&mut self, load: &Load, prices: &Prices, switching: &Switching) -> bool {
         let level = plan(load, prices, &self.wants, switching, PLANNED_PART);
         self.tokens = BUCKET_S * self.wants.budget;
@@ -189,7 +192,7 @@ impl Controller {
         changed
     }
 
-    /// Follows more if that was cheap enough all the last time.
+    /// Enters a finer level if that would have been cheap enough for all of the last loads.
     fn refine(&mut self, prices: &Prices, switching: &Switching) -> bool {
         if self.recent.len() < self.patience as usize {
             return false;
@@ -212,6 +215,56 @@ impl Controller {
         self.spell = Load::default();
         self.since_finer_s = 0.0;
         true
+    }
+}
+
+/// The present level as the user sees it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Followed {
+    /// Mean bytes between sampled allocations; 1: every allocation is followed.
+    pub interval_bytes: u64,
+    /// The share of time in which probes are attached.
+    pub share: f64,
+    /// The expected cost in percent of a CPU, where the budget cannot be kept.
+    pub over_budget_percent: Option<f64>,
+}
+
+/// The levels of a recording.
+#[derive(Debug)]
+pub(super) struct LevelLog {
+    /// The present sampling interval.
+    pub(super) interval_bytes: u64,
+    pub(super) smallest_bytes: u64,
+    pub(super) largest_bytes: u64,
+    /// The budget in percent of a CPU, if there is one.
+    pub(super) budget_percent: Option<f64>,
+    /// The budget could always be kept.
+    pub(super) is_kept: bool,
+    /// The user was told that it cannot be kept.
+    pub(super) is_refusal_reported: bool,
+    /// A new level that the user is to be told.
+    pub(super) news: Option<Followed>,
+}
+
+impl LevelLog {
+    /// Returns the log of a recording before its first level.
+    pub(super) fn new(budget_percent: Option<f64>) -> Self {
+        Self {
+            interval_bytes: 1,
+            smallest_bytes: u64::MAX,
+            largest_bytes: 0,
+            budget_percent,
+            is_kept: true,
+            is_refusal_reported: false,
+            news: None,
+        }
+    }
+
+    /// Notes a new sampling interval.
+    pub(super) fn note_interval(&mut self, interval_bytes: u64) {
+        self.interval_bytes = interval_bytes;
+        self.smallest_bytes = self.smallest_bytes.min(interval_bytes);
+        self.largest_bytes = self.largest_bytes.max(interval_bytes);
     }
 }
 

@@ -1,0 +1,400 @@
+//! The uprobes of a recording: attached, detached for a while, and attached again.
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tracer_ebpf::FileKey;
+
+use super::function_probes::{FunctionProbes, entry_program, is_free};
+use crate::bpf::links::AttachError;
+use crate::bpf::load::BpfError;
+use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
+use crate::cost::SiteKind;
+use crate::probe_plan::plan::{Plan, PlannedProbe};
+use crate::process::maps::{self, FileId, Mapping};
+use crate::process::proc_fs;
+use crate::recorder::pacing::WorkTime;
+use crate::report::session::{Probe, ProbeKind};
+use crate::settings::Probing;
+
+/// Interval at which detached probes are looked for in the code. No event tells when one has gone.
+const BREAKPOINT_POLL: Duration = Duration::from_millis(2);
+
+/// The choice of calls, and of places to probe them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProbeChoice {
+    /// The places at which calls are probed whose blocks are followed.
+    pub(crate) probing: Probing,
+    /// Blocks are followed until they are freed.
+    pub(crate) live: bool,
+    /// Calls that free are probed, though blocks are not followed.
+    pub(crate) counts_frees: bool,
+}
+
+impl ProbeChoice {
+    fn includes(self, probe: &PlannedProbe) -> bool {
+        self.live || self.counts_frees || !is_free(probe)
+    }
+}
+
+/// The uprobes. Dropping them detaches them.
+#[derive(Debug)]
+pub(crate) struct AttachedUprobes {
+    attached: Attached,
+    /// All that are wanted, in the order in which they are attached.
+    wanted: Vec<Uprobe>,
+    /// The probes of each file's plan: the same for all processes that map it.
+    functions: HashMap<FileId, Vec<FunctionProbes>>,
+    listed: Vec<Probe>,
+    /// The allocators in each file that has probes, by name.
+    allocators: HashMap<PathBuf, Vec<String>>,
+    /// Probes of files that nobody has mapped yet, to be listed then.
+    speculative: HashMap<FileKey, Vec<Probe>>,
+    choice: ProbeChoice,
+    /// Kinds of the probes, by the number that hits are counted under.
+    sites: Vec<SiteKind>,
+    /// Time that attaching has taken.
+    attaching: WorkTime,
+    /// The user was told that some must be single-stepped.
+    has_warned: bool,
+    /// All are detached for a while.
+    is_detached: bool,
+    /// The thread that closes detached probes.
+    closing: Option<JoinHandle<()>>,
+}
+
+impl AttachedUprobes {
+    /// Returns an empty set.
+    pub(crate) fn new(choice: ProbeChoice) -> Self {
+        Self {
+            attached: Attached::default(),
+            wanted: Vec::new(),
+            functions: HashMap::new(),
+            listed: Vec::new(),
+            allocators: HashMap::new(),
+            speculative: HashMap::new(),
+            choice,
+            sites: Vec::new(),
+            attaching: WorkTime::default(),
+            has_warned: false,
+            is_detached: false,
+            closing: None,
+        }
+    }
+
+    /// Attaches the probes of a plan. While all are detached, these wait with the others.
+    pub(crate) fn attach(
+        &mut self,
+        object: &mut Object,
+        plan: &Plan,
+        scope: UprobeScope,
+    ) -> Result<(), AttachError> {
+        let known = self.functions.get(&plan.file.id).cloned();
+        let is_new = known.is_none();
+        let choice = self.choice;
+        if is_new && object.functions_left() < plan.probes.iter().filter(|it| choice.includes(it)).count() {
+            log::warn!(
+                "{}: all {} places for probes are taken: its calls are not seen",
+                plan.file.path.display(),
+                tracer_ebpf::MAX_SITES
+            );
+            return Ok(());
+        }
+        let mut functions = if let Some(functions) = known {
+            functions
+        } else {
+            let frees = choice.live || choice.counts_frees;
+            FunctionProbes::of_plan(object, plan, choice.live, frees, choice.probing)?
+        };
+        let uprobes = loop {
+            let uprobes = FunctionProbes::uprobes(&plan.file, &functions, scope);
+            if self.is_detached {
+                break uprobes;
+            }
+            // Loading happens once, and is no part of the cost of attaching again.
+            object.need_programs(&uprobes)?;
+            let mut attached = Attached::default();
+            let (result, time) = WorkTime::of(|| object.attach_uprobes(&mut attached, &uprobes));
+            self.attaching.add(time);
+            let Err(error) = result else {
+                self.attached.append(attached);
+                break uprobes;
+            };
+            let Some(refused) = functions.iter_mut().find(|it| it.is_retryable(&error)) else {
+                return Err(error);
+            };
+            refused.fall_back(object, &plan.file.path, &error)?;
+        };
+        log::info!(
+            "{}: {}, {} probes",
+            plan.file.path.display(),
+            plan.allocators.join(", "),
+            uprobes.len()
+        );
+        self.wanted.extend(uprobes);
+        for function in &functions {
+            self.note_site(function);
+        }
+        if is_new {
+            self.list(plan, &functions);
+            let path = plan.file.path.clone();
+            self.allocators.insert(path, plan.allocators.clone());
+        }
+        self.functions.insert(plan.file.id, functions);
+        Ok(())
+    }
+
+    /// Loads the programs of the probes of all plans before the first probe is attached, so that a
+    /// process that runs into it does not pay for loading. Where blocks are followed, the programs
+    /// depend on what the kernel accepts.
+    pub(super) fn prepare(&self, object: &mut Object, plans: &[Plan]) -> Result<(), BpfError> {
+        let probes = plans.iter().flat_map(|plan| &plan.probes);
+        probes
+            .filter(|probe| !self.choice.live && self.choice.includes(probe))
+            .try_for_each(|probe| object.need_uprobe(entry_program(probe)))
+    }
+
+    /// Returns true if calls were to be followed by one probe each, and none is.
+    pub(super) fn lacks_inner_probes(&self) -> bool {
+        let has_inner = self.listed.iter().any(|probe| probe.kind == ProbeKind::Single);
+        self.choice.live && self.choice.probing == Probing::One && !has_inner
+    }
+
+    fn note_site(&mut self, function: &FunctionProbes) {
+        let (number, kind) = function.site_kind();
+        let Ok(index) = usize::try_from(number) else {
+            return;
+        };
+        if self.sites.len() <= index {
+            self.sites.resize(index + 1, SiteKind::default());
+        }
+        self.sites[index] = kind;
+    }
+
+    /// Lists a file's probes, for reports.
+    fn list(&mut self, plan: &Plan, functions: &[FunctionProbes]) {
+        self.listed
+            .extend(functions.iter().flat_map(|it| it.listed(&plan.file.path)));
+        let stepped = functions.iter().filter(|it| it.is_single_stepped());
+        let stepped: Vec<&str> = stepped.map(FunctionProbes::symbol).collect();
+        if !stepped.is_empty() && !self.has_warned {
+            self.has_warned = true;
+            log::warn!(
+                "{} in {}: no instruction where a probe is cheap; each call costs 1.5 us more, where the machine is \
+                 virtual 9 us",
+                stepped.join(", "),
+                plan.file.path.display()
+            );
+        }
+    }
+
+    /// Attaches to a file that may never be mapped: its probes are listed by
+    /// [`activate`](Self::activate).
+    pub(super) fn attach_speculatively(
+        &mut self,
+        object: &mut Object,
+        plan: &Plan,
+        scope: UprobeScope,
+    ) -> Result<(), AttachError> {
+        let listed = self.listed.len();
+        let has_warned = std::mem::replace(&mut self.has_warned, true);
+        let attached = self.attach(object, plan, scope);
+        self.has_warned = has_warned;
+        attached?;
+        let speculative = self.listed.split_off(listed);
+        self.speculative
+            .entry(plan.file.key)
+            .or_default()
+            .extend(speculative);
+        Ok(())
+    }
+
+    /// Lists the speculative probes of a file that a process has mapped.
+    pub(super) fn activate(&mut self, file: FileKey) {
+        if let Some(probes) = self.speculative.remove(&file) {
+            self.listed.extend(probes);
+        }
+    }
+
+    /// The allocators in a file that has probes, by name.
+    pub(super) fn allocators(&self, file: &Path) -> &[String] {
+        self.allocators.get(file).map_or(&[], Vec::as_slice)
+    }
+
+    /// The probes, for reports.
+    pub(super) fn listed(&self) -> &[Probe] {
+        &self.listed
+    }
+
+    /// Kinds of the probes, by the number that hits are counted under.
+    pub(super) fn sites(&self) -> &[SiteKind] {
+        &self.sites
+    }
+
+    /// Time that attaching has taken.
+    pub(super) fn attaching(&self) -> WorkTime {
+        self.attaching
+    }
+
+    /// Detaches all for a while: no hit comes any more once this has returned. Where each probe is
+    /// for one process, that takes some milliseconds, and the kernel's grace periods go on
+    /// meanwhile; else they are waited for.
+    pub(crate) fn detach(&mut self) {
+        self.wait();
+        self.is_detached = true;
+        let mut attached = std::mem::take(&mut self.attached);
+        if attached.is_empty() {
+            return;
+        }
+        let breakpoints = Breakpoints::of(&self.wanted);
+        let thread = std::thread::spawn(move || attached.detach());
+        if let Some(mut breakpoints) = breakpoints {
+            while !thread.is_finished() && !breakpoints.have_gone() {
+                std::thread::sleep(BREAKPOINT_POLL);
+            }
+            self.closing = Some(thread);
+        } else {
+            self.closing = Some(thread);
+            self.wait();
+        }
+    }
+
+    /// Attaches again what [`detach`](Self::detach) detached, except for processes that have ended
+    /// meanwhile.
+    pub(crate) fn reattach(&mut self, object: &mut Object) -> Result<(), AttachError> {
+        if !self.is_detached {
+            return Ok(());
+        }
+        self.wait();
+        let is_there = |uprobe: &Uprobe| match uprobe.scope {
+            UprobeScope::Process(pid) => proc_fs::is_running(pid),
+            UprobeScope::Machine => true,
+        };
+        loop {
+            self.wanted.retain(is_there);
+            let mut attached = Attached::default();
+            match object.attach_uprobes(&mut attached, &self.wanted) {
+                // The process has ended since.
+                Err(error) if error.is_gone() && !self.wanted.iter().all(is_there) => {}
+                result => {
+                    result?;
+                    self.attached = attached;
+                    self.is_detached = false;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Detaches all for good, and waits until the last program has ended.
+    pub(super) fn finish(&mut self) {
+        self.wait();
+        self.attached.detach();
+        self.wanted.clear();
+    }
+
+    fn wait(&mut self) {
+        if let Some(thread) = self.closing.take()
+            && thread.join().is_err()
+        {
+            log::warn!("a thread that detached probes has failed: the kernel detaches them when memtap ends");
+        }
+    }
+}
+
+impl Drop for AttachedUprobes {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
+/// The byte that a uprobe puts in place of an instruction's first one: `int3`.
+const BREAKPOINT: u8 = 0xcc;
+
+/// The breakpoints of attached uprobes in the code of processes.
+///
+/// Closing a probe removes its breakpoint within milliseconds, and then waits for grace periods of
+/// the kernel, some ten times as long. The removal shows in memory alone: in that of the process
+/// that the probe is for. A probe for all processes leaves them one after the other, and nothing
+/// tells which is the last.
+#[derive(Debug)]
+struct Breakpoints(Vec<ProbedInstruction>);
+
+/// An instruction in a process's memory.
+#[derive(Debug)]
+struct ProbedInstruction {
+    memory: Rc<File>,
+    address: u64,
+}
+
+impl ProbedInstruction {
+    /// Returns true if there is a breakpoint. Memory that has gone has none.
+    fn has_breakpoint(&self) -> bool {
+        let mut byte = [0];
+        self.memory.read_exact_at(&mut byte, self.address).is_ok() && byte[0] == BREAKPOINT
+    }
+}
+
+impl Breakpoints {
+    /// Finds the breakpoints of attached uprobes. Returns nothing if any cannot be seen, and its
+    /// removal neither.
+    fn of(uprobes: &[Uprobe]) -> Option<Self> {
+        let mut found = Vec::new();
+        let mut processes: HashMap<u32, Option<ProcessCode>> = HashMap::new();
+        for uprobe in uprobes {
+            let UprobeScope::Process(pid) = uprobe.scope else {
+                return None;
+            };
+            let process = processes.entry(pid).or_insert_with(|| ProcessCode::open(pid));
+            // A process that has ended has no code.
+            let Some(process) = process else { continue };
+            // A probe of a file that is not mapped yet is in no code.
+            if !process.maps(uprobe) {
+                continue;
+            }
+            found.push(process.instruction(uprobe)?);
+        }
+        let all_in = found.iter().all(ProbedInstruction::has_breakpoint);
+        all_in.then_some(Self(found))
+    }
+
+    /// Returns true if all have gone.
+    fn have_gone(&mut self) -> bool {
+        self.0.retain(ProbedInstruction::has_breakpoint);
+        self.0.is_empty()
+    }
+}
+
+/// A process's memory and its mappings of code.
+struct ProcessCode {
+    memory: Rc<File>,
+    mappings: Vec<Mapping>,
+}
+
+impl ProcessCode {
+    fn open(pid: u32) -> Option<Self> {
+        Some(Self {
+            memory: Rc::new(File::open(format!("/proc/{pid}/mem")).ok()?),
+            mappings: maps::executable_mappings(pid).ok()?,
+        })
+    }
+
+    fn maps(&self, uprobe: &Uprobe) -> bool {
+        self.mappings.iter().any(|mapping| mapping.file == uprobe.file.id)
+    }
+
+    fn instruction(&self, uprobe: &Uprobe) -> Option<ProbedInstruction> {
+        let mapping = self.mappings.iter().find(|mapping| {
+            let inside = uprobe.offset.checked_sub(mapping.file_offset);
+            mapping.file == uprobe.file.id && inside.is_some_and(|at| at < mapping.end - mapping.start)
+        })?;
+        Some(ProbedInstruction {
+            memory: Rc::clone(&self.memory),
+            address: mapping.start + (uprobe.offset - mapping.file_offset),
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! The events that the kernel sends, from the ring of the eBPF side and the records of process
+//! life, and their dispatch to the parts of a recording that keep them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attach::Attachments;
+use super::exited_processes::ExitedProcesses;
+use super::guard::StopGuard;
+use super::heap_history::HeapHistory;
+use super::process_table::ProcessTable;
+use super::stack_table::StackTable;
+use super::targets::TargetScope;
+use super::unwind_tables::Unwinding;
+use crate::bpf::load::BpfError;
+use crate::bpf::records::Records;
+use crate::bpf::{Object, Record};
+use crate::process::files::MappedFile;
+use crate::process::sideband::{Life, Sideband};
+
+/// Both sources of events.
+pub(super) struct EventStream {
+    ring: Records,
+    sideband: Sideband,
+}
+
+/// The parts of a recording that events go to.
+pub(super) struct EventSinks<'a> {
+    pub(super) object: &'a mut Object,
+    pub(super) attachments: &'a mut Attachments,
+    pub(super) guard: Option<&'a mut StopGuard>,
+    pub(super) processes: &'a mut ProcessTable,
+    pub(super) stacks: &'a mut StackTable,
+    pub(super) unwinding: Option<&'a mut Unwinding>,
+    pub(super) heap_history: Option<&'a mut HeapHistory>,
+    pub(super) exited: &'a mut ExitedProcesses,
+    pub(super) scope: &'a TargetScope,
+    /// Time since the recording's start.
+    pub(super) elapsed: Duration,
+}
+
+impl EventStream {
+    /// Takes the ring of a loaded object. The records of process life are opened before the targets
+    /// are looked at, so that nothing is missed in between.
+    pub(super) fn new(object: &mut Object, sideband: Sideband) -> Result<Self, BpfError> {
+        Ok(Self {
+            ring: object.records()?,
+            sideband,
+        })
+    }
+
+    /// Waits until the ring has something that cannot wait: new code, or that it fills up.
+    pub(super) async fn urgent(&mut self) -> std::io::Result<()> {
+        self.ring.urgent().await
+    }
+
+    /// Records of process life that the kernel could not write.
+    pub(super) fn life_records_lost(&self) -> u64 {
+        self.sideband.lost()
+    }
+
+    /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if
+    /// a target may have ended.
+    pub(super) fn dispatch(&mut self, to: &mut EventSinks<'_>, at_end: bool) -> bool {
+        to.object.flush_messages();
+        // Before the records: they say why a process was stopped.
+        let stopped = match &to.guard {
+            Some(guard) => guard.stopped(to.object),
+            None => Vec::new(),
+        };
+        if let Some(unwinding) = &mut to.unwinding {
+            unwinding.place_compiled(to.object);
+        }
+        while let Some(record) = self.ring.take() {
+            to.take_record(record);
+        }
+        let mut exits = false;
+        for event in self.sideband.take(at_end) {
+            let pid = event.pid;
+            if event.what == Life::Exited && to.processes.on_exit(pid, event.time_ns) {
+                exits = true;
+                to.exited.note_exit();
+            }
+            if let Some(file) = to.processes.history_mut().apply(event) {
+                to.take_mapped_file(&file, pid);
+            }
+        }
+        // After the events: they tell the mappings.
+        to.finish_walks(self.sideband.settled_ns(), at_end, &stopped);
+        to.look_at_heap(at_end);
+        exits
+    }
+}
+
+impl EventSinks<'_> {
+    fn take_record(&mut self, record: Record) {
+        match record {
+            Record::Stack(stack) => self.stacks.add(stack),
+            Record::File(new) => {
+                if let Some(unwinding) = &mut self.unwinding {
+                    unwinding.on_file_met(self.object, self.processes, &new);
+                }
+            }
+            Record::Process(new) => {
+                self.processes.on_announced(new);
+                // It may have taken the place of another image.
+                self.exited.note_exit();
+            }
+        }
+    }
+
+    fn take_mapped_file(&mut self, file: &Arc<MappedFile>, pid: u32) {
+        let is_target = self.processes.has_pid(pid);
+        if is_target || self.scope.is_open() {
+            // A process outside of the cgroup may come into it yet.
+            let is_late = is_target || !self.scope.is_cgroup();
+            self.attachments.on_file_mapped(self.object, file, pid, is_late);
+        }
+        if is_target && let Some(unwinding) = &mut self.unwinding {
+            unwinding.on_file_mapped(self.object, file);
+        }
+    }
+
+    /// Finishes deferred walks, and resumes processes that were stopped for tables if none is being
+    /// compiled.
+    fn finish_walks(&mut self, settled_ns: u64, at_end: bool, stopped: &[u32]) {
+        let Some(unwinding) = &mut self.unwinding else {
+            return;
+        };
+        unwinding.finish_walks(self.object, self.processes, self.stacks, settled_ns, at_end);
+        if let Some(guard) = &mut self.guard
+            && !unwinding.is_compiling()
+        {
+            guard.resume(self.object, stopped);
+        }
+    }
+
+    /// Takes a snapshot of the heap, and reclaims the blocks of exited processes. At the end their
+    /// ages are still to be read.
+    fn look_at_heap(&mut self, at_end: bool) {
+        let Some(history) = &mut self.heap_history else {
+            return;
+        };
+        if let Err(error) = history.observe(self.object, self.elapsed) {
+            log::warn!("{error}: peaks have no stacks, growth is not known");
+        }
+        if !at_end && let Err(error) = self.exited.reclaim(self.object, self.processes) {
+            log::warn!("{error}: the blocks of processes that have ended stay in the table");
+        }
+    }
+}
