@@ -9,6 +9,7 @@ pub mod cli;
 mod clock;
 pub mod cost;
 pub mod doctor;
+mod numeric;
 pub mod output;
 pub mod privileges;
 pub mod probe_plan;

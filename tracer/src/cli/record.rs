@@ -249,7 +249,7 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
     {
         eprintln!("memtap: {hint}");
     }
-    for phrase in session.losses.in_words() {
+    for phrase in report::losses::phrases(&session.losses) {
         log::warn!("lost: {phrase}");
     }
     if let Some(warning) = allocators::unfollowed(&recording.profile) {

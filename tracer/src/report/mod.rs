@@ -23,13 +23,12 @@ mod format;
 mod golden;
 mod growth;
 mod label;
-mod losses;
+pub mod losses;
 mod merge;
 mod objects;
 mod prune;
 #[cfg(test)]
 mod sample;
-pub mod session;
 pub mod summary;
 mod sums;
 pub mod svg;
@@ -39,11 +38,11 @@ pub mod units;
 use std::io;
 
 use crate::profile::{Metric, Profile};
+// Paths that the recorder uses.
+pub use crate::profile::{Losses, Session, session};
 
 pub use format::{Format, FormatError};
-pub use losses::Losses;
 pub use objects::hint;
-pub use session::Session;
 
 /// How stacks are weighed and grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,10 +14,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Session;
-use super::losses::Losses;
 use super::objects::{self, ObjectBlock};
 use super::session::{Cost, Events, Probe, ProcessCost, Tables};
 use super::sums::FunctionSums;
+use crate::profile::Losses;
 use crate::profile::{Metric, Process, Profile};
 
 pub use live::{HalfWay, LiveStack, LiveSummary};

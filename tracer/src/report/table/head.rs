@@ -8,7 +8,7 @@ use crate::profile::{Process, Profile};
 use crate::report::merge::Merged;
 use crate::report::session::Traced;
 use crate::report::sums::FunctionSums;
-use crate::report::{Session, label, units};
+use crate::report::{Session, label, losses, units};
 use tracer_ebpf::Function;
 
 /// Between two facts.
@@ -138,7 +138,7 @@ pub(super) fn estimated(session: &Session) -> Option<String> {
 
 /// What was lost, or that nothing was.
 pub(super) fn losses(session: &Session) -> Vec<String> {
-    let lost = session.losses.in_words();
+    let lost = losses::phrases(&session.losses);
     if lost.is_empty() {
         return vec!["nothing lost".to_owned()];
     }

@@ -1,15 +1,21 @@
 //! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it came from.
 
+pub mod cost;
 mod live;
+mod losses;
 mod objects;
+pub mod session;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracer_ebpf::{BUCKETS, Function, StackEnd};
 
+pub use cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
 pub use live::{Aged, Marks};
+pub use losses::Losses;
 pub use objects::Object;
+pub use session::Session;
 
 /// What was measured: every stack of every process, with its figures.
 #[derive(Debug, Clone, Default)]

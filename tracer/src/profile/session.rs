@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::Losses;
-use crate::cost::{float, whole};
+pub use super::cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
+use super::losses::Losses;
+pub use crate::numeric::rounded;
 
 /// How the profile came to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,112 +154,8 @@ pub struct Tables {
     pub stops: u64,
 }
 
-/// What tracing cost.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Cost {
-    /// Hits of probes in allocators, by all processes.
-    pub hits: u64,
-    /// Those by processes that are not traced.
-    pub foreign_hits: u64,
-    /// Time in the eBPF programs, in nanoseconds.
-    pub bpf_ns: u64,
-    /// Time that processes lost, in nanoseconds: the programs' and an estimate of the traps'.
-    pub estimated_target_ns: u64,
-    /// The same as a share of one CPU's time, in percent.
-    pub estimated_overhead_percent: f64,
-    /// What the estimate is made of.
-    pub prices: PricesBlock,
-    /// What was done to keep to a budget, where there was one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget: Option<BudgetBlock>,
-}
-
-/// What a hit costs, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct PricesBlock {
-    /// The trap at an instruction that the kernel emulates.
-    pub emulated_ns: u64,
-    /// The trap at one that it must single-step.
-    pub stepped_ns: u64,
-    /// What a probe of the return adds.
-    pub return_ns: u64,
-    /// Whether these were measured on this machine.
-    pub traps_measured: bool,
-    /// The programs, at a hit whose allocation is not followed.
-    pub passed_ns: u64,
-    /// What following it adds.
-    pub followed_ns: u64,
-    /// Whether these come from the kernel's statistics.
-    pub programs_measured: bool,
-}
-
-/// How a budget was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct BudgetBlock {
-    /// What it might cost, in percent of one CPU's time.
-    pub max_overhead_percent: f64,
-    /// Whether it could be kept to the end.
-    pub kept: bool,
-    /// An allocation was followed per so many bytes on average, at the least, at the most, and at the end; 1 is every one.
-    pub sample_bytes_smallest: u64,
-    /// At the most.
-    pub sample_bytes_largest: u64,
-    /// At the end.
-    pub sample_bytes_last: u64,
-    /// The share of time in which probes were in.
-    pub probed_time_share: f64,
-    /// Windows in which probes were in.
-    pub windows: u32,
-    /// What was seen in windows was multiplied by, since probes slow a target down; nothing without windows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slowing_factor: Option<f64>,
-    /// The relative error of that, which all estimates have in common; it is in their standard errors.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slowing_error: Option<f64>,
-    /// Standard error of the number of all calls, by how windows differ; of calls that were seen all the time none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calls_stderr: Option<u64>,
-    /// The same of their bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes_stderr: Option<u64>,
-}
-
-/// What tracing cost one process.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ProcessCost {
-    /// Its hits of probes.
-    pub hits: u64,
-    /// Time that it lost, in nanoseconds.
-    pub estimated_target_ns: u64,
-    /// The same as a share of one CPU's time, in percent.
-    pub estimated_overhead_percent: f64,
-}
-
-impl Cost {
-    /// What so many of the hits have cost.
-    #[must_use]
-    pub fn of(&self, hits: u64) -> ProcessCost {
-        let part = if self.hits > 0 {
-            float(hits) / float(self.hits)
-        } else {
-            0.0
-        };
-        ProcessCost {
-            hits,
-            estimated_target_ns: whole(part * float(self.estimated_target_ns)),
-            estimated_overhead_percent: rounded(part * self.estimated_overhead_percent),
-        }
-    }
-}
-
-/// A figure to the thousandth: more is not known.
-#[must_use]
-pub fn rounded(figure: f64) -> f64 {
-    (figure * 1000.0).round() / 1000.0
-}
-
 /// A number as hexadecimal text: JSON has no other, and a reader compares it with `objdump`.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-pub(super) fn hex<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn hex<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{number:#x}"))
 }
