@@ -226,7 +226,9 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
         moved |= save(file, &bytes, "summary", settings.quiet)?;
     }
     if let Some(file) = files.raw {
-        moved |= save(file, recording.raw.as_bytes(), "addresses", settings.quiet)?;
+        let mut bytes = Vec::new();
+        report::raw::write(&recording.address_stacks, &mut bytes).context("failed to write the addresses")?;
+        moved |= save(file, &bytes, "addresses", settings.quiet)?;
     }
     let is_piped = settings
         .outputs

@@ -1,5 +1,6 @@
 //! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it came from.
 
+mod addresses;
 pub mod cost;
 mod live;
 mod losses;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use tracer_ebpf::{BUCKETS, Function, StackEnd};
 
+pub use addresses::{AddressStack, AddressStacks};
 pub use cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
 pub use live::{Aged, Marks};
 pub use losses::Losses;

@@ -1,6 +1,5 @@
 //! The end: what was recorded, from all that both sides have.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, Sum, SumKey};
@@ -12,7 +11,7 @@ use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
 use crate::bpf::sums::Counts;
 use crate::cost::{float, whole};
-use crate::profile::Profile;
+use crate::profile::{AddressStack, AddressStacks, Profile};
 use crate::report::session::{Cost, Events, Probe};
 use crate::report::{self, Losses};
 
@@ -35,9 +34,8 @@ pub struct Recording {
     pub probes: Vec<Probe>,
     /// Bytes of kernel memory, by map.
     pub memory: std::collections::BTreeMap<String, u64>,
-    /// The stacks as addresses: `# process PID COMM` before those of each process image, then a line for each stack,
-    /// `CALLS FUNCTION END ADDRESS…`, the innermost caller first.
-    pub raw: String,
+    /// The stacks as addresses, by process image.
+    pub address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
     pub tables: Option<report::session::Tables>,
     /// Records of process life that the kernel could not write: names may be missing.
@@ -122,7 +120,7 @@ impl Recorder {
         }
 
         let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
-        let raw = self.raw(&sums.iter().copied().chain(heap_calls).collect::<Vec<_>>());
+        let address_stacks = self.address_stacks(&sums.iter().copied().chain(heap_calls).collect::<Vec<_>>());
         let losses = self.losses(&counts, unsent)?;
         let mut profile = builder.build();
         profile.has_ages = aging.is_some();
@@ -139,7 +137,7 @@ impl Recorder {
             followed: self.control.followed(),
             probes: self.probes.listed().to_vec(),
             memory: std::collections::BTreeMap::new(),
-            raw,
+            address_stacks,
             tables: self.tables.as_ref().map(|tables| report::session::Tables {
                 remembered: counts.events(Counter::StackRemembered),
                 awaited: counts.events(Counter::TableAwaited),
@@ -214,29 +212,29 @@ impl Recorder {
         }
     }
 
-    fn raw(&self, sums: &[(SumKey, Sum)]) -> String {
+    fn address_stacks(&self, sums: &[(SumKey, Sum)]) -> Vec<AddressStacks> {
         let mut sums: Vec<&(SumKey, Sum)> = sums.iter().filter(|(_, sum)| sum.calls > 0).collect();
         sums.sort_unstable_by_key(|(key, _)| (key.process, key.function, key.stack));
-        let mut text = String::new();
-        let mut process = None;
-        for (key, sum) in sums {
-            if process != Some(key.process) {
-                process = Some(key.process);
-                let (pid, comm) = match self.processes.get(key.process) {
-                    Some(tracked) => (tracked.pid, tracked.comm.as_str()),
-                    None => (0, "[unknown]"),
-                };
-                let _infallible = writeln!(text, "# process {pid} {comm}");
-            }
-            let function = Function::from_number(key.function).map_or("?", Function::name);
-            let stack = self.stacks.get(&key.stack);
-            let end = stack.map_or("lost", |stack| stack.end.label());
-            let _infallible = write!(text, "{} {function} {end}", sum.calls);
-            for address in stack.map_or(&[][..], |stack| stack.frames.as_slice()) {
-                let _infallible = write!(text, " {address:x}");
-            }
-            text.push('\n');
-        }
-        text
+        let images = sums.chunk_by(|(a, _), (b, _)| a.process == b.process);
+        images
+            .map(|image| AddressStacks {
+                process: self
+                    .processes
+                    .get(image[0].0.process)
+                    .map(|tracked| (tracked.pid, tracked.comm.clone())),
+                stacks: image
+                    .iter()
+                    .map(|(key, sum)| {
+                        let stack = self.stacks.get(&key.stack);
+                        AddressStack {
+                            calls: sum.calls,
+                            function: Function::from_number(key.function),
+                            end: stack.map(|stack| stack.end),
+                            addresses: stack.map(|stack| stack.frames.to_vec()).unwrap_or_default(),
+                        }
+                    })
+                    .collect(),
+            })
+            .collect()
     }
 }

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`folded`] | folded stacks, one line each |
 //! | [`svg`] | a flame graph |
+//! | [`raw`] | stacks as addresses |
 //! | [`table`] | totals and top stacks for a person |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
 //!
@@ -27,6 +28,7 @@ pub mod losses;
 mod merge;
 mod objects;
 mod prune;
+pub mod raw;
 #[cfg(test)]
 mod sample;
 pub mod summary;
