@@ -7,12 +7,12 @@ use std::path::Path;
 
 use tracer_ebpf::BpfSettings;
 
-use crate::bpf::limits::table_capacity;
 use crate::bpf::load::{BpfError, Wanted};
-use crate::bpf::{Limits, Object, btf, tracefs};
+use crate::bpf::{Object, btf, tracefs};
 use crate::cost::Traps;
 use crate::cost::measure::{MeasureError, Measuring};
 use crate::process::sideband::Sideband;
+use crate::settings::Limits;
 
 /// What an examination found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +204,7 @@ fn load(wanted: Wanted, sampled: bool) -> Result<Object, BpfError> {
         processes: 1,
         ring_bytes: 4096,
         copy_ring_bytes: 4096,
-        tables: table_capacity(1 << 16),
+        unwind_bytes: 1 << 16,
     };
     Object::load(&settings, &limits, wanted)
 }

@@ -7,8 +7,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 
-use crate::process::user::User;
-
 /// Folders to save a profile in when its own place is full.
 const LAST_RESORTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 
@@ -17,6 +15,7 @@ const LAST_RESORTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 pub struct OutputFile {
     path: PathBuf,
     kind: Kind,
+    owner: Option<(u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -44,8 +43,9 @@ pub enum Saved {
 }
 
 impl OutputFile {
-    /// Opens a file for writing at the end. `-` is standard output.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a file that is written at the end. `-` is standard output. A new file is given to `owner`, a user
+    /// ID and a group ID.
+    pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
         let kind = if path == Path::new("-") {
             Kind::Stdout
         } else if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -56,7 +56,7 @@ impl OutputFile {
         } else {
             let temporary = temporary_name(path);
             let file = File::create(&temporary)?;
-            give_to_user(&file);
+            give(&file, owner);
             Kind::Temporary {
                 file,
                 path: temporary,
@@ -65,6 +65,7 @@ impl OutputFile {
         Ok(Self {
             path: path.to_path_buf(),
             kind,
+            owner,
         })
     }
 
@@ -118,7 +119,7 @@ impl OutputFile {
                 .create_new(true)
                 .open(&path)
                 .and_then(|mut file| {
-                    give_to_user(&file);
+                    give(&file, self.owner);
                     file.write_all(bytes)?;
                     file.flush()
                 });
@@ -163,15 +164,12 @@ fn discard(path: &Path) {
     }
 }
 
-/// A file written under `sudo` belongs to the one who called it.
-fn give_to_user(file: &File) {
-    if let Some(user) = User::behind_sudo()
-        && let Err(error) = fchown(file, Some(user.uid), Some(user.gid))
+/// Gives a new file to its owner.
+fn give(file: &File, owner: Option<(u32, u32)>) {
+    if let Some((uid, gid)) = owner
+        && let Err(error) = fchown(file, Some(uid), Some(gid))
     {
-        log::debug!(
-            "failed to give a file to {}: {error}",
-            user.name.to_string_lossy()
-        );
+        log::debug!("failed to give a file to user {uid}: {error}");
     }
 }
 
@@ -183,7 +181,7 @@ mod tests {
     fn file_appears_when_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.folded");
-        let output = OutputFile::open(&path).unwrap();
+        let output = OutputFile::open(&path, None).unwrap();
         assert!(!path.exists());
         assert_eq!(output.write(b"x 1\n").unwrap(), Saved::InPlace);
         assert_eq!(std::fs::read(&path).unwrap(), b"x 1\n");
@@ -193,19 +191,19 @@ mod tests {
     #[test]
     fn dropped_file_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        drop(OutputFile::open(&folder.path().join("a.folded")).unwrap());
+        drop(OutputFile::open(&folder.path().join("a.folded"), None).unwrap());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn wrong_places_are_errors_at_once() {
-        assert!(OutputFile::open(Path::new("/no/such/folder/a.svg")).is_err());
-        assert!(OutputFile::open(Path::new("/")).is_err());
+        assert!(OutputFile::open(Path::new("/no/such/folder/a.svg"), None).is_err());
+        assert!(OutputFile::open(Path::new("/"), None).is_err());
     }
 
     #[test]
     fn full_device_is_saved_elsewhere() {
-        let output = OutputFile::open(Path::new("/dev/full")).unwrap();
+        let output = OutputFile::open(Path::new("/dev/full"), None).unwrap();
         let Saved::Elsewhere { path, .. } = output.write(b"x 1\n").unwrap() else {
             panic!("took it")
         };

@@ -1,4 +1,7 @@
-//! What this user may do.
+//! The privileges of this process, and the user behind `sudo`, whom launched commands run as.
+
+use std::ffi::{CStr, CString, OsString};
+use std::os::unix::ffi::OsStringExt as _;
 
 /// Capabilities that tracing takes, with their numbers in `include/uapi/linux/capability.h`.
 const NEEDED: [(&str, u32); 4] = [
@@ -36,5 +39,100 @@ pub fn require() -> Result<(), Missing> {
         Ok(())
     } else {
         Err(Missing(missing))
+    }
+}
+
+/// Who a launched command runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user's id.
+    pub uid: libc::uid_t,
+    /// The id of the user's group.
+    pub gid: libc::gid_t,
+    /// The user's name.
+    pub name: CString,
+    /// Every group of the user, the main one too.
+    pub groups: Vec<libc::gid_t>,
+    /// The user's home, where the password file has one.
+    pub home: Option<OsString>,
+    /// The user's shell, likewise.
+    pub shell: Option<OsString>,
+}
+
+impl User {
+    /// The user who called `sudo`; nothing where there was no `sudo`, or it was called by root.
+    #[must_use]
+    pub fn behind_sudo() -> Option<Self> {
+        // SAFETY: a system call without arguments.
+        if unsafe { libc::geteuid() } != 0 {
+            return None;
+        }
+        let number = |name| std::env::var(name).ok()?.parse().ok();
+        let uid: libc::uid_t = number("SUDO_UID")?;
+        let gid: libc::gid_t = number("SUDO_GID")?;
+        if uid == 0 {
+            return None;
+        }
+        let mut user = Self {
+            uid,
+            gid,
+            name: CString::new(std::env::var("SUDO_USER").unwrap_or_default()).unwrap_or_default(),
+            groups: vec![gid],
+            home: None,
+            shell: None,
+        };
+        user.read_password_entry();
+        user.read_groups();
+        Some(user)
+    }
+
+    fn read_password_entry(&mut self) {
+        // SAFETY: the entry, if any, is valid until the next call, which no other thread makes: this runs
+        // before there are any.
+        unsafe {
+            let entry = libc::getpwuid(self.uid);
+            if entry.is_null() {
+                return;
+            }
+            let text = |pointer: *const libc::c_char| {
+                (!pointer.is_null()).then(|| OsString::from_vec(CStr::from_ptr(pointer).to_bytes().to_vec()))
+            };
+            self.home = text((*entry).pw_dir);
+            self.shell = text((*entry).pw_shell);
+            if !(*entry).pw_name.is_null() {
+                CStr::from_ptr((*entry).pw_name).clone_into(&mut self.name);
+            }
+        }
+    }
+
+    fn read_groups(&mut self) {
+        let mut count: libc::c_int = 256;
+        let mut groups = vec![0; 256];
+        // SAFETY: the buffer has room for `count` groups, and the name ends in a NUL.
+        let status =
+            unsafe { libc::getgrouplist(self.name.as_ptr(), self.gid, groups.as_mut_ptr(), &raw mut count) };
+        if status >= 0
+            && let Ok(count) = usize::try_from(count)
+        {
+            groups.truncate(count);
+            self.groups = groups;
+        }
+    }
+
+    /// Turns the calling process into this user's, for good. For use between fork and exec: system calls alone.
+    pub fn become_user(&self) -> std::io::Result<()> {
+        let check = |status: libc::c_int| {
+            if status == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
+        };
+        // SAFETY: system calls on valid arguments; the order is the one that leaves no privilege behind.
+        unsafe {
+            check(libc::setgroups(self.groups.len(), self.groups.as_ptr()))?;
+            check(libc::setgid(self.gid))?;
+            check(libc::setuid(self.uid))
+        }
     }
 }

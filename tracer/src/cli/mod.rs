@@ -9,7 +9,9 @@ mod estimate;
 mod live;
 mod progress;
 mod record;
+mod settings;
 mod sizes;
+mod terminal;
 
 use std::process::ExitCode;
 

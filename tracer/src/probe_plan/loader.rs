@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::elf;
-use crate::process::user::User;
+use crate::privileges::User;
 
 /// How many `#!` lines are followed: as many as the kernel does.
 const MOST_INTERPRETERS: usize = 5;

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::thread::JoinHandle;
 
-use super::user::User;
+use crate::privileges::User;
 
 /// A command that waits to be let go.
 #[derive(Debug)]

@@ -19,4 +19,3 @@ pub mod proc_fs;
 pub mod root;
 pub mod sideband;
 pub(crate) mod task_clocks;
-pub mod user;

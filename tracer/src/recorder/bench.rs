@@ -20,6 +20,7 @@ use crate::probe_plan::plan::Plan;
 use crate::process::files::MappedFile;
 use crate::process::history::Lives;
 use crate::settings::Probing;
+use crate::unwind::Capacity;
 
 /// A walker that is attached; dropping it takes the probe off.
 #[expect(missing_debug_implementations, reason = "the object has none")]
@@ -65,7 +66,7 @@ impl Walks {
         let mut lives = Lives::default();
         lives.snapshot(pid.get()).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid.get());
-        let mut tables = Tables::new(&object, limits.tables)?;
+        let mut tables = Tables::new(&object, Capacity::of_bytes(limits.unwind_bytes))?;
         tables.make_now(&mut object, &files)?;
 
         let plans = plans_of(pid.get(), &files)?;

@@ -35,6 +35,7 @@ use crate::process::sideband::{Sideband, monotonic_ns};
 use crate::report::session::Probe;
 use crate::settings::{Record, StopForCode, Target, Unwind};
 use crate::symbolize::Namer;
+use crate::unwind::Capacity;
 
 /// What a recorder is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +147,10 @@ impl Recorder {
         let (tables, copies) = match settings.unwind {
             Unwind::FramePointer => (None, None),
             Unwind::Auto | Unwind::Dwarf => (
-                Some(Tables::new(&object, settings.limits.tables)?),
+                Some(Tables::new(
+                    &object,
+                    Capacity::of_bytes(settings.limits.unwind_bytes),
+                )?),
                 Some(object.copies()?),
             ),
         };
@@ -178,15 +182,12 @@ impl Recorder {
             copies,
             copied: Copied::default(),
             snapshots: Snapshots {
-                history: settings.live_report.map(|_| History::default()),
+                history: settings.ages.then(History::default),
                 ..Snapshots::default()
             },
             namer: Namer::new(settings.symbols.clone()),
             departed: Departed::default(),
-            older_than: settings
-                .live_report
-                .and_then(|live| live.older_than)
-                .unwrap_or_default(),
+            older_than: settings.older_than.unwrap_or_default(),
             frame_pointers: settings.unwind == Unwind::Auto,
             heap: settings.heap,
             live: settings.live,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::examined::Examined;
 use super::start_error::StartError;
+use crate::privileges::User;
 use crate::probe_plan::functions::Table;
 use crate::probe_plan::plan::{self, Found, Plan};
 use crate::probe_plan::{loader, roots};
@@ -17,7 +18,6 @@ use crate::process::history::Lives;
 use crate::process::launch::{self, Held};
 use crate::process::maps::FileId;
 use crate::process::proc_fs;
-use crate::process::user::User;
 use crate::settings::{Record, Target};
 
 /// What was asked for, found on this machine.

@@ -13,12 +13,10 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 use crate::process::contents::BuildId;
+use crate::settings::Owner;
 
 /// How long it is believed that servers have nothing for a build id; elfutils' `cache_miss_s`.
 const MISS_LASTS: Duration = Duration::from_mins(10);
-
-/// Whose files the cache holds: user and group.
-pub type Owner = (libc::uid_t, libc::gid_t);
 
 /// What the cache has for a build id.
 #[derive(Debug)]
@@ -116,15 +114,18 @@ struct Rights(Option<Owner>);
 
 impl Rights {
     fn of(owner: Option<Owner>) -> Self {
-        let Some((user, group)) = owner else {
+        let Some(Owner { uid, gid }) = owner else {
             return Self(None);
         };
         // The group first: who is not root may not change it. Both calls tell what was before, and cannot fail for root.
         // SAFETY: system calls without arguments in memory; they change this thread alone (setfsuid(2)).
         let before = unsafe {
-            let group = libc::setfsgid(group);
-            let user = libc::setfsuid(user);
-            (user.cast_unsigned(), group.cast_unsigned())
+            let gid = libc::setfsgid(gid);
+            let uid = libc::setfsuid(uid);
+            Owner {
+                uid: uid.cast_unsigned(),
+                gid: gid.cast_unsigned(),
+            }
         };
         Self(Some(before))
     }
@@ -132,11 +133,11 @@ impl Rights {
 
 impl Drop for Rights {
     fn drop(&mut self) {
-        if let Some((user, group)) = self.0 {
+        if let Some(Owner { uid, gid }) = self.0 {
             // SAFETY: as above. The user first: as root again, the group may be changed.
             unsafe {
-                libc::setfsuid(user);
-                libc::setfsgid(group);
+                libc::setfsuid(uid);
+                libc::setfsgid(gid);
             }
         }
     }
@@ -174,6 +175,11 @@ mod tests {
         assert!(matches!(cache.get(&id), Cached::Nothing));
     }
 
+    const NOBODY: Owner = Owner {
+        uid: 65534,
+        gid: 65534,
+    };
+
     #[test]
     fn files_are_the_owners() {
         // SAFETY: a system call without arguments.
@@ -182,7 +188,7 @@ mod tests {
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::os::unix::fs::chown(directory.path(), Some(65534), Some(65534)).expect("root");
-        let cache = Cache::new(directory.path().join("client"), Some((65534, 65534)));
+        let cache = Cache::new(directory.path().join("client"), Some(NOBODY));
         let id = BuildId::new(&[1, 2]).expect("an id");
         let file = cache.begin(&id).expect("room");
         let metadata = cache.keep(&id, file).expect("room").metadata().expect("open");
@@ -192,7 +198,7 @@ mod tests {
         assert_eq!(own.uid(), 0);
         // Where the owner may not write, nobody does.
         let closed = tempfile::tempdir().expect("a temporary directory");
-        let cache = Cache::new(closed.path().join("client"), Some((65534, 65534)));
+        let cache = Cache::new(closed.path().join("client"), Some(NOBODY));
         assert!(cache.begin(&id).is_err());
     }
 }

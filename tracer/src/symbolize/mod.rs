@@ -23,7 +23,6 @@ use crate::process::files::MappedFile;
 use crate::process::root::Root;
 use crate::profile::{Frame, FrameName, Object};
 use crate::settings::Symbols;
-pub use cache::Owner;
 use debug_file::DebugFile;
 pub use debug_file::debug_file_of;
 use debuginfod::Client;

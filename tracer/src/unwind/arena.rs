@@ -27,6 +27,18 @@ pub struct Capacity {
 }
 
 impl Capacity {
+    /// Divides `bytes` among the arrays: three quarters for rows, of which large programs have some dozen
+    /// per page, an eighth for pages, an eighth for rules.
+    #[must_use]
+    pub fn of_bytes(bytes: u64) -> Self {
+        let number = |bytes: u64, each: usize| u32::try_from(bytes / each as u64).unwrap_or(u32::MAX).max(1);
+        Self {
+            row_chunks: number(bytes * 3 / 4, size_of::<RowChunk>()),
+            pages: number(bytes / 8, size_of::<PageEntry>()),
+            rules: number(bytes / 8, size_of::<Rule>()).clamp(1024, 1 << 16),
+        }
+    }
+
     /// What the three arrays take, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

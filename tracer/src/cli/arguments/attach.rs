@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::bpf::links::AttachBy;
+use crate::settings::AttachBy;
 
 /// The argument of `--attach`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

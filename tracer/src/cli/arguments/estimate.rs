@@ -85,7 +85,7 @@ impl EstimateArguments {
         let target = self.target();
         let record = clap::Command::new("memtap record").no_binary_name(true);
         let matches = RecordArguments::augment_args(record).try_get_matches_from(&target)?;
-        let record = RecordArguments::from_arg_matches(&matches)?.settings()?;
+        let record = RecordArguments::from_arg_matches(&matches)?.settings()?.record;
         Ok(Estimate {
             record,
             target,

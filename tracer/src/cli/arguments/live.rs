@@ -6,8 +6,9 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::record::RecordArguments;
+use crate::cli::settings::{LiveSettings, RecordSettings};
 use crate::cli::sizes;
-use crate::settings::{self, LiveSort};
+use crate::report::table::live::LiveSort;
 
 /// What is said before the help.
 pub(super) const EXAMPLES: &str = "\
@@ -60,11 +61,11 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 impl LiveArguments {
     /// Checks what was said, and makes settings of it.
-    pub(in crate::cli) fn settings(&self) -> Result<settings::Record> {
+    pub(in crate::cli) fn settings(&self) -> Result<RecordSettings> {
         if self.interval.is_some_and(|interval| interval < INTERVAL_MIN) {
             bail!("--interval must be at least {} ms", INTERVAL_MIN.as_millis());
         }
-        let settings = self.record.settings_of(Some(settings::Live {
+        let settings = self.record.settings_of(Some(LiveSettings {
             older_than: self.older_than,
             interval: self.interval,
             growth_max_bytes: self.fail_if_growth,
@@ -73,7 +74,7 @@ impl LiveArguments {
                 Sort::LiveBytes => LiveSort::LiveBytes,
             },
         }))?;
-        if let (Some(duration), Some(age)) = (settings.duration, self.older_than)
+        if let (Some(duration), Some(age)) = (settings.record.duration, self.older_than)
             && age >= duration
         {
             bail!(
@@ -82,11 +83,7 @@ impl LiveArguments {
                 duration.as_secs_f64()
             );
         }
-        let is_piped = settings
-            .outputs
-            .iter()
-            .any(|output| output.path.as_os_str() == "-");
-        if is_piped && self.interval.is_some() {
+        if settings.report.is_piped() && self.interval.is_some() {
             bail!("--interval and -o - cannot both write to standard output");
         }
         Ok(settings)
@@ -101,7 +98,7 @@ mod tests {
     use crate::cli::arguments::{Arguments, Command};
     use crate::profile::Metric;
 
-    fn settings(words: &[&str]) -> Result<settings::Record> {
+    fn settings(words: &[&str]) -> Result<RecordSettings> {
         let words = ["memtap", "live"].iter().chain(words);
         match Arguments::try_parse_from(words)?.command {
             Command::Live(live) => live.settings(),

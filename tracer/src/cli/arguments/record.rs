@@ -13,10 +13,11 @@ use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
 use super::symbols::SymbolArguments;
 use super::unwind::UnwindArguments;
+use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings};
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
-use crate::settings::{self, Output, Sample, Target};
+use crate::settings::{self, Sample, Target};
 
 /// What is said before the help of `record`.
 pub(super) const EXAMPLES: &str = "\
@@ -160,12 +161,12 @@ enum Probes {
 
 impl RecordArguments {
     /// Checks what was said, and makes settings of it.
-    pub(in crate::cli) fn settings(&self) -> Result<settings::Record> {
+    pub(in crate::cli) fn settings(&self) -> Result<RecordSettings> {
         self.settings_of(None)
     }
 
     /// The same, for a command that follows blocks and reports what is live.
-    pub(super) fn settings_of(&self, live_report: Option<settings::Live>) -> Result<settings::Record> {
+    pub(super) fn settings_of(&self, live_report: Option<LiveSettings>) -> Result<RecordSettings> {
         let live = self.live || live_report.is_some();
         let target = self.target()?;
         let heap = self.events.contains(&Event::Heap);
@@ -188,7 +189,7 @@ impl RecordArguments {
         {
             bail!("--min-size {min} is larger than --max-size {max}: nothing would be traced");
         }
-        let outputs: Vec<Output> = self
+        let outputs: Vec<ProfileOutput> = self
             .output
             .iter()
             .map(|text| output(text, metric))
@@ -204,26 +205,26 @@ impl RecordArguments {
                 bail!("--metric {} needs --live", metric.name());
             }
         }
-        if outputs
-            .iter()
-            .filter(|output| output.path.as_os_str() == "-")
-            .count()
-            > 1
-        {
+        let is_stdout = |output: &&ProfileOutput| output.path.as_os_str() == "-";
+        if outputs.iter().filter(is_stdout).count() > 1 {
             bail!("only one output can go to standard output (-)");
         }
         let (sample, overhead_max_percent) = budget::of(self.sample, self.max_overhead, &target)?;
-        Ok(settings::Record {
-            sample,
-            seed: self.seed,
-            overhead_max_percent,
-            follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
-            target,
-            duration: self.duration,
+        let report = ReportSettings {
             outputs,
             summary: self.summary.clone(),
             raw: self.raw.clone(),
             metric,
+            per_pid: self.per_pid,
+            top: self.top,
+            live: live_report,
+            strict: self.strict,
+            quiet: self.quiet,
+        };
+        let record = settings::Record {
+            follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
+            target,
+            duration: self.duration,
             heap,
             functions: self.allocators.asked()?,
             live,
@@ -232,20 +233,21 @@ impl RecordArguments {
                 Probes::One => settings::Probing::One,
                 Probes::Two => settings::Probing::Two,
             },
-            live_report,
+            ages: live_report.is_some(),
+            older_than: live_report.and_then(|live| live.older_than),
             region,
-            per_pid: self.per_pid,
             min_size: self.min_size,
             max_size: self.max_size,
-            strict: self.strict,
-            quiet: self.quiet,
-            top: self.top,
+            sample,
+            seed: self.seed,
+            overhead_max_percent,
             unwind: self.unwind.unwind(),
             stop_for_code: self.unwind.stop_for_code(&self.command),
             attach: self.attach.into(),
             limits: self.memory.limits()?,
             symbols: self.symbols.settings(self.quiet)?,
-        })
+        };
+        Ok(RecordSettings { record, report })
     }
 
     fn target(&self) -> Result<Target> {
@@ -281,14 +283,14 @@ impl RecordArguments {
 }
 
 /// `[METRIC=]FILE`
-fn output(text: &str, default: Metric) -> Result<Output> {
+fn output(text: &str, default: Metric) -> Result<ProfileOutput> {
     let named = text.split_once('=').and_then(|(name, file)| {
         let metric = Metric::ALL.into_iter().find(|metric| metric.name() == name)?;
         Some((metric, file))
     });
     let (metric, file) = named.unwrap_or((default, text));
     let path = PathBuf::from(file);
-    Ok(Output {
+    Ok(ProfileOutput {
         metric,
         format: Format::of(&path)?,
         path,
@@ -302,7 +304,7 @@ mod tests {
     use super::*;
     use crate::cli::arguments::{Arguments, Command};
 
-    fn settings(words: &[&str]) -> Result<settings::Record> {
+    fn settings(words: &[&str]) -> Result<RecordSettings> {
         let words = ["memtap", "record"].iter().chain(words);
         match Arguments::try_parse_from(words)?.command {
             Command::Record(record) => record.settings(),
@@ -313,24 +315,24 @@ mod tests {
     #[test]
     fn targets_exclude_each_other() {
         assert_eq!(
-            settings(&["-p", "7,8,7"]).unwrap().target,
+            settings(&["-p", "7,8,7"]).unwrap().record.target,
             Target::Pids(vec![7, 8])
         );
-        assert_eq!(settings(&["-a"]).unwrap().target, Target::All);
+        assert_eq!(settings(&["-a"]).unwrap().record.target, Target::All);
         assert_eq!(
-            settings(&["--comm", "x"]).unwrap().target,
+            settings(&["--comm", "x"]).unwrap().record.target,
             Target::Comm("x".to_owned())
         );
         assert_eq!(
-            settings(&["--cgroup", "a/b"]).unwrap().target,
+            settings(&["--cgroup", "a/b"]).unwrap().record.target,
             Target::Cgroup("a/b".into())
         );
         assert!(settings(&["--cgroup", ""]).is_err());
         assert!(settings(&["--cgroup", "x", "--comm", "y"]).is_err());
-        let command = settings(&["--", "ls", "-l"]).unwrap();
+        let command = settings(&["--", "ls", "-l"]).unwrap().record;
         assert_eq!(command.target, Target::Command(vec!["ls".into(), "-l".into()]));
         assert!(command.follow);
-        assert!(!settings(&["--no-follow", "--", "ls"]).unwrap().follow);
+        assert!(!settings(&["--no-follow", "--", "ls"]).unwrap().record.follow);
         assert!(settings(&["-p", "7", "-a"]).is_err());
         assert!(settings(&["-a", "--", "ls"]).is_err());
         assert!(settings(&[]).is_err());
@@ -340,6 +342,7 @@ mod tests {
     fn outputs_can_name_their_metric() {
         let outputs = settings(&["-a", "-o", "alloc-count=a.svg", "-o", "x=y.folded"])
             .unwrap()
+            .report
             .outputs;
         assert_eq!(
             (outputs[0].metric, outputs[0].format),
@@ -356,7 +359,7 @@ mod tests {
     #[test]
     fn metrics_need_their_events() {
         assert_eq!(
-            settings(&["-a", "--events", "region"]).unwrap().metric,
+            settings(&["-a", "--events", "region"]).unwrap().report.metric,
             Metric::RegionBytes
         );
         assert!(settings(&["-a", "--metric", "region-bytes"]).is_err());

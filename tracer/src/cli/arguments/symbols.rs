@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::process::user::User;
-use crate::settings::{Debuginfod, Symbols};
+use crate::privileges::User;
+use crate::settings::{Debuginfod, Owner, Symbols};
 
 /// The server that leads to those of the distributions, where `--debuginfod` is all that is known.
 const FEDERATION: &str = "https://debuginfod.elfutils.org/";
@@ -79,7 +79,10 @@ impl SymbolArguments {
         let debuginfod = (!servers.is_empty()).then(|| Debuginfod {
             servers,
             cache: cache(user.as_ref(), &variable),
-            owner: user.as_ref().map(|user| (user.uid, user.gid)),
+            owner: user.as_ref().map(|user| Owner {
+                uid: user.uid,
+                gid: user.gid,
+            }),
             timeout: seconds("DEBUGINFOD_TIMEOUT", TIMEOUT),
             max_time: seconds("DEBUGINFOD_MAXTIME", MAX_TIME),
             max_bytes: variable("DEBUGINFOD_MAXSIZE")

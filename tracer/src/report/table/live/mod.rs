@@ -22,7 +22,15 @@ use crate::profile::{Profile, Stack};
 use crate::report::merge::{Merged, MergedStack, Places, Processes};
 use crate::report::sums::{AgedSums, FunctionSums, Sums};
 use crate::report::{Session, growth, units};
-use crate::settings::LiveSort;
+
+/// The order of stacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveSort {
+    /// By the leak score.
+    Score,
+    /// By live bytes.
+    LiveBytes,
+}
 
 /// How what is still allocated is shown, beside what [`Options`] say of any table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
