@@ -7,8 +7,6 @@
 pub mod bpf;
 pub mod cli;
 mod clock;
-pub mod cost;
-pub mod doctor;
 mod numeric;
 pub mod output;
 pub mod privileges;
@@ -21,3 +19,6 @@ pub mod settings;
 pub mod signals;
 pub mod symbolize;
 pub mod unwind;
+
+// The path that the recorder's modules use.
+pub(crate) use recorder::cost;

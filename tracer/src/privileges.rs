@@ -3,6 +3,9 @@
 use std::ffi::{CStr, CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+
 /// Capabilities that tracing takes, with their numbers in `include/uapi/linux/capability.h`.
 const NEEDED: [(&str, u32); 4] = [
     ("CAP_SYS_ADMIN", 21),
@@ -52,7 +55,7 @@ pub struct User {
     /// The user's name.
     pub name: CString,
     /// Every group of the user, the main one too.
-    pub groups: Vec<libc::gid_t>,
+    pub groups: Vec<Gid>,
     /// The user's home, where the password file has one.
     pub home: Option<OsString>,
     /// The user's shell, likewise.
@@ -63,8 +66,7 @@ impl User {
     /// The user who called `sudo`; nothing where there was no `sudo`, or it was called by root.
     #[must_use]
     pub fn behind_sudo() -> Option<Self> {
-        // SAFETY: a system call without arguments.
-        if unsafe { libc::geteuid() } != 0 {
+        if !rustix::process::geteuid().is_root() {
             return None;
         }
         let number = |name| std::env::var(name).ok()?.parse().ok();
@@ -77,7 +79,7 @@ impl User {
             uid,
             gid,
             name: CString::new(std::env::var("SUDO_USER").unwrap_or_default()).unwrap_or_default(),
-            groups: vec![gid],
+            groups: vec![Gid::from_raw(gid)],
             home: None,
             shell: None,
         };
@@ -115,24 +117,16 @@ impl User {
             && let Ok(count) = usize::try_from(count)
         {
             groups.truncate(count);
-            self.groups = groups;
+            self.groups = groups.into_iter().map(Gid::from_raw).collect();
         }
     }
 
     /// Turns the calling process into this user's, for good. For use between fork and exec: system calls alone.
     pub fn become_user(&self) -> std::io::Result<()> {
-        let check = |status: libc::c_int| {
-            if status == 0 {
-                Ok(())
-            } else {
-                Err(std::io::Error::last_os_error())
-            }
-        };
-        // SAFETY: system calls on valid arguments; the order is the one that leaves no privilege behind.
-        unsafe {
-            check(libc::setgroups(self.groups.len(), self.groups.as_ptr()))?;
-            check(libc::setgid(self.gid))?;
-            check(libc::setuid(self.uid))
-        }
+        // The child has one thread. The order is the one that leaves no privilege behind.
+        set_thread_groups(&self.groups)?;
+        set_thread_gid(Gid::from_raw(self.gid))?;
+        set_thread_uid(Uid::from_raw(self.uid))?;
+        Ok(())
     }
 }

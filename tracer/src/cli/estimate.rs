@@ -10,10 +10,9 @@ use serde_json::json;
 
 use super::announce;
 use super::arguments::Estimate as Asked;
-use crate::cost::whole;
+use crate::numeric::{rounded, saturating_u64};
 use crate::privileges;
 use crate::recorder::{Estimate, Recorder, Way};
-use crate::report::session::rounded;
 use crate::report::units;
 use crate::settings::Target;
 
@@ -101,13 +100,13 @@ fn text(estimate: &Estimate, whom: &str, asked: &Asked) -> String {
     }
     text.push_str("\n\n");
     let calls = estimate.calls();
-    let rate = |count| units::group(whole(estimate.per_second(count)).into());
+    let rate = |count| units::group(saturating_u64(estimate.per_second(count)).into());
     let _infallible = write!(text, "  {} allocations/s", rate(calls));
     if let Some(mean) = estimate.bytes().checked_div(calls) {
         let _infallible = write!(
             text,
             " · {}/s · {} on average",
-            units::bytes(whole(estimate.per_second(estimate.bytes())).into()),
+            units::bytes(saturating_u64(estimate.per_second(estimate.bytes())).into()),
             units::bytes(mean.into())
         );
     }
@@ -220,10 +219,10 @@ fn document(estimate: &Estimate, asked: &Asked) -> serde_json::Value {
         "bytes_per_s": rounded(estimate.per_second(estimate.bytes())),
         "frees_per_s": rounded(estimate.per_second(estimate.frees)),
         "functions": functions,
-        "trap_ns": whole(estimate.traps.emulated_ns),
-        "return_ns": whole(estimate.traps.return_ns),
+        "trap_ns": saturating_u64(estimate.traps.emulated_ns),
+        "return_ns": saturating_u64(estimate.traps.return_ns),
         "traps_measured": estimate.traps.is_measured,
-        "followed_ns": whole(estimate.work.mean_ns(1.0)),
+        "followed_ns": saturating_u64(estimate.work.mean_ns(1.0)),
         "programs_measured": estimate.work.is_measured,
         "ways": ways,
         "budget": {

@@ -1,11 +1,11 @@
 //! `memtap record` and `memtap live`: from settings to files.
 
-use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process};
 
 use super::progress::ProgressLine;
 use super::settings::{RecordSettings, ReportSettings};
@@ -128,7 +128,7 @@ async fn see_off(
     mut waiting: recorder::Child,
     quiet: bool,
 ) -> Result<ExitStatus> {
-    let process = pid.and_then(|pid| libc::pid_t::try_from(pid).ok());
+    let process = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let mut patience = Duration::ZERO;
     if let (Stop::Signal(ending), Some(process)) = (stop, process) {
         pass_on(ending, process);
@@ -149,16 +149,15 @@ async fn see_off(
     status.context(failed)?.context(failed)
 }
 
-/// Gives a command the signal that ended the recording, unless it has it already: the terminal sends it to all of a process
-/// group, and many programs take a second one for impatience.
-fn pass_on(ending: Ending, process: libc::pid_t) {
-    // SAFETY: system calls without pointers. The child is ours and has not been waited for, so the id is still its own.
-    let failed = unsafe {
-        let has_it = ending.by_terminal && libc::getpgid(process) == libc::getpgrp();
-        !has_it && libc::kill(process, ending.signal) != 0
+/// Gives a command the signal that ended the recording, unless it has it already: the terminal sends it to
+/// a whole process group, and many programs take a second one for impatience. The child has not been waited
+/// for, so the process ID is still its own.
+fn pass_on(ending: Ending, process: Pid) {
+    let has_it = ending.by_terminal && getpgid(Some(process)).is_ok_and(|group| group == getpgrp());
+    let Some(signal) = Signal::from_named_raw(ending.signal).filter(|_| !has_it) else {
+        return;
     };
-    if failed {
-        let error = io::Error::last_os_error();
+    if let Err(error) = kill_process(process, signal) {
         log::debug!("failed to pass signal {} on: {error}", ending.signal);
     }
 }

@@ -6,7 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -102,7 +101,7 @@ impl Cgroup {
         let below = mount.join(path.strip_prefix("/").unwrap_or(path));
         let opened = |path: PathBuf| -> io::Result<(PathBuf, File, i64)> {
             let directory = File::open(&path)?;
-            let kind = file_system(&directory)?;
+            let kind = rustix::fs::fstatfs(&directory)?.f_type;
             Ok((path, directory, kind))
         };
         let as_said = path.is_absolute().then(|| opened(path.to_owned()));
@@ -185,17 +184,6 @@ fn collect(directory: &Path, pids: &mut Vec<u32>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The magic number of the file system that a file is in.
-fn file_system(file: &File) -> io::Result<i64> {
-    // SAFETY: a struct of integers, of which zeros are a valid value.
-    let mut statistics: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor, and a valid pointer to such a struct.
-    if unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut statistics) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(statistics.f_type)
 }
 
 /// Where file systems of a type are mounted, by `/proc/PID/mountinfo` (the kernel's

@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracer_ebpf::FileKey;
 
 use super::contents::Contents;
@@ -80,18 +82,13 @@ pub struct Files {
 impl Files {
     /// Lifts this process's limit of open files to what it may have.
     pub fn raise_limit() {
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
         };
-        // SAFETY: valid pointers to a struct of the right type.
-        unsafe {
-            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-                limit.rlim_cur = limit.rlim_max;
-                if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
-                    log::debug!("failed to raise the limit of open files");
-                }
-            }
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            log::debug!("failed to raise the limit of open files: {error}");
         }
     }
 
@@ -160,34 +157,28 @@ fn key_of(metadata: &Metadata) -> FileKey {
 
 /// The device of a file's data, where `stat` tells it.
 fn device_of(file: &File, metadata: &Metadata) -> Option<u64> {
-    // SAFETY: a struct of integers, of which zeros are a valid value.
-    let mut file_system: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor, and a valid pointer to a struct of the right type.
-    let status = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut file_system) };
-    (status == 0 && file_system.f_type != libc::OVERLAYFS_SUPER_MAGIC).then(|| metadata.dev())
+    let file_system = rustix::fs::fstatfs(file).ok()?;
+    (file_system.f_type != libc::OVERLAYFS_SUPER_MAGIC).then(|| metadata.dev())
 }
 
 /// The identity that a mapping of the file has. `stat` has another one where a file system lies over others: the
 /// file that is mapped is then the one below.
 fn identity(file: &File) -> std::io::Result<FileId> {
-    // SAFETY: a new private mapping of a file that is open; nothing reads through it.
+    // SAFETY: a new private mapping at an address that the kernel chooses; nothing reads through it.
     let base = unsafe {
-        libc::mmap(
+        mmap(
             std::ptr::null_mut(),
             1,
-            libc::PROT_READ,
-            libc::MAP_PRIVATE,
-            file.as_raw_fd(),
+            ProtFlags::READ,
+            MapFlags::PRIVATE,
+            file,
             0,
         )
-    };
-    if base == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error());
-    }
+    }?;
     let found = maps::file_at(base as u64);
-    // SAFETY: the mapping is ours, and nothing refers to it.
-    if unsafe { libc::munmap(base, 1) } != 0 {
-        log::debug!("failed to unmap a file: {}", std::io::Error::last_os_error());
+    // SAFETY: the mapping was made above, and nothing refers to it.
+    if let Err(error) = unsafe { munmap(base, 1) } {
+        log::debug!("failed to unmap a file: {error}");
     }
     found?.ok_or_else(|| std::io::Error::other("a file that was mapped is not among the mappings"))
 }

@@ -109,8 +109,7 @@ pub fn began_s(pid: u32) -> Option<i64> {
         .find_map(|line| line.strip_prefix("btime "))?
         .parse()
         .ok()?;
-    // SAFETY: a question without arguments in memory.
-    let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let ticks_per_s = i64::try_from(rustix::param::clock_ticks_per_second()).ok()?;
     Some(started_s + ticks.checked_div(ticks_per_s)?)
 }
 

@@ -5,17 +5,20 @@
 //! that lives for a millisecond has names in the report. Layouts: `enum perf_event_type` in the kernel's
 //! `include/uapi/linux/perf_event.h`.
 
+use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use perf_event_open_sys::bindings::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TIME, perf_event_mmap_page};
 
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
 use super::maps::{FileId, Mapping};
 use super::perf_event;
-use crate::clock;
+pub use crate::clock::monotonic_ns;
 
 /// Pages of each CPU's ring: 512 KiB, some five thousand mappings between two readings.
 const RING_PAGES: usize = 128;
@@ -62,7 +65,7 @@ pub enum Life {
 #[derive(Debug)]
 struct Ring {
     _event: OwnedFd,
-    base: *mut libc::c_void,
+    base: *mut c_void,
     len: usize,
     page: usize,
 }
@@ -141,22 +144,19 @@ impl Ring {
             attributes.set_use_clockid(1);
             attributes.set_exclude_kernel(1);
         })?;
-        let page = page_size();
+        let page = rustix::param::page_size();
         let len = page * (1 + RING_PAGES);
-        // SAFETY: a new shared mapping of an event that we own.
+        // SAFETY: a new shared mapping at an address that the kernel chooses, of an event that we own.
         let base = unsafe {
-            libc::mmap(
+            mmap(
                 std::ptr::null_mut(),
                 len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                event.as_raw_fd(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &event,
                 0,
             )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        }?;
         Ok(Self {
             _event: event,
             base,
@@ -223,9 +223,9 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing refers to it any more.
-        if unsafe { libc::munmap(self.base, self.len) } != 0 {
-            log::debug!("failed to unmap a ring: {}", io::Error::last_os_error());
+        // SAFETY: the mapping was made by `open`, and nothing refers to it any more.
+        if let Err(error) = unsafe { munmap(self.base, self.len) } {
+            log::debug!("failed to unmap a ring: {error}");
         }
     }
 }
@@ -307,17 +307,6 @@ fn half_word(bytes: &[u8], offset: usize) -> Option<u32> {
 
 fn text(bytes: &[u8]) -> Option<&[u8]> {
     bytes.split(|byte| *byte == 0).next()
-}
-
-/// Now, in nanoseconds of `CLOCK_MONOTONIC`.
-#[must_use]
-pub fn monotonic_ns() -> u64 {
-    clock::read_ns(libc::CLOCK_MONOTONIC)
-}
-
-fn page_size() -> usize {
-    // SAFETY: a question without arguments in memory.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// The CPUs in `/sys/devices/system/cpu/online`: `0-3,8`.

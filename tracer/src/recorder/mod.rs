@@ -15,6 +15,7 @@ mod chosen;
 mod collect;
 mod compiled;
 mod copied;
+pub mod cost;
 mod departed;
 mod estimate;
 mod examined;

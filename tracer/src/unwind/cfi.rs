@@ -4,15 +4,14 @@ use std::collections::HashMap;
 
 use gimli::{
     BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry,
-    LittleEndian, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindOffset, UnwindSection,
-    UnwindTableRow,
+    LittleEndian, UnwindContext, UnwindOffset, UnwindSection,
 };
 
 use crate::unwind::context_start::is_context_start;
 use crate::unwind::frames::{Frames, Source};
 use crate::unwind::layout::{Rule, rbp};
 use crate::unwind::rule_set::RuleSet;
-use crate::unwind::rules::{classify, is_in_ucontext};
+use crate::unwind::rules::{Storage, classify, is_in_ucontext};
 use crate::unwind::signal::{MAX_TRAMPOLINE_BYTES, trampoline_len};
 use crate::unwind::{Code, Statistics, Unsupported};
 
@@ -21,19 +20,6 @@ type Slice<'a> = EndianSlice<'a, LittleEndian>;
 /// No CIE that a compiler writes is longer. Its instructions are run again for each of its FDEs, so that a
 /// long one would make the time quadratic in the file's size.
 const MAX_CIE_BYTES: usize = 1024;
-
-/// Storage of gimli's evaluator: remembered states nest deeper than its default of 4 in hand-written code,
-/// and no function saves 64 registers.
-#[derive(Debug)]
-pub(crate) struct Storage;
-
-impl UnwindContextStorage<usize> for Storage {
-    type Rules = [(Register, RegisterRule<usize>); 64];
-    type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
-}
-
-/// A row as gimli has it.
-pub(crate) type Row = UnwindTableRow<usize, Storage>;
 
 /// From this address (relative to the code's base) on that rule of a [`RuleSet`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

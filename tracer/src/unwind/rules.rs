@@ -1,8 +1,10 @@
 //! One row of call frame information → one [`Rule`].
 
-use gimli::{CfaRule, EndianSlice, LittleEndian, RegisterRule, UnwindExpression, UnwindSection, X86_64};
+use gimli::{
+    CfaRule, EndianSlice, LittleEndian, Register, RegisterRule, UnwindContextStorage, UnwindExpression,
+    UnwindSection, UnwindTableRow, X86_64,
+};
 
-use crate::unwind::cfi::Row;
 use crate::unwind::expression::{Base, Value, evaluate};
 use crate::unwind::layout::{Rule, UCONTEXT_RIP, cfa, rbp};
 
@@ -12,6 +14,19 @@ const CFA: Value = Value::Address {
     base: Base::Cfa,
     offset: 0,
 };
+
+/// Storage of gimli's evaluator: remembered states nest deeper than its default of 4 in hand-written code,
+/// and no function saves 64 registers.
+#[derive(Debug)]
+pub(crate) struct Storage;
+
+impl UnwindContextStorage<usize> for Storage {
+    type Rules = [(Register, RegisterRule<usize>); 64];
+    type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
+}
+
+/// A row as gimli has it.
+pub(crate) type Row = UnwindTableRow<usize, Storage>;
 
 /// Why a row is [`Rule::UNSUPPORTED`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

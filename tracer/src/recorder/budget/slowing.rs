@@ -5,7 +5,6 @@
 //! seen in windows stands for what programs do in so much CPU time of their own, and not in so much time on the clock (a ratio
 //! estimator: Cochran, Sampling Techniques, 6.2).
 
-use std::mem::MaybeUninit;
 use std::time::Instant;
 
 use crate::clock;
@@ -58,17 +57,9 @@ impl Reading {
     }
 }
 
-/// The CPU time that a process has used, in seconds: what its threads have used since the last tick is not in it yet.
+/// The CPU time that a process has used, in seconds.
 fn cpu_time_s(pid: u32) -> Option<f64> {
-    let pid = libc::pid_t::try_from(pid).ok()?;
-    let mut clock = MaybeUninit::<libc::clockid_t>::uninit();
-    // SAFETY: the function writes a clock's number, or fails and leaves it alone.
-    if unsafe { libc::clock_getcpuclockid(pid, clock.as_mut_ptr()) } != 0 {
-        return None;
-    }
-    // SAFETY: it succeeded, and has written it.
-    let clock = unsafe { clock.assume_init() };
-    clock::read(clock).map(|time| time.as_secs_f64())
+    clock::cpu_time_of(pid).map(|time| time.as_secs_f64())
 }
 
 /// Time on the clock, in the programs themselves, and in what probes cost them: seconds.

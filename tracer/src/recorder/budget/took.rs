@@ -28,5 +28,5 @@ impl Took {
 
 /// CPU time of memtap.
 fn own_time() -> Duration {
-    clock::read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or_default()
+    clock::own_cpu_time()
 }

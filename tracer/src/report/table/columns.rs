@@ -2,25 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::fit::width;
-
-/// Faint text.
-pub(super) const DIM: &str = "2";
-
-/// Bold text.
-pub(super) const BOLD: &str = "1";
+use super::text::{BOLD, paint, width};
 
 /// Between two columns.
 const GAP: &str = "  ";
-
-/// The text in a style of a terminal, if colours are wanted.
-pub(super) fn paint(text: &str, style: &str, colours: bool) -> String {
-    if colours {
-        format!("\u{1b}[{style}m{text}\u{1b}[0m")
-    } else {
-        text.to_owned()
-    }
-}
 
 /// To which side cells are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

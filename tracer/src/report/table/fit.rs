@@ -2,13 +2,10 @@
 //!
 //! Widths are counted in characters.
 
-use super::columns::{DIM, paint};
+use super::text::{DIM, MORE, paint, shorten, width};
 
 /// Between a frame and its caller.
 const ARROW: &str = " ← ";
-
-/// What stands for what was left out.
-pub(super) const MORE: &str = "…";
 
 /// The fewest characters that a shortened name can be recognised by.
 const NAME_MIN: usize = 12;
@@ -27,25 +24,6 @@ impl Piece {
     pub(super) const fn name(name: String) -> Self {
         Self { name, source: None }
     }
-}
-
-/// The text's width.
-pub(super) fn width(text: &str) -> usize {
-    text.chars().count()
-}
-
-/// The text in at most `room` characters: a longer one loses its middle, since names differ at both ends.
-pub(super) fn shorten(text: &str, room: usize) -> String {
-    let long = width(text);
-    if long <= room {
-        return text.to_owned();
-    }
-    let kept = room.saturating_sub(1);
-    let tail = kept / 2;
-    let head = kept - tail;
-    let start = text.chars().take(head);
-    let end = text.chars().skip(long - tail);
-    start.chain(MORE.chars()).chain(end).collect()
 }
 
 /// The frames, the innermost first, in at most `room` characters where there is a limit. Frames that do not fit

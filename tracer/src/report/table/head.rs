@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::Options;
-use super::columns::{BOLD, paint};
+use super::text::{BOLD, paint, width};
 use crate::profile::{Process, Profile};
 use crate::report::merge::Merged;
 use crate::report::session::Traced;
@@ -33,19 +33,19 @@ pub(super) fn write_facts(facts: &[String], options: &Options, out: &mut dyn Wri
     let mut line = String::new();
     let mut used = 0;
     for (index, fact) in facts.iter().enumerate() {
-        let width = super::fit::width(fact);
+        let fact_width = width(fact);
         if index > 0 {
-            let whole = used + super::fit::width(DOT) + width;
+            let whole = used + width(DOT) + fact_width;
             if options.width.is_some_and(|limit| whole > limit) {
                 writeln!(out, "{line}")?;
                 line = String::from("  ");
                 used = line.len();
             } else {
                 line.push_str(DOT);
-                used += super::fit::width(DOT);
+                used += width(DOT);
             }
         }
-        used += width;
+        used += fact_width;
         line.push_str(&if index == 0 {
             paint(fact, BOLD, options.colours)
         } else {

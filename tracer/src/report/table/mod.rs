@@ -15,6 +15,7 @@ mod fit;
 mod head;
 pub mod live;
 mod plumbing;
+mod text;
 mod totals;
 
 use std::io::{self, Write};
@@ -240,7 +241,7 @@ fn margin_column(percents: impl Iterator<Item = Option<f64>>) -> Option<Column> 
 fn process_column(profile: &Profile, merged: &Merged, stacks: &[MergedStack], options: &Options) -> Column {
     let names = stacks.iter().map(|it| {
         let process = &profile.processes[merged.processes[it.place.process]];
-        fit::shorten(&label::process(process, options.per_pid), PROCESS_MAX)
+        text::shorten(&label::process(process, options.per_pid), PROCESS_MAX)
     });
     Column::new("PROCESS", Align::Left, names)
 }

@@ -2,7 +2,8 @@
 //! allocator there are a dozen, mostly inlined, and as many between `main` and the program's start. The table folds
 //! them; files have them all.
 
-use super::fit::{MORE, Piece};
+use super::fit::Piece;
+use super::text::MORE;
 
 /// How the names of the standard library's functions and methods begin.
 const LIBRARY: [&str; 6] = [

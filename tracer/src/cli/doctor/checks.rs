@@ -9,14 +9,14 @@ use tracer_ebpf::BpfSettings;
 
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, btf, tracefs};
-use crate::cost::Traps;
-use crate::cost::measure::{MeasureError, Measuring};
 use crate::process::sideband::Sideband;
+use crate::recorder::cost::Traps;
+use crate::recorder::cost::measure::{MeasureError, Measuring};
 use crate::settings::Limits;
 
 /// What an examination found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum CheckAnswer {
     /// It is there.
     Yes,
     /// It is not.
@@ -25,10 +25,10 @@ pub enum Answer {
     Unknown,
 }
 
-impl Answer {
+impl CheckAnswer {
     /// The word for it.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Yes => "yes",
             Self::No => "no",
@@ -39,22 +39,22 @@ impl Answer {
 
 /// One requirement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub(super) struct Check {
     /// What was looked at.
-    pub check: &'static str,
+    pub(super) check: &'static str,
     /// Whether it is there.
-    pub answer: Answer,
+    pub(super) answer: CheckAnswer,
     /// What it is needed for.
-    pub needed_for: &'static str,
+    pub(super) needed_for: &'static str,
     /// Whether nothing works without it.
-    pub required: bool,
+    pub(super) required: bool,
     /// What was seen, and what to do.
-    pub detail: String,
+    pub(super) detail: String,
 }
 
 /// The kernel's release, as `uname -r` says.
 #[must_use]
-pub fn kernel_release() -> String {
+pub(super) fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
         .unwrap_or_default()
         .trim()
@@ -63,7 +63,7 @@ pub fn kernel_release() -> String {
 
 /// Looks at everything. Leaves nothing behind.
 #[must_use]
-pub fn examine() -> Vec<Finding> {
+pub(super) fn examine() -> Vec<Check> {
     vec![
         privileges(),
         btf_offsets(),
@@ -83,12 +83,12 @@ fn finding(
     needed_for: &'static str,
     required: bool,
     seen: Result<String, String>,
-) -> Finding {
+) -> Check {
     let (answer, detail) = match seen {
-        Ok(detail) => (Answer::Yes, detail),
-        Err(detail) => (Answer::No, detail),
+        Ok(detail) => (CheckAnswer::Yes, detail),
+        Err(detail) => (CheckAnswer::No, detail),
     };
-    Finding {
+    Check {
         check,
         answer,
         needed_for,
@@ -97,7 +97,7 @@ fn finding(
     }
 }
 
-fn privileges() -> Finding {
+fn privileges() -> Check {
     let missing = crate::privileges::missing();
     let seen = if missing.is_empty() {
         Ok("all that are needed".to_owned())
@@ -108,15 +108,15 @@ fn privileges() -> Finding {
 }
 
 /// Without capabilities the kernel refuses whatever it could do.
-fn unless_unprivileged(mut finding: Finding) -> Finding {
-    if finding.answer == Answer::No && !crate::privileges::missing().is_empty() {
-        finding.answer = Answer::Unknown;
+fn unless_unprivileged(mut finding: Check) -> Check {
+    if finding.answer == CheckAnswer::No && !crate::privileges::missing().is_empty() {
+        finding.answer = CheckAnswer::Unknown;
         finding.detail = format!("cannot be tried without the capabilities ({})", finding.detail);
     }
     finding
 }
 
-fn btf_offsets() -> Finding {
+fn btf_offsets() -> Check {
     let seen = btf::Btf::of_kernel()
         .and_then(|kernel| {
             let offsets = kernel.kernel_offsets()?;
@@ -134,7 +134,7 @@ fn btf_offsets() -> Finding {
     )
 }
 
-fn uprobes() -> Finding {
+fn uprobes() -> Check {
     let path = "/sys/bus/event_source/devices/uprobe/type";
     let seen = std::fs::read_to_string(path)
         .map(|number| format!("event source {}", number.trim()))
@@ -142,7 +142,7 @@ fn uprobes() -> Finding {
     finding("uprobes", "--events heap", true, seen)
 }
 
-fn uprobe_links() -> Finding {
+fn uprobe_links() -> Check {
     let seen = crate::bpf::many_uprobes_in_a_link()
         .map(|()| "uprobe_multi".to_owned())
         .map_err(|error| {
@@ -156,7 +156,7 @@ fn uprobe_links() -> Finding {
     ))
 }
 
-fn tracefs_mount() -> Finding {
+fn tracefs_mount() -> Check {
     let check = "tracefs";
     let needed_for = "following children, --events region";
     if tracefs::is_mounted() {
@@ -173,7 +173,7 @@ fn tracefs_mount() -> Finding {
     unless_unprivileged(finding(check, needed_for, true, seen))
 }
 
-fn side_band() -> Finding {
+fn side_band() -> Check {
     let seen = Sideband::open()
         .map(|_sideband| "heard on every CPU".to_owned())
         .map_err(|error| format!("perf_event_open: {error}; CONFIG_PERF_EVENTS"));
@@ -209,7 +209,7 @@ fn load(wanted: Wanted, sampled: bool) -> Result<Object, BpfError> {
     Object::load(&settings, &limits, wanted)
 }
 
-fn loaded(check: &'static str, needed_for: &'static str, required: bool, wanted: Wanted) -> Finding {
+fn loaded(check: &'static str, needed_for: &'static str, required: bool, wanted: Wanted) -> Check {
     let began = std::time::Instant::now();
     let seen = load(wanted, false)
         .map(|_object| format!("past the verifier in {} ms", began.elapsed().as_millis()))
@@ -217,7 +217,7 @@ fn loaded(check: &'static str, needed_for: &'static str, required: bool, wanted:
     unless_unprivileged(finding(check, needed_for, required, seen))
 }
 
-fn heap_programs() -> Finding {
+fn heap_programs() -> Check {
     let wanted = Wanted {
         heap: true,
         ..Wanted::default()
@@ -225,7 +225,7 @@ fn heap_programs() -> Finding {
     loaded("eBPF programs of allocator calls", "--events heap", true, wanted)
 }
 
-fn live_programs() -> Finding {
+fn live_programs() -> Check {
     let wanted = Wanted {
         heap: true,
         live: true,
@@ -235,7 +235,7 @@ fn live_programs() -> Finding {
     loaded("eBPF programs of returns and free", "--live", false, wanted)
 }
 
-fn region_programs() -> Finding {
+fn region_programs() -> Check {
     let wanted = Wanted {
         region: true,
         ..Wanted::default()
@@ -243,7 +243,7 @@ fn region_programs() -> Finding {
     loaded("eBPF programs of system calls", "--events region", false, wanted)
 }
 
-fn table_programs() -> Finding {
+fn table_programs() -> Check {
     let wanted = Wanted {
         heap: true,
         region: true,
@@ -259,7 +259,7 @@ fn table_programs() -> Finding {
 }
 
 /// What a hit of each kind of probe costs here.
-pub fn traps() -> Result<Traps, MeasureError> {
+pub(super) fn traps() -> Result<Traps, MeasureError> {
     let wanted = Wanted {
         cost: true,
         ..Wanted::default()
@@ -272,7 +272,7 @@ pub fn traps() -> Result<Traps, MeasureError> {
 /// where the kernel takes them; once more, as `PROGRAM, live`, for those that differ where blocks are followed, and as
 /// `PROGRAM, sampled` and `PROGRAM, live, sampled` where allocations are sampled.
 #[must_use]
-pub fn verified_instructions() -> BTreeMap<String, Option<u32>> {
+pub(super) fn verified_instructions() -> BTreeMap<String, Option<u32>> {
     let counts = |live: bool, sampled: bool| {
         let wanted = |tables| Wanted {
             heap: true,

@@ -219,5 +219,5 @@ fn serve(orders: i32, answers: i32) -> ! {
 
 /// CPU time of this thread, in nanoseconds.
 fn thread_time_ns() -> u64 {
-    clock::read_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+    clock::thread_cpu_ns()
 }

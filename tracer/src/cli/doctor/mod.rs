@@ -1,4 +1,6 @@
-//! `memtap doctor`: what this kernel and this user may do.
+//! `memtap doctor`: requirements on the kernel and the user.
+
+mod checks;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -6,12 +8,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use crate::cost::whole;
-use crate::doctor::{self, Answer, Finding};
+use crate::numeric::saturating_u64;
+use checks::{Check, CheckAnswer};
 
 /// Runs `doctor`. Fails with 1 where something that `record` needs is missing.
 pub(super) fn run(json: bool) -> Result<ExitCode> {
-    let findings = doctor::examine();
+    let findings = checks::examine();
     let mut stdout = std::io::stdout().lock();
     if json {
         let checks: Vec<_> = findings
@@ -25,13 +27,13 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
                 })
             })
             .collect();
-        let programs: Vec<_> = doctor::verified_instructions()
+        let programs: Vec<_> = checks::verified_instructions()
             .into_iter()
             .map(|(name, count)| serde_json::json!({ "name": name, "verified_instructions": count }))
             .collect();
         let document = serde_json::json!({
             "schema": "memtap.doctor/1",
-            "kernel": doctor::kernel_release(),
+            "kernel": checks::kernel_release(),
             "checks": checks,
             "programs": programs,
             "probe_cost": cost_document(),
@@ -39,7 +41,7 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
         serde_json::to_writer_pretty(&mut stdout, &document).context("failed to write to standard output")?;
         writeln!(stdout)?;
     } else {
-        writeln!(stdout, "kernel {}", doctor::kernel_release())?;
+        writeln!(stdout, "kernel {}", checks::kernel_release())?;
         for finding in &findings {
             write!(stdout, "{}", lines(finding))?;
         }
@@ -47,7 +49,7 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
     }
     let missing = findings
         .iter()
-        .any(|finding| finding.answer == Answer::No && finding.required);
+        .any(|finding| finding.answer == CheckAnswer::No && finding.required);
     Ok(if missing {
         ExitCode::FAILURE
     } else {
@@ -57,7 +59,7 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
 
 /// What a hit of each kind of probe costs, for people.
 fn cost_line() -> String {
-    match doctor::traps() {
+    match checks::traps() {
         Ok(traps) => format!(
             "{:<8} {:<34} emulated probe {:.0} ns, stepped {:.0} ns, return {:.0} ns\n",
             "measured", "what a hit costs its process", traps.emulated_ns, traps.stepped_ns, traps.return_ns
@@ -71,18 +73,18 @@ fn cost_line() -> String {
 
 /// The same for machines; nothing where it could not be measured.
 fn cost_document() -> serde_json::Value {
-    doctor::traps().map_or(serde_json::Value::Null, |traps| {
+    checks::traps().map_or(serde_json::Value::Null, |traps| {
         serde_json::json!({
-            "emulated_ns": whole(traps.emulated_ns),
-            "stepped_ns": whole(traps.stepped_ns),
-            "return_ns": whole(traps.return_ns),
+            "emulated_ns": saturating_u64(traps.emulated_ns),
+            "stepped_ns": saturating_u64(traps.stepped_ns),
+            "return_ns": saturating_u64(traps.return_ns),
         })
     })
 }
 
 /// A finding for people: the answer and what was seen, and below it what is left out.
-fn lines(finding: &Finding) -> String {
-    let Finding {
+fn lines(finding: &Check) -> String {
+    let Check {
         check,
         answer,
         needed_for,
@@ -90,7 +92,7 @@ fn lines(finding: &Finding) -> String {
         ..
     } = finding;
     let mut lines = format!("{:<8} {check:<34} {detail}\n", answer.label());
-    if *answer != Answer::Yes {
+    if *answer != CheckAnswer::Yes {
         let _infallible = writeln!(lines, "{:<8} needed for {needed_for}", "");
     }
     lines
@@ -102,16 +104,16 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_told_and_why() {
-        let mut finding = Finding {
+        let mut finding = Check {
             check: "stacks by unwind tables",
-            answer: Answer::Yes,
+            answer: CheckAnswer::Yes,
             needed_for: "--unwind dwarf",
             required: false,
             detail: "past the verifier in 3 ms".to_owned(),
         };
         let line = "yes      stacks by unwind tables            past the verifier in 3 ms\n";
         assert_eq!(lines(&finding), line);
-        finding.answer = Answer::No;
+        finding.answer = CheckAnswer::No;
         finding.detail = "the kernel refused".to_owned();
         assert_eq!(
             lines(&finding),
