@@ -5,10 +5,11 @@ use super::session::Tables;
 use super::units;
 use crate::profile::Profile;
 
-/// Where the stacks of so many in a hundred calls are cut, it is worth a word.
+/// The share of calls with truncated stacks, in percent, from which on the hint is given.
 const CUT_PERCENT: u64 = 1;
 
-/// What to do about stacks that are cut since their code was new; nothing where there are few.
+/// Returns a hint on stacks that are truncated since their code was new; nothing where there are
+/// few.
 #[must_use]
 pub fn hint(profile: &Profile, tables: &Tables) -> Option<String> {
     if tables.awaited + tables.unfinished == 0 {

@@ -1,16 +1,18 @@
-//! Folded stacks: one line per stack, its frames from the outermost to the innermost, and its weight.
+//! Folded stacks: one line per stack, its frames from the outermost to the innermost, and its
+//! weight.
 //!
 //! ```text
 //! redis-server;main;aeMain;processEventsWhileBlocked;sdsnewlen;malloc 64000
 //! ```
 //!
-//! The first frame is the process, the last is the function that was called. A `;` inside a name is written
-//! `:`, a control character as a space. After the process stands `[truncated]` where the walk did not reach the
-//! outermost frame, or `[stack lost]`, alone, where nothing is known between process and function.
+//! The first frame is the process, the last is the function that was called. A `;` inside a name is
+//! written `:`, a control character as a space. After the process stands `[truncated]` where the
+//! walk did not reach the outermost frame, or `[stack lost]`, alone, where nothing is known between
+//! process and function.
 //!
-//! Stacks with the same line are added up. A line may weigh 0 (`malloc(0)`, a call that failed): it is a stack
-//! that was seen, and no line is left out for being small. Lines are sorted by their bytes, as
-//! `LC_ALL=C sort` does.
+//! Stacks with the same line are added up. A line may weigh 0 (`malloc(0)`, a call that failed): it
+//! is a stack that was seen, and no line is left out for being small. Lines are sorted by their
+//! bytes, as `LC_ALL=C sort` does.
 
 use std::cmp::Ordering;
 use std::io::{self, BufWriter, Write};
@@ -120,7 +122,7 @@ impl Folded {
         indices.iter().map(|it| &*self.names[*it])
     }
 
-    /// How many lines, and the sum of their weights.
+    /// Returns the number of lines, and the sum of their weights.
     pub(super) const fn written(&self) -> Written {
         Written {
             stacks: self.lines.len(),
@@ -128,10 +130,12 @@ impl Folded {
         }
     }
 
-    /// The order of the lines' bytes, without making the lines: long stacks with long names are gigabytes.
+    /// The order of the lines' bytes, without making the lines: long stacks with long names are
+    /// gigabytes.
     fn compare(&self, a: &Line, b: &Line) -> Ordering {
         let same = a.names.iter().zip(&b.names).take_while(|(a, b)| a == b).count();
-        // From the last frame that both have, since what follows it may be `;` in one and a space in the other.
+        // From the last frame that both have, since what follows it may be `;` in one and a space
+        // in the other.
         let from = same.saturating_sub(1);
         self.bytes(a, from).cmp(self.bytes(b, from))
     }

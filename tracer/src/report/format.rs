@@ -18,10 +18,11 @@ const SUPPORTED: [(&str, Format); 3] = [
     (".svg", Format::Svg),
 ];
 
-/// Extensions that the command line has names for, but no exporter yet; the longer of two that end alike first.
+/// Extensions that the command line has names for, but no exporter yet; the longer of two that end
+/// alike first.
 const PLANNED: [&str; 4] = [".pb.gz", ".speedscope.json", ".html", ".json"];
 
-/// Why a file name does not say what to write.
+/// The reasons for which a file name does not tell its format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// The format is to come.
@@ -85,7 +86,7 @@ impl Format {
         })
     }
 
-    /// What a person calls it, as in "wrote alloc.svg (flame graph, 412 stacks)".
+    /// Returns the format's name for people, as in "wrote alloc.svg (flame graph, 412 stacks)".
     #[must_use]
     pub const fn description(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What frames and processes are called in text.
+//! Names of frames and processes in text.
 
 use crate::profile::{Frame, FrameName, Process};
 
@@ -8,17 +8,18 @@ pub(super) const TRUNCATED: &str = "[truncated]";
 /// The only frame where the stack itself was lost.
 pub(super) const STACK_LOST: &str = "[stack lost]";
 
-/// What stands for a name that is empty.
+/// The label of an empty name.
 const UNNAMED: &str = "[unnamed]";
 
-/// Code that was compiled at run time, where its compiler did not name it. Its addresses are others in every run.
+/// Code that was compiled at run time, where its compiler did not name it. Its addresses are others
+/// in every run.
 pub(super) const COMPILED: &str = "[jit]";
 
-/// What stands for a process whose name is not known.
+/// The label of a process whose name is not known.
 const UNKNOWN_PROCESS: &str = "[unknown process]";
 
-/// The frame's name on one line. Control characters become spaces: a line break would end the line, an escape
-/// would reach the terminal.
+/// The frame's name on one line. Control characters become spaces: a line break would end the line,
+/// an escape would reach the terminal.
 pub(super) fn frame(frame: &Frame) -> String {
     match &frame.name {
         FrameName::Symbol(name) if name.is_empty() => UNNAMED.to_owned(),
@@ -42,7 +43,8 @@ pub(super) fn process(process: &Process, pid: bool) -> String {
     }
 }
 
-/// The process's name and number on one line: `comm PID`, and the number inside its container where that is another.
+/// The process's name and number on one line: `comm PID`, and the number inside its container where
+/// that is another.
 pub(super) fn process_and_number(process: &Process) -> String {
     let comm = self::process(process, false);
     match (process.pid, process.inner_pid) {

@@ -1,4 +1,4 @@
-//! What failed to reach the report whole, for people and for programs.
+//! Losses in words.
 
 use tracer_ebpf::Loss;
 
@@ -15,7 +15,7 @@ pub fn phrases(losses: &Losses) -> Vec<String> {
         .collect()
 }
 
-/// What losses mean to whoever reads the report, and what caused them: a noun to count, and the rest.
+/// The meaning and the cause of each loss: a noun to count, and the rest of the phrase.
 const WORDS: [(Loss, &str, &str); 12] = [
     (
         Loss::CallMapFull,

@@ -8,7 +8,7 @@ use super::label;
 use super::sums::Sums;
 use crate::profile::{Frame, Metric, Profile, Stack};
 
-/// Which processes are told apart.
+/// The rule by which processes are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Processes {
     /// Those with different names.
@@ -26,7 +26,7 @@ impl Processes {
     }
 }
 
-/// Which frames are told apart.
+/// The rule by which frames are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Places {
     /// Those with different names in a folded line.
@@ -35,7 +35,7 @@ pub(super) enum Places {
     Lines,
 }
 
-/// How much of a stack is known.
+/// The completeness of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Walk {
     /// All of it.
@@ -47,7 +47,7 @@ pub(super) enum Walk {
 }
 
 impl Walk {
-    /// That of a stack.
+    /// Returns the completeness of a stack.
     pub(super) const fn of(stack: &Stack) -> Self {
         match stack.end {
             Some(end) if end.is_whole() => Self::Whole,
@@ -64,16 +64,16 @@ pub(super) struct Place {
     pub(super) process: usize,
     /// The function that was called.
     pub(super) function: Function,
-    /// How much is known.
+    /// The completeness of the stack.
     pub(super) walk: Walk,
     /// Indices into [`Merged::frames`], from the outermost to the innermost.
     pub(super) frames: Vec<usize>,
 }
 
-/// What was done at one place.
+/// The merged figures of equal stacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MergedStack {
-    /// Where.
+    /// The key by which the stacks are equal.
     pub(super) place: Place,
     /// The figures.
     pub(super) sums: Sums,
@@ -92,7 +92,7 @@ pub(super) struct Merged {
     pub(super) stacks: Vec<MergedStack>,
     /// The sum of the weights.
     pub(super) total: u128,
-    /// That part of the sum that has whole stacks.
+    /// The part of the total that has whole stacks.
     pub(super) whole: u128,
 }
 
@@ -126,7 +126,8 @@ impl Merged {
                 process: process_groups.group[stack.process],
                 function: stack.function,
                 walk,
-                // Frames of a lost stack would be shown nowhere, and must not keep it apart from others.
+                // Frames of a lost stack would be shown nowhere, and must not keep it apart from
+                // others.
                 frames: match walk {
                     Walk::Lost => Vec::new(),
                     _ => stack.frames.iter().map(|it| frame_groups.group[*it]).collect(),

@@ -1,8 +1,8 @@
 //! From a [`Profile`] to what people and programs read.
 //!
-//! Every exporter is a pure function of its arguments: it writes to the [`io::Write`] that it is given and does
-//! no other input or output. Equal profiles give equal bytes, in whatever order their stacks, frames and
-//! processes are listed.
+//! Every exporter is a pure function of its arguments: it writes to the [`io::Write`] that it is
+//! given and does no other input or output. Equal profiles give equal bytes, in whatever order
+//! their stacks, frames and processes are listed.
 //!
 //! | module | what it writes |
 //! | --- | --- |
@@ -14,8 +14,8 @@
 //!
 //! [`Session`] is what a report says of the tracing itself; [`units`] writes numbers.
 //!
-//! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test them, and
-//! two such calls must not turn into a small sum.
+//! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test
+//! them, and two such calls must not turn into a small sum.
 
 pub mod early;
 pub mod folded;
@@ -46,16 +46,17 @@ pub use crate::profile::{Losses, Session, session};
 pub use format::{Format, FormatError};
 pub use objects::hint;
 
-/// How stacks are weighed and grouped.
+/// The weight and the grouping of stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What a stack weighs. Stacks that the metric does not apply to are left out.
+    /// The weight of a stack. Stacks that the metric does not apply to are left out.
     pub metric: Metric,
-    /// Name processes `comm-PID`, so that each has stacks of its own; else those with the same `comm` are one.
+    /// Name processes `comm-PID`, so that each has stacks of its own; else those with the same
+    /// `comm` are one.
     pub per_pid: bool,
 }
 
-/// What an exporter wrote.
+/// The size of what an exporter wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Stacks that differ in what the format shows.

@@ -1,4 +1,5 @@
-//! The programs and libraries of a profile: for machines, and as one hint for a person where names are missing.
+//! The programs and libraries of a profile: for machines, and as one hint for a person where names
+//! are missing.
 
 use std::path::Path;
 
@@ -22,7 +23,7 @@ pub struct ObjectBlock {
     /// The file with its debug information, where that was another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug: Option<String>,
-    /// Whether it was overwritten after it was mapped; left out where it was not.
+    /// True if it was overwritten after it was mapped; left out where it was not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub overwritten: bool,
     /// Distinct places in it that are in stacks.
@@ -47,8 +48,9 @@ pub(super) fn blocks(profile: &Profile) -> Vec<ObjectBlock> {
     blocks.collect()
 }
 
-/// What to do where frames have no names since debug information is missing: of files that have nothing but the symbols
-/// of dynamic linking, and more frames without a name than with one. `may_fetch`: servers were asked.
+/// Returns a hint where frames have no names since debug information is missing: on files that have
+/// nothing but the symbols of dynamic linking, and more frames without a name than with one.
+/// `may_fetch` is true if servers were asked.
 #[must_use]
 pub fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
     let mut nameless: Vec<&Object> = profile

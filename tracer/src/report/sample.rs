@@ -70,7 +70,8 @@ impl Sample {
         &mut self.profile.stacks[index].values
     }
 
-    /// Adds a whole stack of an allocator function, of whose blocks half were given back, and a quarter of the bytes.
+    /// Adds a whole stack of an allocator function, of whose blocks half were given back, and a
+    /// quarter of the bytes.
     pub(super) fn heap(
         &mut self,
         process: usize,
@@ -125,7 +126,8 @@ fn objects() -> Vec<Object> {
     ]
 }
 
-/// A profile with one of everything: several processes, all kinds of frames, all ends, both families.
+/// A profile with one of everything: several processes, all kinds of frames, all ends, both
+/// families.
 pub(super) fn mixed() -> Profile {
     let mut sample = Sample::default();
     let server = sample.process(4711, "server");

@@ -35,13 +35,13 @@ pub(super) struct Sums {
     pub(super) live: u128,
     /// Their bytes.
     pub(super) live_bytes: u128,
-    /// What is still allocated, with its age.
+    /// Live blocks with their ages.
     pub(super) aged: AgedSums,
     /// Blocks by size.
     pub(super) sizes: Histogram,
     /// Blocks that were given back, by lifetime.
     pub(super) lifetimes: Histogram,
-    /// How sure estimates are.
+    /// The variances of estimates.
     pub(super) variances: Variances,
 }
 
@@ -171,7 +171,8 @@ impl Sums {
     }
 }
 
-/// Sums by function, in the order of the functions' numbers; functions that were not called are absent.
+/// Sums by function, in the order of the functions' numbers; functions that were not called are
+/// absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FunctionSums {
     functions: BTreeMap<Function, Sums>,

@@ -1,8 +1,9 @@
-//! A flame graph: an interactive SVG that any browser shows, drawn by inferno from the folded lines.
+//! A flame graph: an interactive SVG that any browser shows, drawn by inferno from the folded
+//! lines.
 //!
-//! Colours follow from names alone, so that equal profiles give equal files and a function keeps its colour
-//! from one profile to the next. Frames narrower than 0.01 % of the whole are not drawn; their weight is in the
-//! frames below them.
+//! Colours follow from names alone, so that equal profiles give equal files and a function keeps
+//! its colour from one profile to the next. Frames narrower than 0.01 % of the whole are not drawn;
+//! their weight is in the frames below them.
 
 use std::io::{self, BufWriter, Write};
 
@@ -17,7 +18,8 @@ use crate::profile::{Metric, Process, Profile};
 /// Processes that the title names one by one.
 const NAMED_PROCESSES: usize = 3;
 
-/// Writes the profile as a flame graph, and flushes `out`. Where there is nothing to draw, the picture says so.
+/// Writes the profile as a flame graph, and flushes `out`. Where there is nothing to draw, the
+/// picture says so.
 ///
 /// Fails only as `out` fails.
 pub fn write(profile: &Profile, options: &Options, out: &mut dyn Write) -> io::Result<Written> {
@@ -34,7 +36,8 @@ fn graph(profile: &Profile, options: Options) -> Graph<'static> {
     graph
 }
 
-/// How lines are shortened before they are drawn: [`pruned`], except where a test compares with all.
+/// The function that shortens lines before they are drawn: [`pruned`], except where a test compares
+/// with all.
 type Prune = for<'a> fn(&[(&'a [usize], u128)], u128) -> Vec<(&'a [usize], u128)>;
 
 /// Draws the picture.
@@ -75,7 +78,7 @@ fn draw(
     Ok(written)
 }
 
-/// That weights are estimates, and from how much.
+/// Returns the note that weights are estimates, and of which sample.
 fn estimated(profile: &Profile, metric: Metric) -> String {
     match profile.sample_bytes {
         Some(bytes) if metric != Metric::RegionBytes => {
@@ -114,7 +117,7 @@ fn title(profile: &Profile, options: Options) -> String {
     }
 }
 
-/// What the weights count.
+/// Returns the unit of the weights.
 const fn unit(metric: Metric) -> &'static str {
     if metric.is_bytes() { "bytes" } else { "calls" }
 }
@@ -128,8 +131,8 @@ fn amount(weight: u128, metric: Metric) -> String {
     }
 }
 
-/// A picture that says that there is nothing to draw, in place of an error after the whole session: that the
-/// target allocated nothing is an answer too.
+/// A picture that says that there is nothing to draw, in place of an error after the whole session:
+/// that the target allocated nothing is an answer too.
 fn blank(title: &str, metric: Metric) -> String {
     let title = title
         .replace('&', "&amp;")

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Binary units above the byte, each 1024 times the one before.
 const BYTE_UNITS: [&str; 8] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
 
-/// What stands where there is no figure.
+/// The mark of a missing figure.
 pub const NONE: &str = "–";
 
 /// A count with its thousands grouped: `1,204,331`.
@@ -22,8 +22,8 @@ pub fn group(count: u128) -> String {
     text
 }
 
-/// Bytes in the largest binary unit that leaves at least one: `259 B`, `4.0 KiB`, `412.3 MiB`. Rounded to the
-/// nearest tenth.
+/// Bytes in the largest binary unit that leaves at least one: `259 B`, `4.0 KiB`, `412.3 MiB`.
+/// Rounded to the nearest tenth.
 #[must_use]
 pub fn bytes(bytes: u128) -> String {
     if bytes < 1024 {
@@ -55,8 +55,8 @@ pub fn signed_bytes(change: i128) -> String {
     format!("{sign}{}", bytes(change.unsigned_abs()))
 }
 
-/// A share to the nearest tenth of a percent: `48.8 %`; `<0.1 %` for a small one that is not nothing, and
-/// never `100.0 %` for less than all.
+/// A share to the nearest tenth of a percent: `48.8 %`; `<0.1 %` for a small one that is not
+/// nothing, and never `100.0 %` for less than all.
 #[must_use]
 pub fn percent(part: u128, whole: u128) -> String {
     if whole == 0 {
@@ -70,8 +70,8 @@ pub fn percent(part: u128, whole: u128) -> String {
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
-/// A share to the hundredth of a percent, rounded down, so that it never claims too much: `99.98 %`; `100 %`
-/// only for all.
+/// A share to the hundredth of a percent, rounded down, so that it never claims too much:
+/// `99.98 %`; `100 %` only for all.
 #[must_use]
 pub fn percent_at_least(part: u128, whole: u128) -> String {
     if whole == 0 {
@@ -84,8 +84,8 @@ pub fn percent_at_least(part: u128, whole: u128) -> String {
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
-/// What estimates are from: samples at this mean distance in bytes, or, where every allocation counts, all that was seen in
-/// a part of the time.
+/// Returns the source of estimates: samples at this mean distance in bytes, or, where every
+/// allocation counts, a part of the time.
 #[must_use]
 pub fn samples(interval_bytes: u64) -> String {
     match interval_bytes {
@@ -105,15 +105,16 @@ pub const fn stderr(variance: u128) -> u128 {
     }
 }
 
-/// How far the truth may be from an estimate, in percent of it: 1.96 standard errors, within which it is 95 times of 100
-/// (by the normal distribution). Nothing where the estimate is sure, or nothing.
+/// Returns the margin of an estimate in percent of it: 1.96 standard errors, which hold in 95 cases
+/// of 100 (by the normal distribution). Nothing where the estimate is 0 or exact.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a figure of two digits")]
 pub fn margin_percent(estimate: u128, variance: u128) -> Option<f64> {
     (estimate > 0 && variance > 0).then(|| 196.0 * (variance as f64).sqrt() / estimate as f64)
 }
 
-/// A [`margin_percent`] with its sign: `±0.8 %`, `±12 %`; `±<0.1 %` for a small one, `±>100 %` where nearly nothing is known.
+/// A [`margin_percent`] with its sign: `±0.8 %`, `±12 %`; `±<0.1 %` for a small one, `±>100 %`
+/// where nearly nothing is known.
 #[must_use]
 pub fn margin(percent: f64) -> String {
     match percent {

@@ -1,4 +1,4 @@
-//! What is still allocated.
+//! Live blocks in the summary.
 
 use serde::Serialize;
 use tracer_ebpf::BUCKETS;
@@ -8,7 +8,7 @@ use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
 use crate::report::{growth, units};
 
-/// What is still allocated, by processes that still have their memory.
+/// The live blocks of processes that still have their memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LiveSummary {
     /// Live blocks.
@@ -21,7 +21,7 @@ pub struct LiveSummary {
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stderr: Option<u128>,
-    /// What was live half-way, where the recording was long enough to tell.
+    /// The live blocks at the half-way mark, where the recording was long enough to tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_way: Option<HalfWay>,
     /// The change of live bytes since then.
@@ -32,10 +32,10 @@ pub struct LiveSummary {
     pub older_than_half_bytes: Option<u128>,
 }
 
-/// What was live at the half-way mark.
+/// The live blocks at the half-way mark.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HalfWay {
-    /// When that was, in seconds since the start, to the millisecond.
+    /// The time of the mark in seconds since the start, to the millisecond.
     pub at_s: f64,
     /// Live blocks.
     pub count: u128,
@@ -68,7 +68,7 @@ impl LiveSummary {
     }
 }
 
-/// What became of one stack's blocks.
+/// The blocks of one stack.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LiveStack {
     /// Bytes that are live.
@@ -87,13 +87,14 @@ pub struct LiveStack {
     /// The change of live bytes since the half-way mark, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth_bytes: Option<i128>,
-    /// How much it looks like a leak, in bytes, likewise.
+    /// The leak score in bytes, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<u128>,
-    /// Blocks by size: element `i` has those of at least 2^i bytes and less than twice that; element 0 also empty ones.
+    /// Blocks by size: element `i` has those of at least 2^i bytes and less than twice that;
+    /// element 0 also empty ones.
     pub sizes: [u64; BUCKETS],
-    /// Blocks that were given back by lifetime: element `i` has those of at least 2^i microseconds; element 0 also
-    /// shorter ones.
+    /// Blocks that were given back by lifetime: element `i` has those of at least 2^i microseconds;
+    /// element 0 also shorter ones.
     pub lifetimes: [u64; BUCKETS],
 }
 

@@ -1,7 +1,8 @@
 //! The summary file: totals, losses and the heaviest stacks, for programs.
 //!
-//! A block that does not apply (no `region` events, no `--live`) is left out, never filled with zeros; where it
-//! applies, a zero is a zero that was measured. Figures are integers of any size: a sum may be above 2⁶⁴.
+//! A block that does not apply (no `region` events, no `--live`) is left out, never filled with
+//! zeros; where it applies, a zero is a zero that was measured. Figures are integers of any size: a
+//! sum may be above 2⁶⁴.
 
 mod live;
 mod stacks;
@@ -27,7 +28,8 @@ pub use totals::{
     Regions, TemporaryTotals, Totals,
 };
 
-/// What [`Summary::schema`] says. The number goes up when a reader of the old form would misread the new.
+/// The value of [`Summary::schema`]. The number goes up when a reader of the old form would misread
+/// the new.
 pub const SCHEMA: &str = "memtap.summary/1";
 
 /// The summary file.
@@ -35,11 +37,11 @@ pub const SCHEMA: &str = "memtap.summary/1";
 pub struct Summary {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// How long was traced, in seconds, to the millisecond.
+    /// The duration of the recording in seconds, to the millisecond.
     pub duration_s: f64,
     /// The kernel's release.
     pub kernel: String,
-    /// What was asked for, and what was chosen.
+    /// The settings, those that were chosen for the user too.
     pub settings: SettingsBlock,
     /// The totals of all processes.
     pub totals: Totals,
@@ -47,14 +49,14 @@ pub struct Summary {
     pub processes: Vec<ProcessBlock>,
     /// The probes.
     pub probes: Vec<Probe>,
-    /// How whole the stacks are.
+    /// The ends of the walks.
     pub stacks: StackCounts,
-    /// What was lost: `total`, then each loss by its label.
+    /// The losses: `total`, then each loss by its label.
     pub losses: Losses,
-    /// What tracing cost, where it was measured.
+    /// The cost of tracing, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-    /// What became of the events.
+    /// The counts of events.
     pub events: Events,
     /// The unwind tables, where stacks were walked by them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,27 +65,27 @@ pub struct Summary {
     pub memory: BTreeMap<String, u128>,
     /// The programs and libraries that frames are in, by path.
     pub objects: Vec<ObjectBlock>,
-    /// What is still allocated, where its ages were followed.
+    /// The live blocks, where their ages were tracked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveSummary>,
     /// The heaviest stacks by `settings.metric`, the heaviest first.
     pub top_stacks: Vec<TopStack>,
 }
 
-/// What was asked for, and what was chosen.
+/// The settings of the recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SettingsBlock {
     /// The kinds of events: `heap`, `region`.
     pub events: Vec<&'static str>,
-    /// Whether returns were followed.
+    /// True if returns were traced.
     pub live: bool,
     /// One allocation per this many bytes was sampled; 1 is every allocation.
     pub sample_bytes: u64,
-    /// How stacks were walked.
+    /// The unwinder: `dwarf` or `fp`.
     pub unwind: String,
-    /// What stacks are weighed by.
+    /// The weight of stacks.
     pub metric: &'static str,
-    /// Whether children were traced.
+    /// True if children were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
     /// The smallest size that was followed.
@@ -100,7 +102,8 @@ pub struct ProcessBlock {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// The process id in the process's own pid namespace, where it is known: what it is called inside its container.
+    /// The process id in the process's own pid namespace, where it is known: what it is called
+    /// inside its container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inner_pid: Option<u32>,
     /// The name.
@@ -108,11 +111,11 @@ pub struct ProcessBlock {
     /// The executable, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
-    /// Whether it had ended.
+    /// True if it had ended.
     pub exited: bool,
     /// Its totals.
     pub totals: Totals,
-    /// What tracing cost it, where that was measured.
+    /// The cost of tracing it, where that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<ProcessCost>,
 }
@@ -198,7 +201,8 @@ fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
         .collect()
 }
 
-/// The path as text; bytes that are no UTF-8 become the replacement character, since JSON has no others.
+/// The path as text; bytes that are no UTF-8 become the replacement character, since JSON has no
+/// others.
 fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! How whole the stacks are, and the heaviest of them.
+//! The ends of walks and the heaviest stacks in the summary.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::report::merge::{Merged, MergedStack, Places, Processes, Walk};
 use crate::report::session::{Traced, hex};
 use crate::report::units;
 
-/// How the walks of the stacks ended. `distinct` is the sum of the ends.
+/// The ends of the walks. `distinct` is the sum of the ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StackCounts {
     /// Stacks: those of different processes, code addresses or functions called.
@@ -78,7 +78,7 @@ pub struct TopStack {
     /// Calls that returned an error, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u128>,
-    /// What became of the blocks, where they were followed.
+    /// The blocks, where they were tracked.
     #[serde(flatten)]
     pub live: Option<LiveStack>,
 }
@@ -101,7 +101,7 @@ pub struct StackFrame {
     /// The line in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// Whether it was inlined into the frame before it; left out where it was not.
+    /// True if it was inlined into the frame before it; left out where it was not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub inlined: bool,
 }

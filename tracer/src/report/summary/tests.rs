@@ -111,7 +111,8 @@ fn totals_of_processes_add_up() {
     assert_eq!(top, bytes);
 }
 
-/// Variances of figures that are estimates: those of different stacks add up, those of a whole stand beside it.
+/// Variances of figures that are estimates: those of different stacks add up, those of a whole
+/// stand beside it.
 #[test]
 fn estimates_have_their_errors_beside_them() {
     let mut profile = mixed();
@@ -150,7 +151,8 @@ fn estimates_have_their_errors_beside_them() {
     assert!(!text(&Summary::of(&profile, &session, Metric::AllocBytes)).contains("_stderr"));
 }
 
-/// Stacks that were seen in the same windows vary together: their sum is less sure than its parts say.
+/// Stacks that were seen in the same windows vary together: their sum is less sure than its parts
+/// say.
 #[test]
 fn sums_of_stacks_that_vary_together_say_so() {
     let mut profile = mixed();

@@ -12,16 +12,17 @@ use crate::report::units;
 /// The sums of a process or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Calls to allocators by function, where they were traced; those that were not called are absent.
+    /// Calls to allocators by function, where they were traced; those that were not called are
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub functions: Option<Functions>,
-    /// What they allocated, where they were traced.
+    /// The allocations, where they were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alloc: Option<AllocTotals>,
-    /// What was given back, where blocks were followed.
+    /// The freed blocks, where blocks were tracked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freed: Option<AllocTotals>,
-    /// What is live, where blocks were followed: at the end, or at the process's.
+    /// The live blocks, where blocks were tracked: at the end, or at the process's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<AllocTotals>,
     /// The most that was live at once, where blocks were followed.
@@ -30,19 +31,20 @@ pub struct Totals {
     /// Blocks given back by their thread's next call, where blocks were followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temporary: Option<TemporaryTotals>,
-    /// Allocated blocks that could not be followed, if there are any: they are in no figure of what is live, and where they
-    /// are given back, that is unmatched.
+    /// Allocated blocks that could not be followed, if there are any: they are in no figure of what
+    /// is live, and where they are given back, that is unmatched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untracked: Option<AllocTotals>,
     /// Bytes that all blocks had room for, where the allocator tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usable_bytes: Option<u128>,
-    /// What system calls did to the address space, where they were traced.
+    /// The changes of the address space by system calls, where they were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regions: Option<Regions>,
 }
 
-/// Totals by function, in the order of the functions' numbers, and those of `free`; an object in JSON.
+/// Totals by function, in the order of the functions' numbers, and those of `free`; an object in
+/// JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Functions(pub Vec<(Function, FunctionTotals)>, pub Option<FreeTotals>);
 
@@ -70,8 +72,8 @@ pub struct PeakTotals {
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stderr: Option<u128>,
-    /// Bytes in the snapshot of all stacks that came nearest to it: what `peak-bytes` has by stack. Of all processes
-    /// together alone.
+    /// Bytes in the snapshot of all stacks that came nearest to it: what `peak-bytes` has by stack.
+    /// Of all processes together alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_stack_bytes: Option<u128>,
 }
@@ -79,7 +81,7 @@ pub struct PeakTotals {
 /// Blocks that lived for a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TemporaryTotals {
-    /// How many.
+    /// The number of blocks.
     pub count: u128,
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,7 +106,7 @@ pub struct FunctionTotals {
     pub failed: Option<u128>,
 }
 
-/// What was allocated.
+/// A number of allocations, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AllocTotals {
     /// Allocations: calls less those known to have failed.
@@ -143,8 +145,8 @@ pub struct RegionTotals {
     pub failed: u128,
 }
 
-/// `mremap`. The address space grew by `bytes - old_bytes`; how much of that is growth and how much shrinking
-/// cannot be told from sums.
+/// `mremap`. The address space grew by `bytes - old_bytes`; how much of that is growth and how much
+/// shrinking cannot be told from sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MremapTotals {
     /// Calls, failed ones too.

@@ -79,7 +79,8 @@ impl Columns {
         self.0.iter().map(|it| it.width + width(GAP)).sum()
     }
 
-    /// Leaves out columns, the last first, until the rest is at most `room` wide or none can be left out.
+    /// Leaves out columns, the last first, until the rest is at most `room` wide or none can be
+    /// left out.
     pub(super) fn shrink_to(&mut self, room: usize) {
         while self.width() > room {
             match self.0.iter().rposition(|it| it.optional) {

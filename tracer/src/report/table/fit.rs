@@ -26,8 +26,9 @@ impl Piece {
     }
 }
 
-/// The frames, the innermost first, in at most `room` characters where there is a limit. Frames that do not fit
-/// are `…`; before that, a frame goes without its line, and a name without its middle.
+/// The frames, the innermost first, in at most `room` characters where there is a limit. Frames
+/// that do not fit are `…`; before that, a frame goes without its line, and a name without its
+/// middle.
 pub(super) fn line(pieces: &[Piece], room: Option<usize>, colours: bool) -> String {
     let mut text = String::new();
     let mut used = 0;
@@ -54,8 +55,8 @@ pub(super) fn line(pieces: &[Piece], room: Option<usize>, colours: bool) -> Stri
 }
 
 impl Piece {
-    /// What of it fits into `left` characters, its name into `name_max`; nothing where that is too little to
-    /// be of use.
+    /// Returns the frame shortened to `left` characters, its name to `name_max`; nothing where that
+    /// is too little to be of use.
     fn fitted(&self, left: Option<usize>, name_max: Option<usize>) -> Option<Self> {
         let (Some(left), Some(name_max)) = (left, name_max) else {
             return Some(self.clone());

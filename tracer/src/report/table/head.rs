@@ -55,7 +55,7 @@ pub(super) fn write_facts(facts: &[String], options: &Options, out: &mut dyn Wri
     writeln!(out, "{line}")
 }
 
-/// What there is to say.
+/// Returns the facts of the line.
 fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Options) -> Vec<String> {
     let mut facts = vec![processes(profile), units::duration(session.duration)];
     let traced = session.settings.traced;
@@ -126,7 +126,7 @@ pub(super) fn about(traced: Traced, words: &str, estimate: u128, variance: u128)
     }
 }
 
-/// What estimates are from, and what their margins mean.
+/// Returns the source of estimates and the meaning of their margins.
 pub(super) fn estimated(session: &Session) -> Option<String> {
     session.settings.traced.sampled.then(|| {
         format!(
@@ -136,7 +136,7 @@ pub(super) fn estimated(session: &Session) -> Option<String> {
     })
 }
 
-/// What was lost, or that nothing was.
+/// Returns the losses, or that there are none.
 pub(super) fn losses(session: &Session) -> Vec<String> {
     let lost = losses::phrases(&session.losses);
     if lost.is_empty() {
@@ -148,7 +148,7 @@ pub(super) fn losses(session: &Session) -> Vec<String> {
 /// The system calls of the region family.
 const REGION: [Function; 4] = [Function::Mmap, Function::Munmap, Function::Mremap, Function::Brk];
 
-/// Whose figures these are.
+/// Returns the names of the processes.
 pub(super) fn processes(profile: &Profile) -> String {
     let mut processes: Vec<&Process> = profile.processes.iter().collect();
     processes.sort_by_key(|it| (it.pid, &it.comm));

@@ -7,8 +7,8 @@
 //! 201.1 MiB  48.8 %  812,004   259 B  malloc ← ztrymalloc_usable (zmalloc.c:97) ← sdsnewlen (sds.c:112) ← …
 //! ```
 //!
-//! Stacks are read from the function that was called outwards. Where a line is too long for the width, outer
-//! frames give way first (`… ← …`), then long names lose their middle.
+//! Stacks are read from the function that was called outwards. Where a line is too long for the
+//! width, outer frames give way first (`… ← …`), then long names lose their middle.
 
 mod columns;
 mod fit;
@@ -26,18 +26,18 @@ use crate::profile::{Metric, Profile};
 use columns::{Align, Column, Columns};
 use fit::Piece;
 
-/// How the table looks.
+/// The layout of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What stacks are sorted by, and shares are of.
+    /// The order of stacks, and the unit of shares.
     pub metric: Metric,
     /// Tell processes of the same name apart.
     pub per_pid: bool,
     /// The characters that fit a line; nothing where lines may have any length.
     pub width: Option<usize>,
-    /// Whether to use a terminal's colours.
+    /// True for a terminal with colours.
     pub colours: bool,
-    /// How many stacks are shown.
+    /// The number of stacks in the table.
     pub top: usize,
 }
 
@@ -61,7 +61,8 @@ impl Options {
 /// The fewest characters that a stack is worth showing in; columns of figures give way first.
 const STACK_MIN: usize = 28;
 
-/// The most characters that a process's name takes in its column: `comm` has at most 15, a pid at most 7.
+/// The most characters that a process's name takes in its column: `comm` has at most 15, a pid at
+/// most 7.
 const PROCESS_MAX: usize = 23;
 
 /// Writes the table to `out`.
@@ -153,7 +154,8 @@ fn write_shown(
 /// Bytes of a stack, and how many calls or blocks have them.
 type BytesAndCount = fn(&MergedStack) -> (u128, u128);
 
-/// What the two columns of figures are called, and what they hold: bytes, and how many calls or blocks have them.
+/// The names of the two columns of figures, and their values: bytes, and the number of calls or
+/// blocks that have them.
 struct Figures {
     bytes_name: &'static str,
     count_name: &'static str,
@@ -183,7 +185,8 @@ impl Figures {
     }
 }
 
-/// The figures of stacks, those that they are sorted by first: the last give way where the width is small.
+/// The figures of stacks, those that they are sorted by first: the last give way where the width is
+/// small.
 fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
     let Figures {
         bytes_name,
@@ -225,7 +228,7 @@ fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
 /// The margin from which on a row shows its own, in percent.
 const MARGIN_SHOWN: f64 = 5.0;
 
-/// How far the truth may be from what each row estimates, where that is much; nothing where it is not for any.
+/// Returns a column of margins, filled where they are large; nothing where none is.
 fn margin_column(percents: impl Iterator<Item = Option<f64>>) -> Option<Column> {
     let cells = percents.map(|percent| percent.filter(|percent| *percent > MARGIN_SHOWN));
     let cells: Vec<Option<f64>> = cells.collect();
@@ -237,7 +240,7 @@ fn margin_column(percents: impl Iterator<Item = Option<f64>>) -> Option<Column> 
     })
 }
 
-/// Whose stack it is.
+/// Returns the column of the processes' names.
 fn process_column(profile: &Profile, merged: &Merged, stacks: &[MergedStack], options: &Options) -> Column {
     let names = stacks.iter().map(|it| {
         let process = &profile.processes[merged.processes[it.place.process]];

@@ -23,7 +23,8 @@ pub(super) fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// The text in at most `room` characters: a longer one loses its middle, since names differ at both ends.
+/// The text in at most `room` characters: a longer one loses its middle, since names differ at both
+/// ends.
 pub(super) fn shorten(text: &str, room: usize) -> String {
     let long = width(text);
     if long <= room {

@@ -77,7 +77,8 @@ fn mapped(function: Function, sums: &Sums) -> Option<u128> {
     }
 }
 
-/// Bytes that calls took from the address space: of `mremap` the old sizes, of `brk` what it shrank by.
+/// Bytes that calls took from the address space: of `mremap` the old sizes, of `brk` what it shrank
+/// by.
 fn unmapped(function: Function, sums: &Sums) -> Option<u128> {
     match function {
         Function::Munmap => Some(sums.bytes),

@@ -1,4 +1,4 @@
-//! What is still allocated, to hunt leaks.
+//! The report on live blocks, for leak hunting.
 //!
 //! ```text
 //! server 4711 · 60.0 s · 41.2 MiB live in 120,331 blocks · peak 44.0 MiB · +12.1 MiB since 30.0 s · …
@@ -32,10 +32,10 @@ pub enum LiveSort {
     LiveBytes,
 }
 
-/// How what is still allocated is shown, beside what [`Options`] say of any table.
+/// The layout of the report on live blocks, beside that of any table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveOptions {
-    /// What stacks are sorted by.
+    /// The order of stacks.
     pub sort: LiveSort,
     /// Only blocks at least so old count in the table of stacks.
     pub older_than: Option<Duration>,
@@ -60,7 +60,8 @@ pub fn write(
     totals::write(profile, session, options, out)
 }
 
-/// Bytes by which live bytes grew since the half-way mark; nothing where the recording was too short to tell.
+/// Bytes by which live bytes grew since the half-way mark; nothing where the recording was too
+/// short to tell.
 #[must_use]
 pub fn growth_bytes(profile: &Profile) -> Option<i128> {
     profile.marks.map(|_| growth::growth_bytes(&total(profile).aged))
@@ -90,7 +91,7 @@ pub fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<String> {
 /// The width of a stack in a message.
 const GROWER_WIDTH: usize = 160;
 
-/// What all stacks that count have.
+/// Returns the sums of all stacks that count.
 fn total(profile: &Profile) -> Sums {
     FunctionSums::of(profile, None).heap_total()
 }
@@ -105,7 +106,7 @@ fn merged(profile: &Profile, per_pid: bool, old: bool) -> Merged {
     Merged::weighed(profile, weight, Processes::per_pid(per_pid), Places::Lines)
 }
 
-/// What a row shows beside its stack.
+/// The figures of a row.
 struct Row {
     bytes: u128,
     bytes_variance: u128,
@@ -207,7 +208,7 @@ fn figures(rows: &[Row]) -> Columns {
     columns
 }
 
-/// What became of all blocks, by size and lifetime.
+/// Writes the histograms of all blocks by size and by lifetime, and the allocator's rounding.
 fn write_blocks(total: &Sums, out: &mut dyn Write) -> io::Result<()> {
     if total.blocks == 0 {
         return Ok(());
@@ -230,7 +231,7 @@ fn write_blocks(total: &Sums, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What the allocator has made room for beside what was asked for.
+/// Returns the bytes that blocks have room for beside those that were asked for.
 fn rounding(total: &Sums) -> String {
     let asked = units::bytes(total.bytes);
     let usable = units::bytes(total.usable_bytes);
