@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::numeric::{rounded, saturating_u64, to_f64};
 
-/// What tracing cost.
+/// The cost of tracing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cost {
     /// Hits of probes in allocators, by all processes.
@@ -17,40 +17,41 @@ pub struct Cost {
     pub estimated_target_ns: u64,
     /// The same as a share of one CPU's time, in percent.
     pub estimated_overhead_percent: f64,
-    /// What the estimate is made of.
+    /// The costs per hit that the estimate is made of.
     pub prices: PricesBlock,
-    /// What was done to keep to a budget, where there was one.
+    /// The budget, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetBlock>,
 }
 
-/// What a hit costs, in nanoseconds.
+/// The cost of a hit, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PricesBlock {
     /// The trap at an instruction that the kernel emulates.
     pub emulated_ns: u64,
     /// The trap at one that it must single-step.
     pub stepped_ns: u64,
-    /// What a probe of the return adds.
+    /// The addition of a probe at the return.
     pub return_ns: u64,
-    /// Whether these were measured on this machine.
+    /// True if the costs of traps were measured on this machine.
     pub traps_measured: bool,
     /// The programs, at a hit whose allocation is not followed.
     pub passed_ns: u64,
-    /// What following it adds.
+    /// The addition of an allocation that is traced.
     pub followed_ns: u64,
-    /// Whether these come from the kernel's statistics.
+    /// True if the costs of programs come from the kernel's statistics.
     pub programs_measured: bool,
 }
 
-/// How a budget was kept.
+/// The budget, and the means by which it was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct BudgetBlock {
-    /// What it might cost, in percent of one CPU's time.
+    /// The budget in percent of one CPU's time.
     pub max_overhead_percent: f64,
-    /// Whether it could be kept to the end.
+    /// True if it was kept to the end.
     pub kept: bool,
-    /// An allocation was followed per so many bytes on average, at the least, at the most, and at the end; 1 is every one.
+    /// An allocation was followed per so many bytes on average, at the least, at the most, and at
+    /// the end; 1 is every one.
     pub sample_bytes_smallest: u64,
     /// At the most.
     pub sample_bytes_largest: u64,
@@ -60,13 +61,16 @@ pub struct BudgetBlock {
     pub probed_time_share: f64,
     /// Windows in which probes were in.
     pub windows: u32,
-    /// What was seen in windows was multiplied by, since probes slow a target down; nothing without windows.
+    /// The factor that counts of windows were multiplied by, since probes slow a target down;
+    /// nothing without windows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slowing_factor: Option<f64>,
-    /// The relative error of that, which all estimates have in common; it is in their standard errors.
+    /// The relative error of that, which all estimates have in common; it is in their standard
+    /// errors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slowing_error: Option<f64>,
-    /// Standard error of the number of all calls, by how windows differ; of calls that were seen all the time none.
+    /// Standard error of the number of all calls, by how windows differ; of calls that were seen
+    /// all the time none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls_stderr: Option<u64>,
     /// The same of their bytes.
@@ -74,7 +78,7 @@ pub struct BudgetBlock {
     pub bytes_stderr: Option<u64>,
 }
 
-/// What tracing cost one process.
+/// The cost of tracing one process.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ProcessCost {
     /// Its hits of probes.
@@ -86,7 +90,7 @@ pub struct ProcessCost {
 }
 
 impl Cost {
-    /// What so many of the hits have cost.
+    /// Returns the part of the cost that belongs to this number of hits.
     #[must_use]
     pub fn of(&self, hits: u64) -> ProcessCost {
         let part = if self.hits > 0 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use tracer_ebpf::Loss;
 
-/// How often each way of losing happened.
+/// The number of events lost, by reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Losses(BTreeMap<Loss, u64>);
 
@@ -20,13 +20,13 @@ impl Losses {
         losses
     }
 
-    /// How often one loss happened.
+    /// Returns the number of events lost for one reason.
     #[must_use]
     pub fn get(&self, loss: Loss) -> u64 {
         self.0.get(&loss).copied().unwrap_or_default()
     }
 
-    /// How often any loss happened; with `--strict` anything above zero fails.
+    /// Returns the number of events lost for any reason; with `--strict` anything above zero fails.
     #[must_use]
     pub fn total(&self) -> u128 {
         self.0.values().map(|it| u128::from(*it)).sum()
@@ -34,7 +34,8 @@ impl Losses {
 }
 
 impl Serialize for Losses {
-    /// `total`, then every loss by its label, zero or not: a reader need not know which ones there are.
+    /// `total`, then every loss by its label, zero or not: a reader need not know which ones there
+    /// are.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(Loss::ALL.len() + 1))?;
         map.serialize_entry("total", &self.total())?;

@@ -1,4 +1,5 @@
-//! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it came from.
+//! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it
+//! came from.
 
 mod addresses;
 pub mod cost;
@@ -19,35 +20,40 @@ pub use losses::Losses;
 pub use objects::Object;
 pub use session::Session;
 
-/// What was measured: every stack of every process, with its figures.
+/// The stacks of all processes, with their figures.
 #[derive(Debug, Clone, Default)]
 pub struct Profile {
     /// The processes; [`Stack::process`] is an index into it.
     pub processes: Vec<Process>,
     /// The frames; [`Stack::frames`] holds indices into it.
     pub frames: Vec<Frame>,
-    /// The stacks, in no particular order. Two can be equal in every name: exporters merge what they cannot
-    /// tell apart.
+    /// The stacks, in no particular order. Two can be equal in every name: exporters merge what
+    /// they cannot tell apart.
     pub stacks: Vec<Stack>,
     /// The files that frames are in, each once.
     pub objects: Vec<Object>,
-    /// What all processes held together, where blocks were followed.
+    /// The heap of all processes, where blocks were tracked.
     pub held: Option<Held>,
-    /// How sure sums over several stacks are, where stacks were seen in windows of time and vary together.
+    /// The variances of sums over several stacks, where stacks were seen in windows of time and
+    /// vary together.
     pub together: Vec<Together>,
-    /// Whether [`HeapValues::aged`] has figures.
+    /// True if [`HeapValues::aged`] has figures.
     pub has_ages: bool,
-    /// The mean distance of sample points in bytes, where allocations were sampled: figures of the heap are estimates then,
-    /// and [`Variances`] say how sure they are. Nothing where every one was followed.
+    /// The mean distance of sample points in bytes, where allocations were sampled: figures of the
+    /// heap are estimates then, and [`Variances`] say how sure they are. Nothing where every one
+    /// was followed.
     pub sample_bytes: Option<u64>,
-    /// Where [`Aged::marks_bytes`] are from; nothing where the recording was too short for them.
+    /// The times that [`Aged::marks_bytes`] belong to; nothing where the recording was too short
+    /// for them.
     pub marks: Option<Marks>,
 }
 
-/// How sure the sum of several stacks is: at least this is its variance, whatever those of its stacks add up to.
+/// The variance of a sum over several stacks that vary together: a lower bound, whatever the
+/// variances of the stacks add up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Together {
-    /// The stacks of this process, an index into [`Profile::processes`]; of all where there is none.
+    /// The stacks of this process, an index into [`Profile::processes`]; of all where there is
+    /// none.
     pub process: Option<usize>,
     /// The stacks of this function; of all where there is none.
     pub function: Option<Function>,
@@ -57,7 +63,7 @@ pub struct Together {
     pub bytes_variance: u128,
 }
 
-/// What a process held, or all of them together.
+/// The heap of a process, or of all processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     /// Bytes that are live at the end; of a process that has ended, at its end.
@@ -66,9 +72,10 @@ pub struct Held {
     pub live: u64,
     /// The most bytes that were live at once.
     pub peak_bytes: u64,
-    /// How many blocks that was.
+    /// The number of blocks at that time.
     pub peak: u64,
-    /// Bytes in the snapshot of all stacks that came nearest to it; of all processes together alone.
+    /// Bytes in the snapshot of all stacks that came nearest to it; of all processes together
+    /// alone.
     pub peak_by_stack_bytes: Option<u64>,
     /// Calls of `free`.
     pub free_calls: u64,
@@ -76,12 +83,13 @@ pub struct Held {
     pub unmatched: u64,
     /// Blocks whose address was allocated again though no free of it was seen.
     pub missed: u64,
-    /// How sure estimates are.
+    /// The variances, where figures are estimates.
     pub variances: HeldVariances,
 }
 
-/// As [`Variances`], of what is held. Blocks that a forked child has copies of count for each as if they were others: where
-/// several processes are taken together that have them, their figures are less sure than this says.
+/// As [`Variances`], of what is held. Blocks that a forked child has copies of count for each as if
+/// they were others: where several processes are taken together that have them, their figures are
+/// less sure than this says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeldVariances {
     /// Of [`Held::live`].
@@ -105,9 +113,9 @@ pub struct Process {
     pub comm: String,
     /// The executable, where it could be told.
     pub exe: Option<PathBuf>,
-    /// Whether it had ended before the report.
+    /// True if it had ended before the report.
     pub exited: bool,
-    /// What it held, where blocks were followed.
+    /// Its heap, where blocks were tracked.
     pub held: Option<Held>,
     /// Its hits of probes in allocators.
     pub hits: u64,
@@ -116,21 +124,21 @@ pub struct Process {
 /// A place in a program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// What is known of it.
+    /// Its name.
     pub name: FrameName,
     /// Source file and line, where there is debug information.
     pub source: Option<Source>,
-    /// Whether it was inlined into the frame outside it.
+    /// True if it was inlined into the frame outside it.
     pub inlined: bool,
 }
 
-/// What a frame is called.
+/// The name of a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum FrameName {
     /// A function, demangled.
     Symbol(Arc<str>),
-    /// A place in a file that has no symbol for it: the file's base name, and the address that the file
-    /// itself uses (what `addr2line -e` takes).
+    /// A place in a file that has no symbol for it: the file's base name, and the address that the
+    /// file itself uses (what `addr2line -e` takes).
     Offset {
         /// The file's base name.
         module: Arc<str>,
@@ -161,7 +169,7 @@ pub struct Stack {
     pub function: Function,
     /// Indices into [`Profile::frames`], from the outermost to the innermost caller.
     pub frames: Vec<usize>,
-    /// How the walk of this stack ended; nothing where the stack itself was lost.
+    /// The end of this stack's walk; nothing where the stack itself was lost.
     pub end: Option<StackEnd>,
     /// The figures.
     pub values: Values,
@@ -178,13 +186,13 @@ pub struct Values {
     pub bytes_out: u64,
     /// Calls that returned an error.
     pub failed: u64,
-    /// What became of the blocks, where they were followed.
+    /// The blocks, where they were tracked.
     pub heap: HeapValues,
-    /// How sure estimates are.
+    /// The variances of the figures.
     pub variances: Variances,
 }
 
-/// How sure estimates are: the variances of figures where allocations were sampled, else zero. Those of different
+/// The variances of figures where allocations were sampled, else zero. Those of different
 /// allocations are independent: variances of sums are sums of variances.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Variances {
@@ -239,7 +247,7 @@ impl Variances {
     }
 }
 
-/// What became of the blocks that one stack allocated.
+/// The blocks that one stack allocated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeapValues {
     /// Blocks that were allocated.
@@ -258,12 +266,13 @@ pub struct HeapValues {
     pub untracked_bytes: u64,
     /// Bytes that were live when the most of all processes' were, as near as snapshots tell.
     pub peak_bytes: u64,
-    /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket 0 also empty ones.
+    /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket
+    /// 0 also empty ones.
     pub sizes: [u32; BUCKETS],
-    /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds; bucket 0 also
-    /// shorter ones.
+    /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds;
+    /// bucket 0 also shorter ones.
     pub lifetimes: [u32; BUCKETS],
-    /// What is still allocated, with its age, where that was asked for.
+    /// The live blocks with their ages, where ages were asked for.
     pub aged: Aged,
 }
 
@@ -283,7 +292,7 @@ impl Values {
     }
 }
 
-/// What stacks are weighed by.
+/// The weight of stacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// Bytes asked of allocators.
@@ -332,13 +341,13 @@ impl Metric {
         }
     }
 
-    /// Whether the weight is a number of bytes.
+    /// Returns true if the weight is a number of bytes.
     #[must_use]
     pub const fn is_bytes(self) -> bool {
         !matches!(self, Self::AllocCount | Self::LiveCount | Self::TemporaryCount)
     }
 
-    /// What the weight counts, where it is no number of bytes: a noun.
+    /// Returns the noun that a weight counts, where it is no number of bytes.
     #[must_use]
     pub const fn counts(self) -> &'static str {
         match self {
@@ -347,7 +356,7 @@ impl Metric {
         }
     }
 
-    /// Whether blocks must be followed for it.
+    /// Returns true if the metric needs tracked blocks.
     #[must_use]
     pub const fn needs_live(self) -> bool {
         matches!(
@@ -378,7 +387,8 @@ impl Metric {
 }
 
 impl Metric {
-    /// The variance of the weight; nothing where the metric is no estimate, or it is not known how sure it is.
+    /// The variance of the weight; nothing where the metric is no estimate, or it is not known how
+    /// sure it is.
     #[must_use]
     pub const fn variance(self, variances: &Variances) -> Option<u128> {
         match self {

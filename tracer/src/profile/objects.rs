@@ -11,11 +11,11 @@ pub struct Object {
     pub build_id: Option<String>,
     /// The file with its debug information, where that was another one.
     pub debug: Option<PathBuf>,
-    /// Whether that came from a server, now or before.
+    /// True if the debug information came from a server, now or before.
     pub was_fetched: bool,
-    /// Whether there was anything to name its functions by, beside the symbols that dynamic linking needs.
+    /// True if it has names of functions beside the symbols that dynamic linking needs.
     pub has_names: bool,
-    /// Whether it was overwritten after it was mapped.
+    /// True if it was overwritten after it was mapped.
     pub has_changed: bool,
     /// Distinct places in it that are in stacks.
     pub frames: u64,

@@ -1,4 +1,4 @@
-//! What a report says of the tracing itself: plain data, filled in by whoever traced.
+//! The facts of a recording beside its stacks: settings, probes, events, losses.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,39 +9,39 @@ pub use super::cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
 use super::losses::Losses;
 pub use crate::numeric::rounded;
 
-/// How the profile came to be.
+/// The circumstances of a profile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {
-    /// How long was traced.
+    /// The duration of the recording.
     pub duration: Duration,
     /// The kernel's release, as `uname -r` has it.
     pub kernel: String,
-    /// What was asked for, and what was chosen.
+    /// The settings, those that were chosen for the user too.
     pub settings: Settings,
     /// The probes that were attached.
     pub probes: Vec<Probe>,
-    /// What became of the events.
+    /// The counts of events.
     pub events: Events,
-    /// What was lost.
+    /// The losses.
     pub losses: Losses,
     /// The memory of the kernel side's maps.
     pub memory: Vec<MapMemory>,
     /// The unwind tables, where stacks were walked by them.
     pub tables: Option<Tables>,
-    /// What tracing cost, where it was measured.
+    /// The cost of tracing, where it was measured.
     pub cost: Option<Cost>,
 }
 
-/// What was asked for, and what was chosen.
+/// The settings of the recording, as reports show them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The kinds of events.
     pub traced: Traced,
     /// One allocation per this many bytes was sampled on average; 1 is every allocation.
     pub sample_bytes: u64,
-    /// How stacks were walked: `dwarf` or `fp`.
+    /// The unwinder: `dwarf` or `fp`.
     pub unwind: String,
-    /// Whether children were traced, where that was a choice.
+    /// True if children were traced, where that was a choice.
     pub follow: Option<bool>,
     /// The smallest size that was followed, in bytes, where there was a limit.
     pub min_size: Option<u64>,
@@ -49,7 +49,7 @@ pub struct Settings {
     pub max_size: Option<u64>,
 }
 
-/// Which kinds of events were traced: these decide which figures exist.
+/// The kinds of events that were traced, which decide the figures that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -73,22 +73,22 @@ pub struct Probe {
     pub object: PathBuf,
     /// The function.
     pub symbol: String,
-    /// Where in the file, in bytes.
+    /// The offset in the file, in bytes.
     #[serde(serialize_with = "hex")]
     pub offset: u64,
-    /// Where it meets the call.
+    /// The place of the probe in the call.
     pub kind: ProbeKind,
-    /// Whether the kernel must single-step the instruction, which costs many times as much.
+    /// True if the kernel must single-step the instruction, which costs many times as much.
     pub single_stepped: bool,
 }
 
-/// Where a call is met by a probe.
+/// The place of a probe in the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeKind {
-    /// Where the function is entered.
+    /// The entry of the function.
     Entry,
-    /// Where it returns.
+    /// The return of the function.
     Return,
     /// Inside, where its size and its result are known.
     Single,
@@ -98,7 +98,7 @@ pub enum ProbeKind {
     Result,
 }
 
-/// What became of the events. `seen` is the sum of the others and of the losses that are events.
+/// The counts of events. `seen` is the sum of the others and of the losses that are events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Events {
     /// Probe hits, and returns of memory-map system calls.
@@ -120,7 +120,7 @@ pub struct Events {
 pub struct MapMemory {
     /// The map's name.
     pub name: String,
-    /// What it takes.
+    /// The bytes that it takes.
     pub bytes: u64,
 }
 
@@ -135,14 +135,15 @@ pub struct Tables {
     pub bytes: u64,
     /// The most that were in use.
     pub bytes_most: u64,
-    /// What the arrays have room for.
+    /// The bytes of the arrays.
     pub bytes_capacity: u64,
     /// Tables that were given back, since the last process that had their file mapped had ended.
     pub files_released: u64,
-    /// Walks that took the identity of the thread's last one, since they would have read the very same.
+    /// Walks that took the identity of the thread's last one, since they would have read the very
+    /// same.
     pub remembered: u64,
-    /// Walks that were finished in user space, from a copy of the stack, since they came to code whose table was still
-    /// being made.
+    /// Walks that were finished in user space, from a copy of the stack, since they came to code
+    /// whose table was still being made.
     pub finished_from_copies: u64,
     /// Such walks that could not be finished: their stacks end there.
     pub unfinished: u64,
@@ -150,7 +151,7 @@ pub struct Tables {
     pub awaited: u64,
     /// Look-ups of mappings that found the address space being changed.
     pub mappings_busy: u64,
-    /// How often a process was stopped until the table of its code was made.
+    /// The number of times that a process was stopped until the table of its code was made.
     pub stops: u64,
 }
 
