@@ -1,5 +1,5 @@
-//! What is remembered of a file's contents from the moment that it was opened: enough to place an address in it,
-//! and to tell later whether it is still what was mapped.
+//! The facts of a file's contents from the moment that it was opened: enough to place an address in
+//! it, and to tell later if it is still the file that was mapped.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -16,7 +16,8 @@ const MOST_NOTE_BYTES: u64 = 1 << 20;
 /// The bytes of a build id at the most. Linkers make 8 to 32.
 const MOST_ID_BYTES: usize = 64;
 
-/// What a linker calls a program or a library, the same in its separate debug information.
+/// The build ID that the linker gave a program or a library, the same in its separate debug
+/// information.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BuildId(Box<[u8]>);
 
@@ -41,7 +42,8 @@ impl BuildId {
         let data = &ReadCache::new(file);
         let header = FileHeader64::<Endianness>::parse(data).ok()?;
         let endian = header.endian().ok()?;
-        // The segments of separate debug information keep their old offsets, at which other bytes are.
+        // The segments of separate debug information keep their old offsets, at which other bytes
+        // are.
         Self::in_sections(header, endian, data).or_else(|| Self::in_segments(header, endian, data))
     }
 
@@ -140,7 +142,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// What `stat` says of a file.
+    /// The facts from `stat` that change when a file is written to.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         Self {
@@ -151,7 +153,7 @@ impl Stamp {
     }
 }
 
-/// What was read of a file when it was opened.
+/// The facts read from a file when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {
     /// Its build id, if it has one.
@@ -173,7 +175,7 @@ impl Contents {
         }
     }
 
-    /// Whether the file has been written to since; a file that cannot be asked has.
+    /// Returns true if the file has been written to since; a file that cannot be asked has.
     #[must_use]
     pub fn was_written_to(&self, file: &File) -> bool {
         !file
@@ -181,8 +183,8 @@ impl Contents {
             .is_ok_and(|metadata| Stamp::of(&metadata) == self.stamp)
     }
 
-    /// Whether the file is another one by now: it was written to, and does not have the build id that it had. One
-    /// that never had one is taken for another.
+    /// Returns true if the file is another one by now: it was written to, and does not have the
+    /// build id that it had. One that never had one is taken for another.
     #[must_use]
     pub fn has_changed(&self, file: &File) -> bool {
         self.was_written_to(file)

@@ -32,21 +32,21 @@ struct TimedMapping {
     file: Option<Arc<MappedFile>>,
 }
 
-/// Where an address belongs.
+/// The file and the offset that an address was mapped from.
 #[derive(Debug, Clone)]
 pub struct Place {
     /// The file that is mapped there, if it can be read.
     pub file: Option<Arc<MappedFile>>,
     /// The path as the process sees it.
     pub path: PathBuf,
-    /// Whether a just-in-time compiler may have written what is there.
+    /// True if a just-in-time compiler may have written the code there.
     pub is_compiled: bool,
     /// The offset in the file.
     pub file_offset: u64,
 }
 
-/// Whether code in a mapping was compiled at run time: memory without a file and without a name of the kernel's, or a
-/// file in memory that is no program.
+/// Returns true if code in a mapping was compiled at run time: memory without a file and without a
+/// name of the kernel's, or a file in memory that is no program.
 fn is_compiled(mapping: &Mapping, file: Option<&MappedFile>) -> bool {
     let path = mapping.path.as_os_str().as_bytes();
     let in_memory = [
@@ -112,13 +112,13 @@ impl Lives {
         }
     }
 
-    /// What just-in-time compilers have written of their code.
+    /// Returns the perf maps of just-in-time compilers.
     #[must_use]
     pub fn perf_maps(&self) -> &PerfMaps {
         &self.perf_maps
     }
 
-    /// Whether anything is known of this process.
+    /// Returns true if anything is known of this process.
     #[must_use]
     pub fn knows(&self, pid: u32) -> bool {
         self.by_pid
@@ -252,7 +252,7 @@ impl Lives {
 }
 
 impl Image {
-    /// Where an address belonged at a time: to the mapping made last before it.
+    /// Returns the place that an address belonged to at a time: in the mapping made last before it.
     #[must_use]
     pub fn place(&self, address: u64, time_ns: u64) -> Option<Place> {
         let covers = |timed: &&TimedMapping| {

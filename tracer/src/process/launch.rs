@@ -1,7 +1,7 @@
 //! Launching a command, held before its first instruction until the probes are in.
 //!
-//! The child waits on a pipe between fork and exec. If memtap goes away before it says "go", the pipe closes
-//! and the child ends without having run anything.
+//! The child waits on a pipe between fork and exec. If memtap goes away before it says "go", the
+//! pipe closes and the child ends without having run anything.
 
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
@@ -18,7 +18,8 @@ pub struct Held {
     /// The child's process id.
     pub pid: u32,
     gate: PipeWriter,
-    // `Command::spawn` returns once the child has executed the program, so it needs a thread of its own.
+    // `Command::spawn` returns once the child has executed the program, so it needs a thread of its
+    // own.
     spawner: JoinHandle<io::Result<Child>>,
 }
 

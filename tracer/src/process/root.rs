@@ -1,4 +1,5 @@
-//! The root directory of a process, as it sees it: of its mount namespace, of a container, of a chroot.
+//! The root directory of a process, as it sees it: of its mount namespace, of a container, of a
+//! chroot.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-/// What tells one root from another: the mount namespace, and the directory in it.
+/// The identity of a root: the mount namespace, and the directory in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RootId {
     namespace: u64,
@@ -45,8 +46,8 @@ impl Root {
         Ok(Self(directory.into()))
     }
 
-    /// Opens a regular file of this root for reading. Symbolic links on the way lead nowhere outside of it; `path`
-    /// itself may be one only if `follow` says so.
+    /// Opens a regular file of this root for reading. Symbolic links on the way lead nowhere
+    /// outside of it; `path` itself may be one only if `follow` says so.
     pub fn open(&self, path: &Path, follow: bool) -> io::Result<File> {
         // `NONBLOCK`: opening a pipe without a writer would wait for one.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;

@@ -1,9 +1,9 @@
-//! What the kernel tells of the life of processes: forks, new programs, executable mappings, exits.
+//! The kernel's records of process life: forks, execs, executable mappings, exits.
 //!
-//! These are the side-band records that `perf record` lives on, of a software event that never fires, one ring
-//! per CPU. They name each mapped file by path and inode at the moment of the mapping, so that a process
-//! that lives for a millisecond has names in the report. Layouts: `enum perf_event_type` in the kernel's
-//! `include/uapi/linux/perf_event.h`.
+//! These are the side-band records that `perf record` lives on, of a software event that never
+//! fires, one ring per CPU. They name each mapped file by path and inode at the moment of the
+//! mapping, so that a process that lives for a millisecond has names in the report. Layouts:
+//! `enum perf_event_type` in the kernel's `include/uapi/linux/perf_event.h`.
 
 use std::ffi::c_void;
 use std::io;
@@ -23,22 +23,22 @@ pub use crate::clock::monotonic_ns;
 /// Pages of each CPU's ring: 512 KiB, some five thousand mappings between two readings.
 const RING_PAGES: usize = 128;
 
-/// A record of another time than this is held back until the next reading: one that happened before it may
-/// still be on its way into another CPU's ring.
+/// A record of another time than this is held back until the next reading: one that happened before
+/// it may still be on its way into another CPU's ring.
 const SETTLE_NS: u64 = 1_000_000;
 
 /// One event in the life of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LifeEvent {
-    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// The time in nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
     /// The process.
     pub pid: u32,
-    /// What happened.
+    /// The event.
     pub what: Life,
 }
 
-/// What happened in a process's life.
+/// An event in a process's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Life {
     /// It was made, as a copy of another process.
@@ -94,7 +94,7 @@ impl Sideband {
         })
     }
 
-    /// How many records the kernel could not write, since a ring was full.
+    /// Returns the number of records that the kernel could not write since a ring was full.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost
@@ -106,8 +106,8 @@ impl Sideband {
         self.settled_ns
     }
 
-    /// Takes what has happened, in the order of time. `all`: also what happened just now, which may lack an
-    /// event of another CPU.
+    /// Takes what has happened, in the order of time. `all`: also what happened just now, which may
+    /// lack an event of another CPU.
     pub fn take(&mut self, all: bool) -> Vec<LifeEvent> {
         let settled = if all {
             u64::MAX
@@ -146,7 +146,8 @@ impl Ring {
         })?;
         let page = rustix::param::page_size();
         let len = page * (1 + RING_PAGES);
-        // SAFETY: a new shared mapping at an address that the kernel chooses, of an event that we own.
+        // SAFETY: a new shared mapping at an address that the kernel chooses, of an event that we
+        // own.
         let base = unsafe {
             mmap(
                 std::ptr::null_mut(),
@@ -165,11 +166,12 @@ impl Ring {
         })
     }
 
-    /// Hands every record to `take`: its type, its misc bits, and its body after the eight bytes of header.
+    /// Hands every record to `take`: its type, its misc bits, and its body after the eight bytes of
+    /// header.
     fn read(&self, mut take: impl FnMut(u32, u16, &[u8])) {
         let control = self.base.cast::<perf_event_mmap_page>();
-        // SAFETY: the first page is the kernel's control page. Head and tail are written by one side each, as
-        // aligned words, with the barriers that its description asks for.
+        // SAFETY: the first page is the kernel's control page. Head and tail are written by one
+        // side each, as aligned words, with the barriers that its description asks for.
         let (head, tail) = unsafe {
             (
                 AtomicU64::from_ptr(&raw mut (*control).data_head),
@@ -201,7 +203,8 @@ impl Ring {
         tail.store(at, Ordering::Release);
     }
 
-    /// Copies what begins at a position, which may run past the end of the data and go on at their beginning.
+    /// Copies what begins at a position, which may run past the end of the data and go on at their
+    /// beginning.
     fn copy(&self, from: u64, to: &mut [u8]) {
         let data_len = self.len - self.page;
         let Ok(start) = usize::try_from(from % data_len as u64) else {
@@ -210,8 +213,8 @@ impl Ring {
         let before_end = to.len().min(data_len - start);
         let (first, rest) = to.split_at_mut(before_end);
         let data = self.base.cast::<u8>();
-        // SAFETY: both parts are inside the data pages, and the kernel does not write there before the tail has
-        // passed.
+        // SAFETY: both parts are inside the data pages, and the kernel does not write there before
+        // the tail has passed.
         unsafe {
             data.add(self.page + start)
                 .copy_to_nonoverlapping(first.as_mut_ptr(), first.len());

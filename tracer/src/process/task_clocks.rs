@@ -1,8 +1,9 @@
 //! The CPU time of other processes' threads, to the microsecond, from a moment on.
 //!
-//! The kernel brings a running thread's own account up to date when its CPU's tick comes, which may be 4 ms later. A perf event
-//! of the thread's task clock (`PERF_COUNT_SW_TASK_CLOCK`) is read on the CPU that the thread is on. It costs the thread some
-//! time at each switch of context, so that it is meant for moments.
+//! The kernel brings a running thread's own account up to date when its CPU's tick comes, which may
+//! be 4 ms later. A perf event of the thread's task clock (`PERF_COUNT_SW_TASK_CLOCK`) is read on
+//! the CPU that the thread is on. It costs the thread some time at each switch of context, so that
+//! it is meant for moments.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -22,8 +23,8 @@ pub(crate) struct TaskClocks {
 }
 
 impl TaskClocks {
-    /// Starts them; nothing if there are too many threads, or none, or the kernel refuses. A thread that begins later is not in
-    /// them.
+    /// Starts them; nothing if there are too many threads, or none, or the kernel refuses. A thread
+    /// that begins later is not in them.
     pub(crate) fn start(pids: &[u32]) -> Option<Self> {
         let threads: Vec<u32> = pids.iter().flat_map(|pid| proc_fs::threads(*pid)).collect();
         if threads.is_empty() || threads.len() > MOST_THREADS {
