@@ -1,8 +1,9 @@
-//! The cache of debuginfod clients, laid out as elfutils and GDB lay it out (debuginfod-find(1)): for each build id a
-//! directory with a file `debuginfo`, which is empty where no server had any.
+//! The cache of debuginfod clients, laid out as elfutils and GDB lay it out (debuginfod-find(1)):
+//! for each build id a directory with a file `debuginfo`, which is empty where no server had any.
 //!
-//! It belongs to the user who called `sudo`: their debugger looks there too, and root has no business with files below a
-//! directory that somebody else may replace. So the files are read and written with that user's rights.
+//! It belongs to the user who called `sudo`: their debugger looks there too, and root has no
+//! business with files below a directory that somebody else may replace. So the files are read and
+//! written with that user's rights.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -15,10 +16,10 @@ use tempfile::NamedTempFile;
 use crate::process::contents::BuildId;
 use crate::settings::Owner;
 
-/// How long it is believed that servers have nothing for a build id; elfutils' `cache_miss_s`.
+/// The lifetime of a note that servers have nothing for a build ID; elfutils' `cache_miss_s`.
 const MISS_LASTS: Duration = Duration::from_mins(10);
 
-/// What the cache has for a build id.
+/// The result of a look-up in the cache.
 #[derive(Debug)]
 pub(super) enum Cached {
     File(File),
@@ -117,8 +118,9 @@ impl Rights {
         let Some(Owner { uid, gid }) = owner else {
             return Self(None);
         };
-        // The group first: who is not root may not change it. Both calls tell what was before, and cannot fail for root.
-        // SAFETY: system calls without arguments in memory; they change this thread alone (setfsuid(2)).
+        // The group first: who is not root may not change it. Both calls tell what was before, and
+        // cannot fail for root. SAFETY: system calls without arguments in memory; they change this
+        // thread alone (setfsuid(2)).
         let before = unsafe {
             let gid = libc::setfsgid(gid);
             let uid = libc::setfsuid(uid);
@@ -134,8 +136,8 @@ impl Rights {
 impl Drop for Rights {
     fn drop(&mut self) {
         if let Some(Owner { uid, gid }) = self.0 {
-            // The user first: as root again, the group may be changed.
-            // SAFETY: system calls without arguments in memory; they change this thread alone (setfsuid(2)).
+            // The user first: as root again, the group may be changed. SAFETY: system calls without
+            // arguments in memory; they change this thread alone (setfsuid(2)).
             unsafe {
                 libc::setfsuid(uid);
                 libc::setfsgid(gid);

@@ -1,10 +1,10 @@
-//! Names for addresses: files and offsets in, frames out, with inlined functions, demangled, with source lines
-//! where there is debug information.
+//! Names for addresses: files and offsets in, frames out, with inlined functions, demangled, with
+//! source lines where there is debug information.
 //!
-//! A file is named by its own debug information and symbols, or by separate debug information that was found to fit
-//! (`debug_file`), or fetched (`debuginfod`); code that was compiled at run time by its compiler's perf map
-//! (`perf_map`). A file that was overwritten since it was mapped names nothing: only separate debug information of the
-//! build that was mapped still does.
+//! A file is named by its own debug information and symbols, or by separate debug information that
+//! was found to fit (`debug_file`), or fetched (`debuginfod`); code that was compiled at run time
+//! by its compiler's perf map (`perf_map`). A file that was overwritten since it was mapped names
+//! nothing: only separate debug information of the build that was mapped still does.
 
 mod cache;
 mod debug_file;
@@ -36,8 +36,8 @@ pub struct Location {
     pub file: usize,
     /// The offset in the file.
     pub offset: u64,
-    /// Whether it is a return address: the call before it is what is looked up, which may be in another line,
-    /// or even in another function.
+    /// True for a return address: the call before it is what is looked up, which may be in another
+    /// line, or even in another function.
     pub is_return: bool,
 }
 
@@ -47,16 +47,18 @@ impl Location {
     }
 }
 
-/// What locations are called.
+/// The result of a symbolization.
 #[derive(Debug, Default)]
 pub struct Named {
-    /// The frames of each location, from the outermost to the innermost: more than one where functions were inlined.
+    /// The frames of each location, from the outermost to the innermost: more than one where
+    /// functions were inlined.
     pub frames: HashMap<Location, Arc<[Frame]>>,
     /// The files, in the order in which they were given.
     pub objects: Vec<Object>,
 }
 
-/// Gives names to places in files, and remembers them: reports while it records ask for the same again.
+/// Gives names to places in files, and remembers them: reports while it records ask for the same
+/// again.
 #[derive(Debug)]
 pub struct Namer {
     settings: Symbols,
@@ -71,7 +73,7 @@ struct Known {
     client: Option<Client>,
 }
 
-/// What is known of one file.
+/// The sources of one file's names, and the names found so far.
 #[derive(Debug)]
 struct FileNames {
     file: Arc<MappedFile>,
@@ -96,7 +98,8 @@ impl Namer {
         }
     }
 
-    /// Gives names to locations. `files` are what their indices stand for. Servers are asked only if `may_fetch`.
+    /// Gives names to locations. `files` are what their indices stand for. Servers are asked only
+    /// if `may_fetch`.
     #[must_use]
     pub fn name(&self, files: &[Arc<MappedFile>], locations: &[Location], may_fetch: bool) -> Named {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,7 +168,8 @@ const fn key(location: &Location) -> (u64, bool) {
 }
 
 impl Known {
-    /// What names a file: looked for once, again if it was overwritten meanwhile, and once more when servers may be asked.
+    /// Returns the sources of a file's names: looked for once, again if it was overwritten
+    /// meanwhile, and once more when servers may be asked.
     fn about(&mut self, file: &Arc<MappedFile>, settings: &Symbols, may_fetch: bool) -> Arc<FileNames> {
         let pointer = Arc::as_ptr(file).addr();
         let known = self.files.get(&pointer);
@@ -269,8 +273,8 @@ impl FileNames {
     }
 }
 
-/// The names of code that was compiled at run time, by address, from the perf maps of a process: its own first, then
-/// those of the processes that it was made by.
+/// The names of code that was compiled at run time, by address, from the perf maps of a process:
+/// its own first, then those of the processes that it was made by.
 #[must_use]
 pub fn compiled(maps: &[File], mut wanted: Vec<u64>) -> HashMap<u64, Arc<str>> {
     let mut named = HashMap::new();

@@ -14,13 +14,13 @@ use crate::profile::{self, Frame, FrameName};
 /// Addresses that one file is asked for at once: bounds the memory of the answer.
 const BATCH: usize = 4096;
 
-/// What one file is asked for.
+/// The addresses of one file to symbolize.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
     pub(super) file: &'a MappedFile,
     /// Its separate debug information.
     pub(super) debug: Option<&'a DebugFile>,
-    /// What its own contents are good for.
+    /// The use of its own contents.
     pub(super) own: Own,
     /// The places, as offsets in the file: what is shown, and what is looked up.
     pub(super) places: Vec<(u64, u64)>,
@@ -28,7 +28,7 @@ pub(super) struct Job<'a> {
     pub(super) directories: &'a [PathBuf],
 }
 
-/// What the contents of a mapped file are good for.
+/// The use of a mapped file's contents for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Own {
     /// Nothing: it is another file by now, or no whole one.
@@ -81,7 +81,8 @@ impl Job<'_> {
         let source = Source::Elf(elf.clone());
         for batch in without.chunks(BATCH) {
             let addresses: Vec<u64> = batch.iter().map(|(_, address)| *address).collect();
-            // Debug information has the addresses of the file that was mapped, and segments at other offsets.
+            // Debug information has the addresses of the file that was mapped, and segments at
+            // other offsets.
             let answers = match symbolizer.symbolize(&source, Input::VirtOffset(&addresses)) {
                 Ok(answers) => answers,
                 Err(error) => {
@@ -148,7 +149,8 @@ fn source_of(info: &CodeInfo<'_>) -> Option<profile::Source> {
     })
 }
 
-/// Does jobs on every CPU, the largest first. A job that panics, on a file that was made to, has no names.
+/// Does jobs on every CPU, the largest first. A job that panics, on a file that was made to, has no
+/// names.
 pub(super) fn do_all(jobs: &[Job<'_>]) -> Vec<Vec<Arc<[Frame]>>> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     let weight = |job: &Job<'_>| job.file.key.size_bytes + 1024 * job.places.len() as u64;

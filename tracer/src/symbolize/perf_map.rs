@@ -1,8 +1,8 @@
-//! The text of a perf map: `START SIZE NAME`, both numbers in hexadecimal, one line for each piece of compiled code.
-//! Layout: the kernel's `tools/perf/Documentation/jit-interface.txt`.
+//! The text of a perf map: `START SIZE NAME`, both numbers in hexadecimal, one line for each piece
+//! of compiled code. Layout: the kernel's `tools/perf/Documentation/jit-interface.txt`.
 //!
-//! A map can be larger than memtap's own memory should be, and grows while it is read: it is read once, from its start,
-//! and only the names that are wanted are kept.
+//! A map can be larger than memtap's own memory should be, and grows while it is read: it is read
+//! once, from its start, and only the names that are wanted are kept.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,11 +14,12 @@ const MOST_LINE_BYTES: u64 = 16 << 10;
 /// Bytes of a map at the most.
 const MOST_BYTES: u64 = 4 << 30;
 
-/// Names given at the most, one address of one line each: a map that names everything again and again is left.
+/// Names given at the most, one address of one line each: a map that names everything again and
+/// again is left.
 const MOST_NAMES: u64 = 100_000_000;
 
-/// The names of `wanted`, which are in order, as far as a map has them. Code is compiled again, elsewhere or in its old
-/// place: the last line that covers an address names it.
+/// The names of `wanted`, which are in order, as far as a map has them. Code is compiled again,
+/// elsewhere or in its old place: the last line that covers an address names it.
 pub(super) fn names(map: impl Read, wanted: &[u64]) -> io::Result<HashMap<u64, Arc<str>>> {
     let mut map = BufReader::with_capacity(1 << 18, map.take(MOST_BYTES));
     let mut named: Vec<Option<Arc<str>>> = vec![None; wanted.len()];
