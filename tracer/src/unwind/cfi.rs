@@ -17,8 +17,8 @@ use crate::unwind::{Code, Statistics, Unsupported};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// No CIE that a compiler writes is longer. Its instructions are run again for each of its FDEs, so that a
-/// long one would make the time quadratic in the file's size.
+/// No CIE that a compiler writes is longer. Its instructions are run again for each of its FDEs, so
+/// that a long one would make the time quadratic in the file's size.
 const MAX_CIE_BYTES: usize = 1024;
 
 /// From this address (relative to the code's base) on that rule of a [`RuleSet`] holds.
@@ -37,7 +37,7 @@ pub(crate) struct Function {
     pub(crate) rows: u32,
 }
 
-/// What was read of a share of a file's FDEs, in the order of the section.
+/// The rows read from a share of a file's FDEs, in the order of the section.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
     pub(crate) functions: Vec<Function>,
@@ -130,7 +130,8 @@ where
             }
         }
         let rows = self.part.rows.len() - first_row;
-        // A part has fewer rows than its section has bytes, and a section over 4 GiB is past every limit.
+        // A part has fewer rows than its section has bytes, and a section over 4 GiB is past every
+        // limit.
         let (Ok(first_row), Ok(rows)) = (u32::try_from(first_row), u32::try_from(rows)) else {
             return;
         };
@@ -215,15 +216,15 @@ where
     }
 }
 
-/// Where a function's rows begin, and the rule that its code alone tells.
+/// The origin of a function's rows, and the rule that its code alone tells.
 struct Origin {
     start: u32,
     by_code: Option<Rule>,
 }
 
 impl Origin {
-    /// Functions that are returned to at their first byte have rows from the byte before: that is where return
-    /// addresses are looked up.
+    /// Functions that are returned to at their first byte have rows from the byte before: that is
+    /// where return addresses are looked up.
     fn of(code: &Code<'_>, fde: &FrameDescriptionEntry<Slice<'_>>, start: u32, end: u32) -> Self {
         if is_context_start(code.bytes(start, end)) {
             return Self {

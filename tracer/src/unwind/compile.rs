@@ -10,23 +10,24 @@ use crate::unwind::frames::Frames;
 use crate::unwind::merge::merge;
 use crate::unwind::{Code, Elf, Error, Statistics, Table};
 
-/// Which rows a table has.
+/// The rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rows {
-    /// Those that return addresses can find; a fifth to a tenth of all. In code that a signal interrupted, or
-    /// at a page fault, the wrong rule may be found.
+    /// Those that return addresses can find; a fifth to a tenth of all. In code that a signal
+    /// interrupted, or at a page fault, the wrong rule may be found.
     #[default]
     CallSites,
     /// All: right at every instruction.
     All,
 }
 
-/// How a table is to be made.
+/// The options of the compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Which rows it has.
+    /// The rows of the table.
     pub rows: Rows,
-    /// How many threads may work on one file, this one among them. Small files are not worth a second.
+    /// The number of threads that may work on one file, this one among them. Small files are not
+    /// worth a second.
     pub threads: NonZeroUsize,
 }
 
@@ -39,7 +40,8 @@ impl Default for Options {
     }
 }
 
-/// Functions that one thread does in about a millisecond: starting a thread for fewer saves nothing.
+/// Functions that one thread does in about a millisecond: starting a thread for fewer saves
+/// nothing.
 const FUNCTIONS_PER_THREAD: usize = 4096;
 /// The same for rows to be pruned.
 const ROWS_PER_THREAD: usize = 32_768;
@@ -89,7 +91,8 @@ fn prune_all(
     threads: NonZeroUsize,
 ) -> Vec<RuleStart> {
     let end_of_share = |share: &[RuleStart]| {
-        // Shares are slices of `rows`, sorted by address: the row after a share begins where it ends.
+        // Shares are slices of `rows`, sorted by address: the row after a share begins where it
+        // ends.
         let last = share.last().map_or(0, |row| row.pc);
         rows.get(rows.partition_point(|row| row.pc <= last))
             .map_or(code.end(), |row| row.pc)
@@ -112,7 +115,8 @@ fn prune_all(
     all
 }
 
-/// Cuts `items` into equal shares of at least `least`, runs `work` on each, and returns the results in order.
+/// Cuts `items` into equal shares of at least `least`, runs `work` on each, and returns the results
+/// in order.
 fn shares<T: Sync, R: Send>(
     items: &[T],
     threads: NonZeroUsize,

@@ -1,7 +1,7 @@
-//! Why no table can be made of a file.
+//! Errors of the compiler.
 
-/// Why no table can be made of a file. What is wrong inside single functions is no error: it is counted in
-/// the table's [`Statistics`](super::Statistics).
+/// The reasons for which a file has no table. What is wrong inside single functions is no error: it
+/// is counted in the table's [`Statistics`](super::Statistics).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The bytes do not begin with a whole ELF header.
@@ -29,8 +29,8 @@ pub enum Error {
     /// There is neither `.eh_frame` nor `.debug_frame`, or nothing is in them.
     #[error("no unwind information (.eh_frame or .debug_frame)")]
     NoUnwindInfo,
-    /// The only unwind information is compressed in a way that cannot be read: neither zlib nor sound, or too
-    /// large.
+    /// The only unwind information is compressed in a way that cannot be read: neither zlib nor
+    /// sound, or too large.
     #[error("the unwind information is compressed in a way that cannot be read")]
     Compression,
 }

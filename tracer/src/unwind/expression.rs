@@ -1,20 +1,23 @@
-//! DWARF expressions of call frame information, as far as a [`Rule`](super::layout::Rule) can express them.
+//! DWARF expressions of call frame information, as far as a [`Rule`](super::layout::Rule) can
+//! express them.
 //!
-//! An expression (DWARF 5 section 2.5) is run over symbols instead of numbers: a base plus a constant, what
-//! is in memory there plus a constant, and the steps on the way to a linkage table's rule.
+//! An expression (DWARF 5 section 2.5) is run over symbols instead of numbers: a base plus a
+//! constant, what is in memory there plus a constant, and the steps on the way to a linkage table's
+//! rule.
 
 use gimli::{EndianSlice, Expression, LittleEndian, Operation, Register, X86_64};
 
-/// What a symbolic address counts from.
+/// The base of a symbolic address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Base {
-    /// The canonical frame address, which is on the stack before the expression of a register's rule begins.
+    /// The canonical frame address, which is on the stack before the expression of a register's
+    /// rule begins.
     Cfa,
     /// A register's value in the frame.
     Register(Register),
 }
 
-/// What an expression yields.
+/// The value of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value {
     /// A number.
@@ -24,9 +27,9 @@ pub(crate) enum Value {
     /// `*(base + offset) + add`.
     Memory { base: Base, offset: i64, add: i64 },
     /// `base + offset + (8 if (pc & 15) >= threshold)`: what linkers write for `.plt`
-    /// (`elf_x86_64_eh_frame_plt` in binutils' `bfd/elf64-x86-64.c`, `plt_eh_frame_fde` in gold): 11 in the
-    /// classic table, 10 and 5 in those with IBT and BND prefixes. Entries of `.plt.sec` and `.plt.got` push
-    /// nothing and need no expression.
+    /// (`elf_x86_64_eh_frame_plt` in binutils' `bfd/elf64-x86-64.c`, `plt_eh_frame_fde` in gold):
+    /// 11 in the classic table, 10 and 5 in those with IBT and BND prefixes. Entries of `.plt.sec`
+    /// and `.plt.got` push nothing and need no expression.
     Linkage { base: Base, offset: i64, threshold: i64 },
     /// `pc & 15`.
     EntryOffset,

@@ -1,4 +1,4 @@
-//! Where a file's unwind information is, and where in it the frame description entries (FDEs) begin.
+//! A file's unwind information, and the places of its frame description entries (FDEs).
 
 use std::borrow::Cow;
 
@@ -22,7 +22,8 @@ pub(crate) struct Frames<'data> {
     pub(crate) source: Source,
     pub(crate) bytes: Cow<'data, [u8]>,
     pub(crate) bases: BaseAddresses,
-    /// Where FDEs begin, in the order of the section. Their entries do not overlap, which bounds the work.
+    /// The offsets of FDEs, in the order of the section. Their entries do not overlap, which bounds
+    /// the work.
     pub(crate) entries: Vec<usize>,
     /// Entries that could not be delimited.
     pub(crate) malformed: u32,
@@ -57,8 +58,9 @@ impl<'data> Frames<'data> {
         })
     }
 
-    /// Stripped section headers leave `PT_GNU_EH_FRAME`, which says where `.eh_frame` begins but not where it
-    /// ends. Its search table names every FDE; without one the terminator ends the section.
+    /// Stripped section headers leave `PT_GNU_EH_FRAME`, which says where `.eh_frame` begins but
+    /// not where it ends. Its search table names every FDE; without one the terminator ends the
+    /// section.
     fn from_program_header(elf: &Elf<'data>) -> Option<Self> {
         let source = Source::EhFrame;
         let header = elf.eh_frame_header()?;
@@ -178,8 +180,9 @@ struct Entry {
     is_fde: bool,
 }
 
-/// The entry at an offset: its length, 4 bytes, or 12 if the first 4 are all ones; then what tells a CIE from
-/// an FDE: 0 in `.eh_frame` (always 4 bytes), all ones in `.debug_frame` (4 or 8 bytes, as the length).
+/// The entry at an offset: its length, 4 bytes, or 12 if the first 4 are all ones; then what tells
+/// a CIE from an FDE: 0 in `.eh_frame` (always 4 bytes), all ones in `.debug_frame` (4 or 8 bytes,
+/// as the length).
 fn entry_at(source: Source, bytes: &[u8], at: usize) -> Option<Entry> {
     let word = |at: usize| {
         bytes

@@ -1,4 +1,5 @@
-//! The functions of a file, in whatever order its unwind information has them → one list of rows by address.
+//! The functions of a file, in whatever order its unwind information has them → one list of rows by
+//! address.
 
 use crate::unwind::cfi::{Function, Part, RuleStart};
 use crate::unwind::layout::Rule;
@@ -6,18 +7,20 @@ use crate::unwind::rule_set::RuleSet;
 use crate::unwind::signal::trampolines;
 use crate::unwind::{Code, Statistics};
 
-/// A hole between functions up to this many bytes is padding that aligns the next one, where nothing runs.
-/// Wider ones may hold code that has no unwind information.
+/// A hole between functions up to this many bytes is padding that aligns the next one, where
+/// nothing runs. Wider ones may hold code that has no unwind information.
 const MAX_PADDING_BYTES: u32 = 15;
 
-/// All rows of a file, sorted by address, no two neighbours with the same rule, the first at address 0.
+/// All rows of a file, sorted by address, no two neighbours with the same rule, the first at
+/// address 0.
 #[derive(Debug)]
 pub(crate) struct Merged {
     pub(crate) rows: Vec<RuleStart>,
     pub(crate) rules: RuleSet,
 }
 
-/// Merges what was read of a file. The end of what a list describes is always marked: what follows is a gap.
+/// Merges what was read of a file. The end of what a list describes is always marked: what follows
+/// is a gap.
 pub(crate) fn merge(mut parts: Vec<Part>, code: &Code<'_>, statistics: &mut Statistics) -> Merged {
     let mut order = Vec::new();
     for (part, of_part) in parts.iter().enumerate() {
@@ -97,7 +100,7 @@ struct Merger<'a> {
     code: &'a Code<'a>,
     rows: Vec<RuleStart>,
     rules: RuleSet,
-    /// Where the functions so far end.
+    /// The end of the functions so far.
     covered: u32,
 }
 
@@ -111,7 +114,7 @@ impl Merger<'_> {
         self.covered = end;
     }
 
-    /// What lies between the functions so far and `to`.
+    /// Fills the gap between the functions so far and `to`.
     fn gap(&mut self, to: u32) {
         let from = self.covered;
         if to <= from {

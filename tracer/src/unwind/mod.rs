@@ -1,8 +1,9 @@
 //! `.eh_frame` → the compact tables that the kernel side walks stacks with.
 //!
-//! [`compile()`] turns the bytes of an ELF file into a [`Table`]; an [`Arena`] finds it a place in the
-//! kernel's arrays (laid out as [`layout`] says) and lists what to write there; [`walk()`] takes the same
-//! steps in user space, on a copy of a stack. Nothing here does I/O, and no input makes it panic.
+//! [`compile()`] turns the bytes of an ELF file into a [`Table`]; an [`Arena`] finds it a place in
+//! the kernel's arrays (laid out as [`layout`] says) and lists what to write there; [`walk()`]
+//! takes the same steps in user space, on a copy of a stack. Nothing here does I/O, and no input
+//! makes it panic.
 
 mod arena;
 mod call_sites;

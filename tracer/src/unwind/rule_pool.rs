@@ -42,7 +42,7 @@ impl RulePool {
         self.capacity - self.used()
     }
 
-    /// How many of these rules, which are all different, are not in the pool.
+    /// Returns the number of these rules, which are all different, that are not in the pool.
     pub(crate) fn missing(&self, rules: &[Rule]) -> u32 {
         let missing = rules
             .iter()
@@ -51,8 +51,8 @@ impl RulePool {
         u32::try_from(missing).unwrap_or(u32::MAX)
     }
 
-    /// Counts one more user of a rule. Returns its number, and whether the array has to be written; `None` if
-    /// the pool is full.
+    /// Counts one more user of a rule. Returns its number, and whether the array has to be written;
+    /// `None` if the pool is full.
     pub(crate) fn acquire(&mut self, rule: Rule) -> Option<(u32, bool)> {
         if let Some(number) = self.numbers.get(&rule).copied() {
             let slot = self.slots.get_mut(number as usize)?;

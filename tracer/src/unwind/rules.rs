@@ -15,8 +15,8 @@ const CFA: Value = Value::Address {
     offset: 0,
 };
 
-/// Storage of gimli's evaluator: remembered states nest deeper than its default of 4 in hand-written code,
-/// and no function saves 64 registers.
+/// Storage of gimli's evaluator: remembered states nest deeper than its default of 4 in
+/// hand-written code, and no function saves 64 registers.
 #[derive(Debug)]
 pub(crate) struct Storage;
 
@@ -28,7 +28,7 @@ impl UnwindContextStorage<usize> for Storage {
 /// A row as gimli has it.
 pub(crate) type Row = UnwindTableRow<usize, Storage>;
 
-/// Why a row is [`Rule::UNSUPPORTED`].
+/// The reasons for which a row is [`Rule::UNSUPPORTED`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Unsupported {
@@ -60,7 +60,7 @@ impl Unsupported {
         Self::Malformed,
     ];
 
-    /// What a report calls it.
+    /// Returns the name in reports.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -75,9 +75,9 @@ impl Unsupported {
     }
 }
 
-/// The rule of a row. `return_column` is the CIE's return address register. What is unspecified keeps its
-/// value from frame to frame (x86-64 psABI section 3.7, callee-saved registers); that is another thing than
-/// undefined.
+/// The rule of a row. `return_column` is the CIE's return address register. What is unspecified
+/// keeps its value from frame to frame (x86-64 psABI section 3.7, callee-saved registers); that is
+/// another thing than undefined.
 pub(crate) fn classify<'a, S: UnwindSection<Slice<'a>>>(
     row: &Row,
     return_column: gimli::Register,
@@ -129,8 +129,8 @@ pub(crate) fn classify<'a, S: UnwindSection<Slice<'a>>>(
     })
 }
 
-/// Whether a row says that the interrupted code's address is in the `ucontext_t` at `rsp`, as a signal
-/// trampoline's does.
+/// Returns true if a row says that the interrupted code's address is in the `ucontext_t` at `rsp`,
+/// as a signal trampoline's does.
 pub(crate) fn is_in_ucontext<'a, S: UnwindSection<Slice<'a>>>(
     row: &Row,
     return_column: gimli::Register,
@@ -173,7 +173,8 @@ fn frame_rule(frame_address: Value) -> Result<Rule, Unsupported> {
     })
 }
 
-/// Where `rbp` was saved, counted from the frame address wherever the two have the same base.
+/// Returns the place that `rbp` was saved at, counted from the frame address if the two have the
+/// same base.
 fn saved_rbp(at: Option<Value>, frame_address: Value) -> (u8, i32) {
     let place = match (at, frame_address) {
         (

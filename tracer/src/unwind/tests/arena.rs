@@ -118,7 +118,8 @@ fn a_full_arena_changes_nothing() {
 
 #[test]
 fn pages_do_not_straddle_chunks() {
-    // A row for each of the first bytes: some pages of them leave a rest of a chunk that is too small.
+    // A row for each of the first bytes: some pages of them leave a rest of a chunk that is too
+    // small.
     let mut cfi = Cfi::eh_frame("zR");
     let mut instructions = Vec::new();
     for row in 0..900u16 {
@@ -161,8 +162,8 @@ fn pages_do_not_straddle_chunks() {
     );
 }
 
-/// Asserts that at each offset the part of the page that is searched has the row that the whole page has, and is
-/// no longer than the offset's quarter asks for.
+/// Asserts that at each offset the part of the page that is searched has the row that the whole
+/// page has, and is no longer than the offset's quarter asks for.
 fn assert_parts(offsets: &[u32]) {
     const FIRST: u32 = 1000;
     let rows: Vec<u32> = (0..).zip(offsets).map(|(rule, at)| row(*at, rule)).collect();

@@ -1,8 +1,8 @@
 //! Walks of real stacks, frame by frame against gdb's.
 //!
-//! A process that waits in a system call is looked at: gdb gives its registers and its own backtrace, `/proc`
-//! its mappings and stack. gdb is kept from debug information, with which it would show inlined frames and
-//! tail calls.
+//! A process that waits in a system call is looked at: gdb gives its registers and its own
+//! backtrace, `/proc` its mappings and stack. gdb is kept from debug information, with which it
+//! would show inlined frames and tail calls.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -62,8 +62,8 @@ impl Target {
     }
 }
 
-/// The registers and return addresses that gdb finds; `None` for a signal trampoline, of which it shows no
-/// address.
+/// The registers and return addresses that gdb finds; `None` for a signal trampoline, of which it
+/// shows no address.
 fn gdb(pid: u32) -> Option<(Registers, Vec<Option<u64>>)> {
     let mut command = Command::new("gdb");
     command.args([
@@ -141,7 +141,8 @@ fn mappings(pid: u32) -> Vec<Mapping> {
     lines.collect()
 }
 
-/// Walks the process with tables of both kinds, and compares with gdb. Returns how many frames there were.
+/// Walks the process with tables of both kinds, and compares with gdb. Returns how many frames
+/// there were.
 fn compare(name: &str, target: &Target, rows: &[Rows]) -> Option<usize> {
     let pid = target.0.id();
     let (registers, expected) = gdb(pid)?;

@@ -104,7 +104,8 @@ fn assert_sound(table: &Table) {
     assert!(frames.len() <= 127, "{walk:?}");
 }
 
-/// Damages a file in the given range, `ROUNDS` times. Returns how many damaged files still had a table.
+/// Damages a file in the given range, `ROUNDS` times. Returns how many damaged files still had a
+/// table.
 fn mutate(name: &str, sound: &[u8], from: usize, to: usize) -> u64 {
     assert!(exercise(sound), "{name} is sound");
     let mut random = Random(0x6d65_6d74_6170);
