@@ -1,4 +1,4 @@
-//! What is said when a recording begins, and when what it follows changes.
+//! Messages at the start of a recording, and when the sample changes.
 
 use super::allocators;
 use super::settings::RecordSettings;
@@ -53,7 +53,7 @@ pub(super) fn level(settings: &RecordSettings, followed: &Followed, is_first: bo
     }
 }
 
-/// How much is followed, and what chooses that.
+/// Returns the sample, and what chooses it.
 fn choice(settings: &Record, followed: &Followed) -> String {
     let now = words(followed);
     match (settings.sample, settings.overhead_max_percent) {
@@ -99,7 +99,7 @@ fn percent_text(settings: &Record) -> String {
         .map_or_else(String::new, |percent| format!("{percent}"))
 }
 
-/// Whose calls they are.
+/// Returns the names of the targets.
 pub(super) fn whom(settings: &Record, recorder: &Recorder) -> String {
     let found = recorder.found();
     match &settings.target {

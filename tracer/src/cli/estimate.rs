@@ -85,7 +85,7 @@ async fn estimate(asked: &Asked) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is printed for people.
+/// Returns the estimate for people.
 fn text(estimate: &Estimate, whom: &str, asked: &Asked) -> String {
     let mut text = format!("{whom} · looked at for {}", units::duration(estimate.counted));
     if estimate.is_cut {

@@ -1,4 +1,4 @@
-//! What `live` says at the end, and in between.
+//! The reports of `live`, at the end and in between.
 
 use anyhow::{Result, bail};
 
@@ -35,7 +35,7 @@ pub(super) fn print(settings: &ReportSettings, recording: &Recording, session: &
     })
 }
 
-/// Whether live bytes grew by more than they may; says so.
+/// Returns true if live bytes grew by more than they may, and says so.
 pub(super) fn judge(settings: &ReportSettings, recording: &Recording) -> Result<bool> {
     let Some(most) = settings.live.and_then(|live| live.growth_max_bytes) else {
         return Ok(false);

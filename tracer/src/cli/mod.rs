@@ -29,7 +29,8 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are answers, the rest are wrong usage; clap knows which stream each goes to.
+            // Help and version are answers, the rest are wrong usage; clap knows which stream each
+            // goes to.
             let code = if error.use_stderr() {
                 ExitCode::from(USAGE)
             } else {
@@ -68,7 +69,8 @@ fn checked<T>(
     )
 }
 
-/// One line: what was wrong, and what to do. A cause that a message has taken in already is not said again.
+/// One line: what was wrong, and what to do. A cause that a message has taken in already is not
+/// said again.
 fn complain(error: &anyhow::Error) {
     let mut said = String::new();
     for cause in error.chain() {

@@ -25,7 +25,8 @@ const LOST: u8 = 3;
 /// Runs `record`, and `live`, which is a recording with another report.
 pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
     privileges::require()?;
-    // Every output is opened before tracing starts: a wrong path is found before anything is disturbed.
+    // Every output is opened before tracing starts: a wrong path is found before anything is
+    // disturbed.
     let files = Files::open(&settings.report)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -72,7 +73,7 @@ async fn record(settings: &RecordSettings, files: Files) -> Result<ExitCode> {
 struct Reader<'a> {
     settings: &'a RecordSettings,
     line: ProgressLine,
-    /// What is followed has changed before.
+    /// True if the sample has changed before.
     has_changed: bool,
 }
 
@@ -100,8 +101,8 @@ impl Audience for Reader<'_> {
     }
 }
 
-/// From here on a signal ends memtap at once, and memtap alone. It is waited for on a thread of its own: this one is busy with
-/// names, or waits for a server of debug information.
+/// From here on a signal ends memtap at once, and memtap alone. It is waited for on a thread of its
+/// own: this one is busy with names, or waits for a server of debug information.
 fn quit_at_next_signal() -> Result<()> {
     const FAILED: &str = "failed to start waiting for signals";
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -118,10 +119,11 @@ fn quit_at_next_signal() -> Result<()> {
     Ok(())
 }
 
-/// How long a command that was told to end may take until it is said that it is waited for.
+/// The time that a command may take to end until a message says that memtap waits for it.
 const QUIET_END: Duration = Duration::from_secs(2);
 
-/// Waits for a command that still runs when the recording has ended. The signal that ended the recording is passed on to it.
+/// Waits for a command that still runs when the recording has ended. The signal that ended the
+/// recording is passed on to it.
 async fn see_off(
     stop: Stop,
     pid: Option<u32>,
@@ -149,9 +151,9 @@ async fn see_off(
     status.context(failed)?.context(failed)
 }
 
-/// Gives a command the signal that ended the recording, unless it has it already: the terminal sends it to
-/// a whole process group, and many programs take a second one for impatience. The child has not been waited
-/// for, so the process ID is still its own.
+/// Gives a command the signal that ended the recording, unless it has it already: the terminal
+/// sends it to a whole process group, and many programs take a second one for impatience. The child
+/// has not been waited for, so the process ID is still its own.
 fn pass_on(ending: Ending, process: Pid) {
     let has_it = ending.by_terminal && getpgid(Some(process)).is_ok_and(|group| group == getpgrp());
     let Some(signal) = Signal::from_named_raw(ending.signal).filter(|_| !has_it) else {

@@ -1,4 +1,4 @@
-//! What uprobes are made of, for comparison.
+//! The argument of `--attach`, for comparison.
 
 use clap::ValueEnum;
 

@@ -1,4 +1,4 @@
-//! What `estimate` can be told.
+//! The arguments of `estimate`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::record::RecordArguments;
 use crate::cli::sizes;
 use crate::settings;
 
-/// What is said before the help of `estimate`.
+/// The text before the help of `estimate`.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo memtap estimate -p 4711             what each way of tracing would cost a running process
@@ -66,14 +66,14 @@ pub(in crate::cli) struct EstimateArguments {
     json: bool,
 }
 
-/// What was asked for.
+/// Settings of `estimate`.
 #[derive(Debug)]
 pub(in crate::cli) struct Estimate {
     /// The recording that it is an estimate of.
     pub(in crate::cli) record: settings::Record,
     /// The words that name its target.
     pub(in crate::cli) target: Vec<OsString>,
-    /// How long to look.
+    /// The time to count calls for.
     pub(in crate::cli) duration: Duration,
     /// As JSON.
     pub(in crate::cli) json: bool,

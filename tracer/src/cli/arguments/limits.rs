@@ -1,4 +1,4 @@
-//! How much memory may be used in the kernel.
+//! The arguments that bound memory in the kernel.
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;

@@ -1,4 +1,4 @@
-//! What `live` can be told beside what `record` can.
+//! The arguments of `live`, beside those of `record`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::cli::settings::{LiveSettings, RecordSettings};
 use crate::cli::sizes;
 use crate::report::table::live::LiveSort;
 
-/// What is said before the help.
+/// The text before the help.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo memtap live -p 4711 -d 1m                      what of a minute's allocations is still there, leaks first
@@ -23,7 +23,7 @@ The report lists stacks by score: growth that goes on through the second half of
 slow down and as far as the old blocks stay. A steady leak has its growth since half-way as score; a cache that is full,
 or replaces its blocks, has next to none.";
 
-/// What is said after it.
+/// The text after the help.
 pub(super) const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 --strict and something was lost; 4 --fail-if-growth and live bytes grew
 by more; for -- COMMAND its own code unless that is 0 (128+N for signal N)";
@@ -43,14 +43,14 @@ pub(in crate::cli) struct LiveArguments {
     /// Exit with 4 if live bytes grew by more than this between the half-way mark and the end
     #[arg(long, value_parser = sizes::size, value_name = "BYTES", help_heading = "Report")]
     fail_if_growth: Option<u64>,
-    /// What stacks are sorted by
+    /// Order of the stacks
     #[arg(long, value_enum, default_value = "score", help_heading = "Report")]
     sort: Sort,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Sort {
-    /// How much they look like leaks
+    /// By their likeness to leaks
     Score,
     /// Bytes that are live
     LiveBytes,

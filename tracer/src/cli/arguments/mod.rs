@@ -1,4 +1,4 @@
-//! What can be said, and what it means.
+//! The arguments, and their translation to settings.
 
 mod allocators;
 mod attach;
@@ -29,12 +29,12 @@ pub(super) use estimate::Estimate;
     disable_help_subcommand = true
 )]
 pub struct Arguments {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(super) command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Trace, then write a profile
@@ -55,13 +55,13 @@ pub(super) enum Command {
 }
 
 impl Arguments {
-    /// Whether nothing but errors is to be said.
+    /// Returns true if nothing but errors is to be printed.
     #[must_use]
     pub fn quiet(&self) -> bool {
         self.command.record().is_some_and(|record| record.quiet)
     }
 
-    /// How much more than usual is to be said.
+    /// Returns the number of `-v`.
     #[must_use]
     pub fn verbose(&self) -> u8 {
         self.command.record().map_or(0, |record| record.verbose)

@@ -1,4 +1,4 @@
-//! What `record` can be told, and `live` too.
+//! The arguments of `record`, which `live` has too.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::profile::Metric;
 use crate::report::Format;
 use crate::settings::{self, Sample, Target};
 
-/// What is said before the help of `record`.
+/// The text before the help of `record`.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo memtap record -p 4711 -d 10s                 the top stacks of ten seconds of a running process
@@ -52,11 +52,12 @@ pub(in crate::cli) struct RecordArguments {
     /// Trace every process of this name, also those that start later
     #[arg(long, value_name = "NAME", group = "target", help_heading = "Target (one of)")]
     comm: Option<String>,
-    /// Trace every process of this cgroup (v2) and of those below it, also those that come later: a directory below
-    /// /sys/fs/cgroup, or its path as in /proc/PID/cgroup
+    /// Trace every process of this cgroup (v2) and of those below it, also those that come later: a
+    /// directory below /sys/fs/cgroup, or its path as in /proc/PID/cgroup
     #[arg(long, value_name = "PATH", group = "target", help_heading = "Target (one of)")]
     cgroup: Option<PathBuf>,
-    /// Trace this command from its first instruction; under sudo it runs as the user who called sudo
+    /// Trace this command from its first instruction; under sudo it runs as the user who called
+    /// sudo
     #[arg(
         last = true,
         value_name = "COMMAND",
@@ -73,13 +74,14 @@ pub(in crate::cli) struct RecordArguments {
     /// Stop after this long: 10s, 500ms, 2m; default: at Ctrl-C, or when every target has exited
     #[arg(short, long, value_parser = sizes::duration)]
     duration: Option<Duration>,
-    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; -: folded stacks on standard output
+    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; -: folded
+    /// stacks on standard output
     #[arg(short, long, value_name = "[METRIC=]FILE")]
     output: Vec<String>,
-    /// What stacks are weighed by [default: alloc-bytes, or region-bytes where only regions are traced]
+    /// Weight of stacks [default: alloc-bytes, or region-bytes where only regions are traced]
     #[arg(long, value_enum)]
     metric: Option<Metric>,
-    /// What is traced
+    /// Events to trace
     #[arg(
         long,
         value_delimiter = ',',
@@ -91,11 +93,13 @@ pub(in crate::cli) struct RecordArguments {
     /// Follow free too: what is still allocated, what peaked, what lived for a moment
     #[arg(long)]
     live: bool,
-    /// Follow one allocation per so many bytes on average (512k); 1: every one; auto: as many as --max-overhead permits; all
-    /// figures are estimates of the whole [default: 1 for -- COMMAND, else auto]
+    /// Follow one allocation per so many bytes on average (512k); 1: every one; auto: as many as
+    /// --max-overhead permits; all figures are estimates of the whole [default: 1 for -- COMMAND,
+    /// else auto]
     #[arg(long, value_parser = budget::sample, value_name = "BYTES|auto", help_heading = "Cost")]
     sample: Option<Sample>,
-    /// Keep what tracing costs the targets under this share of one CPU's time [default: off for -- COMMAND, else 2]
+    /// Keep what tracing costs the targets under this share of one CPU's time [default: off for --
+    /// COMMAND, else 2]
     #[arg(long, value_parser = budget::overhead, value_name = "PERCENT|off", help_heading = "Cost")]
     max_overhead: Option<Overhead>,
     /// Draw the sample by these random numbers, for tests
@@ -118,10 +122,10 @@ pub(in crate::cli) struct RecordArguments {
     /// Write the stacks as addresses, for comparison with other walkers
     #[arg(long, value_name = "FILE", hide = true)]
     raw: Option<PathBuf>,
-    /// Where calls are met with --live: by one probe inside their function, or by two
+    /// Probes of calls with --live: one inside their function, or two
     #[arg(long, default_value = "auto", value_enum, hide = true)]
     probes: Probes,
-    /// What uprobes are made of
+    /// Interface that uprobes are attached by
     #[arg(long, default_value = "auto", value_enum, hide = true)]
     attach: Attach,
     /// Exit with 3 if anything was lost

@@ -1,4 +1,4 @@
-//! Where names are looked for.
+//! The arguments on debug information.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,27 +12,30 @@ use crate::settings::{Debuginfod, Owner, Symbols};
 /// The server that leads to those of the distributions, where `--debuginfod` is all that is known.
 const FEDERATION: &str = "https://debuginfod.elfutils.org/";
 
-/// Where distributions put the addresses of their servers; a login shell makes `DEBUGINFOD_URLS` of them, which sudo
-/// takes away.
+/// The directory in which distributions list the URLs of their servers; a login shell makes
+/// `DEBUGINFOD_URLS` of them, which sudo removes.
 const SERVER_LISTS: &str = "/etc/debuginfod";
 
 /// elfutils' `DEBUGINFOD_TIMEOUT`: servers unpack what they are asked for.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long one download may take.
+/// The longest time of one download.
 const MAX_TIME: Duration = Duration::from_mins(10);
 
-/// How large one download may be. The largest that distributions ship, of browsers, have some 2 GiB.
+/// The largest size of one download. The largest that distributions ship, of browsers, have some 2
+/// GiB.
 const MAX_BYTES: u64 = 4 << 30;
 
 /// Options for names.
 #[derive(Debug, Args)]
 pub(super) struct SymbolArguments {
-    /// A directory with separate debug information, laid out as /usr/lib/debug; searched first; repeatable
+    /// A directory with separate debug information, laid out as /usr/lib/debug; searched first;
+    /// repeatable
     #[arg(long, value_name = "DIR", help_heading = "Names")]
     debug_dir: Vec<PathBuf>,
-    /// Fetch missing debug information when the recording has ended: from URL, else from the servers in
-    /// `DEBUGINFOD_URLS` or /etc/debuginfod, else from debuginfod.elfutils.org; implied where `DEBUGINFOD_URLS` is set
+    /// Fetch missing debug information when the recording has ended: from URL, else from the
+    /// servers in `DEBUGINFOD_URLS` or /etc/debuginfod, else from debuginfod.elfutils.org; implied
+    /// where `DEBUGINFOD_URLS` is set
     #[arg(
         long,
         value_name = "URL",

@@ -1,4 +1,4 @@
-//! What this kernel and this user may do: each requirement with yes, no, or "could not tell".
+//! Checks of the kernel and the user: each requirement with yes, no, or "could not tell".
 //!
 //! Features are tried, not deduced from versions.
 
@@ -14,7 +14,7 @@ use crate::recorder::cost::Traps;
 use crate::recorder::cost::measure::{MeasureError, Measuring};
 use crate::settings::Limits;
 
-/// What an examination found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CheckAnswer {
     /// It is there.
@@ -40,15 +40,15 @@ impl CheckAnswer {
 /// One requirement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Check {
-    /// What was looked at.
-    pub(super) check: &'static str,
-    /// Whether it is there.
+    /// The name of the requirement.
+    pub(super) name: &'static str,
+    /// The result.
     pub(super) answer: CheckAnswer,
-    /// What it is needed for.
+    /// The options that need it.
     pub(super) needed_for: &'static str,
-    /// Whether nothing works without it.
+    /// True if nothing works without it.
     pub(super) required: bool,
-    /// What was seen, and what to do.
+    /// The observation, and what to do.
     pub(super) detail: String,
 }
 
@@ -78,8 +78,8 @@ pub(super) fn examine() -> Vec<Check> {
     ]
 }
 
-fn finding(
-    check: &'static str,
+fn check(
+    name: &'static str,
     needed_for: &'static str,
     required: bool,
     seen: Result<String, String>,
@@ -89,7 +89,7 @@ fn finding(
         Err(detail) => (CheckAnswer::No, detail),
     };
     Check {
-        check,
+        name,
         answer,
         needed_for,
         required,
@@ -104,16 +104,16 @@ fn privileges() -> Check {
     } else {
         Err(format!("missing {}: run memtap with sudo", missing.join(", ")))
     };
-    finding("capabilities", "everything", true, seen)
+    check("capabilities", "everything", true, seen)
 }
 
 /// Without capabilities the kernel refuses whatever it could do.
-fn unless_unprivileged(mut finding: Check) -> Check {
-    if finding.answer == CheckAnswer::No && !crate::privileges::missing().is_empty() {
-        finding.answer = CheckAnswer::Unknown;
-        finding.detail = format!("cannot be tried without the capabilities ({})", finding.detail);
+fn unless_unprivileged(mut check: Check) -> Check {
+    if check.answer == CheckAnswer::No && !crate::privileges::missing().is_empty() {
+        check.answer = CheckAnswer::Unknown;
+        check.detail = format!("cannot be tried without the capabilities ({})", check.detail);
     }
-    finding
+    check
 }
 
 fn btf_offsets() -> Check {
@@ -126,7 +126,7 @@ fn btf_offsets() -> Check {
             ))
         })
         .map_err(|error| error.to_string());
-    finding(
+    check(
         "kernel type information (BTF)",
         "--events region, stacks by unwind tables",
         false,
@@ -139,7 +139,7 @@ fn uprobes() -> Check {
     let seen = std::fs::read_to_string(path)
         .map(|number| format!("event source {}", number.trim()))
         .map_err(|error| format!("{path}: {error}; the kernel must be built with CONFIG_UPROBE_EVENTS"));
-    finding("uprobes", "--events heap", true, seen)
+    check("uprobes", "--events heap", true, seen)
 }
 
 fn uprobe_links() -> Check {
@@ -148,7 +148,7 @@ fn uprobe_links() -> Check {
         .map_err(|error| {
             format!("{error}; Linux 6.6 and later have them, without each probe is a perf event")
         });
-    unless_unprivileged(finding(
+    unless_unprivileged(check(
         "links of many uprobes",
         "attaching to hundreds of processes, taking probes off quickly",
         false,
@@ -157,10 +157,10 @@ fn uprobe_links() -> Check {
 }
 
 fn tracefs_mount() -> Check {
-    let check = "tracefs";
+    let name = "tracefs";
     let needed_for = "following children, --events region";
     if tracefs::is_mounted() {
-        return finding(check, needed_for, true, Ok("mounted".to_owned()));
+        return check(name, needed_for, true, Ok("mounted".to_owned()));
     }
     let seen =
         tracefs::with_tracefs(|| Path::new("/sys/kernel/tracing/events/syscalls/sys_enter_mmap/id").exists())
@@ -170,14 +170,14 @@ fn tracefs_mount() -> Check {
                 if syscalls { Ok(()) } else { Err(missing.to_owned()) }
             })
             .map(|()| "not mounted; memtap mounts it for itself alone".to_owned());
-    unless_unprivileged(finding(check, needed_for, true, seen))
+    unless_unprivileged(check(name, needed_for, true, seen))
 }
 
 fn side_band() -> Check {
     let seen = Sideband::open()
         .map(|_sideband| "heard on every CPU".to_owned())
         .map_err(|error| format!("perf_event_open: {error}; CONFIG_PERF_EVENTS"));
-    unless_unprivileged(finding(
+    unless_unprivileged(check(
         "records of process life",
         "names of short-lived processes",
         true,
@@ -209,12 +209,12 @@ fn load(wanted: Wanted, sampled: bool) -> Result<Object, BpfError> {
     Object::load(&settings, &limits, wanted)
 }
 
-fn loaded(check: &'static str, needed_for: &'static str, required: bool, wanted: Wanted) -> Check {
+fn loaded(name: &'static str, needed_for: &'static str, required: bool, wanted: Wanted) -> Check {
     let began = std::time::Instant::now();
     let seen = load(wanted, false)
         .map(|_object| format!("past the verifier in {} ms", began.elapsed().as_millis()))
         .map_err(|error| error.to_string());
-    unless_unprivileged(finding(check, needed_for, required, seen))
+    unless_unprivileged(check(name, needed_for, required, seen))
 }
 
 fn heap_programs() -> Check {
@@ -258,7 +258,7 @@ fn table_programs() -> Check {
     )
 }
 
-/// What a hit of each kind of probe costs here.
+/// Measures the cost of a hit of each kind of probe.
 pub(super) fn traps() -> Result<Traps, MeasureError> {
     let wanted = Wanted {
         cost: true,
@@ -268,9 +268,10 @@ pub(super) fn traps() -> Result<Traps, MeasureError> {
     Measuring::begin(&mut object)?.finish()
 }
 
-/// How many instructions the verifier of this kernel goes through for each program, with walks by unwind tables
-/// where the kernel takes them; once more, as `PROGRAM, live`, for those that differ where blocks are followed, and as
-/// `PROGRAM, sampled` and `PROGRAM, live, sampled` where allocations are sampled.
+/// Returns the number of instructions that the verifier of this kernel goes through for each
+/// program, with walks by unwind tables where the kernel takes them; once more, as `PROGRAM, live`,
+/// for those that differ where blocks are tracked, and as `PROGRAM, sampled` and
+/// `PROGRAM, live, sampled` where allocations are sampled.
 #[must_use]
 pub(super) fn verified_instructions() -> BTreeMap<String, Option<u32>> {
     let counts = |live: bool, sampled: bool| {

@@ -13,17 +13,17 @@ use checks::{Check, CheckAnswer};
 
 /// Runs `doctor`. Fails with 1 where something that `record` needs is missing.
 pub(super) fn run(json: bool) -> Result<ExitCode> {
-    let findings = checks::examine();
+    let examined = checks::examine();
     let mut stdout = std::io::stdout().lock();
     if json {
-        let checks: Vec<_> = findings
+        let checks: Vec<_> = examined
             .iter()
-            .map(|finding| {
+            .map(|check| {
                 serde_json::json!({
-                    "check": finding.check,
-                    "answer": finding.answer.label(),
-                    "needed_for": finding.needed_for,
-                    "detail": finding.detail,
+                    "check": check.name,
+                    "answer": check.answer.label(),
+                    "needed_for": check.needed_for,
+                    "detail": check.detail,
                 })
             })
             .collect();
@@ -42,14 +42,14 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
         writeln!(stdout)?;
     } else {
         writeln!(stdout, "kernel {}", checks::kernel_release())?;
-        for finding in &findings {
-            write!(stdout, "{}", lines(finding))?;
+        for check in &examined {
+            write!(stdout, "{}", lines(check))?;
         }
         write!(stdout, "{}", cost_line())?;
     }
-    let missing = findings
+    let missing = examined
         .iter()
-        .any(|finding| finding.answer == CheckAnswer::No && finding.required);
+        .any(|check| check.answer == CheckAnswer::No && check.required);
     Ok(if missing {
         ExitCode::FAILURE
     } else {
@@ -57,7 +57,7 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
     })
 }
 
-/// What a hit of each kind of probe costs, for people.
+/// Returns the cost of a hit of each kind of probe, for people.
 fn cost_line() -> String {
     match checks::traps() {
         Ok(traps) => format!(
@@ -82,16 +82,16 @@ fn cost_document() -> serde_json::Value {
     })
 }
 
-/// A finding for people: the answer and what was seen, and below it what is left out.
-fn lines(finding: &Check) -> String {
+/// A check for people: the answer and what was seen, and below it what is left out.
+fn lines(check: &Check) -> String {
     let Check {
-        check,
+        name,
         answer,
         needed_for,
         detail,
         ..
-    } = finding;
-    let mut lines = format!("{:<8} {check:<34} {detail}\n", answer.label());
+    } = check;
+    let mut lines = format!("{:<8} {name:<34} {detail}\n", answer.label());
     if *answer != CheckAnswer::Yes {
         let _infallible = writeln!(lines, "{:<8} needed for {needed_for}", "");
     }
@@ -104,19 +104,19 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_told_and_why() {
-        let mut finding = Check {
-            check: "stacks by unwind tables",
+        let mut check = Check {
+            name: "stacks by unwind tables",
             answer: CheckAnswer::Yes,
             needed_for: "--unwind dwarf",
             required: false,
             detail: "past the verifier in 3 ms".to_owned(),
         };
         let line = "yes      stacks by unwind tables            past the verifier in 3 ms\n";
-        assert_eq!(lines(&finding), line);
-        finding.answer = CheckAnswer::No;
-        finding.detail = "the kernel refused".to_owned();
+        assert_eq!(lines(&check), line);
+        check.answer = CheckAnswer::No;
+        check.detail = "the kernel refused".to_owned();
         assert_eq!(
-            lines(&finding),
+            lines(&check),
             "no       stacks by unwind tables            the kernel refused\n         needed for --unwind dwarf\n"
         );
     }
