@@ -21,8 +21,8 @@ pub(crate) fn thread_cpu_ns() -> u64 {
     nanoseconds(read(ClockId::ThreadCPUTime))
 }
 
-/// Returns the CPU time of a process, without what its threads have used since the last tick; nothing
-/// where the process has ended.
+/// Returns the CPU time of a process, without what its threads have used since the last tick;
+/// nothing where the process has ended.
 pub(crate) fn cpu_time_of(pid: u32) -> Option<Duration> {
     let pid = libc::pid_t::try_from(pid).ok()?;
     let mut clock = MaybeUninit::<libc::clockid_t>::uninit();
@@ -31,7 +31,8 @@ pub(crate) fn cpu_time_of(pid: u32) -> Option<Duration> {
         return None;
     }
     let mut time = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: the clock's number was written, and `time` has room for the struct that the call writes.
+    // SAFETY: the clock's number was written, and `time` has room for the struct that the call
+    // writes.
     if unsafe { libc::clock_gettime(clock.assume_init(), time.as_mut_ptr()) } != 0 {
         return None;
     }

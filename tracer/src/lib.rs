@@ -1,8 +1,8 @@
 //! memtap's user side, as a library.
 //!
 //! Invariants, kept by every change: only [`bpf`] knows aya; only [`cli`] knows clap; [`profile`],
-//! [`report`] and [`unwind`] do no I/O beyond the bytes they are given; dropping a session leaves no probe attached and no
-//! process stopped.
+//! [`report`] and [`unwind`] do no I/O beyond the bytes they are given; dropping a session leaves
+//! no probe attached and no process stopped.
 
 pub mod bpf;
 pub mod cli;

@@ -1,5 +1,5 @@
-//! Files that are written at the end: opened before anything is traced, so that a wrong path costs nothing, and
-//! saved elsewhere if there is no room for them.
+//! Files that are written at the end: opened before anything is traced, so that a wrong path costs
+//! nothing, and saved elsewhere if there is no room for them.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,23 +28,23 @@ enum Kind {
     Direct(File),
 }
 
-/// How a file ended up.
+/// The place that a file was saved in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Saved {
-    /// Where it was wanted.
+    /// The wanted place.
     InPlace,
     /// Elsewhere, since its place could not take it.
     Elsewhere {
-        /// Where it is.
+        /// The other path.
         path: PathBuf,
-        /// Why it is there.
+        /// The reason.
         reason: String,
     },
 }
 
 impl OutputFile {
-    /// Opens a file that is written at the end. `-` is standard output. A new file is given to `owner`, a user
-    /// ID and a group ID.
+    /// Opens a file that is written at the end. `-` is standard output. A new file is given to
+    /// `owner`, a user ID and a group ID.
     pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
         let kind = if path == Path::new("-") {
             Kind::Stdout
@@ -69,13 +69,13 @@ impl OutputFile {
         })
     }
 
-    /// Where it will be.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it goes to standard output.
+    /// Returns true if it goes to standard output.
     #[must_use]
     pub fn is_stdout(&self) -> bool {
         matches!(self.kind, Kind::Stdout)

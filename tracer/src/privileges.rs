@@ -45,7 +45,7 @@ pub fn require() -> Result<(), Missing> {
     }
 }
 
-/// Who a launched command runs as.
+/// The user that a launched command runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     /// The user's id.
@@ -89,8 +89,8 @@ impl User {
     }
 
     fn read_password_entry(&mut self) {
-        // SAFETY: the entry, if any, is valid until the next call, which no other thread makes: this runs
-        // before there are any.
+        // SAFETY: the entry, if any, is valid until the next call, which no other thread makes:
+        // this runs before there are any.
         unsafe {
             let entry = libc::getpwuid(self.uid);
             if entry.is_null() {
@@ -121,7 +121,8 @@ impl User {
         }
     }
 
-    /// Turns the calling process into this user's, for good. For use between fork and exec: system calls alone.
+    /// Turns the calling process into this user's, for good. For use between fork and exec: system
+    /// calls alone.
     pub fn become_user(&self) -> std::io::Result<()> {
         // The child has one thread. The order is the one that leaves no privilege behind.
         set_thread_groups(&self.groups)?;

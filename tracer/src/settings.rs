@@ -15,8 +15,8 @@ pub enum Target {
     All,
     /// Every process of this name, those that get it later too.
     Comm(String),
-    /// Every process of this cgroup and of those below it, those that come later too. The path is absolute,
-    /// or relative to the root of the hierarchy.
+    /// Every process of this cgroup and of those below it, those that come later too. The path is
+    /// absolute, or relative to the root of the hierarchy.
     Cgroup(PathBuf),
     /// A command, from its first instruction.
     Command(Vec<OsString>),
@@ -27,7 +27,8 @@ pub enum Target {
 pub enum StopForCode {
     /// None. Stacks of calls made meanwhile are copied, as far as there is room.
     Never,
-    /// Those whose stop is not noticed: with one thread, no debugger, and their parent's process group.
+    /// Those whose stop is not noticed: with one thread, no debugger, and their parent's process
+    /// group.
     Unseen,
     /// All.
     Always,

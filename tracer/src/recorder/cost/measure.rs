@@ -1,8 +1,9 @@
-//! Measuring what a hit of a probe costs on this machine, on a child process of our own that nobody else's work depends on.
+//! Measuring what a hit of a probe costs on this machine, on a child process of our own that nobody
+//! else's work depends on.
 //!
-//! The child is a copy of memtap that calls little functions in a loop and says how much CPU time of its thread that took.
-//! The probes are in that child alone. Rounds with and without probes alternate and the median counts, so that a busy
-//! machine changes little.
+//! The child is a copy of memtap that calls little functions in a loop and says how much CPU time
+//! of its thread that took. The probes are in that child alone. Rounds with and without probes
+//! alternate and the median counts, so that a busy machine changes little.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -25,7 +26,8 @@ const ROUNDS: usize = 7;
 /// A function of the child, and how often a round calls it.
 type Kind = (extern "C" fn(), u32);
 
-/// What the child can be told to call. Of the stepped one few: a step costs ten microseconds on a virtual machine.
+/// What the child can be told to call. Of the stepped one few: a step costs ten microseconds on a
+/// virtual machine.
 const KINDS: [Kind; 4] = [
     (functions::bare, 1000),
     (functions::emulated, 1000),
@@ -61,8 +63,9 @@ pub struct Measuring {
 }
 
 impl Measuring {
-    /// Prepares it. The programs are those of `object`, loaded with [`Wanted::cost`](crate::bpf::load::Wanted::cost), which can
-    /// be used for other things meanwhile.
+    /// Prepares it. The programs are those of `object`, loaded with
+    /// [`Wanted::cost`](crate::bpf::load::Wanted::cost), which can be used for other things
+    /// meanwhile.
     pub fn begin(object: &mut Object) -> Result<Self, MeasureError> {
         let child = Child::start()?;
         let file = Files::default().of_path(Path::new("/proc/self/exe"))?;
@@ -103,8 +106,8 @@ impl Measuring {
         Ok(Self { go, outcome })
     }
 
-    /// Measures, which takes some 20 ms, and does nothing else: what else memtap does keeps another CPU busy, which may be
-    /// the same core, and traps would come out dearer than they are later.
+    /// Measures, which takes some 20 ms, and does nothing else: what else memtap does keeps another
+    /// CPU busy, which may be the same core, and traps would come out dearer than they are later.
     pub fn finish(self) -> Measured {
         let ended = || io::Error::other("the measuring thread ended early");
         self.go.send(()).map_err(|_gone| ended())?;
@@ -156,7 +159,8 @@ impl Child {
     fn start() -> io::Result<Self> {
         let (order_reader, order_writer) = io::pipe()?;
         let (answer_reader, answer_writer) = io::pipe()?;
-        // SAFETY: the child makes system calls and calls its own assembly alone: no lock, no allocation.
+        // SAFETY: the child makes system calls and calls its own assembly alone: no lock, no
+        // allocation.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => serve(order_reader.as_raw_fd(), answer_writer.as_raw_fd()),
@@ -180,7 +184,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // SAFETY: the child is ours and has not been waited for, so the id is its own; it is waited for once.
+        // SAFETY: the child is ours and has not been waited for, so the id is its own; it is waited
+        // for once.
         unsafe {
             let pid = self.pid.cast_signed();
             libc::kill(pid, libc::SIGKILL);
@@ -191,8 +196,9 @@ impl Drop for Child {
 
 /// In the child: does as it is told.
 fn serve(orders: i32, answers: i32) -> ! {
-    // SAFETY: system calls on descriptors that are open and buffers that are as long as is said. Every other descriptor is
-    // closed: this process must not keep alive what the parent lets go of.
+    // SAFETY: system calls on descriptors that are open and buffers that are as long as is said.
+    // Every other descriptor is closed: this process must not keep alive what the parent lets go
+    // of.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if libc::dup2(orders, 0) != 0 || libc::dup2(answers, 1) != 1 {
