@@ -14,12 +14,12 @@ const LAST_RESORTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,
-    kind: Kind,
+    kind: OutputKind,
     owner: Option<(u32, u32)>,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum OutputKind {
     /// Standard output.
     Stdout,
     /// A new file, which takes the wanted name once it is whole.
@@ -47,17 +47,17 @@ impl OutputFile {
     /// `owner`, a user ID and a group ID.
     pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
         let kind = if path == Path::new("-") {
-            Kind::Stdout
+            OutputKind::Stdout
         } else if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             if path.is_dir() {
                 return Err(io::Error::from(io::ErrorKind::IsADirectory));
             }
-            Kind::Direct(File::options().write(true).open(path)?)
+            OutputKind::Direct(File::options().write(true).open(path)?)
         } else {
             let temporary = temporary_name(path);
             let file = File::create(&temporary)?;
             give(&file, owner);
-            Kind::Temporary {
+            OutputKind::Temporary {
                 file,
                 path: temporary,
             }
@@ -78,25 +78,25 @@ impl OutputFile {
     /// Returns true if it goes to standard output.
     #[must_use]
     pub fn is_stdout(&self) -> bool {
-        matches!(self.kind, Kind::Stdout)
+        matches!(self.kind, OutputKind::Stdout)
     }
 
     /// Writes the file. Where there is no room for it, it is saved in another folder.
     pub fn write(mut self, bytes: &[u8]) -> io::Result<Saved> {
         let outcome = match &mut self.kind {
-            Kind::Stdout => io::stdout()
+            OutputKind::Stdout => io::stdout()
                 .lock()
                 .write_all(bytes)
                 .and_then(|()| io::stdout().flush()),
-            Kind::Direct(file) => file.write_all(bytes),
-            Kind::Temporary { file, path } => {
+            OutputKind::Direct(file) => file.write_all(bytes),
+            OutputKind::Temporary { file, path } => {
                 let written = file.write_all(bytes).and_then(|()| file.flush());
                 written.and_then(|()| std::fs::rename(&*path, &self.path))
             }
         };
         match outcome {
             Ok(()) => {
-                self.kind = Kind::Stdout;
+                self.kind = OutputKind::Stdout;
                 Ok(Saved::InPlace)
             }
             // Whoever read our standard output has read enough.
@@ -143,7 +143,7 @@ impl OutputFile {
 impl Drop for OutputFile {
     fn drop(&mut self) {
         // A recording that failed leaves no half-made file behind.
-        if let Kind::Temporary { path, .. } = &self.kind {
+        if let OutputKind::Temporary { path, .. } = &self.kind {
             discard(path);
         }
     }

@@ -33,15 +33,15 @@ pub fn missing() -> Vec<&'static str> {
 /// The capabilities that are missing.
 #[derive(Debug, thiserror::Error)]
 #[error("tracing other processes takes {}, which this user has not: run memtap with sudo", .0.join(", "))]
-pub struct Missing(Vec<&'static str>);
+pub struct MissingCapabilities(Vec<&'static str>);
 
 /// Fails, in words, where a needed capability is missing.
-pub fn require() -> Result<(), Missing> {
+pub fn require() -> Result<(), MissingCapabilities> {
     let missing = missing();
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(Missing(missing))
+        Err(MissingCapabilities(missing))
     }
 }
 

@@ -82,7 +82,7 @@ pub enum Sample {
 
 /// The places where debug information is searched, beside the usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Symbols {
+pub struct SymbolSettings {
     /// Absolute paths of directories that are searched before the usual ones.
     pub debug_directories: Vec<PathBuf>,
     /// The debuginfod servers, where they may be asked.
@@ -215,5 +215,5 @@ pub struct Record {
     /// The sizes of the kernel side's maps.
     pub limits: Limits,
     /// The places where debug information is searched.
-    pub symbols: Symbols,
+    pub symbols: SymbolSettings,
 }

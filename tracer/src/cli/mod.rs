@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-pub use arguments::Arguments;
-use arguments::Command;
+use arguments::CommandArguments;
+pub use arguments::CommandLine;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -26,7 +26,7 @@ const USAGE: u8 = 2;
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match CommandLine::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are answers, the rest are wrong usage; clap knows which stream each
@@ -44,10 +44,10 @@ pub fn main() -> ExitCode {
     };
     start_log(arguments.quiet(), arguments.verbose());
     let outcome = match arguments.command {
-        Command::Record(record) => checked(record.settings(), record::run),
-        Command::Live(live) => checked(live.settings(), record::run),
-        Command::Estimate(estimate) => checked(estimate.settings(), estimate::run),
-        Command::Doctor { json } => doctor::run(json),
+        CommandArguments::Record(record) => checked(record.settings(), record::run),
+        CommandArguments::Live(live) => checked(live.settings(), record::run),
+        CommandArguments::Estimate(estimate) => checked(estimate.settings(), estimate::run),
+        CommandArguments::Doctor { json } => doctor::run(json),
     };
     outcome.unwrap_or_else(|error| {
         complain(&error);

@@ -13,7 +13,7 @@ use super::{allocators, announce, live, terminal};
 use crate::output::{OutputFile, Saved};
 use crate::privileges::{self, User};
 use crate::recorder::{self, Audience, Followed, Progress, Recorder, Recording, Stop};
-use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
+use crate::report::session::{MapMemory, Session, SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
 use crate::settings::{Record, StopForCode, Target};
@@ -27,7 +27,7 @@ pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
     privileges::require()?;
     // Every output is opened before tracing starts: a wrong path is found before anything is
     // disturbed.
-    let files = Files::open(&settings.report)?;
+    let files = OutputFiles::open(&settings.report)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -38,14 +38,14 @@ pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
     outcome
 }
 
-async fn record(settings: &RecordSettings, files: Files) -> Result<ExitCode> {
+async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCode> {
     let mut recorder = Recorder::start(&settings.record)?;
     announce::start(settings, &recorder);
     let child = recorder.release()?;
     let pid = child.as_ref().map(Child::id);
     let waiting = child.map(|mut child| tokio::task::spawn_blocking(move || child.wait()));
 
-    let mut reader = Reader {
+    let mut reader = RecordObserver {
         settings,
         line: ProgressLine::new(settings.report.quiet),
         has_changed: false,
@@ -70,14 +70,14 @@ async fn record(settings: &RecordSettings, files: Files) -> Result<ExitCode> {
 }
 
 /// Whoever sits before the terminal.
-struct Reader<'a> {
+struct RecordObserver<'a> {
     settings: &'a RecordSettings,
     line: ProgressLine,
     /// True if the sample has changed before.
     has_changed: bool,
 }
 
-impl Audience for Reader<'_> {
+impl Audience for RecordObserver<'_> {
     fn progress(&mut self, progress: &Progress) {
         self.line.show(progress);
     }
@@ -174,13 +174,13 @@ fn code_of(status: ExitStatus) -> u8 {
 }
 
 /// The files that are wanted, open.
-struct Files {
+struct OutputFiles {
     outputs: Vec<OutputFile>,
     summary: Option<OutputFile>,
     raw: Option<OutputFile>,
 }
 
-impl Files {
+impl OutputFiles {
     fn open(settings: &ReportSettings) -> Result<Self> {
         // Under `sudo` the files belong to the user who called it.
         let owner = User::behind_sudo().map(|user| (user.uid, user.gid));
@@ -201,7 +201,7 @@ impl Files {
 }
 
 /// Writes everything that was asked for; the table where nothing was.
-fn write(settings: &RecordSettings, files: Files, recording: &Recording) -> Result<ExitCode> {
+fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -> Result<ExitCode> {
     let (record, report) = (&settings.record, &settings.report);
     let session = session_of(record, recording);
     if recording.life_records_lost > 0 {
@@ -212,7 +212,7 @@ fn write(settings: &RecordSettings, files: Files, recording: &Recording) -> Resu
     }
     let mut moved = false;
     for (output, file) in report.outputs.iter().zip(files.outputs) {
-        let options = report::Options {
+        let options = report::ExportOptions {
             metric: output.metric,
             per_pid: report.per_pid,
         };

@@ -10,11 +10,11 @@ use crate::report::table;
 /// Writes a report to standard output, in the width of the terminal.
 pub(super) fn print(
     settings: &ReportSettings,
-    write: impl FnOnce(&table::Options, &mut dyn io::Write) -> io::Result<()>,
+    write: impl FnOnce(&table::TableOptions, &mut dyn io::Write) -> io::Result<()>,
 ) -> Result<()> {
     let stdout = io::stdout();
     let terminal = stdout.is_terminal();
-    let options = table::Options {
+    let options = table::TableOptions {
         metric: settings.metric,
         per_pid: settings.per_pid,
         width: terminal

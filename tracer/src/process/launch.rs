@@ -14,7 +14,7 @@ use crate::privileges::User;
 
 /// A command that waits to be let go.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldCommand {
     /// The child's process id.
     pub pid: u32,
     gate: PipeWriter,
@@ -24,7 +24,7 @@ pub struct Held {
 }
 
 /// Starts a command as the user who called `sudo`, and holds it.
-pub fn hold(command: &[OsString], user: Option<&User>) -> io::Result<Held> {
+pub fn hold(command: &[OsString], user: Option<&User>) -> io::Result<HeldCommand> {
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::other("there is no command to run"))?;
@@ -49,7 +49,7 @@ pub fn hold(command: &[OsString], user: Option<&User>) -> io::Result<Held> {
         drop(gate);
         return Err(join(spawner).err().unwrap_or(error));
     }
-    Ok(Held {
+    Ok(HeldCommand {
         pid: u32::from_ne_bytes(pid),
         gate,
         spawner,
@@ -101,7 +101,7 @@ fn wait_at_gate(gate: RawFd, parent_end: RawFd, pid: RawFd) -> io::Result<()> {
     }
 }
 
-impl Held {
+impl HeldCommand {
     /// Lets the command go. An error is the one of executing it.
     pub fn release(mut self) -> io::Result<Child> {
         self.gate.write_all(&[1])?;

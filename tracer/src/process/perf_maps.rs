@@ -24,7 +24,7 @@ const MOST_OPEN: usize = 1024;
 
 /// The files that name one process's compiled code, while it lives and afterwards.
 #[derive(Debug)]
-struct Source {
+struct PerfMapSource {
     /// The root directory that the path is of; nothing for memtap's own.
     root: Option<Arc<Root>>,
     path: PathBuf,
@@ -39,7 +39,7 @@ struct Source {
 /// The files that name all processes' compiled code.
 #[derive(Debug, Default)]
 pub struct PerfMaps {
-    sources: HashMap<u32, Source>,
+    sources: HashMap<u32, PerfMapSource>,
     /// Children run what their parents had compiled.
     parents: HashMap<u32, u32>,
     own_root: Option<Arc<Root>>,
@@ -53,7 +53,7 @@ impl PerfMaps {
             let Some(identity) = proc_fs::identity(pid) else {
                 return;
             };
-            entry.insert(Source {
+            entry.insert(PerfMapSource {
                 root,
                 path: PathBuf::from(format!("/tmp/perf-{}.map", identity.inner_pid)),
                 owners: identity.users,
@@ -133,7 +133,7 @@ impl PerfMaps {
     }
 }
 
-impl Source {
+impl PerfMapSource {
     fn open(&self, own: Option<&Root>) -> Option<File> {
         let root = self.root.as_deref().or(own)?;
         let file = root.open(&self.path, false).ok()?;
@@ -202,7 +202,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("room");
         let long_ago = std::time::SystemTime::now() - Duration::from_secs(1000);
         file.as_file().set_modified(long_ago).expect("ours");
-        let mut source = Source {
+        let mut source = PerfMapSource {
             root: None,
             path: file.path().to_path_buf(),
             owners: Vec::new(),

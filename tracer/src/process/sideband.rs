@@ -29,18 +29,18 @@ const SETTLE_NS: u64 = 1_000_000;
 
 /// One event in the life of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LifeEvent {
+pub struct ProcessRecord {
     /// The time in nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
     /// The process.
     pub pid: u32,
     /// The event.
-    pub what: Life,
+    pub what: ProcessEvent,
 }
 
 /// An event in a process's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Life {
+pub enum ProcessEvent {
     /// It was made, as a copy of another process.
     Forked {
         /// The other process.
@@ -63,7 +63,7 @@ pub enum Life {
 }
 
 #[derive(Debug)]
-struct Ring {
+struct SidebandRing {
     _event: OwnedFd,
     base: *mut c_void,
     len: usize,
@@ -73,8 +73,8 @@ struct Ring {
 /// The rings of all CPUs.
 #[derive(Debug)]
 pub struct Sideband {
-    rings: Vec<Ring>,
-    waiting: Vec<LifeEvent>,
+    rings: Vec<SidebandRing>,
+    waiting: Vec<ProcessRecord>,
     settled_ns: u64,
     lost: u64,
 }
@@ -84,7 +84,7 @@ impl Sideband {
     pub fn open() -> io::Result<Self> {
         let mut rings = Vec::new();
         for cpu in online_cpus()? {
-            rings.push(Ring::open(cpu)?);
+            rings.push(SidebandRing::open(cpu)?);
         }
         Ok(Self {
             rings,
@@ -108,7 +108,7 @@ impl Sideband {
 
     /// Takes what has happened, in the order of time. `all`: also what happened just now, which may
     /// lack an event of another CPU.
-    pub fn take(&mut self, all: bool) -> Vec<LifeEvent> {
+    pub fn take(&mut self, all: bool) -> Vec<ProcessRecord> {
         let settled = if all {
             u64::MAX
         } else {
@@ -130,7 +130,7 @@ impl Sideband {
     }
 }
 
-impl Ring {
+impl SidebandRing {
     fn open(cpu: i32) -> io::Result<Self> {
         let event = perf_event::open_software(PERF_COUNT_SW_DUMMY, -1, cpu, |attributes| {
             attributes.sample_type = u64::from(PERF_SAMPLE_TIME);
@@ -224,7 +224,7 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
+impl Drop for SidebandRing {
     fn drop(&mut self) {
         // SAFETY: the mapping was made by `open`, and nothing refers to it any more.
         if let Err(error) = unsafe { munmap(self.base, self.len) } {
@@ -242,7 +242,7 @@ const FORK: u32 = 7;
 /// `PERF_RECORD_MISC_COMM_EXEC`
 const MISC_COMM_EXEC: u16 = 1 << 13;
 
-fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
+fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<ProcessRecord> {
     let id = |offset| half_word(body, offset);
     // Every record ends in the time.
     let time_ns = word(body, body.len().checked_sub(8)?)?;
@@ -256,9 +256,9 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
             (
                 pid,
                 if kind == FORK {
-                    Life::Forked { parent }
+                    ProcessEvent::Forked { parent }
                 } else {
-                    Life::Exited
+                    ProcessEvent::Exited
                 },
             )
         }
@@ -267,9 +267,9 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
             let comm = text(body.get(8..)?)?;
             let comm = String::from_utf8_lossy(comm).into_owned();
             if misc & MISC_COMM_EXEC != 0 {
-                (pid, Life::Executed { comm })
+                (pid, ProcessEvent::Executed { comm })
             } else if pid == tid {
-                (pid, Life::Renamed { comm })
+                (pid, ProcessEvent::Renamed { comm })
             } else {
                 return None;
             }
@@ -289,11 +289,11 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
                 },
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(if anonymous { b"" } else { path })),
             };
-            (id(0)?, Life::Mapped(mapping))
+            (id(0)?, ProcessEvent::Mapped(mapping))
         }
         _ => return None,
     };
-    Some(LifeEvent { time_ns, pid, what })
+    Some(ProcessRecord { time_ns, pid, what })
 }
 
 fn word(bytes: &[u8], offset: usize) -> Option<u64> {
@@ -340,10 +340,10 @@ mod tests {
         };
         assert_eq!(
             record(10, 10),
-            Some(LifeEvent {
+            Some(ProcessRecord {
                 time_ns: 7,
                 pid: 10,
-                what: Life::Forked { parent: 1 }
+                what: ProcessEvent::Forked { parent: 1 }
             })
         );
         assert_eq!(record(10, 11), None);

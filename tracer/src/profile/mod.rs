@@ -17,26 +17,26 @@ pub use addresses::{AddressStack, AddressStacks};
 pub use cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
 pub use live::{Aged, Marks};
 pub use losses::Losses;
-pub use objects::Object;
+pub use objects::ObjectFile;
 pub use session::Session;
 
 /// The stacks of all processes, with their figures.
 #[derive(Debug, Clone, Default)]
 pub struct Profile {
     /// The processes; [`Stack::process`] is an index into it.
-    pub processes: Vec<Process>,
+    pub processes: Vec<ProfiledProcess>,
     /// The frames; [`Stack::frames`] holds indices into it.
     pub frames: Vec<Frame>,
     /// The stacks, in no particular order. Two can be equal in every name: exporters merge what
     /// they cannot tell apart.
     pub stacks: Vec<Stack>,
     /// The files that frames are in, each once.
-    pub objects: Vec<Object>,
+    pub objects: Vec<ObjectFile>,
     /// The heap of all processes, where blocks were tracked.
-    pub held: Option<Held>,
+    pub held: Option<HeapTotals>,
     /// The variances of sums over several stacks, where stacks were seen in windows of time and
     /// vary together.
-    pub together: Vec<Together>,
+    pub together: Vec<GroupVariance>,
     /// True if [`HeapValues::aged`] has figures.
     pub has_ages: bool,
     /// The mean distance of sample points in bytes, where allocations were sampled: figures of the
@@ -51,7 +51,7 @@ pub struct Profile {
 /// The variance of a sum over several stacks that vary together: a lower bound, whatever the
 /// variances of the stacks add up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Together {
+pub struct GroupVariance {
     /// The stacks of this process, an index into [`Profile::processes`]; of all where there is
     /// none.
     pub process: Option<usize>,
@@ -65,7 +65,7 @@ pub struct Together {
 
 /// The heap of a process, or of all processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct HeapTotals {
     /// Bytes that are live at the end; of a process that has ended, at its end.
     pub live_bytes: u64,
     /// Live blocks.
@@ -84,27 +84,27 @@ pub struct Held {
     /// Blocks whose address was allocated again though no free of it was seen.
     pub missed: u64,
     /// The variances, where figures are estimates.
-    pub variances: HeldVariances,
+    pub variances: HeapVariances,
 }
 
 /// As [`Variances`], of what is held. Blocks that a forked child has copies of count for each as if
 /// they were others: where several processes are taken together that have them, their figures are
 /// less sure than this says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HeldVariances {
-    /// Of [`Held::live`].
+pub struct HeapVariances {
+    /// Of [`HeapTotals::live`].
     pub live: u128,
-    /// Of [`Held::live_bytes`], in bytes².
+    /// Of [`HeapTotals::live_bytes`], in bytes².
     pub live_bytes: u128,
-    /// Of [`Held::peak`].
+    /// Of [`HeapTotals::peak`].
     pub peak: u128,
-    /// Of [`Held::peak_bytes`], in bytes².
+    /// Of [`HeapTotals::peak_bytes`], in bytes².
     pub peak_bytes: u128,
 }
 
 /// A process image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
+pub struct ProfiledProcess {
     /// The process id, as the machine's first pid namespace counts; 0 where it is not known.
     pub pid: u32,
     /// The process id that the process itself sees, in its own pid namespace, where that is known.
@@ -116,7 +116,7 @@ pub struct Process {
     /// True if it had ended before the report.
     pub exited: bool,
     /// Its heap, where blocks were tracked.
-    pub held: Option<Held>,
+    pub held: Option<HeapTotals>,
     /// Its hits of probes in allocators.
     pub hits: u64,
 }
@@ -127,7 +127,7 @@ pub struct Frame {
     /// Its name.
     pub name: FrameName,
     /// Source file and line, where there is debug information.
-    pub source: Option<Source>,
+    pub source: Option<SourceLine>,
     /// True if it was inlined into the frame outside it.
     pub inlined: bool,
 }
@@ -153,7 +153,7 @@ pub enum FrameName {
 
 /// A line of source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Source {
+pub struct SourceLine {
     /// The file, as the debug information names it.
     pub file: Arc<str>,
     /// The line, from 1.

@@ -17,24 +17,24 @@ pub struct Session {
     /// The kernel's release, as `uname -r` has it.
     pub kernel: String,
     /// The settings, those that were chosen for the user too.
-    pub settings: Settings,
+    pub settings: SessionSettings,
     /// The probes that were attached.
     pub probes: Vec<Probe>,
     /// The counts of events.
-    pub events: Events,
+    pub events: EventCounts,
     /// The losses.
     pub losses: Losses,
     /// The memory of the kernel side's maps.
     pub memory: Vec<MapMemory>,
     /// The unwind tables, where stacks were walked by them.
-    pub tables: Option<Tables>,
+    pub tables: Option<TableUsage>,
     /// The cost of tracing, where it was measured.
     pub cost: Option<Cost>,
 }
 
 /// The settings of the recording, as reports show them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct SessionSettings {
     /// The kinds of events.
     pub traced: Traced,
     /// One allocation per this many bytes was sampled on average; 1 is every allocation.
@@ -100,7 +100,7 @@ pub enum ProbeKind {
 
 /// The counts of events. `seen` is the sum of the others and of the losses that are events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Events {
+pub struct EventCounts {
     /// Probe hits, and returns of memory-map system calls.
     pub seen: u64,
     /// In the sums, with their stack.
@@ -126,7 +126,7 @@ pub struct MapMemory {
 
 /// The unwind tables in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tables {
+pub struct TableUsage {
     /// Files with a table.
     pub files: u64,
     /// Files without: they have no unwind information, or there was no room.

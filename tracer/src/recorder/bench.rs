@@ -18,7 +18,7 @@ use crate::bpf::{Limits, Object, UprobeScope, btf};
 use crate::probe_plan::functions::Table;
 use crate::probe_plan::plan::Plan;
 use crate::process::files::MappedFile;
-use crate::process::history::Lives;
+use crate::process::history::ProcessHistory;
 use crate::settings::Probing;
 use crate::unwind::Capacity;
 
@@ -63,7 +63,7 @@ impl Walks {
             ..Wanted::default()
         };
         let mut object = Object::load(&settings, &limits, wanted)?;
-        let mut lives = Lives::default();
+        let mut lives = ProcessHistory::default();
         lives.snapshot(pid.get()).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid.get());
         let mut tables = Tables::new(&object, Capacity::of_bytes(limits.unwind_bytes))?;
@@ -134,7 +134,7 @@ impl Switch {
             ..Wanted::default()
         };
         let mut object = Object::load(&settings, &Limits::default(), wanted)?;
-        let mut lives = Lives::default();
+        let mut lives = ProcessHistory::default();
         lives.snapshot(pid).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid);
         let plans = plans_of(pid, &files)?;

@@ -8,9 +8,9 @@ use tracer_ebpf::{Function, Heap, StackEnd};
 use super::figures::{Unit, held};
 use super::recorder::Recorder;
 use crate::process::files::MappedFile;
-use crate::process::history::Place;
+use crate::process::history::MappedAddress;
 use crate::process::proc_fs;
-use crate::profile::{Frame, FrameName, Held, Process, Profile, Stack, Together, Values};
+use crate::profile::{Frame, FrameName, GroupVariance, HeapTotals, Profile, ProfiledProcess, Stack, Values};
 use crate::symbolize::{self, Location};
 
 /// A frame of a stack before it has a name.
@@ -32,13 +32,13 @@ struct RawStack {
 /// A profile in the making: stacks of addresses become places in files, and those get names.
 pub(super) struct Builder<'a> {
     recorder: &'a Recorder,
-    processes: Vec<Process>,
+    processes: Vec<ProfiledProcess>,
     process_index: HashMap<u32, usize>,
     files: Vec<Arc<MappedFile>>,
     file_index: HashMap<*const MappedFile, usize>,
     stacks: Vec<RawStack>,
-    held: Option<Held>,
-    together: Vec<Together>,
+    held: Option<HeapTotals>,
+    together: Vec<GroupVariance>,
     /// Hits of probes, by the number of the process image.
     hits: HashMap<u32, u64>,
 }
@@ -79,7 +79,7 @@ impl<'a> Builder<'a> {
 
     /// Says what processes hold, and held at the most.
     pub(super) fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap, unit: Unit) {
-        let mut total = Held {
+        let mut total = HeapTotals {
             peak_by_stack_bytes: Some(self.recorder.snapshots.peak.bytes()),
             ..held(
                 &Heap {
@@ -116,7 +116,7 @@ impl<'a> Builder<'a> {
         bytes_variance: u128,
     ) {
         let process = number.map(|number| self.process(number));
-        self.together.push(Together {
+        self.together.push(GroupVariance {
             process,
             function,
             calls_variance,
@@ -137,7 +137,7 @@ impl<'a> Builder<'a> {
                     let identity = proc_fs::identity(tracked.pid).filter(|_| !exited);
                     identity.map(|identity| identity.inner_pid)
                 });
-                Process {
+                ProfiledProcess {
                     pid: tracked.pid,
                     inner_pid,
                     comm: image.map_or_else(|| tracked.comm.clone(), |image| image.comm.clone()),
@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
                     hits: self.hits.get(&number).copied().unwrap_or(0),
                 }
             }
-            None => Process {
+            None => ProfiledProcess {
                 pid: 0,
                 inner_pid: None,
                 comm: "[unknown]".to_owned(),
@@ -196,10 +196,11 @@ impl<'a> Builder<'a> {
                         is_return: is_call,
                     }),
                     None => {
-                        Unnamed::Outside(symbolize::outside_files(&place.path, place.file_offset, *address))
+                        let frame = symbolize::outside_files(&place.path, place.file_offset, *address);
+                        Unnamed::Outside(Frame::from(&frame))
                     }
                 },
-                None => Unnamed::Outside(symbolize::outside_files("".as_ref(), 0, *address)),
+                None => Unnamed::Outside(Frame::from(&symbolize::outside_files("".as_ref(), 0, *address))),
             };
             frames.push((frame, mapped));
         }
@@ -213,7 +214,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Whether this is where signal handlers return to: the frame behind it was interrupted anywhere.
-    fn is_signal_frame(&self, place: &Place) -> bool {
+    fn is_signal_frame(&self, place: &MappedAddress) -> bool {
         let Some(file) = &place.file else { return false };
         let Some(tables) = &self.recorder.tables else {
             return false;
@@ -264,6 +265,11 @@ impl<'a> Builder<'a> {
         locations.dedup();
         let recorder = self.recorder;
         let named = recorder.namer.name(&self.files, &locations, recorder.is_over);
+        let by_location: HashMap<&Location, Vec<Frame>> = named
+            .frames
+            .iter()
+            .map(|(location, frames)| (location, frames.iter().map(Frame::from).collect()))
+            .collect();
         let compiled = self.compiled();
         let no_name = Frame {
             name: FrameName::Compiled,
@@ -278,7 +284,7 @@ impl<'a> Builder<'a> {
                 match frame {
                     Unnamed::Outside(frame) => indices.push(frames.index(frame)),
                     Unnamed::Location(location) => {
-                        let expanded = named.frames.get(location).map_or(&[][..], AsRef::as_ref);
+                        let expanded = by_location.get(location).map_or(&[][..], Vec::as_slice);
                         indices.extend(expanded.iter().map(|frame| frames.index(frame)));
                     }
                     Unnamed::Compiled(pid, address) => {
@@ -303,7 +309,7 @@ impl<'a> Builder<'a> {
             processes: self.processes,
             frames: frames.frames,
             stacks,
-            objects: named.objects,
+            objects: named.files.into_iter().map(Into::into).collect(),
             held: self.held,
             together: self.together,
             has_ages: false,

@@ -12,7 +12,7 @@ use crate::bpf::load::BpfError;
 use crate::bpf::sums::Counts;
 use crate::cost::{float, whole};
 use crate::profile::{AddressStack, AddressStacks, Profile};
-use crate::report::session::{Cost, Events, Probe};
+use crate::report::session::{Cost, EventCounts, Probe};
 use crate::report::{self, Losses};
 
 /// What was recorded.
@@ -23,7 +23,7 @@ pub struct Recording {
     /// How long was recorded.
     pub duration: Duration,
     /// What became of the events.
-    pub events: Events,
+    pub events: EventCounts,
     /// What was lost.
     pub losses: Losses,
     /// What tracing cost.
@@ -37,7 +37,7 @@ pub struct Recording {
     /// The stacks as addresses, by process image.
     pub address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
-    pub tables: Option<report::session::Tables>,
+    pub tables: Option<report::session::TableUsage>,
     /// Records of process life that the kernel could not write: names may be missing.
     pub life_records_lost: u64,
 }
@@ -138,7 +138,7 @@ impl Recorder {
             probes: self.probes.listed().to_vec(),
             memory: std::collections::BTreeMap::new(),
             address_stacks,
-            tables: self.tables.as_ref().map(|tables| report::session::Tables {
+            tables: self.tables.as_ref().map(|tables| report::session::TableUsage {
                 remembered: counts.events(Counter::StackRemembered),
                 awaited: counts.events(Counter::TableAwaited),
                 finished_from_copies: counts
@@ -155,8 +155,8 @@ impl Recorder {
 }
 
 /// What became of the events: so many hits of uprobes, and so many calls whose stacks were counted and never came.
-fn events(counts: &Counts, hits: u64, unsent: u64) -> Events {
-    Events {
+fn events(counts: &Counts, hits: u64, unsent: u64) -> EventCounts {
+    EventCounts {
         seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::PassedOver)),
         tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
         nested: counts.events(Counter::Nested),

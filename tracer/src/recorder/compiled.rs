@@ -12,7 +12,7 @@ use tracer_ebpf::{FileKey, FileTable, MAX_SEGMENTS, Segment};
 use crate::bpf::tables::NO_SEGMENT;
 use crate::process::files::MappedFile;
 use crate::process::maps;
-use crate::unwind::{self, Options, Placement, Rows, Table};
+use crate::unwind::{self, CompileOptions, Placement, Rows, Table};
 
 /// A compiled file.
 pub(super) struct Compiled {
@@ -52,9 +52,9 @@ pub(super) fn compile(file: &MappedFile, key: FileKey, rows: Rows) -> Compiled {
 /// Compiles an image.
 pub(super) fn compile_bytes(path: PathBuf, key: FileKey, bytes: io::Result<Vec<u8>>, rows: Rows) -> Compiled {
     let began = Instant::now();
-    let options = Options {
+    let options = CompileOptions {
         rows,
-        ..Options::default()
+        ..CompileOptions::default()
     };
     let table = bytes
         .map_err(|error| error.to_string())

@@ -14,8 +14,8 @@ use super::recorder::Recorder;
 use super::tables::{OfFile, Tables};
 use crate::bpf::copies::CopiedStack;
 use crate::process::files::MappedFile;
-use crate::process::history::Lives;
-use crate::unwind::{Found, PcKind, Reach, Registers, StackCopy, WalkEnd, walk};
+use crate::process::history::ProcessHistory;
+use crate::unwind::{FoundTable, PcKind, Reach, Registers, StackCopy, WalkEnd, walk};
 
 /// Bytes of copies that may wait at once. Further stacks keep the frames that the kernel side found.
 const MOST_BYTES: usize = 128 << 20;
@@ -182,14 +182,19 @@ struct Missing {
 }
 
 /// Walks on from where the kernel side stopped. The error: what is to be made first.
-fn rest(copy: &CopiedStack, lives: &Lives, tables: &Tables, frame_pointers: bool) -> Result<Rest, Missing> {
+fn rest(
+    copy: &CopiedStack,
+    lives: &ProcessHistory,
+    tables: &Tables,
+    frame_pointers: bool,
+) -> Result<Rest, Missing> {
     let header = &copy.header;
     let has = |flag| header.flags & flag != 0;
     let image = lives.image(header.tgid, header.time_ns);
     let missing: RefCell<Missing> = RefCell::default();
     let find = |address, kind| {
         let Some(place) = image.and_then(|image| image.place(address, header.time_ns)) else {
-            return Found::Unmapped;
+            return FoundTable::Unmapped;
         };
         let found = match &place.file {
             Some(file) => tables.of_file(file),
@@ -199,19 +204,19 @@ fn rest(copy: &CopiedStack, lives: &Lives, tables: &Tables, frame_pointers: bool
         match found {
             OfFile::OfCallSites(_) if kind == PcKind::Exact => {
                 missing.borrow_mut().all_rows.extend(place.file);
-                Found::Unmapped
+                FoundTable::Unmapped
             }
             OfFile::Table(table) | OfFile::OfCallSites(table) => match table.bias(0, place.file_offset) {
-                Some(bias) => Found::In {
+                Some(bias) => FoundTable::In {
                     table,
                     relative: 0u64.wrapping_sub(bias),
                 },
-                None => Found::NoTable,
+                None => FoundTable::NoTable,
             },
-            OfFile::Without => Found::NoTable,
+            OfFile::Without => FoundTable::NoTable,
             OfFile::Missing => {
                 missing.borrow_mut().tables.extend(place.file);
-                Found::Unmapped
+                FoundTable::Unmapped
             }
         }
     };

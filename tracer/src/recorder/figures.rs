@@ -7,7 +7,7 @@ use tracer_ebpf::{Heap, HeapSum, Sum, SumKey};
 
 use super::copied::Copied;
 use crate::cost::whole;
-use crate::profile::{HeapValues, Held, HeldVariances, Values, Variances};
+use crate::profile::{HeapTotals, HeapValues, HeapVariances, Values, Variances};
 
 /// Figures that can be added to others of the same stack.
 pub(super) trait Additive: Copy {
@@ -136,8 +136,8 @@ pub(super) fn heap_values_of(sum: &HeapSum, unit: Unit) -> Values {
 }
 
 /// What a process held.
-pub(super) fn held(heap: &Heap, unit: Unit) -> Held {
-    Held {
+pub(super) fn held(heap: &Heap, unit: Unit) -> HeapTotals {
+    HeapTotals {
         live_bytes: heap.live_bytes,
         live: heap.live,
         peak_bytes: heap.peak_bytes,
@@ -146,7 +146,7 @@ pub(super) fn held(heap: &Heap, unit: Unit) -> Held {
         free_calls: heap.free_calls,
         unmatched: heap.unmatched,
         missed: heap.missed,
-        variances: HeldVariances {
+        variances: HeapVariances {
             live: heap.live_variance.into(),
             live_bytes: unit.bytes(heap.live_bytes_variance),
             peak: heap.peak_variance.into(),

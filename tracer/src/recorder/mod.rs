@@ -30,6 +30,7 @@ mod probes;
 mod processes;
 mod recorder;
 mod released;
+mod resolved;
 mod snapshots;
 mod start_error;
 mod tables;

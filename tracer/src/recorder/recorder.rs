@@ -28,8 +28,8 @@ use crate::cost::measure::Measuring;
 use crate::probe_plan::functions::Table;
 use crate::process::cgroup::Cgroup;
 use crate::process::files::{Files, MappedFile};
-use crate::process::history::Lives;
-use crate::process::launch::Held;
+use crate::process::history::ProcessHistory;
+use crate::process::launch::HeldCommand;
 use crate::process::proc_fs;
 use crate::process::sideband::{Sideband, monotonic_ns};
 use crate::report::session::Probe;
@@ -64,7 +64,7 @@ pub struct Recorder {
     pub(super) object: Object,
     pub(super) records: Records,
     pub(super) sideband: Sideband,
-    pub(super) lives: Lives,
+    pub(super) lives: ProcessHistory,
     pub(super) processes: Processes,
     pub(super) stacks: HashMap<u64, Stack>,
     pub(super) seen_in: HashMap<(u32, u64), u64>,
@@ -98,7 +98,7 @@ pub struct Recorder {
     pub(super) duration: Option<Duration>,
     pub(super) ended: Option<Instant>,
     pub(super) ended_ns: Option<u64>,
-    held: Option<Held>,
+    held: Option<HeldCommand>,
     command_name: String,
 }
 
@@ -168,7 +168,7 @@ impl Recorder {
             object,
             records,
             sideband,
-            lives: Lives::default(),
+            lives: ProcessHistory::default(),
             processes: Processes::default(),
             stacks: HashMap::new(),
             seen_in: HashMap::new(),

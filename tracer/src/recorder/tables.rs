@@ -17,7 +17,7 @@ use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::tables::TableMaps;
 use crate::process::files::MappedFile;
-use crate::report::session::Tables as Usage;
+use crate::report::session::TableUsage;
 use crate::unwind::layout::cfa;
 use crate::unwind::{Arena, ArenaFull, Capacity, Inserted, Placement, Rows, Table};
 
@@ -371,17 +371,17 @@ impl Tables {
         }
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> TableUsage {
         let count =
             |wanted: fn(&State) -> bool| self.files.values().filter(|state| wanted(state)).count() as u64;
-        Usage {
+        TableUsage {
             files: count(|state| matches!(state, State::Placed { .. })),
             files_without: count(|state| matches!(state, State::Without)),
             bytes: self.arena.usage().bytes(),
             bytes_most: self.bytes_most,
             bytes_capacity: self.bytes_capacity,
             files_released: self.released,
-            ..Usage::default()
+            ..TableUsage::default()
         }
     }
 }

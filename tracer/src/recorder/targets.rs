@@ -14,8 +14,8 @@ use crate::probe_plan::plan::{self, Found, Plan};
 use crate::probe_plan::{loader, roots};
 use crate::process::cgroup::Cgroup;
 use crate::process::files::MappedFile;
-use crate::process::history::Lives;
-use crate::process::launch::{self, Held};
+use crate::process::history::ProcessHistory;
+use crate::process::launch::{self, HeldCommand};
 use crate::process::maps::FileId;
 use crate::process::proc_fs;
 use crate::settings::{Record, Target};
@@ -23,7 +23,7 @@ use crate::settings::{Record, Target};
 /// What was asked for, found on this machine.
 pub(super) struct Targets {
     pub(super) pids: Vec<u32>,
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<HeldCommand>,
     pub(super) cgroup: Option<Cgroup>,
     pub(super) command_name: String,
     command_files: Vec<PathBuf>,
@@ -96,7 +96,7 @@ impl Targets {
         &self.command_files
     }
 
-    pub(super) fn command_files(&self, lives: &mut Lives) -> Vec<Arc<MappedFile>> {
+    pub(super) fn command_files(&self, lives: &mut ProcessHistory) -> Vec<Arc<MappedFile>> {
         let open = |path: &PathBuf| match lives.files().of_path(path) {
             Ok(file) => Some(file),
             Err(error) => {

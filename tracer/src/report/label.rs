@@ -1,6 +1,6 @@
 //! Names of frames and processes in text.
 
-use crate::profile::{Frame, FrameName, Process};
+use crate::profile::{Frame, FrameName, ProfiledProcess};
 
 /// The frame after the process where the walk did not reach the outermost frame.
 pub(super) const TRUNCATED: &str = "[truncated]";
@@ -31,7 +31,7 @@ pub(super) fn frame(frame: &Frame) -> String {
 }
 
 /// The process's name on one line: `comm`, or `comm-PID` where `pid` is asked for and known.
-pub(super) fn process(process: &Process, pid: bool) -> String {
+pub(super) fn process(process: &ProfiledProcess, pid: bool) -> String {
     let comm = if process.comm.is_empty() {
         UNKNOWN_PROCESS.to_owned()
     } else {
@@ -45,7 +45,7 @@ pub(super) fn process(process: &Process, pid: bool) -> String {
 
 /// The process's name and number on one line: `comm PID`, and the number inside its container where
 /// that is another.
-pub(super) fn process_and_number(process: &Process) -> String {
+pub(super) fn process_and_number(process: &ProfiledProcess) -> String {
     let comm = self::process(process, false);
     match (process.pid, process.inner_pid) {
         (0, _) => comm,
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn processes_have_a_name() {
-        let mut it = Process {
+        let mut it = ProfiledProcess {
             held: None,
             hits: 0,
             pid: 42,

@@ -48,7 +48,7 @@ pub use objects::hint;
 
 /// The weight and the grouping of stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct ExportOptions {
     /// The weight of a stack. Stacks that the metric does not apply to are left out.
     pub metric: Metric,
     /// Name processes `comm-PID`, so that each has stacks of its own; else those with the same
@@ -71,7 +71,7 @@ pub struct Written {
 pub fn write(
     profile: &Profile,
     format: Format,
-    options: &Options,
+    options: &ExportOptions,
     out: &mut dyn io::Write,
 ) -> io::Result<Written> {
     match format {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::label::one_line;
 use super::units;
-use crate::profile::{Object, Profile};
+use crate::profile::{ObjectFile, Profile};
 
 /// Files that a hint names at the most.
 const MOST_NAMED: usize = 3;
@@ -34,7 +34,7 @@ pub struct ObjectBlock {
 
 /// Every file, in an order that does not depend on the profile's.
 pub(super) fn blocks(profile: &Profile) -> Vec<ObjectBlock> {
-    let mut objects: Vec<&Object> = profile.objects.iter().collect();
+    let mut objects: Vec<&ObjectFile> = profile.objects.iter().collect();
     objects.sort();
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let blocks = objects.into_iter().map(|object| ObjectBlock {
@@ -53,7 +53,7 @@ pub(super) fn blocks(profile: &Profile) -> Vec<ObjectBlock> {
 /// `may_fetch` is true if servers were asked.
 #[must_use]
 pub fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
-    let mut nameless: Vec<&Object> = profile
+    let mut nameless: Vec<&ObjectFile> = profile
         .objects
         .iter()
         .filter(|object| !object.has_names && !object.has_changed && 2 * object.unnamed > object.frames)
@@ -94,17 +94,17 @@ pub fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn object(path: &str, frames: u64, unnamed: u64) -> Object {
-        Object {
+    fn object(path: &str, frames: u64, unnamed: u64) -> ObjectFile {
+        ObjectFile {
             path: path.into(),
             build_id: Some("abcd".to_owned()),
             frames,
             unnamed,
-            ..Object::default()
+            ..ObjectFile::default()
         }
     }
 
-    fn profile(objects: Vec<Object>) -> Profile {
+    fn profile(objects: Vec<ObjectFile>) -> Profile {
         Profile {
             objects,
             ..Profile::default()
@@ -135,11 +135,11 @@ mod tests {
 
     #[test]
     fn there_is_no_hint_where_it_would_not_help() {
-        let named = Object {
+        let named = ObjectFile {
             has_names: true,
             ..object("/a", 2, 2)
         };
-        let overwritten = Object {
+        let overwritten = ObjectFile {
             has_changed: true,
             ..object("/b", 2, 2)
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_ebpf::{BUCKETS, Function};
 
-use crate::profile::{Aged, Marks, Profile, Stack, Together, Values, Variances};
+use crate::profile::{Aged, GroupVariance, Marks, Profile, Stack, Values, Variances};
 
 /// The figures of [`Values`], summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,7 +216,7 @@ impl FunctionSums {
             .add(&stack.values);
     }
 
-    fn vary_together(&mut self, together: &Together) {
+    fn vary_together(&mut self, together: &GroupVariance) {
         let variances = match together.function {
             Some(function) => self.functions.get_mut(&function).map(|sums| &mut sums.variances),
             None => Some(&mut self.total_variances),

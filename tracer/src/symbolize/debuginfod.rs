@@ -23,7 +23,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A client of the servers that the user named.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct DebuginfodClient {
     settings: settings::Debuginfod,
     agent: ureq::Agent,
     cache: Option<Cache>,
@@ -46,7 +46,7 @@ enum FetchError {
     Unfit(String),
 }
 
-impl Client {
+impl DebuginfodClient {
     pub(super) fn new(settings: &settings::Debuginfod) -> Self {
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)

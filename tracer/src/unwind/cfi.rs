@@ -8,12 +8,12 @@ use gimli::{
 };
 
 use crate::unwind::context_start::is_context_start;
-use crate::unwind::frames::{Frames, Source};
+use crate::unwind::frames::{CfiSection, Frames};
 use crate::unwind::layout::{Rule, rbp};
 use crate::unwind::rule_set::RuleSet;
 use crate::unwind::rules::{Storage, classify, is_in_ucontext};
 use crate::unwind::signal::{MAX_TRAMPOLINE_BYTES, trampoline_len};
-use crate::unwind::{Code, Statistics, Unsupported};
+use crate::unwind::{Code, CompileStatistics, Unsupported};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -30,7 +30,7 @@ pub(crate) struct RuleStart {
 
 /// One FDE: addresses relative to the code's base, and which of its part's rows are its.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Function {
+pub(crate) struct FunctionRows {
     pub(crate) start: u32,
     pub(crate) end: u32,
     pub(crate) first_row: u32,
@@ -39,39 +39,39 @@ pub(crate) struct Function {
 
 /// The rows read from a share of a file's FDEs, in the order of the section.
 #[derive(Debug, Default)]
-pub(crate) struct Part {
-    pub(crate) functions: Vec<Function>,
+pub(crate) struct CfiPart {
+    pub(crate) functions: Vec<FunctionRows>,
     pub(crate) rows: Vec<RuleStart>,
     pub(crate) rules: RuleSet,
-    pub(crate) statistics: Statistics,
+    pub(crate) statistics: CompileStatistics,
 }
 
-impl Part {
+impl CfiPart {
     /// Reads the FDEs at `entries`, offsets in the section.
     pub(crate) fn read(frames: &Frames<'_>, code: &Code<'_>, entries: &[usize]) -> Self {
         match frames.source {
-            Source::EhFrame => {
-                Reader::new(frames, code, EhFrame::new(&frames.bytes, LittleEndian)).read(entries)
+            CfiSection::EhFrame => {
+                CfiReader::new(frames, code, EhFrame::new(&frames.bytes, LittleEndian)).read(entries)
             }
-            Source::DebugFrame => {
+            CfiSection::DebugFrame => {
                 let mut section = DebugFrame::new(&frames.bytes, LittleEndian);
                 section.set_address_size(8);
-                Reader::new(frames, code, section).read(entries)
+                CfiReader::new(frames, code, section).read(entries)
             }
         }
     }
 }
 
-struct Reader<'a, S> {
+struct CfiReader<'a, S> {
     frames: &'a Frames<'a>,
     code: &'a Code<'a>,
     section: S,
     cies: Cies<'a>,
     context: UnwindContext<usize, Storage>,
-    part: Part,
+    part: CfiPart,
 }
 
-impl<'a, S: UnwindSection<Slice<'a>>> Reader<'a, S>
+impl<'a, S: UnwindSection<Slice<'a>>> CfiReader<'a, S>
 where
     S::Offset: UnwindOffset<usize>,
 {
@@ -83,11 +83,11 @@ where
             section,
             cies: Cies::default(),
             context,
-            part: Part::default(),
+            part: CfiPart::default(),
         }
     }
 
-    fn read(mut self, entries: &[usize]) -> Part {
+    fn read(mut self, entries: &[usize]) -> CfiPart {
         // Five rows a function is what compilers come to.
         self.part.functions.reserve(entries.len());
         self.part.rows.reserve(entries.len() * 5);
@@ -115,7 +115,7 @@ where
         let len = u32::try_from(fde.len()).unwrap_or(u32::MAX);
         let end = start.saturating_add(len).min(limit);
         let first_row = self.part.rows.len();
-        let origin = Origin::of(self.code, fde, start, end);
+        let origin = RowOrigin::of(self.code, fde, start, end);
         if let Some(rule) = origin.by_code {
             let rule = self.part.rules.number(rule);
             self.part.rows.push(RuleStart {
@@ -135,7 +135,7 @@ where
         let (Ok(first_row), Ok(rows)) = (u32::try_from(first_row), u32::try_from(rows)) else {
             return;
         };
-        self.part.functions.push(Function {
+        self.part.functions.push(FunctionRows {
             start: origin.start,
             end,
             first_row,
@@ -146,7 +146,7 @@ where
     }
 
     fn rows(&mut self, fde: &FrameDescriptionEntry<Slice<'a>>, start: u32, end: u32) {
-        let Part {
+        let CfiPart {
             rows,
             rules,
             statistics,
@@ -217,12 +217,12 @@ where
 }
 
 /// The origin of a function's rows, and the rule that its code alone tells.
-struct Origin {
+struct RowOrigin {
     start: u32,
     by_code: Option<Rule>,
 }
 
-impl Origin {
+impl RowOrigin {
     /// Functions that are returned to at their first byte have rows from the byte before: that is
     /// where return addresses are looked up.
     fn of(code: &Code<'_>, fde: &FrameDescriptionEntry<Slice<'_>>, start: u32, end: u32) -> Self {

@@ -5,10 +5,10 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use crate::unwind::call_sites::prune;
-use crate::unwind::cfi::{Part, RuleStart};
+use crate::unwind::cfi::{CfiPart, RuleStart};
 use crate::unwind::frames::Frames;
 use crate::unwind::merge::merge;
-use crate::unwind::{Code, Elf, Error, Statistics, Table};
+use crate::unwind::{Code, CompileStatistics, Elf, Error, Table};
 
 /// The rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,7 +23,7 @@ pub enum Rows {
 
 /// The options of the compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct CompileOptions {
     /// The rows of the table.
     pub rows: Rows,
     /// The number of threads that may work on one file, this one among them. Small files are not
@@ -31,7 +31,7 @@ pub struct Options {
     pub threads: NonZeroUsize,
 }
 
-impl Default for Options {
+impl Default for CompileOptions {
     fn default() -> Self {
         Self {
             rows: Rows::default(),
@@ -53,23 +53,23 @@ const ROWS_PER_THREAD: usize = 32_768;
 /// # Errors
 /// Whatever [`Error`] says. Malformed parts of the unwind information are no error but counted in
 /// [`Table::statistics`].
-pub fn compile(data: &[u8], options: Options) -> Result<Table, Error> {
+pub fn compile(data: &[u8], options: CompileOptions) -> Result<Table, Error> {
     let elf = Elf::parse(data)?;
     if elf.is_relocatable() {
         return Err(Error::NoCode);
     }
     let code = elf.code()?;
     let frames = Frames::find(&elf)?;
-    let mut statistics = Statistics {
+    let mut statistics = CompileStatistics {
         malformed: frames.malformed,
         section_bytes: frames.bytes.len() as u64,
-        ..Statistics::default()
+        ..CompileStatistics::default()
     };
     let parts = shares(
         &frames.entries,
         options.threads,
         FUNCTIONS_PER_THREAD,
-        |entries| Part::read(&frames, &code, entries),
+        |entries| CfiPart::read(&frames, &code, entries),
     );
     for part in &parts {
         statistics.add(&part.statistics);

@@ -1,7 +1,7 @@
 //! Errors of the compiler.
 
 /// The reasons for which a file has no table. What is wrong inside single functions is no error: it
-/// is counted in the table's [`Statistics`](super::Statistics).
+/// is counted in the table's [`CompileStatistics`](super::CompileStatistics).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The bytes do not begin with a whole ELF header.

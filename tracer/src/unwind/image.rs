@@ -7,13 +7,13 @@ use crate::unwind::{Capacity, Delta, Run};
 
 /// A copy of the three arrays.
 #[derive(Debug, Clone)]
-pub struct Image {
+pub struct TableImage {
     rows: Vec<u32>,
     pages: Vec<PageEntry>,
     rules: Vec<Rule>,
 }
 
-impl Image {
+impl TableImage {
     /// Zeroed arrays of these sizes.
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {

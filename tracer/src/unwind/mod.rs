@@ -34,12 +34,12 @@ pub use tracer_ebpf::unwind as layout;
 
 pub use arena::{Arena, ArenaFull, Capacity, Usage};
 pub(crate) use code::Code;
-pub use compile::{Options, Rows, compile};
+pub use compile::{CompileOptions, Rows, compile};
 pub use elf::{Elf, Segment};
 pub use error::Error;
-pub use image::Image;
+pub use image::TableImage;
 pub use placement::{Delta, Inserted, Placement, Run};
 pub use rules::Unsupported;
-pub use statistics::Statistics;
+pub use statistics::CompileStatistics;
 pub use table::Table;
-pub use walk::{Found, PcKind, Reach, Registers, StackCopy, Walk, WalkEnd, walk};
+pub use walk::{FoundTable, PcKind, Reach, Registers, StackCopy, Walk, WalkEnd, walk};

@@ -6,14 +6,14 @@ use crate::unwind::layout::{ROW_RULE_MASK, Rule};
 
 #[derive(Debug)]
 pub(crate) struct RulePool {
-    slots: Vec<Slot>,
+    slots: Vec<RuleSlot>,
     numbers: HashMap<Rule, u32>,
     free: Vec<u32>,
     capacity: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct RuleSlot {
     rule: Rule,
     users: u32,
 }
@@ -22,7 +22,7 @@ impl RulePool {
     /// Room for at most `capacity` rules. Number 0 is [`Rule::NO_INFO`] for good.
     pub(crate) fn new(capacity: u32) -> Self {
         let capacity = capacity.clamp(1, ROW_RULE_MASK + 1);
-        let slots = vec![Slot {
+        let slots = vec![RuleSlot {
             rule: Rule::NO_INFO,
             users: 1,
         }];
@@ -59,7 +59,7 @@ impl RulePool {
             slot.users = slot.users.saturating_add(1);
             return Some((number, false));
         }
-        let slot = Slot { rule, users: 1 };
+        let slot = RuleSlot { rule, users: 1 };
         let number = if let Some(number) = self.free.pop() {
             *self.slots.get_mut(number as usize)? = slot;
             number

@@ -4,7 +4,7 @@ use crate::unwind::Unsupported;
 
 /// The compiler's statistics of a file. A function is counted in one of the first four.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub struct CompileStatistics {
     /// Functions (FDEs) whose rows were read.
     pub functions: u32,
     /// Entries that could not be read, wholly or from some instruction on.
@@ -32,7 +32,7 @@ pub struct Statistics {
     pub unsupported_bytes: [u64; Unsupported::ALL.len()],
 }
 
-impl Statistics {
+impl CompileStatistics {
     /// Bytes of code that have no rule for this reason.
     #[must_use]
     pub fn unsupported(&self, reason: Unsupported) -> u64 {

@@ -5,7 +5,7 @@ use crate::unwind::layout::{
     self, MAPPED_PAGE_BYTES, PAGE_BYTES, PAGE_SHIFT, PageEntry, ROW_RULE_MASK, Rule,
 };
 use crate::unwind::rule_set::RuleSet;
-use crate::unwind::{Code, Elf, Rows, Segment, Statistics};
+use crate::unwind::{Code, CompileStatistics, Elf, Rows, Segment};
 
 /// The table of one executable. Rules have numbers of its own; an [`Arena`](super::Arena) gives
 /// them the kernel's.
@@ -19,7 +19,7 @@ pub struct Table {
     segments: Vec<Segment>,
     build_id: Option<Box<[u8]>>,
     kind: Rows,
-    statistics: Statistics,
+    statistics: CompileStatistics,
 }
 
 impl Table {
@@ -30,7 +30,7 @@ impl Table {
         code: &Code<'_>,
         elf: &Elf<'_>,
         kind: Rows,
-        statistics: Statistics,
+        statistics: CompileStatistics,
     ) -> Self {
         let page_count = code.end().div_ceil(PAGE_BYTES);
         let mut packed = Packed::new(rules, rows.len(), page_count);
@@ -154,7 +154,7 @@ impl Table {
 
     /// Returns the compiler's statistics.
     #[must_use]
-    pub fn statistics(&self) -> &Statistics {
+    pub fn statistics(&self) -> &CompileStatistics {
         &self.statistics
     }
 }

@@ -52,7 +52,7 @@ impl StackCopy<'_> {
 
 /// The unwind information of an address in code.
 #[derive(Debug, Clone, Copy)]
-pub enum Found<'t> {
+pub enum FoundTable<'t> {
     /// It is in a mapping of a file that has a table; `relative` is the address less
     /// [`Table::bias`].
     In {
@@ -122,7 +122,7 @@ pub struct Reach {
 pub fn walk<'t>(
     registers: Registers,
     stack: &StackCopy<'_>,
-    find: impl Fn(u64, PcKind) -> Found<'t>,
+    find: impl Fn(u64, PcKind) -> FoundTable<'t>,
     frames: &mut Vec<u64>,
     reach: Reach,
 ) -> Walk {
@@ -151,7 +151,7 @@ impl Walk {
     fn step<'t>(
         &mut self,
         stack: &StackCopy<'_>,
-        find: impl Fn(u64, PcKind) -> Found<'t>,
+        find: impl Fn(u64, PcKind) -> FoundTable<'t>,
         frame_pointers: bool,
     ) -> Result<Registers, WalkEnd> {
         let frame = self.last;
@@ -159,9 +159,9 @@ impl Walk {
             .pc
             .wrapping_sub(u64::from(frame.pc_kind == PcKind::ReturnAddress));
         let (rule, nowhere) = match find(pc, frame.pc_kind) {
-            Found::Unmapped => return Err(WalkEnd::Unmapped),
-            Found::NoTable => (Rule::NO_INFO, WalkEnd::NoTable),
-            Found::In { table, relative } => {
+            FoundTable::Unmapped => return Err(WalkEnd::Unmapped),
+            FoundTable::NoTable => (Rule::NO_INFO, WalkEnd::NoTable),
+            FoundTable::In { table, relative } => {
                 self.is_inexact |= frame.pc_kind == PcKind::Exact && table.kind() == Rows::CallSites;
                 table
                     .rule_at(relative)

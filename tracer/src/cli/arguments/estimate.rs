@@ -68,7 +68,7 @@ pub(in crate::cli) struct EstimateArguments {
 
 /// Settings of `estimate`.
 #[derive(Debug)]
-pub(in crate::cli) struct Estimate {
+pub(in crate::cli) struct EstimateSettings {
     /// The recording that it is an estimate of.
     pub(in crate::cli) record: settings::Record,
     /// The words that name its target.
@@ -81,12 +81,12 @@ pub(in crate::cli) struct Estimate {
 
 impl EstimateArguments {
     /// Checks what was said, as `record` would.
-    pub(in crate::cli) fn settings(&self) -> Result<Estimate> {
+    pub(in crate::cli) fn settings(&self) -> Result<EstimateSettings> {
         let target = self.target();
         let record = clap::Command::new("memtap record").no_binary_name(true);
         let matches = RecordArguments::augment_args(record).try_get_matches_from(&target)?;
         let record = RecordArguments::from_arg_matches(&matches)?.settings()?.record;
-        Ok(Estimate {
+        Ok(EstimateSettings {
             record,
             target,
             duration: self.duration,
@@ -118,13 +118,13 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::arguments::{Arguments, Command};
+    use crate::cli::arguments::{CommandArguments, CommandLine};
     use crate::settings::Target;
 
-    fn estimate(words: &[&str]) -> Result<Estimate> {
+    fn estimate(words: &[&str]) -> Result<EstimateSettings> {
         let words = ["memtap", "estimate"].iter().chain(words);
-        match Arguments::try_parse_from(words)?.command {
-            Command::Estimate(estimate) => estimate.settings(),
+        match CommandLine::try_parse_from(words)?.command {
+            CommandArguments::Estimate(estimate) => estimate.settings(),
             _ => anyhow::bail!("not estimate"),
         }
     }

@@ -95,13 +95,13 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::arguments::{Arguments, Command};
+    use crate::cli::arguments::{CommandArguments, CommandLine};
     use crate::profile::Metric;
 
     fn settings(words: &[&str]) -> Result<RecordSettings> {
         let words = ["memtap", "live"].iter().chain(words);
-        match Arguments::try_parse_from(words)?.command {
-            Command::Live(live) => live.settings(),
+        match CommandLine::try_parse_from(words)?.command {
+            CommandArguments::Live(live) => live.settings(),
             _ => bail!("not live"),
         }
     }

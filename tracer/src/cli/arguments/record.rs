@@ -124,7 +124,7 @@ pub(in crate::cli) struct RecordArguments {
     raw: Option<PathBuf>,
     /// Probes of calls with --live: one inside their function, or two
     #[arg(long, default_value = "auto", value_enum, hide = true)]
-    probes: Probes,
+    probes: ProbesArgument,
     /// Interface that uprobes are attached by
     #[arg(long, default_value = "auto", value_enum, hide = true)]
     attach: Attach,
@@ -157,7 +157,7 @@ enum Event {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Probes {
+enum ProbesArgument {
     Auto,
     One,
     Two,
@@ -181,7 +181,7 @@ impl RecordArguments {
             (false, _) => Metric::RegionBytes,
         };
         let metric = self.metric.unwrap_or(default);
-        if self.probes == Probes::One && !live {
+        if self.probes == ProbesArgument::One && !live {
             bail!("--probes one needs --live");
         }
         if live && !heap {
@@ -233,9 +233,9 @@ impl RecordArguments {
             functions: self.allocators.asked()?,
             live,
             probing: match self.probes {
-                Probes::Auto => settings::Probing::Auto,
-                Probes::One => settings::Probing::One,
-                Probes::Two => settings::Probing::Two,
+                ProbesArgument::Auto => settings::Probing::Auto,
+                ProbesArgument::One => settings::Probing::One,
+                ProbesArgument::Two => settings::Probing::Two,
             },
             ages: live_report.is_some(),
             older_than: live_report.and_then(|live| live.older_than),
@@ -306,12 +306,12 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::arguments::{Arguments, Command};
+    use crate::cli::arguments::{CommandArguments, CommandLine};
 
     fn settings(words: &[&str]) -> Result<RecordSettings> {
         let words = ["memtap", "record"].iter().chain(words);
-        match Arguments::try_parse_from(words)?.command {
-            Command::Record(record) => record.settings(),
+        match CommandLine::try_parse_from(words)?.command {
+            CommandArguments::Record(record) => record.settings(),
             _ => bail!("not record"),
         }
     }

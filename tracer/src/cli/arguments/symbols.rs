@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::privileges::User;
-use crate::settings::{Debuginfod, Owner, Symbols};
+use crate::settings::{Debuginfod, Owner, SymbolSettings};
 
 /// The server that leads to those of the distributions, where `--debuginfod` is all that is known.
 const FEDERATION: &str = "https://debuginfod.elfutils.org/";
@@ -53,11 +53,11 @@ pub(super) struct SymbolArguments {
 
 impl SymbolArguments {
     /// Checks what was said, here and by the environment.
-    pub(super) fn settings(&self, quiet: bool) -> Result<Symbols> {
+    pub(super) fn settings(&self, quiet: bool) -> Result<SymbolSettings> {
         self.settings_in(quiet, |name| std::env::var(name).ok())
     }
 
-    fn settings_in(&self, quiet: bool, variable: impl Fn(&str) -> Option<String>) -> Result<Symbols> {
+    fn settings_in(&self, quiet: bool, variable: impl Fn(&str) -> Option<String>) -> Result<SymbolSettings> {
         let mut debug_directories = Vec::new();
         for directory in &self.debug_dir {
             let absolute = directory
@@ -94,7 +94,7 @@ impl SymbolArguments {
                 .unwrap_or(MAX_BYTES),
             quiet,
         });
-        Ok(Symbols {
+        Ok(SymbolSettings {
             debug_directories,
             debuginfod,
         })
@@ -175,7 +175,7 @@ mod tests {
         symbols: SymbolArguments,
     }
 
-    fn settings(words: &[&str], variables: &[(&str, &str)]) -> Result<Symbols> {
+    fn settings(words: &[&str], variables: &[(&str, &str)]) -> Result<SymbolSettings> {
         let words = ["memtap"].iter().chain(words);
         let variable = |name: &str| {
             let found = variables.iter().find(|(known, _)| *known == name)?;

@@ -11,7 +11,7 @@ use crate::settings;
 pub(super) struct UnwindArguments {
     /// Unwinder of stacks
     #[arg(long, default_value = "auto", value_enum)]
-    unwind: Unwind,
+    unwind: UnwindArgument,
     /// Stop a target for some milliseconds when it calls from code that it has just loaded, until
     /// there are unwind tables [default: auto for -- COMMAND, else never; always where no WHEN is
     /// given]
@@ -27,7 +27,7 @@ pub(super) struct UnwindArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Unwind {
+enum UnwindArgument {
     /// By the files' unwind tables (`.eh_frame`), by frame pointers in code without one
     Auto,
     /// By unwind tables alone
@@ -51,9 +51,9 @@ impl UnwindArguments {
     /// Returns the unwinder.
     pub(super) fn unwind(&self) -> settings::Unwind {
         match self.unwind {
-            Unwind::Auto => settings::Unwind::Auto,
-            Unwind::Dwarf => settings::Unwind::Dwarf,
-            Unwind::Fp => settings::Unwind::FramePointer,
+            UnwindArgument::Auto => settings::Unwind::Auto,
+            UnwindArgument::Dwarf => settings::Unwind::Dwarf,
+            UnwindArgument::Fp => settings::Unwind::FramePointer,
         }
     }
 

@@ -16,10 +16,10 @@ use serde::Serialize;
 
 use super::Session;
 use super::objects::{self, ObjectBlock};
-use super::session::{Cost, Events, Probe, ProcessCost, Tables};
+use super::session::{Cost, EventCounts, Probe, ProcessCost, TableUsage};
 use super::sums::FunctionSums;
 use crate::profile::Losses;
-use crate::profile::{Metric, Process, Profile};
+use crate::profile::{Metric, Profile, ProfiledProcess};
 
 pub use live::{HalfWay, LiveStack, LiveSummary};
 pub use stacks::{StackCounts, StackFrame, TopStack};
@@ -57,10 +57,10 @@ pub struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
     /// The counts of events.
-    pub events: Events,
+    pub events: EventCounts,
     /// The unwind tables, where stacks were walked by them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unwind_tables: Option<Tables>,
+    pub unwind_tables: Option<TableUsage>,
     /// Bytes of each map of the kernel side by its name, and `total_bytes`.
     pub memory: BTreeMap<String, u128>,
     /// The programs and libraries that frames are in, by path.
@@ -185,7 +185,7 @@ impl Summary {
 /// The processes with their totals, in an order that does not depend on the profile's.
 fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
     let sums = FunctionSums::by_process(profile);
-    let mut processes: Vec<(&Process, FunctionSums)> = profile.processes.iter().zip(sums).collect();
+    let mut processes: Vec<(&ProfiledProcess, FunctionSums)> = profile.processes.iter().zip(sums).collect();
     processes.sort_by(|(a, _), (b, _)| (a.pid, &a.comm, &a.exe).cmp(&(b.pid, &b.comm, &b.exe)));
     processes
         .into_iter()

@@ -8,7 +8,7 @@ use tracer_ebpf::StackEnd;
 use super::live::LiveStack;
 use crate::profile::{Frame, FrameName, Metric, Profile};
 use crate::report::label::COMPILED;
-use crate::report::merge::{Merged, MergedStack, Places, Processes, Walk};
+use crate::report::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use crate::report::session::{Traced, hex};
 use crate::report::units;
 
@@ -138,7 +138,7 @@ impl StackFrame {
 
 /// The `count` heaviest stacks, the heaviest first.
 pub(super) fn top(profile: &Profile, traced: Traced, metric: Metric, count: usize) -> Vec<TopStack> {
-    let mut merged = Merged::of(profile, metric, Processes::Images, Places::Lines);
+    let mut merged = Merged::of(profile, metric, ProcessGrouping::Images, FrameGrouping::Lines);
     merged.sort_by_weight();
     merged
         .stacks
@@ -158,9 +158,9 @@ fn top_stack(profile: &Profile, merged: &Merged, stack: &MergedStack, traced: Tr
         comm: process.comm.clone(),
         function: place.function.name(),
         stack: match place.walk {
-            Walk::Whole => "whole",
-            Walk::Truncated => "truncated",
-            Walk::Lost => "lost",
+            Completeness::Whole => "whole",
+            Completeness::Truncated => "truncated",
+            Completeness::Lost => "lost",
         },
         frames: place
             .frames

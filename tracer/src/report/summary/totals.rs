@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use tracer_ebpf::Function;
 
-use crate::profile::{Held, Profile};
+use crate::profile::{HeapTotals, Profile};
 use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
 use crate::report::units;
@@ -184,8 +184,8 @@ impl Totals {
     }
 
     /// From sums that are there already.
-    pub(super) fn of_sums(sums: &FunctionSums, traced: Traced, held: Option<Held>) -> Self {
-        let held = held.or_else(|| traced.live.then(Held::default));
+    pub(super) fn of_sums(sums: &FunctionSums, traced: Traced, held: Option<HeapTotals>) -> Self {
+        let held = held.or_else(|| traced.live.then(HeapTotals::default));
         let stderr = |variance| traced.sampled.then(|| units::stderr(variance));
         let heap = |(function, sums): (Function, Sums)| {
             let totals = FunctionTotals {

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::Options;
+use super::TableOptions;
 use super::text::{BOLD, paint, width};
-use crate::profile::{Process, Profile};
+use crate::profile::{Profile, ProfiledProcess};
 use crate::report::merge::Merged;
 use crate::report::session::Traced;
 use crate::report::sums::FunctionSums;
@@ -22,14 +22,14 @@ pub(super) fn write(
     profile: &Profile,
     session: &Session,
     merged: &Merged,
-    options: &Options,
+    options: &TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     write_facts(&facts(profile, session, merged, options), options, out)
 }
 
 /// Writes facts on a line, broken between two where it would be wider than it may be.
-pub(super) fn write_facts(facts: &[String], options: &Options, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_facts(facts: &[String], options: &TableOptions, out: &mut dyn Write) -> io::Result<()> {
     let mut line = String::new();
     let mut used = 0;
     for (index, fact) in facts.iter().enumerate() {
@@ -56,7 +56,7 @@ pub(super) fn write_facts(facts: &[String], options: &Options, out: &mut dyn Wri
 }
 
 /// Returns the facts of the line.
-fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Options) -> Vec<String> {
+fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &TableOptions) -> Vec<String> {
     let mut facts = vec![processes(profile), units::duration(session.duration)];
     let traced = session.settings.traced;
     let sums = FunctionSums::of(profile, None);
@@ -150,7 +150,7 @@ const REGION: [Function; 4] = [Function::Mmap, Function::Munmap, Function::Mrema
 
 /// Returns the names of the processes.
 pub(super) fn processes(profile: &Profile) -> String {
-    let mut processes: Vec<&Process> = profile.processes.iter().collect();
+    let mut processes: Vec<&ProfiledProcess> = profile.processes.iter().collect();
     processes.sort_by_key(|it| (it.pid, &it.comm));
     match processes.len() {
         0 => "no process".to_owned(),

@@ -20,7 +20,7 @@ mod totals;
 
 use std::io::{self, Write};
 
-use super::merge::{Merged, MergedStack, Places, Processes, Walk};
+use super::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use super::{Session, label, units};
 use crate::profile::{Metric, Profile};
 use columns::{Align, Column, Columns};
@@ -28,7 +28,7 @@ use fit::Piece;
 
 /// The layout of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct TableOptions {
     /// The order of stacks, and the unit of shares.
     pub metric: Metric,
     /// Tell processes of the same name apart.
@@ -41,7 +41,7 @@ pub struct Options {
     pub top: usize,
 }
 
-impl Options {
+impl TableOptions {
     /// Stacks shown unless more or fewer are asked for.
     pub const TOP: usize = 20;
 
@@ -68,12 +68,17 @@ const PROCESS_MAX: usize = 23;
 /// Writes the table to `out`.
 ///
 /// Fails only as `out` fails.
-pub fn write(profile: &Profile, session: &Session, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+pub fn write(
+    profile: &Profile,
+    session: &Session,
+    options: &TableOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut merged = Merged::of(
         profile,
         options.metric,
-        Processes::per_pid(options.per_pid),
-        Places::Lines,
+        ProcessGrouping::per_pid(options.per_pid),
+        FrameGrouping::Lines,
     );
     merged.sort_by_weight();
     head::write(profile, session, &merged, options, out)?;
@@ -93,7 +98,7 @@ pub fn write(profile: &Profile, session: &Session, options: &Options, out: &mut 
 fn write_stacks(
     profile: &Profile,
     merged: &Merged,
-    options: &Options,
+    options: &TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if merged.stacks.is_empty() {
@@ -132,7 +137,7 @@ fn write_shown(
     merged: &Merged,
     shown: &[MergedStack],
     mut columns: Columns,
-    options: &Options,
+    options: &TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if merged.processes.len() > 1 {
@@ -156,13 +161,13 @@ type BytesAndCount = fn(&MergedStack) -> (u128, u128);
 
 /// The names of the two columns of figures, and their values: bytes, and the number of calls or
 /// blocks that have them.
-struct Figures {
+struct MetricColumns {
     bytes_name: &'static str,
     count_name: &'static str,
     of: BytesAndCount,
 }
 
-impl Figures {
+impl MetricColumns {
     const fn of(metric: Metric) -> Self {
         let (bytes_name, count_name, of): (_, _, BytesAndCount) = match metric {
             Metric::AllocBytes | Metric::AllocCount => {
@@ -188,11 +193,11 @@ impl Figures {
 /// The figures of stacks, those that they are sorted by first: the last give way where the width is
 /// small.
 fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
-    let Figures {
+    let MetricColumns {
         bytes_name,
         count_name,
         of,
-    } = Figures::of(metric);
+    } = MetricColumns::of(metric);
     let column = |name, cell: &dyn Fn(&MergedStack) -> String| {
         Column::new(name, Align::Right, stacks.iter().map(cell))
     };
@@ -241,7 +246,12 @@ fn margin_column(percents: impl Iterator<Item = Option<f64>>) -> Option<Column> 
 }
 
 /// Returns the column of the processes' names.
-fn process_column(profile: &Profile, merged: &Merged, stacks: &[MergedStack], options: &Options) -> Column {
+fn process_column(
+    profile: &Profile,
+    merged: &Merged,
+    stacks: &[MergedStack],
+    options: &TableOptions,
+) -> Column {
     let names = stacks.iter().map(|it| {
         let process = &profile.processes[merged.processes[it.place.process]];
         text::shorten(&label::process(process, options.per_pid), PROCESS_MAX)
@@ -266,9 +276,9 @@ fn pieces(profile: &Profile, merged: &Merged, stack: &MergedStack) -> Vec<Piece>
     }
     let mut pieces = plumbing::fold(pieces);
     match place.walk {
-        Walk::Whole => {}
-        Walk::Truncated => pieces.push(Piece::name(label::TRUNCATED.to_owned())),
-        Walk::Lost => pieces.push(Piece::name(label::STACK_LOST.to_owned())),
+        Completeness::Whole => {}
+        Completeness::Truncated => pieces.push(Piece::name(label::TRUNCATED.to_owned())),
+        Completeness::Lost => pieces.push(Piece::name(label::STACK_LOST.to_owned())),
     }
     pieces
 }

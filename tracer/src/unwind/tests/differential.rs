@@ -13,7 +13,7 @@ use object::{Object, ObjectSegment};
 
 use super::oracle::{Answer, Oracle, agrees};
 use crate::unwind::layout::{Rule, row_offset, row_rule};
-use crate::unwind::{Options, Rows, Table, compile};
+use crate::unwind::{CompileOptions, Rows, Table, compile};
 
 /// A file's bytes, or a loud word that it is not there.
 #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
@@ -39,7 +39,7 @@ fn rustc_driver() -> Option<String> {
 
 fn tables(data: &[u8]) -> (Table, Table) {
     let threads = NonZeroUsize::new(2).unwrap();
-    let make = |rows| compile(data, Options { rows, threads }).unwrap();
+    let make = |rows| compile(data, CompileOptions { rows, threads }).unwrap();
     (make(Rows::All), make(Rows::CallSites))
 }
 
@@ -212,7 +212,7 @@ fn threads_change_nothing() {
     for rows in [Rows::All, Rows::CallSites] {
         let with = |threads| {
             let threads = NonZeroUsize::new(threads).unwrap();
-            compile(&data, Options { rows, threads }).unwrap()
+            compile(&data, CompileOptions { rows, threads }).unwrap()
         };
         let (one, three) = (with(1), with(3));
         assert_eq!(one.statistics(), three.statistics());

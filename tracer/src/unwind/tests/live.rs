@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::unwind::{
-    Found, Options, PcKind, Reach, Registers, Rows, StackCopy, Table, WalkEnd, compile, walk,
+    CompileOptions, FoundTable, PcKind, Reach, Registers, Rows, StackCopy, Table, WalkEnd, compile, walk,
 };
 
 #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
@@ -155,9 +155,9 @@ fn compare(name: &str, target: &Target, rows: &[Rows]) -> Option<usize> {
     let mut bytes = vec![0; usize::try_from(on_stack.end - registers.sp).unwrap()];
     memory.read_exact_at(&mut bytes, registers.sp).unwrap();
     for rows in rows {
-        let options = Options {
+        let options = CompileOptions {
             rows: *rows,
-            ..Options::default()
+            ..CompileOptions::default()
         };
         let mut tables: HashMap<&str, Option<Table>> = HashMap::new();
         for map in maps.iter().filter(|map| map.executable) {
@@ -179,15 +179,15 @@ fn compare(name: &str, target: &Target, rows: &[Rows]) -> Option<usize> {
                 .filter(|map| map.executable)
                 .find(|map| map.start <= pc && pc < map.end);
             let Some(map) = map else {
-                return Found::Unmapped;
+                return FoundTable::Unmapped;
             };
             let table = tables.get(map.path.as_str()).and_then(Option::as_ref);
             match table.and_then(|table| Some((table, table.bias(map.start, map.offset)?))) {
-                Some((table, bias)) => Found::In {
+                Some((table, bias)) => FoundTable::In {
                     table,
                     relative: pc.wrapping_sub(bias),
                 },
-                None => Found::NoTable,
+                None => FoundTable::NoTable,
             }
         };
         let mut frames = Vec::new();
@@ -290,7 +290,7 @@ fn the_vdso_has_a_table() {
         .unwrap()
         .read_exact_at(&mut image, map.start)
         .unwrap();
-    let table = compile(&image, Options::default()).unwrap();
+    let table = compile(&image, CompileOptions::default()).unwrap();
     assert!(table.statistics().functions > 3, "{:?}", table.statistics());
     assert_eq!(table.bias(map.start, 0), Some(map.start + table.base()));
 }

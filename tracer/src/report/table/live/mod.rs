@@ -17,9 +17,9 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::columns::{Align, Column, Columns};
-use super::{Options, fit, margin_column, pieces, totals, write_shown};
+use super::{TableOptions, fit, margin_column, pieces, totals, write_shown};
 use crate::profile::{Profile, Stack};
-use crate::report::merge::{Merged, MergedStack, Places, Processes};
+use crate::report::merge::{FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use crate::report::sums::{AgedSums, FunctionSums, Sums};
 use crate::report::{Session, growth, units};
 
@@ -47,7 +47,7 @@ pub struct LiveOptions {
 pub fn write(
     profile: &Profile,
     session: &Session,
-    options: &Options,
+    options: &TableOptions,
     live: &LiveOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -103,11 +103,16 @@ fn merged(profile: &Profile, per_pid: bool, old: bool) -> Merged {
         let bytes = if old { aged.old_bytes } else { aged.live_bytes };
         (stack.function.is_heap() && bytes > 0).then_some(bytes)
     };
-    Merged::weighed(profile, weight, Processes::per_pid(per_pid), Places::Lines)
+    Merged::weighed(
+        profile,
+        weight,
+        ProcessGrouping::per_pid(per_pid),
+        FrameGrouping::Lines,
+    )
 }
 
 /// The figures of a row.
-struct Row {
+struct LiveRow {
     bytes: u128,
     bytes_variance: u128,
     blocks: u128,
@@ -116,7 +121,7 @@ struct Row {
     oldest_ns: u64,
 }
 
-impl Row {
+impl LiveRow {
     fn of(profile: &Profile, aged: &AgedSums, old: bool) -> Self {
         let (bytes, blocks, bytes_variance) = if old {
             (aged.old_bytes, aged.old, aged.old_bytes_variance)
@@ -136,8 +141,8 @@ impl Row {
 }
 
 /// Sorts the stacks, and makes their rows.
-fn rows(profile: &Profile, merged: &mut Merged, live: &LiveOptions) -> Vec<Row> {
-    let row = |stack: &MergedStack| Row::of(profile, &stack.sums.aged, live.older_than.is_some());
+fn rows(profile: &Profile, merged: &mut Merged, live: &LiveOptions) -> Vec<LiveRow> {
+    let row = |stack: &MergedStack| LiveRow::of(profile, &stack.sums.aged, live.older_than.is_some());
     merged.stacks.sort_by_cached_key(|stack| {
         let row = row(stack);
         let past = row.past.filter(|_| live.sort == LiveSort::Score);
@@ -156,8 +161,8 @@ fn rows(profile: &Profile, merged: &mut Merged, live: &LiveOptions) -> Vec<Row> 
 fn write_stacks(
     profile: &Profile,
     merged: &Merged,
-    rows: &[Row],
-    options: &Options,
+    rows: &[LiveRow],
+    options: &TableOptions,
     live: &LiveOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -183,8 +188,9 @@ fn write_stacks(
 }
 
 /// The columns of figures; the last give way where the width is small.
-fn figures(rows: &[Row]) -> Columns {
-    let column = |name, cell: &dyn Fn(&Row) -> String| Column::new(name, Align::Right, rows.iter().map(cell));
+fn figures(rows: &[LiveRow]) -> Columns {
+    let column =
+        |name, cell: &dyn Fn(&LiveRow) -> String| Column::new(name, Align::Right, rows.iter().map(cell));
     let mut columns = Columns::default();
     columns.push_fixed(column("LIVE", &|row| units::bytes(row.bytes)));
     let margins = rows
