@@ -7,12 +7,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 
-/// Folders to save a profile in when its own place is full.
+/// Directories to save a profile in when its own place is full.
 const LAST_RESORTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 
 /// A file that will be written.
 #[derive(Debug)]
-pub struct OutputFile {
+pub(crate) struct OutputFile {
     path: PathBuf,
     kind: OutputKind,
     owner: Option<(u32, u32)>,
@@ -30,7 +30,7 @@ enum OutputKind {
 
 /// The place that a file was saved in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Saved {
+pub(crate) enum Saved {
     /// The wanted place.
     InPlace,
     /// Elsewhere, since its place could not take it.
@@ -45,7 +45,7 @@ pub enum Saved {
 impl OutputFile {
     /// Opens a file that is written at the end. `-` is standard output. A new file is given to
     /// `owner`, a user ID and a group ID.
-    pub fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
         let kind = if path == Path::new("-") {
             OutputKind::Stdout
         } else if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -71,18 +71,18 @@ impl OutputFile {
 
     /// Returns the path of the file.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns true if it goes to standard output.
     #[must_use]
-    pub fn is_stdout(&self) -> bool {
+    pub(crate) fn is_stdout(&self) -> bool {
         matches!(self.kind, OutputKind::Stdout)
     }
 
-    /// Writes the file. Where there is no room for it, it is saved in another folder.
-    pub fn write(mut self, bytes: &[u8]) -> io::Result<Saved> {
+    /// Writes the file. Where there is no room for it, it is saved in another directory.
+    pub(crate) fn write(mut self, bytes: &[u8]) -> io::Result<Saved> {
         let outcome = match &mut self.kind {
             OutputKind::Stdout => io::stdout()
                 .lock()
@@ -110,10 +110,10 @@ impl OutputFile {
             .path
             .file_name()
             .map_or_else(|| OsString::from("profile"), ToOwned::to_owned);
-        for folder in LAST_RESORTS {
+        for directory in LAST_RESORTS {
             let mut unique = OsString::from(format!("memtap-{}-", std::process::id()));
             unique.push(&name);
-            let path = Path::new(folder).join(unique);
+            let path = Path::new(directory).join(unique);
             let saved = File::options()
                 .write(true)
                 .create_new(true)
@@ -179,25 +179,25 @@ mod tests {
 
     #[test]
     fn file_appears_when_it_is_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.folded");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.folded");
         let output = OutputFile::open(&path, None).unwrap();
         assert!(!path.exists());
         assert_eq!(output.write(b"x 1\n").unwrap(), Saved::InPlace);
         assert_eq!(std::fs::read(&path).unwrap(), b"x 1\n");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn dropped_file_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(OutputFile::open(&folder.path().join("a.folded"), None).unwrap());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let directory = tempfile::tempdir().unwrap();
+        drop(OutputFile::open(&directory.path().join("a.folded"), None).unwrap());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn wrong_places_are_errors_at_once() {
-        assert!(OutputFile::open(Path::new("/no/such/folder/a.svg"), None).is_err());
+        assert!(OutputFile::open(Path::new("/no/such/directory/a.svg"), None).is_err());
         assert!(OutputFile::open(Path::new("/"), None).is_err());
     }
 

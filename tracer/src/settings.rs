@@ -4,8 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::probe_plan::asked::Asked;
-
 /// The processes to trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -108,6 +106,46 @@ pub struct Debuginfod {
     pub quiet: bool,
 }
 
+/// Allocators and functions that the user names, beside those that are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserSymbols {
+    /// Prefixes of allocators whose functions are otherwise named as those of C.
+    pub prefixes: Vec<String>,
+    /// Functions.
+    pub functions: Vec<UserSymbol>,
+}
+
+/// A function that the user names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserSymbol {
+    /// The file that it is in: a path, or a file's name; nothing for any.
+    pub file: Option<PathBuf>,
+    /// Its place in the file.
+    pub place: SymbolOrOffset,
+    /// The name of the known function whose signature it has.
+    pub signature: &'static str,
+}
+
+/// The place of a function that the user names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SymbolOrOffset {
+    /// A symbol.
+    Symbol(String),
+    /// An offset in the file.
+    Offset(u64),
+}
+
+impl UserSymbol {
+    /// Returns the name in reports.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.place {
+            SymbolOrOffset::Symbol(symbol) => symbol.clone(),
+            SymbolOrOffset::Offset(offset) => format!("{offset:#x}"),
+        }
+    }
+}
+
 /// The user that files are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -185,7 +223,7 @@ pub struct Record {
     /// Trace calls to allocators.
     pub heap: bool,
     /// Allocators and functions that the user names.
-    pub functions: Asked,
+    pub functions: UserSymbols,
     /// Track blocks until they are freed.
     pub live: bool,
     /// The probes of calls whose blocks are tracked.

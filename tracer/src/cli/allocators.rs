@@ -11,7 +11,7 @@ use crate::report::session::{Probe, ProbeKind};
 use crate::report::units;
 
 /// Files that are named; of more the number is told.
-const MOST_NAMED: usize = 4;
+const MAX_NAMED: usize = 4;
 
 /// Returns the allocators that have probes, their files, and the number of probes; nothing where
 /// there are none.
@@ -32,10 +32,10 @@ fn words(files: &[(&Path, &[String])], probes: &[Probe]) -> Option<String> {
     }
     let mut places: Vec<String> = files
         .iter()
-        .take(MOST_NAMED)
+        .take(MAX_NAMED)
         .map(|(file, allocators)| format!("{} in {}", allocators.join(" and "), short_name(file)))
         .collect();
-    let more = files.len().saturating_sub(MOST_NAMED);
+    let more = files.len().saturating_sub(MAX_NAMED);
     if more > 0 {
         places.push(format!("{more} more files"));
     }

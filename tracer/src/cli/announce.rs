@@ -6,7 +6,7 @@ use crate::recorder::{Followed, Recorder};
 use crate::report::units;
 use crate::settings::{Record, Sample, Target};
 
-/// Says what is traced, before it begins.
+/// Prints the targets, the probes and the sample before tracing begins.
 pub(super) fn start(settings: &RecordSettings, recorder: &Recorder) {
     if settings.report.quiet {
         return;
@@ -35,7 +35,7 @@ pub(super) fn start(settings: &RecordSettings, recorder: &Recorder) {
     );
 }
 
-/// Says that what is followed has changed: on the terminal the first time, then in the log.
+/// Prints that the sample has changed: on the terminal the first time, then in the log.
 pub(super) fn level(settings: &RecordSettings, followed: &Followed, is_first: bool) {
     let line = match followed.over_budget_percent {
         Some(percent) => format!(

@@ -186,7 +186,7 @@ fn percent(percent: f64) -> String {
     }
 }
 
-/// The same for machines.
+/// Returns the estimate for machines.
 fn document(estimate: &Estimate, asked: &EstimateSettings) -> serde_json::Value {
     let functions: serde_json::Map<String, serde_json::Value> = estimate
         .functions

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use arguments::CommandArguments;
-pub use arguments::CommandLine;
+use arguments::CommandLine;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -69,8 +69,8 @@ fn checked<T>(
     )
 }
 
-/// One line: what was wrong, and what to do. A cause that a message has taken in already is not
-/// said again.
+/// Prints an error on one line: what was wrong, and what to do. A cause that a message has taken in
+/// already is not said again.
 fn complain(error: &anyhow::Error) {
     let mut said = String::new();
     for cause in error.chain() {

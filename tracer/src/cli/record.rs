@@ -101,7 +101,7 @@ impl Audience for RecordObserver<'_> {
     }
 }
 
-/// From here on a signal ends memtap at once, and memtap alone. It is waited for on a thread of its
+/// Lets the next signal end memtap at once, and memtap alone. It is waited for on a thread of its
 /// own: this one is busy with names, or waits for a server of debug information.
 fn quit_at_next_signal() -> Result<()> {
     const FAILED: &str = "failed to start waiting for signals";

@@ -1,62 +1,29 @@
-//! What the user asks for, beside what is known.
+//! Functions that the user names, beside those that are known.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tracer_ebpf::{Function, Shape};
 
 use super::functions::{Row, Set, Throws, row};
 use super::names::{C_FAMILY, Line};
+use crate::settings::UserSymbol;
 
-/// What the user has asked for, beside what is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// Prefixes of allocators whose functions are otherwise named as those of C.
-    pub prefixes: Vec<String>,
-    /// Functions.
-    pub functions: Vec<AskedFunction>,
-}
-
-/// A function that the user names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AskedFunction {
-    /// In which file: a path, or a file's name; nothing for any.
-    pub file: Option<PathBuf>,
-    /// Which one.
-    pub place: AskedPlace,
-    /// What it is like.
-    pub signature: Signature,
-}
-
-/// Where a function is that the user names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AskedPlace {
-    /// At a symbol.
-    Symbol(String),
-    /// At an offset in the file.
-    Offset(u64),
-}
-
-impl AskedFunction {
-    /// What the function is called in reports.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match &self.place {
-            AskedPlace::Symbol(symbol) => symbol.clone(),
-            AskedPlace::Offset(offset) => format!("{offset:#x}"),
+/// Returns true if the function is to be looked for in this file.
+pub(super) fn may_be_in(function: &UserSymbol, file: &Path) -> bool {
+    function.file.as_ref().is_none_or(|wanted| {
+        let is_name = wanted.parent() == Some(Path::new(""));
+        if is_name {
+            file.file_name() == Some(wanted.as_os_str())
+        } else {
+            file == wanted
         }
-    }
+    })
+}
 
-    /// Whether it is to be looked for in this file.
-    pub(super) fn may_be_in(&self, file: &Path) -> bool {
-        self.file.as_ref().is_none_or(|wanted| {
-            let is_name = wanted.parent() == Some(Path::new(""));
-            if is_name {
-                file.file_name() == Some(wanted.as_os_str())
-            } else {
-                file == wanted
-            }
-        })
-    }
+/// Returns the row of the function; nothing where there is no such signature.
+pub(super) fn row_of(function: &UserSymbol) -> Option<Row> {
+    let signature = Signature::named(function.signature)?;
+    Some(signature.row(&function.name()))
 }
 
 /// A function of the C family, or an operator of C++, as the signature that another function has too.
@@ -95,8 +62,7 @@ impl Signature {
     }
 
     /// The row of a function that has this signature. One of C++ may throw, whatever it is like.
-    #[must_use]
-    pub(super) fn row(self, symbol: &str) -> Row {
+    fn row(self, symbol: &str) -> Row {
         let &(_, function, shape) = self.0;
         let is_cpp = symbol.starts_with("_Z") || function == Function::OperatorNew;
         Row {

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use tracer_ebpf::{Function, Shape};
 
-use super::asked::{Asked, AskedFunction, AskedPlace};
+use super::asked;
 use super::names::{
     C_FAMILY, JEMALLOC, JEMALLOC_PREFIXES, Line, MIMALLOC, NEW, OPERATOR_DELETE, OPERATOR_NEW, PREFIXES,
     TC_DELETE, TC_NEW,
 };
+use crate::settings::{SymbolOrOffset, UserSymbol, UserSymbols};
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub const LIBC_ALIASES: [&str; 5] = [
 pub struct Table {
     rows: Vec<Row>,
     by_name: HashMap<String, usize>,
-    asked_for: Asked,
+    asked_for: UserSymbols,
     /// Functions of one file that have no symbol: what they are called, and where they are in it.
     offsets: Vec<(String, u64)>,
     /// Where separate symbols are looked for first.
@@ -107,14 +108,14 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self::new(Asked::default())
+        Self::new(UserSymbols::default())
     }
 }
 
 impl Table {
     /// What is known, and what the user has asked for: that comes first, where one address has several names.
     #[must_use]
-    pub fn new(asked_for: Asked) -> Self {
+    pub fn new(asked_for: UserSymbols) -> Self {
         let mut table = Self {
             rows: Vec::new(),
             by_name: HashMap::new(),
@@ -126,8 +127,10 @@ impl Table {
             table.add_prefix(&prefix);
         }
         for asked in table.asked_for.functions.clone() {
-            if asked.file.is_none() {
-                table.add(asked.signature.row(&asked.name()));
+            if asked.file.is_none()
+                && let Some(row) = asked::row_of(&asked)
+            {
+                table.add(row);
             }
         }
         for prefix in PREFIXES {
@@ -175,8 +178,8 @@ impl Table {
     /// The table for one file, with what the user has asked for in that file alone.
     #[must_use]
     pub fn for_file(&self, file: &Path) -> Cow<'_, Self> {
-        let here = |asked: &&AskedFunction| asked.file.is_some() && asked.may_be_in(file);
-        let asked: Vec<&AskedFunction> = self.asked_for.functions.iter().filter(here).collect();
+        let here = |asked: &&UserSymbol| asked.file.is_some() && asked::may_be_in(asked, file);
+        let asked: Vec<&UserSymbol> = self.asked_for.functions.iter().filter(here).collect();
         if asked.is_empty() {
             return Cow::Borrowed(self);
         }
@@ -184,8 +187,8 @@ impl Table {
         for function in asked {
             let name = function.name();
             table.rows.retain(|row| row.symbol != name);
-            table.rows.insert(0, function.signature.row(&name));
-            if let AskedPlace::Offset(offset) = function.place {
+            table.rows.splice(0..0, asked::row_of(function));
+            if let SymbolOrOffset::Offset(offset) = function.place {
                 table.offsets.push((name, offset));
             }
         }
@@ -211,7 +214,7 @@ impl Table {
 
     /// What the user has asked for.
     #[must_use]
-    pub fn asked_for(&self) -> &Asked {
+    pub fn asked_for(&self) -> &UserSymbols {
         &self.asked_for
     }
 
@@ -329,17 +332,17 @@ mod tests {
 
     #[test]
     fn users_add_prefixes_and_symbols() {
-        let function = |file: Option<&str>, place| AskedFunction {
+        let function = |file: Option<&str>, place| UserSymbol {
             file: file.map(PathBuf::from),
             place,
-            signature: Signature::named("malloc").expect("known"),
+            signature: "malloc",
         };
-        let table = Table::new(Asked {
+        let table = Table::new(UserSymbols {
             prefixes: vec!["pool_".to_owned()],
             functions: vec![
-                function(None, AskedPlace::Symbol("_ZN4pool4takeEm".to_owned())),
-                function(Some("libpool.so"), AskedPlace::Symbol("take".to_owned())),
-                function(Some("/opt/app"), AskedPlace::Offset(0x1230)),
+                function(None, SymbolOrOffset::Symbol("_ZN4pool4takeEm".to_owned())),
+                function(Some("libpool.so"), SymbolOrOffset::Symbol("take".to_owned())),
+                function(Some("/opt/app"), SymbolOrOffset::Offset(0x1230)),
             ],
         });
         assert!(table.has("pool_realloc") && !table.has("take"));

@@ -24,7 +24,7 @@ pub struct Cgroup {
 /// The reasons for which a cgroup cannot be traced.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
-    /// There is no hierarchy of version 2.
+    /// The machine has no hierarchy of version 2.
     #[error(
         "--cgroup {path}: cgroup v2 is not mounted{}", if *.has_v1 {
             ", only v1 is, by which the kernel cannot tell processes apart here; start the machine with \
@@ -39,7 +39,7 @@ pub enum CgroupError {
         /// True if there are hierarchies of version 1.
         has_v1: bool,
     },
-    /// It is one of version 1.
+    /// The cgroup is one of version 1.
     #[error(
         "--cgroup {path}: this is a cgroup of version 1, by which the kernel cannot tell processes apart here; version 2 is \
          mounted at {mount}, and /proc/PID/cgroup shows after `0::` where a process is in it"
@@ -50,7 +50,7 @@ pub enum CgroupError {
         /// The mount point of version 2.
         mount: String,
     },
-    /// It is something else, or nothing.
+    /// The path is something else, or nothing.
     #[error(
         "--cgroup {path}: {what}; give a directory below {mount}, absolute or from there on, as /proc/PID/cgroup shows it after \
          `0::`"

@@ -10,11 +10,11 @@ use object::elf::{ELF_NOTE_GNU, FileHeader64, NT_GNU_BUILD_ID, PT_LOAD, PT_NOTE,
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader as _, SectionHeader as _};
 use object::{ReadCache, ReadRef};
 
-/// The bytes of notes that are read at the most; a build id is among the first few hundred.
-const MOST_NOTE_BYTES: u64 = 1 << 20;
+/// The bytes of notes that are read at most; a build id is among the first few hundred.
+const MAX_NOTE_BYTES: u64 = 1 << 20;
 
-/// The bytes of a build id at the most. Linkers make 8 to 32.
-const MOST_ID_BYTES: usize = 64;
+/// The bytes of a build id at most. Linkers make 8 to 32.
+const MAX_ID_BYTES: usize = 64;
 
 /// The build ID that the linker gave a program or a library, the same in its separate debug
 /// information.
@@ -22,10 +22,10 @@ const MOST_ID_BYTES: usize = 64;
 pub struct BuildId(Box<[u8]>);
 
 impl BuildId {
-    /// Of these bytes; nothing where they are too few or too many to be an id.
+    /// Makes a build ID of these bytes; nothing where they are too few or too many.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        (2..=MOST_ID_BYTES)
+        (2..=MAX_ID_BYTES)
             .contains(&bytes.len())
             .then(|| Self(bytes.into()))
     }
@@ -36,7 +36,7 @@ impl BuildId {
         &self.0
     }
 
-    /// Of a file, by its sections, or by its segments where it has no sections.
+    /// Reads the build ID of a file, by its sections, or by its segments where it has no sections.
     #[must_use]
     pub fn read(file: &File) -> Option<Self> {
         let data = &ReadCache::new(file);
@@ -54,7 +54,7 @@ impl BuildId {
     ) -> Option<Self> {
         let sections = header.section_headers(endian, data).ok()?;
         let notes = sections.iter().filter(|section| {
-            section.sh_type(endian) == SHT_NOTE && section.sh_size(endian) <= MOST_NOTE_BYTES
+            section.sh_type(endian) == SHT_NOTE && section.sh_size(endian) <= MAX_NOTE_BYTES
         });
         notes
             .filter_map(|section| section.notes(endian, data).ok()?)
@@ -68,7 +68,7 @@ impl BuildId {
     ) -> Option<Self> {
         let segments = header.program_headers(endian, data).ok()?;
         let notes = segments.iter().filter(|segment| {
-            segment.p_type(endian) == PT_NOTE && segment.p_filesz(endian) <= MOST_NOTE_BYTES
+            segment.p_type(endian) == PT_NOTE && segment.p_filesz(endian) <= MAX_NOTE_BYTES
         });
         notes
             .filter_map(|segment| segment.notes(endian, data).ok()?)
@@ -85,7 +85,7 @@ impl BuildId {
     }
 }
 
-/// In hexadecimal, as tools print it and debug directories are laid out by it.
+/// Writes hexadecimal digits, as tools print the ID and debug directories are laid out by it.
 impl fmt::Display for BuildId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
@@ -133,7 +133,7 @@ impl Segments {
     }
 }
 
-/// By what a write to a file is noticed.
+/// The facts that change when a file is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     size_bytes: u64,

@@ -16,9 +16,9 @@ use super::contents::Contents;
 use super::maps::{self, FileId, Mapping};
 use super::root::{Root, RootId};
 
-/// Files kept open at the most; further ones are opened when they are needed, if they are still
+/// Files kept open at most; further ones are opened when they are needed, if they are still
 /// there.
-const MOST_OPEN: usize = 4096;
+const MAX_OPEN_FILES: usize = 4096;
 
 /// An open file that some process has mapped.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Files {
         }
         let root = self.root_of(pid);
         let file = open(pid, mapping, root.as_ref(), &self.roots).map(Arc::new);
-        if self.open.len() < MOST_OPEN {
+        if self.open.len() < MAX_OPEN_FILES {
             self.open.insert(mapping.file, file.clone());
         }
         file

@@ -11,12 +11,12 @@ use super::files::{Files, MappedFile};
 use super::maps::{self, FileId, Mapping};
 use super::perf_maps::PerfMaps;
 use super::proc_fs;
-use super::sideband::{ProcessEvent, ProcessRecord};
+use super::sideband::{ProcessEvent, TimedProcessEvent};
 
 /// A program that a process executes: from exec, or fork, to the next exec or the end.
 #[derive(Debug, Clone)]
 pub struct ProcessImage {
-    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`; 0: before we looked.
+    /// The start, in nanoseconds of `CLOCK_MONOTONIC`; 0 for an image from before tracing began.
     pub since_ns: u64,
     /// The name of the process.
     pub comm: String,
@@ -71,7 +71,7 @@ struct Lifetime {
     exited: bool,
 }
 
-/// The processes that were heard of.
+/// The images and mappings of processes, running and exited.
 #[derive(Debug, Default)]
 pub struct ProcessHistory {
     files: Files,
@@ -80,7 +80,7 @@ pub struct ProcessHistory {
 }
 
 impl ProcessHistory {
-    /// Reads what a running process has mapped. What was heard of it before is kept.
+    /// Reads the mappings of a running process. Images known from earlier records are kept.
     pub fn snapshot(&mut self, pid: u32) -> std::io::Result<()> {
         let mappings = maps::executable_mappings(pid)?;
         let mut image = ProcessImage {
@@ -158,9 +158,9 @@ impl ProcessHistory {
         mappings.filter_map(|timed| timed.file.as_ref().map(|file| file.key))
     }
 
-    /// Takes in an event. Returns the file that it mapped, if it mapped one.
-    pub fn apply(&mut self, event: ProcessRecord) -> Option<Arc<MappedFile>> {
-        let ProcessRecord { time_ns, pid, what } = event;
+    /// Applies an event. Returns the file that it mapped, if it mapped one.
+    pub fn apply(&mut self, event: TimedProcessEvent) -> Option<Arc<MappedFile>> {
+        let TimedProcessEvent { time_ns, pid, what } = event;
         match what {
             ProcessEvent::Forked { parent } => {
                 let inherited = self
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
     use crate::process::maps::FileId;
 
-    fn mapped(pid: u32, time_ns: u64, start: u64, path: &str) -> ProcessRecord {
+    fn mapped(pid: u32, time_ns: u64, start: u64, path: &str) -> TimedProcessEvent {
         let mapping = Mapping {
             start,
             end: start + 0x1000,
@@ -284,15 +284,15 @@ mod tests {
             },
             path: path.into(),
         };
-        ProcessRecord {
+        TimedProcessEvent {
             time_ns,
             pid,
             what: ProcessEvent::Mapped(mapping),
         }
     }
 
-    fn executed(pid: u32, time_ns: u64, comm: &str) -> ProcessRecord {
-        ProcessRecord {
+    fn executed(pid: u32, time_ns: u64, comm: &str) -> TimedProcessEvent {
+        TimedProcessEvent {
             time_ns,
             pid,
             what: ProcessEvent::Executed {
@@ -324,13 +324,13 @@ mod tests {
         let mut lives = ProcessHistory::default();
         lives.apply(executed(7, 10, "parent"));
         lives.apply(mapped(7, 11, 0x1000, "/parent"));
-        lives.apply(ProcessRecord {
+        lives.apply(TimedProcessEvent {
             time_ns: 20,
             pid: 8,
             what: ProcessEvent::Forked { parent: 7 },
         });
         lives.apply(executed(8, 30, "other"));
-        lives.apply(ProcessRecord {
+        lives.apply(TimedProcessEvent {
             time_ns: 40,
             pid: 8,
             what: ProcessEvent::Exited,

@@ -80,7 +80,7 @@ fn spawn_on_thread(
     })
 }
 
-/// In the child: says its id, and waits.
+/// Writes the child's process ID, and waits for the gate to open. Runs in the child.
 fn wait_at_gate(gate: RawFd, parent_end: RawFd, pid: RawFd) -> io::Result<()> {
     let own = std::process::id().to_ne_bytes();
     let mut go = [0u8; 1];

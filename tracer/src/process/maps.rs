@@ -19,7 +19,7 @@ pub struct FileId {
 pub struct Mapping {
     /// First address.
     pub start: u64,
-    /// One past the last address.
+    /// The address past the last one.
     pub end: u64,
     /// The offset in the file.
     pub file_offset: u64,

@@ -1,7 +1,7 @@
 //! The traced processes, and the contents of their address spaces.
 //!
 //! [`launch`] starts a command and holds it before its first instruction; [`proc_fs`] reads
-//! `/proc`; [`sideband`] hears from the kernel of every fork, exec, exit and executable mapping;
+//! `/proc`; [`sideband`] reads the kernel's records of forks, execs, exits and executable mappings;
 //! [`history`] remembers them, so that an address has a file long after its process has gone;
 //! [`files`] keeps those files open, and [`contents`] tells whether they are still what they were;
 //! [`root`] is where a process looks for files; [`perf_maps`] finds what just-in-time compilers

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use super::proc_fs;
 use super::root::Root;
 
-/// The time until a file that was missing is looked for again, at first and at the most.
-const WAIT_MIN: Duration = Duration::from_millis(20);
-const WAIT_MAX: Duration = Duration::from_secs(1);
+/// The time until a file that was missing is looked for again, at first and at most.
+const MIN_WAIT: Duration = Duration::from_millis(20);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Files kept open at the most; further ones are opened when names are wanted, if they are still
+/// Files kept open at most; further ones are opened when names are wanted, if they are still
 /// there.
-const MOST_OPEN: usize = 1024;
+const MAX_OPEN_PERF_MAPS: usize = 1024;
 
 /// The files that name one process's compiled code, while it lives and afterwards.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl PerfMaps {
                 began_s: proc_fs::began_s(pid),
                 file: None,
                 next: Instant::now(),
-                wait: WAIT_MIN,
+                wait: MIN_WAIT,
             });
         }
         self.look();
@@ -102,7 +102,7 @@ impl PerfMaps {
             self.own_root = Root::of("self").ok().map(Arc::new);
         }
         for source in self.sources.values_mut() {
-            if source.file.is_some() || source.next > now || self.open >= MOST_OPEN {
+            if source.file.is_some() || source.next > now || self.open >= MAX_OPEN_PERF_MAPS {
                 continue;
             }
             source.file = source.open(self.own_root.as_deref());
@@ -110,7 +110,7 @@ impl PerfMaps {
                 self.open += 1;
             }
             source.next = now + source.wait;
-            source.wait = (source.wait * 2).min(WAIT_MAX);
+            source.wait = (source.wait * 2).min(MAX_WAIT);
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
         std::fs::remove_file(&path).expect("ours");
 
         let mut file = File::create(&path).expect("room");
-        std::thread::sleep(WAIT_MIN * 2);
+        std::thread::sleep(MIN_WAIT * 2);
         maps.look();
         file.write_all(b"10 8 f\n").expect("room");
         std::fs::remove_file(&path).expect("ours");
@@ -209,7 +209,7 @@ mod tests {
             began_s: proc_fs::began_s(std::process::id()),
             file: None,
             next: Instant::now(),
-            wait: WAIT_MIN,
+            wait: MIN_WAIT,
         };
         let root = Root::of("self").expect("ours");
         assert!(source.open(Some(&root)).is_none());

@@ -18,7 +18,8 @@ pub struct RootId {
 }
 
 impl RootId {
-    /// Of a process, by its number or `self`; nothing where it has gone.
+    /// Returns the identity of a process's root, by its process ID or `self`; nothing where it has
+    /// gone.
     #[must_use]
     pub fn of(process: &str) -> Option<Self> {
         let directory = Path::new("/proc").join(process);
@@ -37,7 +38,7 @@ impl RootId {
 pub struct Root(OwnedFd);
 
 impl Root {
-    /// Of a process, by its number or `self`.
+    /// Opens the root of a process, by its process ID or `self`.
     pub fn of(process: &str) -> io::Result<Self> {
         let directory = std::fs::OpenOptions::new()
             .read(true)

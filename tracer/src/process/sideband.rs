@@ -27,9 +27,9 @@ const RING_PAGES: usize = 128;
 /// it may still be on its way into another CPU's ring.
 const SETTLE_NS: u64 = 1_000_000;
 
-/// One event in the life of a process.
+/// An event in the life of a process, with its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProcessRecord {
+pub struct TimedProcessEvent {
     /// The time in nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
     /// The process.
@@ -41,22 +41,22 @@ pub struct ProcessRecord {
 /// An event in a process's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProcessEvent {
-    /// It was made, as a copy of another process.
+    /// The process was forked from another one.
     Forked {
         /// The other process.
         parent: u32,
     },
-    /// It executes another program: all its mappings have gone.
+    /// The process executes another program: all its mappings have gone.
     Executed {
         /// Its new name.
         comm: String,
     },
-    /// It gave itself another name.
+    /// The process changed its name.
     Renamed {
         /// The name.
         comm: String,
     },
-    /// It mapped executable memory.
+    /// The process mapped executable memory.
     Mapped(Mapping),
     /// Its first thread ended; the process has too, unless other threads live on.
     Exited,
@@ -74,7 +74,7 @@ struct SidebandRing {
 #[derive(Debug)]
 pub struct Sideband {
     rings: Vec<SidebandRing>,
-    waiting: Vec<ProcessRecord>,
+    waiting: Vec<TimedProcessEvent>,
     settled_ns: u64,
     lost: u64,
 }
@@ -100,7 +100,7 @@ impl Sideband {
         self.lost
     }
 
-    /// Up to when all that has happened was taken, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// Returns the time up to which all events were taken, in nanoseconds of `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn settled_ns(&self) -> u64 {
         self.settled_ns
@@ -108,7 +108,7 @@ impl Sideband {
 
     /// Takes what has happened, in the order of time. `all`: also what happened just now, which may
     /// lack an event of another CPU.
-    pub fn take(&mut self, all: bool) -> Vec<ProcessRecord> {
+    pub fn take(&mut self, all: bool) -> Vec<TimedProcessEvent> {
         let settled = if all {
             u64::MAX
         } else {
@@ -242,7 +242,7 @@ const FORK: u32 = 7;
 /// `PERF_RECORD_MISC_COMM_EXEC`
 const MISC_COMM_EXEC: u16 = 1 << 13;
 
-fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<ProcessRecord> {
+fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<TimedProcessEvent> {
     let id = |offset| half_word(body, offset);
     // Every record ends in the time.
     let time_ns = word(body, body.len().checked_sub(8)?)?;
@@ -293,7 +293,7 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<ProcessRecord> {
         }
         _ => return None,
     };
-    Some(ProcessRecord { time_ns, pid, what })
+    Some(TimedProcessEvent { time_ns, pid, what })
 }
 
 fn word(bytes: &[u8], offset: usize) -> Option<u64> {
@@ -340,7 +340,7 @@ mod tests {
         };
         assert_eq!(
             record(10, 10),
-            Some(ProcessRecord {
+            Some(TimedProcessEvent {
                 time_ns: 7,
                 pid: 10,
                 what: ProcessEvent::Forked { parent: 1 }

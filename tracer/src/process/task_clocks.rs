@@ -14,7 +14,7 @@ use perf_event_open_sys::bindings::PERF_COUNT_SW_TASK_CLOCK;
 use super::{perf_event, proc_fs};
 
 /// More threads than this are not looked at: each takes a descriptor, and an interrupt of its CPU.
-const MOST_THREADS: usize = 64;
+const MAX_THREADS: usize = 64;
 
 /// The clocks of all threads of some processes. They stop when this is dropped.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl TaskClocks {
     /// that begins later is not in them.
     pub(crate) fn start(pids: &[u32]) -> Option<Self> {
         let threads: Vec<u32> = pids.iter().flat_map(|pid| proc_fs::threads(*pid)).collect();
-        if threads.is_empty() || threads.len() > MOST_THREADS {
+        if threads.is_empty() || threads.len() > MAX_THREADS {
             return None;
         }
         let mut events = Vec::new();

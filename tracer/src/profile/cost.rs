@@ -9,13 +9,13 @@ use crate::numeric::{rounded, saturating_u64, to_f64};
 pub struct Cost {
     /// Hits of probes in allocators, by all processes.
     pub hits: u64,
-    /// Those by processes that are not traced.
+    /// The hits by processes that are not traced.
     pub foreign_hits: u64,
     /// Time in the eBPF programs, in nanoseconds.
     pub bpf_ns: u64,
     /// Time that processes lost, in nanoseconds: the programs' and an estimate of the traps'.
     pub estimated_target_ns: u64,
-    /// The same as a share of one CPU's time, in percent.
+    /// The estimate as a share of one CPU's time, in percent.
     pub estimated_overhead_percent: f64,
     /// The costs per hit that the estimate is made of.
     pub prices: PricesBlock,
@@ -35,7 +35,7 @@ pub struct PricesBlock {
     pub return_ns: u64,
     /// True if the costs of traps were measured on this machine.
     pub traps_measured: bool,
-    /// The programs, at a hit whose allocation is not followed.
+    /// The programs, at a hit whose allocation is not traced.
     pub passed_ns: u64,
     /// The addition of an allocation that is traced.
     pub followed_ns: u64,
@@ -50,12 +50,12 @@ pub struct BudgetBlock {
     pub max_overhead_percent: f64,
     /// True if it was kept to the end.
     pub kept: bool,
-    /// An allocation was followed per so many bytes on average, at the least, at the most, and at
+    /// An allocation was traced per so many bytes on average, at the least, at most, and at
     /// the end; 1 is every one.
     pub sample_bytes_smallest: u64,
-    /// At the most.
+    /// The largest interval.
     pub sample_bytes_largest: u64,
-    /// At the end.
+    /// The last interval.
     pub sample_bytes_last: u64,
     /// The share of time in which probes were in.
     pub probed_time_share: f64,
@@ -73,7 +73,7 @@ pub struct BudgetBlock {
     /// all the time none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls_stderr: Option<u64>,
-    /// The same of their bytes.
+    /// The standard error of the bytes of all calls, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stderr: Option<u64>,
 }
@@ -85,7 +85,7 @@ pub struct ProcessCost {
     pub hits: u64,
     /// Time that it lost, in nanoseconds.
     pub estimated_target_ns: u64,
-    /// The same as a share of one CPU's time, in percent.
+    /// The estimate as a share of one CPU's time, in percent.
     pub estimated_overhead_percent: f64,
 }
 

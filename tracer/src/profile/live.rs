@@ -27,15 +27,15 @@ impl Marks {
 pub struct Aged {
     /// Live blocks.
     pub live: u64,
-    /// Their bytes.
+    /// Bytes of live blocks.
     pub live_bytes: u64,
-    /// Those of them that are as old as was asked for.
+    /// Live blocks of at least the age that was asked for.
     pub old: u64,
-    /// Their bytes.
+    /// Bytes of these old blocks.
     pub old_bytes: u64,
-    /// Those that were allocated before the half-way mark.
+    /// Live blocks from before the half-way mark.
     pub kept: u64,
-    /// Their bytes.
+    /// Bytes of these kept blocks.
     pub kept_bytes: u64,
     /// The age of the oldest, in nanoseconds.
     pub oldest_ns: u64,

@@ -10,7 +10,8 @@ use tracer_ebpf::Loss;
 pub struct Losses(BTreeMap<Loss, u64>);
 
 impl Losses {
-    /// From counts; those of the same loss are added up, those that are missing are zero.
+    /// Makes losses of counts; those of the same loss are added up, those that are missing are
+    /// zero.
     pub fn new(counts: impl IntoIterator<Item = (Loss, u64)>) -> Self {
         let mut losses = Self::default();
         for (loss, count) in counts {

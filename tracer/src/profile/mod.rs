@@ -57,9 +57,9 @@ pub struct GroupVariance {
     pub process: Option<usize>,
     /// The stacks of this function; of all where there is none.
     pub function: Option<Function>,
-    /// Of calls.
+    /// The variance of the calls.
     pub calls_variance: u128,
-    /// Of bytes, in bytes².
+    /// The variance of the bytes, in bytes².
     pub bytes_variance: u128,
 }
 
@@ -79,7 +79,7 @@ pub struct HeapTotals {
     pub peak_by_stack_bytes: Option<u64>,
     /// Calls of `free`.
     pub free_calls: u64,
-    /// Blocks given back that are not known: allocated before tracing began.
+    /// Blocks freed that are not known: allocated before tracing began.
     pub unmatched: u64,
     /// Blocks whose address was allocated again though no free of it was seen.
     pub missed: u64,
@@ -87,18 +87,18 @@ pub struct HeapTotals {
     pub variances: HeapVariances,
 }
 
-/// As [`Variances`], of what is held. Blocks that a forked child has copies of count for each as if
+/// The variances of [`HeapTotals`]. Blocks that a forked child has copies of count for each as if
 /// they were others: where several processes are taken together that have them, their figures are
 /// less sure than this says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeapVariances {
-    /// Of [`HeapTotals::live`].
+    /// The variance of [`HeapTotals::live`].
     pub live: u128,
-    /// Of [`HeapTotals::live_bytes`], in bytes².
+    /// The variance of [`HeapTotals::live_bytes`], in bytes².
     pub live_bytes: u128,
-    /// Of [`HeapTotals::peak`].
+    /// The variance of [`HeapTotals::peak`].
     pub peak: u128,
-    /// Of [`HeapTotals::peak_bytes`], in bytes².
+    /// The variance of [`HeapTotals::peak_bytes`], in bytes².
     pub peak_bytes: u128,
 }
 
@@ -160,7 +160,7 @@ pub struct SourceLine {
     pub line: u32,
 }
 
-/// One stack of one process, and what it did.
+/// A stack of one process, and its figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
     /// An index into [`Profile::processes`].
@@ -182,7 +182,7 @@ pub struct Values {
     pub calls: u64,
     /// Bytes allocated or mapped; for `munmap` bytes unmapped.
     pub bytes: u64,
-    /// Bytes given back by the same call (`mremap`'s old size, what `brk` shrank by).
+    /// Bytes freed by the same call (`mremap`'s old size, what `brk` shrank by).
     pub bytes_out: u64,
     /// Calls that returned an error.
     pub failed: u64,
@@ -196,21 +196,21 @@ pub struct Values {
 /// allocations are independent: variances of sums are sums of variances.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Variances {
-    /// Of [`Values::calls`].
+    /// The variance of [`Values::calls`].
     pub calls: u128,
-    /// Of [`Values::bytes`], in bytes².
+    /// The variance of [`Values::bytes`], in bytes².
     pub bytes: u128,
-    /// Of [`HeapValues::blocks`].
+    /// The variance of [`HeapValues::blocks`].
     pub blocks: u128,
-    /// Of [`HeapValues::freed`].
+    /// The variance of [`HeapValues::freed`].
     pub freed: u128,
-    /// Of [`HeapValues::freed_bytes`], in bytes².
+    /// The variance of [`HeapValues::freed_bytes`], in bytes².
     pub freed_bytes: u128,
-    /// Of [`HeapValues::temporary`].
+    /// The variance of [`HeapValues::temporary`].
     pub temporary: u128,
-    /// Of [`HeapValues::untracked`].
+    /// The variance of [`HeapValues::untracked`].
     pub untracked: u128,
-    /// Of [`HeapValues::untracked_bytes`], in bytes².
+    /// The variance of [`HeapValues::untracked_bytes`], in bytes².
     pub untracked_bytes: u128,
 }
 
@@ -232,14 +232,15 @@ impl Variances {
         }
     }
 
-    /// Of [`Values::live`]: a block that was given back, or is not followed, has no part in it.
+    /// Returns the variance of [`Values::live`]: a block that was freed or is not tracked has no
+    /// part in it.
     #[must_use]
     pub const fn live(&self) -> u128 {
         self.blocks
             .saturating_sub(self.freed.saturating_add(self.untracked))
     }
 
-    /// Of [`Values::live_bytes`], in bytes².
+    /// Returns the variance of [`Values::live_bytes`], in bytes².
     #[must_use]
     pub const fn live_bytes(&self) -> u128 {
         self.bytes
@@ -252,24 +253,24 @@ impl Variances {
 pub struct HeapValues {
     /// Blocks that were allocated.
     pub blocks: u64,
-    /// Blocks that were given back.
+    /// Blocks that were freed.
     pub freed: u64,
-    /// Their bytes.
+    /// The bytes of freed blocks.
     pub freed_bytes: u64,
-    /// Those of them that were given back by their thread's next call of the allocator.
+    /// The temporary blocks: freed by their thread's next call of the allocator.
     pub temporary: u64,
     /// Bytes that all blocks had room for, where the allocator tells.
     pub usable_bytes: u64,
-    /// Blocks that could not be followed.
+    /// Blocks that could not be tracked.
     pub untracked: u64,
-    /// Their bytes.
+    /// The bytes of blocks that could not be tracked.
     pub untracked_bytes: u64,
     /// Bytes that were live when the most of all processes' were, as near as snapshots tell.
     pub peak_bytes: u64,
     /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket
     /// 0 also empty ones.
     pub sizes: [u32; BUCKETS],
-    /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds;
+    /// Blocks that were freed by lifetime: bucket `i` has those of at least 2^i microseconds;
     /// bucket 0 also shorter ones.
     pub lifetimes: [u32; BUCKETS],
     /// The live blocks with their ages, where ages were asked for.
@@ -303,9 +304,9 @@ pub enum Metric {
     LiveBytes,
     /// Blocks that are still allocated.
     LiveCount,
-    /// Bytes that were given back.
+    /// Bytes that were freed.
     FreedBytes,
-    /// Blocks that were given back by their thread's next call of the allocator.
+    /// Blocks that were freed by their thread's next call of the allocator.
     TemporaryCount,
     /// Bytes that were allocated when the most were.
     PeakBytes,

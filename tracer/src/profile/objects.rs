@@ -19,6 +19,6 @@ pub struct ObjectFile {
     pub has_changed: bool,
     /// Distinct places in it that are in stacks.
     pub frames: u64,
-    /// Those of them that have no name.
+    /// The number of places that have no name.
     pub unnamed: u64,
 }

@@ -37,15 +37,15 @@ pub struct Session {
 pub struct SessionSettings {
     /// The kinds of events.
     pub traced: Traced,
-    /// One allocation per this many bytes was sampled on average; 1 is every allocation.
+    /// The sample: one allocation per this many bytes on average; 1 is every allocation.
     pub sample_bytes: u64,
     /// The unwinder: `dwarf` or `fp`.
     pub unwind: String,
     /// True if children were traced, where that was a choice.
     pub follow: Option<bool>,
-    /// The smallest size that was followed, in bytes, where there was a limit.
+    /// The smallest size that was traced, in bytes, where there was a limit.
     pub min_size: Option<u64>,
-    /// The largest size that was followed, in bytes, where there was a limit.
+    /// The largest size that was traced, in bytes, where there was a limit.
     pub max_size: Option<u64>,
 }
 
@@ -103,13 +103,13 @@ pub enum ProbeKind {
 pub struct EventCounts {
     /// Probe hits, and returns of memory-map system calls.
     pub seen: u64,
-    /// In the sums, with their stack.
+    /// Events in the sums, with their stack.
     pub tallied: u64,
     /// Calls that an allocator made to do its own work.
     pub nested: u64,
-    /// Of sizes that were not asked for.
+    /// Calls of sizes that were not asked for.
     pub filtered: u64,
-    /// Of processes that are not targets.
+    /// Events of processes that are not targets.
     pub foreign: u64,
     /// Calls that no sample point fell into.
     pub unsampled: u64,
@@ -137,7 +137,7 @@ pub struct TableUsage {
     pub bytes_most: u64,
     /// The bytes of the arrays.
     pub bytes_capacity: u64,
-    /// Tables that were given back, since the last process that had their file mapped had ended.
+    /// Tables that were freed, since the last process that had their file mapped had ended.
     pub files_released: u64,
     /// Walks that took the identity of the thread's last one, since they would have read the very
     /// same.
@@ -145,7 +145,7 @@ pub struct TableUsage {
     /// Walks that were finished in user space, from a copy of the stack, since they came to code
     /// whose table was still being made.
     pub finished_from_copies: u64,
-    /// Such walks that could not be finished: their stacks end there.
+    /// Deferred walks that could not be finished: their stacks end there.
     pub unfinished: u64,
     /// Walks that took frame pointers through such code, since no copy of the stack could be sent.
     pub awaited: u64,

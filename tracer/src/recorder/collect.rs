@@ -10,7 +10,7 @@ use super::figures::{heap_values_of, merged, seen, values_of};
 use super::recorder::Recorder;
 use crate::bpf::load::BpfError;
 use crate::bpf::sums::Counts;
-use crate::cost::{float, whole};
+use crate::cost::{saturating_u64, to_f64};
 use crate::profile::{AddressStack, AddressStacks, Profile};
 use crate::report::session::{Cost, EventCounts, Probe};
 use crate::report::{self, Losses};
@@ -188,11 +188,11 @@ impl Recorder {
         for (key, sum) in &mut sums {
             let windows = &self.control.windows;
             if let Some(correction) = windows.correction(key, now) {
-                sum.calls = whole(float(sum.calls) + correction.calls);
-                sum.bytes = whole(float(sum.bytes) + correction.bytes);
+                sum.calls = saturating_u64(to_f64(sum.calls) + correction.calls);
+                sum.bytes = saturating_u64(to_f64(sum.bytes) + correction.bytes);
             }
             if let Some(variance) = windows.variance_of(key, now) {
-                sum.calls_variance = sum.calls_variance.max(whole(variance.calls));
+                sum.calls_variance = sum.calls_variance.max(saturating_u64(variance.calls));
                 sum.bytes_variance = sum.bytes_variance.max(self.unit.of_bytes(variance.bytes));
             }
         }
@@ -206,7 +206,7 @@ impl Recorder {
             builder.hold_together(
                 group.process,
                 group.function.and_then(Function::from_number),
-                whole(variance.calls).into(),
+                saturating_u64(variance.calls).into(),
                 self.unit.bytes(self.unit.of_bytes(variance.bytes)),
             );
         }

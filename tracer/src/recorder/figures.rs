@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use tracer_ebpf::{Heap, HeapSum, Sum, SumKey};
 
 use super::copied::Copied;
-use crate::cost::whole;
+use crate::cost::saturating_u64;
 use crate::profile::{HeapTotals, HeapValues, HeapVariances, Values, Variances};
 
 /// Figures that can be added to others of the same stack.
@@ -81,7 +81,7 @@ impl Unit {
     /// Bytes² in this unit, the largest number for what is more.
     pub(super) fn of_bytes(self, variance: f64) -> u64 {
         let halvings = i32::try_from(self.halvings).unwrap_or(i32::MAX);
-        whole(variance / 4_f64.powi(halvings))
+        saturating_u64(variance / 4_f64.powi(halvings))
     }
 }
 

@@ -12,7 +12,7 @@ use super::recorder::Recorder;
 use crate::bpf::Record;
 use crate::bpf::copies::Copies;
 use crate::process::proc_fs;
-use crate::process::sideband::{ProcessEvent, ProcessRecord, monotonic_ns};
+use crate::process::sideband::{ProcessEvent, TimedProcessEvent, monotonic_ns};
 use crate::settings::Target;
 use crate::signals::{Ending, Endings};
 
@@ -211,7 +211,7 @@ impl Recorder {
         }
         let mut exits = false;
         for event in self.sideband.take(all) {
-            let ProcessRecord { pid, .. } = event;
+            let TimedProcessEvent { pid, .. } = event;
             if event.what == ProcessEvent::Exited && self.processes.has_pid(pid) {
                 exits = true;
                 self.processes.note_exit(pid, event.time_ns);

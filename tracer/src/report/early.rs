@@ -11,7 +11,7 @@ const CUT_PERCENT: u64 = 1;
 /// Returns a hint on stacks that are truncated since their code was new; nothing where there are
 /// few.
 #[must_use]
-pub fn hint(profile: &Profile, tables: &TableUsage) -> Option<String> {
+pub(crate) fn hint(profile: &Profile, tables: &TableUsage) -> Option<String> {
     if tables.awaited + tables.unfinished == 0 {
         return None;
     }

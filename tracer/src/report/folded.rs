@@ -26,7 +26,7 @@ use crate::profile::Profile;
 /// Writes the profile as folded stacks, and flushes `out`.
 ///
 /// Fails only as `out` fails.
-pub fn write(profile: &Profile, options: &ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
+pub(crate) fn write(profile: &Profile, options: &ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
     let folded = FoldedProfile::of(profile, *options);
     let mut out = BufWriter::new(out);
     for line in &folded.lines {
@@ -49,11 +49,11 @@ pub(super) struct FoldedProfile {
     total: u128,
 }
 
-/// One line.
+/// A line.
 pub(super) struct FoldedLine {
     /// Indices into the names, from the process to the function.
     pub(super) names: Vec<usize>,
-    /// In the metric's unit.
+    /// The weight in the metric's unit.
     pub(super) weight: u128,
 }
 

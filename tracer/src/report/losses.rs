@@ -7,7 +7,7 @@ use crate::profile::Losses;
 
 /// Returns one phrase per loss that happened; none where nothing was lost.
 #[must_use]
-pub fn phrases(losses: &Losses) -> Vec<String> {
+pub(crate) fn phrases(losses: &Losses) -> Vec<String> {
     Loss::ALL
         .iter()
         .filter(|loss| losses.get(**loss) > 0)

@@ -11,16 +11,16 @@ use crate::profile::{Frame, Metric, Profile, Stack};
 /// The rule by which processes are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProcessGrouping {
-    /// Those with different names.
+    /// Merges processes of equal names.
     Comms,
-    /// Those with different names or process ids.
+    /// Merges processes of equal names and process IDs.
     Pids,
     /// Each entry of [`Profile::processes`].
     Images,
 }
 
 impl ProcessGrouping {
-    /// As `--per-pid` says.
+    /// Returns the rule of `--per-pid`.
     pub(super) const fn per_pid(per_pid: bool) -> Self {
         if per_pid { Self::Pids } else { Self::Comms }
     }
@@ -29,9 +29,9 @@ impl ProcessGrouping {
 /// The rule by which frames are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameGrouping {
-    /// Those with different names in a folded line.
+    /// Merges frames of equal names in a folded line.
     Names,
-    /// Those with different names, files or lines, and those inlined from those that are not.
+    /// Merges frames of equal names, files and lines, inlined ones apart from others.
     Lines,
 }
 
@@ -57,7 +57,7 @@ impl Completeness {
     }
 }
 
-/// A stack as it is told apart from others.
+/// The properties by which stacks are merged.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StackKey {
     /// An index into [`Merged::processes`].
@@ -210,7 +210,7 @@ fn group_processes(profile: &Profile, processes: ProcessGrouping) -> Groups {
     }
 }
 
-/// All that can be told of a frame.
+/// Returns all properties of a frame that a table shows.
 fn line(frame: &Frame) -> (String, Option<(&str, u32)>, bool) {
     let source = frame.source.as_ref().map(|it| (&*it.file, it.line));
     (label::frame(frame), source, frame.inlined)

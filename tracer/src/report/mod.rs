@@ -1,4 +1,4 @@
-//! From a [`Profile`] to what people and programs read.
+//! Reports: from a [`Profile`] to the formats that people and programs read.
 //!
 //! Every exporter is a pure function of its arguments: it writes to the [`io::Write`] that it is
 //! given and does no other input or output. Equal profiles give equal bytes, in whatever order
@@ -17,38 +17,38 @@
 //! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test
 //! them, and two such calls must not turn into a small sum.
 
-pub mod early;
-pub mod folded;
+pub(crate) mod early;
+pub(crate) mod folded;
 mod format;
 #[cfg(test)]
 mod golden;
 mod growth;
 mod label;
-pub mod losses;
+pub(crate) mod losses;
 mod merge;
 mod objects;
 mod prune;
-pub mod raw;
+pub(crate) mod raw;
 #[cfg(test)]
 mod sample;
-pub mod summary;
+pub(crate) mod summary;
 mod sums;
-pub mod svg;
-pub mod table;
-pub mod units;
+pub(crate) mod svg;
+pub(crate) mod table;
+pub(crate) mod units;
 
 use std::io;
 
 use crate::profile::{Metric, Profile};
 // Paths that the recorder uses.
-pub use crate::profile::{Losses, Session, session};
+pub(crate) use crate::profile::{Losses, Session, session};
 
-pub use format::{Format, FormatError};
-pub use objects::hint;
+pub(crate) use format::Format;
+pub(crate) use objects::hint;
 
 /// The weight and the grouping of stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExportOptions {
+pub(crate) struct ExportOptions {
     /// The weight of a stack. Stacks that the metric does not apply to are left out.
     pub metric: Metric,
     /// Name processes `comm-PID`, so that each has stacks of its own; else those with the same
@@ -58,7 +58,7 @@ pub struct ExportOptions {
 
 /// The size of what an exporter wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     /// Stacks that differ in what the format shows.
     pub stacks: usize,
     /// The sum of their weights, in the metric's unit.
@@ -68,7 +68,7 @@ pub struct Written {
 /// Writes the profile to `out` as a `format` file, and flushes it.
 ///
 /// Fails only as `out` fails.
-pub fn write(
+pub(crate) fn write(
     profile: &Profile,
     format: Format,
     options: &ExportOptions,

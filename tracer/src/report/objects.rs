@@ -9,12 +9,12 @@ use super::label::one_line;
 use super::units;
 use crate::profile::{ObjectFile, Profile};
 
-/// Files that a hint names at the most.
-const MOST_NAMED: usize = 3;
+/// Files that a hint names at most.
+const MAX_NAMED: usize = 3;
 
 /// A program or library that frames are in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ObjectBlock {
+pub(crate) struct ObjectBlock {
     /// Its path, as the process that mapped it first saw it.
     pub path: String,
     /// Its build id in hexadecimal.
@@ -28,7 +28,7 @@ pub struct ObjectBlock {
     pub overwritten: bool,
     /// Distinct places in it that are in stacks.
     pub frames: u64,
-    /// Those of them that have no name.
+    /// The number of places that have no name.
     pub unnamed: u64,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn blocks(profile: &Profile) -> Vec<ObjectBlock> {
 /// nothing but the symbols of dynamic linking, and more frames without a name than with one.
 /// `may_fetch` is true if servers were asked.
 #[must_use]
-pub fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
+pub(crate) fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
     let mut nameless: Vec<&ObjectFile> = profile
         .objects
         .iter()
@@ -62,7 +62,7 @@ pub fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
     let total: u64 = nameless.iter().map(|object| object.unnamed).sum();
     let names: Vec<String> = nameless
         .iter()
-        .take(MOST_NAMED)
+        .take(MAX_NAMED)
         .map(|object| {
             let name = object.path.file_name().unwrap_or(object.path.as_os_str());
             one_line(&name.to_string_lossy())

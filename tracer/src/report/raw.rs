@@ -15,7 +15,7 @@ use crate::profile::AddressStacks;
 /// Writes the stacks of all process images to `out`, and flushes it.
 ///
 /// Fails only as `out` fails.
-pub fn write(images: &[AddressStacks], out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write(images: &[AddressStacks], out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     for image in images {
         match &image.process {

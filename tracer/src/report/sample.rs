@@ -13,7 +13,7 @@ use crate::profile::{
 /// A profile in the making.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SampleProfile {
-    /// So far.
+    /// The profile so far.
     pub(super) profile: Profile,
 }
 
@@ -76,7 +76,7 @@ impl SampleProfile {
         &mut self.profile.stacks[index].values
     }
 
-    /// Adds a whole stack of an allocator function, of whose blocks half were given back, and a
+    /// Adds a whole stack of an allocator function, of whose blocks half were freed, and a
     /// quarter of the bytes.
     pub(super) fn heap(
         &mut self,

@@ -22,7 +22,7 @@ const NAMED_PROCESSES: usize = 3;
 /// picture says so.
 ///
 /// Fails only as `out` fails.
-pub fn write(profile: &Profile, options: &ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
+pub(crate) fn write(profile: &Profile, options: &ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
     draw(profile, *options, graph(profile, *options), pruned, out)
 }
 

@@ -110,7 +110,7 @@ impl Cache {
     }
 }
 
-/// While it lives, this thread touches files with another user's rights alone.
+/// The rights of another user for the files that this thread touches, until it is dropped.
 struct Rights(Option<Owner>);
 
 impl Rights {
@@ -119,8 +119,9 @@ impl Rights {
             return Self(None);
         };
         // The group first: who is not root may not change it. Both calls tell what was before, and
-        // cannot fail for root. SAFETY: system calls without arguments in memory; they change this
-        // thread alone (setfsuid(2)).
+        // cannot fail for root.
+        // SAFETY: system calls without arguments in memory; they change this thread alone
+        // (setfsuid(2)).
         let before = unsafe {
             let gid = libc::setfsgid(gid);
             let uid = libc::setfsuid(uid);
@@ -136,8 +137,9 @@ impl Rights {
 impl Drop for Rights {
     fn drop(&mut self) {
         if let Some(Owner { uid, gid }) = self.0 {
-            // The user first: as root again, the group may be changed. SAFETY: system calls without
-            // arguments in memory; they change this thread alone (setfsuid(2)).
+            // The user first: as root again, the group may be changed.
+            // SAFETY: system calls without arguments in memory; they change this thread alone
+            // (setfsuid(2)).
             unsafe {
                 libc::setfsuid(uid);
                 libc::setfsgid(gid);

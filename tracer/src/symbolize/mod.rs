@@ -57,8 +57,7 @@ pub struct Symbolized {
     pub files: Vec<ResolvedFile>,
 }
 
-/// Gives names to places in files, and remembers them: reports while it records ask for the same
-/// again.
+/// A symbolizer of places in files, with a cache: interim reports ask for the same places again.
 #[derive(Debug)]
 pub struct Namer {
     settings: SymbolSettings,
@@ -67,7 +66,7 @@ pub struct Namer {
 
 #[derive(Debug, Default)]
 struct KnownFiles {
-    /// By the address of the open file, which is kept open.
+    /// The files by the address of the open file, which is kept open.
     files: HashMap<usize, Arc<FileNames>>,
     host: Option<Arc<Root>>,
     client: Option<DebuginfodClient>,
@@ -89,7 +88,7 @@ struct FileNames {
 type FramesByPlace = HashMap<(u64, bool), Arc<[ResolvedFrame]>>;
 
 impl Namer {
-    /// One that looks where `settings` say.
+    /// Makes one that looks where `settings` say.
     #[must_use]
     pub fn new(settings: SymbolSettings) -> Self {
         Self {

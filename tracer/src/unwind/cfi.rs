@@ -21,14 +21,15 @@ type Slice<'a> = EndianSlice<'a, LittleEndian>;
 /// that a long one would make the time quadratic in the file's size.
 const MAX_CIE_BYTES: usize = 1024;
 
-/// From this address (relative to the code's base) on that rule of a [`RuleSet`] holds.
+/// The start of a rule: from this address (relative to the code's base) on that rule of a
+/// [`RuleSet`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RuleStart {
     pub(crate) pc: u32,
     pub(crate) rule: u32,
 }
 
-/// One FDE: addresses relative to the code's base, and which of its part's rows are its.
+/// An FDE: addresses relative to the code's base, and its range of the part's rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FunctionRows {
     pub(crate) start: u32,
@@ -252,7 +253,7 @@ impl RowOrigin {
     }
 }
 
-/// The CIEs met so far. Neighbouring FDEs mostly share one.
+/// The CIEs parsed so far. Neighbouring FDEs mostly share one.
 #[derive(Default)]
 struct Cies<'a> {
     last: Option<(usize, CommonInformationEntry<Slice<'a>>)>,

@@ -19,8 +19,8 @@ struct Range<'data> {
 }
 
 impl<'data> Code<'data> {
-    /// Of pairs (virtual address, bytes), in any order. The base is the lowest address, rounded
-    /// down to a page of the machine.
+    /// Makes code of pairs (virtual address, bytes), in any order. The base is the lowest address,
+    /// rounded down to a page of the machine.
     pub(crate) fn new(pieces: impl IntoIterator<Item = (u64, &'data [u8])>) -> Result<Self, Error> {
         let mut pieces: Vec<_> = pieces
             .into_iter()

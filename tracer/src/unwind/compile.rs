@@ -13,7 +13,7 @@ use crate::unwind::{Code, CompileStatistics, Elf, Error, Table};
 /// The rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rows {
-    /// Those that return addresses can find; a fifth to a tenth of all. In code that a signal
+    /// Rows that return addresses can find; a fifth to a tenth of all. In code that a signal
     /// interrupted, or at a page fault, the wrong rule may be found.
     #[default]
     CallSites,
@@ -43,7 +43,7 @@ impl Default for CompileOptions {
 /// Functions that one thread does in about a millisecond: starting a thread for fewer saves
 /// nothing.
 const FUNCTIONS_PER_THREAD: usize = 4096;
-/// The same for rows to be pruned.
+/// Rows that one thread prunes in about a millisecond.
 const ROWS_PER_THREAD: usize = 32_768;
 
 /// Makes the table of a file, given whole (or of an ELF image in memory, as the vdso is).

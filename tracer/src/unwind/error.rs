@@ -26,7 +26,7 @@ pub enum Error {
     /// The executable segments are spread over more address space than a row can express.
     #[error("executable segments span {0:#x} bytes, more than the 4 GiB that a table can cover")]
     TooLarge(u64),
-    /// There is neither `.eh_frame` nor `.debug_frame`, or nothing is in them.
+    /// The file has neither `.eh_frame` nor `.debug_frame`, or nothing is in them.
     #[error("no unwind information (.eh_frame or .debug_frame)")]
     NoUnwindInfo,
     /// The only unwind information is compressed in a way that cannot be read: neither zlib nor

@@ -48,7 +48,8 @@ const ENCODING: gimli::Encoding = gimli::Encoding {
     address_size: 8,
 };
 
-/// Runs an expression with `initial` on the stack; `None` where the result is not one of [`CfaValue`].
+/// Runs an expression with `initial` on the stack; `None` where the result is not one of
+/// [`CfaValue`].
 pub(crate) fn evaluate(
     expression: Expression<EndianSlice<'_, LittleEndian>>,
     initial: Option<CfaValue>,

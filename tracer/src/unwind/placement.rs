@@ -63,8 +63,8 @@ impl Placement {
 /// A table's room, and what to write.
 #[derive(Debug)]
 pub struct Inserted {
-    /// To be kept for [`Arena::remove`](super::Arena::remove).
+    /// The placement, to be kept for [`Arena::remove`](super::Arena::remove).
     pub placement: Placement,
-    /// To be written.
+    /// The parts to write.
     pub delta: Delta,
 }

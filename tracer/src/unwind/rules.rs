@@ -1,4 +1,4 @@
-//! One row of call frame information → one [`Rule`].
+//! Translation of a row of call frame information to a [`Rule`].
 
 use gimli::{
     CfaRule, EndianSlice, LittleEndian, Register, RegisterRule, UnwindContextStorage, UnwindExpression,

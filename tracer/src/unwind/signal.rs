@@ -1,4 +1,4 @@
-//! Signal trampolines that can be told by their code: what a handler returns to, which does nothing
+//! Signal trampolines, recognised by their code: what a handler returns to, which does nothing
 //! but call `rt_sigreturn`. glibc marks its own in `.eh_frame`, musl and others have no unwind
 //! information for theirs.
 

@@ -53,7 +53,7 @@ impl StackCopy<'_> {
 /// The unwind information of an address in code.
 #[derive(Debug, Clone, Copy)]
 pub enum FoundTable<'t> {
-    /// It is in a mapping of a file that has a table; `relative` is the address less
+    /// The address is in a mapping of a file that has a table; `relative` is the address less
     /// [`Table::bias`].
     In {
         /// The file's table.
@@ -61,21 +61,21 @@ pub enum FoundTable<'t> {
         /// The address that the table knows.
         relative: u64,
     },
-    /// It is in a mapping without a table: code made at run time, or a file without unwind
+    /// The address is in a mapping without a table: code made at run time, or a file without unwind
     /// information.
     NoTable,
-    /// It is in no known mapping.
+    /// The address is in no known mapping.
     Unmapped,
 }
 
 /// The end of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WalkEnd {
-    /// At the outermost frame: its rule says so.
+    /// The outermost frame: its rule says so.
     Complete,
-    /// At a return address of 0: in code without an end mark, that is the outermost frame too.
+    /// A return address of 0: in code without an end mark, that is the outermost frame too.
     ZeroReturn,
-    /// There are more frames than are wanted.
+    /// More frames than are wanted.
     Truncated,
     /// An address is in no known mapping.
     Unmapped,

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::probe_plan::asked::{Asked, AskedFunction, AskedPlace, Signature};
+use crate::probe_plan::asked::Signature;
+use crate::settings::{SymbolOrOffset, UserSymbol, UserSymbols};
 
 /// Names of functions, beside those of the allocators that are known.
 #[derive(Debug, Args)]
@@ -20,11 +21,11 @@ pub(super) struct AllocatorArguments {
     /// posix_memalign, aligned_alloc, free …, or is an operator of C++ (new, delete); by its
     /// symbol, or by its offset in a file (`app:0x12f0=malloc`); repeatable
     #[arg(long, value_name = "[FILE:]SYMBOL=SHAPE", value_parser = symbol)]
-    symbol: Vec<AskedFunction>,
+    symbol: Vec<UserSymbol>,
 }
 
 impl AllocatorArguments {
-    pub(super) fn asked(&self) -> Result<Asked> {
+    pub(super) fn asked(&self) -> Result<UserSymbols> {
         let mut functions = self.symbol.clone();
         for function in &mut functions {
             // A path is one here; a name alone is that of any file.
@@ -36,7 +37,7 @@ impl AllocatorArguments {
                     .with_context(|| format!("--symbol: failed to find the file {}", file.display()))?;
             }
         }
-        Ok(Asked {
+        Ok(UserSymbols {
             prefixes: self.allocator.clone(),
             functions,
         })
@@ -44,7 +45,7 @@ impl AllocatorArguments {
 }
 
 /// `take=malloc`, `libpool.so:take=malloc`, `/opt/app:0x12f0=free`
-fn symbol(text: &str) -> Result<AskedFunction, String> {
+fn symbol(text: &str) -> Result<UserSymbol, String> {
     let shapes = || {
         let names: Vec<&str> = Signature::all().map(Signature::name).collect();
         names.join(", ")
@@ -69,20 +70,20 @@ fn symbol(text: &str) -> Result<AskedFunction, String> {
         ));
     }
     let place = match symbol.strip_prefix("0x") {
-        None => AskedPlace::Symbol(symbol.to_owned()),
+        None => SymbolOrOffset::Symbol(symbol.to_owned()),
         Some(_) if file.is_none() => {
             return Err(format!(
                 "{symbol} is an offset in which file? Write FILE:{symbol}"
             ));
         }
-        Some(digits) => AskedPlace::Offset(
+        Some(digits) => SymbolOrOffset::Offset(
             u64::from_str_radix(digits, 16).map_err(|error| format!("{symbol} is no offset: {error}"))?,
         ),
     };
-    Ok(AskedFunction {
+    Ok(UserSymbol {
         file,
         place,
-        signature,
+        signature: signature.name(),
     })
 }
 
@@ -99,7 +100,7 @@ mod tests {
         let named = symbol("/opt/a:b:0x12F0=new").expect("right");
         assert_eq!(
             (named.file, named.place),
-            (Some("/opt/a:b".into()), AskedPlace::Offset(0x12f0))
+            (Some("/opt/a:b".into()), SymbolOrOffset::Offset(0x12f0))
         );
     }
 

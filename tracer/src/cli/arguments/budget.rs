@@ -9,7 +9,7 @@ use crate::settings::{Sample, Target};
 /// The argument of `--max-overhead`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Overhead {
-    /// It may cost what it costs.
+    /// No budget.
     Off,
     /// Percent of one CPU's time.
     Percent(f64),
@@ -21,7 +21,7 @@ const DEFAULT_PERCENT: f64 = 2.0;
 
 /// The least that can be sampled: one allocation per so many bytes. Figures on the kernel side are
 /// made for no more.
-const INTERVAL_MAX: u64 = tracer_ebpf::sampling::INTERVAL_MAX as u64;
+const MAX_INTERVAL_BYTES: u64 = tracer_ebpf::sampling::INTERVAL_MAX as u64;
 
 /// `1`, `512k`, `auto`
 pub(super) fn sample(text: &str) -> Result<Sample, String> {
@@ -31,7 +31,7 @@ pub(super) fn sample(text: &str) -> Result<Sample, String> {
     match sizes::size(text)? {
         0 => Err("0 bytes are no sample interval; 1 follows every allocation".to_owned()),
         1 => Ok(Sample::Every),
-        bytes if bytes > INTERVAL_MAX => Err(format!(
+        bytes if bytes > MAX_INTERVAL_BYTES => Err(format!(
             "one sample per {} is too few to tell anything; at most 1 GiB",
             units::bytes(bytes.into())
         )),

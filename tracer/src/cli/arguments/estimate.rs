@@ -75,7 +75,7 @@ pub(in crate::cli) struct EstimateSettings {
     pub(in crate::cli) target: Vec<OsString>,
     /// The time to count calls for.
     pub(in crate::cli) duration: Duration,
-    /// As JSON.
+    /// True for JSON.
     pub(in crate::cli) json: bool,
 }
 

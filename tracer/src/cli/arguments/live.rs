@@ -31,7 +31,7 @@ by more; for -- COMMAND its own code unless that is 0 (128+N for signal N)";
 /// Arguments of `live`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LiveArguments {
-    /// Those of `record`; `--live` is implied.
+    /// The arguments of `record`; `--live` is implied.
     #[command(flatten)]
     pub(super) record: RecordArguments,
     /// Only blocks that are at least so old count in the table: 30s, 5m
@@ -57,13 +57,13 @@ enum Sort {
 }
 
 /// Reports that follow each other faster would mostly measure each other.
-const INTERVAL_MIN: Duration = Duration::from_millis(100);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 impl LiveArguments {
     /// Checks what was said, and makes settings of it.
     pub(in crate::cli) fn settings(&self) -> Result<RecordSettings> {
-        if self.interval.is_some_and(|interval| interval < INTERVAL_MIN) {
-            bail!("--interval must be at least {} ms", INTERVAL_MIN.as_millis());
+        if self.interval.is_some_and(|interval| interval < MIN_INTERVAL) {
+            bail!("--interval must be at least {} ms", MIN_INTERVAL.as_millis());
         }
         let settings = self.record.settings_of(Some(LiveSettings {
             older_than: self.older_than,
@@ -109,13 +109,14 @@ mod tests {
     #[test]
     fn blocks_are_followed_without_being_asked_to() {
         let plain = settings(&["-a"]).unwrap();
-        assert!(plain.live);
-        assert_eq!(plain.metric, Metric::LiveBytes);
-        let report = plain.live_report.unwrap();
+        assert!(plain.record.live);
+        assert_eq!(plain.report.metric, Metric::LiveBytes);
+        let report = plain.report.live.unwrap();
         assert_eq!(report.sort, LiveSort::Score);
         assert_eq!((report.older_than, report.growth_max_bytes), (None, None));
         let outputs = settings(&["-a", "--live", "-o", "a.svg", "-o", "alloc-bytes=b.svg"])
             .unwrap()
+            .report
             .outputs;
         assert_eq!(outputs[0].metric, Metric::LiveBytes);
         assert_eq!(outputs[1].metric, Metric::AllocBytes);
@@ -134,7 +135,7 @@ mod tests {
             "--sort",
             "live-bytes",
         ];
-        let report = settings(&words).unwrap().live_report.unwrap();
+        let report = settings(&words).unwrap().report.live.unwrap();
         assert_eq!(report.older_than, Some(Duration::from_secs(30)));
         assert_eq!(report.interval, Some(Duration::from_secs(5)));
         assert_eq!(report.growth_max_bytes, Some(10 << 20));

@@ -28,7 +28,7 @@ pub(super) use estimate::EstimateSettings;
     max_term_width = 110,
     disable_help_subcommand = true
 )]
-pub struct CommandLine {
+pub(super) struct CommandLine {
     /// The subcommand.
     #[command(subcommand)]
     pub(super) command: CommandArguments,
@@ -57,13 +57,13 @@ pub(super) enum CommandArguments {
 impl CommandLine {
     /// Returns true if nothing but errors is to be printed.
     #[must_use]
-    pub fn quiet(&self) -> bool {
+    pub(super) fn quiet(&self) -> bool {
         self.command.record().is_some_and(|record| record.quiet)
     }
 
     /// Returns the number of `-v`.
     #[must_use]
-    pub fn verbose(&self) -> u8 {
+    pub(super) fn verbose(&self) -> u8 {
         self.command.record().map_or(0, |record| record.verbose)
     }
 }

@@ -17,6 +17,7 @@ use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSe
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
+use crate::report::table::TableOptions;
 use crate::settings::{self, Sample, Target};
 
 /// The text before the help of `record`.
@@ -132,7 +133,7 @@ pub(in crate::cli) struct RecordArguments {
     #[arg(long)]
     strict: bool,
     /// Stacks in the table
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = TableOptions::TOP, value_name = "N")]
     top: usize,
     #[command(flatten)]
     allocators: AllocatorArguments,
@@ -169,7 +170,7 @@ impl RecordArguments {
         self.settings_of(None)
     }
 
-    /// The same, for a command that follows blocks and reports what is live.
+    /// Checks the arguments, for a command that tracks blocks and reports what is live.
     pub(super) fn settings_of(&self, live_report: Option<LiveSettings>) -> Result<RecordSettings> {
         let live = self.live || live_report.is_some();
         let target = self.target()?;

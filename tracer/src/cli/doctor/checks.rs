@@ -17,11 +17,11 @@ use crate::settings::Limits;
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CheckAnswer {
-    /// It is there.
+    /// The requirement is met.
     Yes,
-    /// It is not.
+    /// The requirement is not met.
     No,
-    /// It could not be told.
+    /// The check could not tell.
     Unknown,
 }
 
@@ -37,7 +37,7 @@ impl CheckAnswer {
     }
 }
 
-/// One requirement.
+/// A requirement and the result of its check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Check {
     /// The name of the requirement.

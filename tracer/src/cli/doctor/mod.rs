@@ -71,7 +71,7 @@ fn cost_line() -> String {
     }
 }
 
-/// The same for machines; nothing where it could not be measured.
+/// Returns the cost for machines; nothing where it could not be measured.
 fn cost_document() -> serde_json::Value {
     checks::traps().map_or(serde_json::Value::Null, |traps| {
         serde_json::json!({

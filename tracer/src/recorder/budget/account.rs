@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::bpf::load::BpfError;
-use crate::cost::{float, whole};
+use crate::cost::{saturating_u64, to_f64};
 use crate::recorder::recorder::Recorder;
 use crate::report::session::{BudgetBlock, Cost, PricesBlock, rounded};
 
@@ -51,26 +51,26 @@ impl Recorder {
             windows: control.windows.count(),
             slowing_factor: slowing.map(|slowing| rounded(slowing.by)),
             slowing_error: slowing.map(|slowing| slowing.error),
-            calls_stderr: spread.map(|variance| whole(variance.calls.sqrt())),
-            bytes_stderr: spread.map(|variance| whole(variance.bytes.sqrt())),
+            calls_stderr: spread.map(|variance| saturating_u64(variance.calls.sqrt())),
+            bytes_stderr: spread.map(|variance| saturating_u64(variance.bytes.sqrt())),
         });
         Some(Cost {
             hits,
             foreign_hits: hits.saturating_sub(by_process.values().sum()),
-            bpf_ns: whole(control.meter.programs_ns()),
-            estimated_target_ns: whole(targets_ns),
+            bpf_ns: saturating_u64(control.meter.programs_ns()),
+            estimated_target_ns: saturating_u64(targets_ns),
             estimated_overhead_percent: if seconds > 0.0 {
-                rounded(float(whole(targets_ns)) / seconds / 1e7)
+                rounded(to_f64(saturating_u64(targets_ns)) / seconds / 1e7)
             } else {
                 0.0
             },
             prices: PricesBlock {
-                emulated_ns: whole(traps.emulated_ns),
-                stepped_ns: whole(traps.stepped_ns),
-                return_ns: whole(traps.return_ns),
+                emulated_ns: saturating_u64(traps.emulated_ns),
+                stepped_ns: saturating_u64(traps.stepped_ns),
+                return_ns: saturating_u64(traps.return_ns),
                 traps_measured: traps.is_measured,
-                passed_ns: whole(work.passed_ns),
-                followed_ns: whole(work.followed_ns),
+                passed_ns: saturating_u64(work.passed_ns),
+                followed_ns: saturating_u64(work.followed_ns),
                 programs_measured: work.is_measured,
             },
             budget,

@@ -16,8 +16,8 @@ use super::took::Took;
 use super::windows::{Dice, WindowSums};
 use crate::bpf::Sampling;
 use crate::bpf::load::BpfError;
-use crate::cost::float;
 use crate::cost::measure::Measured;
+use crate::cost::to_f64;
 use crate::process::task_clocks::TaskClocks;
 use crate::recorder::pace::Pace;
 use crate::recorder::recorder::Recorder;
@@ -243,7 +243,7 @@ impl Recorder {
         {
             self.control.named.clone_from(pids);
         }
-        let attaching_hits = float(self.object.hit_counts()?.by_site.iter().sum());
+        let attaching_hits = to_f64(self.object.hit_counts()?.by_site.iter().sum());
         let wants = Control::wants(settings).filter(|_| settings.heap);
         self.control.budget_percent = settings.overhead_max_percent.filter(|_| settings.heap);
         let first = match &settings.target {

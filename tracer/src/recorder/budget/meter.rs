@@ -5,7 +5,7 @@ use tracer_ebpf::HitCounts;
 
 use super::plan::{Load, Prices};
 use crate::bpf::run_stats::Runs;
-use crate::cost::{SiteKind, Traps, Work, float};
+use crate::cost::{SiteKind, Traps, Work, to_f64};
 
 /// Fewer runs than this say little of the mean.
 const RUNS_THAT_TELL: u64 = 100;
@@ -91,7 +91,7 @@ impl Meter {
         if self.runs.hits < RUNS_THAT_TELL || self.ran.hits <= 0.0 {
             return;
         }
-        let mean_ns = float(self.runs.time_ns) / float(self.runs.hits);
+        let mean_ns = to_f64(self.runs.time_ns) / to_f64(self.runs.hits);
         self.work.learn(mean_ns, self.ran_followed / self.ran.hits);
         self.runs = Runs::default();
         self.ran = Load::default();
@@ -100,7 +100,7 @@ impl Meter {
 
     /// What a hit costs.
     pub(crate) fn prices(&self) -> Prices {
-        let hits = float(self.last.by_site.iter().sum());
+        let hits = to_f64(self.last.by_site.iter().sum());
         let trap_ns = if hits > 0.0 {
             self.traps_ns(&HitCounts::default()) / hits
         } else {
@@ -109,7 +109,7 @@ impl Meter {
             if self.sites.is_empty() {
                 self.traps.emulated_ns
             } else {
-                all / float(self.sites.len() as u64)
+                all / to_f64(self.sites.len() as u64)
             }
         };
         Prices {
@@ -125,7 +125,7 @@ impl Meter {
 
     /// Time in the programs since the start, in nanoseconds.
     pub(crate) fn programs_ns(&self) -> f64 {
-        float(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
+        to_f64(self.hits()) * self.work.passed_ns + self.followed * self.work.followed_ns
     }
 
     /// What the targets have lost since the start, in nanoseconds.
@@ -137,7 +137,7 @@ impl Meter {
         let hits = self.last.by_site.iter().zip(&since.by_site);
         let traps = hits.enumerate().map(|(cookie, (now, before))| {
             let site = self.sites.get(cookie).copied().unwrap_or_default();
-            float(now - before) * self.traps.of(site)
+            to_f64(now - before) * self.traps.of(site)
         });
         traps.sum()
     }
@@ -147,11 +147,11 @@ impl Meter {
 pub(crate) fn load_between(before: &HitCounts, now: &HitCounts, seconds: f64) -> Load {
     let mut load = Load {
         seconds,
-        hits: float(now.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>()),
+        hits: to_f64(now.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>()),
         ..Load::default()
     };
     for (size, (now, before)) in load.sizes.iter_mut().zip(now.by_size.iter().zip(before.by_size)) {
-        *size = float(now - before);
+        *size = to_f64(now - before);
     }
     load
 }

@@ -3,7 +3,7 @@
 
 use tracer_ebpf::BUCKETS;
 
-use crate::cost::{Work, float};
+use crate::cost::{Work, to_f64};
 
 /// The finest and the coarsest interval that is chosen, beside following everything. Of allocations much smaller than the
 /// finest nearly as many are followed without it; beyond the coarsest too few samples are left to show anything.
@@ -78,12 +78,12 @@ impl Load {
         }
         let followed = |(class, count): (u32, &f64)| {
             // The middle of the class; the first one has empty blocks too.
-            let bytes = 1.5 * float(1 << class);
+            let bytes = 1.5 * to_f64(1 << class);
             count
                 * if interval_bytes <= 1 {
                     1.0
                 } else {
-                    -(-bytes / float(interval_bytes)).exp_m1()
+                    -(-bytes / to_f64(interval_bytes)).exp_m1()
                 }
         };
         (0u32..).zip(&self.sizes).map(followed).sum::<f64>() / self.hits

@@ -10,7 +10,7 @@ use super::took::Took;
 use super::windows::Amount;
 use crate::bpf::Sampling;
 use crate::bpf::load::BpfError;
-use crate::cost::float;
+use crate::cost::to_f64;
 use crate::recorder::recorder::Recorder;
 
 /// Of a new figure of how long switching takes so much goes into the one that is kept.
@@ -193,8 +193,8 @@ impl Recorder {
             .filter(|(key, _)| is_heap(key))
             .map(|(key, sum)| {
                 let amount = Amount {
-                    calls: float(sum.calls),
-                    bytes: float(sum.bytes),
+                    calls: to_f64(sum.calls),
+                    bytes: to_f64(sum.bytes),
                 };
                 (key, amount)
             });

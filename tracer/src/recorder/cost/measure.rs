@@ -178,7 +178,7 @@ impl Child {
             .write_all(&[u8::try_from(kind).map_err(io::Error::other)?])?;
         let mut answer = [0; 8];
         self.answers.read_exact(&mut answer)?;
-        Ok(super::float(u64::from_ne_bytes(answer)))
+        Ok(super::to_f64(u64::from_ne_bytes(answer)))
     }
 }
 

@@ -4,6 +4,8 @@
 mod functions;
 pub mod measure;
 
+pub(crate) use crate::numeric::{saturating_u64, to_f64};
+
 /// What the traps of one hit cost, in nanoseconds, with programs that do nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Traps {
@@ -114,24 +116,6 @@ impl Work {
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_unstable_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// A count as a number to reckon with: exact up to 2^53.
-#[expect(clippy::cast_precision_loss, reason = "figures of cost are estimates")]
-#[must_use]
-pub fn float(count: u64) -> f64 {
-    count as f64
-}
-
-/// An estimate as a count.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rounded, and no less than 0"
-)]
-#[must_use]
-pub fn whole(estimate: f64) -> u64 {
-    estimate.round().max(0.0) as u64
 }
 
 #[cfg(test)]

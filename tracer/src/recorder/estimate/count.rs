@@ -8,7 +8,7 @@ use tracer_ebpf::{BUCKETS, Counter, Function, STACK_UNWALKED, intake};
 use super::Estimate;
 use crate::bpf::load::BpfError;
 use crate::cost::measure::Measured;
-use crate::cost::{SiteKind, Traps, Work, float, whole};
+use crate::cost::{SiteKind, Traps, Work, saturating_u64, to_f64};
 use crate::recorder::Child;
 use crate::recorder::budget::meter::load_between;
 use crate::recorder::budget::plan::{Load, Switching};
@@ -81,13 +81,13 @@ impl Recorder {
             tokio::time::sleep(LOOK_EVERY).await;
             self.drain(false);
             let counts = self.object.hit_counts()?;
-            let hits = float(counts.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>());
+            let hits = to_f64(counts.by_site.iter().sum::<u64>() - before.by_site.iter().sum::<u64>());
             if statistics.is_open()
                 && hits >= COUNTING_HITS
                 && let Some(runs) = statistics.close(&self.object)
                 && runs.hits > 0
             {
-                counting_ns = float(runs.time_ns) / float(runs.hits);
+                counting_ns = to_f64(runs.time_ns) / to_f64(runs.hits);
             }
             let hit_ns = counting_ns + mean_trap(&traps, &sites, &before.by_site, &counts.by_site, |_| true);
             let is_over = began.elapsed() >= duration || has_ended(&mut child).await;
@@ -99,13 +99,13 @@ impl Recorder {
         self.object.set_intake(intake::NOTHING)?;
         let counted = began.elapsed();
         // Those of the targets alone: others may run into the same probes.
-        let hits = float(self.hits_by_process()?.values().sum());
+        let hits = to_f64(self.hits_by_process()?.values().sum());
         let last = Reading::of(&pids, hits * hit_ns);
         let nested = self.object.counts()?.events(Counter::Nested);
         let functions = self.unwalked()?;
         let sum = |of: fn(&(Function, u64, u64)) -> u64| functions.iter().map(of).sum::<u64>();
         let (calls, bytes) = (sum(|(_, calls, _)| *calls), sum(|(_, _, bytes)| *bytes));
-        let asked = float(calls + nested);
+        let asked = to_f64(calls + nested);
         let asking_ns = mean_trap(&traps, &sites, &before.by_site, &counts.by_site, is_of(false));
         let freeing_ns = mean_trap(&traps, &sites, &before.by_site, &counts.by_site, is_of(true));
         self.walk_some(asking_ns).await?;
@@ -126,7 +126,7 @@ impl Recorder {
             is_cut,
             slowing_factor,
             functions,
-            frees: whole(hits - asked),
+            frees: saturating_u64(hits - asked),
             traps,
             work: self.control.meter.prices().work,
             load,
@@ -224,8 +224,8 @@ fn mean_trap(
     let (mut hits, mut paid_ns, mut count, mut each_ns) = (0.0, 0.0, 0.0, 0.0);
     for (site, (now, before)) in sites.iter().zip(now.iter().zip(before)) {
         if is_one(site) {
-            hits += float(now - before);
-            paid_ns += float(now - before) * traps.of(*site);
+            hits += to_f64(now - before);
+            paid_ns += to_f64(now - before) * traps.of(*site);
             count += 1.0;
             each_ns += traps.of(*site);
         }

@@ -8,7 +8,7 @@ use tracer_ebpf::Function;
 
 use super::Followed;
 use super::budget::plan::{FIRST_PERIOD_S, Level, Load, Prices, Switching, Wants, plan};
-use crate::cost::{Traps, Work, float};
+use crate::cost::{Traps, Work, to_f64};
 
 /// What was seen.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Estimate {
     /// So many a second, when nobody counts.
     #[must_use]
     pub fn per_second(&self, count: u64) -> f64 {
-        self.slowing_factor * float(count) / self.counted.as_secs_f64().max(1e-9)
+        self.slowing_factor * to_f64(count) / self.counted.as_secs_f64().max(1e-9)
     }
 
     /// What a way of tracing costs, in percent of a CPU.
@@ -116,7 +116,7 @@ mod tests {
     /// So many allocations of some 96 bytes, and as many frees, in a second.
     fn estimate(calls: u64) -> Estimate {
         let mut sizes = [0.0; BUCKETS];
-        sizes[6] = float(calls);
+        sizes[6] = to_f64(calls);
         Estimate {
             counted: Duration::from_secs(1),
             is_cut: false,
@@ -131,7 +131,7 @@ mod tests {
             },
             load: Load {
                 seconds: 1.0,
-                hits: float(calls),
+                hits: to_f64(calls),
                 sizes,
             },
             asking_ns: 700.0,

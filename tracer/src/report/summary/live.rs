@@ -10,13 +10,13 @@ use crate::report::{growth, units};
 
 /// The live blocks of processes that still have their memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct LiveSummary {
+pub(crate) struct LiveSummary {
     /// Live blocks.
     pub count: u128,
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count_stderr: Option<u128>,
-    /// Their bytes.
+    /// The bytes of live blocks.
     pub bytes: u128,
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,12 +34,12 @@ pub struct LiveSummary {
 
 /// The live blocks at the half-way mark.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct HalfWay {
+pub(crate) struct HalfWay {
     /// The time of the mark in seconds since the start, to the millisecond.
     pub at_s: f64,
     /// Live blocks.
     pub count: u128,
-    /// Their bytes.
+    /// The bytes of live blocks.
     pub bytes: u128,
 }
 
@@ -70,7 +70,7 @@ impl LiveSummary {
 
 /// The blocks of one stack.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LiveStack {
+pub(crate) struct LiveStack {
     /// Bytes that are live.
     pub live_bytes: u128,
     /// Its standard error, where it is an estimate.
@@ -81,7 +81,7 @@ pub struct LiveStack {
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_blocks_stderr: Option<u128>,
-    /// The age of the oldest, in seconds, where ages were followed.
+    /// The age of the oldest, in seconds, where ages were tracked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_s: Option<f64>,
     /// The change of live bytes since the half-way mark, where that is known.
@@ -93,7 +93,7 @@ pub struct LiveStack {
     /// Blocks by size: element `i` has those of at least 2^i bytes and less than twice that;
     /// element 0 also empty ones.
     pub sizes: [u64; BUCKETS],
-    /// Blocks that were given back by lifetime: element `i` has those of at least 2^i microseconds;
+    /// Blocks that were freed by lifetime: element `i` has those of at least 2^i microseconds;
     /// element 0 also shorter ones.
     pub lifetimes: [u64; BUCKETS],
 }
@@ -123,7 +123,7 @@ impl LiveStack {
     }
 }
 
-/// To the millisecond.
+/// Returns seconds to the millisecond.
 fn seconds(ns: u64) -> f64 {
     std::time::Duration::from_millis(ns / 1_000_000).as_secs_f64()
 }

@@ -21,20 +21,17 @@ use super::sums::FunctionSums;
 use crate::profile::Losses;
 use crate::profile::{Metric, Profile, ProfiledProcess};
 
-pub use live::{HalfWay, LiveStack, LiveSummary};
-pub use stacks::{StackCounts, StackFrame, TopStack};
-pub use totals::{
-    AllocTotals, BrkTotals, FreeTotals, FunctionTotals, Functions, MremapTotals, PeakTotals, RegionTotals,
-    Regions, TemporaryTotals, Totals,
-};
+use live::LiveSummary;
+use stacks::{StackCounts, TopStack};
+use totals::Totals;
 
 /// The value of [`Summary::schema`]. The number goes up when a reader of the old form would misread
 /// the new.
-pub const SCHEMA: &str = "memtap.summary/1";
+pub(crate) const SCHEMA: &str = "memtap.summary/1";
 
 /// The summary file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// [`SCHEMA`].
     pub schema: &'static str,
     /// The duration of the recording in seconds, to the millisecond.
@@ -74,12 +71,12 @@ pub struct Summary {
 
 /// The settings of the recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SettingsBlock {
+pub(crate) struct SettingsBlock {
     /// The kinds of events: `heap`, `region`.
     pub events: Vec<&'static str>,
     /// True if returns were traced.
     pub live: bool,
-    /// One allocation per this many bytes was sampled; 1 is every allocation.
+    /// The sample: one allocation per this many bytes; 1 is every allocation.
     pub sample_bytes: u64,
     /// The unwinder: `dwarf` or `fp`.
     pub unwind: String,
@@ -88,17 +85,17 @@ pub struct SettingsBlock {
     /// True if children were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
-    /// The smallest size that was followed.
+    /// The smallest size that was traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_size: Option<u64>,
-    /// The largest size that was followed.
+    /// The largest size that was traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_size: Option<u64>,
 }
 
 /// A process image and its totals.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ProcessBlock {
+pub(crate) struct ProcessBlock {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -122,11 +119,11 @@ pub struct ProcessBlock {
 
 impl Summary {
     /// The stacks in [`Summary::top_stacks`].
-    pub const TOP: usize = 100;
+    pub(crate) const TOP: usize = 100;
 
     /// Sums up a profile; `metric` chooses and sorts the top stacks.
     #[must_use]
-    pub fn of(profile: &Profile, session: &Session, metric: Metric) -> Self {
+    pub(crate) fn of(profile: &Profile, session: &Session, metric: Metric) -> Self {
         let settings = &session.settings;
         let traced = settings.traced;
         let mut events = Vec::new();
@@ -174,7 +171,7 @@ impl Summary {
     /// Writes the file as indented JSON, and flushes `out`.
     ///
     /// Fails only as `out` fails.
-    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut out = io::BufWriter::new(out);
         serde_json::to_writer_pretty(&mut out, self)?;
         writeln!(out)?;

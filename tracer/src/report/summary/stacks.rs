@@ -14,7 +14,7 @@ use crate::report::units;
 
 /// The ends of the walks. `distinct` is the sum of the ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct StackCounts {
+pub(crate) struct StackCounts {
     /// Stacks: those of different processes, code addresses or functions called.
     pub distinct: u64,
     /// Stacks by how their walk ended, each end by its name.
@@ -25,7 +25,7 @@ pub struct StackCounts {
 }
 
 impl StackCounts {
-    /// Those of a profile.
+    /// Counts the stacks of a profile.
     pub(super) fn of(profile: &Profile) -> Self {
         let ends = StackEnd::ALL.iter().map(|end| (end.label(), 0)).collect();
         let mut counts = Self {
@@ -46,9 +46,9 @@ impl StackCounts {
     }
 }
 
-/// One of the heaviest stacks. Stacks that are equal in all that is shown here are one.
+/// A stack among the heaviest. Stacks that are equal in all that is shown here are one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TopStack {
+pub(crate) struct TopStack {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -72,7 +72,7 @@ pub struct TopStack {
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stderr: Option<u128>,
-    /// Bytes given back by the same calls; left out where there are none.
+    /// Bytes freed by the same calls; left out where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_out: Option<u128>,
     /// Calls that returned an error, where that is known.
@@ -85,7 +85,7 @@ pub struct TopStack {
 
 /// A frame; what is not known is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct StackFrame {
+pub(crate) struct StackFrame {
     /// The function.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,

@@ -1,5 +1,6 @@
 //! Summaries of small profiles, against golden files.
 
+use super::totals::AllocTotals;
 use super::*;
 use crate::profile::{GroupVariance, HeapTotals, HeapVariances, Variances};
 use crate::report::sample::{SampleProfile, mixed, session};

@@ -7,7 +7,7 @@ use super::text::{BOLD, paint, width};
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// To which side cells are set.
+/// The alignment of cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
     /// Names.
@@ -16,7 +16,7 @@ pub(super) enum Align {
     Right,
 }
 
-/// One column.
+/// A column.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     name: &'static str,

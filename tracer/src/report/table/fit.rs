@@ -8,9 +8,9 @@ use super::text::{DIM, MORE, paint, shorten, width};
 const ARROW: &str = " ← ";
 
 /// The fewest characters that a shortened name can be recognised by.
-const NAME_MIN: usize = 12;
+const MIN_NAME_WIDTH: usize = 12;
 
-/// One frame.
+/// A frame as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     /// Its name.
@@ -63,14 +63,14 @@ impl Piece {
         };
         // One long name must not hide all its callers.
         let mut fitted = Self {
-            name: shorten(&self.name, name_max.max(NAME_MIN)),
+            name: shorten(&self.name, name_max.max(MIN_NAME_WIDTH)),
             source: self.source.clone(),
         };
         if fitted.width() > left {
             fitted.source = None;
         }
         if fitted.width() > left {
-            if left < NAME_MIN {
+            if left < MIN_NAME_WIDTH {
                 return None;
             }
             fitted.name = shorten(&fitted.name, left);

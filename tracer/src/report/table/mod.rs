@@ -13,7 +13,7 @@
 mod columns;
 mod fit;
 mod head;
-pub mod live;
+pub(crate) mod live;
 mod plumbing;
 mod text;
 mod totals;
@@ -28,7 +28,7 @@ use fit::Piece;
 
 /// The layout of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableOptions {
+pub(crate) struct TableOptions {
     /// The order of stacks, and the unit of shares.
     pub metric: Metric,
     /// Tell processes of the same name apart.
@@ -43,11 +43,12 @@ pub struct TableOptions {
 
 impl TableOptions {
     /// Stacks shown unless more or fewer are asked for.
-    pub const TOP: usize = 20;
+    pub(crate) const TOP: usize = 20;
 
     /// A metric's table, without limit of width and without colours.
+    #[cfg(test)]
     #[must_use]
-    pub const fn new(metric: Metric) -> Self {
+    pub(crate) const fn new(metric: Metric) -> Self {
         Self {
             metric,
             per_pid: false,
@@ -59,16 +60,16 @@ impl TableOptions {
 }
 
 /// The fewest characters that a stack is worth showing in; columns of figures give way first.
-const STACK_MIN: usize = 28;
+const MIN_STACK_WIDTH: usize = 28;
 
 /// The most characters that a process's name takes in its column: `comm` has at most 15, a pid at
 /// most 7.
-const PROCESS_MAX: usize = 23;
+const MAX_PROCESS_WIDTH: usize = 23;
 
 /// Writes the table to `out`.
 ///
 /// Fails only as `out` fails.
-pub fn write(
+pub(crate) fn write(
     profile: &Profile,
     session: &Session,
     options: &TableOptions,
@@ -144,8 +145,8 @@ fn write_shown(
         columns.push_fixed(process_column(profile, merged, shown, options));
     }
     let room = options.width.map(|width| {
-        columns.shrink_to(width.saturating_sub(STACK_MIN));
-        width.saturating_sub(columns.width()).max(STACK_MIN)
+        columns.shrink_to(width.saturating_sub(MIN_STACK_WIDTH));
+        width.saturating_sub(columns.width()).max(MIN_STACK_WIDTH)
     });
     writeln!(out)?;
     columns.write_header("STACK", options.colours, out)?;
@@ -254,7 +255,7 @@ fn process_column(
 ) -> Column {
     let names = stacks.iter().map(|it| {
         let process = &profile.processes[merged.processes[it.place.process]];
-        text::shorten(&label::process(process, options.per_pid), PROCESS_MAX)
+        text::shorten(&label::process(process, options.per_pid), MAX_PROCESS_WIDTH)
     });
     Column::new("PROCESS", Align::Left, names)
 }

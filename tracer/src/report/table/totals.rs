@@ -48,7 +48,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Writes what was given back.
+/// Writes what was freed.
 fn write_frees(
     held: &HeapTotals,
     total: &Sums,

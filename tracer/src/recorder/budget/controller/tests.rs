@@ -62,7 +62,7 @@ impl Simulation {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        crate::cost::float(self.random >> 11) / crate::cost::float(1 << 53)
+        crate::cost::to_f64(self.random >> 11) / crate::cost::to_f64(1 << 53)
     }
 
     fn pay(&mut self, at_s: f64, cost: f64) {

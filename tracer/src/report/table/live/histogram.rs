@@ -26,8 +26,8 @@ fn bound(bucket: usize) -> u64 {
     if bucket == 0 { 0 } else { 1 << bucket }
 }
 
-/// From the first bucket that has something to the last: a bar for each power of two; and where
-/// most are.
+/// Returns a bar for each power of two from the first filled bucket to the last, and where most
+/// are.
 fn line(histogram: &Histogram, from: impl Fn(usize) -> String) -> String {
     let counts = &histogram.0;
     let Some(first) = counts.iter().position(|count| *count > 0) else {

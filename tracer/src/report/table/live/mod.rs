@@ -25,7 +25,7 @@ use crate::report::{Session, growth, units};
 
 /// The order of stacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LiveSort {
+pub(crate) enum LiveSort {
     /// By the leak score.
     Score,
     /// By live bytes.
@@ -34,17 +34,17 @@ pub enum LiveSort {
 
 /// The layout of the report on live blocks, beside that of any table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveOptions {
+pub(crate) struct LiveOptions {
     /// The order of stacks.
     pub sort: LiveSort,
-    /// Only blocks at least so old count in the table of stacks.
+    /// The age from which on blocks count in the table of stacks.
     pub older_than: Option<Duration>,
 }
 
 /// Writes the report to `out`. The metric of `options` does not matter.
 ///
 /// Fails only as `out` fails.
-pub fn write(
+pub(crate) fn write(
     profile: &Profile,
     session: &Session,
     options: &TableOptions,
@@ -63,13 +63,13 @@ pub fn write(
 /// Bytes by which live bytes grew since the half-way mark; nothing where the recording was too
 /// short to tell.
 #[must_use]
-pub fn growth_bytes(profile: &Profile) -> Option<i128> {
+pub(crate) fn growth_bytes(profile: &Profile) -> Option<i128> {
     profile.marks.map(|_| growth::growth_bytes(&total(profile).aged))
 }
 
 /// The stacks that grew most since the half-way mark, each on a line.
 #[must_use]
-pub fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<String> {
+pub(crate) fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<String> {
     let merged = merged(profile, per_pid, false);
     let mut stacks: Vec<_> = merged
         .stacks
