@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use memtap::process::history::Lives;
+use memtap::process::history::ProcessHistory;
 use memtap::process::{files::Files, proc_fs};
-use memtap::unwind::{Arena, Capacity, Options, Rows, Table, Usage, compile};
+use memtap::unwind::{Arena, Capacity, CompileOptions, Rows, Table, Usage, compile};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut runs, mut mapped, mut files) = (5usize, false, Vec::new());
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     Files::raise_limit();
     // Holds the files open, so that their paths stay good.
-    let mut lives = Lives::default();
+    let mut lives = ProcessHistory::default();
     if mapped {
         files = mapped_files(&mut lives)?;
     }
@@ -129,14 +129,14 @@ fn table_of(file: &PathBuf, rows: Rows) -> (u64, Option<Table>) {
     let Ok(bytes) = std::fs::read(file) else {
         return (0, None);
     };
-    let options = Options {
+    let options = CompileOptions {
         rows,
-        ..Options::default()
+        ..CompileOptions::default()
     };
     (bytes.len() as u64, compile(&bytes, options).ok())
 }
 
-fn mapped_files(lives: &mut Lives) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+fn mapped_files(lives: &mut ProcessHistory) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     // A process that has ended meanwhile maps nothing.
     let read = proc_fs::all()?.into_iter().map(|pid| lives.snapshot(pid));
     if read.flatten().count() == 0 {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use memtap::unwind::{Options, Rows, Table, Unsupported, compile};
+use memtap::unwind::{CompileOptions, Rows, Table, Unsupported, compile};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut threads, mut runs, mut verbose, mut files) = (NonZeroUsize::MIN, 5, false, Vec::new());
@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn measured(file: &File, rows: Rows, threads: NonZeroUsize) -> Result<Table, Box<dyn std::error::Error>> {
     // SAFETY: measured files are not written to meanwhile.
     let data = unsafe { memmap2::Mmap::map(file)? };
-    Ok(compile(&data, Options { rows, threads })?)
+    Ok(compile(&data, CompileOptions { rows, threads })?)
 }
 
 fn median<T, E>(runs: usize, mut work: impl FnMut() -> Result<T, E>) -> Result<(T, f64), E> {

@@ -1,23 +1,56 @@
-//! The kernel's clocks, as `clock_gettime` reads them.
+//! The kernel's clocks.
 
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
-/// What a clock shows; nothing if there is no such clock, or its process has ended.
-pub(crate) fn read(clock: libc::clockid_t) -> Option<Duration> {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a valid pointer to a struct that the call fills.
-    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
-        return None;
-    }
-    let nanoseconds = u32::try_from(time.tv_nsec).ok()?;
-    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, nanoseconds))
+use rustix::time::{ClockId, clock_gettime};
+
+/// Returns the time of `CLOCK_MONOTONIC` in nanoseconds.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    nanoseconds(read(ClockId::Monotonic))
 }
 
-/// The same in nanoseconds, of a clock that is always there.
-pub(crate) fn read_ns(clock: libc::clockid_t) -> u64 {
-    let time = read(clock).unwrap_or_default();
+/// Returns the CPU time of memtap.
+pub(crate) fn own_cpu_time() -> Duration {
+    read(ClockId::ProcessCPUTime)
+}
+
+/// Returns the CPU time of the calling thread in nanoseconds.
+pub(crate) fn thread_cpu_ns() -> u64 {
+    nanoseconds(read(ClockId::ThreadCPUTime))
+}
+
+/// Returns the CPU time of a process, without what its threads have used since the last tick;
+/// nothing where the process has ended.
+pub(crate) fn cpu_time_of(pid: u32) -> Option<Duration> {
+    let pid = libc::pid_t::try_from(pid).ok()?;
+    let mut clock = MaybeUninit::<libc::clockid_t>::uninit();
+    // SAFETY: the function writes a clock's number, or fails and leaves it alone.
+    if unsafe { libc::clock_getcpuclockid(pid, clock.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the clock's number was written, and `time` has room for the struct that the call
+    // writes.
+    if unsafe { libc::clock_gettime(clock.assume_init(), time.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call succeeded, and has written the struct.
+    let time = unsafe { time.assume_init() };
+    duration(time.tv_sec, time.tv_nsec)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    duration(time.tv_sec, time.tv_nsec).unwrap_or_default()
+}
+
+fn duration(seconds: i64, nanoseconds: i64) -> Option<Duration> {
+    let nanoseconds = u32::try_from(nanoseconds).ok()?;
+    Some(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
     time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())
 }

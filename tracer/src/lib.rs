@@ -1,23 +1,30 @@
 //! memtap's user side, as a library.
 //!
-//! Invariants, kept by every change: only [`bpf`] knows aya; only [`cli`] knows clap; [`profile`],
-//! [`report`] and [`unwind`] do no I/O beyond the bytes they are given; dropping a session leaves no probe attached and no
-//! process stopped.
+//! A module uses those to its right only:
+//! `cli` → `recorder` → {`probe_plan`, `bpf`, `symbolize`} → {`process`, `unwind`}, and `cli` and
+//! `recorder` → `report` → `profile`. `settings`, `clock`, `privileges`, `signals`, `output` and
+//! `numeric` are leaves that any may use, and that use none.
+//!
+//! Invariants: only `bpf` knows aya and bpf(2); only `cli` knows clap; `profile`, `report` and
+//! `unwind` do no I/O beyond the bytes they are given; dropping a recorder leaves no probe attached
+//! and no process stopped.
 
 pub mod bpf;
 pub mod cli;
 mod clock;
-pub mod cost;
-pub mod doctor;
 pub mod elf;
-pub mod output;
+mod numeric;
+mod output;
 pub mod privileges;
 pub mod probe_plan;
 pub mod process;
 pub mod profile;
 pub mod recorder;
-pub mod report;
+mod report;
 pub mod settings;
 pub mod signals;
 pub mod symbolize;
 pub mod unwind;
+
+// The path that the recorder's modules use.
+pub(crate) use recorder::cost;

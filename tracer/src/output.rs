@@ -1,5 +1,5 @@
-//! Files that are written at the end: opened before anything is traced, so that a wrong path costs nothing, and
-//! saved elsewhere if there is no room for them.
+//! Files that are written at the end: opened before anything is traced, so that a wrong path costs
+//! nothing, and saved elsewhere if there is no room for them.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -7,20 +7,19 @@ use std::io::{self, Write};
 use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
 
-use crate::process::user::User;
-
-/// Folders to save a profile in when its own place is full.
+/// Directories to save a profile in when its own place is full.
 const LAST_RESORTS: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
 
 /// A file that will be written.
 #[derive(Debug)]
-pub struct OutputFile {
+pub(crate) struct OutputFile {
     path: PathBuf,
-    kind: Kind,
+    kind: OutputKind,
+    owner: Option<(u32, u32)>,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum OutputKind {
     /// Standard output.
     Stdout,
     /// A new file, which takes the wanted name once it is whole.
@@ -29,35 +28,36 @@ enum Kind {
     Direct(File),
 }
 
-/// How a file ended up.
+/// The place that a file was saved in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Saved {
-    /// Where it was wanted.
+pub(crate) enum Saved {
+    /// The wanted place.
     InPlace,
     /// Elsewhere, since its place could not take it.
     Elsewhere {
-        /// Where it is.
+        /// The other path.
         path: PathBuf,
-        /// Why it is there.
+        /// The reason.
         reason: String,
     },
 }
 
 impl OutputFile {
-    /// Opens a file for writing at the end. `-` is standard output.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a file that is written at the end. `-` is standard output. A new file is given to
+    /// `owner`, a user ID and a group ID.
+    pub(crate) fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
         let kind = if path == Path::new("-") {
-            Kind::Stdout
+            OutputKind::Stdout
         } else if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             if path.is_dir() {
                 return Err(io::Error::from(io::ErrorKind::IsADirectory));
             }
-            Kind::Direct(File::options().write(true).open(path)?)
+            OutputKind::Direct(File::options().write(true).open(path)?)
         } else {
             let temporary = temporary_name(path);
             let file = File::create(&temporary)?;
-            give_to_user(&file);
-            Kind::Temporary {
+            give(&file, owner);
+            OutputKind::Temporary {
                 file,
                 path: temporary,
             }
@@ -65,37 +65,38 @@ impl OutputFile {
         Ok(Self {
             path: path.to_path_buf(),
             kind,
+            owner,
         })
     }
 
-    /// Where it will be.
+    /// Returns the path of the file.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it goes to standard output.
+    /// Returns true if it goes to standard output.
     #[must_use]
-    pub fn is_stdout(&self) -> bool {
-        matches!(self.kind, Kind::Stdout)
+    pub(crate) fn is_stdout(&self) -> bool {
+        matches!(self.kind, OutputKind::Stdout)
     }
 
-    /// Writes the file. Where there is no room for it, it is saved in another folder.
-    pub fn write(mut self, bytes: &[u8]) -> io::Result<Saved> {
+    /// Writes the file. Where there is no room for it, it is saved in another directory.
+    pub(crate) fn write(mut self, bytes: &[u8]) -> io::Result<Saved> {
         let outcome = match &mut self.kind {
-            Kind::Stdout => io::stdout()
+            OutputKind::Stdout => io::stdout()
                 .lock()
                 .write_all(bytes)
                 .and_then(|()| io::stdout().flush()),
-            Kind::Direct(file) => file.write_all(bytes),
-            Kind::Temporary { file, path } => {
+            OutputKind::Direct(file) => file.write_all(bytes),
+            OutputKind::Temporary { file, path } => {
                 let written = file.write_all(bytes).and_then(|()| file.flush());
                 written.and_then(|()| std::fs::rename(&*path, &self.path))
             }
         };
         match outcome {
             Ok(()) => {
-                self.kind = Kind::Stdout;
+                self.kind = OutputKind::Stdout;
                 Ok(Saved::InPlace)
             }
             // Whoever read our standard output has read enough.
@@ -109,16 +110,16 @@ impl OutputFile {
             .path
             .file_name()
             .map_or_else(|| OsString::from("profile"), ToOwned::to_owned);
-        for folder in LAST_RESORTS {
+        for directory in LAST_RESORTS {
             let mut unique = OsString::from(format!("memtap-{}-", std::process::id()));
             unique.push(&name);
-            let path = Path::new(folder).join(unique);
+            let path = Path::new(directory).join(unique);
             let saved = File::options()
                 .write(true)
                 .create_new(true)
                 .open(&path)
                 .and_then(|mut file| {
-                    give_to_user(&file);
+                    give(&file, self.owner);
                     file.write_all(bytes)?;
                     file.flush()
                 });
@@ -142,7 +143,7 @@ impl OutputFile {
 impl Drop for OutputFile {
     fn drop(&mut self) {
         // A recording that failed leaves no half-made file behind.
-        if let Kind::Temporary { path, .. } = &self.kind {
+        if let OutputKind::Temporary { path, .. } = &self.kind {
             discard(path);
         }
     }
@@ -163,15 +164,12 @@ fn discard(path: &Path) {
     }
 }
 
-/// A file written under `sudo` belongs to the one who called it.
-fn give_to_user(file: &File) {
-    if let Some(user) = User::behind_sudo()
-        && let Err(error) = fchown(file, Some(user.uid), Some(user.gid))
+/// Gives a new file to its owner.
+fn give(file: &File, owner: Option<(u32, u32)>) {
+    if let Some((uid, gid)) = owner
+        && let Err(error) = fchown(file, Some(uid), Some(gid))
     {
-        log::debug!(
-            "failed to give a file to {}: {error}",
-            user.name.to_string_lossy()
-        );
+        log::debug!("failed to give a file to user {uid}: {error}");
     }
 }
 
@@ -181,31 +179,31 @@ mod tests {
 
     #[test]
     fn file_appears_when_it_is_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.folded");
-        let output = OutputFile::open(&path).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.folded");
+        let output = OutputFile::open(&path, None).unwrap();
         assert!(!path.exists());
         assert_eq!(output.write(b"x 1\n").unwrap(), Saved::InPlace);
         assert_eq!(std::fs::read(&path).unwrap(), b"x 1\n");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn dropped_file_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(OutputFile::open(&folder.path().join("a.folded")).unwrap());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let directory = tempfile::tempdir().unwrap();
+        drop(OutputFile::open(&directory.path().join("a.folded"), None).unwrap());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn wrong_places_are_errors_at_once() {
-        assert!(OutputFile::open(Path::new("/no/such/folder/a.svg")).is_err());
-        assert!(OutputFile::open(Path::new("/")).is_err());
+        assert!(OutputFile::open(Path::new("/no/such/directory/a.svg"), None).is_err());
+        assert!(OutputFile::open(Path::new("/"), None).is_err());
     }
 
     #[test]
     fn full_device_is_saved_elsewhere() {
-        let output = OutputFile::open(Path::new("/dev/full")).unwrap();
+        let output = OutputFile::open(Path::new("/dev/full"), None).unwrap();
         let Saved::Elsewhere { path, .. } = output.write(b"x 1\n").unwrap() else {
             panic!("took it")
         };

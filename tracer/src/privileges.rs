@@ -1,4 +1,10 @@
-//! What this user may do.
+//! The privileges of this process, and the user behind `sudo`, whom launched commands run as.
+
+use std::ffi::{CStr, CString, OsString};
+use std::os::unix::ffi::OsStringExt as _;
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 /// Capabilities that tracing takes, with their numbers in `include/uapi/linux/capability.h`.
 const NEEDED: [(&str, u32); 4] = [
@@ -27,14 +33,101 @@ pub fn missing() -> Vec<&'static str> {
 /// The capabilities that are missing.
 #[derive(Debug, thiserror::Error)]
 #[error("tracing other processes takes {}, which this user has not: run memtap with sudo", .0.join(", "))]
-pub struct Missing(Vec<&'static str>);
+pub struct MissingCapabilities(Vec<&'static str>);
 
 /// Fails, in words, where a needed capability is missing.
-pub fn require() -> Result<(), Missing> {
+pub fn require() -> Result<(), MissingCapabilities> {
     let missing = missing();
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(Missing(missing))
+        Err(MissingCapabilities(missing))
+    }
+}
+
+/// The user that a launched command runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user's id.
+    pub uid: libc::uid_t,
+    /// The id of the user's group.
+    pub gid: libc::gid_t,
+    /// The user's name.
+    pub name: CString,
+    /// Every group of the user, the main one too.
+    pub groups: Vec<Gid>,
+    /// The user's home, where the password file has one.
+    pub home: Option<OsString>,
+    /// The user's shell, likewise.
+    pub shell: Option<OsString>,
+}
+
+impl User {
+    /// The user who called `sudo`; nothing where there was no `sudo`, or it was called by root.
+    #[must_use]
+    pub fn behind_sudo() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let number = |name| std::env::var(name).ok()?.parse().ok();
+        let uid: libc::uid_t = number("SUDO_UID")?;
+        let gid: libc::gid_t = number("SUDO_GID")?;
+        if uid == 0 {
+            return None;
+        }
+        let mut user = Self {
+            uid,
+            gid,
+            name: CString::new(std::env::var("SUDO_USER").unwrap_or_default()).unwrap_or_default(),
+            groups: vec![Gid::from_raw(gid)],
+            home: None,
+            shell: None,
+        };
+        user.read_password_entry();
+        user.read_groups();
+        Some(user)
+    }
+
+    fn read_password_entry(&mut self) {
+        // SAFETY: the entry, if any, is valid until the next call, which no other thread makes:
+        // this runs before there are any.
+        unsafe {
+            let entry = libc::getpwuid(self.uid);
+            if entry.is_null() {
+                return;
+            }
+            let text = |pointer: *const libc::c_char| {
+                (!pointer.is_null()).then(|| OsString::from_vec(CStr::from_ptr(pointer).to_bytes().to_vec()))
+            };
+            self.home = text((*entry).pw_dir);
+            self.shell = text((*entry).pw_shell);
+            if !(*entry).pw_name.is_null() {
+                CStr::from_ptr((*entry).pw_name).clone_into(&mut self.name);
+            }
+        }
+    }
+
+    fn read_groups(&mut self) {
+        let mut count: libc::c_int = 256;
+        let mut groups = vec![0; 256];
+        // SAFETY: the buffer has room for `count` groups, and the name ends in a NUL.
+        let status =
+            unsafe { libc::getgrouplist(self.name.as_ptr(), self.gid, groups.as_mut_ptr(), &raw mut count) };
+        if status >= 0
+            && let Ok(count) = usize::try_from(count)
+        {
+            groups.truncate(count);
+            self.groups = groups.into_iter().map(Gid::from_raw).collect();
+        }
+    }
+
+    /// Turns the calling process into this user's, for good. For use between fork and exec: system
+    /// calls alone.
+    pub fn become_user(&self) -> std::io::Result<()> {
+        // The child has one thread. The order is the one that leaves no privilege behind.
+        set_thread_groups(&self.groups)?;
+        set_thread_gid(Gid::from_raw(self.gid))?;
+        set_thread_uid(Uid::from_raw(self.uid))?;
+        Ok(())
     }
 }

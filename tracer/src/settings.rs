@@ -1,16 +1,10 @@
-//! What was asked for, as plain values: nothing below the command line knows how it was said.
+//! Settings as plain values, free of the command line they came from.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::bpf::Limits;
-use crate::bpf::links::AttachBy;
-use crate::profile::Metric;
-use crate::report::Format;
-use crate::symbolize::Owner;
-
-/// Whom to trace.
+/// The processes to trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// These processes.
@@ -19,48 +13,38 @@ pub enum Target {
     All,
     /// Every process of this name, those that get it later too.
     Comm(String),
-    /// Every process of this cgroup and of those below it, those that come later too: a path, absolute or from the root of the
-    /// hierarchy on.
+    /// Every process of this cgroup and of those below it, those that come later too. The path is
+    /// absolute, or relative to the root of the hierarchy.
     Cgroup(PathBuf),
     /// A command, from its first instruction.
     Command(Vec<OsString>),
 }
 
-/// A profile to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// What this one weighs stacks by.
-    pub metric: Metric,
-    /// How it is written.
-    pub format: Format,
-    /// Where to; `-` is standard output.
-    pub path: PathBuf,
-}
-
-/// Which processes are stopped while the tables of code that they call from are made.
+/// The processes that are stopped while unwind tables of newly loaded code are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopForCode {
-    /// None. What calls meanwhile is copied, as far as there is room.
+    /// None. Stacks of calls made meanwhile are copied, as far as there is room.
     Never,
-    /// Those that nobody would see stopped: with one thread, no debugger, and their parent's process group.
+    /// Those whose stop is not noticed: with one thread, no debugger, and their parent's process
+    /// group.
     Unseen,
     /// All.
     Always,
 }
 
-/// How stacks are walked.
+/// The unwinder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwind {
-    /// By the files' unwind tables, and by frame pointers in code without one.
+    /// Unwind tables, and frame pointers in code without one.
     Auto,
-    /// By unwind tables alone.
+    /// Unwind tables alone.
     Dwarf,
-    /// By frame pointers alone.
+    /// Frame pointers alone.
     FramePointer,
 }
 
 impl Unwind {
-    /// The name on the command line and in the summary.
+    /// Returns the name on the command line and in the summary.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,140 +55,58 @@ impl Unwind {
     }
 }
 
-/// Where calls are met whose blocks are followed.
+/// The probes of calls whose blocks are tracked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probing {
-    /// Inside their function, at a place that has the size and the result, where that is proven to be met by every call; at
-    /// its entry and its return elsewhere.
+    /// One inside the function, where the size and the result are known, if every call is proven to
+    /// pass there; else one at the entry and one at the return.
     Auto,
-    /// The same, and it is an error if no function is met inside.
+    /// As `Auto`, and an error if no function can be probed inside.
     One,
-    /// At entry and return.
+    /// One at the entry and one at the return.
     Two,
 }
 
-/// Which allocations are followed.
+/// The choice of allocations to trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sample {
     /// Every one.
     Every,
-    /// One per this many bytes on average: 2 to 1 GiB.
+    /// A sample: one per this many bytes on average, 2 to 1 GiB.
     Bytes(u64),
-    /// As many as the budget permits.
+    /// A sample as large as the budget permits.
     Auto,
 }
 
-/// What stacks are sorted by in the report of what is still allocated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LiveSort {
-    /// How much they look like leaks.
-    Score,
-    /// Bytes.
-    LiveBytes,
-}
-
-/// Settings of `live`, beside those of `record`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Live {
-    /// Only blocks at least so old count.
-    pub older_than: Option<Duration>,
-    /// A report every so often.
-    pub interval: Option<Duration>,
-    /// Fail if more bytes than this were added in the second half.
-    pub growth_max_bytes: Option<u64>,
-    /// What the report is sorted by.
-    pub sort: LiveSort,
-}
-
-/// Where names are looked for, beside the usual places.
+/// The places where debug information is searched, beside the usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Symbols {
-    /// Directories with debug information, absolute: they are searched before the usual ones.
+pub struct SymbolSettings {
+    /// Absolute paths of directories that are searched before the usual ones.
     pub debug_directories: Vec<PathBuf>,
-    /// Servers of debug information, where they may be asked.
+    /// The debuginfod servers, where they may be asked.
     pub debuginfod: Option<Debuginfod>,
 }
 
-/// Servers of debug information, and how they are asked.
+/// Settings of the debuginfod client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Debuginfod {
-    /// Their addresses, in the order in which they are asked.
+    /// The servers' URLs, in the order in which they are asked.
     pub servers: Vec<String>,
-    /// Where what they send is kept, if anywhere.
+    /// The directory of the cache, where there is one.
     pub cache: Option<PathBuf>,
-    /// Whose that is, where it is not memtap's own user's.
+    /// The owner of the cache, where that is not the user that memtap runs as.
     pub owner: Option<Owner>,
-    /// How long an answer may take to begin.
+    /// The longest time until an answer begins.
     pub timeout: Duration,
-    /// How long it may take altogether.
+    /// The longest time of a whole download.
     pub max_time: Duration,
-    /// How large it may be.
+    /// The largest download.
     pub max_bytes: u64,
-    /// Do not say what is fetched.
+    /// Print no message for a download.
     pub quiet: bool,
 }
 
-/// Settings of `record` and of `live`.
-#[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
-pub struct Record {
-    /// Whom to trace.
-    pub target: Target,
-    /// Take in the children of traced processes.
-    pub follow: bool,
-    /// Stop after this long.
-    pub duration: Option<Duration>,
-    /// Profiles to write.
-    pub outputs: Vec<Output>,
-    /// Where to write the summary.
-    pub summary: Option<PathBuf>,
-    /// Where to write the stacks as addresses, for comparison with other walkers.
-    pub raw: Option<PathBuf>,
-    /// What the table weighs stacks by.
-    pub metric: Metric,
-    /// Trace calls to allocators.
-    pub heap: bool,
-    /// Allocators that are not known by themselves.
-    pub functions: UserSymbols,
-    /// Follow blocks until they are given back.
-    pub live: bool,
-    /// Where calls are met whose blocks are followed.
-    pub probing: Probing,
-    /// Report what is still allocated.
-    pub live_report: Option<Live>,
-    /// Trace system calls that change the address space.
-    pub region: bool,
-    /// Tell processes of the same name apart.
-    pub per_pid: bool,
-    /// The smallest size that is followed, if there is a limit.
-    pub min_size: Option<u64>,
-    /// The largest size that is followed, if there is a limit.
-    pub max_size: Option<u64>,
-    /// Fail if anything was lost.
-    pub strict: bool,
-    /// Say nothing but errors.
-    pub quiet: bool,
-    /// Stacks in the table.
-    pub top: usize,
-    /// Which allocations are followed.
-    pub sample: Sample,
-    /// Makes random numbers the same each time.
-    pub seed: Option<u64>,
-    /// What tracing may cost the targets: percent of one CPU's time; nothing where it may cost what it costs.
-    pub overhead_max_percent: Option<f64>,
-    /// How stacks are walked.
-    pub unwind: Unwind,
-    /// Who is stopped while the tables of code that it has just loaded are made.
-    pub stop_for_code: StopForCode,
-    /// What uprobes are made of.
-    pub attach: AttachBy,
-    /// How large the kernel side's maps may grow.
-    pub limits: Limits,
-    /// Where names are looked for.
-    pub symbols: Symbols,
-}
-
-/// The allocators and functions that the user names.
+/// Allocators and functions that the user names, beside those that are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserSymbols {
     /// Prefixes of allocators whose functions are otherwise named as those of C.
@@ -216,25 +118,25 @@ pub struct UserSymbols {
 /// A function that the user names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSymbol {
-    /// The file, by a path or by its name; `None` for any.
+    /// The file that it is in: a path, or a file's name; nothing for any.
     pub file: Option<PathBuf>,
-    /// The function.
+    /// Its place in the file.
     pub place: SymbolOrOffset,
-    /// The name of the known function that it is like.
-    pub signature: String,
+    /// The name of the known function whose signature it has.
+    pub signature: &'static str,
 }
 
-/// A function's place, by a symbol or an offset.
+/// The place of a function that the user names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SymbolOrOffset {
-    /// At a symbol.
+    /// A symbol.
     Symbol(String),
-    /// At an offset in the file.
+    /// An offset in the file.
     Offset(u64),
 }
 
 impl UserSymbol {
-    /// The name of the function in reports.
+    /// Returns the name in reports.
     #[must_use]
     pub fn name(&self) -> String {
         match &self.place {
@@ -254,4 +156,114 @@ impl UserSymbol {
             }
         })
     }
+}
+
+/// The user that files are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user ID.
+    pub uid: u32,
+    /// The group ID.
+    pub gid: u32,
+}
+
+/// The kernel's interface that uprobes are attached by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AttachBy {
+    /// `uprobe_multi` links, or perf events where the kernel has none.
+    #[default]
+    Auto,
+    /// `uprobe_multi` links.
+    Multi,
+    /// A perf event for each uprobe.
+    Perf,
+}
+
+/// The sizes of the kernel side's maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries of the table of sums: distinct (process, stack, function).
+    pub stacks: u32,
+    /// Blocks that are tracked at once.
+    pub blocks: u32,
+    /// Processes that are traced at once.
+    pub processes: u32,
+    /// Bytes of the ring of new stacks and processes; a power of two of at least a page.
+    pub ring_bytes: u32,
+    /// Bytes of the ring of copied stacks whose walks are deferred; likewise.
+    pub copy_ring_bytes: u32,
+    /// Bytes of the arrays of unwind tables.
+    pub unwind_bytes: u64,
+}
+
+impl Limits {
+    /// Room for some 400 copied stacks: the allocations of a program while user space compiles the
+    /// unwind table of a file that has just been loaded.
+    pub const COPY_RING_BYTES: u32 = 8 << 20;
+
+    /// The most stacks that may be copied. Each takes an entry of the table of sums, most of which
+    /// is kept for stacks that were walked in the kernel.
+    #[must_use]
+    pub const fn copies(&self) -> u32 {
+        self.stacks / 4
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stacks: 65_536,
+            blocks: 1 << 20,
+            processes: 16_384,
+            ring_bytes: 4 << 20,
+            copy_ring_bytes: Self::COPY_RING_BYTES,
+            unwind_bytes: 8 << 20,
+        }
+    }
+}
+
+/// Settings of a recording.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
+pub struct Record {
+    /// The target.
+    pub target: Target,
+    /// Trace the children of traced processes.
+    pub follow: bool,
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// Trace calls to allocators.
+    pub heap: bool,
+    /// Allocators and functions that the user names.
+    pub functions: UserSymbols,
+    /// Track blocks until they are freed.
+    pub live: bool,
+    /// The probes of calls whose blocks are tracked.
+    pub probing: Probing,
+    /// Keep the ages of live blocks and the heap's history.
+    pub ages: bool,
+    /// The age from which on a live block counts as old.
+    pub older_than: Option<Duration>,
+    /// Trace system calls that change the address space.
+    pub region: bool,
+    /// The smallest size that is traced, where there is a limit.
+    pub min_size: Option<u64>,
+    /// The largest size that is traced, where there is a limit.
+    pub max_size: Option<u64>,
+    /// The choice of allocations.
+    pub sample: Sample,
+    /// A seed that makes the random numbers of the sampler reproducible.
+    pub seed: Option<u64>,
+    /// The budget: percent of one CPU's time that tracing may cost the targets.
+    pub overhead_max_percent: Option<f64>,
+    /// The unwinder.
+    pub unwind: Unwind,
+    /// The processes that are stopped while unwind tables of newly loaded code are compiled.
+    pub stop_for_code: StopForCode,
+    /// The interface that uprobes are attached by.
+    pub attach: AttachBy,
+    /// The sizes of the kernel side's maps.
+    pub limits: Limits,
+    /// The places where debug information is searched.
+    pub symbols: SymbolSettings,
 }

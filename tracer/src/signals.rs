@@ -11,13 +11,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct Ending {
     /// Its number.
     pub signal: i32,
-    /// Whether the terminal sent it (Ctrl-C, or it was closed): to everything in its foreground process group, and not to
-    /// memtap alone.
+    /// True if the terminal sent it (Ctrl-C, or it was closed): to everything in its foreground
+    /// process group, and not to memtap alone.
     pub by_terminal: bool,
 }
 
-/// Waits for such signals: `SIGINT`, `SIGTERM` and `SIGHUP`. From the first of these values on they do not end memtap by
-/// themselves any more, also when the value is gone.
+/// Waits for such signals: `SIGINT`, `SIGTERM` and `SIGHUP`. From the first of these values on they
+/// do not end memtap by themselves any more, also when the value is gone.
 #[derive(Debug)]
 pub struct Endings {
     interrupt: Signal,
@@ -25,10 +25,11 @@ pub struct Endings {
     hang_up: Signal,
 }
 
-/// Whether the kernel itself sent the last signal. Signals that come at the same moment may be taken for each other's.
+/// True if the kernel itself sent the last signal. Signals that come at the same moment may be
+/// taken for each other's.
 static BY_KERNEL: AtomicBool = AtomicBool::new(false);
 
-/// Whether that is being noted, or why it cannot be.
+/// The outcome of installing the handlers that note the sender.
 static IS_NOTED: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
 
 impl Endings {
@@ -70,7 +71,8 @@ fn note_senders() -> io::Result<()> {
     Ok(())
 }
 
-/// Codes above 0 are the kernel's own signals, as those are that it sends for a terminal (`sigaction(2)`).
+/// Codes above 0 are the kernel's own signals, as those are that it sends for a terminal
+/// (`sigaction(2)`).
 fn note_sender(info: &libc::siginfo_t) {
     BY_KERNEL.store(info.si_code > 0, Ordering::SeqCst);
 }

@@ -15,6 +15,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 use super::load::{BpfError, Object};
 use super::tracefs;
 use crate::process::files::MappedFile;
+pub use crate::settings::AttachBy;
 
 /// How many threads take links off at once, each waiting for grace periods of the kernel without using a CPU: links
 /// of many uprobes do so beside each other.
@@ -25,18 +26,6 @@ const DETACH_THREADS_PERF: usize = 16;
 
 /// Bytes of stack of such a thread, which makes a system call.
 const DETACH_STACK_BYTES: usize = 64 << 10;
-
-/// What uprobes are made of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AttachBy {
-    /// Links of many uprobes, where the kernel has them.
-    #[default]
-    Auto,
-    /// Links of many uprobes.
-    Multi,
-    /// A perf event for each.
-    Perf,
-}
 
 /// Which processes a uprobe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -15,10 +15,11 @@ use tracer_ebpf::{BpfSettings, MAX_SITES, MAX_SPECS, ProbeSpec, Process};
 
 use super::compat::multi::Multi;
 pub use super::error::BpfError;
-use super::limits::Limits;
 use super::links::AttachBy;
 use super::programs;
 use super::sampling::Sampling;
+use crate::settings::Limits;
+use crate::unwind::Capacity;
 
 /// The object that `build.rs` made.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
@@ -124,6 +125,7 @@ impl Object {
     /// Loads the object and the wanted programs.
     pub fn load(settings: &BpfSettings, limits: &Limits, wanted: Wanted) -> Result<Self, BpfError> {
         raise_memlock_limit();
+        let tables = Capacity::of_bytes(limits.unwind_bytes);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("SETTINGS", settings, true)
@@ -137,9 +139,9 @@ impl Object {
             )
             .map_max_entries("PROCESSES", limits.processes)
             .map_max_entries("LOST", limits.processes)
-            .map_max_entries("ROWS", limits.tables.row_chunks)
-            .map_max_entries("PAGES", limits.tables.pages)
-            .map_max_entries("RULES", limits.tables.rules)
+            .map_max_entries("ROWS", tables.row_chunks)
+            .map_max_entries("PAGES", tables.pages)
+            .map_max_entries("RULES", tables.rules)
             .map_max_entries("RECORDS", limits.ring_bytes)
             .map_max_entries(
                 "COPIES",

@@ -12,7 +12,6 @@ pub mod copies;
 mod error;
 pub mod heap;
 pub mod hits;
-pub mod limits;
 pub mod links;
 pub mod load;
 pub mod programs;
@@ -26,7 +25,7 @@ pub mod sums;
 pub mod tables;
 pub mod tracefs;
 
-pub use limits::Limits;
+pub use crate::settings::Limits;
 pub use links::{Attached, Uprobe, UprobeScope};
 pub use load::Object;
 pub use records::Record;

@@ -1,4 +1,4 @@
-//! What is said of allocators: where they were found, and what of them could not be followed.
+//! Messages on allocators: the files with probes, and blocks that could not be tracked.
 
 use std::path::Path;
 
@@ -11,9 +11,10 @@ use crate::report::session::{Probe, ProbeKind};
 use crate::report::units;
 
 /// Files that are named; of more the number is told.
-const MOST_NAMED: usize = 4;
+const MAX_NAMED: usize = 4;
 
-/// Which allocators have probes and where they are, and how many probes; nothing where there are none.
+/// Returns the allocators that have probes, their files, and the number of probes; nothing where
+/// there are none.
 pub(super) fn in_words(recorder: &Recorder) -> Option<String> {
     let probes = recorder.probes();
     let mut files: Vec<(&Path, &[String])> = Vec::new();
@@ -31,10 +32,10 @@ fn words(files: &[(&Path, &[String])], probes: &[Probe]) -> Option<String> {
     }
     let mut places: Vec<String> = files
         .iter()
-        .take(MOST_NAMED)
+        .take(MAX_NAMED)
         .map(|(file, allocators)| format!("{} in {}", allocators.join(" and "), short_name(file)))
         .collect();
-    let more = files.len().saturating_sub(MOST_NAMED);
+    let more = files.len().saturating_sub(MAX_NAMED);
     if more > 0 {
         places.push(format!("{more} more files"));
     }
@@ -53,8 +54,8 @@ fn words(files: &[(&Path, &[String])], probes: &[Probe]) -> Option<String> {
     ))
 }
 
-/// What to say of blocks of `operator new`, which has no probe at its return where it may throw; nothing where all were
-/// followed.
+/// Returns a warning on blocks of `operator new`, which has no probe at its return where it may
+/// throw; nothing where all were tracked.
 pub(super) fn unfollowed(profile: &Profile) -> Option<String> {
     let stacks = profile
         .stacks

@@ -1,15 +1,17 @@
-//! What is said when a recording begins, and when what it follows changes.
+//! Messages at the start of a recording, and when the sample changes.
 
 use super::allocators;
+use super::settings::RecordSettings;
 use crate::recorder::{Followed, Recorder};
 use crate::report::units;
 use crate::settings::{Record, Sample, Target};
 
-/// Says what is traced, before it begins.
-pub(super) fn start(settings: &Record, recorder: &Recorder) {
-    if settings.quiet {
+/// Prints the targets, the probes and the sample before tracing begins.
+pub(super) fn start(settings: &RecordSettings, recorder: &Recorder) {
+    if settings.report.quiet {
         return;
     }
+    let settings = &settings.record;
     let mut what = Vec::new();
     if let Some(probes) = allocators::in_words(recorder) {
         what.push(probes);
@@ -33,25 +35,25 @@ pub(super) fn start(settings: &Record, recorder: &Recorder) {
     );
 }
 
-/// Says that what is followed has changed: on the terminal the first time, then in the log.
-pub(super) fn level(settings: &Record, followed: &Followed, is_first: bool) {
+/// Prints that the sample has changed: on the terminal the first time, then in the log.
+pub(super) fn level(settings: &RecordSettings, followed: &Followed, is_first: bool) {
     let line = match followed.over_budget_percent {
         Some(percent) => format!(
             "the traps alone cost {percent:.0} % of a CPU, which --max-overhead {} does not permit, and with --live the \
              probes must stay in: {} from now on; without --live they can be in for a part of the time",
-            percent_text(settings),
+            percent_text(&settings.record),
             words(followed)
         ),
         None => format!("{} from now on", words(followed)),
     };
-    if is_first && !settings.quiet {
+    if is_first && !settings.report.quiet {
         eprintln!("memtap: {line}");
     } else {
         log::debug!("{line}");
     }
 }
 
-/// How much is followed, and what chooses that.
+/// Returns the sample, and what chooses it.
 fn choice(settings: &Record, followed: &Followed) -> String {
     let now = words(followed);
     match (settings.sample, settings.overhead_max_percent) {
@@ -97,7 +99,7 @@ fn percent_text(settings: &Record) -> String {
         .map_or_else(String::new, |percent| format!("{percent}"))
 }
 
-/// Whose calls they are.
+/// Returns the names of the targets.
 pub(super) fn whom(settings: &Record, recorder: &Recorder) -> String {
     let found = recorder.found();
     match &settings.target {

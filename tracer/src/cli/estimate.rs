@@ -9,11 +9,10 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::announce;
-use super::arguments::Estimate as Asked;
-use crate::cost::saturating_u64;
+use super::arguments::EstimateSettings;
+use crate::numeric::{rounded, saturating_u64};
 use crate::privileges;
 use crate::recorder::{Estimate, Estimator, TracingWay};
-use crate::report::session::rounded;
 use crate::report::units;
 use crate::settings::Target;
 
@@ -48,7 +47,7 @@ const fn way(interval_bytes: u64, live: bool) -> TracingWay {
 }
 
 /// Runs `estimate`.
-pub(super) fn run(asked: &Asked) -> Result<ExitCode> {
+pub(super) fn run(asked: &EstimateSettings) -> Result<ExitCode> {
     privileges::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -57,7 +56,7 @@ pub(super) fn run(asked: &Asked) -> Result<ExitCode> {
     runtime.block_on(estimate(asked))
 }
 
-async fn estimate(asked: &Asked) -> Result<ExitCode> {
+async fn estimate(asked: &EstimateSettings) -> Result<ExitCode> {
     let mut estimator = Estimator::start(&asked.record)?;
     let whom = announce::whom(&asked.record, estimator.recorder());
     let child = estimator.release()?;
@@ -86,8 +85,8 @@ async fn estimate(asked: &Asked) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is printed for people.
-fn text(estimate: &Estimate, whom: &str, asked: &Asked) -> String {
+/// Returns the estimate for people.
+fn text(estimate: &Estimate, whom: &str, asked: &EstimateSettings) -> String {
     let mut text = format!("{whom} · looked at for {}", units::duration(estimate.counted));
     if estimate.is_cut {
         text.push_str(", since it calls so often that more would be felt");
@@ -149,7 +148,7 @@ fn text(estimate: &Estimate, whom: &str, asked: &Asked) -> String {
 }
 
 /// The command to take: what follows all where that is cheap, else what keeps to the budget.
-fn recommended(estimate: &Estimate, asked: &Asked) -> String {
+fn recommended(estimate: &Estimate, asked: &EstimateSettings) -> String {
     let every = estimate.percent(way(1, false));
     let options: &[&str] = match (&asked.record.target, every) {
         (Target::Command(_), ..=FINE_FOR_A_COMMAND_PERCENT) => &[],
@@ -187,8 +186,8 @@ fn percent(percent: f64) -> String {
     }
 }
 
-/// The same for machines.
-fn document(estimate: &Estimate, asked: &Asked) -> serde_json::Value {
+/// Returns the estimate for machines.
+fn document(estimate: &Estimate, asked: &EstimateSettings) -> serde_json::Value {
     let functions: serde_json::Map<String, serde_json::Value> = estimate
         .functions
         .iter()

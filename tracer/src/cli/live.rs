@@ -1,12 +1,12 @@
-//! What `live` says at the end, and in between.
+//! The reports of `live`, at the end and in between.
 
 use anyhow::{Result, bail};
 
-use super::record;
+use super::settings::ReportSettings;
+use super::terminal;
 use crate::recorder::Recording;
 use crate::report::table::live::{self, LiveOptions};
 use crate::report::{Session, units};
-use crate::settings::Record;
 
 /// Exit code with `--fail-if-growth` when live bytes grew by more.
 pub(super) const GREW: u8 = 4;
@@ -15,15 +15,15 @@ pub(super) const GREW: u8 = 4;
 const NAMED: usize = 3;
 
 /// Prints the report.
-pub(super) fn print(settings: &Record, recording: &Recording, session: &Session) -> Result<()> {
-    let Some(report) = settings.live_report else {
+pub(super) fn print(settings: &ReportSettings, recording: &Recording, session: &Session) -> Result<()> {
+    let Some(report) = settings.live else {
         return Ok(());
     };
     let live = LiveOptions {
         sort: report.sort,
         older_than: report.older_than,
     };
-    record::print(settings, |options, out| {
+    terminal::print(settings, |options, out| {
         if report.interval.is_some() {
             writeln!(out, "── {} ──", units::duration(session.duration))?;
         }
@@ -35,9 +35,9 @@ pub(super) fn print(settings: &Record, recording: &Recording, session: &Session)
     })
 }
 
-/// Whether live bytes grew by more than they may; says so.
-pub(super) fn judge(settings: &Record, recording: &Recording) -> Result<bool> {
-    let Some(most) = settings.live_report.and_then(|live| live.growth_max_bytes) else {
+/// Returns true if live bytes grew by more than they may, and says so.
+pub(super) fn judge(settings: &ReportSettings, recording: &Recording) -> Result<bool> {
+    let Some(most) = settings.live.and_then(|live| live.growth_max_bytes) else {
         return Ok(false);
     };
     let Some(growth) = live::growth_bytes(&recording.profile) else {

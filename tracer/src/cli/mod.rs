@@ -9,14 +9,16 @@ mod estimate;
 mod live;
 mod progress;
 mod record;
+mod settings;
 mod sizes;
+mod terminal;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-pub use arguments::Arguments;
-use arguments::Command;
+use arguments::CommandArguments;
+use arguments::CommandLine;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -24,10 +26,11 @@ const USAGE: u8 = 2;
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match CommandLine::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are answers, the rest are wrong usage; clap knows which stream each goes to.
+            // Help and version are answers, the rest are wrong usage; clap knows which stream each
+            // goes to.
             let code = if error.use_stderr() {
                 ExitCode::from(USAGE)
             } else {
@@ -41,10 +44,10 @@ pub fn main() -> ExitCode {
     };
     start_log(arguments.quiet(), arguments.verbose());
     let outcome = match arguments.command {
-        Command::Record(record) => checked(record.settings(), record::run),
-        Command::Live(live) => checked(live.settings(), record::run),
-        Command::Estimate(estimate) => checked(estimate.settings(), estimate::run),
-        Command::Doctor { json } => doctor::run(json),
+        CommandArguments::Record(record) => checked(record.settings(), record::run),
+        CommandArguments::Live(live) => checked(live.settings(), record::run),
+        CommandArguments::Estimate(estimate) => checked(estimate.settings(), estimate::run),
+        CommandArguments::Doctor { json } => doctor::run(json),
     };
     outcome.unwrap_or_else(|error| {
         complain(&error);
@@ -66,7 +69,8 @@ fn checked<T>(
     )
 }
 
-/// One line: what was wrong, and what to do. A cause that a message has taken in already is not said again.
+/// Prints an error on one line: what was wrong, and what to do. A cause that a message has taken in
+/// already is not said again.
 fn complain(error: &anyhow::Error) {
     let mut said = String::new();
     for cause in error.chain() {

@@ -1,18 +1,19 @@
 //! `memtap record` and `memtap live`: from settings to files.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process};
 
 use super::progress::ProgressLine;
-use super::{allocators, announce, live};
+use super::settings::{RecordSettings, ReportSettings};
+use super::{allocators, announce, live, terminal};
 use crate::output::{OutputFile, Saved};
-use crate::privileges;
+use crate::privileges::{self, User};
 use crate::recorder::{self, Followed, Observer, Progress, Recorder, Recording, Stop};
-use crate::report::session::{MapMemory, Session, Settings as SessionSettings, Traced};
+use crate::report::session::{MapMemory, Session, SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
 use crate::settings::{Record, StopForCode, Target};
@@ -22,10 +23,11 @@ use crate::signals::{Ending, Endings};
 const LOST: u8 = 3;
 
 /// Runs `record`, and `live`, which is a recording with another report.
-pub(super) fn run(settings: &Record) -> Result<ExitCode> {
+pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
     privileges::require()?;
-    // Every output is opened before tracing starts: a wrong path is found before anything is disturbed.
-    let files = Files::open(settings)?;
+    // Every output is opened before tracing starts: a wrong path is found before anything is
+    // disturbed.
+    let files = OutputFiles::open(&settings.report)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -36,19 +38,21 @@ pub(super) fn run(settings: &Record) -> Result<ExitCode> {
     outcome
 }
 
-async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
-    let mut recorder = Recorder::start(settings)?;
+async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCode> {
+    let mut recorder = Recorder::start(&settings.record)?;
     announce::start(settings, &recorder);
     let child = recorder.release()?;
     let pid = child.as_ref().map(Child::id);
     let waiting = child.map(|mut child| tokio::task::spawn_blocking(move || child.wait()));
 
-    let mut reader = Reader {
+    let mut reader = RecordObserver {
         settings,
-        line: ProgressLine::new(settings.quiet),
+        line: ProgressLine::new(settings.report.quiet),
         has_changed: false,
     };
-    let stopped = recorder.watch(settings.duration, waiting, &mut reader).await?;
+    let stopped = recorder
+        .watch(settings.record.duration, waiting, &mut reader)
+        .await?;
     reader.line.clear();
     quit_at_next_signal()?;
     let recording = recorder.collect().context("failed to read what was recorded")?;
@@ -56,7 +60,7 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
 
     let status = match (stopped.status, stopped.child) {
         (Some(status), _) => Some(status),
-        (None, Some(child)) => Some(see_off(stopped.why, pid, child, settings.quiet).await?),
+        (None, Some(child)) => Some(see_off(stopped.why, pid, child, settings.report.quiet).await?),
         (None, None) => None,
     };
     Ok(status
@@ -66,14 +70,14 @@ async fn record(settings: &Record, files: Files) -> Result<ExitCode> {
 }
 
 /// Whoever sits before the terminal.
-struct Reader<'a> {
-    settings: &'a Record,
+struct RecordObserver<'a> {
+    settings: &'a RecordSettings,
     line: ProgressLine,
-    /// What is followed has changed before.
+    /// True if the sample has changed before.
     has_changed: bool,
 }
 
-impl Observer for Reader<'_> {
+impl Observer for RecordObserver<'_> {
     fn on_progress(&mut self, progress: &Progress) {
         self.line.show(progress);
     }
@@ -85,20 +89,20 @@ impl Observer for Reader<'_> {
     }
 
     fn report_interval(&self) -> Option<Duration> {
-        self.settings.live_report?.interval
+        self.settings.report.live?.interval
     }
 
     fn on_interim_report(&mut self, recording: &Recording) {
         self.line.clear();
-        let session = session_of(self.settings, recording);
-        if let Err(error) = live::print(self.settings, recording, &session) {
+        let session = session_of(&self.settings.record, recording);
+        if let Err(error) = live::print(&self.settings.report, recording, &session) {
             log::warn!("{error:#}");
         }
     }
 }
 
-/// From here on a signal ends memtap at once, and memtap alone. It is waited for on a thread of its own: this one is busy with
-/// names, or waits for a server of debug information.
+/// Lets the next signal end memtap at once, and memtap alone. It is waited for on a thread of its
+/// own: this one is busy with names, or waits for a server of debug information.
 fn quit_at_next_signal() -> Result<()> {
     const FAILED: &str = "failed to start waiting for signals";
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -115,17 +119,18 @@ fn quit_at_next_signal() -> Result<()> {
     Ok(())
 }
 
-/// How long a command that was told to end may take until it is said that it is waited for.
+/// The time that a command may take to end until a message says that memtap waits for it.
 const QUIET_END: Duration = Duration::from_secs(2);
 
-/// Waits for a command that still runs when the recording has ended. The signal that ended the recording is passed on to it.
+/// Waits for a command that still runs when the recording has ended. The signal that ended the
+/// recording is passed on to it.
 async fn see_off(
     stop: Stop,
     pid: Option<u32>,
     mut waiting: recorder::ChildStatus,
     quiet: bool,
 ) -> Result<ExitStatus> {
-    let process = pid.and_then(|pid| libc::pid_t::try_from(pid).ok());
+    let process = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let mut patience = Duration::ZERO;
     if let (Stop::Signal(ending), Some(process)) = (stop, process) {
         pass_on(ending, process);
@@ -146,16 +151,15 @@ async fn see_off(
     status.context(failed)?.context(failed)
 }
 
-/// Gives a command the signal that ended the recording, unless it has it already: the terminal sends it to all of a process
-/// group, and many programs take a second one for impatience.
-fn pass_on(ending: Ending, process: libc::pid_t) {
-    // SAFETY: system calls without pointers. The child is ours and has not been waited for, so the id is still its own.
-    let failed = unsafe {
-        let has_it = ending.by_terminal && libc::getpgid(process) == libc::getpgrp();
-        !has_it && libc::kill(process, ending.signal) != 0
+/// Gives a command the signal that ended the recording, unless it has it already: the terminal
+/// sends it to a whole process group, and many programs take a second one for impatience. The child
+/// has not been waited for, so the process ID is still its own.
+fn pass_on(ending: Ending, process: Pid) {
+    let has_it = ending.by_terminal && getpgid(Some(process)).is_ok_and(|group| group == getpgrp());
+    let Some(signal) = Signal::from_named_raw(ending.signal).filter(|_| !has_it) else {
+        return;
     };
-    if failed {
-        let error = io::Error::last_os_error();
+    if let Err(error) = kill_process(process, signal) {
         log::debug!("failed to pass signal {} on: {error}", ending.signal);
     }
 }
@@ -170,16 +174,19 @@ fn code_of(status: ExitStatus) -> u8 {
 }
 
 /// The files that are wanted, open.
-struct Files {
+struct OutputFiles {
     outputs: Vec<OutputFile>,
     summary: Option<OutputFile>,
     raw: Option<OutputFile>,
 }
 
-impl Files {
-    fn open(settings: &Record) -> Result<Self> {
+impl OutputFiles {
+    fn open(settings: &ReportSettings) -> Result<Self> {
+        // Under `sudo` the files belong to the user who called it.
+        let owner = User::behind_sudo().map(|user| (user.uid, user.gid));
         let open = |path: &std::path::Path| {
-            OutputFile::open(path).with_context(|| format!("failed to open {} for writing", path.display()))
+            OutputFile::open(path, owner)
+                .with_context(|| format!("failed to open {} for writing", path.display()))
         };
         Ok(Self {
             outputs: settings
@@ -194,8 +201,9 @@ impl Files {
 }
 
 /// Writes everything that was asked for; the table where nothing was.
-fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitCode> {
-    let session = session_of(settings, recording);
+fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -> Result<ExitCode> {
+    let (record, report) = (&settings.record, &settings.report);
+    let session = session_of(record, recording);
     if recording.life_records_lost > 0 {
         log::warn!(
             "{} records of process life were lost: some addresses may have no names",
@@ -203,10 +211,10 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
         );
     }
     let mut moved = false;
-    for (output, file) in settings.outputs.iter().zip(files.outputs) {
-        let options = report::Options {
+    for (output, file) in report.outputs.iter().zip(files.outputs) {
+        let options = report::ExportOptions {
             metric: output.metric,
-            per_pid: settings.per_pid,
+            per_pid: report.per_pid,
         };
         let mut bytes = Vec::new();
         let written = report::write(&recording.profile, output.format, &options, &mut bytes)
@@ -216,54 +224,52 @@ fn write(settings: &Record, files: Files, recording: &Recording) -> Result<ExitC
             output.format.description(),
             units::counted(written.stacks as u128, "stack")
         );
-        moved |= save(file, &bytes, &what, settings.quiet)?;
+        moved |= save(file, &bytes, &what, report.quiet)?;
     }
     if let Some(file) = files.summary {
         let mut bytes = Vec::new();
-        Summary::of(&recording.profile, &session, settings.metric)
+        Summary::of(&recording.profile, &session, report.metric)
             .write(&mut bytes)
             .context("failed to write the summary")?;
-        moved |= save(file, &bytes, "summary", settings.quiet)?;
+        moved |= save(file, &bytes, "summary", report.quiet)?;
     }
     if let Some(file) = files.raw {
-        moved |= save(file, recording.raw.as_bytes(), "addresses", settings.quiet)?;
+        let mut bytes = Vec::new();
+        report::raw::write(&recording.address_stacks, &mut bytes).context("failed to write the addresses")?;
+        moved |= save(file, &bytes, "addresses", report.quiet)?;
     }
-    let is_piped = settings
-        .outputs
-        .iter()
-        .any(|output| output.path.as_os_str() == "-");
-    if settings.live_report.is_some() && !is_piped {
-        live::print(settings, recording, &session)?;
-    } else if settings.outputs.is_empty() && settings.raw.is_none() {
-        print_table(settings, recording, &session)?;
+    if report.live.is_some() && !report.is_piped() {
+        live::print(report, recording, &session)?;
+    } else if report.outputs.is_empty() && report.raw.is_none() {
+        terminal::print(report, |options, out| {
+            table::write(&recording.profile, &session, options, out)
+        })?;
     }
-    if !settings.quiet
-        && let Some(hint) = report::hint(&recording.profile, settings.symbols.debuginfod.is_some())
+    if !report.quiet
+        && let Some(hint) = report::hint(&recording.profile, record.symbols.debuginfod.is_some())
     {
         eprintln!("memtap: {hint}");
     }
-    if !settings.quiet
-        && settings.stop_for_code != StopForCode::Always
+    if !report.quiet
+        && record.stop_for_code != StopForCode::Always
         && let Some(tables) = &recording.tables
         && let Some(hint) = report::early::hint(&recording.profile, tables)
     {
         eprintln!("memtap: {hint}");
     }
-    for phrase in session.losses.in_words() {
+    for phrase in report::losses::phrases(&session.losses) {
         log::warn!("lost: {phrase}");
     }
     if let Some(warning) = allocators::unfollowed(&recording.profile) {
         log::warn!("{warning}");
     }
-    let grew = live::judge(settings, recording)?;
-    Ok(
-        match (moved, grew, settings.strict && session.losses.total() > 0) {
-            (true, _, _) => ExitCode::FAILURE,
-            (false, true, _) => ExitCode::from(live::GREW),
-            (false, false, true) => ExitCode::from(LOST),
-            (false, false, false) => ExitCode::SUCCESS,
-        },
-    )
+    let grew = live::judge(report, recording)?;
+    Ok(match (moved, grew, report.strict && session.losses.total() > 0) {
+        (true, _, _) => ExitCode::FAILURE,
+        (false, true, _) => ExitCode::from(live::GREW),
+        (false, false, true) => ExitCode::from(LOST),
+        (false, false, false) => ExitCode::SUCCESS,
+    })
 }
 
 /// Writes a file, and says so. True if it had to go elsewhere.
@@ -291,37 +297,6 @@ fn save(file: OutputFile, bytes: &[u8], what: &str, quiet: bool) -> Result<bool>
             );
             Ok(true)
         }
-    }
-}
-
-fn print_table(settings: &Record, recording: &Recording, session: &Session) -> Result<()> {
-    print(settings, |options, out| {
-        table::write(&recording.profile, session, options, out)
-    })
-}
-
-/// Writes a report to standard output, as wide as that is.
-pub(super) fn print(
-    settings: &Record,
-    write: impl FnOnce(&table::Options, &mut dyn io::Write) -> io::Result<()>,
-) -> Result<()> {
-    let stdout = io::stdout();
-    let terminal = stdout.is_terminal();
-    let options = table::Options {
-        metric: settings.metric,
-        per_pid: settings.per_pid,
-        width: terminal
-            .then(terminal_size::terminal_size)
-            .flatten()
-            .map(|(width, _)| width.0.into()),
-        colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-        top: settings.top,
-    };
-    let mut stdout = stdout.lock();
-    let written = write(&options, &mut stdout).and_then(|()| stdout.flush());
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("failed to write to standard output"),
     }
 }
 

@@ -1,12 +1,11 @@
 //! Cgroups: where they are mounted, which one is meant, and which processes are in it.
 //!
-//! Of version 2 alone: there each process is in one cgroup, which the kernel side can ask for. The files are described in
-//! the kernel's `Documentation/admin-guide/cgroup-v2.rst`.
+//! Of version 2 alone: there each process is in one cgroup, which the kernel side can ask for. The
+//! files are described in the kernel's `Documentation/admin-guide/cgroup-v2.rst`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -22,10 +21,10 @@ pub struct Cgroup {
     inode: u64,
 }
 
-/// Why a cgroup cannot be traced.
+/// The reasons for which a cgroup cannot be traced.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
-    /// There is no hierarchy of version 2.
+    /// The machine has no hierarchy of version 2.
     #[error(
         "--cgroup {path}: cgroup v2 is not mounted{}", if *.has_v1 {
             ", only v1 is, by which the kernel cannot tell processes apart here; start the machine with \
@@ -35,41 +34,41 @@ pub enum CgroupError {
         }
     )]
     NotMounted {
-        /// What was asked for.
+        /// The path of the cgroup, as the user gave it.
         path: String,
-        /// Whether there are hierarchies of version 1.
+        /// True if there are hierarchies of version 1.
         has_v1: bool,
     },
-    /// It is one of version 1.
+    /// The cgroup is one of version 1.
     #[error(
         "--cgroup {path}: this is a cgroup of version 1, by which the kernel cannot tell processes apart here; version 2 is \
          mounted at {mount}, and /proc/PID/cgroup shows after `0::` where a process is in it"
     )]
     Version1 {
-        /// What was asked for.
+        /// The path of the cgroup, as the user gave it.
         path: String,
-        /// Where version 2 is mounted.
+        /// The mount point of version 2.
         mount: String,
     },
-    /// It is something else, or nothing.
+    /// The path is something else, or nothing.
     #[error(
         "--cgroup {path}: {what}; give a directory below {mount}, absolute or from there on, as /proc/PID/cgroup shows it after \
          `0::`"
     )]
     NoCgroup {
-        /// What was asked for.
+        /// The path of the cgroup, as the user gave it.
         path: String,
-        /// What it is instead.
+        /// The kind of file that it is.
         what: String,
-        /// Where version 2 is mounted.
+        /// The mount point of version 2.
         mount: String,
     },
     /// Its processes cannot be read.
     #[error("--cgroup {path}: failed to list its processes: {error}")]
     Unreadable {
-        /// What was asked for.
+        /// The path of the cgroup, as the user gave it.
         path: String,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
 }
@@ -79,7 +78,8 @@ const VERSION_2: i64 = 0x6367_7270;
 const VERSION_1: i64 = 0x0027_e0eb;
 
 impl Cgroup {
-    /// Opens a cgroup: an absolute path, or one from the root of the hierarchy on, with or without a slash before it.
+    /// Opens a cgroup: an absolute path, or one from the root of the hierarchy on, with or without
+    /// a slash before it.
     pub fn open(path: &Path) -> Result<Self, CgroupError> {
         let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
         Self::open_among(path, &mounts)
@@ -102,7 +102,7 @@ impl Cgroup {
         let below = mount.join(path.strip_prefix("/").unwrap_or(path));
         let opened = |path: PathBuf| -> io::Result<(PathBuf, File, i64)> {
             let directory = File::open(&path)?;
-            let kind = file_system(&directory)?;
+            let kind = rustix::fs::fstatfs(&directory)?.f_type;
             Ok((path, directory, kind))
         };
         let as_said = path.is_absolute().then(|| opened(path.to_owned()));
@@ -142,13 +142,14 @@ impl Cgroup {
         &self.directory
     }
 
-    /// Whether it is still there: whoever runs a container removes its cgroup at its end.
+    /// Returns true if it still exists: a container's manager removes the cgroup at its end.
     #[must_use]
     pub fn exists(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
     }
 
-    /// The processes that are in it and below it now, but for kernel threads, those that have ended, and this one.
+    /// The processes that are in it and below it now, but for kernel threads, those that have
+    /// ended, and this one.
     pub fn processes(&self) -> Result<Vec<u32>, CgroupError> {
         let mut pids = Vec::new();
         collect(&self.path, &mut pids).map_err(|error| CgroupError::Unreadable {
@@ -187,19 +188,9 @@ fn collect(directory: &Path, pids: &mut Vec<u32>) -> io::Result<()> {
     Ok(())
 }
 
-/// The magic number of the file system that a file is in.
-fn file_system(file: &File) -> io::Result<i64> {
-    // SAFETY: a struct of integers, of which zeros are a valid value.
-    let mut statistics: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor, and a valid pointer to such a struct.
-    if unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut statistics) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(statistics.f_type)
-}
-
-/// Where file systems of a type are mounted, by `/proc/PID/mountinfo` (the kernel's
-/// `Documentation/filesystems/proc.rst`, 3.5): of each mount `36 35 98:0 /root /mount-point options tags… - type …`.
+/// Returns the mount points of a file system's type, from `/proc/PID/mountinfo` (the kernel's
+/// `Documentation/filesystems/proc.rst`, 3.5): of each mount
+/// `36 35 98:0 /root /mount-point options tags… - type …`.
 fn mount_points(mounts: &[u8], wanted: &str) -> impl Iterator<Item = PathBuf> {
     mounts.split(|byte| *byte == b'\n').filter_map(move |line| {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -209,7 +200,8 @@ fn mount_points(mounts: &[u8], wanted: &str) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// A path without the kernel's escapes: spaces, tabs, line breaks and backslashes as three octal digits.
+/// A path without the kernel's escapes: spaces, tabs, line breaks and backslashes as three octal
+/// digits.
 fn unescaped(text: &[u8]) -> OsString {
     let mut path = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,5 +1,5 @@
-//! The files that targets map, kept open: a file that is deleted, replaced or in a namespace that has gone
-//! can still be read.
+//! The files that targets map, kept open: a file that is deleted, replaced or in a namespace that
+//! has gone can still be read.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -8,29 +8,33 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracer_ebpf::FileKey;
 
 use super::contents::Contents;
 use super::maps::{self, FileId, Mapping};
 use super::root::{Root, RootId};
 
-/// Files kept open at the most; further ones are opened when they are needed, if they are still there.
-const MOST_OPEN: usize = 4096;
+/// Files kept open at most; further ones are opened when they are needed, if they are still
+/// there.
+const MAX_OPEN_FILES: usize = 4096;
 
 /// An open file that some process has mapped.
 #[derive(Debug)]
 pub struct MappedFile {
-    /// Which file.
+    /// The identity of the file.
     pub id: FileId,
-    /// Which file, as the kernel side knows it.
+    /// The identity of the file on the kernel side.
     pub key: FileKey,
-    /// The device of the inode that has the data; nothing for a file of overlayfs, which shows another.
+    /// The device of the inode that has the data; nothing for a file of overlayfs, which shows
+    /// another.
     pub device: Option<u64>,
     /// Its path as the process that mapped it first sees it.
     pub path: PathBuf,
     /// The root directory that the path is of, where that is not memtap's own.
     pub root: Option<Arc<Root>>,
-    /// What was read of it when it was opened.
+    /// The facts read from it when it was opened.
     pub contents: Contents,
     file: File,
 }
@@ -48,7 +52,8 @@ impl MappedFile {
         &self.file
     }
 
-    /// Whether it was overwritten since it was opened, and holds another program or library now.
+    /// Returns true if it was overwritten since it was opened, and holds another program or library
+    /// now.
     #[must_use]
     pub fn has_changed(&self) -> bool {
         self.contents.has_changed(&self.file)
@@ -80,23 +85,18 @@ pub struct Files {
 impl Files {
     /// Lifts this process's limit of open files to what it may have.
     pub fn raise_limit() {
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
         };
-        // SAFETY: valid pointers to a struct of the right type.
-        unsafe {
-            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-                limit.rlim_cur = limit.rlim_max;
-                if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
-                    log::debug!("failed to raise the limit of open files");
-                }
-            }
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            log::debug!("failed to raise the limit of open files: {error}");
         }
     }
 
-    /// The file of a process's mapping; nothing for memory without a file, or where the file cannot be had
-    /// any more.
+    /// The file of a process's mapping; nothing for memory without a file, or where the file cannot
+    /// be had any more.
     pub fn of_mapping(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<MappedFile>> {
         if mapping.file.inode == 0 {
             return None;
@@ -109,13 +109,14 @@ impl Files {
         }
         let root = self.root_of(pid);
         let file = open(pid, mapping, root.as_ref(), &self.roots).map(Arc::new);
-        if self.open.len() < MOST_OPEN {
+        if self.open.len() < MAX_OPEN_FILES {
             self.open.insert(mapping.file, file.clone());
         }
         file
     }
 
-    /// The root directory of a process, where it is another than memtap's own; nothing, too, where it has gone.
+    /// The root directory of a process, where it is another than memtap's own; nothing, too, where
+    /// it has gone.
     pub fn root_of(&mut self, pid: u32) -> Option<Arc<Root>> {
         if self.own_root.is_none() {
             self.own_root = RootId::of("self");
@@ -160,41 +161,37 @@ fn key_of(metadata: &Metadata) -> FileKey {
 
 /// The device of a file's data, where `stat` tells it.
 fn device_of(file: &File, metadata: &Metadata) -> Option<u64> {
-    // SAFETY: a struct of integers, of which zeros are a valid value.
-    let mut file_system: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor, and a valid pointer to a struct of the right type.
-    let status = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut file_system) };
-    (status == 0 && file_system.f_type != libc::OVERLAYFS_SUPER_MAGIC).then(|| metadata.dev())
+    let file_system = rustix::fs::fstatfs(file).ok()?;
+    (file_system.f_type != libc::OVERLAYFS_SUPER_MAGIC).then(|| metadata.dev())
 }
 
-/// The identity that a mapping of the file has. `stat` has another one where a file system lies over others: the
-/// file that is mapped is then the one below.
+/// The identity that a mapping of the file has. `stat` has another one where a file system lies
+/// over others: the file that is mapped is then the one below.
 fn identity(file: &File) -> std::io::Result<FileId> {
-    // SAFETY: a new private mapping of a file that is open; nothing reads through it.
+    // SAFETY: a new private mapping at an address that the kernel chooses; nothing reads through
+    // it.
     let base = unsafe {
-        libc::mmap(
+        mmap(
             std::ptr::null_mut(),
             1,
-            libc::PROT_READ,
-            libc::MAP_PRIVATE,
-            file.as_raw_fd(),
+            ProtFlags::READ,
+            MapFlags::PRIVATE,
+            file,
             0,
         )
-    };
-    if base == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error());
-    }
+    }?;
     let found = maps::file_at(base as u64);
-    // SAFETY: the mapping is ours, and nothing refers to it.
-    if unsafe { libc::munmap(base, 1) } != 0 {
-        log::debug!("failed to unmap a file: {}", std::io::Error::last_os_error());
+    // SAFETY: the mapping was made above, and nothing refers to it.
+    if let Err(error) = unsafe { munmap(base, 1) } {
+        log::debug!("failed to unmap a file: {error}");
     }
     found?.ok_or_else(|| std::io::Error::other("a file that was mapped is not among the mappings"))
 }
 
-/// Opens the file behind a mapping. `map_files` leads to the very file, also when it was deleted; the path in
-/// the process's root does while it has not been replaced, which the inode's number tells; so does, for a process that has
-/// gone, the path here, or in the root that another process has or had: most processes of a container live for a moment.
+/// Opens the file behind a mapping. `map_files` leads to the very file, also when it was deleted;
+/// the path in the process's root does while it has not been replaced, which the inode's number
+/// tells; so does, for a process that has gone, the path here, or in the root that another process
+/// has or had: most processes of a container live for a moment.
 fn open(
     pid: u32,
     mapping: &Mapping,
@@ -236,8 +233,8 @@ fn open(
     })
 }
 
-/// Whether this file is what a mapping has, where `stat` may tell another number: overlayfs shows that of the lower layer's
-/// file when what is mapped is a copy of it in the upper one.
+/// Returns true if this file is the mapped one, where `stat` may tell another number: overlayfs
+/// shows that of the lower layer's file when what is mapped is a copy of it in the upper one.
 fn is_mapped_as(file: &File, mapping: &Mapping) -> bool {
     identity(file).is_ok_and(|found| found == mapping.file)
 }

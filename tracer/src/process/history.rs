@@ -11,12 +11,12 @@ use super::files::{Files, MappedFile};
 use super::maps::{self, FileId, Mapping};
 use super::perf_maps::PerfMaps;
 use super::proc_fs;
-use super::sideband::{Life, LifeEvent};
+use super::sideband::{ProcessEvent, TimedProcessEvent};
 
 /// A program that a process executes: from exec, or fork, to the next exec or the end.
 #[derive(Debug, Clone)]
-pub struct Image {
-    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`; 0: before we looked.
+pub struct ProcessImage {
+    /// The start, in nanoseconds of `CLOCK_MONOTONIC`; 0 for an image from before tracing began.
     pub since_ns: u64,
     /// The name of the process.
     pub comm: String,
@@ -32,21 +32,21 @@ struct TimedMapping {
     file: Option<Arc<MappedFile>>,
 }
 
-/// Where an address belongs.
+/// The file and the offset that an address was mapped from.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct MappedAddress {
     /// The file that is mapped there, if it can be read.
     pub file: Option<Arc<MappedFile>>,
     /// The path as the process sees it.
     pub path: PathBuf,
-    /// Whether a just-in-time compiler may have written what is there.
+    /// True if a just-in-time compiler may have written the code there.
     pub is_compiled: bool,
     /// The offset in the file.
     pub file_offset: u64,
 }
 
-/// Whether code in a mapping was compiled at run time: memory without a file and without a name of the kernel's, or a
-/// file in memory that is no program.
+/// Returns true if code in a mapping was compiled at run time: memory without a file and without a
+/// name of the kernel's, or a file in memory that is no program.
 fn is_compiled(mapping: &Mapping, file: Option<&MappedFile>) -> bool {
     let path = mapping.path.as_os_str().as_bytes();
     let in_memory = [
@@ -67,23 +67,23 @@ fn is_compiled(mapping: &Mapping, file: Option<&MappedFile>) -> bool {
 
 #[derive(Debug, Default)]
 struct Lifetime {
-    images: Vec<Image>,
+    images: Vec<ProcessImage>,
     exited: bool,
 }
 
-/// The processes that were heard of.
+/// The images and mappings of processes, running and exited.
 #[derive(Debug, Default)]
-pub struct Lives {
+pub struct ProcessHistory {
     files: Files,
     by_pid: HashMap<u32, Lifetime>,
     perf_maps: PerfMaps,
 }
 
-impl Lives {
-    /// Reads what a running process has mapped. What was heard of it before is kept.
+impl ProcessHistory {
+    /// Reads the mappings of a running process. Images known from earlier records are kept.
     pub fn snapshot(&mut self, pid: u32) -> std::io::Result<()> {
         let mappings = maps::executable_mappings(pid)?;
-        let mut image = Image {
+        let mut image = ProcessImage {
             since_ns: 0,
             comm: proc_fs::comm(pid)?,
             exe: proc_fs::exe(pid),
@@ -112,13 +112,13 @@ impl Lives {
         }
     }
 
-    /// What just-in-time compilers have written of their code.
+    /// Returns the perf maps of just-in-time compilers.
     #[must_use]
     pub fn perf_maps(&self) -> &PerfMaps {
         &self.perf_maps
     }
 
-    /// Whether anything is known of this process.
+    /// Returns true if anything is known of this process.
     #[must_use]
     pub fn knows(&self, pid: u32) -> bool {
         self.by_pid
@@ -158,18 +158,18 @@ impl Lives {
         mappings.filter_map(|timed| timed.file.as_ref().map(|file| file.key))
     }
 
-    /// Takes in an event. Returns the file that it mapped, if it mapped one.
-    pub fn apply(&mut self, event: LifeEvent) -> Option<Arc<MappedFile>> {
-        let LifeEvent { time_ns, pid, what } = event;
+    /// Applies an event. Returns the file that it mapped, if it mapped one.
+    pub fn apply(&mut self, event: TimedProcessEvent) -> Option<Arc<MappedFile>> {
+        let TimedProcessEvent { time_ns, pid, what } = event;
         match what {
-            Life::Forked { parent } => {
+            ProcessEvent::Forked { parent } => {
                 let inherited = self
                     .by_pid
                     .get(&parent)
                     .and_then(|lifetime| lifetime.images.last());
                 self.perf_maps.forked(parent, pid);
                 // A process that was there before we looked: its child's mappings are its own.
-                let image = Image {
+                let image = ProcessImage {
                     since_ns: time_ns,
                     ..inherited?.clone()
                 };
@@ -181,9 +181,9 @@ impl Lives {
                     },
                 );
             }
-            Life::Executed { comm } => {
+            ProcessEvent::Executed { comm } => {
                 self.perf_maps.executed(pid);
-                let image = Image {
+                let image = ProcessImage {
                     since_ns: time_ns,
                     comm,
                     exe: None,
@@ -193,7 +193,7 @@ impl Lives {
                 lifetime.exited = false;
                 lifetime.images.push(image);
             }
-            Life::Renamed { comm } => {
+            ProcessEvent::Renamed { comm } => {
                 if let Some(image) = self
                     .by_pid
                     .get_mut(&pid)
@@ -202,7 +202,7 @@ impl Lives {
                     image.comm = comm;
                 }
             }
-            Life::Mapped(mapping) => {
+            ProcessEvent::Mapped(mapping) => {
                 let file = self.files.of_mapping(pid, &mapping);
                 self.note_code(pid, &mapping, file.as_deref());
                 let image = self.by_pid.get_mut(&pid)?.images.last_mut()?;
@@ -217,7 +217,7 @@ impl Lives {
                 });
                 return file;
             }
-            Life::Exited => {
+            ProcessEvent::Exited => {
                 if let Some(lifetime) = self.by_pid.get_mut(&pid) {
                     lifetime.exited = true;
                 }
@@ -228,7 +228,7 @@ impl Lives {
 
     /// The image that a process had at a time.
     #[must_use]
-    pub fn image(&self, pid: u32, time_ns: u64) -> Option<&Image> {
+    pub fn image(&self, pid: u32, time_ns: u64) -> Option<&ProcessImage> {
         let images = &self.by_pid.get(&pid)?.images;
         images
             .iter()
@@ -251,15 +251,15 @@ impl Lives {
     }
 }
 
-impl Image {
-    /// Where an address belonged at a time: to the mapping made last before it.
+impl ProcessImage {
+    /// Returns the place that an address belonged to at a time: in the mapping made last before it.
     #[must_use]
-    pub fn place(&self, address: u64, time_ns: u64) -> Option<Place> {
+    pub fn place(&self, address: u64, time_ns: u64) -> Option<MappedAddress> {
         let covers = |timed: &&TimedMapping| {
             timed.since_ns <= time_ns && timed.mapping.start <= address && address < timed.mapping.end
         };
         let timed = self.mappings.iter().rev().find(covers)?;
-        Some(Place {
+        Some(MappedAddress {
             file: timed.file.clone(),
             path: timed.mapping.path.clone(),
             is_compiled: is_compiled(&timed.mapping, timed.file.as_deref()),
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
     use crate::process::maps::FileId;
 
-    fn mapped(pid: u32, time_ns: u64, start: u64, path: &str) -> LifeEvent {
+    fn mapped(pid: u32, time_ns: u64, start: u64, path: &str) -> TimedProcessEvent {
         let mapping = Mapping {
             start,
             end: start + 0x1000,
@@ -284,18 +284,18 @@ mod tests {
             },
             path: path.into(),
         };
-        LifeEvent {
+        TimedProcessEvent {
             time_ns,
             pid,
-            what: Life::Mapped(mapping),
+            what: ProcessEvent::Mapped(mapping),
         }
     }
 
-    fn executed(pid: u32, time_ns: u64, comm: &str) -> LifeEvent {
-        LifeEvent {
+    fn executed(pid: u32, time_ns: u64, comm: &str) -> TimedProcessEvent {
+        TimedProcessEvent {
             time_ns,
             pid,
-            what: Life::Executed {
+            what: ProcessEvent::Executed {
                 comm: comm.to_owned(),
             },
         }
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn address_belongs_to_the_last_mapping_before_its_time() {
-        let mut lives = Lives::default();
+        let mut lives = ProcessHistory::default();
         lives.apply(executed(7, 10, "one"));
         lives.apply(mapped(7, 11, 0x1000, "/one"));
         lives.apply(mapped(7, 20, 0x1000, "/two"));
@@ -321,19 +321,19 @@ mod tests {
 
     #[test]
     fn child_has_its_parents_mappings_and_exec_ends_them() {
-        let mut lives = Lives::default();
+        let mut lives = ProcessHistory::default();
         lives.apply(executed(7, 10, "parent"));
         lives.apply(mapped(7, 11, 0x1000, "/parent"));
-        lives.apply(LifeEvent {
+        lives.apply(TimedProcessEvent {
             time_ns: 20,
             pid: 8,
-            what: Life::Forked { parent: 7 },
+            what: ProcessEvent::Forked { parent: 7 },
         });
         lives.apply(executed(8, 30, "other"));
-        lives.apply(LifeEvent {
+        lives.apply(TimedProcessEvent {
             time_ns: 40,
             pid: 8,
-            what: Life::Exited,
+            what: ProcessEvent::Exited,
         });
         let at = |time| lives.image(8, time).map(|image| image.comm.clone());
         assert_eq!(at(25).as_deref(), Some("parent"));

@@ -1,7 +1,7 @@
 //! Launching a command, held before its first instruction until the probes are in.
 //!
-//! The child waits on a pipe between fork and exec. If memtap goes away before it says "go", the pipe closes
-//! and the child ends without having run anything.
+//! The child waits on a pipe between fork and exec. If memtap goes away before it says "go", the
+//! pipe closes and the child ends without having run anything.
 
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
@@ -10,20 +10,21 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::thread::JoinHandle;
 
-use super::user::User;
+use crate::privileges::User;
 
 /// A command that waits to be let go.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldCommand {
     /// The child's process id.
     pub pid: u32,
     gate: PipeWriter,
-    // `Command::spawn` returns once the child has executed the program, so it needs a thread of its own.
+    // `Command::spawn` returns once the child has executed the program, so it needs a thread of its
+    // own.
     spawner: JoinHandle<io::Result<Child>>,
 }
 
 /// Starts a command as the user who called `sudo`, and holds it.
-pub fn hold(command: &[OsString], user: Option<&User>) -> io::Result<Held> {
+pub fn hold(command: &[OsString], user: Option<&User>) -> io::Result<HeldCommand> {
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::other("there is no command to run"))?;
@@ -48,7 +49,7 @@ pub fn hold(command: &[OsString], user: Option<&User>) -> io::Result<Held> {
         drop(gate);
         return Err(join(spawner).err().unwrap_or(error));
     }
-    Ok(Held {
+    Ok(HeldCommand {
         pid: u32::from_ne_bytes(pid),
         gate,
         spawner,
@@ -79,7 +80,7 @@ fn spawn_on_thread(
     })
 }
 
-/// In the child: says its id, and waits.
+/// Writes the child's process ID, and waits for the gate to open. Runs in the child.
 fn wait_at_gate(gate: RawFd, parent_end: RawFd, pid: RawFd) -> io::Result<()> {
     let own = std::process::id().to_ne_bytes();
     let mut go = [0u8; 1];
@@ -100,7 +101,7 @@ fn wait_at_gate(gate: RawFd, parent_end: RawFd, pid: RawFd) -> io::Result<()> {
     }
 }
 
-impl Held {
+impl HeldCommand {
     /// Lets the command go. An error is the one of executing it.
     pub fn release(mut self) -> io::Result<Child> {
         self.gate.write_all(&[1])?;

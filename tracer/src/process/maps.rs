@@ -1,4 +1,5 @@
-//! `/proc/PID/maps`: what is mapped where. Layout: the kernel's `Documentation/filesystems/proc.rst`.
+//! `/proc/PID/maps`: what is mapped where. Layout: the kernel's
+//! `Documentation/filesystems/proc.rst`.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,14 +19,14 @@ pub struct FileId {
 pub struct Mapping {
     /// First address.
     pub start: u64,
-    /// One past the last address.
+    /// The address past the last one.
     pub end: u64,
-    /// Where in the file it begins.
+    /// The offset in the file.
     pub file_offset: u64,
-    /// Which file.
+    /// The file's identity.
     pub file: FileId,
-    /// The path as the process sees it, without the mark of deleted files; `[vdso]` and the like for memory
-    /// without a file; empty for anonymous memory.
+    /// The path as the process sees it, without the mark of deleted files; `[vdso]` and the like
+    /// for memory without a file; empty for anonymous memory.
     pub path: PathBuf,
 }
 
@@ -53,7 +54,8 @@ pub fn parse(text: &[u8]) -> Vec<Mapping> {
 
 /// A mapping, and whether it is executable.
 fn parse_line(line: &[u8]) -> Option<(bool, Mapping)> {
-    // address permissions offset device inode, each followed by one space, then spaces and the path.
+    // address permissions offset device inode, each followed by one space, then spaces and the
+    // path.
     let mut fields = line.splitn(6, |byte| *byte == b' ');
     let mut field = || fields.next();
     let (start, end) = split_at_byte(field()?, b'-')?;

@@ -1,11 +1,12 @@
-//! Which processes are traced, and what is in their address spaces.
+//! The traced processes, and the contents of their address spaces.
 //!
-//! [`launch`] starts a command and holds it before its first instruction; [`proc_fs`] reads `/proc`;
-//! [`sideband`] hears from the kernel of every fork, exec, exit and executable mapping; [`history`] remembers
-//! them, so that an address has a file long after its process has gone; [`files`] keeps those files open, and
-//! [`contents`] tells whether they are still what they were; [`root`] is where a process looks for files;
-//! [`perf_maps`] finds what just-in-time compilers write of their code; [`cgroup`] tells which processes are in one;
-//! `task_clocks` tells the CPU time of threads in a moment.
+//! [`launch`] starts a command and holds it before its first instruction; [`proc_fs`] reads
+//! `/proc`; [`sideband`] reads the kernel's records of forks, execs, exits and executable mappings;
+//! [`history`] remembers them, so that an address has a file long after its process has gone;
+//! [`files`] keeps those files open, and [`contents`] tells whether they are still what they were;
+//! [`root`] is where a process looks for files; [`perf_maps`] finds what just-in-time compilers
+//! write of their code; [`cgroup`] tells which processes are in one; `task_clocks` tells the CPU
+//! time of threads in a moment.
 
 pub mod cgroup;
 pub mod contents;
@@ -19,4 +20,3 @@ pub mod proc_fs;
 pub mod root;
 pub mod sideband;
 pub(crate) mod task_clocks;
-pub mod user;

@@ -5,7 +5,8 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, PERF_TYPE_SOFTWARE, perf_event_attr};
 
-/// Opens a software event of a thread (-1: of all), on a CPU (-1: on any). `set` fills in what else is wanted of it.
+/// Opens a software event of a thread (-1: of all), on a CPU (-1: on any). `set` fills in what else
+/// is wanted of it.
 pub(super) fn open_software(
     event: u32,
     thread: libc::pid_t,

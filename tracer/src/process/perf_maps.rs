@@ -1,8 +1,8 @@
-//! Perf maps: files in which just-in-time compilers name their code, `/tmp/perf-PID.map` as the process sees it.
-//! Layout: the kernel's `tools/perf/Documentation/jit-interface.txt`.
+//! Perf maps: files in which just-in-time compilers name their code, `/tmp/perf-PID.map` as the
+//! process sees it. Layout: the kernel's `tools/perf/Documentation/jit-interface.txt`.
 //!
-//! Only a regular file is read that is the process's user's own, or root's, was written since the process began, and is
-//! no symbolic link: anybody can lay files into `/tmp`.
+//! Only a regular file is read that is the process's user's own, or root's, was written since the
+//! process began, and is no symbolic link: anybody can lay files into `/tmp`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,31 +14,32 @@ use std::time::{Duration, Instant};
 use super::proc_fs;
 use super::root::Root;
 
-/// How long after a file was not there it is looked for again, at first and at the most.
-const WAIT_MIN: Duration = Duration::from_millis(20);
-const WAIT_MAX: Duration = Duration::from_secs(1);
+/// The time until a file that was missing is looked for again, at first and at most.
+const MIN_WAIT: Duration = Duration::from_millis(20);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Files kept open at the most; further ones are opened when names are wanted, if they are still there.
-const MOST_OPEN: usize = 1024;
+/// Files kept open at most; further ones are opened when names are wanted, if they are still
+/// there.
+const MAX_OPEN_PERF_MAPS: usize = 1024;
 
-/// Where the names of one process's code are, while it lives and afterwards.
+/// The files that name one process's compiled code, while it lives and afterwards.
 #[derive(Debug)]
-struct Source {
-    /// Where the path is looked up; nothing for memtap's own root.
+struct PerfMapSource {
+    /// The root directory that the path is of; nothing for memtap's own.
     root: Option<Arc<Root>>,
     path: PathBuf,
     owners: Vec<u32>,
-    /// When the process began, in seconds since 1970, where that could be told.
+    /// The start of the process in seconds since 1970, where that could be told.
     began_s: Option<i64>,
     file: Option<File>,
     next: Instant,
     wait: Duration,
 }
 
-/// Where the names of all processes' compiled code are.
+/// The files that name all processes' compiled code.
 #[derive(Debug, Default)]
 pub struct PerfMaps {
-    sources: HashMap<u32, Source>,
+    sources: HashMap<u32, PerfMapSource>,
     /// Children run what their parents had compiled.
     parents: HashMap<u32, u32>,
     own_root: Option<Arc<Root>>,
@@ -52,14 +53,14 @@ impl PerfMaps {
             let Some(identity) = proc_fs::identity(pid) else {
                 return;
             };
-            entry.insert(Source {
+            entry.insert(PerfMapSource {
                 root,
                 path: PathBuf::from(format!("/tmp/perf-{}.map", identity.inner_pid)),
                 owners: identity.users,
                 began_s: proc_fs::began_s(pid),
                 file: None,
                 next: Instant::now(),
-                wait: WAIT_MIN,
+                wait: MIN_WAIT,
             });
         }
         self.look();
@@ -72,7 +73,8 @@ impl PerfMaps {
         }
     }
 
-    /// A process executes another program: what it had compiled has gone, and its root may be another now.
+    /// A process executes another program: what it had compiled has gone, and its root may be
+    /// another now.
     pub fn executed(&mut self, pid: u32) {
         self.parents.remove(&pid);
         if self.sources.get(&pid).is_some_and(|source| source.file.is_none()) {
@@ -92,14 +94,15 @@ impl PerfMaps {
         self.parents.remove(&pid);
     }
 
-    /// Opens the files that have come to be, so that they can be read when their processes have removed them.
+    /// Opens the files that have come to be, so that they can be read when their processes have
+    /// removed them.
     pub fn look(&mut self) {
         let now = Instant::now();
         if self.own_root.is_none() {
             self.own_root = Root::of("self").ok().map(Arc::new);
         }
         for source in self.sources.values_mut() {
-            if source.file.is_some() || source.next > now || self.open >= MOST_OPEN {
+            if source.file.is_some() || source.next > now || self.open >= MAX_OPEN_PERF_MAPS {
                 continue;
             }
             source.file = source.open(self.own_root.as_deref());
@@ -107,11 +110,12 @@ impl PerfMaps {
                 self.open += 1;
             }
             source.next = now + source.wait;
-            source.wait = (source.wait * 2).min(WAIT_MAX);
+            source.wait = (source.wait * 2).min(MAX_WAIT);
         }
     }
 
-    /// The files that name the code of a process: its own, and those of the processes that it was made by.
+    /// The files that name the code of a process: its own, and those of the processes that it was
+    /// made by.
     #[must_use]
     pub fn files(&self, pid: u32) -> Vec<File> {
         let mut files = Vec::new();
@@ -129,7 +133,7 @@ impl PerfMaps {
     }
 }
 
-impl Source {
+impl PerfMapSource {
     fn open(&self, own: Option<&Root>) -> Option<File> {
         let root = self.root.as_deref().or(own)?;
         let file = root.open(&self.path, false).ok()?;
@@ -142,7 +146,8 @@ impl Source {
             );
             return None;
         }
-        // Clocks of file systems tick in hundredths of a second, and boot time is known in whole ones.
+        // Clocks of file systems tick in hundredths of a second, and boot time is known in whole
+        // ones.
         if self.began_s.is_some_and(|began_s| metadata.mtime() + 2 < began_s) {
             log::debug!("{shown}: not read: it was written before the process began");
             return None;
@@ -176,7 +181,7 @@ mod tests {
         std::fs::remove_file(&path).expect("ours");
 
         let mut file = File::create(&path).expect("room");
-        std::thread::sleep(WAIT_MIN * 2);
+        std::thread::sleep(MIN_WAIT * 2);
         maps.look();
         file.write_all(b"10 8 f\n").expect("room");
         std::fs::remove_file(&path).expect("ours");
@@ -197,14 +202,14 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("room");
         let long_ago = std::time::SystemTime::now() - Duration::from_secs(1000);
         file.as_file().set_modified(long_ago).expect("ours");
-        let mut source = Source {
+        let mut source = PerfMapSource {
             root: None,
             path: file.path().to_path_buf(),
             owners: Vec::new(),
             began_s: proc_fs::began_s(std::process::id()),
             file: None,
             next: Instant::now(),
-            wait: WAIT_MIN,
+            wait: MIN_WAIT,
         };
         let root = Root::of("self").expect("ours");
         assert!(source.open(Some(&root)).is_none());

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Whether the process exists and has not ended: a zombie has.
+/// Returns true if the process exists and has not ended: a zombie has.
 #[must_use]
 pub fn is_running(pid: u32) -> bool {
     // A zombie whose other threads still run has a leader in state Z and more than one task.
@@ -14,7 +14,7 @@ pub fn is_running(pid: u32) -> bool {
     }
 }
 
-/// Whether the process is stopped by a signal: all its threads that have not ended.
+/// Returns true if the process is stopped by a signal: all its threads that have not ended.
 #[must_use]
 pub fn is_stopped(pid: u32) -> bool {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
@@ -64,7 +64,7 @@ pub fn group_of(pid: u32) -> Option<u32> {
         .ok()
 }
 
-/// What a process is inside its own namespace, and whose it is.
+/// The identity of a process in its own namespace, and its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Its number in its innermost pid namespace: the one that it sees itself.
@@ -73,7 +73,7 @@ pub struct Identity {
     pub users: Vec<u32>,
 }
 
-/// What a process is, from `/proc/PID/status`; nothing where it has gone.
+/// Reads the identity of a process from `/proc/PID/status`; nothing where it has gone.
 #[must_use]
 pub fn identity(pid: u32) -> Option<Identity> {
     identity_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?, pid)
@@ -92,11 +92,13 @@ fn identity_in(status: &str, pid: u32) -> Option<Identity> {
     })
 }
 
-/// When a process began, in seconds since 1970, to a second or two; nothing where it has gone.
+/// Returns the start of a process in seconds since 1970, to a second or two; nothing where it has
+/// gone.
 #[must_use]
 pub fn began_s(pid: u32) -> Option<i64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The twenty-second field, in ticks since the machine started; the second is the name, which may hold anything.
+    // The twenty-second field, in ticks since the machine started; the second is the name, which
+    // may hold anything.
     let ticks: i64 = stat
         .get(stat.rfind(')')? + 2..)?
         .split(' ')
@@ -109,8 +111,7 @@ pub fn began_s(pid: u32) -> Option<i64> {
         .find_map(|line| line.strip_prefix("btime "))?
         .parse()
         .ok()?;
-    // SAFETY: a question without arguments in memory.
-    let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let ticks_per_s = i64::try_from(rustix::param::clock_ticks_per_second()).ok()?;
     Some(started_s + ticks.checked_div(ticks_per_s)?)
 }
 

@@ -1,14 +1,15 @@
-//! The root directory of a process, as it sees it: of its mount namespace, of a container, of a chroot.
+//! The root directory of a process, as it sees it: of its mount namespace, of a container, of a
+//! chroot.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// What tells one root from another: the mount namespace, and the directory in it.
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+/// The identity of a root: the mount namespace, and the directory in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RootId {
     namespace: u64,
@@ -17,7 +18,8 @@ pub struct RootId {
 }
 
 impl RootId {
-    /// Of a process, by its number or `self`; nothing where it has gone.
+    /// Returns the identity of a process's root, by its process ID or `self`; nothing where it has
+    /// gone.
     #[must_use]
     pub fn of(process: &str) -> Option<Self> {
         let directory = Path::new("/proc").join(process);
@@ -36,7 +38,7 @@ impl RootId {
 pub struct Root(OwnedFd);
 
 impl Root {
-    /// Of a process, by its number or `self`.
+    /// Opens the root of a process, by its process ID or `self`.
     pub fn of(process: &str) -> io::Result<Self> {
         let directory = std::fs::OpenOptions::new()
             .read(true)
@@ -45,32 +47,14 @@ impl Root {
         Ok(Self(directory.into()))
     }
 
-    /// Opens a regular file of this root for reading. Symbolic links on the way lead nowhere outside of it; `path`
-    /// itself may be one only if `follow` says so.
+    /// Opens a regular file of this root for reading. Symbolic links on the way lead nowhere
+    /// outside of it; `path` itself may be one only if `follow` says so.
     pub fn open(&self, path: &Path, follow: bool) -> io::Result<File> {
-        let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
-        // SAFETY: a struct of integers, of which zeros are a valid value.
-        let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-        // A pipe without a writer would be waited for.
-        let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-        how.flags = u64::from((flags | if follow { 0 } else { libc::O_NOFOLLOW }).cast_unsigned());
-        how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-        // SAFETY: an open directory, a text that ends in NUL, and a struct of the size that is told.
-        let descriptor = unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                self.0.as_raw_fd(),
-                path.as_ptr(),
-                &raw mut how,
-                size_of::<libc::open_how>(),
-            )
-        };
-        if descriptor < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
-        // SAFETY: the descriptor is new and ours.
-        let file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        // `NONBLOCK`: opening a pipe without a writer would wait for one.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let no_follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = File::from(openat2(&self.0, path, flags | no_follow, Mode::empty(), resolve)?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
@@ -93,9 +77,8 @@ mod tests {
         );
         std::fs::write(&file, "x").expect("room");
         std::os::unix::fs::symlink(&file, &link).expect("a link");
-        let name = CString::new(pipe.as_os_str().as_bytes()).expect("no NUL");
-        // SAFETY: a text that ends in NUL.
-        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .expect("a pipe");
         assert!(root.open(&file, false).is_ok());
         assert!(root.open(&link, true).is_ok());
         assert!(root.open(&link, false).is_err());

@@ -1,68 +1,71 @@
-//! What the kernel tells of the life of processes: forks, new programs, executable mappings, exits.
+//! The kernel's records of process life: forks, execs, executable mappings, exits.
 //!
-//! These are the side-band records that `perf record` lives on, of a software event that never fires, one ring
-//! per CPU. They name each mapped file by path and inode at the moment of the mapping, so that a process
-//! that lives for a millisecond has names in the report. Layouts: `enum perf_event_type` in the kernel's
-//! `include/uapi/linux/perf_event.h`.
+//! These are the side-band records that `perf record` lives on, of a software event that never
+//! fires, one ring per CPU. They name each mapped file by path and inode at the moment of the
+//! mapping, so that a process that lives for a millisecond has names in the report. Layouts:
+//! `enum perf_event_type` in the kernel's `include/uapi/linux/perf_event.h`.
 
+use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use perf_event_open_sys::bindings::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TIME, perf_event_mmap_page};
 
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
 use super::maps::{FileId, Mapping};
 use super::perf_event;
-use crate::clock;
+pub use crate::clock::monotonic_ns;
 
 /// Pages of each CPU's ring: 512 KiB, some five thousand mappings between two readings.
 const RING_PAGES: usize = 128;
 
-/// A record of another time than this is held back until the next reading: one that happened before it may
-/// still be on its way into another CPU's ring.
+/// A record of another time than this is held back until the next reading: one that happened before
+/// it may still be on its way into another CPU's ring.
 const SETTLE_NS: u64 = 1_000_000;
 
-/// One event in the life of a process.
+/// An event in the life of a process, with its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LifeEvent {
-    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+pub struct TimedProcessEvent {
+    /// The time in nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
     /// The process.
     pub pid: u32,
-    /// What happened.
-    pub what: Life,
+    /// The event.
+    pub what: ProcessEvent,
 }
 
-/// What happened in a process's life.
+/// An event in a process's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Life {
-    /// It was made, as a copy of another process.
+pub enum ProcessEvent {
+    /// The process was forked from another one.
     Forked {
         /// The other process.
         parent: u32,
     },
-    /// It executes another program: all its mappings have gone.
+    /// The process executes another program: all its mappings have gone.
     Executed {
         /// Its new name.
         comm: String,
     },
-    /// It gave itself another name.
+    /// The process changed its name.
     Renamed {
         /// The name.
         comm: String,
     },
-    /// It mapped executable memory.
+    /// The process mapped executable memory.
     Mapped(Mapping),
     /// Its first thread ended; the process has too, unless other threads live on.
     Exited,
 }
 
 #[derive(Debug)]
-struct Ring {
+struct SidebandRing {
     _event: OwnedFd,
-    base: *mut libc::c_void,
+    base: *mut c_void,
     len: usize,
     page: usize,
 }
@@ -70,8 +73,8 @@ struct Ring {
 /// The rings of all CPUs.
 #[derive(Debug)]
 pub struct Sideband {
-    rings: Vec<Ring>,
-    waiting: Vec<LifeEvent>,
+    rings: Vec<SidebandRing>,
+    waiting: Vec<TimedProcessEvent>,
     settled_ns: u64,
     lost: u64,
 }
@@ -81,7 +84,7 @@ impl Sideband {
     pub fn open() -> io::Result<Self> {
         let mut rings = Vec::new();
         for cpu in online_cpus()? {
-            rings.push(Ring::open(cpu)?);
+            rings.push(SidebandRing::open(cpu)?);
         }
         Ok(Self {
             rings,
@@ -91,21 +94,21 @@ impl Sideband {
         })
     }
 
-    /// How many records the kernel could not write, since a ring was full.
+    /// Returns the number of records that the kernel could not write since a ring was full.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Up to when all that has happened was taken, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// Returns the time up to which all events were taken, in nanoseconds of `CLOCK_MONOTONIC`.
     #[must_use]
     pub fn settled_ns(&self) -> u64 {
         self.settled_ns
     }
 
-    /// Takes what has happened, in the order of time. `all`: also what happened just now, which may lack an
-    /// event of another CPU.
-    pub fn take(&mut self, all: bool) -> Vec<LifeEvent> {
+    /// Takes what has happened, in the order of time. `all`: also what happened just now, which may
+    /// lack an event of another CPU.
+    pub fn take(&mut self, all: bool) -> Vec<TimedProcessEvent> {
         let settled = if all {
             u64::MAX
         } else {
@@ -127,7 +130,7 @@ impl Sideband {
     }
 }
 
-impl Ring {
+impl SidebandRing {
     fn open(cpu: i32) -> io::Result<Self> {
         let event = perf_event::open_software(PERF_COUNT_SW_DUMMY, -1, cpu, |attributes| {
             attributes.sample_type = u64::from(PERF_SAMPLE_TIME);
@@ -141,22 +144,20 @@ impl Ring {
             attributes.set_use_clockid(1);
             attributes.set_exclude_kernel(1);
         })?;
-        let page = page_size();
+        let page = rustix::param::page_size();
         let len = page * (1 + RING_PAGES);
-        // SAFETY: a new shared mapping of an event that we own.
+        // SAFETY: a new shared mapping at an address that the kernel chooses, of an event that we
+        // own.
         let base = unsafe {
-            libc::mmap(
+            mmap(
                 std::ptr::null_mut(),
                 len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                event.as_raw_fd(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &event,
                 0,
             )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        }?;
         Ok(Self {
             _event: event,
             base,
@@ -165,11 +166,12 @@ impl Ring {
         })
     }
 
-    /// Hands every record to `take`: its type, its misc bits, and its body after the eight bytes of header.
+    /// Hands every record to `take`: its type, its misc bits, and its body after the eight bytes of
+    /// header.
     fn read(&self, mut take: impl FnMut(u32, u16, &[u8])) {
         let control = self.base.cast::<perf_event_mmap_page>();
-        // SAFETY: the first page is the kernel's control page. Head and tail are written by one side each, as
-        // aligned words, with the barriers that its description asks for.
+        // SAFETY: the first page is the kernel's control page. Head and tail are written by one
+        // side each, as aligned words, with the barriers that its description asks for.
         let (head, tail) = unsafe {
             (
                 AtomicU64::from_ptr(&raw mut (*control).data_head),
@@ -201,7 +203,8 @@ impl Ring {
         tail.store(at, Ordering::Release);
     }
 
-    /// Copies what begins at a position, which may run past the end of the data and go on at their beginning.
+    /// Copies what begins at a position, which may run past the end of the data and go on at their
+    /// beginning.
     fn copy(&self, from: u64, to: &mut [u8]) {
         let data_len = self.len - self.page;
         let Ok(start) = usize::try_from(from % data_len as u64) else {
@@ -210,8 +213,8 @@ impl Ring {
         let before_end = to.len().min(data_len - start);
         let (first, rest) = to.split_at_mut(before_end);
         let data = self.base.cast::<u8>();
-        // SAFETY: both parts are inside the data pages, and the kernel does not write there before the tail has
-        // passed.
+        // SAFETY: both parts are inside the data pages, and the kernel does not write there before
+        // the tail has passed.
         unsafe {
             data.add(self.page + start)
                 .copy_to_nonoverlapping(first.as_mut_ptr(), first.len());
@@ -221,11 +224,11 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
+impl Drop for SidebandRing {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing refers to it any more.
-        if unsafe { libc::munmap(self.base, self.len) } != 0 {
-            log::debug!("failed to unmap a ring: {}", io::Error::last_os_error());
+        // SAFETY: the mapping was made by `open`, and nothing refers to it any more.
+        if let Err(error) = unsafe { munmap(self.base, self.len) } {
+            log::debug!("failed to unmap a ring: {error}");
         }
     }
 }
@@ -239,7 +242,7 @@ const FORK: u32 = 7;
 /// `PERF_RECORD_MISC_COMM_EXEC`
 const MISC_COMM_EXEC: u16 = 1 << 13;
 
-fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
+fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<TimedProcessEvent> {
     let id = |offset| half_word(body, offset);
     // Every record ends in the time.
     let time_ns = word(body, body.len().checked_sub(8)?)?;
@@ -253,9 +256,9 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
             (
                 pid,
                 if kind == FORK {
-                    Life::Forked { parent }
+                    ProcessEvent::Forked { parent }
                 } else {
-                    Life::Exited
+                    ProcessEvent::Exited
                 },
             )
         }
@@ -264,9 +267,9 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
             let comm = text(body.get(8..)?)?;
             let comm = String::from_utf8_lossy(comm).into_owned();
             if misc & MISC_COMM_EXEC != 0 {
-                (pid, Life::Executed { comm })
+                (pid, ProcessEvent::Executed { comm })
             } else if pid == tid {
-                (pid, Life::Renamed { comm })
+                (pid, ProcessEvent::Renamed { comm })
             } else {
                 return None;
             }
@@ -286,11 +289,11 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<LifeEvent> {
                 },
                 path: PathBuf::from(std::ffi::OsStr::from_bytes(if anonymous { b"" } else { path })),
             };
-            (id(0)?, Life::Mapped(mapping))
+            (id(0)?, ProcessEvent::Mapped(mapping))
         }
         _ => return None,
     };
-    Some(LifeEvent { time_ns, pid, what })
+    Some(TimedProcessEvent { time_ns, pid, what })
 }
 
 fn word(bytes: &[u8], offset: usize) -> Option<u64> {
@@ -307,17 +310,6 @@ fn half_word(bytes: &[u8], offset: usize) -> Option<u32> {
 
 fn text(bytes: &[u8]) -> Option<&[u8]> {
     bytes.split(|byte| *byte == 0).next()
-}
-
-/// Now, in nanoseconds of `CLOCK_MONOTONIC`.
-#[must_use]
-pub fn monotonic_ns() -> u64 {
-    clock::read_ns(libc::CLOCK_MONOTONIC)
-}
-
-fn page_size() -> usize {
-    // SAFETY: a question without arguments in memory.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// The CPUs in `/sys/devices/system/cpu/online`: `0-3,8`.
@@ -348,10 +340,10 @@ mod tests {
         };
         assert_eq!(
             record(10, 10),
-            Some(LifeEvent {
+            Some(TimedProcessEvent {
                 time_ns: 7,
                 pid: 10,
-                what: Life::Forked { parent: 1 }
+                what: ProcessEvent::Forked { parent: 1 }
             })
         );
         assert_eq!(record(10, 11), None);

@@ -1,18 +1,20 @@
 //! The CPU time of other processes' threads, to the microsecond, from a moment on.
 //!
-//! The kernel brings a running thread's own account up to date when its CPU's tick comes, which may be 4 ms later. A perf event
-//! of the thread's task clock (`PERF_COUNT_SW_TASK_CLOCK`) is read on the CPU that the thread is on. It costs the thread some
-//! time at each switch of context, so that it is meant for moments.
+//! The kernel brings a running thread's own account up to date when its CPU's tick comes, which may
+//! be 4 ms later. A perf event of the thread's task clock (`PERF_COUNT_SW_TASK_CLOCK`) is read on
+//! the CPU that the thread is on. It costs the thread some time at each switch of context, so that
+//! it is meant for moments.
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::time::Duration;
 
 use perf_event_open_sys::bindings::PERF_COUNT_SW_TASK_CLOCK;
 
 use super::{perf_event, proc_fs};
 
 /// More threads than this are not looked at: each takes a descriptor, and an interrupt of its CPU.
-const MOST_THREADS: usize = 64;
+const MAX_THREADS: usize = 64;
 
 /// The clocks of all threads of some processes. They stop when this is dropped.
 #[derive(Debug)]
@@ -21,11 +23,11 @@ pub(crate) struct TaskClocks {
 }
 
 impl TaskClocks {
-    /// Starts them; nothing if there are too many threads, or none, or the kernel refuses. A thread that begins later is not in
-    /// them.
+    /// Starts them; nothing if there are too many threads, or none, or the kernel refuses. A thread
+    /// that begins later is not in them.
     pub(crate) fn start(pids: &[u32]) -> Option<Self> {
         let threads: Vec<u32> = pids.iter().flat_map(|pid| proc_fs::threads(*pid)).collect();
-        if threads.is_empty() || threads.len() > MOST_THREADS {
+        if threads.is_empty() || threads.len() > MAX_THREADS {
             return None;
         }
         let mut events = Vec::new();
@@ -49,7 +51,7 @@ impl TaskClocks {
         for mut event in &self.events {
             let mut value = [0; 8];
             event.read_exact(&mut value).ok()?;
-            sum += crate::cost::to_f64(u64::from_ne_bytes(value)) / 1e9;
+            sum += Duration::from_nanos(u64::from_ne_bytes(value)).as_secs_f64();
         }
         Some(sum)
     }
@@ -68,9 +70,7 @@ mod tests {
     fn a_short_time_is_told_as_it_was() {
         let own = [std::process::id()];
         let Some(clocks) = TaskClocks::start(&own) else {
-            // SAFETY: a system call without arguments.
-            let user = unsafe { libc::geteuid() };
-            assert_ne!(user, 0, "refused to root");
+            assert!(!rustix::process::geteuid().is_root(), "refused to root");
             return;
         };
         let (before, began) = (clocks.seconds().expect("readable"), thread_s());
@@ -84,8 +84,7 @@ mod tests {
 
     /// CPU time of this thread.
     fn thread_s() -> f64 {
-        let time = crate::clock::read(libc::CLOCK_THREAD_CPUTIME_ID);
-        time.expect("every thread has one").as_secs_f64()
+        Duration::from_nanos(crate::clock::thread_cpu_ns()).as_secs_f64()
     }
 
     #[test]

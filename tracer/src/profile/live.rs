@@ -1,9 +1,9 @@
-//! What is still allocated, and how it came to be so: figures of the blocks' ages, and of the past.
+//! Live blocks: their ages, and their history.
 
 use std::time::Duration;
 
-/// Moments of a recording, as offsets from its start, from which the figures of each stack are kept: the snapshots nearest
-/// to its quarters.
+/// Moments of a recording, as offsets from its start, from which the figures of each stack are
+/// kept: the snapshots nearest to its quarters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks {
     /// Near a quarter, the half and three quarters of the time.
@@ -13,28 +13,29 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// How many there are.
+    /// The number of marks.
     pub const COUNT: usize = 3;
 
     /// The index of the half-way mark.
     pub const HALF: usize = 1;
 }
 
-/// What processes that still have their memory hold of one stack's blocks. A process that had ended before holds
-/// nothing; where all have ended, those count that ended last, with what they held then.
+/// The live blocks of one stack in processes that still have their memory. A process that ended
+/// earlier counts for nothing; where all have ended, those count that ended last, with their blocks
+/// at that time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Aged {
     /// Live blocks.
     pub live: u64,
-    /// Their bytes.
+    /// Bytes of live blocks.
     pub live_bytes: u64,
-    /// Those of them that are as old as was asked for.
+    /// Live blocks of at least the age that was asked for.
     pub old: u64,
-    /// Their bytes.
+    /// Bytes of these old blocks.
     pub old_bytes: u64,
-    /// Those that were allocated before the half-way mark.
+    /// Live blocks from before the half-way mark.
     pub kept: u64,
-    /// Their bytes.
+    /// Bytes of these kept blocks.
     pub kept_bytes: u64,
     /// The age of the oldest, in nanoseconds.
     pub oldest_ns: u64,

@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 /// A program or library that frames are in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Object {
+pub struct ObjectFile {
     /// Its path, as the process that mapped it first saw it.
     pub path: PathBuf,
     /// Its build id in hexadecimal, where it has one.
     pub build_id: Option<String>,
     /// The file with its debug information, where that was another one.
     pub debug: Option<PathBuf>,
-    /// Whether that came from a server, now or before.
+    /// True if the debug information came from a server, now or before.
     pub was_fetched: bool,
-    /// Whether there was anything to name its functions by, beside the symbols that dynamic linking needs.
+    /// True if it has names of functions beside the symbols that dynamic linking needs.
     pub has_names: bool,
-    /// Whether it was overwritten after it was mapped.
+    /// True if it was overwritten after it was mapped.
     pub has_changed: bool,
     /// Distinct places in it that are in stacks.
     pub frames: u64,
-    /// Those of them that have no name.
+    /// The number of places that have no name.
     pub unnamed: u64,
 }

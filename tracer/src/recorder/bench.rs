@@ -16,8 +16,9 @@ use crate::bpf::{Limits, Object, UprobeScope, btf};
 use crate::probe_plan::functions::Table;
 use crate::probe_plan::plan::Plan;
 use crate::process::files::MappedFile;
-use crate::process::history::Lives;
+use crate::process::history::ProcessHistory;
 use crate::settings::Probing;
+use crate::unwind::Capacity;
 
 /// An attached walker; dropping it detaches the probe.
 #[expect(missing_debug_implementations, reason = "the object has none")]
@@ -60,10 +61,10 @@ impl Walks {
             ..Wanted::default()
         };
         let mut object = Object::load(&settings, &limits, wanted)?;
-        let mut lives = Lives::default();
+        let mut lives = ProcessHistory::default();
         lives.snapshot(pid.get()).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid.get());
-        let mut tables = UnwindTables::new(&object, limits.tables)?;
+        let mut tables = UnwindTables::new(&object, Capacity::of_bytes(limits.unwind_bytes))?;
         tables.compile_now(&mut object, &files)?;
 
         let plans = plans_of(pid.get(), &files)?;
@@ -132,7 +133,7 @@ impl Switch {
             ..Wanted::default()
         };
         let mut object = Object::load(&settings, &Limits::default(), wanted)?;
-        let mut lives = Lives::default();
+        let mut lives = ProcessHistory::default();
         lives.snapshot(pid).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid);
         let plans = plans_of(pid, &files)?;

@@ -16,7 +16,7 @@ use crate::bpf::load::BpfError;
 use crate::bpf::records::Records;
 use crate::bpf::{Object, Record};
 use crate::process::files::MappedFile;
-use crate::process::sideband::{Life, Sideband};
+use crate::process::sideband::{ProcessEvent, Sideband};
 
 /// Both sources of events.
 pub(super) struct EventStream {
@@ -77,7 +77,7 @@ impl EventStream {
         let mut exits = false;
         for event in self.sideband.take(at_end) {
             let pid = event.pid;
-            if event.what == Life::Exited && to.processes.on_exit(pid, event.time_ns) {
+            if event.what == ProcessEvent::Exited && to.processes.on_exit(pid, event.time_ns) {
                 exits = true;
                 to.exited.note_exit();
             }

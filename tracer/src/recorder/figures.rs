@@ -11,7 +11,7 @@ use super::heap_history::HeapSnapshot;
 use super::process_table::ProcessTable;
 use super::stack_table::StackTable;
 use crate::cost::saturating_u64;
-use crate::profile::{Aged, HeapValues, Held, HeldVariances, Marks, Values, Variances};
+use crate::profile::{Aged, HeapTotals, HeapValues, HeapVariances, Marks, Values, Variances};
 
 /// Figures that are added to others of the same stack.
 pub(super) trait Additive: Copy {
@@ -151,8 +151,8 @@ pub(super) fn heap_values_of(sum: &HeapSum, unit: VarianceUnit) -> Values {
 }
 
 /// Memory that a process holds and held.
-pub(super) fn held(heap: &Heap, unit: VarianceUnit) -> Held {
-    Held {
+pub(super) fn held(heap: &Heap, unit: VarianceUnit) -> HeapTotals {
+    HeapTotals {
         live_bytes: heap.live_bytes,
         live: heap.live,
         peak_bytes: heap.peak_bytes,
@@ -161,7 +161,7 @@ pub(super) fn held(heap: &Heap, unit: VarianceUnit) -> Held {
         free_calls: heap.free_calls,
         unmatched: heap.unmatched,
         missed: heap.missed,
-        variances: HeldVariances {
+        variances: HeapVariances {
             live: heap.live_variance.into(),
             live_bytes: unit.bytes(heap.live_bytes_variance),
             peak: heap.peak_variance.into(),

@@ -14,6 +14,7 @@ mod attach;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod budget;
+pub mod cost;
 mod estimate;
 mod estimator;
 mod event_loop;
@@ -32,6 +33,7 @@ mod profile_builder;
 )]
 mod recorder;
 mod recording;
+mod resolved;
 mod stack_table;
 mod targets;
 mod unwind_tables;

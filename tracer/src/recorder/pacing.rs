@@ -38,10 +38,10 @@ pub(super) struct WorkTime {
 impl WorkTime {
     /// Does the work and measures it.
     pub(super) fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
-        let (began, before) = (Instant::now(), own_cpu_time());
+        let (began, before) = (Instant::now(), clock::own_cpu_time());
         let result = work();
         let time = Self {
-            cpu_s: own_cpu_time().saturating_sub(before).as_secs_f64(),
+            cpu_s: clock::own_cpu_time().saturating_sub(before).as_secs_f64(),
             clock_s: began.elapsed().as_secs_f64(),
         };
         (result, time)
@@ -52,9 +52,4 @@ impl WorkTime {
         self.cpu_s += other.cpu_s;
         self.clock_s += other.clock_s;
     }
-}
-
-/// CPU time of memtap.
-fn own_cpu_time() -> Duration {
-    clock::read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or_default()
 }

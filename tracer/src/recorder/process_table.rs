@@ -8,7 +8,7 @@ use tracer_ebpf::PROCESS_UNKNOWN;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::records::NewProcess;
-use crate::process::history::{Image, Lives};
+use crate::process::history::{ProcessHistory, ProcessImage};
 use crate::process::proc_fs;
 use crate::process::sideband::monotonic_ns;
 
@@ -35,7 +35,7 @@ pub(super) struct TrackedImage {
 #[derive(Debug, Default)]
 pub(super) struct ProcessTable {
     images: HashMap<u32, TrackedImage>,
-    history: Lives,
+    history: ProcessHistory,
 }
 
 impl ProcessTable {
@@ -110,17 +110,17 @@ impl ProcessTable {
     }
 
     /// An image's program and mappings.
-    pub(super) fn image_of(&self, tracked: &TrackedImage) -> Option<&Image> {
+    pub(super) fn image_of(&self, tracked: &TrackedImage) -> Option<&ProcessImage> {
         self.history.image(tracked.pid, tracked.since_ns)
     }
 
     /// Programs and mappings of all processes over time.
-    pub(super) fn history(&self) -> &Lives {
+    pub(super) fn history(&self) -> &ProcessHistory {
         &self.history
     }
 
     /// The same, to be added to.
-    pub(super) fn history_mut(&mut self) -> &mut Lives {
+    pub(super) fn history_mut(&mut self) -> &mut ProcessHistory {
         &mut self.history
     }
 

@@ -11,9 +11,9 @@ use super::stack_table::StackTable;
 use super::unwind_tables::Unwinding;
 use crate::bpf::records::Stack as RecordedStack;
 use crate::process::files::MappedFile;
-use crate::process::history::Place;
+use crate::process::history::MappedAddress;
 use crate::process::proc_fs;
-use crate::profile::{Frame, FrameName, Held, Process, Profile, Stack, Together, Values};
+use crate::profile::{Frame, FrameName, GroupVariance, HeapTotals, Profile, ProfiledProcess, Stack, Values};
 use crate::symbolize::{self, Location, Namer};
 
 /// A frame of a stack before it has a name.
@@ -37,13 +37,13 @@ pub(super) struct ProfileBuilder<'a> {
     tracked: &'a ProcessTable,
     recorded: &'a StackTable,
     unwinding: Option<&'a Unwinding>,
-    processes: Vec<Process>,
+    processes: Vec<ProfiledProcess>,
     process_index: HashMap<u32, usize>,
     files: Vec<Arc<MappedFile>>,
     file_index: HashMap<*const MappedFile, usize>,
     stacks: Vec<UnnamedStack>,
-    held: Option<Held>,
-    together: Vec<Together>,
+    held: Option<HeapTotals>,
+    together: Vec<GroupVariance>,
     /// Hits of probes, by the number of the process image.
     hits: HashMap<u32, u64>,
 }
@@ -100,7 +100,7 @@ impl<'a> ProfileBuilder<'a> {
         peak_by_stack_bytes: u64,
         unit: VarianceUnit,
     ) {
-        let mut total = Held {
+        let mut total = HeapTotals {
             peak_by_stack_bytes: Some(peak_by_stack_bytes),
             ..held(
                 &Heap {
@@ -138,7 +138,7 @@ impl<'a> ProfileBuilder<'a> {
         bytes_variance: u128,
     ) {
         let process = number.map(|number| self.process(number));
-        self.together.push(Together {
+        self.together.push(GroupVariance {
             process,
             function,
             calls_variance,
@@ -159,7 +159,7 @@ impl<'a> ProfileBuilder<'a> {
                     let identity = proc_fs::identity(tracked.pid).filter(|_| !exited);
                     identity.map(|identity| identity.inner_pid)
                 });
-                Process {
+                ProfiledProcess {
                     pid: tracked.pid,
                     inner_pid,
                     comm: image.map_or_else(|| tracked.comm.clone(), |image| image.comm.clone()),
@@ -169,7 +169,7 @@ impl<'a> ProfileBuilder<'a> {
                     hits: self.hits.get(&number).copied().unwrap_or(0),
                 }
             }
-            None => Process {
+            None => ProfiledProcess {
                 pid: 0,
                 inner_pid: None,
                 comm: "[unknown]".to_owned(),
@@ -218,13 +218,14 @@ impl<'a> ProfileBuilder<'a> {
                         offset: place.file_offset + u64::from(is_call),
                         is_return: is_call,
                     }),
-                    None => UnnamedFrame::Outside(symbolize::outside_files(
-                        &place.path,
-                        place.file_offset,
-                        *address,
-                    )),
+                    None => {
+                        let frame = symbolize::outside_files(&place.path, place.file_offset, *address);
+                        UnnamedFrame::Outside(Frame::from(&frame))
+                    }
                 },
-                None => UnnamedFrame::Outside(symbolize::outside_files("".as_ref(), 0, *address)),
+                None => {
+                    UnnamedFrame::Outside(Frame::from(&symbolize::outside_files("".as_ref(), 0, *address)))
+                }
             };
             frames.push((frame, mapped));
         }
@@ -240,7 +241,7 @@ impl<'a> ProfileBuilder<'a> {
 
     /// Returns true if signal handlers return to this place: the frame behind it was interrupted
     /// anywhere.
-    fn is_signal_frame(&self, place: &Place) -> bool {
+    fn is_signal_frame(&self, place: &MappedAddress) -> bool {
         let Some(file) = &place.file else { return false };
         let Some(unwinding) = self.unwinding else {
             return false;
@@ -291,7 +292,12 @@ impl<'a> ProfileBuilder<'a> {
         }
         locations.sort_unstable_by_key(|location| (location.file, location.offset));
         locations.dedup();
-        let names = namer.name(&self.files, &locations, is_over);
+        let named = namer.name(&self.files, &locations, is_over);
+        let by_location: HashMap<&Location, Vec<Frame>> = named
+            .frames
+            .iter()
+            .map(|(location, frames)| (location, frames.iter().map(Frame::from).collect()))
+            .collect();
         let compiled = self.compiled();
         let no_name = Frame {
             name: FrameName::Compiled,
@@ -306,7 +312,7 @@ impl<'a> ProfileBuilder<'a> {
                 match frame {
                     UnnamedFrame::Outside(frame) => indices.push(frames.index(frame)),
                     UnnamedFrame::Location(location) => {
-                        let expanded = names.frames.get(location).map_or(&[][..], AsRef::as_ref);
+                        let expanded = by_location.get(location).map_or(&[][..], Vec::as_slice);
                         indices.extend(expanded.iter().map(|frame| frames.index(frame)));
                     }
                     UnnamedFrame::Compiled(pid, address) => {
@@ -332,7 +338,7 @@ impl<'a> ProfileBuilder<'a> {
             processes: self.processes,
             frames: frames.frames,
             stacks,
-            objects: names.objects,
+            objects: named.files.into_iter().map(Into::into).collect(),
             held: self.held,
             together: self.together,
             has_ages: false,

@@ -28,6 +28,7 @@ use crate::report::session::Probe;
 use crate::settings::{Record, StopForCode, Target, Unwind};
 use crate::signals::Ending;
 use crate::symbolize::Namer;
+use crate::unwind::Capacity;
 
 /// A reason for the end of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +149,7 @@ impl Recorder {
             Unwind::FramePointer => None,
             Unwind::Auto | Unwind::Dwarf => Some(Unwinding::new(
                 &mut object,
-                settings.limits.tables,
+                Capacity::of_bytes(settings.limits.unwind_bytes),
                 settings.unwind == Unwind::Auto,
             )?),
         };
@@ -157,7 +158,6 @@ impl Recorder {
         } else {
             None
         };
-        let live_report = settings.live_report;
         let mut recorder = Self {
             attachments: Attachments::new(settings, purpose == Purpose::Estimate),
             guard,
@@ -166,7 +166,7 @@ impl Recorder {
             processes: ProcessTable::default(),
             stacks: StackTable::default(),
             unwinding,
-            heap_history: settings.live.then(|| HeapHistory::new(live_report.is_some())),
+            heap_history: settings.live.then(|| HeapHistory::new(settings.ages)),
             exited: ExitedProcesses::default(),
             budget: BudgetController::new(settings),
             scope: TargetScope::new(settings.target.clone(), targets.cgroup.take()),
@@ -174,7 +174,7 @@ impl Recorder {
             options: RecordingOptions {
                 heap: settings.heap,
                 unit: variance_unit(settings),
-                older_than: live_report.and_then(|live| live.older_than).unwrap_or_default(),
+                older_than: settings.older_than.unwrap_or_default(),
             },
             namer: Namer::new(settings.symbols.clone()),
             command: std::mem::take(&mut targets.command),

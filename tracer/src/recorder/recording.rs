@@ -1,7 +1,6 @@
 //! The result of a recording, from the sums of the kernel side and the state of this one.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, Sum, SumKey};
@@ -18,8 +17,8 @@ use crate::bpf::load::BpfError;
 use crate::bpf::sums::Counts;
 use crate::cost::{saturating_u64, to_f64};
 use crate::process::sideband::monotonic_ns;
-use crate::profile::{Marks, Profile};
-use crate::report::session::{Cost, Events, Probe};
+use crate::profile::{AddressStack, AddressStacks, Marks, Profile};
+use crate::report::session::{Cost, EventCounts, Probe};
 use crate::report::{self, Losses};
 use crate::symbolize::Namer;
 
@@ -30,8 +29,8 @@ pub struct Recording {
     pub profile: Profile,
     /// Its length.
     pub duration: Duration,
-    /// Events by outcome.
-    pub events: Events,
+    /// EventCounts by outcome.
+    pub events: EventCounts,
     /// Lost events by reason.
     pub losses: Losses,
     /// The cost of tracing.
@@ -42,11 +41,10 @@ pub struct Recording {
     pub probes: Vec<Probe>,
     /// Bytes of kernel memory, by map.
     pub memory: BTreeMap<String, u64>,
-    /// The stacks as addresses: `# process PID COMM` before those of each process image, then a
-    /// line for each stack, `CALLS FUNCTION END ADDRESS…`, the innermost caller first.
-    pub raw: String,
+    /// The stacks as addresses, by process image.
+    pub address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
-    pub tables: Option<report::session::Tables>,
+    pub tables: Option<report::session::TableUsage>,
     /// Records of process life that the kernel could not write: names may be missing.
     pub life_records_lost: u64,
 }
@@ -192,7 +190,7 @@ impl RecordingSources<'_> {
         }
 
         let heap_calls = blocks.iter().map(|(key, sum)| (*key, sum.sum));
-        let raw = self.raw(&sums.iter().copied().chain(heap_calls).collect::<Vec<_>>());
+        let address_stacks = self.address_stacks(&sums.iter().copied().chain(heap_calls).collect::<Vec<_>>());
         let losses = self.losses(&counts, unsent)?;
         let mut profile = builder.build(self.namer, self.clock.is_over());
         profile.has_ages = ages.is_some();
@@ -209,10 +207,10 @@ impl RecordingSources<'_> {
             followed: self.budget.followed(),
             probes: self.probes.to_vec(),
             memory: BTreeMap::new(),
-            raw,
+            address_stacks,
             tables: self.unwinding.map(|unwinding| {
                 let unfinished = unwinding.unfinished() + stacks.unjoined();
-                report::session::Tables {
+                report::session::TableUsage {
                     remembered: counts.events(Counter::StackRemembered),
                     awaited: counts.events(Counter::TableAwaited),
                     finished_from_copies: counts.events(Counter::StackCopied).saturating_sub(unfinished),
@@ -294,38 +292,38 @@ impl RecordingSources<'_> {
         )))
     }
 
-    /// The stacks as addresses; see [`Recording::raw`].
-    fn raw(&self, sums: &[(SumKey, Sum)]) -> String {
+    /// The stacks as addresses, by process image.
+    fn address_stacks(&self, sums: &[(SumKey, Sum)]) -> Vec<AddressStacks> {
         let mut sums: Vec<&(SumKey, Sum)> = sums.iter().filter(|(_, sum)| sum.calls > 0).collect();
         sums.sort_unstable_by_key(|(key, _)| (key.process, key.function, key.stack));
-        let mut text = String::new();
-        let mut process = None;
-        for (key, sum) in sums {
-            if process != Some(key.process) {
-                process = Some(key.process);
-                let (pid, comm) = match self.processes.get(key.process) {
-                    Some(tracked) => (tracked.pid, tracked.comm.as_str()),
-                    None => (0, "[unknown]"),
-                };
-                let _infallible = writeln!(text, "# process {pid} {comm}");
-            }
-            let function = Function::from_number(key.function).map_or("?", Function::name);
-            let stack = self.stacks.get(key.stack);
-            let end = stack.map_or("lost", |stack| stack.end.label());
-            let _infallible = write!(text, "{} {function} {end}", sum.calls);
-            for address in stack.map_or(&[][..], |stack| stack.frames.as_slice()) {
-                let _infallible = write!(text, " {address:x}");
-            }
-            text.push('\n');
-        }
-        text
+        let images = sums.chunk_by(|(a, _), (b, _)| a.process == b.process);
+        images
+            .map(|image| AddressStacks {
+                process: self
+                    .processes
+                    .get(image[0].0.process)
+                    .map(|tracked| (tracked.pid, tracked.comm.clone())),
+                stacks: image
+                    .iter()
+                    .map(|(key, sum)| {
+                        let stack = self.stacks.get(key.stack);
+                        AddressStack {
+                            calls: sum.calls,
+                            function: Function::from_number(key.function),
+                            end: stack.map(|stack| stack.end),
+                            addresses: stack.map(|stack| stack.frames.to_vec()).unwrap_or_default(),
+                        }
+                    })
+                    .collect(),
+            })
+            .collect()
     }
 }
 
-/// Events by outcome, from the hits of uprobes and the calls whose stacks were counted and never
+/// EventCounts by outcome, from the hits of uprobes and the calls whose stacks were counted and never
 /// sent.
-fn events(counts: &Counts, hits: u64, unsent: u64) -> Events {
-    Events {
+fn events(counts: &Counts, hits: u64, unsent: u64) -> EventCounts {
+    EventCounts {
         seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::PassedOver)),
         tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
         nested: counts.events(Counter::Nested),

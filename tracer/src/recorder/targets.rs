@@ -11,12 +11,12 @@ use super::process_table::ProcessTable;
 use crate::bpf::Object;
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
+use crate::privileges::User;
 use crate::probe_plan::{loader, roots};
 use crate::process::cgroup::{Cgroup, CgroupError};
 use crate::process::files::MappedFile;
-use crate::process::launch::{self, Held};
+use crate::process::launch::{self, HeldCommand};
 use crate::process::proc_fs;
-use crate::process::user::User;
 use crate::settings::{Record, Target};
 
 /// The processes, the cgroup or the command that was asked for.
@@ -33,7 +33,7 @@ pub(super) struct Targets {
 /// A launched command that waits, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct LaunchedCommand {
-    held: Option<Held>,
+    held: Option<HeldCommand>,
     name: String,
 }
 

@@ -1,23 +1,24 @@
 //! A hint where calls came too soon for the unwind tables of their code.
 
-use super::merge::Walk;
-use super::session::Tables;
+use super::merge::Completeness;
+use super::session::TableUsage;
 use super::units;
 use crate::profile::Profile;
 
-/// Where the stacks of so many in a hundred calls are cut, it is worth a word.
+/// The share of calls with truncated stacks, in percent, from which on the hint is given.
 const CUT_PERCENT: u64 = 1;
 
-/// What to do about stacks that are cut since their code was new; nothing where there are few.
+/// Returns a hint on stacks that are truncated since their code was new; nothing where there are
+/// few.
 #[must_use]
-pub fn hint(profile: &Profile, tables: &Tables) -> Option<String> {
+pub(crate) fn hint(profile: &Profile, tables: &TableUsage) -> Option<String> {
     if tables.awaited + tables.unfinished == 0 {
         return None;
     }
     let (mut all, mut cut) = (0u64, 0u64);
     for stack in &profile.stacks {
         all = all.saturating_add(stack.values.calls);
-        if Walk::of(stack) == Walk::Truncated {
+        if Completeness::of(stack) == Completeness::Truncated {
             cut = cut.saturating_add(stack.values.calls);
         }
     }
@@ -35,17 +36,17 @@ mod tests {
     use tracer_ebpf::{Function, StackEnd};
 
     use super::*;
-    use crate::report::sample::Sample;
+    use crate::report::sample::SampleProfile;
 
     #[test]
     fn calls_that_came_too_soon_are_told_where_they_are_many() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "cc1");
         let frame = sample.symbol("xmalloc");
         sample.heap(process, Function::Malloc, &[frame], 10_000, 10_000);
-        let soon = Tables {
+        let soon = TableUsage {
             awaited: 3,
-            ..Tables::default()
+            ..TableUsage::default()
         };
         assert_eq!(hint(&sample.profile, &soon), None, "all are whole");
         let end = Some(StackEnd::Truncated);
@@ -55,7 +56,7 @@ mod tests {
         let said = hint(&sample.profile, &soon).expect("many are not");
         assert!(said.starts_with("the stacks of 1,099 calls end early"), "{said}");
         assert_eq!(
-            hint(&sample.profile, &Tables::default()),
+            hint(&sample.profile, &TableUsage::default()),
             None,
             "none was awaited"
         );

@@ -1,31 +1,33 @@
-//! Folded stacks: one line per stack, its frames from the outermost to the innermost, and its weight.
+//! Folded stacks: one line per stack, its frames from the outermost to the innermost, and its
+//! weight.
 //!
 //! ```text
 //! redis-server;main;aeMain;processEventsWhileBlocked;sdsnewlen;malloc 64000
 //! ```
 //!
-//! The first frame is the process, the last is the function that was called. A `;` inside a name is written
-//! `:`, a control character as a space. After the process stands `[truncated]` where the walk did not reach the
-//! outermost frame, or `[stack lost]`, alone, where nothing is known between process and function.
+//! The first frame is the process, the last is the function that was called. A `;` inside a name is
+//! written `:`, a control character as a space. After the process stands `[truncated]` where the
+//! walk did not reach the outermost frame, or `[stack lost]`, alone, where nothing is known between
+//! process and function.
 //!
-//! Stacks with the same line are added up. A line may weigh 0 (`malloc(0)`, a call that failed): it is a stack
-//! that was seen, and no line is left out for being small. Lines are sorted by their bytes, as
-//! `LC_ALL=C sort` does.
+//! Stacks with the same line are added up. A line may weigh 0 (`malloc(0)`, a call that failed): it
+//! is a stack that was seen, and no line is left out for being small. Lines are sorted by their
+//! bytes, as `LC_ALL=C sort` does.
 
 use std::cmp::Ordering;
 use std::io::{self, BufWriter, Write};
 
 use tracer_ebpf::Function;
 
-use super::merge::{Merged, Places, Processes, Walk};
-use super::{Options, Written, label};
+use super::merge::{Completeness, FrameGrouping, Merged, ProcessGrouping};
+use super::{ExportOptions, Written, label};
 use crate::profile::Profile;
 
 /// Writes the profile as folded stacks, and flushes `out`.
 ///
 /// Fails only as `out` fails.
-pub fn write(profile: &Profile, options: &Options, out: &mut dyn Write) -> io::Result<Written> {
-    let folded = Folded::of(profile, *options);
+pub(crate) fn write(profile: &Profile, options: &ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
+    let folded = FoldedProfile::of(profile, *options);
     let mut out = BufWriter::new(out);
     for line in &folded.lines {
         let mut separator = "";
@@ -40,29 +42,29 @@ pub fn write(profile: &Profile, options: &Options, out: &mut dyn Write) -> io::R
 }
 
 /// Folded lines. Each name is kept once: names of C++ and Rust are long, and stacks share them.
-pub(super) struct Folded {
+pub(super) struct FoldedProfile {
     names: Vec<String>,
     /// The lines, sorted.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<FoldedLine>,
     total: u128,
 }
 
-/// One line.
-pub(super) struct Line {
+/// A line.
+pub(super) struct FoldedLine {
     /// Indices into the names, from the process to the function.
     pub(super) names: Vec<usize>,
-    /// In the metric's unit.
+    /// The weight in the metric's unit.
     pub(super) weight: u128,
 }
 
-impl Folded {
+impl FoldedProfile {
     /// Folds a profile.
-    pub(super) fn of(profile: &Profile, options: Options) -> Self {
+    pub(super) fn of(profile: &Profile, options: ExportOptions) -> Self {
         let merged = Merged::of(
             profile,
             options.metric,
-            Processes::per_pid(options.per_pid),
-            Places::Names,
+            ProcessGrouping::per_pid(options.per_pid),
+            FrameGrouping::Names,
         );
 
         let mut names = vec![label::TRUNCATED.to_owned(), label::STACK_LOST.to_owned()];
@@ -88,9 +90,9 @@ impl Folded {
             let place = stack.place;
             let mut names = vec![processes + place.process];
             match place.walk {
-                Walk::Whole => {}
-                Walk::Truncated => names.push(truncated),
-                Walk::Lost => names.push(lost),
+                Completeness::Whole => {}
+                Completeness::Truncated => names.push(truncated),
+                Completeness::Lost => names.push(lost),
             }
             names.extend(place.frames.iter().map(|it| frames + it));
             names.extend(
@@ -99,7 +101,7 @@ impl Folded {
                     .position(|it| *it == place.function)
                     .map(|it| functions + it),
             );
-            Line {
+            FoldedLine {
                 names,
                 weight: stack.weight,
             }
@@ -120,7 +122,7 @@ impl Folded {
         indices.iter().map(|it| &*self.names[*it])
     }
 
-    /// How many lines, and the sum of their weights.
+    /// Returns the number of lines, and the sum of their weights.
     pub(super) const fn written(&self) -> Written {
         Written {
             stacks: self.lines.len(),
@@ -128,16 +130,18 @@ impl Folded {
         }
     }
 
-    /// The order of the lines' bytes, without making the lines: long stacks with long names are gigabytes.
-    fn compare(&self, a: &Line, b: &Line) -> Ordering {
+    /// The order of the lines' bytes, without making the lines: long stacks with long names are
+    /// gigabytes.
+    fn compare(&self, a: &FoldedLine, b: &FoldedLine) -> Ordering {
         let same = a.names.iter().zip(&b.names).take_while(|(a, b)| a == b).count();
-        // From the last frame that both have, since what follows it may be `;` in one and a space in the other.
+        // From the last frame that both have, since what follows it may be `;` in one and a space
+        // in the other.
         let from = same.saturating_sub(1);
         self.bytes(a, from).cmp(self.bytes(b, from))
     }
 
     /// The bytes of a line from one of its frames on.
-    fn bytes<'a>(&'a self, line: &'a Line, from: usize) -> impl Iterator<Item = u8> + 'a {
+    fn bytes<'a>(&'a self, line: &'a FoldedLine, from: usize) -> impl Iterator<Item = u8> + 'a {
         let last = line.names.len() - 1;
         let names = (from..=last).flat_map(move |index| {
             let separator = if index == last { b' ' } else { b';' };
@@ -154,12 +158,12 @@ impl Folded {
 #[cfg(test)]
 mod tests {
     use super::super::golden;
-    use super::super::sample::{Sample, mixed, options};
+    use super::super::sample::{SampleProfile, mixed, options};
     use super::*;
     use crate::profile::Metric;
     use tracer_ebpf::StackEnd;
 
-    fn text(profile: &Profile, options: Options) -> String {
+    fn text(profile: &Profile, options: ExportOptions) -> String {
         let mut out = Vec::new();
         let written = write(profile, &options, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
@@ -179,7 +183,7 @@ mod tests {
             for per_pid in [false, true] {
                 let suffix = if per_pid { "-per-pid" } else { "" };
                 let name = format!("mixed-{}{suffix}.folded", metric.name());
-                golden::check(&name, || text(&mixed(), Options { metric, per_pid }));
+                golden::check(&name, || text(&mixed(), ExportOptions { metric, per_pid }));
             }
         }
     }
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn sums_outgrow_64_bits() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "p");
         let frame = sample.symbol("f");
         for _ in 0..2 {
@@ -205,7 +209,7 @@ mod tests {
 
     #[test]
     fn zero_weights_stay() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "p");
         sample.heap(process, Function::Malloc, &[], 1, 0);
         assert_eq!(text(&sample.profile, options()), "p;malloc 0\n");
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn deepest_stacks_are_written_whole() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "p");
         let name = "n".repeat(500);
         let frames: Vec<usize> = (0..tracer_ebpf::MAX_FRAMES)
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn lines_are_sorted_by_bytes_where_names_have_odd_ends() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "p");
         let names = [
             "f", "f 1", "f(int)", "f::g", "f<T>", "malloc", "malloc 1", "malloc:",
@@ -245,7 +249,7 @@ mod tests {
 
     #[test]
     fn same_names_are_one_process_unless_asked() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         for pid in [7, 8] {
             let process = sample.process(pid, "worker");
             sample.heap(process, Function::Malloc, &[], 1, 5);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// A format that a profile can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
+pub(crate) enum Format {
     /// Folded stacks: `.folded`, `.txt`, and `-` for standard output.
     Folded,
     /// A flame graph: `.svg`.
@@ -18,12 +18,13 @@ const SUPPORTED: [(&str, Format); 3] = [
     (".svg", Format::Svg),
 ];
 
-/// Extensions that the command line has names for, but no exporter yet; the longer of two that end alike first.
+/// Extensions that the command line has names for, but no exporter yet; the longer of two that end
+/// alike first.
 const PLANNED: [&str; 4] = [".pb.gz", ".speedscope.json", ".html", ".json"];
 
-/// Why a file name does not say what to write.
+/// The reasons for which a file name does not tell its format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FormatError {
+pub(crate) enum FormatError {
     /// The format is to come.
     #[error(
         "{extension} files are not supported yet (asked for by {}); supported are {}",
@@ -44,7 +45,7 @@ pub enum FormatError {
         /// Its extension, without the dot.
         extension: String,
     },
-    /// There is no extension.
+    /// The file's name has no extension.
     #[error("{} has no extension to tell the format by; supported are {}", file.display(), supported())]
     Missing {
         /// The file that was asked for.
@@ -59,7 +60,7 @@ fn supported() -> String {
 
 impl Format {
     /// The format that a file name asks for. `-` is folded stacks. Case does not matter.
-    pub fn of(file: &Path) -> Result<Self, FormatError> {
+    pub(crate) fn of(file: &Path) -> Result<Self, FormatError> {
         if file == Path::new("-") {
             return Ok(Self::Folded);
         }
@@ -85,9 +86,9 @@ impl Format {
         })
     }
 
-    /// What a person calls it, as in "wrote alloc.svg (flame graph, 412 stacks)".
+    /// Returns the format's name for people, as in "wrote alloc.svg (flame graph, 412 stacks)".
     #[must_use]
-    pub const fn description(self) -> &'static str {
+    pub(crate) const fn description(self) -> &'static str {
         match self {
             Self::Folded => "folded stacks",
             Self::Svg => "flame graph",

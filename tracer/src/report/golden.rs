@@ -1,12 +1,13 @@
 //! Golden files: what exporters are expected to write, byte by byte.
 //!
-//! `MEMTAP_BLESS=1 cargo test -p memtap report` writes them anew; review the difference before it is kept.
+//! `MEMTAP_BLESS=1 cargo test -p memtap report` writes them anew; review the difference before it
+//! is kept.
 
 use std::path::Path;
 use std::{env, fs};
 
-/// Compares what `make` gives with the golden file `name`. It is called twice: an exporter whose bytes depend
-/// on the order of a hash map does not pass.
+/// Compares what `make` gives with the golden file `name`. It is called twice: an exporter whose
+/// bytes depend on the order of a hash map does not pass.
 pub(super) fn check(name: &str, make: impl Fn() -> String) {
     let bytes = make();
     assert_eq!(bytes, make(), "{name} differs from one run to the next");

@@ -1,22 +1,24 @@
 //! Growth since the half-way mark, and the score: how much what a stack holds looks like a leak.
 //!
-//! A leak grows for as long as one looks, and its old blocks stay. What else grows does so for a while, or has its old
-//! blocks replaced by new ones. With the growth per quarter of the recording `q2`, `q3`, `q4`, in bytes:
+//! A leak grows for as long as one looks, and its old blocks stay. What else grows does so for a
+//! while, or has its old blocks replaced by new ones. With the growth per quarter of the recording
+//! `q2`, `q3`, `q4`, in bytes:
 //!
 //! ```text
 //! score = 2 min(q3, q4)  ×  min(1, (q3 + q4) / 2 q2)  ×  kept
 //! kept  = blocks from before the half-way mark that are still live / blocks that were live then
 //! ```
 //!
-//! - The first factor is growth that both quarters of the second half have seen: of a burst, and of a cache that stops to
-//!   fill, one has seen none. It is 0 where the smaller is negative.
-//! - The second is below 1 where growth slows down, as that of a cache does which finds more and more in itself. It is 1
-//!   where the second quarter saw no growth.
-//! - The third is below 1 where old blocks are evicted, and 0 where a sawtooth has dropped them all.
+//! - The first factor is growth that both quarters of the second half have seen: of a burst, and of
+//!   a cache that stops to fill, one has seen none. It is 0 where the smaller is negative.
+//! - The second is below 1 where growth slows down, as that of a cache does which finds more and
+//!   more in itself. It is 1 where the second quarter saw no growth.
+//! - The third is below 1 where old blocks are evicted, and 0 where a sawtooth has dropped them
+//!   all.
 //!
-//! The first quarter is left out: of a program that was running already, blocks that replace ones from before the
-//! recording look like growth, and most of them come early. The unit is bytes: a steady leak that keeps all its blocks
-//! has its growth since half-way as score.
+//! The first quarter is left out: of a program that was running already, blocks that replace ones
+//! from before the recording look like growth, and most of them come early. The unit is bytes: a
+//! steady leak that keeps all its blocks has its growth since half-way as score.
 
 use std::time::Duration;
 
@@ -50,8 +52,8 @@ pub(super) fn score(aged: &AgedSums, marks: &Marks) -> u128 {
     (sustained * steady * kept).round() as u128
 }
 
-/// Growth in each quarter of the recording. The marks are not exactly at the quarters: growth between two is scaled to
-/// the length of a quarter.
+/// Growth in each quarter of the recording. The marks are not exactly at the quarters: growth
+/// between two is scaled to the length of a quarter.
 #[expect(clippy::cast_precision_loss, reason = "as in `score`")]
 fn quarters(aged: &AgedSums, marks: &Marks) -> [f64; Marks::COUNT + 1] {
     let [a, b, c] = aged.marks_bytes;
@@ -83,8 +85,9 @@ mod tests {
         end: Duration::from_secs(100),
     };
 
-    /// What 100 seconds leave of a stack that allocates and gives back blocks of one kilobyte: `made` says how many blocks
-    /// each second makes, `freed` how many it gives back, the oldest first.
+    /// The figures after 100 seconds of a stack that allocates and frees blocks of one kilobyte:
+    /// `made` is the number of blocks that each second allocates, `freed` the number that it frees,
+    /// the oldest first.
     fn lived(made: impl Fn(u64) -> u64, freed: impl Fn(u64) -> u64) -> AgedSums {
         let mut blocks = std::collections::VecDeque::new();
         let mut aged = AgedSums::default();

@@ -1,6 +1,6 @@
-//! What frames and processes are called in text.
+//! Names of frames and processes in text.
 
-use crate::profile::{Frame, FrameName, Process};
+use crate::profile::{Frame, FrameName, ProfiledProcess};
 
 /// The frame after the process where the walk did not reach the outermost frame.
 pub(super) const TRUNCATED: &str = "[truncated]";
@@ -8,17 +8,18 @@ pub(super) const TRUNCATED: &str = "[truncated]";
 /// The only frame where the stack itself was lost.
 pub(super) const STACK_LOST: &str = "[stack lost]";
 
-/// What stands for a name that is empty.
+/// The label of an empty name.
 const UNNAMED: &str = "[unnamed]";
 
-/// Code that was compiled at run time, where its compiler did not name it. Its addresses are others in every run.
+/// Code that was compiled at run time, where its compiler did not name it. Its addresses are others
+/// in every run.
 pub(super) const COMPILED: &str = "[jit]";
 
-/// What stands for a process whose name is not known.
+/// The label of a process whose name is not known.
 const UNKNOWN_PROCESS: &str = "[unknown process]";
 
-/// The frame's name on one line. Control characters become spaces: a line break would end the line, an escape
-/// would reach the terminal.
+/// The frame's name on one line. Control characters become spaces: a line break would end the line,
+/// an escape would reach the terminal.
 pub(super) fn frame(frame: &Frame) -> String {
     match &frame.name {
         FrameName::Symbol(name) if name.is_empty() => UNNAMED.to_owned(),
@@ -30,7 +31,7 @@ pub(super) fn frame(frame: &Frame) -> String {
 }
 
 /// The process's name on one line: `comm`, or `comm-PID` where `pid` is asked for and known.
-pub(super) fn process(process: &Process, pid: bool) -> String {
+pub(super) fn process(process: &ProfiledProcess, pid: bool) -> String {
     let comm = if process.comm.is_empty() {
         UNKNOWN_PROCESS.to_owned()
     } else {
@@ -42,8 +43,9 @@ pub(super) fn process(process: &Process, pid: bool) -> String {
     }
 }
 
-/// The process's name and number on one line: `comm PID`, and the number inside its container where that is another.
-pub(super) fn process_and_number(process: &Process) -> String {
+/// The process's name and number on one line: `comm PID`, and the number inside its container where
+/// that is another.
+pub(super) fn process_and_number(process: &ProfiledProcess) -> String {
     let comm = self::process(process, false);
     match (process.pid, process.inner_pid) {
         (0, _) => comm,
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn processes_have_a_name() {
-        let mut it = Process {
+        let mut it = ProfiledProcess {
             held: None,
             hits: 0,
             pid: 42,

@@ -8,36 +8,36 @@ use super::label;
 use super::sums::Sums;
 use crate::profile::{Frame, Metric, Profile, Stack};
 
-/// Which processes are told apart.
+/// The rule by which processes are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Processes {
-    /// Those with different names.
+pub(super) enum ProcessGrouping {
+    /// Merges processes of equal names.
     Comms,
-    /// Those with different names or process ids.
+    /// Merges processes of equal names and process IDs.
     Pids,
     /// Each entry of [`Profile::processes`].
     Images,
 }
 
-impl Processes {
-    /// As `--per-pid` says.
+impl ProcessGrouping {
+    /// Returns the rule of `--per-pid`.
     pub(super) const fn per_pid(per_pid: bool) -> Self {
         if per_pid { Self::Pids } else { Self::Comms }
     }
 }
 
-/// Which frames are told apart.
+/// The rule by which frames are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Places {
-    /// Those with different names in a folded line.
+pub(super) enum FrameGrouping {
+    /// Merges frames of equal names in a folded line.
     Names,
-    /// Those with different names, files or lines, and those inlined from those that are not.
+    /// Merges frames of equal names, files and lines, inlined ones apart from others.
     Lines,
 }
 
-/// How much of a stack is known.
+/// The completeness of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Walk {
+pub(super) enum Completeness {
     /// All of it.
     Whole,
     /// Its inner frames.
@@ -46,8 +46,8 @@ pub(super) enum Walk {
     Lost,
 }
 
-impl Walk {
-    /// That of a stack.
+impl Completeness {
+    /// Returns the completeness of a stack.
     pub(super) const fn of(stack: &Stack) -> Self {
         match stack.end {
             Some(end) if end.is_whole() => Self::Whole,
@@ -57,24 +57,24 @@ impl Walk {
     }
 }
 
-/// A stack as it is told apart from others.
+/// The properties by which stacks are merged.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct StackKey {
     /// An index into [`Merged::processes`].
     pub(super) process: usize,
     /// The function that was called.
     pub(super) function: Function,
-    /// How much is known.
-    pub(super) walk: Walk,
+    /// The completeness of the stack.
+    pub(super) walk: Completeness,
     /// Indices into [`Merged::frames`], from the outermost to the innermost.
     pub(super) frames: Vec<usize>,
 }
 
-/// What was done at one place.
+/// The merged figures of equal stacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MergedStack {
-    /// Where.
-    pub(super) place: Place,
+    /// The key by which the stacks are equal.
+    pub(super) place: StackKey,
     /// The figures.
     pub(super) sums: Sums,
     /// The weight.
@@ -92,13 +92,18 @@ pub(super) struct Merged {
     pub(super) stacks: Vec<MergedStack>,
     /// The sum of the weights.
     pub(super) total: u128,
-    /// That part of the sum that has whole stacks.
+    /// The part of the total that has whole stacks.
     pub(super) whole: u128,
 }
 
 impl Merged {
     /// Merges the stacks that the metric applies to.
-    pub(super) fn of(profile: &Profile, metric: Metric, processes: Processes, places: Places) -> Self {
+    pub(super) fn of(
+        profile: &Profile,
+        metric: Metric,
+        processes: ProcessGrouping,
+        places: FrameGrouping,
+    ) -> Self {
         Self::weighed(profile, |stack| metric.weight(stack), processes, places)
     }
 
@@ -106,29 +111,32 @@ impl Merged {
     pub(super) fn weighed(
         profile: &Profile,
         weight: impl Fn(&Stack) -> Option<u64>,
-        processes: Processes,
-        places: Places,
+        processes: ProcessGrouping,
+        places: FrameGrouping,
     ) -> Self {
         let process_groups = group_processes(profile, processes);
         let frame_groups = match places {
-            Places::Names => Groups::of(profile.frames.iter().map(|it| label::folded(&label::frame(it)))),
-            Places::Lines => Groups::of(profile.frames.iter().map(line)),
+            FrameGrouping::Names => {
+                Groups::of(profile.frames.iter().map(|it| label::folded(&label::frame(it))))
+            }
+            FrameGrouping::Lines => Groups::of(profile.frames.iter().map(line)),
         };
 
-        let mut sums: BTreeMap<Place, (Sums, u128)> = BTreeMap::new();
+        let mut sums: BTreeMap<StackKey, (Sums, u128)> = BTreeMap::new();
         let (mut total, mut whole) = (0, 0);
         for stack in &profile.stacks {
             let Some(weight) = weight(stack).map(u128::from) else {
                 continue;
             };
-            let walk = Walk::of(stack);
-            let place = Place {
+            let walk = Completeness::of(stack);
+            let place = StackKey {
                 process: process_groups.group[stack.process],
                 function: stack.function,
                 walk,
-                // Frames of a lost stack would be shown nowhere, and must not keep it apart from others.
+                // Frames of a lost stack would be shown nowhere, and must not keep it apart from
+                // others.
                 frames: match walk {
-                    Walk::Lost => Vec::new(),
+                    Completeness::Lost => Vec::new(),
                     _ => stack.frames.iter().map(|it| frame_groups.group[*it]).collect(),
                 },
             };
@@ -136,7 +144,7 @@ impl Merged {
             sum.add(&stack.values);
             *weights += weight;
             total += weight;
-            if walk == Walk::Whole {
+            if walk == Completeness::Whole {
                 whole += weight;
             }
         }
@@ -187,12 +195,12 @@ impl Groups {
 }
 
 /// Groups processes as asked.
-fn group_processes(profile: &Profile, processes: Processes) -> Groups {
+fn group_processes(profile: &Profile, processes: ProcessGrouping) -> Groups {
     match processes {
-        Processes::Comms => Groups::of(profile.processes.iter().map(|it| label::process(it, false))),
-        Processes::Pids => Groups::of(profile.processes.iter().map(|it| label::process(it, true))),
+        ProcessGrouping::Comms => Groups::of(profile.processes.iter().map(|it| label::process(it, false))),
+        ProcessGrouping::Pids => Groups::of(profile.processes.iter().map(|it| label::process(it, true))),
         // The index comes last, so that images are ordered by what can be seen of them first.
-        Processes::Images => Groups::of(
+        ProcessGrouping::Images => Groups::of(
             profile
                 .processes
                 .iter()
@@ -202,7 +210,7 @@ fn group_processes(profile: &Profile, processes: Processes) -> Groups {
     }
 }
 
-/// All that can be told of a frame.
+/// Returns all properties of a frame that a table shows.
 fn line(frame: &Frame) -> (String, Option<(&str, u32)>, bool) {
     let source = frame.source.as_ref().map(|it| (&*it.file, it.line));
     (label::frame(frame), source, frame.inlined)
@@ -210,26 +218,33 @@ fn line(frame: &Frame) -> (String, Option<(&str, u32)>, bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::Sample;
+    use super::super::sample::SampleProfile;
     use super::*;
 
     #[test]
     fn lines_are_told_apart_only_where_they_are_shown() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "p");
         let [one, two] = [10, 20].map(|line| sample.line("f", "a.c", line));
         sample.heap(process, Function::Malloc, &[one], 1, 100);
         sample.heap(process, Function::Malloc, &[two], 2, 50);
-        let of = |places| Merged::of(&sample.profile, Metric::AllocBytes, Processes::Comms, places);
-        assert_eq!(of(Places::Names).stacks.len(), 1);
-        assert_eq!(of(Places::Names).stacks[0].sums.calls, 3);
-        assert_eq!(of(Places::Lines).stacks.len(), 2);
-        assert_eq!(of(Places::Lines).total, 150);
+        let of = |places| {
+            Merged::of(
+                &sample.profile,
+                Metric::AllocBytes,
+                ProcessGrouping::Comms,
+                places,
+            )
+        };
+        assert_eq!(of(FrameGrouping::Names).stacks.len(), 1);
+        assert_eq!(of(FrameGrouping::Names).stacks[0].sums.calls, 3);
+        assert_eq!(of(FrameGrouping::Lines).stacks.len(), 2);
+        assert_eq!(of(FrameGrouping::Lines).total, 150);
     }
 
     #[test]
     fn order_does_not_depend_on_the_profiles() {
-        let mut forward = Sample::default();
+        let mut forward = SampleProfile::default();
         let process = forward.process(1, "p");
         let frames = ["b", "a", "c"].map(|name| forward.symbol(name));
         for frame in frames {
@@ -237,12 +252,12 @@ mod tests {
         }
         let mut backward = forward.clone();
         backward.profile.stacks.reverse();
-        let names = |sample: &Sample| {
+        let names = |sample: &SampleProfile| {
             let merged = Merged::of(
                 &sample.profile,
                 Metric::AllocBytes,
-                Processes::Comms,
-                Places::Lines,
+                ProcessGrouping::Comms,
+                FrameGrouping::Lines,
             );
             let frames = merged.stacks.iter().map(|it| merged.frames[it.place.frames[0]]);
             frames.collect::<Vec<_>>()

@@ -1,62 +1,64 @@
-//! From a [`Profile`] to what people and programs read.
+//! Reports: from a [`Profile`] to the formats that people and programs read.
 //!
-//! Every exporter is a pure function of its arguments: it writes to the [`io::Write`] that it is given and does
-//! no other input or output. Equal profiles give equal bytes, in whatever order their stacks, frames and
-//! processes are listed.
+//! Every exporter is a pure function of its arguments: it writes to the [`io::Write`] that it is
+//! given and does no other input or output. Equal profiles give equal bytes, in whatever order
+//! their stacks, frames and processes are listed.
 //!
 //! | module | what it writes |
 //! | --- | --- |
 //! | [`folded`] | folded stacks, one line each |
 //! | [`svg`] | a flame graph |
+//! | [`raw`] | stacks as addresses |
 //! | [`table`] | totals and top stacks for a person |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
 //!
 //! [`Session`] is what a report says of the tracing itself; [`units`] writes numbers.
 //!
-//! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test them, and
-//! two such calls must not turn into a small sum.
+//! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test
+//! them, and two such calls must not turn into a small sum.
 
-pub mod early;
-pub mod folded;
+pub(crate) mod early;
+pub(crate) mod folded;
 mod format;
 #[cfg(test)]
 mod golden;
 mod growth;
 mod label;
-mod losses;
+pub(crate) mod losses;
 mod merge;
 mod objects;
 mod prune;
+pub(crate) mod raw;
 #[cfg(test)]
 mod sample;
-pub mod session;
-pub mod summary;
+pub(crate) mod summary;
 mod sums;
-pub mod svg;
-pub mod table;
-pub mod units;
+pub(crate) mod svg;
+pub(crate) mod table;
+pub(crate) mod units;
 
 use std::io;
 
 use crate::profile::{Metric, Profile};
+// Paths that the recorder uses.
+pub(crate) use crate::profile::{Losses, Session, session};
 
-pub use format::{Format, FormatError};
-pub use losses::Losses;
-pub use objects::hint;
-pub use session::Session;
+pub(crate) use format::Format;
+pub(crate) use objects::hint;
 
-/// How stacks are weighed and grouped.
+/// The weight and the grouping of stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// What a stack weighs. Stacks that the metric does not apply to are left out.
+pub(crate) struct ExportOptions {
+    /// The weight of a stack. Stacks that the metric does not apply to are left out.
     pub metric: Metric,
-    /// Name processes `comm-PID`, so that each has stacks of its own; else those with the same `comm` are one.
+    /// Name processes `comm-PID`, so that each has stacks of its own; else those with the same
+    /// `comm` are one.
     pub per_pid: bool,
 }
 
-/// What an exporter wrote.
+/// The size of what an exporter wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     /// Stacks that differ in what the format shows.
     pub stacks: usize,
     /// The sum of their weights, in the metric's unit.
@@ -66,10 +68,10 @@ pub struct Written {
 /// Writes the profile to `out` as a `format` file, and flushes it.
 ///
 /// Fails only as `out` fails.
-pub fn write(
+pub(crate) fn write(
     profile: &Profile,
     format: Format,
-    options: &Options,
+    options: &ExportOptions,
     out: &mut dyn io::Write,
 ) -> io::Result<Written> {
     match format {

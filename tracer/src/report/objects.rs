@@ -1,4 +1,5 @@
-//! The programs and libraries of a profile: for machines, and as one hint for a person where names are missing.
+//! The programs and libraries of a profile: for machines, and as one hint for a person where names
+//! are missing.
 
 use std::path::Path;
 
@@ -6,14 +7,14 @@ use serde::Serialize;
 
 use super::label::one_line;
 use super::units;
-use crate::profile::{Object, Profile};
+use crate::profile::{ObjectFile, Profile};
 
-/// Files that a hint names at the most.
-const MOST_NAMED: usize = 3;
+/// Files that a hint names at most.
+const MAX_NAMED: usize = 3;
 
 /// A program or library that frames are in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ObjectBlock {
+pub(crate) struct ObjectBlock {
     /// Its path, as the process that mapped it first saw it.
     pub path: String,
     /// Its build id in hexadecimal.
@@ -22,18 +23,18 @@ pub struct ObjectBlock {
     /// The file with its debug information, where that was another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug: Option<String>,
-    /// Whether it was overwritten after it was mapped; left out where it was not.
+    /// True if it was overwritten after it was mapped; left out where it was not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub overwritten: bool,
     /// Distinct places in it that are in stacks.
     pub frames: u64,
-    /// Those of them that have no name.
+    /// The number of places that have no name.
     pub unnamed: u64,
 }
 
 /// Every file, in an order that does not depend on the profile's.
 pub(super) fn blocks(profile: &Profile) -> Vec<ObjectBlock> {
-    let mut objects: Vec<&Object> = profile.objects.iter().collect();
+    let mut objects: Vec<&ObjectFile> = profile.objects.iter().collect();
     objects.sort();
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let blocks = objects.into_iter().map(|object| ObjectBlock {
@@ -47,11 +48,12 @@ pub(super) fn blocks(profile: &Profile) -> Vec<ObjectBlock> {
     blocks.collect()
 }
 
-/// What to do where frames have no names since debug information is missing: of files that have nothing but the symbols
-/// of dynamic linking, and more frames without a name than with one. `may_fetch`: servers were asked.
+/// Returns a hint where frames have no names since debug information is missing: on files that have
+/// nothing but the symbols of dynamic linking, and more frames without a name than with one.
+/// `may_fetch` is true if servers were asked.
 #[must_use]
-pub fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
-    let mut nameless: Vec<&Object> = profile
+pub(crate) fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
+    let mut nameless: Vec<&ObjectFile> = profile
         .objects
         .iter()
         .filter(|object| !object.has_names && !object.has_changed && 2 * object.unnamed > object.frames)
@@ -60,7 +62,7 @@ pub fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
     let total: u64 = nameless.iter().map(|object| object.unnamed).sum();
     let names: Vec<String> = nameless
         .iter()
-        .take(MOST_NAMED)
+        .take(MAX_NAMED)
         .map(|object| {
             let name = object.path.file_name().unwrap_or(object.path.as_os_str());
             one_line(&name.to_string_lossy())
@@ -92,17 +94,17 @@ pub fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn object(path: &str, frames: u64, unnamed: u64) -> Object {
-        Object {
+    fn object(path: &str, frames: u64, unnamed: u64) -> ObjectFile {
+        ObjectFile {
             path: path.into(),
             build_id: Some("abcd".to_owned()),
             frames,
             unnamed,
-            ..Object::default()
+            ..ObjectFile::default()
         }
     }
 
-    fn profile(objects: Vec<Object>) -> Profile {
+    fn profile(objects: Vec<ObjectFile>) -> Profile {
         Profile {
             objects,
             ..Profile::default()
@@ -133,11 +135,11 @@ mod tests {
 
     #[test]
     fn there_is_no_hint_where_it_would_not_help() {
-        let named = Object {
+        let named = ObjectFile {
             has_names: true,
             ..object("/a", 2, 2)
         };
-        let overwritten = Object {
+        let overwritten = ObjectFile {
             has_changed: true,
             ..object("/b", 2, 2)
         };

@@ -4,21 +4,23 @@ use std::time::Duration;
 
 use tracer_ebpf::{Function, Loss, StackEnd};
 
-use super::session::{Events, MapMemory, Probe, ProbeKind, Settings, Traced};
-use super::{Losses, Options, Session};
-use crate::profile::{Frame, FrameName, HeapValues, Metric, Object, Process, Profile, Source, Stack, Values};
+use super::session::{EventCounts, MapMemory, Probe, ProbeKind, SessionSettings, Traced};
+use super::{ExportOptions, Losses, Session};
+use crate::profile::{
+    Frame, FrameName, HeapValues, Metric, ObjectFile, Profile, ProfiledProcess, SourceLine, Stack, Values,
+};
 
 /// A profile in the making.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample {
-    /// So far.
+pub(super) struct SampleProfile {
+    /// The profile so far.
     pub(super) profile: Profile,
 }
 
-impl Sample {
+impl SampleProfile {
     /// Adds a process, and returns its index.
     pub(super) fn process(&mut self, pid: u32, comm: &str) -> usize {
-        self.profile.processes.push(Process {
+        self.profile.processes.push(ProfiledProcess {
             pid,
             inner_pid: None,
             comm: comm.into(),
@@ -31,7 +33,7 @@ impl Sample {
     }
 
     /// Adds a frame, and returns its index.
-    pub(super) fn frame(&mut self, name: FrameName, source: Option<Source>, inlined: bool) -> usize {
+    pub(super) fn frame(&mut self, name: FrameName, source: Option<SourceLine>, inlined: bool) -> usize {
         self.profile.frames.push(Frame {
             name,
             source,
@@ -48,7 +50,11 @@ impl Sample {
     /// Adds a frame of which the line is known.
     pub(super) fn line(&mut self, name: &str, file: &str, line: u32) -> usize {
         let file = file.into();
-        self.frame(FrameName::Symbol(name.into()), Some(Source { file, line }), false)
+        self.frame(
+            FrameName::Symbol(name.into()),
+            Some(SourceLine { file, line }),
+            false,
+        )
     }
 
     /// Adds a stack, and returns its figures.
@@ -70,7 +76,8 @@ impl Sample {
         &mut self.profile.stacks[index].values
     }
 
-    /// Adds a whole stack of an allocator function, of whose blocks half were given back, and a quarter of the bytes.
+    /// Adds a whole stack of an allocator function, of whose blocks half were freed, and a
+    /// quarter of the bytes.
     pub(super) fn heap(
         &mut self,
         process: usize,
@@ -97,37 +104,38 @@ impl Sample {
 }
 
 /// Weigh by bytes, group by name.
-pub(super) const fn options() -> Options {
-    Options {
+pub(super) const fn options() -> ExportOptions {
+    ExportOptions {
         metric: Metric::AllocBytes,
         per_pid: false,
     }
 }
 
 /// Two files, one of them without names.
-fn objects() -> Vec<Object> {
+fn objects() -> Vec<ObjectFile> {
     vec![
-        Object {
+        ObjectFile {
             path: "/usr/bin/server".into(),
             build_id: Some("0a1b2c3d".to_owned()),
             debug: Some("/usr/lib/debug/.build-id/0a/1b2c3d.debug".into()),
             has_names: true,
             frames: 5,
-            ..Object::default()
+            ..ObjectFile::default()
         },
-        Object {
+        ObjectFile {
             path: "/opt/lib/libstripped.so".into(),
             has_changed: true,
             frames: 1,
             unnamed: 1,
-            ..Object::default()
+            ..ObjectFile::default()
         },
     ]
 }
 
-/// A profile with one of everything: several processes, all kinds of frames, all ends, both families.
+/// A profile with one of everything: several processes, all kinds of frames, all ends, both
+/// families.
 pub(super) fn mixed() -> Profile {
-    let mut sample = Sample::default();
+    let mut sample = SampleProfile::default();
     let server = sample.process(4711, "server");
     let first = sample.process(100, "worker");
     let second = sample.process(101, "worker");
@@ -139,7 +147,7 @@ pub(super) fn mixed() -> Profile {
     let parse = sample.line("<[u8; 4] as Parse>::parse", "/src/parse/lib.rs", 140);
     let grow = sample.frame(
         FrameName::Symbol("grow".into()),
-        Some(Source {
+        Some(SourceLine {
             file: "/src/vec.rs".into(),
             line: 97,
         }),
@@ -235,7 +243,7 @@ pub(super) fn session() -> Session {
     Session {
         duration: Duration::from_millis(10_020),
         kernel: "6.18.0".into(),
-        settings: Settings {
+        settings: SessionSettings {
             traced: Traced {
                 heap: true,
                 region: true,
@@ -255,7 +263,7 @@ pub(super) fn session() -> Session {
             kind: ProbeKind::Entry,
             single_stepped: false,
         }],
-        events: Events {
+        events: EventCounts {
             seen: 3250,
             tallied: 3210,
             nested: 25,

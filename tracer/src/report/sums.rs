@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_ebpf::{BUCKETS, Function};
 
-use crate::profile::{Aged, Marks, Profile, Stack, Together, Values, Variances};
+use crate::profile::{Aged, GroupVariance, Marks, Profile, Stack, Values, Variances};
 
 /// The figures of [`Values`], summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,35 +13,35 @@ pub(super) struct Sums {
     pub(super) calls: u128,
     /// Bytes allocated, mapped, or unmapped by `munmap`.
     pub(super) bytes: u128,
-    /// Bytes given back by the same calls.
+    /// Bytes freed by the same calls.
     pub(super) bytes_out: u128,
     /// Calls that returned an error.
     pub(super) failed: u128,
     /// Blocks that were allocated.
     pub(super) blocks: u128,
-    /// Blocks that were given back.
+    /// Blocks that were freed.
     pub(super) freed: u128,
-    /// Their bytes.
+    /// Bytes of freed blocks.
     pub(super) freed_bytes: u128,
-    /// Those given back at once.
+    /// Temporary blocks: freed by their thread's next call of the allocator.
     pub(super) temporary: u128,
     /// Bytes that the blocks had room for.
     pub(super) usable_bytes: u128,
-    /// Blocks that could not be followed.
+    /// Blocks that could not be tracked.
     pub(super) untracked: u128,
-    /// Their bytes.
+    /// Bytes of blocks that could not be tracked.
     pub(super) untracked_bytes: u128,
     /// Blocks that are live.
     pub(super) live: u128,
-    /// Their bytes.
+    /// Bytes of live blocks.
     pub(super) live_bytes: u128,
-    /// What is still allocated, with its age.
+    /// Live blocks with their ages.
     pub(super) aged: AgedSums,
     /// Blocks by size.
     pub(super) sizes: Histogram,
-    /// Blocks that were given back, by lifetime.
+    /// Blocks that were freed, by lifetime.
     pub(super) lifetimes: Histogram,
-    /// How sure estimates are.
+    /// The variances of estimates.
     pub(super) variances: Variances,
 }
 
@@ -62,15 +62,15 @@ impl Histogram {
 pub(super) struct AgedSums {
     /// Live blocks.
     pub(super) live: u128,
-    /// Their bytes.
+    /// Bytes of live blocks.
     pub(super) live_bytes: u128,
-    /// Those that are as old as was asked for.
+    /// Live blocks of at least the age that was asked for.
     pub(super) old: u128,
-    /// Their bytes.
+    /// Bytes of these old blocks.
     pub(super) old_bytes: u128,
-    /// Those from before the half-way mark.
+    /// Live blocks from before the half-way mark.
     pub(super) kept: u128,
-    /// Their bytes.
+    /// Bytes of these kept blocks.
     pub(super) kept_bytes: u128,
     /// The age of the oldest.
     pub(super) oldest_ns: u64,
@@ -171,7 +171,8 @@ impl Sums {
     }
 }
 
-/// Sums by function, in the order of the functions' numbers; functions that were not called are absent.
+/// Sums by function, in the order of the functions' numbers; functions that were not called are
+/// absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FunctionSums {
     functions: BTreeMap<Function, Sums>,
@@ -180,7 +181,7 @@ pub(super) struct FunctionSums {
 }
 
 impl FunctionSums {
-    /// Those of one process, an index into [`Profile::processes`], or of all.
+    /// Returns the sums of one process, an index into [`Profile::processes`], or of all.
     pub(super) fn of(profile: &Profile, process: Option<usize>) -> Self {
         let mut sums = Self::default();
         for stack in &profile.stacks {
@@ -194,7 +195,8 @@ impl FunctionSums {
         sums
     }
 
-    /// Those of each process, in the order of [`Profile::processes`], in one pass over the stacks.
+    /// Returns the sums of each process, in the order of [`Profile::processes`], in one pass over
+    /// the stacks.
     pub(super) fn by_process(profile: &Profile) -> Vec<Self> {
         let mut sums = vec![Self::default(); profile.processes.len()];
         for stack in &profile.stacks {
@@ -215,7 +217,7 @@ impl FunctionSums {
             .add(&stack.values);
     }
 
-    fn vary_together(&mut self, together: &Together) {
+    fn vary_together(&mut self, together: &GroupVariance) {
         let variances = match together.function {
             Some(function) => self.functions.get_mut(&function).map(|sums| &mut sums.variances),
             None => Some(&mut self.total_variances),

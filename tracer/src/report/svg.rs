@@ -1,31 +1,33 @@
-//! A flame graph: an interactive SVG that any browser shows, drawn by inferno from the folded lines.
+//! A flame graph: an interactive SVG that any browser shows, drawn by inferno from the folded
+//! lines.
 //!
-//! Colours follow from names alone, so that equal profiles give equal files and a function keeps its colour
-//! from one profile to the next. Frames narrower than 0.01 % of the whole are not drawn; their weight is in the
-//! frames below them.
+//! Colours follow from names alone, so that equal profiles give equal files and a function keeps
+//! its colour from one profile to the next. Frames narrower than 0.01 % of the whole are not drawn;
+//! their weight is in the frames below them.
 
 use std::io::{self, BufWriter, Write};
 
 use inferno::flamegraph::color::{BasicPalette, Palette};
 use inferno::flamegraph::{self, Options as Graph};
 
-use super::folded::Folded;
+use super::folded::FoldedProfile;
 use super::prune::pruned;
-use super::{Options, Written, label, units};
-use crate::profile::{Metric, Process, Profile};
+use super::{ExportOptions, Written, label, units};
+use crate::profile::{Metric, Profile, ProfiledProcess};
 
 /// Processes that the title names one by one.
 const NAMED_PROCESSES: usize = 3;
 
-/// Writes the profile as a flame graph, and flushes `out`. Where there is nothing to draw, the picture says so.
+/// Writes the profile as a flame graph, and flushes `out`. Where there is nothing to draw, the
+/// picture says so.
 ///
 /// Fails only as `out` fails.
-pub fn write(profile: &Profile, options: &Options, out: &mut dyn Write) -> io::Result<Written> {
+pub(crate) fn write(profile: &Profile, options: &ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
     draw(profile, *options, graph(profile, *options), pruned, out)
 }
 
 /// The settings of the picture.
-fn graph(profile: &Profile, options: Options) -> Graph<'static> {
+fn graph(profile: &Profile, options: ExportOptions) -> Graph<'static> {
     let mut graph = Graph::default();
     graph.title = title(profile, options);
     graph.colors = Palette::Basic(BasicPalette::Mem);
@@ -34,18 +36,19 @@ fn graph(profile: &Profile, options: Options) -> Graph<'static> {
     graph
 }
 
-/// How lines are shortened before they are drawn: [`pruned`], except where a test compares with all.
+/// The function that shortens lines before they are drawn: [`pruned`], except where a test compares
+/// with all.
 type Prune = for<'a> fn(&[(&'a [usize], u128)], u128) -> Vec<(&'a [usize], u128)>;
 
 /// Draws the picture.
 fn draw(
     profile: &Profile,
-    options: Options,
+    options: ExportOptions,
     mut graph: Graph<'_>,
     prune: Prune,
     out: &mut dyn Write,
 ) -> io::Result<Written> {
-    let folded = Folded::of(profile, options);
+    let folded = FoldedProfile::of(profile, options);
     let written = folded.written();
     let mut out = BufWriter::new(out);
     if written.total == 0 {
@@ -75,7 +78,7 @@ fn draw(
     Ok(written)
 }
 
-/// That weights are estimates, and from how much.
+/// Returns the note that weights are estimates, and of which sample.
 fn estimated(profile: &Profile, metric: Metric) -> String {
     match profile.sample_bytes {
         Some(bytes) if metric != Metric::RegionBytes => {
@@ -97,8 +100,8 @@ fn drawable(line: &str) -> String {
 }
 
 /// The title: the metric, and whose.
-fn title(profile: &Profile, options: Options) -> String {
-    let mut processes: Vec<&Process> = profile.processes.iter().collect();
+fn title(profile: &Profile, options: ExportOptions) -> String {
+    let mut processes: Vec<&ProfiledProcess> = profile.processes.iter().collect();
     processes.sort_by_key(|it| (it.pid, &it.comm));
     let whose = if processes.len() > NAMED_PROCESSES {
         format!("{} processes", units::group(processes.len() as u128))
@@ -114,7 +117,7 @@ fn title(profile: &Profile, options: Options) -> String {
     }
 }
 
-/// What the weights count.
+/// Returns the unit of the weights.
 const fn unit(metric: Metric) -> &'static str {
     if metric.is_bytes() { "bytes" } else { "calls" }
 }
@@ -128,8 +131,8 @@ fn amount(weight: u128, metric: Metric) -> String {
     }
 }
 
-/// A picture that says that there is nothing to draw, in place of an error after the whole session: that the
-/// target allocated nothing is an answer too.
+/// A picture that says that there is nothing to draw, in place of an error after the whole session:
+/// that the target allocated nothing is an answer too.
 fn blank(title: &str, metric: Metric) -> String {
     let title = title
         .replace('&', "&amp;")
@@ -157,11 +160,11 @@ fn blank(title: &str, metric: Metric) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::golden;
-    use super::super::sample::{Sample, mixed, options};
+    use super::super::sample::{SampleProfile, mixed, options};
     use super::*;
     use tracer_ebpf::Function;
 
-    fn text(profile: &Profile, options: Options) -> String {
+    fn text(profile: &Profile, options: ExportOptions) -> String {
         let mut out = Vec::new();
         write(profile, &options, &mut out).unwrap();
         String::from_utf8(out).unwrap()
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_would_not_have_been_drawn() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "p");
         let frames: Vec<usize> = (0..40).map(|it| sample.symbol(&format!("f{it:02}"))).collect();
         // From a few parts in a million to nearly all; each is its caller's last.
@@ -210,7 +213,7 @@ mod tests {
         let mut profile = mixed();
         profile.sample_bytes = Some(512 << 10);
         assert!(text(&profile, options()).contains("stacks, estimates from one sample per 512.0 KiB"));
-        let regions = Options {
+        let regions = ExportOptions {
             metric: Metric::RegionBytes,
             ..options()
         };
@@ -228,7 +231,7 @@ mod tests {
     #[test]
     fn nothing_is_said_to_be_nothing() {
         golden::check("empty.svg", || text(&Profile::default(), options()));
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "<&>");
         sample.heap(process, Function::Malloc, &[], 1, 0);
         let svg = text(&sample.profile, options());
@@ -238,7 +241,7 @@ mod tests {
 
     #[test]
     fn weights_beyond_64_bits_are_drawn_to_scale() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "p");
         for name in ["a", "b", "c", "d"] {
             let frame = sample.symbol(name);
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn odd_names_are_drawn() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         let process = sample.process(1, "# odd");
         let frame = sample.symbol("a\u{ffff}b<T>");
         sample.heap(process, Function::Malloc, &[frame], 1, 8);
@@ -262,7 +265,7 @@ mod tests {
 
     #[test]
     fn many_processes_are_counted() {
-        let mut sample = Sample::default();
+        let mut sample = SampleProfile::default();
         for pid in 1..=4 {
             sample.process(pid, "p");
         }

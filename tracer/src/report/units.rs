@@ -5,12 +5,12 @@ use std::time::Duration;
 /// Binary units above the byte, each 1024 times the one before.
 const BYTE_UNITS: [&str; 8] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
 
-/// What stands where there is no figure.
-pub const NONE: &str = "–";
+/// The mark of a missing figure.
+pub(crate) const NONE: &str = "–";
 
 /// A count with its thousands grouped: `1,204,331`.
 #[must_use]
-pub fn group(count: u128) -> String {
+pub(crate) fn group(count: u128) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -22,10 +22,10 @@ pub fn group(count: u128) -> String {
     text
 }
 
-/// Bytes in the largest binary unit that leaves at least one: `259 B`, `4.0 KiB`, `412.3 MiB`. Rounded to the
-/// nearest tenth.
+/// Bytes in the largest binary unit that leaves at least one: `259 B`, `4.0 KiB`, `412.3 MiB`.
+/// Rounded to the nearest tenth.
 #[must_use]
-pub fn bytes(bytes: u128) -> String {
+pub(crate) fn bytes(bytes: u128) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
     }
@@ -46,7 +46,7 @@ pub fn bytes(bytes: u128) -> String {
 
 /// A change in bytes, with its sign: `+3.1 MiB`, `-259 B`, `0 B`.
 #[must_use]
-pub fn signed_bytes(change: i128) -> String {
+pub(crate) fn signed_bytes(change: i128) -> String {
     let sign = match change {
         0 => "",
         1.. => "+",
@@ -55,10 +55,10 @@ pub fn signed_bytes(change: i128) -> String {
     format!("{sign}{}", bytes(change.unsigned_abs()))
 }
 
-/// A share to the nearest tenth of a percent: `48.8 %`; `<0.1 %` for a small one that is not nothing, and
-/// never `100.0 %` for less than all.
+/// A share to the nearest tenth of a percent: `48.8 %`; `<0.1 %` for a small one that is not
+/// nothing, and never `100.0 %` for less than all.
 #[must_use]
-pub fn percent(part: u128, whole: u128) -> String {
+pub(crate) fn percent(part: u128, whole: u128) -> String {
     if whole == 0 {
         return NONE.to_owned();
     }
@@ -70,10 +70,10 @@ pub fn percent(part: u128, whole: u128) -> String {
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
-/// A share to the hundredth of a percent, rounded down, so that it never claims too much: `99.98 %`; `100 %`
-/// only for all.
+/// A share to the hundredth of a percent, rounded down, so that it never claims too much:
+/// `99.98 %`; `100 %` only for all.
 #[must_use]
-pub fn percent_at_least(part: u128, whole: u128) -> String {
+pub(crate) fn percent_at_least(part: u128, whole: u128) -> String {
     if whole == 0 {
         return NONE.to_owned();
     }
@@ -84,10 +84,10 @@ pub fn percent_at_least(part: u128, whole: u128) -> String {
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
-/// What estimates are from: samples at this mean distance in bytes, or, where every allocation counts, all that was seen in
-/// a part of the time.
+/// Returns the source of estimates: samples at this mean distance in bytes, or, where every
+/// allocation counts, a part of the time.
 #[must_use]
-pub fn samples(interval_bytes: u64) -> String {
+pub(crate) fn samples(interval_bytes: u64) -> String {
     match interval_bytes {
         0 | 1 => "windows of time".to_owned(),
         bytes_between => format!("one sample per {}", bytes(bytes_between.into())),
@@ -96,7 +96,7 @@ pub fn samples(interval_bytes: u64) -> String {
 
 /// The standard error of an estimate of this variance: its root, to the nearest whole number.
 #[must_use]
-pub const fn stderr(variance: u128) -> u128 {
+pub(crate) const fn stderr(variance: u128) -> u128 {
     let root = variance.isqrt();
     if variance - root * root > root {
         root + 1
@@ -105,17 +105,18 @@ pub const fn stderr(variance: u128) -> u128 {
     }
 }
 
-/// How far the truth may be from an estimate, in percent of it: 1.96 standard errors, within which it is 95 times of 100
-/// (by the normal distribution). Nothing where the estimate is sure, or nothing.
+/// Returns the margin of an estimate in percent of it: 1.96 standard errors, which hold in 95 cases
+/// of 100 (by the normal distribution). Nothing where the estimate is 0 or exact.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a figure of two digits")]
-pub fn margin_percent(estimate: u128, variance: u128) -> Option<f64> {
+pub(crate) fn margin_percent(estimate: u128, variance: u128) -> Option<f64> {
     (estimate > 0 && variance > 0).then(|| 196.0 * (variance as f64).sqrt() / estimate as f64)
 }
 
-/// A [`margin_percent`] with its sign: `±0.8 %`, `±12 %`; `±<0.1 %` for a small one, `±>100 %` where nearly nothing is known.
+/// A [`margin_percent`] with its sign: `±0.8 %`, `±12 %`; `±<0.1 %` for a small one, `±>100 %`
+/// where nearly nothing is known.
 #[must_use]
-pub fn margin(percent: f64) -> String {
+pub(crate) fn margin(percent: f64) -> String {
     match percent {
         ..0.05 => "±<0.1 %".to_owned(),
         ..9.95 => format!("±{percent:.1} %"),
@@ -126,7 +127,7 @@ pub fn margin(percent: f64) -> String {
 
 /// A time: `0.25 s`, `10.0 s`, `2 min 05 s`, `1 h 02 min`.
 #[must_use]
-pub fn duration(time: Duration) -> String {
+pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     if time < Duration::from_secs(1) {
         format!("{:.2} s", time.as_secs_f64())
@@ -141,7 +142,7 @@ pub fn duration(time: Duration) -> String {
 
 /// `1 stack`, `412 stacks`: a count with its noun, which takes an `s` for more than one.
 #[must_use]
-pub fn counted(count: u128, noun: &str) -> String {
+pub(crate) fn counted(count: u128, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", group(count))
 }

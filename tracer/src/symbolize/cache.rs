@@ -1,8 +1,9 @@
-//! The cache of debuginfod clients, laid out as elfutils and GDB lay it out (debuginfod-find(1)): for each build id a
-//! directory with a file `debuginfo`, which is empty where no server had any.
+//! The cache of debuginfod clients, laid out as elfutils and GDB lay it out (debuginfod-find(1)):
+//! for each build id a directory with a file `debuginfo`, which is empty where no server had any.
 //!
-//! It belongs to the user who called `sudo`: their debugger looks there too, and root has no business with files below a
-//! directory that somebody else may replace. So the files are read and written with that user's rights.
+//! It belongs to the user who called `sudo`: their debugger looks there too, and root has no
+//! business with files below a directory that somebody else may replace. So the files are read and
+//! written with that user's rights.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -13,14 +14,12 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 use crate::process::contents::BuildId;
+use crate::settings::Owner;
 
-/// How long it is believed that servers have nothing for a build id; elfutils' `cache_miss_s`.
+/// The lifetime of a note that servers have nothing for a build ID; elfutils' `cache_miss_s`.
 const MISS_LASTS: Duration = Duration::from_mins(10);
 
-/// Whose files the cache holds: user and group.
-pub type Owner = (libc::uid_t, libc::gid_t);
-
-/// What the cache has for a build id.
+/// The result of a look-up in the cache.
 #[derive(Debug)]
 pub(super) enum Cached {
     File(File),
@@ -111,20 +110,25 @@ impl Cache {
     }
 }
 
-/// While it lives, this thread touches files with another user's rights alone.
+/// The rights of another user for the files that this thread touches, until it is dropped.
 struct Rights(Option<Owner>);
 
 impl Rights {
     fn of(owner: Option<Owner>) -> Self {
-        let Some((user, group)) = owner else {
+        let Some(Owner { uid, gid }) = owner else {
             return Self(None);
         };
-        // The group first: who is not root may not change it. Both calls tell what was before, and cannot fail for root.
-        // SAFETY: system calls without arguments in memory; they change this thread alone (setfsuid(2)).
+        // The group first: who is not root may not change it. Both calls tell what was before, and
+        // cannot fail for root.
+        // SAFETY: system calls without arguments in memory; they change this thread alone
+        // (setfsuid(2)).
         let before = unsafe {
-            let group = libc::setfsgid(group);
-            let user = libc::setfsuid(user);
-            (user.cast_unsigned(), group.cast_unsigned())
+            let gid = libc::setfsgid(gid);
+            let uid = libc::setfsuid(uid);
+            Owner {
+                uid: uid.cast_unsigned(),
+                gid: gid.cast_unsigned(),
+            }
         };
         Self(Some(before))
     }
@@ -132,11 +136,13 @@ impl Rights {
 
 impl Drop for Rights {
     fn drop(&mut self) {
-        if let Some((user, group)) = self.0 {
-            // SAFETY: as above. The user first: as root again, the group may be changed.
+        if let Some(Owner { uid, gid }) = self.0 {
+            // The user first: as root again, the group may be changed.
+            // SAFETY: system calls without arguments in memory; they change this thread alone
+            // (setfsuid(2)).
             unsafe {
-                libc::setfsuid(user);
-                libc::setfsgid(group);
+                libc::setfsuid(uid);
+                libc::setfsgid(gid);
             }
         }
     }
@@ -174,15 +180,19 @@ mod tests {
         assert!(matches!(cache.get(&id), Cached::Nothing));
     }
 
+    const NOBODY: Owner = Owner {
+        uid: 65534,
+        gid: 65534,
+    };
+
     #[test]
     fn files_are_the_owners() {
-        // SAFETY: a system call without arguments.
-        if unsafe { libc::geteuid() } != 0 {
+        if !rustix::process::geteuid().is_root() {
             return;
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::os::unix::fs::chown(directory.path(), Some(65534), Some(65534)).expect("root");
-        let cache = Cache::new(directory.path().join("client"), Some((65534, 65534)));
+        let cache = Cache::new(directory.path().join("client"), Some(NOBODY));
         let id = BuildId::new(&[1, 2]).expect("an id");
         let file = cache.begin(&id).expect("room");
         let metadata = cache.keep(&id, file).expect("room").metadata().expect("open");
@@ -192,7 +202,7 @@ mod tests {
         assert_eq!(own.uid(), 0);
         // Where the owner may not write, nobody does.
         let closed = tempfile::tempdir().expect("a temporary directory");
-        let cache = Cache::new(closed.path().join("client"), Some((65534, 65534)));
+        let cache = Cache::new(closed.path().join("client"), Some(NOBODY));
         assert!(cache.begin(&id).is_err());
     }
 }

@@ -1,7 +1,8 @@
-//! Debug information from debuginfod servers: `GET SERVER/buildid/BUILDID/debuginfo` (debuginfod(8)).
+//! Debug information from debuginfod servers: `GET SERVER/buildid/BUILDID/debuginfo`
+//! (debuginfod(8)).
 //!
-//! Only what the user asked for is asked of a server, and only once nothing is traced any more. A server that fails is
-//! named once, and not asked again.
+//! Only what the user asked for is asked of a server, and only once nothing is traced any more. A
+//! server that fails is named once, and not asked again.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,19 +18,19 @@ use super::debug_file::{DebugFile, check};
 use crate::process::contents::BuildId;
 use crate::settings;
 
-/// How long a connection may take.
+/// The longest time until a connection is made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A client of the servers that the user named.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct DebuginfodClient {
     settings: settings::Debuginfod,
     agent: ureq::Agent,
     cache: Option<Cache>,
     servers: Vec<String>,
 }
 
-/// Why a download failed.
+/// The reasons for which a download failed.
 #[derive(Debug, Error)]
 enum FetchError {
     /// The server has nothing for this build.
@@ -45,7 +46,7 @@ enum FetchError {
     Unfit(String),
 }
 
-impl Client {
+impl DebuginfodClient {
     pub(super) fn new(settings: &settings::Debuginfod) -> Self {
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
@@ -68,7 +69,8 @@ impl Client {
         }
     }
 
-    /// The debug information of a build, from the cache or from the first server that has it. `what` is whose it is.
+    /// The debug information of a build, from the cache or from the first server that has it.
+    /// `what` is whose it is.
     pub(super) fn fetch(&mut self, id: &BuildId, what: &Path) -> Option<DebugFile> {
         if let Some(cache) = &self.cache {
             match cache.get(id) {
@@ -120,7 +122,7 @@ impl Client {
         None
     }
 
-    /// Whether there is a server left to ask.
+    /// Returns true if there is a server left to ask.
     pub(super) fn has_servers(&self) -> bool {
         !self.servers.is_empty()
     }
@@ -162,7 +164,7 @@ impl Client {
         }
     }
 
-    /// Where a download goes: into the cache, or into a file without a name where there is none.
+    /// The destination of a download: the cache, or a file without a name where there is none.
     fn room(&self, id: &BuildId) -> io::Result<Room> {
         if let Some(cache) = &self.cache {
             match cache.begin(id) {

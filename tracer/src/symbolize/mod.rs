@@ -1,10 +1,10 @@
-//! Names for addresses: files and offsets in, frames out, with inlined functions, demangled, with source lines
-//! where there is debug information.
+//! Names for addresses: files and offsets in, frames out, with inlined functions, demangled, with
+//! source lines where there is debug information.
 //!
-//! A file is named by its own debug information and symbols, or by separate debug information that was found to fit
-//! (`debug_file`), or fetched (`debuginfod`); code that was compiled at run time by its compiler's perf map
-//! (`perf_map`). A file that was overwritten since it was mapped names nothing: only separate debug information of the
-//! build that was mapped still does.
+//! A file is named by its own debug information and symbols, or by separate debug information that
+//! was found to fit (`debug_file`), or fetched (`debuginfod`); code that was compiled at run time
+//! by its compiler's perf map (`perf_map`). A file that was overwritten since it was mapped names
+//! nothing: only separate debug information of the build that was mapped still does.
 
 mod cache;
 mod debug_file;
@@ -12,22 +12,21 @@ mod debuginfod;
 mod names;
 mod perf_map;
 mod reader;
+mod resolved;
 mod sections;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::process::files::MappedFile;
 use crate::process::root::Root;
-use crate::profile::{Frame, FrameName, Object};
-use crate::settings::Symbols;
-pub use cache::Owner;
+use crate::settings::SymbolSettings;
 use debug_file::DebugFile;
 pub use debug_file::debug_file_of;
-use debuginfod::Client;
-use names::{Job, Own};
+use debuginfod::DebuginfodClient;
+use names::{OwnSymbols, SymbolizeJob};
+pub use resolved::{ResolvedFile, ResolvedFrame, ResolvedLine, ResolvedName, outside_files};
 use sections::Sections;
 
 /// A code address, as a place in a file.
@@ -37,8 +36,8 @@ pub struct Location {
     pub file: usize,
     /// The offset in the file.
     pub offset: u64,
-    /// Whether it is a return address: the call before it is what is looked up, which may be in another line,
-    /// or even in another function.
+    /// True for a return address: the call before it is what is looked up, which may be in another
+    /// line, or even in another function.
     pub is_return: bool,
 }
 
@@ -48,35 +47,36 @@ impl Location {
     }
 }
 
-/// What locations are called.
+/// The result of a symbolization.
 #[derive(Debug, Default)]
-pub struct Named {
-    /// The frames of each location, from the outermost to the innermost: more than one where functions were inlined.
-    pub frames: HashMap<Location, Arc<[Frame]>>,
+pub struct Symbolized {
+    /// The frames of each location, from the outermost to the innermost: more than one where
+    /// functions were inlined.
+    pub frames: HashMap<Location, Arc<[ResolvedFrame]>>,
     /// The files, in the order in which they were given.
-    pub objects: Vec<Object>,
+    pub files: Vec<ResolvedFile>,
 }
 
-/// Gives names to places in files, and remembers them: reports while it records ask for the same again.
+/// A symbolizer of places in files, with a cache: interim reports ask for the same places again.
 #[derive(Debug)]
 pub struct Namer {
-    settings: Symbols,
-    known: Mutex<Known>,
+    settings: SymbolSettings,
+    known: Mutex<KnownFiles>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    /// By the address of the open file, which is kept open.
+struct KnownFiles {
+    /// The files by the address of the open file, which is kept open.
     files: HashMap<usize, Arc<FileNames>>,
     host: Option<Arc<Root>>,
-    client: Option<Client>,
+    client: Option<DebuginfodClient>,
 }
 
-/// What is known of one file.
+/// The sources of one file's names, and the names found so far.
 #[derive(Debug)]
 struct FileNames {
     file: Arc<MappedFile>,
-    own: Own,
+    own: OwnSymbols,
     has_names: bool,
     has_changed: bool,
     debug: Option<DebugFile>,
@@ -85,21 +85,22 @@ struct FileNames {
 }
 
 /// The frames of places in a file: by offset, and by whether it is a return address.
-type FramesByPlace = HashMap<(u64, bool), Arc<[Frame]>>;
+type FramesByPlace = HashMap<(u64, bool), Arc<[ResolvedFrame]>>;
 
 impl Namer {
-    /// One that looks where `settings` say.
+    /// Makes one that looks where `settings` say.
     #[must_use]
-    pub fn new(settings: Symbols) -> Self {
+    pub fn new(settings: SymbolSettings) -> Self {
         Self {
             settings,
             known: Mutex::default(),
         }
     }
 
-    /// Gives names to locations. `files` are what their indices stand for. Servers are asked only if `may_fetch`.
+    /// Gives names to locations. `files` are what their indices stand for. Servers are asked only
+    /// if `may_fetch`.
     #[must_use]
-    pub fn name(&self, files: &[Arc<MappedFile>], locations: &[Location], may_fetch: bool) -> Named {
+    pub fn name(&self, files: &[Arc<MappedFile>], locations: &[Location], may_fetch: bool) -> Symbolized {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted: Vec<Vec<&Location>> = vec![Vec::new(); files.len()];
         for location in locations {
@@ -120,7 +121,7 @@ impl Namer {
             if new.is_empty() {
                 continue;
             }
-            jobs.push(Job {
+            jobs.push(SymbolizeJob {
                 file: &about.file,
                 debug: about.debug.as_ref(),
                 own: about.own,
@@ -137,25 +138,25 @@ impl Namer {
             frames.extend(new.into_iter().map(key).zip(found));
         }
 
-        let mut named = Named::default();
+        let mut named = Symbolized::default();
         for (about, wanted) in about.iter().zip(wanted) {
             let frames = about.frames.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut object = about.object();
+            let mut resolved = about.resolved();
             for location in wanted {
                 let Some(frames) = frames.get(&key(location)) else {
                     continue;
                 };
-                object.frames += 1;
-                object.unnamed += u64::from(matches!(
+                resolved.frames += 1;
+                resolved.unnamed += u64::from(matches!(
                     frames.first(),
-                    Some(Frame {
-                        name: FrameName::Offset { .. },
+                    Some(ResolvedFrame {
+                        name: ResolvedName::Offset { .. },
                         ..
                     })
                 ));
                 named.frames.insert(location.clone(), Arc::clone(frames));
             }
-            named.objects.push(object);
+            named.files.push(resolved);
         }
         named
     }
@@ -165,9 +166,15 @@ const fn key(location: &Location) -> (u64, bool) {
     (location.offset, location.is_return)
 }
 
-impl Known {
-    /// What names a file: looked for once, again if it was overwritten meanwhile, and once more when servers may be asked.
-    fn about(&mut self, file: &Arc<MappedFile>, settings: &Symbols, may_fetch: bool) -> Arc<FileNames> {
+impl KnownFiles {
+    /// Returns the sources of a file's names: looked for once, again if it was overwritten
+    /// meanwhile, and once more when servers may be asked.
+    fn about(
+        &mut self,
+        file: &Arc<MappedFile>,
+        settings: &SymbolSettings,
+        may_fetch: bool,
+    ) -> Arc<FileNames> {
         let pointer = Arc::as_ptr(file).addr();
         let known = self.files.get(&pointer);
         if known.is_none_or(|about| !about.has_changed && file.has_changed()) {
@@ -180,7 +187,7 @@ impl Known {
             && about.lacks_debug_info()
             && let Some(id) = &file.contents.build_id
         {
-            let client = self.client.get_or_insert_with(|| Client::new(servers));
+            let client = self.client.get_or_insert_with(|| DebuginfodClient::new(servers));
             if client.has_servers()
                 && let Some(debug) = client.fetch(id, &file.path)
             {
@@ -201,7 +208,7 @@ impl Known {
 }
 
 impl FileNames {
-    fn look(file: &Arc<MappedFile>, settings: &Symbols, host: &mut Option<Arc<Root>>) -> Self {
+    fn look(file: &Arc<MappedFile>, settings: &SymbolSettings, host: &mut Option<Arc<Root>>) -> Self {
         let has_changed = file.has_changed();
         let shown = file.path.display();
         let sections = if has_changed {
@@ -217,26 +224,26 @@ impl FileNames {
                 .ok()
         };
         let own = match &sections {
-            None => Own::Nothing,
-            Some(sections) if sections.has_debug_info => Own::DebugInfo,
-            Some(_) => Own::Symbols,
+            None => OwnSymbols::Nothing,
+            Some(sections) if sections.has_debug_info => OwnSymbols::DebugInfo,
+            Some(_) => OwnSymbols::Symbols,
         };
         if host.is_none() {
             *host = debug_file::host_root();
         }
         let link = sections.as_ref().and_then(|sections| sections.link.as_ref());
         let debug = match host.as_deref() {
-            Some(host) if own != Own::DebugInfo && file.contents.segments.is_some() => {
+            Some(host) if own != OwnSymbols::DebugInfo && file.contents.segments.is_some() => {
                 debug_file::find(file, link, &settings.debug_directories, host)
             }
             _ => None,
         };
         if debug.is_none() {
             let what = match (own, &sections) {
-                (Own::DebugInfo, _) => "its own debug information",
+                (OwnSymbols::DebugInfo, _) => "its own debug information",
                 (_, Some(sections)) if sections.has_symbols => "its own symbols",
                 (_, Some(sections)) if sections.has_minimal_symbols => "its own small symbol table",
-                (Own::Symbols, _) => "its dynamic symbols alone",
+                (OwnSymbols::Symbols, _) => "its dynamic symbols alone",
                 _ => "nothing",
             };
             log::debug!("{shown}: named by {what}");
@@ -253,11 +260,11 @@ impl FileNames {
     }
 
     fn lacks_debug_info(&self) -> bool {
-        self.own != Own::DebugInfo && self.debug.is_none()
+        self.own != OwnSymbols::DebugInfo && self.debug.is_none()
     }
 
-    fn object(&self) -> Object {
-        Object {
+    fn resolved(&self) -> ResolvedFile {
+        ResolvedFile {
             path: self.file.path.clone(),
             build_id: self.file.contents.build_id.as_ref().map(ToString::to_string),
             debug: self.debug.as_ref().map(|debug| debug.path.clone()),
@@ -270,8 +277,8 @@ impl FileNames {
     }
 }
 
-/// The names of code that was compiled at run time, by address, from the perf maps of a process: its own first, then
-/// those of the processes that it was made by.
+/// The names of code that was compiled at run time, by address, from the perf maps of a process:
+/// its own first, then those of the processes that it was made by.
 #[must_use]
 pub fn compiled(maps: &[File], mut wanted: Vec<u64>) -> HashMap<u64, Arc<str>> {
     let mut named = HashMap::new();
@@ -287,47 +294,20 @@ pub fn compiled(maps: &[File], mut wanted: Vec<u64>) -> HashMap<u64, Arc<str>> {
     named
 }
 
-/// A frame for an address in memory without a file, or in a file that could not be kept.
-#[must_use]
-pub fn outside_files(path: &Path, offset: u64, address: u64) -> Frame {
-    let text = path.to_string_lossy();
-    let name = match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        // `[vdso]` and its like
-        Some(name) => FrameName::Offset {
-            module: name.into(),
-            address: offset,
-        },
-        None if text.is_empty() => FrameName::Unmapped(address),
-        None => {
-            let base = PathBuf::from(path);
-            let base = base
-                .file_name()
-                .map_or_else(|| text.clone(), |name| name.to_string_lossy());
-            FrameName::Offset {
-                module: base.as_ref().into(),
-                address: offset,
-            }
-        }
-    };
-    Frame {
-        name,
-        source: None,
-        inlined: false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
     use crate::process::files::Files;
 
-    fn name(file: &Arc<MappedFile>, location: &Location) -> (Arc<[Frame]>, Object) {
-        let namer = Namer::new(Symbols::default());
+    fn name(file: &Arc<MappedFile>, location: &Location) -> (Arc<[ResolvedFrame]>, ResolvedFile) {
+        let namer = Namer::new(SymbolSettings::default());
         let files = [Arc::clone(file)];
         let first = namer.name(&files, std::slice::from_ref(location), false);
         let again = namer.name(&files, std::slice::from_ref(location), false);
         assert_eq!(first.frames[location], again.frames[location]);
-        (Arc::clone(&first.frames[location]), first.objects[0].clone())
+        (Arc::clone(&first.frames[location]), first.files[0].clone())
     }
 
     #[test]
@@ -347,7 +327,7 @@ mod tests {
             is_return: false,
         };
         let (frames, object) = name(&file, &location);
-        let FrameName::Symbol(name) = &frames[0].name else {
+        let ResolvedName::Symbol(name) = &frames[0].name else {
             panic!("no symbol")
         };
         assert!(name.contains("own_function_is_named_with_its_line"), "{name}");
@@ -370,13 +350,13 @@ mod tests {
             offset,
             is_return: false,
         };
-        let namer = Namer::new(Symbols::default());
+        let namer = Namer::new(SymbolSettings::default());
         let ask = || namer.name(&[Arc::clone(&file)], std::slice::from_ref(&location), false);
-        assert!(!ask().objects[0].has_changed && ask().objects[0].has_names);
+        assert!(!ask().files[0].has_changed && ask().files[0].has_names);
         copy.as_file().set_len(64).expect("ours");
         let after = ask();
-        assert!(after.objects[0].has_changed && !after.objects[0].has_names);
-        assert_eq!(after.objects[0].unnamed, 1);
+        assert!(after.files[0].has_changed && !after.files[0].has_names);
+        assert_eq!(after.files[0].unnamed, 1);
     }
 
     #[test]
@@ -390,7 +370,7 @@ mod tests {
             is_return: true,
         };
         let (frames, object) = name(&file, &location);
-        let expected = FrameName::Offset {
+        let expected = ResolvedName::Offset {
             module: "Cargo.toml".into(),
             address: 0x10,
         };

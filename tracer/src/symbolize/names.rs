@@ -5,32 +5,32 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
 use super::debug_file::{DebugFile, GLOBAL_DIRECTORY};
+use super::resolved::{ResolvedFrame, ResolvedLine, ResolvedName};
 use crate::process::files::{MappedFile, open_path};
-use crate::profile::{self, Frame, FrameName};
 
 /// Addresses that one file is asked for at once: bounds the memory of the answer.
 const BATCH: usize = 4096;
 
-/// What one file is asked for.
+/// The addresses of one file to symbolize.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct SymbolizeJob<'a> {
     pub(super) file: &'a MappedFile,
     /// Its separate debug information.
     pub(super) debug: Option<&'a DebugFile>,
-    /// What its own contents are good for.
-    pub(super) own: Own,
+    /// The use of its own contents.
+    pub(super) own: OwnSymbols,
     /// The places, as offsets in the file: what is shown, and what is looked up.
     pub(super) places: Vec<(u64, u64)>,
     /// Directories with debug information, for what that refers to itself.
     pub(super) directories: &'a [PathBuf],
 }
 
-/// What the contents of a mapped file are good for.
+/// The use of a mapped file's contents for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Own {
+pub(super) enum OwnSymbols {
     /// Nothing: it is another file by now, or no whole one.
     Nothing,
     /// Symbol tables.
@@ -39,10 +39,10 @@ pub(super) enum Own {
     DebugInfo,
 }
 
-impl Job<'_> {
+impl SymbolizeJob<'_> {
     /// The frames of every place, from the outermost to the innermost, in the order of the places.
-    pub(super) fn frames(&self) -> Vec<Arc<[Frame]>> {
-        let mut named: Vec<Option<Arc<[Frame]>>> = vec![None; self.places.len()];
+    pub(super) fn frames(&self) -> Vec<Arc<[ResolvedFrame]>> {
+        let mut named: Vec<Option<Arc<[ResolvedFrame]>>> = vec![None; self.places.len()];
         let directories = self.directories.iter().cloned();
         let directories = directories.chain([PathBuf::from(GLOBAL_DIRECTORY)]);
         let symbolizer = Symbolizer::builder()
@@ -56,10 +56,10 @@ impl Job<'_> {
             debug_syms: false,
             ..Elf::new(self.file.open_path())
         };
-        if self.own == Own::DebugInfo {
+        if self.own == OwnSymbols::DebugInfo {
             self.ask(&symbolizer, &Elf::new(self.file.open_path()), &mut named);
         }
-        if self.own != Own::Nothing {
+        if self.own != OwnSymbols::Nothing {
             self.ask(&symbolizer, &plain, &mut named);
         }
         let shown = self.places.iter().map(|(offset, _)| *offset);
@@ -71,7 +71,7 @@ impl Job<'_> {
     }
 
     /// Asks a file for those that have no name yet.
-    fn ask(&self, symbolizer: &Symbolizer, elf: &Elf, named: &mut [Option<Arc<[Frame]>>]) {
+    fn ask(&self, symbolizer: &Symbolizer, elf: &Elf, named: &mut [Option<Arc<[ResolvedFrame]>>]) {
         let without: Vec<(usize, u64)> = named
             .iter()
             .enumerate()
@@ -81,7 +81,8 @@ impl Job<'_> {
         let source = Source::Elf(elf.clone());
         for batch in without.chunks(BATCH) {
             let addresses: Vec<u64> = batch.iter().map(|(_, address)| *address).collect();
-            // Debug information has the addresses of the file that was mapped, and segments at other offsets.
+            // Debug information has the addresses of the file that was mapped, and segments at
+            // other offsets.
             let answers = match symbolizer.symbolize(&source, Input::VirtOffset(&addresses)) {
                 Ok(answers) => answers,
                 Err(error) => {
@@ -94,7 +95,7 @@ impl Job<'_> {
                 }
             };
             for ((index, _), answer) in batch.iter().zip(answers) {
-                if let Symbolized::Sym(symbol) = answer {
+                if let blazesym::symbolize::Symbolized::Sym(symbol) = answer {
                     named[*index] = Some(frames_of(symbol));
                 }
             }
@@ -106,16 +107,16 @@ impl Job<'_> {
         self.file.contents.segments.as_ref()?.address(offset)
     }
 
-    fn unnamed(&self, offset: u64) -> Frame {
+    fn unnamed(&self, offset: u64) -> ResolvedFrame {
         unnamed(self.file, offset)
     }
 }
 
 /// A frame that has no name: the file's, and the place in it.
-pub(super) fn unnamed(file: &MappedFile, offset: u64) -> Frame {
+pub(super) fn unnamed(file: &MappedFile, offset: u64) -> ResolvedFrame {
     let segments = file.contents.segments.as_ref();
-    Frame {
-        name: FrameName::Offset {
+    ResolvedFrame {
+        name: ResolvedName::Offset {
             module: file.base_name().into(),
             // A file whose headers cannot be read has no better address than the offset.
             address: segments
@@ -127,36 +128,37 @@ pub(super) fn unnamed(file: &MappedFile, offset: u64) -> Frame {
     }
 }
 
-fn frames_of(symbol: Sym<'_>) -> Arc<[Frame]> {
-    let mut frames = vec![Frame {
-        name: FrameName::Symbol(symbol.name.into()),
+fn frames_of(symbol: Sym<'_>) -> Arc<[ResolvedFrame]> {
+    let mut frames = vec![ResolvedFrame {
+        name: ResolvedName::Symbol(symbol.name.into()),
         source: symbol.code_info.as_deref().and_then(source_of),
         inlined: false,
     }];
-    frames.extend(symbol.inlined.iter().map(|inlined| Frame {
-        name: FrameName::Symbol(inlined.name.as_ref().into()),
+    frames.extend(symbol.inlined.iter().map(|inlined| ResolvedFrame {
+        name: ResolvedName::Symbol(inlined.name.as_ref().into()),
         source: inlined.code_info.as_ref().and_then(source_of),
         inlined: true,
     }));
     frames.into()
 }
 
-fn source_of(info: &CodeInfo<'_>) -> Option<profile::Source> {
-    Some(profile::Source {
+fn source_of(info: &CodeInfo<'_>) -> Option<ResolvedLine> {
+    Some(ResolvedLine {
         file: info.to_path().to_string_lossy().into(),
         line: info.line?,
     })
 }
 
-/// Does jobs on every CPU, the largest first. A job that panics, on a file that was made to, has no names.
-pub(super) fn do_all(jobs: &[Job<'_>]) -> Vec<Vec<Arc<[Frame]>>> {
+/// Does jobs on every CPU, the largest first. A job that panics, on a file that was made to, has no
+/// names.
+pub(super) fn do_all(jobs: &[SymbolizeJob<'_>]) -> Vec<Vec<Arc<[ResolvedFrame]>>> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
-    let weight = |job: &Job<'_>| job.file.key.size_bytes + 1024 * job.places.len() as u64;
+    let weight = |job: &SymbolizeJob<'_>| job.file.key.size_bytes + 1024 * job.places.len() as u64;
     order.sort_by_key(|index| std::cmp::Reverse(weight(&jobs[*index])));
     let next = std::sync::atomic::AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let work = || {
-        let mut done: HashMap<usize, Vec<Arc<[Frame]>>> = HashMap::new();
+        let mut done: HashMap<usize, Vec<Arc<[ResolvedFrame]>>> = HashMap::new();
         while let Some(index) = order.get(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) {
             let job = &jobs[*index];
             let started = std::time::Instant::now();

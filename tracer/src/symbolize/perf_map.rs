@@ -1,34 +1,35 @@
-//! The text of a perf map: `START SIZE NAME`, both numbers in hexadecimal, one line for each piece of compiled code.
-//! Layout: the kernel's `tools/perf/Documentation/jit-interface.txt`.
+//! The text of a perf map: `START SIZE NAME`, both numbers in hexadecimal, one line for each piece
+//! of compiled code. Layout: the kernel's `tools/perf/Documentation/jit-interface.txt`.
 //!
-//! A map can be larger than memtap's own memory should be, and grows while it is read: it is read once, from its start,
-//! and only the names that are wanted are kept.
+//! A map can be larger than memtap's own memory should be, and grows while it is read: it is read
+//! once, from its start, and only the names that are wanted are kept.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
-/// Bytes of a line at the most; what is longer is cut.
-const MOST_LINE_BYTES: u64 = 16 << 10;
+/// Bytes of a line at most; what is longer is cut.
+const MAX_LINE_BYTES: u64 = 16 << 10;
 
-/// Bytes of a map at the most.
-const MOST_BYTES: u64 = 4 << 30;
+/// Bytes of a map at most.
+const MAX_BYTES: u64 = 4 << 30;
 
-/// Names given at the most, one address of one line each: a map that names everything again and again is left.
-const MOST_NAMES: u64 = 100_000_000;
+/// Names given at most, one address of one line each: a map that names everything again and
+/// again is left.
+const MAX_NAMES: u64 = 100_000_000;
 
-/// The names of `wanted`, which are in order, as far as a map has them. Code is compiled again, elsewhere or in its old
-/// place: the last line that covers an address names it.
+/// The names of `wanted`, which are in order, as far as a map has them. Code is compiled again,
+/// elsewhere or in its old place: the last line that covers an address names it.
 pub(super) fn names(map: impl Read, wanted: &[u64]) -> io::Result<HashMap<u64, Arc<str>>> {
-    let mut map = BufReader::with_capacity(1 << 18, map.take(MOST_BYTES));
+    let mut map = BufReader::with_capacity(1 << 18, map.take(MAX_BYTES));
     let mut named: Vec<Option<Arc<str>>> = vec![None; wanted.len()];
     let mut given = 0u64;
     let mut line = Vec::new();
     loop {
         line.clear();
-        map.by_ref().take(MOST_LINE_BYTES).read_until(b'\n', &mut line)?;
+        map.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
         let is_whole = line.last() == Some(&b'\n');
-        if !is_whole && (line.len() as u64) < MOST_LINE_BYTES {
+        if !is_whole && (line.len() as u64) < MAX_LINE_BYTES {
             // The end, or a line that is being written.
             break;
         }
@@ -44,7 +45,7 @@ pub(super) fn names(map: impl Read, wanted: &[u64]) -> io::Result<HashMap<u64, A
             let name: Arc<str> = String::from_utf8_lossy(name).into();
             named[first..first + covered].fill(Some(name));
             given += covered as u64;
-            if given > MOST_NAMES {
+            if given > MAX_NAMES {
                 break;
             }
         }

@@ -1,12 +1,12 @@
-//! Where in the kernel's arrays each table lies.
+//! The places of tables in the kernel's arrays.
 //!
-//! The arrays are created once, at a fixed size. A table gets room in them and gives it back; nothing is
-//! moved. What the arena says is to be written ([`Delta`]), the caller copies into the arrays, which it has
-//! mapped into memory.
+//! The arrays are created once, at a fixed size. A table gets room in them and gives it back;
+//! nothing is moved. What the arena says is to be written ([`Delta`]), the caller copies into the
+//! arrays, which it has mapped into memory.
 //!
-//! Order: write the delta, then make the mappings that name the placement known to the kernel side. The other
-//! way round, take the mappings away, let every walk that may have seen them end (an RCU grace period), and
-//! only then [`Arena::remove`].
+//! Order: write the delta, then make the mappings that name the placement known to the kernel side.
+//! The other way round, take the mappings away, let every walk that may have seen them end (an RCU
+//! grace period), and only then [`Arena::remove`].
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::unwind::layout::{self, CHUNK_ROWS, PageEntry, RowChunk, Rule};
 use crate::unwind::rule_pool::RulePool;
 use crate::unwind::{Delta, Inserted, Placement, Run, Table};
 
-/// How many elements the kernel's arrays have.
+/// The numbers of elements of the kernel's arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Elements of the array of rows: chunks of 64 KiB, 16,384 rows each.
@@ -27,7 +27,19 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// What the three arrays take, in bytes.
+    /// Divides `bytes` among the arrays: three quarters for rows, of which large programs have some
+    /// dozen per page, an eighth for pages, an eighth for rules.
+    #[must_use]
+    pub fn of_bytes(bytes: u64) -> Self {
+        let number = |bytes: u64, each: usize| u32::try_from(bytes / each as u64).unwrap_or(u32::MAX).max(1);
+        Self {
+            row_chunks: number(bytes * 3 / 4, size_of::<RowChunk>()),
+            pages: number(bytes / 8, size_of::<PageEntry>()),
+            rules: number(bytes / 8, size_of::<Rule>()).clamp(1024, 1 << 16),
+        }
+    }
+
+    /// Returns the bytes of the three arrays.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         u64::from(self.row_chunks) * size_of::<RowChunk>() as u64
@@ -36,10 +48,11 @@ impl Capacity {
     }
 }
 
-/// Which of the arrays has no room for a table. Nothing was changed.
+/// The array that has no room for a table. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ArenaFull {
-    /// The rows do not fit. A page's rows must lie in one chunk, so that a few free ones can be unusable.
+    /// The rows do not fit. A page's rows must lie in one chunk, so that a few free ones can be
+    /// unusable.
     #[error("no room for {needed} rows of unwind tables ({free} free)")]
     Rows {
         /// Rows of the table.
@@ -77,7 +90,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What they take, in bytes.
+    /// Returns the bytes in use.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         u64::from(self.rows) * size_of::<u32>() as u64
@@ -86,8 +99,8 @@ impl Usage {
     }
 }
 
-/// What is where in the kernel's arrays. The arrays themselves are the caller's; they begin zeroed, and rule
-/// 0 is [`Rule::NO_INFO`], which is all zeros.
+/// The allocation of the kernel's arrays. The arrays themselves are the caller's; they begin
+/// zeroed, and rule 0 is [`Rule::NO_INFO`], which is all zeros.
 #[derive(Debug)]
 pub struct Arena {
     rows: Extents,
@@ -167,7 +180,7 @@ impl Arena {
         }
     }
 
-    /// What is in use.
+    /// Returns the parts in use.
     #[must_use]
     pub fn usage(&self) -> Usage {
         Usage {
@@ -177,7 +190,8 @@ impl Arena {
         }
     }
 
-    /// A place for each page's rows: the first free part with room, in order, without straddling chunks.
+    /// A place for each page's rows: the first free part with room, in order, without straddling
+    /// chunks.
     fn plan_rows(&self, table: &Table) -> Option<(Vec<PageEntry>, Vec<Range<u32>>)> {
         let mut free = self.rows.iter().flat_map(by_chunk);
         let mut room = 0..0;

@@ -1,16 +1,16 @@
-//! Which rows an allocation tracer can do without.
+//! Pruning of rows that an allocation tracer can do without.
 //!
-//! All that is looked up on a stack is return addresses, less one: an address inside a `call`; and where a
-//! system call was made, inside a `syscall`. A row in whose code neither can be is never found, so it is
-//! dropped, and the row before it reaches over its code.
+//! All that is looked up on a stack is return addresses, less one: an address inside a `call`; and
+//! where a system call was made, inside a `syscall`. A row in whose code neither can be is never
+//! found, so it is dropped, and the row before it reaches over its code.
 
 use crate::unwind::Code;
 use crate::unwind::cfi::RuleStart;
 use crate::unwind::layout::{Rule, cfa};
 
-/// Drops the rows that no return address can find. Kept whatever their code is: the ends of stacks, gaps
-/// (else a function's rule would reach over code that it says nothing of), linkage tables and signal
-/// trampolines.
+/// Drops the rows that no return address can find. Kept whatever their code is: the ends of stacks,
+/// gaps (else a function's rule would reach over code that it says nothing of), linkage tables and
+/// signal trampolines.
 pub(crate) fn prune(rows: &[RuleStart], end: u32, rules: &[Rule], code: &Code<'_>) -> Vec<RuleStart> {
     let mut kept: Vec<RuleStart> = Vec::with_capacity(rows.len() / 4);
     let ends = rows.iter().skip(1).map(|row| row.pc).chain([end]);
@@ -29,9 +29,9 @@ pub(crate) fn prune(rows: &[RuleStart], end: u32, rules: &[Rule], code: &Code<'_
     kept
 }
 
-/// Whether code between two addresses can hold a call. Conservative: bytes are not decoded, so what is an
-/// operand may count, but no `call` or `syscall` is overlooked (Intel SDM volume 2: `E8 cd`, `FF /2`, `FF
-/// /3`, `0F 05`).
+/// Returns true if code between two addresses can hold a call. Conservative: bytes are not decoded,
+/// so what is an operand may count, but no `call` or `syscall` is overlooked (Intel SDM volume 2:
+/// `E8 cd`, `FF /2`, `FF /3`, `0F 05`).
 fn has_call_site(code: &Code<'_>, from: u32, to: u32) -> bool {
     code.pieces(from, to).any(|(start, bytes)| {
         bytes.iter().enumerate().any(|(at, byte)| match byte {

@@ -4,88 +4,75 @@ use std::collections::HashMap;
 
 use gimli::{
     BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry,
-    LittleEndian, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindOffset, UnwindSection,
-    UnwindTableRow,
+    LittleEndian, UnwindContext, UnwindOffset, UnwindSection,
 };
 
 use crate::unwind::context_start::is_context_start;
-use crate::unwind::frames::{Frames, Source};
+use crate::unwind::frames::{CfiSection, Frames};
 use crate::unwind::layout::{Rule, rbp};
 use crate::unwind::rule_set::RuleSet;
-use crate::unwind::rules::{classify, is_in_ucontext};
+use crate::unwind::rules::{Storage, classify, is_in_ucontext};
 use crate::unwind::signal::{MAX_TRAMPOLINE_BYTES, trampoline_len};
-use crate::unwind::{Code, Statistics, Unsupported};
+use crate::unwind::{Code, CompileStatistics, Unsupported};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// No CIE that a compiler writes is longer. Its instructions are run again for each of its FDEs, so that a
-/// long one would make the time quadratic in the file's size.
+/// No CIE that a compiler writes is longer. Its instructions are run again for each of its FDEs, so
+/// that a long one would make the time quadratic in the file's size.
 const MAX_CIE_BYTES: usize = 1024;
 
-/// Storage of gimli's evaluator: remembered states nest deeper than its default of 4 in hand-written code,
-/// and no function saves 64 registers.
-#[derive(Debug)]
-pub(crate) struct Storage;
-
-impl UnwindContextStorage<usize> for Storage {
-    type Rules = [(Register, RegisterRule<usize>); 64];
-    type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
-}
-
-/// A row as gimli has it.
-pub(crate) type Row = UnwindTableRow<usize, Storage>;
-
-/// From this address (relative to the code's base) on that rule of a [`RuleSet`] holds.
+/// The start of a rule: from this address (relative to the code's base) on that rule of a
+/// [`RuleSet`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RuleStart {
     pub(crate) pc: u32,
     pub(crate) rule: u32,
 }
 
-/// One FDE: addresses relative to the code's base, and which of its part's rows are its.
+/// An FDE: addresses relative to the code's base, and its range of the part's rows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Function {
+pub(crate) struct FunctionRows {
     pub(crate) start: u32,
     pub(crate) end: u32,
     pub(crate) first_row: u32,
     pub(crate) rows: u32,
 }
 
-/// What was read of a share of a file's FDEs, in the order of the section.
+/// The rows read from a share of a file's FDEs, in the order of the section.
 #[derive(Debug, Default)]
-pub(crate) struct Part {
-    pub(crate) functions: Vec<Function>,
+pub(crate) struct CfiPart {
+    pub(crate) functions: Vec<FunctionRows>,
     pub(crate) rows: Vec<RuleStart>,
     pub(crate) rules: RuleSet,
-    pub(crate) statistics: Statistics,
+    pub(crate) statistics: CompileStatistics,
 }
 
-impl Part {
+impl CfiPart {
     /// Reads the FDEs at `entries`, offsets in the section.
     pub(crate) fn read(frames: &Frames<'_>, code: &Code<'_>, entries: &[usize]) -> Self {
         match frames.source {
-            Source::EhFrame => {
-                Reader::new(frames, code, EhFrame::new(&frames.bytes, LittleEndian)).read(entries)
+            CfiSection::EhFrame => {
+                CfiReader::new(frames, code, EhFrame::new(&frames.bytes, LittleEndian)).read(entries)
             }
-            Source::DebugFrame => {
+            CfiSection::DebugFrame => {
                 let mut section = DebugFrame::new(&frames.bytes, LittleEndian);
                 section.set_address_size(8);
-                Reader::new(frames, code, section).read(entries)
+                CfiReader::new(frames, code, section).read(entries)
             }
         }
     }
 }
 
-struct Reader<'a, S> {
+struct CfiReader<'a, S> {
     frames: &'a Frames<'a>,
     code: &'a Code<'a>,
     section: S,
     cies: Cies<'a>,
     context: UnwindContext<usize, Storage>,
-    part: Part,
+    part: CfiPart,
 }
 
-impl<'a, S: UnwindSection<Slice<'a>>> Reader<'a, S>
+impl<'a, S: UnwindSection<Slice<'a>>> CfiReader<'a, S>
 where
     S::Offset: UnwindOffset<usize>,
 {
@@ -97,11 +84,11 @@ where
             section,
             cies: Cies::default(),
             context,
-            part: Part::default(),
+            part: CfiPart::default(),
         }
     }
 
-    fn read(mut self, entries: &[usize]) -> Part {
+    fn read(mut self, entries: &[usize]) -> CfiPart {
         // Five rows a function is what compilers come to.
         self.part.functions.reserve(entries.len());
         self.part.rows.reserve(entries.len() * 5);
@@ -129,7 +116,7 @@ where
         let len = u32::try_from(fde.len()).unwrap_or(u32::MAX);
         let end = start.saturating_add(len).min(limit);
         let first_row = self.part.rows.len();
-        let origin = Origin::of(self.code, fde, start, end);
+        let origin = RowOrigin::of(self.code, fde, start, end);
         if let Some(rule) = origin.by_code {
             let rule = self.part.rules.number(rule);
             self.part.rows.push(RuleStart {
@@ -144,11 +131,12 @@ where
             }
         }
         let rows = self.part.rows.len() - first_row;
-        // A part has fewer rows than its section has bytes, and a section over 4 GiB is past every limit.
+        // A part has fewer rows than its section has bytes, and a section over 4 GiB is past every
+        // limit.
         let (Ok(first_row), Ok(rows)) = (u32::try_from(first_row), u32::try_from(rows)) else {
             return;
         };
-        self.part.functions.push(Function {
+        self.part.functions.push(FunctionRows {
             start: origin.start,
             end,
             first_row,
@@ -159,7 +147,7 @@ where
     }
 
     fn rows(&mut self, fde: &FrameDescriptionEntry<Slice<'a>>, start: u32, end: u32) {
-        let Part {
+        let CfiPart {
             rows,
             rules,
             statistics,
@@ -229,15 +217,15 @@ where
     }
 }
 
-/// Where a function's rows begin, and the rule that its code alone tells.
-struct Origin {
+/// The origin of a function's rows, and the rule that its code alone tells.
+struct RowOrigin {
     start: u32,
     by_code: Option<Rule>,
 }
 
-impl Origin {
-    /// Functions that are returned to at their first byte have rows from the byte before: that is where return
-    /// addresses are looked up.
+impl RowOrigin {
+    /// Functions that are returned to at their first byte have rows from the byte before: that is
+    /// where return addresses are looked up.
     fn of(code: &Code<'_>, fde: &FrameDescriptionEntry<Slice<'_>>, start: u32, end: u32) -> Self {
         if is_context_start(code.bytes(start, end)) {
             return Self {
@@ -265,7 +253,7 @@ impl Origin {
     }
 }
 
-/// The CIEs met so far. Neighbouring FDEs mostly share one.
+/// The CIEs parsed so far. Neighbouring FDEs mostly share one.
 #[derive(Default)]
 struct Cies<'a> {
     last: Option<(usize, CommonInformationEntry<Slice<'a>>)>,

@@ -4,8 +4,8 @@ use crate::elf::Elf;
 use crate::unwind::Error;
 use crate::unwind::layout::{MAPPED_PAGE_BYTES, PAGE_BYTES};
 
-/// The executable bytes of a file: sorted ranges that do not overlap. Addresses inside are relative to the
-/// base, so that they fit 32 bits.
+/// The executable bytes of a file: sorted ranges that do not overlap. Addresses inside are relative
+/// to the base, so that they fit 32 bits.
 #[derive(Debug)]
 pub(crate) struct Code<'data> {
     base: u64,
@@ -63,12 +63,13 @@ impl<'data> Code<'data> {
         Ok(Self { base, ranges })
     }
 
-    /// The virtual address that relative addresses count from: the start of the first page of the machine with code.
+    /// The virtual address that relative addresses count from: the start of the first page of the
+    /// machine with code.
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
-    /// Where the code ends, relative to the base.
+    /// Returns the end of the code, relative to the base.
     pub(crate) fn end(&self) -> u32 {
         self.ranges.last().map_or(0, |range| range.end)
     }
@@ -80,13 +81,13 @@ impl<'data> Code<'data> {
         Some((relative, range.end))
     }
 
-    /// Whether there is code at an address relative to the base.
+    /// Returns true if there is code at an address relative to the base.
     pub(crate) fn contains(&self, relative: u32) -> bool {
         self.range_of(relative).is_some()
     }
 
-    /// The bytes from `from` up to `to`, cut where the range that holds `from` ends; empty where there is no
-    /// code.
+    /// The bytes from `from` up to `to`, cut where the range that holds `from` ends; empty where
+    /// there is no code.
     pub(crate) fn bytes(&self, from: u32, to: u32) -> &'data [u8] {
         let Some(range) = self.range_of(from) else {
             return &[];

@@ -6,32 +6,33 @@ use std::thread;
 
 use crate::elf::Elf;
 use crate::unwind::call_sites::prune;
-use crate::unwind::cfi::{Part, RuleStart};
+use crate::unwind::cfi::{CfiPart, RuleStart};
 use crate::unwind::frames::Frames;
 use crate::unwind::merge::merge;
-use crate::unwind::{Code, Error, Statistics, Table};
+use crate::unwind::{Code, CompileStatistics, Error, Table};
 
-/// Which rows a table has.
+/// The rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rows {
-    /// Those that return addresses can find; a fifth to a tenth of all. In code that a signal interrupted, or
-    /// at a page fault, the wrong rule may be found.
+    /// Rows that return addresses can find; a fifth to a tenth of all. In code that a signal
+    /// interrupted, or at a page fault, the wrong rule may be found.
     #[default]
     CallSites,
     /// All: right at every instruction.
     All,
 }
 
-/// How a table is to be made.
+/// The options of the compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// Which rows it has.
+pub struct CompileOptions {
+    /// The rows of the table.
     pub rows: Rows,
-    /// How many threads may work on one file, this one among them. Small files are not worth a second.
+    /// The number of threads that may work on one file, this one among them. Small files are not
+    /// worth a second.
     pub threads: NonZeroUsize,
 }
 
-impl Default for Options {
+impl Default for CompileOptions {
     fn default() -> Self {
         Self {
             rows: Rows::default(),
@@ -40,9 +41,10 @@ impl Default for Options {
     }
 }
 
-/// Functions that one thread does in about a millisecond: starting a thread for fewer saves nothing.
+/// Functions that one thread does in about a millisecond: starting a thread for fewer saves
+/// nothing.
 const FUNCTIONS_PER_THREAD: usize = 4096;
-/// The same for rows to be pruned.
+/// Rows that one thread prunes in about a millisecond.
 const ROWS_PER_THREAD: usize = 32_768;
 
 /// Makes the table of a file, given whole (or of an ELF image in memory, as the vdso is).
@@ -52,23 +54,23 @@ const ROWS_PER_THREAD: usize = 32_768;
 /// # Errors
 /// Whatever [`Error`] says. Malformed parts of the unwind information are no error but counted in
 /// [`Table::statistics`].
-pub fn compile(data: &[u8], options: Options) -> Result<Table, Error> {
+pub fn compile(data: &[u8], options: CompileOptions) -> Result<Table, Error> {
     let elf = Elf::parse(data)?;
     if elf.is_relocatable() {
         return Err(Error::NoCode);
     }
     let code = Code::of(&elf)?;
     let frames = Frames::find(&elf)?;
-    let mut statistics = Statistics {
+    let mut statistics = CompileStatistics {
         malformed: frames.malformed,
         section_bytes: frames.bytes.len() as u64,
-        ..Statistics::default()
+        ..CompileStatistics::default()
     };
     let parts = shares(
         &frames.entries,
         options.threads,
         FUNCTIONS_PER_THREAD,
-        |entries| Part::read(&frames, &code, entries),
+        |entries| CfiPart::read(&frames, &code, entries),
     );
     for part in &parts {
         statistics.add(&part.statistics);
@@ -90,7 +92,8 @@ fn prune_all(
     threads: NonZeroUsize,
 ) -> Vec<RuleStart> {
     let end_of_share = |share: &[RuleStart]| {
-        // Shares are slices of `rows`, sorted by address: the row after a share begins where it ends.
+        // Shares are slices of `rows`, sorted by address: the row after a share begins where it
+        // ends.
         let last = share.last().map_or(0, |row| row.pc);
         rows.get(rows.partition_point(|row| row.pc <= last))
             .map_or(code.end(), |row| row.pc)
@@ -113,7 +116,8 @@ fn prune_all(
     all
 }
 
-/// Cuts `items` into equal shares of at least `least`, runs `work` on each, and returns the results in order.
+/// Cuts `items` into equal shares of at least `least`, runs `work` on each, and returns the results
+/// in order.
 fn shares<T: Sync, R: Send>(
     items: &[T],
     threads: NonZeroUsize,

@@ -1,22 +1,25 @@
-//! DWARF expressions of call frame information, as far as a [`Rule`](super::layout::Rule) can express them.
+//! DWARF expressions of call frame information, as far as a [`Rule`](super::layout::Rule) can
+//! express them.
 //!
-//! An expression (DWARF 5 section 2.5) is run over symbols instead of numbers: a base plus a constant, what
-//! is in memory there plus a constant, and the steps on the way to a linkage table's rule.
+//! An expression (DWARF 5 section 2.5) is run over symbols instead of numbers: a base plus a
+//! constant, what is in memory there plus a constant, and the steps on the way to a linkage table's
+//! rule.
 
 use gimli::{EndianSlice, Expression, LittleEndian, Operation, Register, X86_64};
 
-/// What a symbolic address counts from.
+/// The base of a symbolic address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Base {
-    /// The canonical frame address, which is on the stack before the expression of a register's rule begins.
+    /// The canonical frame address, which is on the stack before the expression of a register's
+    /// rule begins.
     Cfa,
     /// A register's value in the frame.
     Register(Register),
 }
 
-/// What an expression yields.
+/// The value of an expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum CfaValue {
     /// A number.
     Constant(i64),
     /// `base + offset`.
@@ -24,9 +27,9 @@ pub(crate) enum Value {
     /// `*(base + offset) + add`.
     Memory { base: Base, offset: i64, add: i64 },
     /// `base + offset + (8 if (pc & 15) >= threshold)`: what linkers write for `.plt`
-    /// (`elf_x86_64_eh_frame_plt` in binutils' `bfd/elf64-x86-64.c`, `plt_eh_frame_fde` in gold): 11 in the
-    /// classic table, 10 and 5 in those with IBT and BND prefixes. Entries of `.plt.sec` and `.plt.got` push
-    /// nothing and need no expression.
+    /// (`elf_x86_64_eh_frame_plt` in binutils' `bfd/elf64-x86-64.c`, `plt_eh_frame_fde` in gold):
+    /// 11 in the classic table, 10 and 5 in those with IBT and BND prefixes. Entries of `.plt.sec`
+    /// and `.plt.got` push nothing and need no expression.
     Linkage { base: Base, offset: i64, threshold: i64 },
     /// `pc & 15`.
     EntryOffset,
@@ -45,62 +48,63 @@ const ENCODING: gimli::Encoding = gimli::Encoding {
     address_size: 8,
 };
 
-/// Runs an expression with `initial` on the stack; `None` where the result is not one of [`Value`].
+/// Runs an expression with `initial` on the stack; `None` where the result is not one of
+/// [`CfaValue`].
 pub(crate) fn evaluate(
     expression: Expression<EndianSlice<'_, LittleEndian>>,
-    initial: Option<Value>,
-) -> Option<Value> {
+    initial: Option<CfaValue>,
+) -> Option<CfaValue> {
     let mut operations = expression.operations(ENCODING);
-    let mut stack: Vec<Value> = Vec::from_iter(initial);
+    let mut stack: Vec<CfaValue> = Vec::from_iter(initial);
     for _ in 0..MAX_OPERATIONS {
         let Some(operation) = operations.next().ok()? else {
             return stack.pop();
         };
         let value = match operation {
-            Operation::RegisterOffset { register, offset, .. } => Value::Address {
+            Operation::RegisterOffset { register, offset, .. } => CfaValue::Address {
                 base: Base::Register(register),
                 offset,
             },
-            Operation::CallFrameCFA => Value::Address {
+            Operation::CallFrameCFA => CfaValue::Address {
                 base: Base::Cfa,
                 offset: 0,
             },
-            Operation::UnsignedConstant { value } => Value::Constant(i64::try_from(value).ok()?),
-            Operation::SignedConstant { value } => Value::Constant(value),
+            Operation::UnsignedConstant { value } => CfaValue::Constant(i64::try_from(value).ok()?),
+            Operation::SignedConstant { value } => CfaValue::Constant(value),
             Operation::PlusConstant { value } => {
-                add(stack.pop()?, Value::Constant(i64::try_from(value).ok()?))?
+                add(stack.pop()?, CfaValue::Constant(i64::try_from(value).ok()?))?
             }
             Operation::Plus => add(stack.pop()?, stack.pop()?)?,
             Operation::Minus => {
-                let Value::Constant(value) = stack.pop()? else {
+                let CfaValue::Constant(value) = stack.pop()? else {
                     return None;
                 };
-                add(stack.pop()?, Value::Constant(value.checked_neg()?))?
+                add(stack.pop()?, CfaValue::Constant(value.checked_neg()?))?
             }
             Operation::Deref {
                 size: 8,
                 space: false,
                 ..
             } => match stack.pop()? {
-                Value::Address { base, offset } => Value::Memory { base, offset, add: 0 },
+                CfaValue::Address { base, offset } => CfaValue::Memory { base, offset, add: 0 },
                 _ => return None,
             },
             Operation::And => match (stack.pop()?, stack.pop()?) {
                 (
-                    Value::Constant(15),
-                    Value::Address {
+                    CfaValue::Constant(15),
+                    CfaValue::Address {
                         base: Base::Register(X86_64::RA),
                         offset: 0,
                     },
-                ) => Value::EntryOffset,
+                ) => CfaValue::EntryOffset,
                 _ => return None,
             },
             Operation::Ge => match (stack.pop()?, stack.pop()?) {
-                (Value::Constant(threshold), Value::EntryOffset) => Value::IsPushed { threshold },
+                (CfaValue::Constant(threshold), CfaValue::EntryOffset) => CfaValue::IsPushed { threshold },
                 _ => return None,
             },
             Operation::Shl => match (stack.pop()?, stack.pop()?) {
-                (Value::Constant(3), Value::IsPushed { threshold }) => Value::Pushed { threshold },
+                (CfaValue::Constant(3), CfaValue::IsPushed { threshold }) => CfaValue::Pushed { threshold },
                 _ => return None,
             },
             Operation::Nop => continue,
@@ -111,22 +115,22 @@ pub(crate) fn evaluate(
     None
 }
 
-fn add(left: Value, right: Value) -> Option<Value> {
+fn add(left: CfaValue, right: CfaValue) -> Option<CfaValue> {
     Some(match (left, right) {
-        (Value::Constant(a), Value::Constant(b)) => Value::Constant(a.checked_add(b)?),
-        (Value::Constant(more), Value::Address { base, offset })
-        | (Value::Address { base, offset }, Value::Constant(more)) => Value::Address {
+        (CfaValue::Constant(a), CfaValue::Constant(b)) => CfaValue::Constant(a.checked_add(b)?),
+        (CfaValue::Constant(more), CfaValue::Address { base, offset })
+        | (CfaValue::Address { base, offset }, CfaValue::Constant(more)) => CfaValue::Address {
             base,
             offset: offset.checked_add(more)?,
         },
-        (Value::Constant(more), Value::Memory { base, offset, add })
-        | (Value::Memory { base, offset, add }, Value::Constant(more)) => Value::Memory {
+        (CfaValue::Constant(more), CfaValue::Memory { base, offset, add })
+        | (CfaValue::Memory { base, offset, add }, CfaValue::Constant(more)) => CfaValue::Memory {
             base,
             offset,
             add: add.checked_add(more)?,
         },
-        (Value::Pushed { threshold }, Value::Address { base, offset })
-        | (Value::Address { base, offset }, Value::Pushed { threshold }) => Value::Linkage {
+        (CfaValue::Pushed { threshold }, CfaValue::Address { base, offset })
+        | (CfaValue::Address { base, offset }, CfaValue::Pushed { threshold }) => CfaValue::Linkage {
             base,
             offset,
             threshold,
@@ -142,7 +146,7 @@ mod tests {
     const RSP: Base = Base::Register(X86_64::RSP);
     const RBP: Base = Base::Register(X86_64::RBP);
 
-    fn run(bytes: &[u8], initial: Option<Value>) -> Option<Value> {
+    fn run(bytes: &[u8], initial: Option<CfaValue>) -> Option<CfaValue> {
         evaluate(Expression(EndianSlice::new(bytes, LittleEndian)), initial)
     }
 
@@ -152,7 +156,7 @@ mod tests {
         let mut bytes = [0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22];
         assert_eq!(
             run(&bytes, None),
-            Some(Value::Linkage {
+            Some(CfaValue::Linkage {
                 base: RSP,
                 offset: 8,
                 threshold: 11
@@ -161,7 +165,7 @@ mod tests {
         bytes[6] = 0x3a;
         assert_eq!(
             run(&bytes, None),
-            Some(Value::Linkage {
+            Some(CfaValue::Linkage {
                 base: RSP,
                 offset: 8,
                 threshold: 10
@@ -176,7 +180,7 @@ mod tests {
         // breg6 -8; deref, and with plus_uconst 8, lit8 minus
         assert_eq!(
             run(&[0x76, 0x78, 0x06], None),
-            Some(Value::Memory {
+            Some(CfaValue::Memory {
                 base: RBP,
                 offset: -8,
                 add: 0
@@ -185,7 +189,7 @@ mod tests {
         let plus = [0x77, 0x90, 0x02, 0x06, 0x23, 8];
         assert_eq!(
             run(&plus, None),
-            Some(Value::Memory {
+            Some(CfaValue::Memory {
                 base: RSP,
                 offset: 272,
                 add: 8
@@ -194,7 +198,7 @@ mod tests {
         let minus = [0x77, 16, 0x06, 0x38, 0x1c];
         assert_eq!(
             run(&minus, None),
-            Some(Value::Memory {
+            Some(CfaValue::Memory {
                 base: RSP,
                 offset: 16,
                 add: -8
@@ -204,20 +208,20 @@ mod tests {
 
     #[test]
     fn register_rules_begin_with_the_frame_address() {
-        let cfa = Value::Address {
+        let cfa = CfaValue::Address {
             base: Base::Cfa,
             offset: 0,
         };
         assert_eq!(
             run(&[0x38, 0x1c], Some(cfa)),
-            Some(Value::Address {
+            Some(CfaValue::Address {
                 base: Base::Cfa,
                 offset: -8
             })
         );
         assert_eq!(
             run(&[0x76, 0], Some(cfa)),
-            Some(Value::Address { base: RBP, offset: 0 })
+            Some(CfaValue::Address { base: RBP, offset: 0 })
         );
     }
 

@@ -1,4 +1,4 @@
-//! Which parts of an array are free.
+//! The free parts of an array.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

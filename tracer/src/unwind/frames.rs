@@ -1,4 +1,4 @@
-//! Where a file's unwind information is, and where in it the frame description entries (FDEs) begin.
+//! A file's unwind information, and the places of its frame description entries (FDEs).
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::unwind::Error;
 
 /// The two sections that hold call frame information.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum CfiSection {
     /// `.eh_frame` (Linux Standard Base, Core, section 10.6).
     EhFrame,
     /// `.debug_frame` (DWARF 5 section 6.4).
@@ -19,10 +19,11 @@ pub(crate) enum Source {
 /// A file's unwind information.
 #[derive(Debug)]
 pub(crate) struct Frames<'data> {
-    pub(crate) source: Source,
+    pub(crate) source: CfiSection,
     pub(crate) bytes: Cow<'data, [u8]>,
     pub(crate) bases: BaseAddresses,
-    /// Where FDEs begin, in the order of the section. Their entries do not overlap, which bounds the work.
+    /// The offsets of FDEs, in the order of the section. Their entries do not overlap, which bounds
+    /// the work.
     pub(crate) entries: Vec<usize>,
     /// Entries that could not be delimited.
     pub(crate) malformed: u32,
@@ -33,17 +34,17 @@ impl<'data> Frames<'data> {
     pub(crate) fn find(elf: &Elf<'data>) -> Result<Self, Error> {
         // A section that cannot be read must not hide one that can.
         let section = elf.section(".eh_frame").unwrap_or_default();
-        let found = section.and_then(|section| Self::from_section(elf, Source::EhFrame, section));
+        let found = section.and_then(|section| Self::from_section(elf, CfiSection::EhFrame, section));
         if let Some(found) = found.or_else(|| Self::from_program_header(elf)) {
             return Ok(found);
         }
         let section = elf.section(".debug_frame")?;
         section
-            .and_then(|section| Self::from_section(elf, Source::DebugFrame, section))
+            .and_then(|section| Self::from_section(elf, CfiSection::DebugFrame, section))
             .ok_or(Error::NoUnwindInfo)
     }
 
-    fn from_section(elf: &Elf<'data>, source: Source, section: Section<'data>) -> Option<Self> {
+    fn from_section(elf: &Elf<'data>, source: CfiSection, section: Section<'data>) -> Option<Self> {
         let mut scan = Scan::new(source, &section.bytes);
         let entries: Vec<usize> = scan.by_ref().collect();
         let malformed = scan.malformed;
@@ -57,10 +58,11 @@ impl<'data> Frames<'data> {
         })
     }
 
-    /// Stripped section headers leave `PT_GNU_EH_FRAME`, which says where `.eh_frame` begins but not where it
-    /// ends. Its search table names every FDE; without one the terminator ends the section.
+    /// Stripped section headers leave `PT_GNU_EH_FRAME`, which says where `.eh_frame` begins but
+    /// not where it ends. Its search table names every FDE; without one the terminator ends the
+    /// section.
     fn from_program_header(elf: &Elf<'data>) -> Option<Self> {
-        let source = Source::EhFrame;
+        let source = CfiSection::EhFrame;
         let header = elf.eh_frame_header()?;
         let bases = bases(elf, 0).set_eh_frame_hdr(header.address);
         let parsed = EhFrameHdr::new(&header.bytes, LittleEndian)
@@ -124,7 +126,7 @@ fn bases(elf: &Elf<'_>, section: u64) -> BaseAddresses {
 
 /// Goes over a section entry by entry, and yields where FDEs begin.
 struct Scan<'a> {
-    source: Source,
+    source: CfiSection,
     bytes: &'a [u8],
     at: usize,
     ends_at_terminator: bool,
@@ -132,7 +134,7 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(source: Source, bytes: &'a [u8]) -> Self {
+    fn new(source: CfiSection, bytes: &'a [u8]) -> Self {
         Self {
             source,
             bytes,
@@ -178,9 +180,10 @@ struct Entry {
     is_fde: bool,
 }
 
-/// The entry at an offset: its length, 4 bytes, or 12 if the first 4 are all ones; then what tells a CIE from
-/// an FDE: 0 in `.eh_frame` (always 4 bytes), all ones in `.debug_frame` (4 or 8 bytes, as the length).
-fn entry_at(source: Source, bytes: &[u8], at: usize) -> Option<Entry> {
+/// The entry at an offset: its length, 4 bytes, or 12 if the first 4 are all ones; then what tells
+/// a CIE from an FDE: 0 in `.eh_frame` (always 4 bytes), all ones in `.debug_frame` (4 or 8 bytes,
+/// as the length).
+fn entry_at(source: CfiSection, bytes: &[u8], at: usize) -> Option<Entry> {
     let word = |at: usize| {
         bytes
             .get(at..)?
@@ -202,9 +205,9 @@ fn entry_at(source: Source, bytes: &[u8], at: usize) -> Option<Entry> {
     };
     let end = id_at.checked_add(usize::try_from(length).ok()?)?;
     let is_fde = match source {
-        Source::EhFrame => word(id_at)? != 0,
-        Source::DebugFrame if is_long => long(id_at)? != u64::MAX,
-        Source::DebugFrame => word(id_at)? != u32::MAX,
+        CfiSection::EhFrame => word(id_at)? != 0,
+        CfiSection::DebugFrame if is_long => long(id_at)? != u64::MAX,
+        CfiSection::DebugFrame => word(id_at)? != u32::MAX,
     };
     (end > id_at && end <= bytes.len()).then_some(Entry { end, is_fde })
 }
@@ -223,12 +226,12 @@ mod tests {
     #[test]
     fn terminators_in_the_middle_are_passed() {
         let bytes = [entry(0, 8), entry(16, 8), vec![0; 4], entry(9, 4), vec![0; 4]].concat();
-        let mut scan = Scan::new(Source::EhFrame, &bytes);
+        let mut scan = Scan::new(CfiSection::EhFrame, &bytes);
         assert_eq!(scan.by_ref().collect::<Vec<_>>(), [16, 36]);
         assert_eq!(scan.malformed, 0);
         let first_only = Scan {
             ends_at_terminator: true,
-            ..Scan::new(Source::EhFrame, &bytes)
+            ..Scan::new(CfiSection::EhFrame, &bytes)
         };
         assert_eq!(first_only.collect::<Vec<_>>(), [16]);
     }
@@ -237,7 +240,7 @@ mod tests {
     fn an_entry_longer_than_the_section_ends_it() {
         let mut bytes = [entry(0, 8), entry(16, 8)].concat();
         bytes.extend([0xf0, 0, 0, 0, 1, 0, 0, 0]);
-        let mut scan = Scan::new(Source::EhFrame, &bytes);
+        let mut scan = Scan::new(CfiSection::EhFrame, &bytes);
         assert_eq!(scan.by_ref().count(), 1);
         assert_eq!(scan.malformed, 1);
     }
@@ -245,11 +248,14 @@ mod tests {
     #[test]
     fn debug_frame_marks_cies_with_ones() {
         let bytes = [entry(u32::MAX, 8), entry(0, 8)].concat();
-        assert_eq!(Scan::new(Source::DebugFrame, &bytes).collect::<Vec<_>>(), [16]);
+        assert_eq!(
+            Scan::new(CfiSection::DebugFrame, &bytes).collect::<Vec<_>>(),
+            [16]
+        );
         let mut long = u32::MAX.to_le_bytes().to_vec();
         long.extend(16u64.to_le_bytes());
         long.extend(u64::MAX.to_le_bytes());
         long.extend([0; 8]);
-        assert!(!entry_at(Source::DebugFrame, &long, 0).unwrap().is_fde);
+        assert!(!entry_at(CfiSection::DebugFrame, &long, 0).unwrap().is_fde);
     }
 }

@@ -1,4 +1,5 @@
-//! The kernel's arrays as the kernel reads them: for tests, and for what user space wants to look up in them.
+//! The kernel's arrays as the kernel reads them: for tests, and for what user space wants to look
+//! up in them.
 
 use crate::unwind::layout::{self, CHUNK_ROWS, PAGE_BYTES, PAGE_SHIFT, PageEntry, Rule};
 use crate::unwind::table::search;
@@ -6,13 +7,13 @@ use crate::unwind::{Capacity, Delta, Run};
 
 /// A copy of the three arrays.
 #[derive(Debug, Clone)]
-pub struct Image {
+pub struct TableImage {
     rows: Vec<u32>,
     pages: Vec<PageEntry>,
     rules: Vec<Rule>,
 }
 
-impl Image {
+impl TableImage {
     /// Zeroed arrays of these sizes.
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
@@ -34,8 +35,8 @@ impl Image {
         write(&mut self.pages, &delta.pages);
     }
 
-    /// What the kernel finds at `relative` in the table at these pages: page entry, chunk, binary search,
-    /// rule. `None` past the last page.
+    /// Returns what the kernel finds at `relative` in the table at these pages: page entry, chunk,
+    /// binary search, rule. `None` past the last page.
     #[must_use]
     pub fn rule_at(&self, page_base: u32, page_count: u32, relative: u64) -> Option<Rule> {
         let page = u32::try_from(relative >> PAGE_SHIFT)

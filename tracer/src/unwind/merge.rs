@@ -1,24 +1,31 @@
-//! The functions of a file, in whatever order its unwind information has them → one list of rows by address.
+//! The functions of a file, in whatever order its unwind information has them → one list of rows by
+//! address.
 
-use crate::unwind::cfi::{Function, Part, RuleStart};
+use crate::unwind::cfi::{CfiPart, FunctionRows, RuleStart};
 use crate::unwind::layout::Rule;
 use crate::unwind::rule_set::RuleSet;
 use crate::unwind::signal::trampolines;
-use crate::unwind::{Code, Statistics};
+use crate::unwind::{Code, CompileStatistics};
 
-/// A hole between functions up to this many bytes is padding that aligns the next one, where nothing runs.
-/// Wider ones may hold code that has no unwind information.
+/// A hole between functions up to this many bytes is padding that aligns the next one, where
+/// nothing runs. Wider ones may hold code that has no unwind information.
 const MAX_PADDING_BYTES: u32 = 15;
 
-/// All rows of a file, sorted by address, no two neighbours with the same rule, the first at address 0.
+/// All rows of a file, sorted by address, no two neighbours with the same rule, the first at
+/// address 0.
 #[derive(Debug)]
-pub(crate) struct Merged {
+pub(crate) struct MergedRows {
     pub(crate) rows: Vec<RuleStart>,
     pub(crate) rules: RuleSet,
 }
 
-/// Merges what was read of a file. The end of what a list describes is always marked: what follows is a gap.
-pub(crate) fn merge(mut parts: Vec<Part>, code: &Code<'_>, statistics: &mut Statistics) -> Merged {
+/// Merges what was read of a file. The end of what a list describes is always marked: what follows
+/// is a gap.
+pub(crate) fn merge(
+    mut parts: Vec<CfiPart>,
+    code: &Code<'_>,
+    statistics: &mut CompileStatistics,
+) -> MergedRows {
     let mut order = Vec::new();
     for (part, of_part) in parts.iter().enumerate() {
         let functions = of_part
@@ -80,13 +87,13 @@ pub(crate) fn merge(mut parts: Vec<Part>, code: &Code<'_>, statistics: &mut Stat
     }
     merger.gap(code.end());
     statistics.rows_merged = merger.rows.len() as u64;
-    Merged {
+    MergedRows {
         rows: merger.rows,
         rules: merger.rules,
     }
 }
 
-fn rows_of<'a>(part: &'a Part, function: &Function) -> &'a [RuleStart] {
+fn rows_of<'a>(part: &'a CfiPart, function: &FunctionRows) -> &'a [RuleStart] {
     let first = function.first_row as usize;
     part.rows
         .get(first..first + function.rows as usize)
@@ -97,7 +104,7 @@ struct Merger<'a> {
     code: &'a Code<'a>,
     rows: Vec<RuleStart>,
     rules: RuleSet,
-    /// Where the functions so far end.
+    /// The end of the functions so far.
     covered: u32,
 }
 
@@ -111,7 +118,7 @@ impl Merger<'_> {
         self.covered = end;
     }
 
-    /// What lies between the functions so far and `to`.
+    /// Fills the gap between the functions so far and `to`.
     fn gap(&mut self, to: u32) {
         let from = self.covered;
         if to <= from {

@@ -13,7 +13,7 @@ pub struct Run<T> {
     pub values: Vec<T>,
 }
 
-/// What to write to the kernel's arrays, in this order.
+/// The parts of the kernel's arrays to write, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
     /// Rules that no table had before.
@@ -24,7 +24,8 @@ pub struct Delta {
     pub pages: Run<PageEntry>,
 }
 
-/// The room that a table has. Not `Clone`: [`Arena::remove`](super::Arena::remove) takes it back once.
+/// The room that a table has. Not `Clone`: [`Arena::remove`](super::Arena::remove) takes it back
+/// once.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Placement {
     pub(crate) pages: Range<u32>,
@@ -39,13 +40,13 @@ impl Placement {
         self.pages.start
     }
 
-    /// How many page entries it has.
+    /// The number of page entries.
     #[must_use]
     pub fn page_count(&self) -> u32 {
         self.pages.end - self.pages.start
     }
 
-    /// How many rows it has.
+    /// The number of rows.
     #[must_use]
     pub fn row_count(&self) -> u32 {
         self.rows.iter().map(|range| range.end - range.start).sum()
@@ -62,8 +63,8 @@ impl Placement {
 /// A table's room, and what to write.
 #[derive(Debug)]
 pub struct Inserted {
-    /// To be kept for [`Arena::remove`](super::Arena::remove).
+    /// The placement, to be kept for [`Arena::remove`](super::Arena::remove).
     pub placement: Placement,
-    /// To be written.
+    /// The parts to write.
     pub delta: Delta,
 }

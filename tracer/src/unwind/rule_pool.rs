@@ -6,14 +6,14 @@ use crate::unwind::layout::{ROW_RULE_MASK, Rule};
 
 #[derive(Debug)]
 pub(crate) struct RulePool {
-    slots: Vec<Slot>,
+    slots: Vec<RuleSlot>,
     numbers: HashMap<Rule, u32>,
     free: Vec<u32>,
     capacity: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct RuleSlot {
     rule: Rule,
     users: u32,
 }
@@ -22,7 +22,7 @@ impl RulePool {
     /// Room for at most `capacity` rules. Number 0 is [`Rule::NO_INFO`] for good.
     pub(crate) fn new(capacity: u32) -> Self {
         let capacity = capacity.clamp(1, ROW_RULE_MASK + 1);
-        let slots = vec![Slot {
+        let slots = vec![RuleSlot {
             rule: Rule::NO_INFO,
             users: 1,
         }];
@@ -42,7 +42,7 @@ impl RulePool {
         self.capacity - self.used()
     }
 
-    /// How many of these rules, which are all different, are not in the pool.
+    /// Returns the number of these rules, which are all different, that are not in the pool.
     pub(crate) fn missing(&self, rules: &[Rule]) -> u32 {
         let missing = rules
             .iter()
@@ -51,15 +51,15 @@ impl RulePool {
         u32::try_from(missing).unwrap_or(u32::MAX)
     }
 
-    /// Counts one more user of a rule. Returns its number, and whether the array has to be written; `None` if
-    /// the pool is full.
+    /// Counts one more user of a rule. Returns its number, and whether the array has to be written;
+    /// `None` if the pool is full.
     pub(crate) fn acquire(&mut self, rule: Rule) -> Option<(u32, bool)> {
         if let Some(number) = self.numbers.get(&rule).copied() {
             let slot = self.slots.get_mut(number as usize)?;
             slot.users = slot.users.saturating_add(1);
             return Some((number, false));
         }
-        let slot = Slot { rule, users: 1 };
+        let slot = RuleSlot { rule, users: 1 };
         let number = if let Some(number) = self.free.pop() {
             *self.slots.get_mut(number as usize)? = slot;
             number

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::unwind::layout::Rule;
 
-/// The most different rules that one file's table can have; further ones become [`Rule::UNSUPPORTED`]. Real
-/// files have some hundred.
+/// The most different rules that one file's table can have; further ones become
+/// [`Rule::UNSUPPORTED`]. Real files have some hundred.
 pub(crate) const MAX_RULES: u32 = 1 << 16;
 
 const RECENT: usize = 64;

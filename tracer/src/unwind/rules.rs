@@ -1,19 +1,34 @@
-//! One row of call frame information → one [`Rule`].
+//! Translation of a row of call frame information to a [`Rule`].
 
-use gimli::{CfaRule, EndianSlice, LittleEndian, RegisterRule, UnwindExpression, UnwindSection, X86_64};
+use gimli::{
+    CfaRule, EndianSlice, LittleEndian, Register, RegisterRule, UnwindContextStorage, UnwindExpression,
+    UnwindSection, UnwindTableRow, X86_64,
+};
 
-use crate::unwind::cfi::Row;
-use crate::unwind::expression::{Base, Value, evaluate};
+use crate::unwind::expression::{Base, CfaValue, evaluate};
 use crate::unwind::layout::{Rule, UCONTEXT_RIP, cfa, rbp};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-const CFA: Value = Value::Address {
+const CFA: CfaValue = CfaValue::Address {
     base: Base::Cfa,
     offset: 0,
 };
 
-/// Why a row is [`Rule::UNSUPPORTED`].
+/// Storage of gimli's evaluator: remembered states nest deeper than its default of 4 in
+/// hand-written code, and no function saves 64 registers.
+#[derive(Debug)]
+pub(crate) struct Storage;
+
+impl UnwindContextStorage<usize> for Storage {
+    type Rules = [(Register, RegisterRule<usize>); 64];
+    type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
+}
+
+/// A row as gimli has it.
+pub(crate) type Row = UnwindTableRow<usize, Storage>;
+
+/// The reasons for which a row is [`Rule::UNSUPPORTED`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Unsupported {
@@ -45,7 +60,7 @@ impl Unsupported {
         Self::Malformed,
     ];
 
-    /// What a report calls it.
+    /// Returns the name in reports.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -60,9 +75,9 @@ impl Unsupported {
     }
 }
 
-/// The rule of a row. `return_column` is the CIE's return address register. What is unspecified keeps its
-/// value from frame to frame (x86-64 psABI section 3.7, callee-saved registers); that is another thing than
-/// undefined.
+/// The rule of a row. `return_column` is the CIE's return address register. What is unspecified
+/// keeps its value from frame to frame (x86-64 psABI section 3.7, callee-saved registers); that is
+/// another thing than undefined.
 pub(crate) fn classify<'a, S: UnwindSection<Slice<'a>>>(
     row: &Row,
     return_column: gimli::Register,
@@ -76,7 +91,7 @@ pub(crate) fn classify<'a, S: UnwindSection<Slice<'a>>>(
         Some(RegisterRule::Register(_)) => return Err(Unsupported::ReturnRegister),
         Some(RegisterRule::Expression(at))
             if expression(&at, Some(CFA))
-                == Some(Value::Address {
+                == Some(CfaValue::Address {
                     base: Base::Cfa,
                     offset: -8,
                 }) => {}
@@ -88,7 +103,7 @@ pub(crate) fn classify<'a, S: UnwindSection<Slice<'a>>>(
         Some(_) => return Err(Unsupported::StackPointer),
     }
     let frame_address = match row.cfa() {
-        CfaRule::RegisterAndOffset { register, offset } => Value::Address {
+        CfaRule::RegisterAndOffset { register, offset } => CfaValue::Address {
             base: Base::Register(*register),
             offset: *offset,
         },
@@ -98,7 +113,7 @@ pub(crate) fn classify<'a, S: UnwindSection<Slice<'a>>>(
     let (rbp_kind, rbp_offset) = match row.register(X86_64::RBP) {
         None | Some(RegisterRule::SameValue) => (rbp::SAME, 0),
         Some(RegisterRule::Offset(offset)) => saved_rbp(
-            Some(Value::Address {
+            Some(CfaValue::Address {
                 base: Base::Cfa,
                 offset,
             }),
@@ -114,8 +129,8 @@ pub(crate) fn classify<'a, S: UnwindSection<Slice<'a>>>(
     })
 }
 
-/// Whether a row says that the interrupted code's address is in the `ucontext_t` at `rsp`, as a signal
-/// trampoline's does.
+/// Returns true if a row says that the interrupted code's address is in the `ucontext_t` at `rsp`,
+/// as a signal trampoline's does.
 pub(crate) fn is_in_ucontext<'a, S: UnwindSection<Slice<'a>>>(
     row: &Row,
     return_column: gimli::Register,
@@ -124,7 +139,7 @@ pub(crate) fn is_in_ucontext<'a, S: UnwindSection<Slice<'a>>>(
     let Some(RegisterRule::Expression(at)) = row.register(return_column) else {
         return false;
     };
-    let Some(Value::Address {
+    let Some(CfaValue::Address {
         base: Base::Register(X86_64::RSP),
         offset,
     }) = at.get(section).ok().and_then(|at| evaluate(at, Some(CFA)))
@@ -134,7 +149,7 @@ pub(crate) fn is_in_ucontext<'a, S: UnwindSection<Slice<'a>>>(
     u64::try_from(offset) == Ok(UCONTEXT_RIP)
 }
 
-fn frame_rule(frame_address: Value) -> Result<Rule, Unsupported> {
+fn frame_rule(frame_address: CfaValue) -> Result<Rule, Unsupported> {
     let narrow = |offset: i64| i32::try_from(offset).ok().ok_or(Unsupported::Offset);
     let kind = |base, of_sp, of_bp| match base {
         Base::Register(X86_64::RSP) => Ok(of_sp),
@@ -142,9 +157,9 @@ fn frame_rule(frame_address: Value) -> Result<Rule, Unsupported> {
         _ => Err(Unsupported::CfaRegister),
     };
     let (cfa_kind, offset, add) = match frame_address {
-        Value::Address { base, offset } => (kind(base, cfa::SP, cfa::BP)?, offset, 0),
-        Value::Memory { base, offset, add } => (kind(base, cfa::DEREF_SP, cfa::DEREF_BP)?, offset, add),
-        Value::Linkage {
+        CfaValue::Address { base, offset } => (kind(base, cfa::SP, cfa::BP)?, offset, 0),
+        CfaValue::Memory { base, offset, add } => (kind(base, cfa::DEREF_SP, cfa::DEREF_BP)?, offset, add),
+        CfaValue::Linkage {
             base: Base::Register(X86_64::RSP),
             offset,
             threshold: threshold @ 0..=15,
@@ -158,25 +173,26 @@ fn frame_rule(frame_address: Value) -> Result<Rule, Unsupported> {
     })
 }
 
-/// Where `rbp` was saved, counted from the frame address wherever the two have the same base.
-fn saved_rbp(at: Option<Value>, frame_address: Value) -> (u8, i32) {
+/// Returns the place that `rbp` was saved at, counted from the frame address if the two have the
+/// same base.
+fn saved_rbp(at: Option<CfaValue>, frame_address: CfaValue) -> (u8, i32) {
     let place = match (at, frame_address) {
         (
-            Some(Value::Address {
+            Some(CfaValue::Address {
                 base: Base::Cfa,
                 offset,
             }),
             _,
         ) => Some((rbp::AT_CFA, offset)),
         (
-            Some(Value::Address { base, offset }),
-            Value::Address {
+            Some(CfaValue::Address { base, offset }),
+            CfaValue::Address {
                 base: cfa_base,
                 offset: cfa_offset,
             },
         ) if base == cfa_base => offset.checked_sub(cfa_offset).map(|offset| (rbp::AT_CFA, offset)),
         (
-            Some(Value::Address {
+            Some(CfaValue::Address {
                 base: Base::Register(X86_64::RBP),
                 offset,
             }),
@@ -198,7 +214,7 @@ mod tests {
     #[test]
     fn frame_addresses() {
         let rule = |value| frame_rule(value);
-        let far = Value::Address {
+        let far = CfaValue::Address {
             base: RSP,
             offset: 70_000,
         };
@@ -209,7 +225,7 @@ mod tests {
                 ..Rule::of_kind(cfa::SP)
             })
         );
-        let drap = Value::Memory {
+        let drap = CfaValue::Memory {
             base: RBP,
             offset: -8,
             add: 0,
@@ -221,7 +237,7 @@ mod tests {
                 ..Rule::of_kind(cfa::DEREF_BP)
             })
         );
-        let plt = Value::Linkage {
+        let plt = CfaValue::Linkage {
             base: RSP,
             offset: 8,
             threshold: 10,
@@ -234,23 +250,23 @@ mod tests {
                 ..Rule::of_kind(cfa::PLT)
             })
         );
-        let too_far = Value::Address {
+        let too_far = CfaValue::Address {
             base: RSP,
             offset: 1 << 31,
         };
         assert_eq!(rule(too_far), Err(Unsupported::Offset));
-        let r10 = Value::Address {
+        let r10 = CfaValue::Address {
             base: Base::Register(X86_64::R10),
             offset: 0,
         };
         assert_eq!(rule(r10), Err(Unsupported::CfaRegister));
-        assert_eq!(rule(Value::Constant(0)), Err(Unsupported::CfaExpression));
+        assert_eq!(rule(CfaValue::Constant(0)), Err(Unsupported::CfaExpression));
     }
 
     #[test]
     fn saved_frame_pointers() {
-        let at = |base, offset| Some(Value::Address { base, offset });
-        let frame = Value::Address {
+        let at = |base, offset| Some(CfaValue::Address { base, offset });
+        let frame = CfaValue::Address {
             base: RBP,
             offset: 16,
         };
@@ -260,7 +276,7 @@ mod tests {
             (rbp::AT_CFA, -16),
             "the same place, counted otherwise"
         );
-        let realigned = Value::Memory {
+        let realigned = CfaValue::Memory {
             base: RBP,
             offset: -8,
             add: 0,

@@ -1,5 +1,6 @@
-//! Signal trampolines that can be told by their code: what a handler returns to, which does nothing but call
-//! `rt_sigreturn`. glibc marks its own in `.eh_frame`, musl and others have no unwind information for theirs.
+//! Signal trampolines, recognised by their code: what a handler returns to, which does nothing
+//! but call `rt_sigreturn`. glibc marks its own in `.eh_frame`, musl and others have no unwind
+//! information for theirs.
 
 /// `mov $15, %rax; syscall` (glibc, musl: as assembled from `restore.s`).
 const LONG: &[u8] = &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];

@@ -1,18 +1,19 @@
-//! What the compiler met in a file.
+//! The compiler's statistics of a file.
 
 use crate::unwind::Unsupported;
 
-/// What the compiler met in a file. A function is counted in one of the first four.
+/// The compiler's statistics of a file. A function is counted in one of the first four.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub struct CompileStatistics {
     /// Functions (FDEs) whose rows were read.
     pub functions: u32,
     /// Entries that could not be read, wholly or from some instruction on.
     pub malformed: u32,
-    /// Entries for no bytes, or for addresses without code: what linkers leave of discarded functions.
+    /// Entries for no bytes, or for addresses without code: what linkers leave of discarded
+    /// functions.
     pub outside: u32,
-    /// Functions that begin inside another or where another begins. The later start wins from there on, as in
-    /// the search tables of `.eh_frame_hdr`; of equal ones the first entry.
+    /// Functions that begin inside another or where another begins. The later start wins from there
+    /// on, as in the search tables of `.eh_frame_hdr`; of equal ones the first entry.
     pub overlapping: u32,
     /// Bytes of unwind information that were read.
     pub section_bytes: u64,
@@ -20,8 +21,8 @@ pub struct Statistics {
     pub rows_raw: u64,
     /// Rows after equal neighbours were merged and gaps were marked.
     pub rows_merged: u64,
-    /// Rows after those without call sites were dropped; equal to [`Self::rows_merged`] where none were to
-    /// be.
+    /// Rows after those without call sites were dropped; equal to [`Self::rows_merged`] where none
+    /// were to be.
     pub rows_kept: u64,
     /// Bytes of code that the functions cover.
     pub code_bytes: u64,
@@ -31,7 +32,7 @@ pub struct Statistics {
     pub unsupported_bytes: [u64; Unsupported::ALL.len()],
 }
 
-impl Statistics {
+impl CompileStatistics {
     /// Bytes of code that have no rule for this reason.
     #[must_use]
     pub fn unsupported(&self, reason: Unsupported) -> u64 {

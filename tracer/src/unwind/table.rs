@@ -6,10 +6,10 @@ use crate::unwind::layout::{
     self, MAPPED_PAGE_BYTES, PAGE_BYTES, PAGE_SHIFT, PageEntry, ROW_RULE_MASK, Rule,
 };
 use crate::unwind::rule_set::RuleSet;
-use crate::unwind::{Code, Rows, Statistics};
+use crate::unwind::{Code, CompileStatistics, Rows};
 
-/// The table of one executable. Rules have numbers of its own; an [`Arena`](super::Arena) gives them the
-/// kernel's.
+/// The table of one executable. Rules have numbers of its own; an [`Arena`](super::Arena) gives
+/// them the kernel's.
 #[derive(Debug, Clone)]
 pub struct Table {
     base: u64,
@@ -20,7 +20,7 @@ pub struct Table {
     segments: Vec<Segment>,
     build_id: Option<Box<[u8]>>,
     kind: Rows,
-    statistics: Statistics,
+    statistics: CompileStatistics,
 }
 
 impl Table {
@@ -31,7 +31,7 @@ impl Table {
         code: &Code<'_>,
         elf: &Elf<'_>,
         kind: Rows,
-        statistics: Statistics,
+        statistics: CompileStatistics,
     ) -> Self {
         let page_count = code.end().div_ceil(PAGE_BYTES);
         let mut packed = Packed::new(rules, rows.len(), page_count);
@@ -66,8 +66,8 @@ impl Table {
         }
     }
 
-    /// The rule at an address, relative to [`Self::base`], found as the kernel finds it: by page, then by
-    /// binary search. `None` past the last page.
+    /// The rule at an address, relative to [`Self::base`], found as the kernel finds it: by page,
+    /// then by binary search. `None` past the last page.
     #[must_use]
     pub fn rule_at(&self, relative: u64) -> Option<Rule> {
         let rows = self.page(usize::try_from(relative >> PAGE_SHIFT).ok()?)?;
@@ -83,14 +83,14 @@ impl Table {
         self.rows.get(first as usize..end as usize)
     }
 
-    /// How many pages of 16 KiB the code takes.
+    /// Returns the number of pages of 16 KiB that the code takes.
     #[must_use]
     pub fn page_count(&self) -> u32 {
         // One less than a number of offsets that are 32 bits themselves.
         u32::try_from(self.pages.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    /// How many rows there are, those that only begin a page included.
+    /// Returns the number of rows, those that only begin a page included.
     #[must_use]
     pub fn row_count(&self) -> u32 {
         self.pages.last().copied().unwrap_or_default()
@@ -102,7 +102,7 @@ impl Table {
         &self.rules
     }
 
-    /// What the rows and pages take in the kernel, in bytes. Rules are shared and come on top.
+    /// Returns the bytes of rows and pages in the kernel. Rules are shared and come on top.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {
         u64::from(self.row_count()) * size_of::<u32>() as u64
@@ -115,10 +115,11 @@ impl Table {
         self.base
     }
 
-    /// What to subtract from an address in a mapping of this file to get the address that the table knows.
+    /// Returns the difference between an address in a mapping of this file and the address that the
+    /// table knows.
     ///
-    /// `start` is where the mapping begins and `file_offset` where in the file, both in bytes and as
-    /// `/proc/PID/maps` has them. `None` if no executable segment is mapped there.
+    /// `start` is where the mapping begins and `file_offset` where in the file, both in bytes and
+    /// as `/proc/PID/maps` has them. `None` if no executable segment is mapped there.
     #[must_use]
     pub fn bias(&self, start: u64, file_offset: u64) -> Option<u64> {
         let page = u64::from(MAPPED_PAGE_BYTES);
@@ -146,20 +147,21 @@ impl Table {
         self.build_id.as_deref()
     }
 
-    /// Which rows the table has.
+    /// Returns the choice of rows.
     #[must_use]
     pub fn kind(&self) -> Rows {
         self.kind
     }
 
-    /// What the compiler met.
+    /// Returns the compiler's statistics.
     #[must_use]
-    pub fn statistics(&self) -> &Statistics {
+    pub fn statistics(&self) -> &CompileStatistics {
         &self.statistics
     }
 }
 
-/// The last row that does not begin after `offset`, by the kernel's own search. The first row begins at 0.
+/// The last row that does not begin after `offset`, by the kernel's own search. The first row
+/// begins at 0.
 pub(crate) fn search(rows: &[u32], offset: u32) -> u32 {
     let key = layout::search_key(offset);
     let (mut base, mut count) = (0, rows.len());
@@ -198,7 +200,8 @@ impl<'a> Packed<'a> {
     }
 
     fn begin_page(&mut self) {
-        // Every row begins at another of at most 2³² bytes; a table of so many rows never fits memory.
+        // Every row begins at another of at most 2³² bytes; a table of so many rows never fits
+        // memory.
         self.pages
             .push(u32::try_from(self.rows.len()).unwrap_or(u32::MAX));
     }

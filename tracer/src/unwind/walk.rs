@@ -7,21 +7,21 @@ use crate::unwind::layout::{
 };
 use crate::unwind::{Rows, Table};
 
-/// What an address in code is.
+/// The kind of an address in code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PcKind {
-    /// Where a call returns to: the frame is looked up one byte before it, inside the call.
+    /// A return address: the frame is looked up one byte before it, inside the call.
     ReturnAddress,
     /// An instruction that has not run yet: where a probe or a signal interrupted.
     Exact,
 }
 
-/// What the walk knows of a frame.
+/// The state of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registers {
     /// The address in code.
     pub pc: u64,
-    /// What that address is.
+    /// The kind of that address.
     pub pc_kind: PcKind,
     /// The stack pointer.
     pub sp: u64,
@@ -50,30 +50,32 @@ impl StackCopy<'_> {
     }
 }
 
-/// What is known of an address in code.
+/// The unwind information of an address in code.
 #[derive(Debug, Clone, Copy)]
-pub enum Found<'t> {
-    /// It is in a mapping of a file that has a table; `relative` is the address less [`Table::bias`].
+pub enum FoundTable<'t> {
+    /// The address is in a mapping of a file that has a table; `relative` is the address less
+    /// [`Table::bias`].
     In {
         /// The file's table.
         table: &'t Table,
         /// The address that the table knows.
         relative: u64,
     },
-    /// It is in a mapping without a table: code made at run time, or a file without unwind information.
+    /// The address is in a mapping without a table: code made at run time, or a file without unwind
+    /// information.
     NoTable,
-    /// It is in no known mapping.
+    /// The address is in no known mapping.
     Unmapped,
 }
 
-/// Why a walk ended.
+/// The end of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WalkEnd {
-    /// At the outermost frame: its rule says so.
+    /// The outermost frame: its rule says so.
     Complete,
-    /// At a return address of 0: in code without an end mark, that is the outermost frame too.
+    /// A return address of 0: in code without an end mark, that is the outermost frame too.
     ZeroReturn,
-    /// There are more frames than are wanted.
+    /// More frames than are wanted.
     Truncated,
     /// An address is in no known mapping.
     Unmapped,
@@ -91,36 +93,36 @@ pub enum WalkEnd {
     NoProgress,
 }
 
-/// How a walk went.
+/// The result of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walk {
-    /// Why it ended.
+    /// Its end.
     pub end: WalkEnd,
     /// The frame that it ended in: from here it could go on.
     pub last: Registers,
     /// Steps that were taken by the frame pointer for want of a table.
     pub frame_pointer_steps: u32,
-    /// Whether a frame that a signal or a probe interrupted was looked up in a table of call sites alone: the
-    /// frames after it may be wrong.
+    /// True if a frame that a signal or a probe interrupted was looked up in a table of call sites
+    /// alone: the frames after it may be wrong.
     pub is_inexact: bool,
 }
 
-/// How far a walk goes, and by what.
+/// The extent and the means of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// The walk ends with so many frames.
     pub max_frames: usize,
-    /// Whether code without a table is walked by frame pointers.
+    /// True if code without a table is walked by frame pointers.
     pub frame_pointers: bool,
 }
 
-/// Walks from `registers` outwards, and appends an address to `frames` for every caller found, until there
-/// are as many as the reach allows. The frame of `registers` itself is the caller's to append. Of a signal's frame, it
-/// is the interrupted instruction.
+/// Walks from `registers` outwards, and appends an address to `frames` for every caller found,
+/// until there are as many as the reach allows. The frame of `registers` itself is the caller's to
+/// append. Of a signal's frame, it is the interrupted instruction.
 pub fn walk<'t>(
     registers: Registers,
     stack: &StackCopy<'_>,
-    find: impl Fn(u64, PcKind) -> Found<'t>,
+    find: impl Fn(u64, PcKind) -> FoundTable<'t>,
     frames: &mut Vec<u64>,
     reach: Reach,
 ) -> Walk {
@@ -149,7 +151,7 @@ impl Walk {
     fn step<'t>(
         &mut self,
         stack: &StackCopy<'_>,
-        find: impl Fn(u64, PcKind) -> Found<'t>,
+        find: impl Fn(u64, PcKind) -> FoundTable<'t>,
         frame_pointers: bool,
     ) -> Result<Registers, WalkEnd> {
         let frame = self.last;
@@ -157,9 +159,9 @@ impl Walk {
             .pc
             .wrapping_sub(u64::from(frame.pc_kind == PcKind::ReturnAddress));
         let (rule, nowhere) = match find(pc, frame.pc_kind) {
-            Found::Unmapped => return Err(WalkEnd::Unmapped),
-            Found::NoTable => (Rule::NO_INFO, WalkEnd::NoTable),
-            Found::In { table, relative } => {
+            FoundTable::Unmapped => return Err(WalkEnd::Unmapped),
+            FoundTable::NoTable => (Rule::NO_INFO, WalkEnd::NoTable),
+            FoundTable::In { table, relative } => {
                 self.is_inexact |= frame.pc_kind == PcKind::Exact && table.kind() == Rows::CallSites;
                 table
                     .rule_at(relative)

@@ -13,13 +13,13 @@ use crate::settings::{SymbolOrOffset, UserSymbol, UserSymbols};
 #[command(next_help_heading = "Allocators")]
 #[expect(clippy::doc_markdown, reason = "help is no Markdown")]
 pub(super) struct AllocatorArguments {
-    /// Trace the functions of another allocator that are named as those of C after a prefix (`my_`: my_malloc, my_free …);
-    /// repeatable
+    /// Trace the functions of another allocator that are named as those of C after a prefix (`my_`:
+    /// my_malloc, my_free …); repeatable
     #[arg(long, value_name = "PREFIX")]
     allocator: Vec<String>,
-    /// Trace another function, which has the signature of malloc, calloc, realloc, reallocarray, posix_memalign,
-    /// aligned_alloc, free …, or is an operator of C++ (new, delete); by its symbol, or by its offset in a file
-    /// (`app:0x12f0=malloc`); repeatable
+    /// Trace another function, which has the signature of malloc, calloc, realloc, reallocarray,
+    /// posix_memalign, aligned_alloc, free …, or is an operator of C++ (new, delete); by its
+    /// symbol, or by its offset in a file (`app:0x12f0=malloc`); repeatable
     #[arg(long, value_name = "[FILE:]SYMBOL=SHAPE", value_parser = symbol)]
     symbol: Vec<UserSymbol>,
 }
@@ -83,7 +83,7 @@ fn symbol(text: &str) -> Result<UserSymbol, String> {
     Ok(UserSymbol {
         file,
         place,
-        signature: signature.name().to_owned(),
+        signature: signature.name(),
     })
 }
 

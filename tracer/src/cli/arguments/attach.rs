@@ -1,8 +1,8 @@
-//! What uprobes are made of, for comparison.
+//! The argument of `--attach`, for comparison.
 
 use clap::ValueEnum;
 
-use crate::bpf::links::AttachBy;
+use crate::settings::AttachBy;
 
 /// The argument of `--attach`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

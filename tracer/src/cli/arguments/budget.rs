@@ -1,4 +1,4 @@
-//! How much is followed, and what that may cost.
+//! The arguments of `--sample` and `--max-overhead`.
 
 use anyhow::{Result, bail};
 
@@ -6,20 +6,22 @@ use crate::cli::sizes;
 use crate::report::units;
 use crate::settings::{Sample, Target};
 
-/// What `--max-overhead` says.
+/// The argument of `--max-overhead`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Overhead {
-    /// It may cost what it costs.
+    /// No budget.
     Off,
     /// Percent of one CPU's time.
     Percent(f64),
 }
 
-/// The budget where processes were running before memtap came: little enough for a production machine.
+/// The budget where processes were running before memtap came: little enough for a production
+/// machine.
 const DEFAULT_PERCENT: f64 = 2.0;
 
-/// The least that can be sampled: one allocation per so many bytes. Figures on the kernel side are made for no more.
-const INTERVAL_MAX: u64 = tracer_ebpf::sampling::INTERVAL_MAX as u64;
+/// The least that can be sampled: one allocation per so many bytes. Figures on the kernel side are
+/// made for no more.
+const MAX_INTERVAL_BYTES: u64 = tracer_ebpf::sampling::INTERVAL_MAX as u64;
 
 /// `1`, `512k`, `auto`
 pub(super) fn sample(text: &str) -> Result<Sample, String> {
@@ -29,7 +31,7 @@ pub(super) fn sample(text: &str) -> Result<Sample, String> {
     match sizes::size(text)? {
         0 => Err("0 bytes are no sample interval; 1 follows every allocation".to_owned()),
         1 => Ok(Sample::Every),
-        bytes if bytes > INTERVAL_MAX => Err(format!(
+        bytes if bytes > MAX_INTERVAL_BYTES => Err(format!(
             "one sample per {} is too few to tell anything; at most 1 GiB",
             units::bytes(bytes.into())
         )),
@@ -51,8 +53,9 @@ pub(super) fn overhead(text: &str) -> Result<Overhead, String> {
     }
 }
 
-/// What is followed, and the budget in percent, of a target: by default every allocation of a command that memtap
-/// starts itself, and of processes that run already what two percent permit.
+/// Returns the sample, and the budget in percent, of a target: by default every allocation of a
+/// command that memtap starts itself, and as many as two percent permit of processes that run
+/// already.
 pub(super) fn of(
     sample: Option<Sample>,
     overhead: Option<Overhead>,

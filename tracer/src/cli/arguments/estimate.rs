@@ -1,4 +1,4 @@
-//! What `estimate` can be told.
+//! The arguments of `estimate`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::record::RecordArguments;
 use crate::cli::sizes;
 use crate::settings;
 
-/// What is said before the help of `estimate`.
+/// The text before the help of `estimate`.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo memtap estimate -p 4711             what each way of tracing would cost a running process
@@ -66,27 +66,27 @@ pub(in crate::cli) struct EstimateArguments {
     json: bool,
 }
 
-/// What was asked for.
+/// Settings of `estimate`.
 #[derive(Debug)]
-pub(in crate::cli) struct Estimate {
+pub(in crate::cli) struct EstimateSettings {
     /// The recording that it is an estimate of.
     pub(in crate::cli) record: settings::Record,
     /// The words that name its target.
     pub(in crate::cli) target: Vec<OsString>,
-    /// How long to look.
+    /// The time to count calls for.
     pub(in crate::cli) duration: Duration,
-    /// As JSON.
+    /// True for JSON.
     pub(in crate::cli) json: bool,
 }
 
 impl EstimateArguments {
     /// Checks what was said, as `record` would.
-    pub(in crate::cli) fn settings(&self) -> Result<Estimate> {
+    pub(in crate::cli) fn settings(&self) -> Result<EstimateSettings> {
         let target = self.target();
         let record = clap::Command::new("memtap record").no_binary_name(true);
         let matches = RecordArguments::augment_args(record).try_get_matches_from(&target)?;
-        let record = RecordArguments::from_arg_matches(&matches)?.settings()?;
-        Ok(Estimate {
+        let record = RecordArguments::from_arg_matches(&matches)?.settings()?.record;
+        Ok(EstimateSettings {
             record,
             target,
             duration: self.duration,
@@ -118,13 +118,13 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::arguments::{Arguments, Command};
+    use crate::cli::arguments::{CommandArguments, CommandLine};
     use crate::settings::Target;
 
-    fn estimate(words: &[&str]) -> Result<Estimate> {
+    fn estimate(words: &[&str]) -> Result<EstimateSettings> {
         let words = ["memtap", "estimate"].iter().chain(words);
-        match Arguments::try_parse_from(words)?.command {
-            Command::Estimate(estimate) => estimate.settings(),
+        match CommandLine::try_parse_from(words)?.command {
+            CommandArguments::Estimate(estimate) => estimate.settings(),
             _ => anyhow::bail!("not estimate"),
         }
     }

@@ -1,11 +1,10 @@
-//! How much memory may be used in the kernel.
+//! The arguments that bound memory in the kernel.
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::bpf::Limits;
-use crate::bpf::limits::{COPY_RING_BYTES, table_capacity};
 use crate::cli::sizes;
+use crate::settings::Limits;
 
 /// Bounds of the kernel side's maps.
 #[derive(Debug, Args)]
@@ -51,8 +50,8 @@ impl MemoryArguments {
             blocks: self.max_blocks,
             processes: self.max_processes,
             ring_bytes,
-            copy_ring_bytes: COPY_RING_BYTES,
-            tables: table_capacity(self.unwind_memory),
+            copy_ring_bytes: Limits::COPY_RING_BYTES,
+            unwind_bytes: self.unwind_memory,
         })
     }
 }

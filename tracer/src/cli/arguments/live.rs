@@ -1,4 +1,4 @@
-//! What `live` can be told beside what `record` can.
+//! The arguments of `live`, beside those of `record`.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::record::RecordArguments;
+use crate::cli::settings::{LiveSettings, RecordSettings};
 use crate::cli::sizes;
-use crate::settings::{self, LiveSort};
+use crate::report::table::live::LiveSort;
 
-/// What is said before the help.
+/// The text before the help.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo memtap live -p 4711 -d 1m                      what of a minute's allocations is still there, leaks first
@@ -22,7 +23,7 @@ The report lists stacks by score: growth that goes on through the second half of
 slow down and as far as the old blocks stay. A steady leak has its growth since half-way as score; a cache that is full,
 or replaces its blocks, has next to none.";
 
-/// What is said after it.
+/// The text after the help.
 pub(super) const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 --strict and something was lost; 4 --fail-if-growth and live bytes grew
 by more; for -- COMMAND its own code unless that is 0 (128+N for signal N)";
@@ -30,7 +31,7 @@ by more; for -- COMMAND its own code unless that is 0 (128+N for signal N)";
 /// Arguments of `live`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LiveArguments {
-    /// Those of `record`; `--live` is implied.
+    /// The arguments of `record`; `--live` is implied.
     #[command(flatten)]
     pub(super) record: RecordArguments,
     /// Only blocks that are at least so old count in the table: 30s, 5m
@@ -42,29 +43,29 @@ pub(in crate::cli) struct LiveArguments {
     /// Exit with 4 if live bytes grew by more than this between the half-way mark and the end
     #[arg(long, value_parser = sizes::size, value_name = "BYTES", help_heading = "Report")]
     fail_if_growth: Option<u64>,
-    /// What stacks are sorted by
+    /// Order of the stacks
     #[arg(long, value_enum, default_value = "score", help_heading = "Report")]
     sort: Sort,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Sort {
-    /// How much they look like leaks
+    /// By their likeness to leaks
     Score,
     /// Bytes that are live
     LiveBytes,
 }
 
 /// Reports that follow each other faster would mostly measure each other.
-const INTERVAL_MIN: Duration = Duration::from_millis(100);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 impl LiveArguments {
     /// Checks what was said, and makes settings of it.
-    pub(in crate::cli) fn settings(&self) -> Result<settings::Record> {
-        if self.interval.is_some_and(|interval| interval < INTERVAL_MIN) {
-            bail!("--interval must be at least {} ms", INTERVAL_MIN.as_millis());
+    pub(in crate::cli) fn settings(&self) -> Result<RecordSettings> {
+        if self.interval.is_some_and(|interval| interval < MIN_INTERVAL) {
+            bail!("--interval must be at least {} ms", MIN_INTERVAL.as_millis());
         }
-        let settings = self.record.settings_of(Some(settings::Live {
+        let settings = self.record.settings_of(Some(LiveSettings {
             older_than: self.older_than,
             interval: self.interval,
             growth_max_bytes: self.fail_if_growth,
@@ -73,7 +74,7 @@ impl LiveArguments {
                 Sort::LiveBytes => LiveSort::LiveBytes,
             },
         }))?;
-        if let (Some(duration), Some(age)) = (settings.duration, self.older_than)
+        if let (Some(duration), Some(age)) = (settings.record.duration, self.older_than)
             && age >= duration
         {
             bail!(
@@ -82,11 +83,7 @@ impl LiveArguments {
                 duration.as_secs_f64()
             );
         }
-        let is_piped = settings
-            .outputs
-            .iter()
-            .any(|output| output.path.as_os_str() == "-");
-        if is_piped && self.interval.is_some() {
+        if settings.report.is_piped() && self.interval.is_some() {
             bail!("--interval and -o - cannot both write to standard output");
         }
         Ok(settings)
@@ -98,13 +95,13 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::arguments::{Arguments, Command};
+    use crate::cli::arguments::{CommandArguments, CommandLine};
     use crate::profile::Metric;
 
-    fn settings(words: &[&str]) -> Result<settings::Record> {
+    fn settings(words: &[&str]) -> Result<RecordSettings> {
         let words = ["memtap", "live"].iter().chain(words);
-        match Arguments::try_parse_from(words)?.command {
-            Command::Live(live) => live.settings(),
+        match CommandLine::try_parse_from(words)?.command {
+            CommandArguments::Live(live) => live.settings(),
             _ => bail!("not live"),
         }
     }
@@ -112,13 +109,14 @@ mod tests {
     #[test]
     fn blocks_are_followed_without_being_asked_to() {
         let plain = settings(&["-a"]).unwrap();
-        assert!(plain.live);
-        assert_eq!(plain.metric, Metric::LiveBytes);
-        let report = plain.live_report.unwrap();
+        assert!(plain.record.live);
+        assert_eq!(plain.report.metric, Metric::LiveBytes);
+        let report = plain.report.live.unwrap();
         assert_eq!(report.sort, LiveSort::Score);
         assert_eq!((report.older_than, report.growth_max_bytes), (None, None));
         let outputs = settings(&["-a", "--live", "-o", "a.svg", "-o", "alloc-bytes=b.svg"])
             .unwrap()
+            .report
             .outputs;
         assert_eq!(outputs[0].metric, Metric::LiveBytes);
         assert_eq!(outputs[1].metric, Metric::AllocBytes);
@@ -137,7 +135,7 @@ mod tests {
             "--sort",
             "live-bytes",
         ];
-        let report = settings(&words).unwrap().live_report.unwrap();
+        let report = settings(&words).unwrap().report.live.unwrap();
         assert_eq!(report.older_than, Some(Duration::from_secs(30)));
         assert_eq!(report.interval, Some(Duration::from_secs(5)));
         assert_eq!(report.growth_max_bytes, Some(10 << 20));

@@ -1,4 +1,4 @@
-//! What can be said, and what it means.
+//! The arguments, and their translation to settings.
 
 mod allocators;
 mod attach;
@@ -17,7 +17,7 @@ use estimate::EstimateArguments;
 use live::LiveArguments;
 use record::RecordArguments;
 
-pub(super) use estimate::Estimate;
+pub(super) use estimate::EstimateSettings;
 
 /// Shows which call stacks of running programs allocate memory, and which grow the process.
 #[derive(Debug, Parser)]
@@ -28,15 +28,15 @@ pub(super) use estimate::Estimate;
     max_term_width = 110,
     disable_help_subcommand = true
 )]
-pub struct Arguments {
-    /// What to do.
+pub(super) struct CommandLine {
+    /// The subcommand.
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: CommandArguments,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum CommandArguments {
     /// Trace, then write a profile
     #[command(before_help = record::EXAMPLES)]
     Record(Box<RecordArguments>),
@@ -54,21 +54,21 @@ pub(super) enum Command {
     },
 }
 
-impl Arguments {
-    /// Whether nothing but errors is to be said.
+impl CommandLine {
+    /// Returns true if nothing but errors is to be printed.
     #[must_use]
-    pub fn quiet(&self) -> bool {
+    pub(super) fn quiet(&self) -> bool {
         self.command.record().is_some_and(|record| record.quiet)
     }
 
-    /// How much more than usual is to be said.
+    /// Returns the number of `-v`.
     #[must_use]
-    pub fn verbose(&self) -> u8 {
+    pub(super) fn verbose(&self) -> u8 {
         self.command.record().map_or(0, |record| record.verbose)
     }
 }
 
-impl Command {
+impl CommandArguments {
     /// The arguments that all ways of recording share.
     fn record(&self) -> Option<&RecordArguments> {
         match self {
@@ -86,6 +86,6 @@ mod tests {
     #[test]
     fn the_parser_is_consistent() {
         use clap::CommandFactory as _;
-        Arguments::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 }

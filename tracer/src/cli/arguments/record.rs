@@ -1,4 +1,4 @@
-//! What `record` can be told, and `live` too.
+//! The arguments of `record`, which `live` has too.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,12 +13,14 @@ use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
 use super::symbols::SymbolArguments;
 use super::unwind::UnwindArguments;
+use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings};
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
-use crate::settings::{self, Output, Sample, Target};
+use crate::report::table::TableOptions;
+use crate::settings::{self, Sample, Target};
 
-/// What is said before the help of `record`.
+/// The text before the help of `record`.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo memtap record -p 4711 -d 10s                 the top stacks of ten seconds of a running process
@@ -51,11 +53,12 @@ pub(in crate::cli) struct RecordArguments {
     /// Trace every process of this name, also those that start later
     #[arg(long, value_name = "NAME", group = "target", help_heading = "Target (one of)")]
     comm: Option<String>,
-    /// Trace every process of this cgroup (v2) and of those below it, also those that come later: a directory below
-    /// /sys/fs/cgroup, or its path as in /proc/PID/cgroup
+    /// Trace every process of this cgroup (v2) and of those below it, also those that come later: a
+    /// directory below /sys/fs/cgroup, or its path as in /proc/PID/cgroup
     #[arg(long, value_name = "PATH", group = "target", help_heading = "Target (one of)")]
     cgroup: Option<PathBuf>,
-    /// Trace this command from its first instruction; under sudo it runs as the user who called sudo
+    /// Trace this command from its first instruction; under sudo it runs as the user who called
+    /// sudo
     #[arg(
         last = true,
         value_name = "COMMAND",
@@ -72,13 +75,14 @@ pub(in crate::cli) struct RecordArguments {
     /// Stop after this long: 10s, 500ms, 2m; default: at Ctrl-C, or when every target has exited
     #[arg(short, long, value_parser = sizes::duration)]
     duration: Option<Duration>,
-    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; -: folded stacks on standard output
+    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; -: folded
+    /// stacks on standard output
     #[arg(short, long, value_name = "[METRIC=]FILE")]
     output: Vec<String>,
-    /// What stacks are weighed by [default: alloc-bytes, or region-bytes where only regions are traced]
+    /// Weight of stacks [default: alloc-bytes, or region-bytes where only regions are traced]
     #[arg(long, value_enum)]
     metric: Option<Metric>,
-    /// What is traced
+    /// Events to trace
     #[arg(
         long,
         value_delimiter = ',',
@@ -90,11 +94,13 @@ pub(in crate::cli) struct RecordArguments {
     /// Follow free too: what is still allocated, what peaked, what lived for a moment
     #[arg(long)]
     live: bool,
-    /// Follow one allocation per so many bytes on average (512k); 1: every one; auto: as many as --max-overhead permits; all
-    /// figures are estimates of the whole [default: 1 for -- COMMAND, else auto]
+    /// Follow one allocation per so many bytes on average (512k); 1: every one; auto: as many as
+    /// --max-overhead permits; all figures are estimates of the whole [default: 1 for -- COMMAND,
+    /// else auto]
     #[arg(long, value_parser = budget::sample, value_name = "BYTES|auto", help_heading = "Cost")]
     sample: Option<Sample>,
-    /// Keep what tracing costs the targets under this share of one CPU's time [default: off for -- COMMAND, else 2]
+    /// Keep what tracing costs the targets under this share of one CPU's time [default: off for --
+    /// COMMAND, else 2]
     #[arg(long, value_parser = budget::overhead, value_name = "PERCENT|off", help_heading = "Cost")]
     max_overhead: Option<Overhead>,
     /// Draw the sample by these random numbers, for tests
@@ -117,17 +123,17 @@ pub(in crate::cli) struct RecordArguments {
     /// Write the stacks as addresses, for comparison with other walkers
     #[arg(long, value_name = "FILE", hide = true)]
     raw: Option<PathBuf>,
-    /// Where calls are met with --live: by one probe inside their function, or by two
+    /// Probes of calls with --live: one inside their function, or two
     #[arg(long, default_value = "auto", value_enum, hide = true)]
-    probes: Probes,
-    /// What uprobes are made of
+    probes: ProbesArgument,
+    /// Interface that uprobes are attached by
     #[arg(long, default_value = "auto", value_enum, hide = true)]
     attach: Attach,
     /// Exit with 3 if anything was lost
     #[arg(long)]
     strict: bool,
     /// Stacks in the table
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = TableOptions::TOP, value_name = "N")]
     top: usize,
     #[command(flatten)]
     allocators: AllocatorArguments,
@@ -152,7 +158,7 @@ enum Event {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Probes {
+enum ProbesArgument {
     Auto,
     One,
     Two,
@@ -160,12 +166,12 @@ enum Probes {
 
 impl RecordArguments {
     /// Checks what was said, and makes settings of it.
-    pub(in crate::cli) fn settings(&self) -> Result<settings::Record> {
+    pub(in crate::cli) fn settings(&self) -> Result<RecordSettings> {
         self.settings_of(None)
     }
 
-    /// The same, for a command that follows blocks and reports what is live.
-    pub(super) fn settings_of(&self, live_report: Option<settings::Live>) -> Result<settings::Record> {
+    /// Checks the arguments, for a command that tracks blocks and reports what is live.
+    pub(super) fn settings_of(&self, live_report: Option<LiveSettings>) -> Result<RecordSettings> {
         let live = self.live || live_report.is_some();
         let target = self.target()?;
         let heap = self.events.contains(&Event::Heap);
@@ -176,7 +182,7 @@ impl RecordArguments {
             (false, _) => Metric::RegionBytes,
         };
         let metric = self.metric.unwrap_or(default);
-        if self.probes == Probes::One && !live {
+        if self.probes == ProbesArgument::One && !live {
             bail!("--probes one needs --live");
         }
         if live && !heap {
@@ -188,7 +194,7 @@ impl RecordArguments {
         {
             bail!("--min-size {min} is larger than --max-size {max}: nothing would be traced");
         }
-        let outputs: Vec<Output> = self
+        let outputs: Vec<ProfileOutput> = self
             .output
             .iter()
             .map(|text| output(text, metric))
@@ -204,48 +210,49 @@ impl RecordArguments {
                 bail!("--metric {} needs --live", metric.name());
             }
         }
-        if outputs
-            .iter()
-            .filter(|output| output.path.as_os_str() == "-")
-            .count()
-            > 1
-        {
+        let is_stdout = |output: &&ProfileOutput| output.path.as_os_str() == "-";
+        if outputs.iter().filter(is_stdout).count() > 1 {
             bail!("only one output can go to standard output (-)");
         }
         let (sample, overhead_max_percent) = budget::of(self.sample, self.max_overhead, &target)?;
-        Ok(settings::Record {
-            sample,
-            seed: self.seed,
-            overhead_max_percent,
-            follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
-            target,
-            duration: self.duration,
+        let report = ReportSettings {
             outputs,
             summary: self.summary.clone(),
             raw: self.raw.clone(),
             metric,
+            per_pid: self.per_pid,
+            top: self.top,
+            live: live_report,
+            strict: self.strict,
+            quiet: self.quiet,
+        };
+        let record = settings::Record {
+            follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
+            target,
+            duration: self.duration,
             heap,
             functions: self.allocators.asked()?,
             live,
             probing: match self.probes {
-                Probes::Auto => settings::Probing::Auto,
-                Probes::One => settings::Probing::One,
-                Probes::Two => settings::Probing::Two,
+                ProbesArgument::Auto => settings::Probing::Auto,
+                ProbesArgument::One => settings::Probing::One,
+                ProbesArgument::Two => settings::Probing::Two,
             },
-            live_report,
+            ages: live_report.is_some(),
+            older_than: live_report.and_then(|live| live.older_than),
             region,
-            per_pid: self.per_pid,
             min_size: self.min_size,
             max_size: self.max_size,
-            strict: self.strict,
-            quiet: self.quiet,
-            top: self.top,
+            sample,
+            seed: self.seed,
+            overhead_max_percent,
             unwind: self.unwind.unwind(),
             stop_for_code: self.unwind.stop_for_code(&self.command),
             attach: self.attach.into(),
             limits: self.memory.limits()?,
             symbols: self.symbols.settings(self.quiet)?,
-        })
+        };
+        Ok(RecordSettings { record, report })
     }
 
     fn target(&self) -> Result<Target> {
@@ -281,14 +288,14 @@ impl RecordArguments {
 }
 
 /// `[METRIC=]FILE`
-fn output(text: &str, default: Metric) -> Result<Output> {
+fn output(text: &str, default: Metric) -> Result<ProfileOutput> {
     let named = text.split_once('=').and_then(|(name, file)| {
         let metric = Metric::ALL.into_iter().find(|metric| metric.name() == name)?;
         Some((metric, file))
     });
     let (metric, file) = named.unwrap_or((default, text));
     let path = PathBuf::from(file);
-    Ok(Output {
+    Ok(ProfileOutput {
         metric,
         format: Format::of(&path)?,
         path,
@@ -300,12 +307,12 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::arguments::{Arguments, Command};
+    use crate::cli::arguments::{CommandArguments, CommandLine};
 
-    fn settings(words: &[&str]) -> Result<settings::Record> {
+    fn settings(words: &[&str]) -> Result<RecordSettings> {
         let words = ["memtap", "record"].iter().chain(words);
-        match Arguments::try_parse_from(words)?.command {
-            Command::Record(record) => record.settings(),
+        match CommandLine::try_parse_from(words)?.command {
+            CommandArguments::Record(record) => record.settings(),
             _ => bail!("not record"),
         }
     }
@@ -313,24 +320,24 @@ mod tests {
     #[test]
     fn targets_exclude_each_other() {
         assert_eq!(
-            settings(&["-p", "7,8,7"]).unwrap().target,
+            settings(&["-p", "7,8,7"]).unwrap().record.target,
             Target::Pids(vec![7, 8])
         );
-        assert_eq!(settings(&["-a"]).unwrap().target, Target::All);
+        assert_eq!(settings(&["-a"]).unwrap().record.target, Target::All);
         assert_eq!(
-            settings(&["--comm", "x"]).unwrap().target,
+            settings(&["--comm", "x"]).unwrap().record.target,
             Target::Comm("x".to_owned())
         );
         assert_eq!(
-            settings(&["--cgroup", "a/b"]).unwrap().target,
+            settings(&["--cgroup", "a/b"]).unwrap().record.target,
             Target::Cgroup("a/b".into())
         );
         assert!(settings(&["--cgroup", ""]).is_err());
         assert!(settings(&["--cgroup", "x", "--comm", "y"]).is_err());
-        let command = settings(&["--", "ls", "-l"]).unwrap();
+        let command = settings(&["--", "ls", "-l"]).unwrap().record;
         assert_eq!(command.target, Target::Command(vec!["ls".into(), "-l".into()]));
         assert!(command.follow);
-        assert!(!settings(&["--no-follow", "--", "ls"]).unwrap().follow);
+        assert!(!settings(&["--no-follow", "--", "ls"]).unwrap().record.follow);
         assert!(settings(&["-p", "7", "-a"]).is_err());
         assert!(settings(&["-a", "--", "ls"]).is_err());
         assert!(settings(&[]).is_err());
@@ -340,6 +347,7 @@ mod tests {
     fn outputs_can_name_their_metric() {
         let outputs = settings(&["-a", "-o", "alloc-count=a.svg", "-o", "x=y.folded"])
             .unwrap()
+            .report
             .outputs;
         assert_eq!(
             (outputs[0].metric, outputs[0].format),
@@ -356,7 +364,7 @@ mod tests {
     #[test]
     fn metrics_need_their_events() {
         assert_eq!(
-            settings(&["-a", "--events", "region"]).unwrap().metric,
+            settings(&["-a", "--events", "region"]).unwrap().report.metric,
             Metric::RegionBytes
         );
         assert!(settings(&["-a", "--metric", "region-bytes"]).is_err());

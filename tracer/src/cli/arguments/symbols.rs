@@ -1,4 +1,4 @@
-//! Where names are looked for.
+//! The arguments on debug information.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,33 +6,36 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::process::user::User;
-use crate::settings::{Debuginfod, Symbols};
+use crate::privileges::User;
+use crate::settings::{Debuginfod, Owner, SymbolSettings};
 
 /// The server that leads to those of the distributions, where `--debuginfod` is all that is known.
 const FEDERATION: &str = "https://debuginfod.elfutils.org/";
 
-/// Where distributions put the addresses of their servers; a login shell makes `DEBUGINFOD_URLS` of them, which sudo
-/// takes away.
+/// The directory in which distributions list the URLs of their servers; a login shell makes
+/// `DEBUGINFOD_URLS` of them, which sudo removes.
 const SERVER_LISTS: &str = "/etc/debuginfod";
 
 /// elfutils' `DEBUGINFOD_TIMEOUT`: servers unpack what they are asked for.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long one download may take.
+/// The longest time of one download.
 const MAX_TIME: Duration = Duration::from_mins(10);
 
-/// How large one download may be. The largest that distributions ship, of browsers, have some 2 GiB.
+/// The largest size of one download. The largest that distributions ship, of browsers, have some 2
+/// GiB.
 const MAX_BYTES: u64 = 4 << 30;
 
 /// Options for names.
 #[derive(Debug, Args)]
 pub(super) struct SymbolArguments {
-    /// A directory with separate debug information, laid out as /usr/lib/debug; searched first; repeatable
+    /// A directory with separate debug information, laid out as /usr/lib/debug; searched first;
+    /// repeatable
     #[arg(long, value_name = "DIR", help_heading = "Names")]
     debug_dir: Vec<PathBuf>,
-    /// Fetch missing debug information when the recording has ended: from URL, else from the servers in
-    /// `DEBUGINFOD_URLS` or /etc/debuginfod, else from debuginfod.elfutils.org; implied where `DEBUGINFOD_URLS` is set
+    /// Fetch missing debug information when the recording has ended: from URL, else from the
+    /// servers in `DEBUGINFOD_URLS` or /etc/debuginfod, else from debuginfod.elfutils.org; implied
+    /// where `DEBUGINFOD_URLS` is set
     #[arg(
         long,
         value_name = "URL",
@@ -50,11 +53,11 @@ pub(super) struct SymbolArguments {
 
 impl SymbolArguments {
     /// Checks what was said, here and by the environment.
-    pub(super) fn settings(&self, quiet: bool) -> Result<Symbols> {
+    pub(super) fn settings(&self, quiet: bool) -> Result<SymbolSettings> {
         self.settings_in(quiet, |name| std::env::var(name).ok())
     }
 
-    fn settings_in(&self, quiet: bool, variable: impl Fn(&str) -> Option<String>) -> Result<Symbols> {
+    fn settings_in(&self, quiet: bool, variable: impl Fn(&str) -> Option<String>) -> Result<SymbolSettings> {
         let mut debug_directories = Vec::new();
         for directory in &self.debug_dir {
             let absolute = directory
@@ -79,7 +82,10 @@ impl SymbolArguments {
         let debuginfod = (!servers.is_empty()).then(|| Debuginfod {
             servers,
             cache: cache(user.as_ref(), &variable),
-            owner: user.as_ref().map(|user| (user.uid, user.gid)),
+            owner: user.as_ref().map(|user| Owner {
+                uid: user.uid,
+                gid: user.gid,
+            }),
             timeout: seconds("DEBUGINFOD_TIMEOUT", TIMEOUT),
             max_time: seconds("DEBUGINFOD_MAXTIME", MAX_TIME),
             max_bytes: variable("DEBUGINFOD_MAXSIZE")
@@ -88,7 +94,7 @@ impl SymbolArguments {
                 .unwrap_or(MAX_BYTES),
             quiet,
         });
-        Ok(Symbols {
+        Ok(SymbolSettings {
             debug_directories,
             debuginfod,
         })
@@ -169,7 +175,7 @@ mod tests {
         symbols: SymbolArguments,
     }
 
-    fn settings(words: &[&str], variables: &[(&str, &str)]) -> Result<Symbols> {
+    fn settings(words: &[&str], variables: &[(&str, &str)]) -> Result<SymbolSettings> {
         let words = ["memtap"].iter().chain(words);
         let variable = |name: &str| {
             let found = variables.iter().find(|(known, _)| *known == name)?;

@@ -1,4 +1,4 @@
-//! How stacks are walked, on the command line.
+//! The arguments on unwinding.
 
 use std::ffi::OsString;
 
@@ -9,11 +9,12 @@ use crate::settings;
 /// Arguments that say how stacks are walked.
 #[derive(Debug, Args)]
 pub(super) struct UnwindArguments {
-    /// How stacks are walked
+    /// Unwinder of stacks
     #[arg(long, default_value = "auto", value_enum)]
-    unwind: Unwind,
-    /// Stop a target for some milliseconds when it calls from code that it has just loaded, until there are unwind tables
-    /// [default: auto for -- COMMAND, else never; always where no WHEN is given]
+    unwind: UnwindArgument,
+    /// Stop a target for some milliseconds when it calls from code that it has just loaded, until
+    /// there are unwind tables [default: auto for -- COMMAND, else never; always where no WHEN is
+    /// given]
     #[arg(
         long,
         value_enum,
@@ -26,7 +27,7 @@ pub(super) struct UnwindArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Unwind {
+enum UnwindArgument {
     /// By the files' unwind tables (`.eh_frame`), by frame pointers in code without one
     Auto,
     /// By unwind tables alone
@@ -37,7 +38,8 @@ enum Unwind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum StopOnDlopen {
-    /// Those whose parent will not notice: with one thread, no debugger, in its parent's process group
+    /// Those whose parent will not notice: with one thread, no debugger, in its parent's process
+    /// group
     Auto,
     /// Every target; its parent may notice
     Always,
@@ -46,16 +48,16 @@ enum StopOnDlopen {
 }
 
 impl UnwindArguments {
-    /// How stacks are walked.
+    /// Returns the unwinder.
     pub(super) fn unwind(&self) -> settings::Unwind {
         match self.unwind {
-            Unwind::Auto => settings::Unwind::Auto,
-            Unwind::Dwarf => settings::Unwind::Dwarf,
-            Unwind::Fp => settings::Unwind::FramePointer,
+            UnwindArgument::Auto => settings::Unwind::Auto,
+            UnwindArgument::Dwarf => settings::Unwind::Dwarf,
+            UnwindArgument::Fp => settings::Unwind::FramePointer,
         }
     }
 
-    /// Who is stopped while tables are made, with this command to be run, if any.
+    /// Returns the processes that are stopped while tables are made, for this command, if any.
     pub(super) fn stop_for_code(&self, command: &[OsString]) -> settings::StopForCode {
         match self.stop_on_dlopen {
             Some(StopOnDlopen::Always) => settings::StopForCode::Always,

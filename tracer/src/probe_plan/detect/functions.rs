@@ -352,7 +352,7 @@ mod tests {
         let function = |file: Option<&str>, place| UserSymbol {
             file: file.map(PathBuf::from),
             place,
-            signature: "malloc".to_owned(),
+            signature: "malloc",
         };
         let table = Table::new(UserSymbols {
             prefixes: vec!["pool_".to_owned()],

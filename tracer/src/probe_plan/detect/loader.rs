@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::symbols;
-use crate::process::user::User;
+use crate::privileges::User;
 
 /// The most `#!` lines that are followed: as many as by the kernel.
 const MAX_INTERPRETERS: usize = 5;

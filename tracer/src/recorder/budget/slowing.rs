@@ -6,7 +6,6 @@
 //! took is known. Counts in windows stand for what programs do in their own CPU time, not in time
 //! on the clock (a ratio estimator: Cochran, Sampling Techniques, 6.2).
 
-use std::mem::MaybeUninit;
 use std::time::Instant;
 
 use crate::clock;
@@ -60,18 +59,9 @@ impl Reading {
     }
 }
 
-/// The CPU time of a process, in seconds. The time of its threads since the last tick is missing.
+/// The CPU time that a process has used, in seconds.
 fn cpu_time_s(pid: u32) -> Option<f64> {
-    let pid = libc::pid_t::try_from(pid).ok()?;
-    let mut clock = MaybeUninit::<libc::clockid_t>::uninit();
-    // SAFETY: the pointer is to a live `clockid_t`, which the function writes, or fails and leaves
-    // alone.
-    if unsafe { libc::clock_getcpuclockid(pid, clock.as_mut_ptr()) } != 0 {
-        return None;
-    }
-    // SAFETY: the function succeeded, so it has written the clock's number.
-    let clock = unsafe { clock.assume_init() };
-    clock::read(clock).map(|time| time.as_secs_f64())
+    clock::cpu_time_of(pid).map(|time| time.as_secs_f64())
 }
 
 /// Time on the clock, in the programs themselves, and in probes: seconds.

@@ -17,7 +17,7 @@ use tracer_ebpf::{FileKey, FileTable, MAX_SEGMENTS, Segment};
 use crate::bpf::tables::NO_SEGMENT;
 use crate::process::files::MappedFile;
 use crate::process::maps;
-use crate::unwind::{self, Options, Placement, Rows, Table};
+use crate::unwind::{self, CompileOptions, Placement, Rows, Table};
 
 /// A compiled file.
 pub(super) struct CompiledTable {
@@ -114,9 +114,9 @@ fn compile(file: &MappedFile, key: FileKey, rows: Rows) -> CompiledTable {
 
 fn compile_bytes(path: PathBuf, key: FileKey, bytes: io::Result<Vec<u8>>, rows: Rows) -> CompiledTable {
     let began = Instant::now();
-    let options = Options {
+    let options = CompileOptions {
         rows,
-        ..Options::default()
+        ..CompileOptions::default()
     };
     let table = bytes
         .map_err(|error| error.to_string())

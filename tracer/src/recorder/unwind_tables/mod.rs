@@ -19,10 +19,10 @@ use crate::bpf::copies::{CopiedStack, Copies};
 use crate::bpf::load::BpfError;
 use crate::bpf::records::NewFile;
 use crate::process::files::MappedFile;
-use crate::process::history::Lives;
+use crate::process::history::ProcessHistory;
 use crate::process::maps;
-use crate::report::session::Tables as TableUsage;
-use crate::unwind::{Capacity, Found, PcKind, Reach, Registers, StackCopy, WalkEnd, walk};
+use crate::report::session::TableUsage;
+use crate::unwind::{Capacity, FoundTable, PcKind, Reach, Registers, StackCopy, WalkEnd, walk};
 
 /// The unwind tables and the deferred walks of a recording.
 pub(super) struct Unwinding {
@@ -211,7 +211,7 @@ impl DeferredWalks {
         &mut self,
         object: &mut Object,
         tables: &mut UnwindTables,
-        history: &Lives,
+        history: &ProcessHistory,
         stacks: &mut StackTable,
         settled_ns: u64,
         all: bool,
@@ -260,7 +260,7 @@ struct MissingTables {
 /// Continues a walk from where the kernel side stopped, unless tables are missing.
 fn outer_frames(
     copy: &CopiedStack,
-    history: &Lives,
+    history: &ProcessHistory,
     tables: &UnwindTables,
     frame_pointers: bool,
 ) -> Result<OuterFrames, MissingTables> {
@@ -270,7 +270,7 @@ fn outer_frames(
     let missing: RefCell<MissingTables> = RefCell::default();
     let find = |address, kind| {
         let Some(place) = image.and_then(|image| image.place(address, header.time_ns)) else {
-            return Found::Unmapped;
+            return FoundTable::Unmapped;
         };
         let found = match &place.file {
             Some(file) => tables.lookup(file.key),
@@ -280,21 +280,21 @@ fn outer_frames(
         match found {
             TableLookup::CallSites(_) if kind == PcKind::Exact => {
                 missing.borrow_mut().all_rows.extend(place.file);
-                Found::Unmapped
+                FoundTable::Unmapped
             }
             TableLookup::Table(table) | TableLookup::CallSites(table) => {
                 match table.bias(0, place.file_offset) {
-                    Some(bias) => Found::In {
+                    Some(bias) => FoundTable::In {
                         table,
                         relative: 0u64.wrapping_sub(bias),
                     },
-                    None => Found::NoTable,
+                    None => FoundTable::NoTable,
                 }
             }
-            TableLookup::Without => Found::NoTable,
+            TableLookup::Without => FoundTable::NoTable,
             TableLookup::Missing => {
                 missing.borrow_mut().tables.extend(place.file);
-                Found::Unmapped
+                FoundTable::Unmapped
             }
         }
     };

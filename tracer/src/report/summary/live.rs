@@ -1,4 +1,4 @@
-//! What is still allocated.
+//! Live blocks in the summary.
 
 use serde::Serialize;
 use tracer_ebpf::BUCKETS;
@@ -8,20 +8,20 @@ use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
 use crate::report::{growth, units};
 
-/// What is still allocated, by processes that still have their memory.
+/// The live blocks of processes that still have their memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct LiveSummary {
+pub(crate) struct LiveSummary {
     /// Live blocks.
     pub count: u128,
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count_stderr: Option<u128>,
-    /// Their bytes.
+    /// The bytes of live blocks.
     pub bytes: u128,
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stderr: Option<u128>,
-    /// What was live half-way, where the recording was long enough to tell.
+    /// The live blocks at the half-way mark, where the recording was long enough to tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_way: Option<HalfWay>,
     /// The change of live bytes since then.
@@ -32,14 +32,14 @@ pub struct LiveSummary {
     pub older_than_half_bytes: Option<u128>,
 }
 
-/// What was live at the half-way mark.
+/// The live blocks at the half-way mark.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct HalfWay {
-    /// When that was, in seconds since the start, to the millisecond.
+pub(crate) struct HalfWay {
+    /// The time of the mark in seconds since the start, to the millisecond.
     pub at_s: f64,
     /// Live blocks.
     pub count: u128,
-    /// Their bytes.
+    /// The bytes of live blocks.
     pub bytes: u128,
 }
 
@@ -68,9 +68,9 @@ impl LiveSummary {
     }
 }
 
-/// What became of one stack's blocks.
+/// The blocks of one stack.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LiveStack {
+pub(crate) struct LiveStack {
     /// Bytes that are live.
     pub live_bytes: u128,
     /// Its standard error, where it is an estimate.
@@ -81,19 +81,20 @@ pub struct LiveStack {
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_blocks_stderr: Option<u128>,
-    /// The age of the oldest, in seconds, where ages were followed.
+    /// The age of the oldest, in seconds, where ages were tracked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_s: Option<f64>,
     /// The change of live bytes since the half-way mark, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth_bytes: Option<i128>,
-    /// How much it looks like a leak, in bytes, likewise.
+    /// The leak score in bytes, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<u128>,
-    /// Blocks by size: element `i` has those of at least 2^i bytes and less than twice that; element 0 also empty ones.
+    /// Blocks by size: element `i` has those of at least 2^i bytes and less than twice that;
+    /// element 0 also empty ones.
     pub sizes: [u64; BUCKETS],
-    /// Blocks that were given back by lifetime: element `i` has those of at least 2^i microseconds; element 0 also
-    /// shorter ones.
+    /// Blocks that were freed by lifetime: element `i` has those of at least 2^i microseconds;
+    /// element 0 also shorter ones.
     pub lifetimes: [u64; BUCKETS],
 }
 
@@ -122,7 +123,7 @@ impl LiveStack {
     }
 }
 
-/// To the millisecond.
+/// Returns seconds to the millisecond.
 fn seconds(ns: u64) -> f64 {
     std::time::Duration::from_millis(ns / 1_000_000).as_secs_f64()
 }

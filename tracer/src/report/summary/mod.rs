@@ -1,7 +1,8 @@
 //! The summary file: totals, losses and the heaviest stacks, for programs.
 //!
-//! A block that does not apply (no `region` events, no `--live`) is left out, never filled with zeros; where it
-//! applies, a zero is a zero that was measured. Figures are integers of any size: a sum may be above 2⁶⁴.
+//! A block that does not apply (no `region` events, no `--live`) is left out, never filled with
+//! zeros; where it applies, a zero is a zero that was measured. Figures are integers of any size: a
+//! sum may be above 2⁶⁴.
 
 mod live;
 mod stacks;
@@ -14,32 +15,30 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Session;
-use super::losses::Losses;
 use super::objects::{self, ObjectBlock};
-use super::session::{Cost, Events, Probe, ProcessCost, Tables};
+use super::session::{Cost, EventCounts, Probe, ProcessCost, TableUsage};
 use super::sums::FunctionSums;
-use crate::profile::{Metric, Process, Profile};
+use crate::profile::Losses;
+use crate::profile::{Metric, Profile, ProfiledProcess};
 
-pub use live::{HalfWay, LiveStack, LiveSummary};
-pub use stacks::{StackCounts, StackFrame, TopStack};
-pub use totals::{
-    AllocTotals, BrkTotals, FreeTotals, FunctionTotals, Functions, MremapTotals, PeakTotals, RegionTotals,
-    Regions, TemporaryTotals, Totals,
-};
+use live::LiveSummary;
+use stacks::{StackCounts, TopStack};
+use totals::Totals;
 
-/// What [`Summary::schema`] says. The number goes up when a reader of the old form would misread the new.
-pub const SCHEMA: &str = "memtap.summary/1";
+/// The value of [`Summary::schema`]. The number goes up when a reader of the old form would misread
+/// the new.
+pub(crate) const SCHEMA: &str = "memtap.summary/1";
 
 /// The summary file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// How long was traced, in seconds, to the millisecond.
+    /// The duration of the recording in seconds, to the millisecond.
     pub duration_s: f64,
     /// The kernel's release.
     pub kernel: String,
-    /// What was asked for, and what was chosen.
+    /// The settings, those that were chosen for the user too.
     pub settings: SettingsBlock,
     /// The totals of all processes.
     pub totals: Totals,
@@ -47,60 +46,61 @@ pub struct Summary {
     pub processes: Vec<ProcessBlock>,
     /// The probes.
     pub probes: Vec<Probe>,
-    /// How whole the stacks are.
+    /// The ends of the walks.
     pub stacks: StackCounts,
-    /// What was lost: `total`, then each loss by its label.
+    /// The losses: `total`, then each loss by its label.
     pub losses: Losses,
-    /// What tracing cost, where it was measured.
+    /// The cost of tracing, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-    /// What became of the events.
-    pub events: Events,
+    /// The counts of events.
+    pub events: EventCounts,
     /// The unwind tables, where stacks were walked by them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unwind_tables: Option<Tables>,
+    pub unwind_tables: Option<TableUsage>,
     /// Bytes of each map of the kernel side by its name, and `total_bytes`.
     pub memory: BTreeMap<String, u128>,
     /// The programs and libraries that frames are in, by path.
     pub objects: Vec<ObjectBlock>,
-    /// What is still allocated, where its ages were followed.
+    /// The live blocks, where their ages were tracked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveSummary>,
     /// The heaviest stacks by `settings.metric`, the heaviest first.
     pub top_stacks: Vec<TopStack>,
 }
 
-/// What was asked for, and what was chosen.
+/// The settings of the recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SettingsBlock {
+pub(crate) struct SettingsBlock {
     /// The kinds of events: `heap`, `region`.
     pub events: Vec<&'static str>,
-    /// Whether returns were followed.
+    /// True if returns were traced.
     pub live: bool,
-    /// One allocation per this many bytes was sampled; 1 is every allocation.
+    /// The sample: one allocation per this many bytes; 1 is every allocation.
     pub sample_bytes: u64,
-    /// How stacks were walked.
+    /// The unwinder: `dwarf` or `fp`.
     pub unwind: String,
-    /// What stacks are weighed by.
+    /// The weight of stacks.
     pub metric: &'static str,
-    /// Whether children were traced.
+    /// True if children were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
-    /// The smallest size that was followed.
+    /// The smallest size that was traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_size: Option<u64>,
-    /// The largest size that was followed.
+    /// The largest size that was traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_size: Option<u64>,
 }
 
 /// A process image and its totals.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ProcessBlock {
+pub(crate) struct ProcessBlock {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// The process id in the process's own pid namespace, where it is known: what it is called inside its container.
+    /// The process id in the process's own pid namespace, where it is known: what it is called
+    /// inside its container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inner_pid: Option<u32>,
     /// The name.
@@ -108,22 +108,22 @@ pub struct ProcessBlock {
     /// The executable, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
-    /// Whether it had ended.
+    /// True if it had ended.
     pub exited: bool,
     /// Its totals.
     pub totals: Totals,
-    /// What tracing cost it, where that was measured.
+    /// The cost of tracing it, where that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<ProcessCost>,
 }
 
 impl Summary {
     /// The stacks in [`Summary::top_stacks`].
-    pub const TOP: usize = 100;
+    pub(crate) const TOP: usize = 100;
 
     /// Sums up a profile; `metric` chooses and sorts the top stacks.
     #[must_use]
-    pub fn of(profile: &Profile, session: &Session, metric: Metric) -> Self {
+    pub(crate) fn of(profile: &Profile, session: &Session, metric: Metric) -> Self {
         let settings = &session.settings;
         let traced = settings.traced;
         let mut events = Vec::new();
@@ -171,7 +171,7 @@ impl Summary {
     /// Writes the file as indented JSON, and flushes `out`.
     ///
     /// Fails only as `out` fails.
-    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut out = io::BufWriter::new(out);
         serde_json::to_writer_pretty(&mut out, self)?;
         writeln!(out)?;
@@ -182,7 +182,7 @@ impl Summary {
 /// The processes with their totals, in an order that does not depend on the profile's.
 fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
     let sums = FunctionSums::by_process(profile);
-    let mut processes: Vec<(&Process, FunctionSums)> = profile.processes.iter().zip(sums).collect();
+    let mut processes: Vec<(&ProfiledProcess, FunctionSums)> = profile.processes.iter().zip(sums).collect();
     processes.sort_by(|(a, _), (b, _)| (a.pid, &a.comm, &a.exe).cmp(&(b.pid, &b.comm, &b.exe)));
     processes
         .into_iter()
@@ -198,7 +198,8 @@ fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
         .collect()
 }
 
-/// The path as text; bytes that are no UTF-8 become the replacement character, since JSON has no others.
+/// The path as text; bytes that are no UTF-8 become the replacement character, since JSON has no
+/// others.
 fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! How whole the stacks are, and the heaviest of them.
+//! The ends of walks and the heaviest stacks in the summary.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use tracer_ebpf::StackEnd;
 use super::live::LiveStack;
 use crate::profile::{Frame, FrameName, Metric, Profile};
 use crate::report::label::COMPILED;
-use crate::report::merge::{Merged, MergedStack, Places, Processes, Walk};
+use crate::report::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use crate::report::session::{Traced, hex};
 use crate::report::units;
 
-/// How the walks of the stacks ended. `distinct` is the sum of the ends.
+/// The ends of the walks. `distinct` is the sum of the ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct StackCounts {
+pub(crate) struct StackCounts {
     /// Stacks: those of different processes, code addresses or functions called.
     pub distinct: u64,
     /// Stacks by how their walk ended, each end by its name.
@@ -25,7 +25,7 @@ pub struct StackCounts {
 }
 
 impl StackCounts {
-    /// Those of a profile.
+    /// Counts the stacks of a profile.
     pub(super) fn of(profile: &Profile) -> Self {
         let ends = StackEnd::ALL.iter().map(|end| (end.label(), 0)).collect();
         let mut counts = Self {
@@ -46,9 +46,9 @@ impl StackCounts {
     }
 }
 
-/// One of the heaviest stacks. Stacks that are equal in all that is shown here are one.
+/// A stack among the heaviest. Stacks that are equal in all that is shown here are one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TopStack {
+pub(crate) struct TopStack {
     /// The process id, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -72,20 +72,20 @@ pub struct TopStack {
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stderr: Option<u128>,
-    /// Bytes given back by the same calls; left out where there are none.
+    /// Bytes freed by the same calls; left out where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_out: Option<u128>,
     /// Calls that returned an error, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u128>,
-    /// What became of the blocks, where they were followed.
+    /// The blocks, where they were tracked.
     #[serde(flatten)]
     pub live: Option<LiveStack>,
 }
 
 /// A frame; what is not known is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct StackFrame {
+pub(crate) struct StackFrame {
     /// The function.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
@@ -101,7 +101,7 @@ pub struct StackFrame {
     /// The line in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// Whether it was inlined into the frame before it; left out where it was not.
+    /// True if it was inlined into the frame before it; left out where it was not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub inlined: bool,
 }
@@ -138,7 +138,7 @@ impl StackFrame {
 
 /// The `count` heaviest stacks, the heaviest first.
 pub(super) fn top(profile: &Profile, traced: Traced, metric: Metric, count: usize) -> Vec<TopStack> {
-    let mut merged = Merged::of(profile, metric, Processes::Images, Places::Lines);
+    let mut merged = Merged::of(profile, metric, ProcessGrouping::Images, FrameGrouping::Lines);
     merged.sort_by_weight();
     merged
         .stacks
@@ -158,9 +158,9 @@ fn top_stack(profile: &Profile, merged: &Merged, stack: &MergedStack, traced: Tr
         comm: process.comm.clone(),
         function: place.function.name(),
         stack: match place.walk {
-            Walk::Whole => "whole",
-            Walk::Truncated => "truncated",
-            Walk::Lost => "lost",
+            Completeness::Whole => "whole",
+            Completeness::Truncated => "truncated",
+            Completeness::Lost => "lost",
         },
         frames: place
             .frames

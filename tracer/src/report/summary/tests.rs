@@ -1,8 +1,9 @@
 //! Summaries of small profiles, against golden files.
 
+use super::totals::AllocTotals;
 use super::*;
-use crate::profile::{Held, HeldVariances, Together, Variances};
-use crate::report::sample::{Sample, mixed, session};
+use crate::profile::{GroupVariance, HeapTotals, HeapVariances, Variances};
+use crate::report::sample::{SampleProfile, mixed, session};
 use crate::report::session::Traced;
 use crate::report::{golden, units};
 use serde_json::Value;
@@ -65,7 +66,7 @@ fn blocks_that_do_not_apply_are_left_out() {
 
 #[test]
 fn failed_calls_are_known_only_with_returns() {
-    let mut sample = Sample::default();
+    let mut sample = SampleProfile::default();
     let process = sample.process(1, "p");
     let values = sample.stack(process, Function::Malloc, &[], Some(StackEnd::Complete));
     (values.calls, values.bytes, values.failed) = (10, 640, 2);
@@ -111,7 +112,8 @@ fn totals_of_processes_add_up() {
     assert_eq!(top, bytes);
 }
 
-/// Variances of figures that are estimates: those of different stacks add up, those of a whole stand beside it.
+/// Variances of figures that are estimates: those of different stacks add up, those of a whole
+/// stand beside it.
 #[test]
 fn estimates_have_their_errors_beside_them() {
     let mut profile = mixed();
@@ -150,12 +152,13 @@ fn estimates_have_their_errors_beside_them() {
     assert!(!text(&Summary::of(&profile, &session, Metric::AllocBytes)).contains("_stderr"));
 }
 
-/// Stacks that were seen in the same windows vary together: their sum is less sure than its parts say.
+/// Stacks that were seen in the same windows vary together: their sum is less sure than its parts
+/// say.
 #[test]
 fn sums_of_stacks_that_vary_together_say_so() {
     let mut profile = mixed();
     profile.sample_bytes = Some(1);
-    let together = |process, function, deviation: u128| Together {
+    let together = |process, function, deviation: u128| GroupVariance {
         process,
         function,
         calls_variance: deviation.pow(2),
@@ -192,7 +195,7 @@ fn sums_of_stacks_that_vary_together_say_so() {
 
 #[test]
 fn only_the_heaviest_stacks_are_kept() {
-    let mut sample = Sample::default();
+    let mut sample = SampleProfile::default();
     let process = sample.process(1, "p");
     for bytes in 0..150 {
         let frame = sample.symbol(&format!("f{bytes}"));
@@ -210,11 +213,11 @@ fn only_the_heaviest_stacks_are_kept() {
 
 #[test]
 fn what_is_held_is_told_of_each_process_and_of_all() {
-    let mut sample = Sample::default();
+    let mut sample = SampleProfile::default();
     let process = sample.process(1, "p");
     let frame = sample.symbol("f");
     sample.heap(process, Function::Malloc, &[frame], 16, 640);
-    let held = Held {
+    let held = HeapTotals {
         live_bytes: 480,
         live: 8,
         peak_bytes: 500,
@@ -223,10 +226,10 @@ fn what_is_held_is_told_of_each_process_and_of_all() {
         free_calls: 10,
         unmatched: 2,
         missed: 0,
-        variances: HeldVariances::default(),
+        variances: HeapVariances::default(),
     };
     sample.profile.processes[process].held = Some(held);
-    sample.profile.held = Some(Held {
+    sample.profile.held = Some(HeapTotals {
         peak_by_stack_bytes: Some(320),
         ..held
     });

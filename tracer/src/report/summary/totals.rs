@@ -4,51 +4,53 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use tracer_ebpf::Function;
 
-use crate::profile::{Held, Profile};
+use crate::profile::{HeapTotals, Profile};
 use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
 use crate::report::units;
 
 /// The sums of a process or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Totals {
-    /// Calls to allocators by function, where they were traced; those that were not called are absent.
+pub(crate) struct Totals {
+    /// Calls to allocators by function, where they were traced; those that were not called are
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub functions: Option<Functions>,
-    /// What they allocated, where they were traced.
+    /// The allocations, where they were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alloc: Option<AllocTotals>,
-    /// What was given back, where blocks were followed.
+    /// The freed blocks, where blocks were tracked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freed: Option<AllocTotals>,
-    /// What is live, where blocks were followed: at the end, or at the process's.
+    /// The live blocks, where blocks were tracked: at the end, or at the process's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<AllocTotals>,
-    /// The most that was live at once, where blocks were followed.
+    /// The most that was live at once, where blocks were tracked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak: Option<PeakTotals>,
-    /// Blocks given back by their thread's next call, where blocks were followed.
+    /// Blocks freed by their thread's next call, where blocks were tracked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temporary: Option<TemporaryTotals>,
-    /// Allocated blocks that could not be followed, if there are any: they are in no figure of what is live, and where they
-    /// are given back, that is unmatched.
+    /// Allocated blocks that could not be tracked, if there are any: they are in no figure of what
+    /// is live, and where they are freed, that is unmatched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untracked: Option<AllocTotals>,
     /// Bytes that all blocks had room for, where the allocator tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usable_bytes: Option<u128>,
-    /// What system calls did to the address space, where they were traced.
+    /// The changes of the address space by system calls, where they were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regions: Option<Regions>,
 }
 
-/// Totals by function, in the order of the functions' numbers, and those of `free`; an object in JSON.
+/// Totals by function, in the order of the functions' numbers, and those of `free`; an object in
+/// JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Functions(pub Vec<(Function, FunctionTotals)>, pub Option<FreeTotals>);
+pub(crate) struct Functions(pub Vec<(Function, FunctionTotals)>, pub Option<FreeTotals>);
 
 /// Calls of `free`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FreeTotals {
+pub(crate) struct FreeTotals {
     /// Calls that the program made.
     pub calls: u128,
     /// Blocks that are not known: allocated before tracing began. They change no sum.
@@ -59,7 +61,7 @@ pub struct FreeTotals {
 
 /// The most that was live at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct PeakTotals {
+pub(crate) struct PeakTotals {
     /// Blocks, at that moment.
     pub count: u128,
     /// Its standard error, where it is an estimate.
@@ -70,16 +72,16 @@ pub struct PeakTotals {
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stderr: Option<u128>,
-    /// Bytes in the snapshot of all stacks that came nearest to it: what `peak-bytes` has by stack. Of all processes
-    /// together alone.
+    /// Bytes in the snapshot of all stacks that came nearest to it: what `peak-bytes` has by stack.
+    /// Of all processes together alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_stack_bytes: Option<u128>,
 }
 
 /// Blocks that lived for a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TemporaryTotals {
-    /// How many.
+pub(crate) struct TemporaryTotals {
+    /// The number of blocks.
     pub count: u128,
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,7 +90,7 @@ pub struct TemporaryTotals {
 
 /// Calls of one allocator function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FunctionTotals {
+pub(crate) struct FunctionTotals {
     /// Calls that the program made, failed ones too.
     pub calls: u128,
     /// Its standard error, where it is an estimate.
@@ -99,14 +101,14 @@ pub struct FunctionTotals {
     /// Its standard error, where it is an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_stderr: Option<u128>,
-    /// Calls that returned an error, where returns were followed.
+    /// Calls that returned an error, where returns were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u128>,
 }
 
-/// What was allocated.
+/// A number of allocations, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct AllocTotals {
+pub(crate) struct AllocTotals {
     /// Allocations: calls less those known to have failed.
     pub count: u128,
     /// Its standard error, where it is an estimate.
@@ -121,7 +123,7 @@ pub struct AllocTotals {
 
 /// System calls that change the address space. All four are there, since all four were traced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Regions {
+pub(crate) struct Regions {
     /// Bytes are those mapped.
     pub mmap: RegionTotals,
     /// Bytes are those unmapped.
@@ -134,7 +136,7 @@ pub struct Regions {
 
 /// `mmap` or `munmap`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct RegionTotals {
+pub(crate) struct RegionTotals {
     /// Calls, failed ones too.
     pub calls: u128,
     /// Bytes of those that did not fail.
@@ -143,10 +145,10 @@ pub struct RegionTotals {
     pub failed: u128,
 }
 
-/// `mremap`. The address space grew by `bytes - old_bytes`; how much of that is growth and how much shrinking
-/// cannot be told from sums.
+/// `mremap`. The address space grew by `bytes - old_bytes`; how much of that is growth and how much
+/// shrinking cannot be told from sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct MremapTotals {
+pub(crate) struct MremapTotals {
     /// Calls, failed ones too.
     pub calls: u128,
     /// The new sizes.
@@ -159,7 +161,7 @@ pub struct MremapTotals {
 
 /// `brk`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct BrkTotals {
+pub(crate) struct BrkTotals {
     /// Calls, those that only ask where the break is too.
     pub calls: u128,
     /// Bytes that the break went up by.
@@ -173,7 +175,7 @@ pub struct BrkTotals {
 impl Totals {
     /// The totals of one process, an index into [`Profile::processes`], or of all.
     #[must_use]
-    pub fn of(profile: &Profile, process: Option<usize>, traced: Traced) -> Self {
+    pub(crate) fn of(profile: &Profile, process: Option<usize>, traced: Traced) -> Self {
         let held = match process {
             Some(process) => profile.processes[process].held,
             None => profile.held,
@@ -181,9 +183,9 @@ impl Totals {
         Self::of_sums(&FunctionSums::of(profile, process), traced, held)
     }
 
-    /// From sums that are there already.
-    pub(super) fn of_sums(sums: &FunctionSums, traced: Traced, held: Option<Held>) -> Self {
-        let held = held.or_else(|| traced.live.then(Held::default));
+    /// Returns the totals of sums that are there already.
+    pub(super) fn of_sums(sums: &FunctionSums, traced: Traced, held: Option<HeapTotals>) -> Self {
+        let held = held.or_else(|| traced.live.then(HeapTotals::default));
         let stderr = |variance| traced.sampled.then(|| units::stderr(variance));
         let heap = |(function, sums): (Function, Sums)| {
             let totals = FunctionTotals {

@@ -2,27 +2,12 @@
 
 use std::io::{self, Write};
 
-use super::fit::width;
-
-/// Faint text.
-pub(super) const DIM: &str = "2";
-
-/// Bold text.
-pub(super) const BOLD: &str = "1";
+use super::text::{BOLD, paint, width};
 
 /// Between two columns.
 const GAP: &str = "  ";
 
-/// The text in a style of a terminal, if colours are wanted.
-pub(super) fn paint(text: &str, style: &str, colours: bool) -> String {
-    if colours {
-        format!("\u{1b}[{style}m{text}\u{1b}[0m")
-    } else {
-        text.to_owned()
-    }
-}
-
-/// To which side cells are set.
+/// The alignment of cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
     /// Names.
@@ -31,7 +16,7 @@ pub(super) enum Align {
     Right,
 }
 
-/// One column.
+/// A column.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     name: &'static str,
@@ -94,7 +79,8 @@ impl Columns {
         self.0.iter().map(|it| it.width + width(GAP)).sum()
     }
 
-    /// Leaves out columns, the last first, until the rest is at most `room` wide or none can be left out.
+    /// Leaves out columns, the last first, until the rest is at most `room` wide or none can be
+    /// left out.
     pub(super) fn shrink_to(&mut self, room: usize) {
         while self.width() > room {
             match self.0.iter().rposition(|it| it.optional) {

@@ -2,18 +2,15 @@
 //!
 //! Widths are counted in characters.
 
-use super::columns::{DIM, paint};
+use super::text::{DIM, MORE, paint, shorten, width};
 
 /// Between a frame and its caller.
 const ARROW: &str = " ← ";
 
-/// What stands for what was left out.
-pub(super) const MORE: &str = "…";
-
 /// The fewest characters that a shortened name can be recognised by.
-const NAME_MIN: usize = 12;
+const MIN_NAME_WIDTH: usize = 12;
 
-/// One frame.
+/// A frame as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     /// Its name.
@@ -29,27 +26,9 @@ impl Piece {
     }
 }
 
-/// The text's width.
-pub(super) fn width(text: &str) -> usize {
-    text.chars().count()
-}
-
-/// The text in at most `room` characters: a longer one loses its middle, since names differ at both ends.
-pub(super) fn shorten(text: &str, room: usize) -> String {
-    let long = width(text);
-    if long <= room {
-        return text.to_owned();
-    }
-    let kept = room.saturating_sub(1);
-    let tail = kept / 2;
-    let head = kept - tail;
-    let start = text.chars().take(head);
-    let end = text.chars().skip(long - tail);
-    start.chain(MORE.chars()).chain(end).collect()
-}
-
-/// The frames, the innermost first, in at most `room` characters where there is a limit. Frames that do not fit
-/// are `…`; before that, a frame goes without its line, and a name without its middle.
+/// The frames, the innermost first, in at most `room` characters where there is a limit. Frames
+/// that do not fit are `…`; before that, a frame goes without its line, and a name without its
+/// middle.
 pub(super) fn line(pieces: &[Piece], room: Option<usize>, colours: bool) -> String {
     let mut text = String::new();
     let mut used = 0;
@@ -76,22 +55,22 @@ pub(super) fn line(pieces: &[Piece], room: Option<usize>, colours: bool) -> Stri
 }
 
 impl Piece {
-    /// What of it fits into `left` characters, its name into `name_max`; nothing where that is too little to
-    /// be of use.
+    /// Returns the frame shortened to `left` characters, its name to `name_max`; nothing where that
+    /// is too little to be of use.
     fn fitted(&self, left: Option<usize>, name_max: Option<usize>) -> Option<Self> {
         let (Some(left), Some(name_max)) = (left, name_max) else {
             return Some(self.clone());
         };
         // One long name must not hide all its callers.
         let mut fitted = Self {
-            name: shorten(&self.name, name_max.max(NAME_MIN)),
+            name: shorten(&self.name, name_max.max(MIN_NAME_WIDTH)),
             source: self.source.clone(),
         };
         if fitted.width() > left {
             fitted.source = None;
         }
         if fitted.width() > left {
-            if left < NAME_MIN {
+            if left < MIN_NAME_WIDTH {
                 return None;
             }
             fitted.name = shorten(&fitted.name, left);

@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use super::Options;
-use super::columns::{BOLD, paint};
-use crate::profile::{Process, Profile};
+use super::TableOptions;
+use super::text::{BOLD, paint, width};
+use crate::profile::{Profile, ProfiledProcess};
 use crate::report::merge::Merged;
 use crate::report::session::Traced;
 use crate::report::sums::FunctionSums;
-use crate::report::{Session, label, units};
+use crate::report::{Session, label, losses, units};
 use tracer_ebpf::Function;
 
 /// Between two facts.
@@ -22,30 +22,30 @@ pub(super) fn write(
     profile: &Profile,
     session: &Session,
     merged: &Merged,
-    options: &Options,
+    options: &TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     write_facts(&facts(profile, session, merged, options), options, out)
 }
 
 /// Writes facts on a line, broken between two where it would be wider than it may be.
-pub(super) fn write_facts(facts: &[String], options: &Options, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_facts(facts: &[String], options: &TableOptions, out: &mut dyn Write) -> io::Result<()> {
     let mut line = String::new();
     let mut used = 0;
     for (index, fact) in facts.iter().enumerate() {
-        let width = super::fit::width(fact);
+        let fact_width = width(fact);
         if index > 0 {
-            let whole = used + super::fit::width(DOT) + width;
+            let whole = used + width(DOT) + fact_width;
             if options.width.is_some_and(|limit| whole > limit) {
                 writeln!(out, "{line}")?;
                 line = String::from("  ");
                 used = line.len();
             } else {
                 line.push_str(DOT);
-                used += super::fit::width(DOT);
+                used += width(DOT);
             }
         }
-        used += width;
+        used += fact_width;
         line.push_str(&if index == 0 {
             paint(fact, BOLD, options.colours)
         } else {
@@ -55,8 +55,8 @@ pub(super) fn write_facts(facts: &[String], options: &Options, out: &mut dyn Wri
     writeln!(out, "{line}")
 }
 
-/// What there is to say.
-fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &Options) -> Vec<String> {
+/// Returns the facts of the line.
+fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &TableOptions) -> Vec<String> {
     let mut facts = vec![processes(profile), units::duration(session.duration)];
     let traced = session.settings.traced;
     let sums = FunctionSums::of(profile, None);
@@ -126,7 +126,7 @@ pub(super) fn about(traced: Traced, words: &str, estimate: u128, variance: u128)
     }
 }
 
-/// What estimates are from, and what their margins mean.
+/// Returns the source of estimates and the meaning of their margins.
 pub(super) fn estimated(session: &Session) -> Option<String> {
     session.settings.traced.sampled.then(|| {
         format!(
@@ -136,9 +136,9 @@ pub(super) fn estimated(session: &Session) -> Option<String> {
     })
 }
 
-/// What was lost, or that nothing was.
+/// Returns the losses, or that there are none.
 pub(super) fn losses(session: &Session) -> Vec<String> {
-    let lost = session.losses.in_words();
+    let lost = losses::phrases(&session.losses);
     if lost.is_empty() {
         return vec!["nothing lost".to_owned()];
     }
@@ -148,9 +148,9 @@ pub(super) fn losses(session: &Session) -> Vec<String> {
 /// The system calls of the region family.
 const REGION: [Function; 4] = [Function::Mmap, Function::Munmap, Function::Mremap, Function::Brk];
 
-/// Whose figures these are.
+/// Returns the names of the processes.
 pub(super) fn processes(profile: &Profile) -> String {
-    let mut processes: Vec<&Process> = profile.processes.iter().collect();
+    let mut processes: Vec<&ProfiledProcess> = profile.processes.iter().collect();
     processes.sort_by_key(|it| (it.pid, &it.comm));
     match processes.len() {
         0 => "no process".to_owned(),

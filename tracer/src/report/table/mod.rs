@@ -7,46 +7,48 @@
 //! 201.1 MiB  48.8 %  812,004   259 B  malloc ← ztrymalloc_usable (zmalloc.c:97) ← sdsnewlen (sds.c:112) ← …
 //! ```
 //!
-//! Stacks are read from the function that was called outwards. Where a line is too long for the width, outer
-//! frames give way first (`… ← …`), then long names lose their middle.
+//! Stacks are read from the function that was called outwards. Where a line is too long for the
+//! width, outer frames give way first (`… ← …`), then long names lose their middle.
 
 mod columns;
 mod fit;
 mod head;
-pub mod live;
+pub(crate) mod live;
 mod plumbing;
+mod text;
 mod totals;
 
 use std::io::{self, Write};
 
-use super::merge::{Merged, MergedStack, Places, Processes, Walk};
+use super::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use super::{Session, label, units};
 use crate::profile::{Metric, Profile};
 use columns::{Align, Column, Columns};
 use fit::Piece;
 
-/// How the table looks.
+/// The layout of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// What stacks are sorted by, and shares are of.
+pub(crate) struct TableOptions {
+    /// The order of stacks, and the unit of shares.
     pub metric: Metric,
     /// Tell processes of the same name apart.
     pub per_pid: bool,
     /// The characters that fit a line; nothing where lines may have any length.
     pub width: Option<usize>,
-    /// Whether to use a terminal's colours.
+    /// True for a terminal with colours.
     pub colours: bool,
-    /// How many stacks are shown.
+    /// The number of stacks in the table.
     pub top: usize,
 }
 
-impl Options {
+impl TableOptions {
     /// Stacks shown unless more or fewer are asked for.
-    pub const TOP: usize = 20;
+    pub(crate) const TOP: usize = 20;
 
     /// A metric's table, without limit of width and without colours.
+    #[cfg(test)]
     #[must_use]
-    pub const fn new(metric: Metric) -> Self {
+    pub(crate) const fn new(metric: Metric) -> Self {
         Self {
             metric,
             per_pid: false,
@@ -58,20 +60,26 @@ impl Options {
 }
 
 /// The fewest characters that a stack is worth showing in; columns of figures give way first.
-const STACK_MIN: usize = 28;
+const MIN_STACK_WIDTH: usize = 28;
 
-/// The most characters that a process's name takes in its column: `comm` has at most 15, a pid at most 7.
-const PROCESS_MAX: usize = 23;
+/// The most characters that a process's name takes in its column: `comm` has at most 15, a pid at
+/// most 7.
+const MAX_PROCESS_WIDTH: usize = 23;
 
 /// Writes the table to `out`.
 ///
 /// Fails only as `out` fails.
-pub fn write(profile: &Profile, session: &Session, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write(
+    profile: &Profile,
+    session: &Session,
+    options: &TableOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut merged = Merged::of(
         profile,
         options.metric,
-        Processes::per_pid(options.per_pid),
-        Places::Lines,
+        ProcessGrouping::per_pid(options.per_pid),
+        FrameGrouping::Lines,
     );
     merged.sort_by_weight();
     head::write(profile, session, &merged, options, out)?;
@@ -91,7 +99,7 @@ pub fn write(profile: &Profile, session: &Session, options: &Options, out: &mut 
 fn write_stacks(
     profile: &Profile,
     merged: &Merged,
-    options: &Options,
+    options: &TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if merged.stacks.is_empty() {
@@ -130,15 +138,15 @@ fn write_shown(
     merged: &Merged,
     shown: &[MergedStack],
     mut columns: Columns,
-    options: &Options,
+    options: &TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if merged.processes.len() > 1 {
         columns.push_fixed(process_column(profile, merged, shown, options));
     }
     let room = options.width.map(|width| {
-        columns.shrink_to(width.saturating_sub(STACK_MIN));
-        width.saturating_sub(columns.width()).max(STACK_MIN)
+        columns.shrink_to(width.saturating_sub(MIN_STACK_WIDTH));
+        width.saturating_sub(columns.width()).max(MIN_STACK_WIDTH)
     });
     writeln!(out)?;
     columns.write_header("STACK", options.colours, out)?;
@@ -152,14 +160,15 @@ fn write_shown(
 /// Bytes of a stack, and how many calls or blocks have them.
 type BytesAndCount = fn(&MergedStack) -> (u128, u128);
 
-/// What the two columns of figures are called, and what they hold: bytes, and how many calls or blocks have them.
-struct Figures {
+/// The names of the two columns of figures, and their values: bytes, and the number of calls or
+/// blocks that have them.
+struct MetricColumns {
     bytes_name: &'static str,
     count_name: &'static str,
     of: BytesAndCount,
 }
 
-impl Figures {
+impl MetricColumns {
     const fn of(metric: Metric) -> Self {
         let (bytes_name, count_name, of): (_, _, BytesAndCount) = match metric {
             Metric::AllocBytes | Metric::AllocCount => {
@@ -182,13 +191,14 @@ impl Figures {
     }
 }
 
-/// The figures of stacks, those that they are sorted by first: the last give way where the width is small.
+/// The figures of stacks, those that they are sorted by first: the last give way where the width is
+/// small.
 fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
-    let Figures {
+    let MetricColumns {
         bytes_name,
         count_name,
         of,
-    } = Figures::of(metric);
+    } = MetricColumns::of(metric);
     let column = |name, cell: &dyn Fn(&MergedStack) -> String| {
         Column::new(name, Align::Right, stacks.iter().map(cell))
     };
@@ -224,7 +234,7 @@ fn figures(stacks: &[MergedStack], total: u128, metric: Metric) -> Columns {
 /// The margin from which on a row shows its own, in percent.
 const MARGIN_SHOWN: f64 = 5.0;
 
-/// How far the truth may be from what each row estimates, where that is much; nothing where it is not for any.
+/// Returns a column of margins, filled where they are large; nothing where none is.
 fn margin_column(percents: impl Iterator<Item = Option<f64>>) -> Option<Column> {
     let cells = percents.map(|percent| percent.filter(|percent| *percent > MARGIN_SHOWN));
     let cells: Vec<Option<f64>> = cells.collect();
@@ -236,11 +246,16 @@ fn margin_column(percents: impl Iterator<Item = Option<f64>>) -> Option<Column> 
     })
 }
 
-/// Whose stack it is.
-fn process_column(profile: &Profile, merged: &Merged, stacks: &[MergedStack], options: &Options) -> Column {
+/// Returns the column of the processes' names.
+fn process_column(
+    profile: &Profile,
+    merged: &Merged,
+    stacks: &[MergedStack],
+    options: &TableOptions,
+) -> Column {
     let names = stacks.iter().map(|it| {
         let process = &profile.processes[merged.processes[it.place.process]];
-        fit::shorten(&label::process(process, options.per_pid), PROCESS_MAX)
+        text::shorten(&label::process(process, options.per_pid), MAX_PROCESS_WIDTH)
     });
     Column::new("PROCESS", Align::Left, names)
 }
@@ -262,9 +277,9 @@ fn pieces(profile: &Profile, merged: &Merged, stack: &MergedStack) -> Vec<Piece>
     }
     let mut pieces = plumbing::fold(pieces);
     match place.walk {
-        Walk::Whole => {}
-        Walk::Truncated => pieces.push(Piece::name(label::TRUNCATED.to_owned())),
-        Walk::Lost => pieces.push(Piece::name(label::STACK_LOST.to_owned())),
+        Completeness::Whole => {}
+        Completeness::Truncated => pieces.push(Piece::name(label::TRUNCATED.to_owned())),
+        Completeness::Lost => pieces.push(Piece::name(label::STACK_LOST.to_owned())),
     }
     pieces
 }

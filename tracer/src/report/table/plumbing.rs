@@ -1,10 +1,11 @@
-//! Frames that say nothing to whoever wrote the program: between a call of Rust's standard library and the
-//! allocator there are a dozen, mostly inlined, and as many between `main` and the program's start. The table folds
-//! them; files have them all.
+//! Frames that say nothing to whoever wrote the program: between a call of Rust's standard library
+//! and the allocator there are a dozen, mostly inlined, and as many between `main` and the
+//! program's start. The table folds them; files have them all.
 
-use super::fit::{MORE, Piece};
+use super::fit::Piece;
+use super::text::MORE;
 
-/// How the names of the standard library's functions and methods begin.
+/// The prefixes of the standard library's functions and methods.
 const LIBRARY: [&str; 6] = [
     "alloc::",
     "core::",
@@ -14,9 +15,9 @@ const LIBRARY: [&str; 6] = [
     "__rust_",
 ];
 
-/// Folds each run of library frames to `…` and the outermost of them, which is what the program called. A run with
-/// nothing of the program outside it is `…` alone. `pieces` go from the innermost frame outwards; the first is the
-/// allocator's function.
+/// Folds each run of library frames to `…` and the outermost of them, which is what the program
+/// called. A run with nothing of the program outside it is `…` alone. `pieces` go from the
+/// innermost frame outwards; the first is the allocator's function.
 pub(super) fn fold(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut folded: Vec<Piece> = Vec::with_capacity(pieces.len());
     let mut run: Vec<Piece> = Vec::new();
@@ -44,8 +45,8 @@ fn end_run(folded: &mut Vec<Piece>, run: &mut Vec<Piece>, is_outermost: bool) {
     }
 }
 
-/// Whether the name is a library's: `alloc::vec::Vec<T,A>::push`, `<alloc::string::String>::push_str`,
-/// `<&dyn core::ops::function::Fn<()> as …>::call_once`.
+/// Returns true if the name is a library's: `alloc::vec::Vec<T,A>::push`,
+/// `<alloc::string::String>::push_str`, `<&dyn core::ops::function::Fn<()> as …>::call_once`.
 fn is_library(name: &str) -> bool {
     let name = name.trim_start_matches(['<', '&']);
     let name = name.strip_prefix("dyn ").unwrap_or(name);

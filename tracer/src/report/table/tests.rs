@@ -3,11 +3,11 @@
 use super::*;
 use crate::report::Losses;
 use crate::report::golden;
-use crate::report::sample::{Sample, mixed, session};
+use crate::report::sample::{SampleProfile, mixed, session};
 use crate::report::session::{BudgetBlock, Cost, PricesBlock};
 use tracer_ebpf::{Function, Loss};
 
-fn text(profile: &Profile, session: &Session, options: &Options) -> String {
+fn text(profile: &Profile, session: &Session, options: &TableOptions) -> String {
     let mut out = Vec::new();
     write(profile, session, options, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -17,7 +17,7 @@ fn text(profile: &Profile, session: &Session, options: &Options) -> String {
 fn mixed_profile() {
     for metric in Metric::ALL {
         golden::check(&format!("mixed-{}.table", metric.name()), || {
-            text(&mixed(), &session(), &Options::new(metric))
+            text(&mixed(), &session(), &TableOptions::new(metric))
         });
     }
 }
@@ -37,12 +37,12 @@ fn estimates() {
     session.settings.traced.sampled = true;
     session.losses = Losses::default();
     golden::check("mixed-sampled.table", || {
-        text(&profile, &session, &Options::new(Metric::AllocBytes))
+        text(&profile, &session, &TableOptions::new(Metric::AllocBytes))
     });
     golden::check("mixed-sampled-80.table", || {
-        let options = Options {
+        let options = TableOptions {
             width: Some(80),
-            ..Options::new(Metric::AllocCount)
+            ..TableOptions::new(Metric::AllocCount)
         };
         text(&profile, &session, &options)
     });
@@ -50,11 +50,11 @@ fn estimates() {
 
 #[test]
 fn narrow_terminal() {
-    let options = Options {
+    let options = TableOptions {
         width: Some(80),
         top: 3,
         per_pid: true,
-        ..Options::new(Metric::AllocBytes)
+        ..TableOptions::new(Metric::AllocBytes)
     };
     golden::check("mixed-80.table", || text(&mixed(), &session(), &options));
 }
@@ -62,9 +62,9 @@ fn narrow_terminal() {
 #[test]
 fn lines_fit_the_width() {
     for width in 60..200 {
-        let options = Options {
+        let options = TableOptions {
             width: Some(width),
-            ..Options::new(Metric::AllocBytes)
+            ..TableOptions::new(Metric::AllocBytes)
         };
         let text = text(&mixed(), &session(), &options);
         for line in text.lines() {
@@ -78,7 +78,11 @@ fn nothing_is_said_to_be_nothing() {
     let mut session = session();
     session.losses = Losses::default();
     golden::check("empty.table", || {
-        text(&Profile::default(), &session, &Options::new(Metric::AllocBytes))
+        text(
+            &Profile::default(),
+            &session,
+            &TableOptions::new(Metric::AllocBytes),
+        )
     });
 }
 
@@ -86,20 +90,24 @@ fn nothing_is_said_to_be_nothing() {
 fn stacks_of_what_was_not_traced_are_not_said_to_be_none() {
     let mut session = session();
     session.settings.traced.heap = false;
-    let text = text(&Profile::default(), &session, &Options::new(Metric::AllocBytes));
+    let text = text(
+        &Profile::default(),
+        &session,
+        &TableOptions::new(Metric::AllocBytes),
+    );
     assert!(!text.contains("allocat"), "{text}");
     assert!(text.contains("ADDRESS SPACE"));
 }
 
 #[test]
 fn the_rest_is_summed() {
-    let mut sample = Sample::default();
+    let mut sample = SampleProfile::default();
     let process = sample.process(1, "p");
     for index in 0..30 {
         let frame = sample.symbol(&format!("f{index:02}"));
         sample.heap(process, Function::Malloc, &[frame], 1, 1024);
     }
-    let options = Options::new(Metric::AllocBytes);
+    let options = TableOptions::new(Metric::AllocBytes);
     let text = text(&sample.profile, &session(), &options);
     assert!(
         text.contains("malloc ← f19\n… and 10 more stacks with 10.0 KiB (33.3 %)\n"),
@@ -135,7 +143,7 @@ fn what_the_session_knows_is_in_the_head() {
     session.settings.sample_bytes = 524_288;
     session.settings.traced.sampled = true;
     session.settings.traced.region = false;
-    let text = text(&mixed(), &session, &Options::new(Metric::AllocBytes));
+    let text = text(&mixed(), &session, &TableOptions::new(Metric::AllocBytes));
     let head = text.lines().next().unwrap();
     assert_eq!(
         head,
@@ -149,11 +157,15 @@ fn what_the_session_knows_is_in_the_head() {
 
 #[test]
 fn names_cannot_steer_the_terminal() {
-    let mut sample = Sample::default();
+    let mut sample = SampleProfile::default();
     let process = sample.process(1, "\u{1b}[2Jp");
     let frame = sample.line("f\u{1b}[31m", "a\u{7}.c", 3);
     sample.heap(process, Function::Malloc, &[frame], 1, u64::MAX);
-    let text = text(&sample.profile, &session(), &Options::new(Metric::AllocBytes));
+    let text = text(
+        &sample.profile,
+        &session(),
+        &TableOptions::new(Metric::AllocBytes),
+    );
     assert!(
         !text.contains(|it: char| it.is_control() && it != '\n'),
         "{text:?}"
@@ -162,8 +174,8 @@ fn names_cannot_steer_the_terminal() {
 
 #[test]
 fn colours_change_no_words() {
-    let plain = Options::new(Metric::AllocBytes);
-    let painted = Options {
+    let plain = TableOptions::new(Metric::AllocBytes);
+    let painted = TableOptions {
         colours: true,
         ..plain
     };

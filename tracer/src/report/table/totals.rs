@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use tracer_ebpf::Function;
 
-use super::Options;
+use super::TableOptions;
 use super::columns::{Align, Column, Columns};
-use crate::profile::{Held, Profile};
+use crate::profile::{HeapTotals, Profile};
 use crate::report::sums::{FunctionSums, Sums};
 use crate::report::{Session, units};
 
@@ -14,7 +14,7 @@ use crate::report::{Session, units};
 pub(super) fn write(
     profile: &Profile,
     session: &Session,
-    options: &Options,
+    options: &TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let sums = FunctionSums::of(profile, None);
@@ -48,12 +48,12 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Writes what was given back.
+/// Writes what was freed.
 fn write_frees(
-    held: &Held,
+    held: &HeapTotals,
     total: &Sums,
     session: &Session,
-    options: &Options,
+    options: &TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let mut columns = Columns::default();
@@ -77,7 +77,8 @@ fn mapped(function: Function, sums: &Sums) -> Option<u128> {
     }
 }
 
-/// Bytes that calls took from the address space: of `mremap` the old sizes, of `brk` what it shrank by.
+/// Bytes that calls took from the address space: of `mremap` the old sizes, of `brk` what it shrank
+/// by.
 fn unmapped(function: Function, sums: &Sums) -> Option<u128> {
     match function {
         Function::Munmap => Some(sums.bytes),
@@ -117,7 +118,12 @@ fn push_failed(columns: &mut Columns, rows: &[(Function, Sums)]) {
 }
 
 /// An empty line, the header, the rows.
-fn write_block(columns: &Columns, rows: usize, options: &Options, out: &mut dyn Write) -> io::Result<()> {
+fn write_block(
+    columns: &Columns,
+    rows: usize,
+    options: &TableOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     writeln!(out)?;
     columns.write_header("", options.colours, out)?;
     for row in 0..rows {

@@ -2,7 +2,7 @@
 
 use super::{CODE, Cfi, TestElf, cfa_offset};
 use crate::unwind::layout::{CHUNK_ROWS, PAGE_BYTES, PageEntry, Rule, row};
-use crate::unwind::{Arena, ArenaFull, Capacity, Image, Inserted, Options, Rows, Table, compile};
+use crate::unwind::{Arena, ArenaFull, Capacity, CompileOptions, Inserted, Rows, Table, TableImage, compile};
 
 const CAPACITY: Capacity = Capacity {
     row_chunks: 2,
@@ -22,15 +22,15 @@ fn table(pages: u32, offset: u8) -> Table {
         );
     }
     let code = vec![0x90; (pages * PAGE_BYTES) as usize];
-    let options = Options {
+    let options = CompileOptions {
         rows: Rows::All,
-        ..Options::default()
+        ..CompileOptions::default()
     };
     compile(&TestElf::new(&code, cfi).bytes(), options).unwrap()
 }
 
 /// Asserts that the kernel finds what the table has.
-fn assert_same(image: &Image, inserted: &Inserted, table: &Table) {
+fn assert_same(image: &TableImage, inserted: &Inserted, table: &Table) {
     let (base, count) = (inserted.placement.page_base(), inserted.placement.page_count());
     for relative in (0..u64::from(table.page_count() * PAGE_BYTES)).chain([u64::MAX]) {
         assert_eq!(
@@ -44,7 +44,7 @@ fn assert_same(image: &Image, inserted: &Inserted, table: &Table) {
 #[test]
 fn the_kernel_finds_what_the_tables_have() {
     let mut arena = Arena::new(CAPACITY);
-    let mut image = Image::new(CAPACITY);
+    let mut image = TableImage::new(CAPACITY);
     let (first, second, third) = (table(3, 8), table(5, 16), table(4, 64));
     let one = arena.insert(&first).unwrap();
     image.apply(&one.delta);
@@ -118,7 +118,8 @@ fn a_full_arena_changes_nothing() {
 
 #[test]
 fn pages_do_not_straddle_chunks() {
-    // A row for each of the first bytes: some pages of them leave a rest of a chunk that is too small.
+    // A row for each of the first bytes: some pages of them leave a rest of a chunk that is too
+    // small.
     let mut cfi = Cfi::eh_frame("zR");
     let mut instructions = Vec::new();
     for row in 0..900u16 {
@@ -127,15 +128,15 @@ fn pages_do_not_straddle_chunks() {
     }
     cfi.fde(CODE, 0x1000, &instructions);
     let code = vec![0x90; 0x1000];
-    let options = Options {
+    let options = CompileOptions {
         rows: Rows::All,
-        ..Options::default()
+        ..CompileOptions::default()
     };
     let table = compile(&TestElf::new(&code, cfi).bytes(), options).unwrap();
     assert_eq!(table.row_count(), 900);
 
     let mut arena = Arena::new(CAPACITY);
-    let mut image = Image::new(CAPACITY);
+    let mut image = TableImage::new(CAPACITY);
     let inserted: Vec<_> = std::iter::from_fn(|| arena.insert(&table).ok()).collect();
     assert_eq!(inserted.len(), 36, "18 of 900 rows in each chunk of 16,384");
     for one in &inserted {
@@ -155,14 +156,14 @@ fn pages_do_not_straddle_chunks() {
     assert_eq!(image.rule_at(0, 0, 0), None);
     // A page without rows is not in use.
     assert_eq!(
-        Image::new(CAPACITY).rule_at(0, 1, 0),
+        TableImage::new(CAPACITY).rule_at(0, 1, 0),
         Some(Rule::NO_INFO),
         "zeroed arrays know nothing"
     );
 }
 
-/// Asserts that at each offset the part of the page that is searched has the row that the whole page has, and is
-/// no longer than the offset's quarter asks for.
+/// Asserts that at each offset the part of the page that is searched has the row that the whole
+/// page has, and is no longer than the offset's quarter asks for.
 fn assert_parts(offsets: &[u32]) {
     const FIRST: u32 = 1000;
     let rows: Vec<u32> = (0..).zip(offsets).map(|(rule, at)| row(*at, rule)).collect();

@@ -2,9 +2,9 @@
 
 use super::{CFA_IS_RBP, CODE, Cfi, INITIAL, SAVE_RBP, TestElf, UNDEFINED_RETURN, advance, cfa_offset};
 use crate::unwind::layout::{PAGE_BYTES, Rule, cfa, rbp};
-use crate::unwind::{Options, Rows, Table, Unsupported, compile};
+use crate::unwind::{CompileOptions, Rows, Table, Unsupported, compile};
 
-pub(super) const ALL: Options = Options {
+pub(super) const ALL: CompileOptions = CompileOptions {
     rows: Rows::All,
     threads: std::num::NonZeroUsize::MIN,
 };
@@ -149,7 +149,7 @@ fn stacks_of_makecontext_end_where_they_begin() {
     let mut code = [0x90; 0x100];
     code[0x20..0x27].copy_from_slice(&[0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24]);
     let file = TestElf::new(&code, cfi).bytes();
-    for options in [ALL, Options::default()] {
+    for options in [ALL, CompileOptions::default()] {
         let table = compile(&file, options).unwrap();
         assert_eq!(rules(&table, [0x1f, 0x20, 0x39]), [Rule::END; 3]);
     }
@@ -220,7 +220,7 @@ fn rows_without_calls_are_dropped() {
     );
     cfi.fde(CODE + 0x40, 0x4080, &[0x0e, 16, 0x03, 0xd0, 0x3f, 0x0e, 24]);
     let file = TestElf::new(&code, cfi).bytes();
-    let table = compile(&file, Options::default()).unwrap();
+    let table = compile(&file, CompileOptions::default()).unwrap();
     assert_eq!(
         rules(&table, [0x20, 0x21, 0x3fff, 0x4001]),
         [FRAME, FRAME, sp(16), sp(16)]

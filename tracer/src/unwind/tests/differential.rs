@@ -1,9 +1,9 @@
 //! Tables against gimli's own answers, on the files of the machine.
 //!
-//! gimli finds the entry by the search table of `.eh_frame_hdr` and runs it anew for each address; the
-//! compiler goes over the section, and keeps what it merged. What an answer means is computed here from
-//! gimli's row, and is not the compiler's classification. Calls are found by decoding instructions, not by
-//! looking for bytes.
+//! gimli finds the entry by the search table of `.eh_frame_hdr` and runs it anew for each address;
+//! the compiler goes over the section, and keeps what it merged. What an answer means is computed
+//! here from gimli's row, and is not the compiler's classification. Calls are found by decoding
+//! instructions, not by looking for bytes.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use object::{Object, ObjectSegment};
 
 use super::oracle::{Answer, Oracle, agrees};
 use crate::unwind::layout::{Rule, row_offset, row_rule};
-use crate::unwind::{Options, Rows, Table, compile};
+use crate::unwind::{CompileOptions, Rows, Table, compile};
 
 /// A file's bytes, or a loud word that it is not there.
 #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
@@ -39,12 +39,12 @@ fn rustc_driver() -> Option<String> {
 
 fn tables(data: &[u8]) -> (Table, Table) {
     let threads = NonZeroUsize::new(2).unwrap();
-    let make = |rows| compile(data, Options { rows, threads }).unwrap();
+    let make = |rows| compile(data, CompileOptions { rows, threads }).unwrap();
     (make(Rows::All), make(Rows::CallSites))
 }
 
-/// Compares a file: every row boundary of every `step`th function with the full table, and every call in it
-/// with the pruned one. Returns how many addresses were compared.
+/// Compares a file: every row boundary of every `step`th function with the full table, and every
+/// call in it with the pruned one. Returns how many addresses were compared.
 fn compare(path: &str, step: usize) -> Option<(usize, usize)> {
     let data = read(path)?;
     let file = object::File::parse(&*data).unwrap();
@@ -67,7 +67,8 @@ fn compare(path: &str, step: usize) -> Option<(usize, usize)> {
             continue;
         }
         let is_context_start = begins_a_stack(&file, start, end);
-        // The byte before a row is the last of another, so that both sides of each boundary are compared.
+        // The byte before a row is the last of another, so that both sides of each boundary are
+        // compared.
         let starts = oracle.row_starts(start);
         let sides = starts
             .iter()
@@ -83,7 +84,8 @@ fn compare(path: &str, step: usize) -> Option<(usize, usize)> {
             } else {
                 agrees(&answer, rule)
             };
-            // The byte before a signal trampoline belongs to it; before `makecontext`'s function is padding.
+            // The byte before a signal trampoline belongs to it; before `makecontext`'s function is
+            // padding.
             let is_stolen = rule == Rule::SIGNAL && functions.contains(&(address + 1, 9, true));
             assert!(
                 is_right || is_stolen,
@@ -122,8 +124,8 @@ fn is_in_code(file: &object::File<'_>, address: u64) -> bool {
     address >= 64 && segment_bytes(file, address, address + 1).is_some()
 }
 
-/// Whether a function begins by taking its stack pointer from a register that a caller would want kept: `makecontext`'s
-/// first function.
+/// Returns true if a function begins by taking its stack pointer from a register that a caller
+/// would want kept: `makecontext`'s first function.
 fn begins_a_stack(file: &object::File<'_>, start: u64, end: u64) -> bool {
     let bytes = segment_bytes(file, start, end).unwrap_or_default();
     let first = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE)
@@ -136,8 +138,8 @@ fn begins_a_stack(file: &object::File<'_>, start: u64, end: u64) -> bool {
     })
 }
 
-/// The last bytes of all calls and system calls between two addresses: what return addresses are looked up
-/// as.
+/// The last bytes of all calls and system calls between two addresses: what return addresses are
+/// looked up as.
 fn call_ends(file: &object::File<'_>, start: u64, end: u64) -> Vec<u64> {
     let Some(bytes) = segment_bytes(file, start, end) else {
         return Vec::new();
@@ -210,7 +212,7 @@ fn threads_change_nothing() {
     for rows in [Rows::All, Rows::CallSites] {
         let with = |threads| {
             let threads = NonZeroUsize::new(threads).unwrap();
-            compile(&data, Options { rows, threads }).unwrap()
+            compile(&data, CompileOptions { rows, threads }).unwrap()
         };
         let (one, three) = (with(1), with(3));
         assert_eq!(one.statistics(), three.statistics());

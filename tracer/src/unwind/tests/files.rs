@@ -1,4 +1,4 @@
-//! Where unwind information is found in a file, and which files are refused.
+//! Finding unwind information in files, and refusing files.
 
 use super::compile::{ALL, rules, sp};
 use super::{CODE, Cfi, TestElf, cfa_offset};

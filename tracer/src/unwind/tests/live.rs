@@ -1,8 +1,8 @@
 //! Walks of real stacks, frame by frame against gdb's.
 //!
-//! A process that waits in a system call is looked at: gdb gives its registers and its own backtrace, `/proc`
-//! its mappings and stack. gdb is kept from debug information, with which it would show inlined frames and
-//! tail calls.
+//! A process that waits in a system call is looked at: gdb gives its registers and its own
+//! backtrace, `/proc` its mappings and stack. gdb is kept from debug information, with which it
+//! would show inlined frames and tail calls.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::unwind::{
-    Found, Options, PcKind, Reach, Registers, Rows, StackCopy, Table, WalkEnd, compile, walk,
+    CompileOptions, FoundTable, PcKind, Reach, Registers, Rows, StackCopy, Table, WalkEnd, compile, walk,
 };
 
 #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
@@ -62,8 +62,8 @@ impl Target {
     }
 }
 
-/// The registers and return addresses that gdb finds; `None` for a signal trampoline, of which it shows no
-/// address.
+/// The registers and return addresses that gdb finds; `None` for a signal trampoline, of which it
+/// shows no address.
 fn gdb(pid: u32) -> Option<(Registers, Vec<Option<u64>>)> {
     let mut command = Command::new("gdb");
     command.args([
@@ -141,7 +141,8 @@ fn mappings(pid: u32) -> Vec<Mapping> {
     lines.collect()
 }
 
-/// Walks the process with tables of both kinds, and compares with gdb. Returns how many frames there were.
+/// Walks the process with tables of both kinds, and compares with gdb. Returns how many frames
+/// there were.
 fn compare(name: &str, target: &Target, rows: &[Rows]) -> Option<usize> {
     let pid = target.0.id();
     let (registers, expected) = gdb(pid)?;
@@ -154,9 +155,9 @@ fn compare(name: &str, target: &Target, rows: &[Rows]) -> Option<usize> {
     let mut bytes = vec![0; usize::try_from(on_stack.end - registers.sp).unwrap()];
     memory.read_exact_at(&mut bytes, registers.sp).unwrap();
     for rows in rows {
-        let options = Options {
+        let options = CompileOptions {
             rows: *rows,
-            ..Options::default()
+            ..CompileOptions::default()
         };
         let mut tables: HashMap<&str, Option<Table>> = HashMap::new();
         for map in maps.iter().filter(|map| map.executable) {
@@ -178,15 +179,15 @@ fn compare(name: &str, target: &Target, rows: &[Rows]) -> Option<usize> {
                 .filter(|map| map.executable)
                 .find(|map| map.start <= pc && pc < map.end);
             let Some(map) = map else {
-                return Found::Unmapped;
+                return FoundTable::Unmapped;
             };
             let table = tables.get(map.path.as_str()).and_then(Option::as_ref);
             match table.and_then(|table| Some((table, table.bias(map.start, map.offset)?))) {
-                Some((table, bias)) => Found::In {
+                Some((table, bias)) => FoundTable::In {
                     table,
                     relative: pc.wrapping_sub(bias),
                 },
-                None => Found::NoTable,
+                None => FoundTable::NoTable,
             }
         };
         let mut frames = Vec::new();
@@ -289,7 +290,7 @@ fn the_vdso_has_a_table() {
         .unwrap()
         .read_exact_at(&mut image, map.start)
         .unwrap();
-    let table = compile(&image, Options::default()).unwrap();
+    let table = compile(&image, CompileOptions::default()).unwrap();
     assert!(table.statistics().functions > 3, "{:?}", table.statistics());
     assert_eq!(table.bias(map.start, 0), Some(map.start + table.base()));
 }

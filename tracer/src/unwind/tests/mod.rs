@@ -9,9 +9,9 @@ mod mutation;
 mod oracle;
 mod walk;
 
-/// Where the code of hand-made files lies, in the file and in memory.
+/// The place of the code of hand-made files, in the file and in memory.
 pub(super) const CODE: u64 = 0x1000;
-/// Where their unwind information lies.
+/// The place of their unwind information.
 pub(super) const FRAMES: u64 = 0x200;
 
 /// `DW_CFA_advance_loc`, less than 64 bytes.
@@ -123,7 +123,8 @@ pub(super) struct TestElf {
     pub(super) section: Option<&'static str>,
     /// Flags of that section.
     pub(super) flags: u64,
-    /// Whether a program header names `.eh_frame_hdr`, and the offsets of the FDEs in its table.
+    /// Returns true if a program header names `.eh_frame_hdr`, and the offsets of the FDEs in its
+    /// table.
     pub(super) header: Option<Vec<i32>>,
     /// `e_machine`.
     pub(super) machine: u16,
@@ -220,8 +221,8 @@ fn section(file: &mut Vec<u8>, [name, kind, flags, _]: [u64; 4], [address, offse
 
 /// `.eh_frame_hdr`: all pointers 4 bytes, signed, relative to the header itself.
 fn search_header(fde_offsets: &[i32]) -> Vec<u8> {
-    // Version 1; the pointer to `.eh_frame` relative to itself, the count absolute, the table relative to the
-    // header.
+    // Version 1; the pointer to `.eh_frame` relative to itself, the count absolute, the table
+    // relative to the header.
     let mut header = vec![1, 0x1b, 0x03, 0x3b];
     header.extend((0x80i32 - 4).to_le_bytes());
     header.extend(u32::try_from(fde_offsets.len()).unwrap().to_le_bytes());

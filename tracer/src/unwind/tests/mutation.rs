@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::{CODE, Cfi, TestElf, UNDEFINED_RETURN, cfa_offset};
 use crate::unwind::layout::{CHUNK_ROWS, PAGE_SHIFT, row_offset, row_rule};
 use crate::unwind::{
-    Arena, Capacity, Found, Image, Options, PcKind, Reach, Registers, Rows, StackCopy, Table, compile, walk,
+    Arena, Capacity, CompileOptions, FoundTable, PcKind, Reach, Registers, Rows, StackCopy, Table,
+    TableImage, compile, walk,
 };
 
 /// Of each part of a file; some 8,000 in all.
@@ -34,7 +35,7 @@ fn exercise(data: &[u8]) -> bool {
     let mut is_sound = false;
     for rows in [Rows::All, Rows::CallSites] {
         let threads = std::num::NonZeroUsize::MIN;
-        if let Ok(table) = compile(data, Options { rows, threads }) {
+        if let Ok(table) = compile(data, CompileOptions { rows, threads }) {
             assert_sound(&table);
             is_sound = true;
         }
@@ -66,7 +67,7 @@ fn assert_sound(table: &Table) {
     };
     let mut arena = Arena::new(capacity);
     if let Ok(inserted) = arena.insert(table) {
-        let mut image = Image::new(capacity);
+        let mut image = TableImage::new(capacity);
         image.apply(&inserted.delta);
         let placement = &inserted.placement;
         for relative in (0..end).step_by(61) {
@@ -87,7 +88,7 @@ fn assert_sound(table: &Table) {
         bp: Some(64),
     };
     let mut frames = Vec::new();
-    let find = |relative, _| Found::In { table, relative };
+    let find = |relative, _| FoundTable::In { table, relative };
     let walk = walk(
         registers,
         &StackCopy {
@@ -104,7 +105,8 @@ fn assert_sound(table: &Table) {
     assert!(frames.len() <= 127, "{walk:?}");
 }
 
-/// Damages a file in the given range, `ROUNDS` times. Returns how many damaged files still had a table.
+/// Damages a file in the given range, `ROUNDS` times. Returns how many damaged files still had a
+/// table.
 fn mutate(name: &str, sound: &[u8], from: usize, to: usize) -> u64 {
     assert!(exercise(sound), "{name} is sound");
     let mut random = Random(0x6d65_6d74_6170);

@@ -1,4 +1,4 @@
-//! What gimli itself says of addresses.
+//! gimli's own answers on addresses.
 
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, RegisterRule, UnwindContext,
@@ -18,7 +18,7 @@ pub(super) struct Oracle<'a> {
     context: UnwindContext<usize>,
 }
 
-/// What gimli says of an address, as far as a table has to say the same.
+/// gimli's answer on an address, as far as a table has to give the same.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Nothing,
@@ -33,7 +33,7 @@ pub(super) enum Answer {
     Other,
 }
 
-/// Where the caller's `rbp` is.
+/// The place of the caller's `rbp`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Saved {
     Not,
@@ -77,7 +77,7 @@ impl<'a> Oracle<'a> {
         fdes.collect()
     }
 
-    /// Where the rows of the function at an address begin.
+    /// Returns the first addresses of the rows of the function at an address.
     pub(super) fn row_starts(&mut self, address: u64) -> Vec<u64> {
         let table = self.header.table().unwrap();
         let cie = EhFrame::cie_from_offset;
@@ -123,7 +123,7 @@ impl<'a> Oracle<'a> {
     }
 }
 
-/// Whether a table's rule says what gimli says.
+/// Returns true if a table's rule says what gimli says.
 pub(super) fn agrees(answer: &Answer, rule: Rule) -> bool {
     match answer {
         Answer::Nothing => true,

@@ -3,7 +3,8 @@
 use super::{CODE, Cfi, TestElf, UNDEFINED_RETURN};
 use crate::unwind::layout::{PAGE_BYTES, UCONTEXT_RBP, UCONTEXT_RIP, UCONTEXT_RSP};
 use crate::unwind::{
-    Found, Options, PcKind, Reach, Registers, Rows, StackCopy, Table, Walk, WalkEnd, compile, walk,
+    CompileOptions, FoundTable, PcKind, Reach, Registers, Rows, StackCopy, Table, Walk, WalkEnd, compile,
+    walk,
 };
 
 const BIAS: u64 = 0x5555_0000_0000;
@@ -31,9 +32,9 @@ fn table(rows: Rows) -> Table {
     code[0x900..0x909].copy_from_slice(&[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05]);
     compile(
         &TestElf::new(&code, cfi).bytes(),
-        Options {
+        CompileOptions {
             rows,
-            ..Options::default()
+            ..CompileOptions::default()
         },
     )
     .unwrap()
@@ -50,12 +51,12 @@ fn stack(words: usize, set: &[(usize, u64)]) -> Vec<u8> {
 
 fn run_on(table: &Table, pc: u64, bp: Option<u64>, words: &[u8], max: usize) -> (Walk, Vec<u64>) {
     let find = |pc: u64, _| match pc {
-        BIAS.. if pc < BIAS + u64::from(2 * PAGE_BYTES) => Found::In {
+        BIAS.. if pc < BIAS + u64::from(2 * PAGE_BYTES) => FoundTable::In {
             table,
             relative: pc - BIAS,
         },
-        JIT.. if pc < JIT + 0x1000 => Found::NoTable,
-        _ => Found::Unmapped,
+        JIT.. if pc < JIT + 0x1000 => FoundTable::NoTable,
+        _ => FoundTable::Unmapped,
     };
     let registers = Registers {
         pc,

@@ -7,7 +7,7 @@ use tracer_ebpf::Loss;
 use super::LiveOptions;
 use crate::profile::{Marks, Profile};
 use crate::report::sums::AgedSums;
-use crate::report::table::{Options, head};
+use crate::report::table::{TableOptions, head};
 use crate::report::{Session, growth, units};
 
 /// Writes it.
@@ -15,7 +15,7 @@ pub(super) fn write(
     profile: &Profile,
     session: &Session,
     total: &AgedSums,
-    options: &Options,
+    options: &TableOptions,
     live: &LiveOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {

@@ -21,12 +21,13 @@ pub(super) fn lifetimes(histogram: &Histogram) -> String {
     line(histogram, |bucket| time(bound(bucket)))
 }
 
-/// Where a bucket begins: the first has what is smaller than 1 too.
+/// Returns the lower bound of a bucket; the first has what is smaller than 1 too.
 fn bound(bucket: usize) -> u64 {
     if bucket == 0 { 0 } else { 1 << bucket }
 }
 
-/// From the first bucket that has something to the last: a bar for each power of two; and where most are.
+/// Returns a bar for each power of two from the first filled bucket to the last, and where most
+/// are.
 fn line(histogram: &Histogram, from: impl Fn(usize) -> String) -> String {
     let counts = &histogram.0;
     let Some(first) = counts.iter().position(|count| *count > 0) else {
@@ -50,7 +51,7 @@ fn line(histogram: &Histogram, from: impl Fn(usize) -> String) -> String {
     )
 }
 
-/// Where a bucket ends; the last one is open.
+/// Returns the upper bound of a bucket as text; the last one has none.
 fn end(buckets: usize, bucket: usize, from: &impl Fn(usize) -> String) -> String {
     if bucket + 1 == buckets {
         "any".to_owned()

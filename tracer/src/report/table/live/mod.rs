@@ -1,4 +1,4 @@
-//! What is still allocated, to hunt leaks.
+//! The report on live blocks, for leak hunting.
 //!
 //! ```text
 //! server 4711 · 60.0 s · 41.2 MiB live in 120,331 blocks · peak 44.0 MiB · +12.1 MiB since 30.0 s · …
@@ -17,29 +17,37 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::columns::{Align, Column, Columns};
-use super::{Options, fit, margin_column, pieces, totals, write_shown};
+use super::{TableOptions, fit, margin_column, pieces, totals, write_shown};
 use crate::profile::{Profile, Stack};
-use crate::report::merge::{Merged, MergedStack, Places, Processes};
+use crate::report::merge::{FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use crate::report::sums::{AgedSums, FunctionSums, Sums};
 use crate::report::{Session, growth, units};
-use crate::settings::LiveSort;
 
-/// How what is still allocated is shown, beside what [`Options`] say of any table.
+/// The order of stacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LiveSort {
+    /// By the leak score.
+    Score,
+    /// By live bytes.
+    LiveBytes,
+}
+
+/// The layout of the report on live blocks, beside that of any table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveOptions {
-    /// What stacks are sorted by.
+pub(crate) struct LiveOptions {
+    /// The order of stacks.
     pub sort: LiveSort,
-    /// Only blocks at least so old count in the table of stacks.
+    /// The age from which on blocks count in the table of stacks.
     pub older_than: Option<Duration>,
 }
 
 /// Writes the report to `out`. The metric of `options` does not matter.
 ///
 /// Fails only as `out` fails.
-pub fn write(
+pub(crate) fn write(
     profile: &Profile,
     session: &Session,
-    options: &Options,
+    options: &TableOptions,
     live: &LiveOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -52,15 +60,16 @@ pub fn write(
     totals::write(profile, session, options, out)
 }
 
-/// Bytes by which live bytes grew since the half-way mark; nothing where the recording was too short to tell.
+/// Bytes by which live bytes grew since the half-way mark; nothing where the recording was too
+/// short to tell.
 #[must_use]
-pub fn growth_bytes(profile: &Profile) -> Option<i128> {
+pub(crate) fn growth_bytes(profile: &Profile) -> Option<i128> {
     profile.marks.map(|_| growth::growth_bytes(&total(profile).aged))
 }
 
 /// The stacks that grew most since the half-way mark, each on a line.
 #[must_use]
-pub fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<String> {
+pub(crate) fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<String> {
     let merged = merged(profile, per_pid, false);
     let mut stacks: Vec<_> = merged
         .stacks
@@ -82,7 +91,7 @@ pub fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<String> {
 /// The width of a stack in a message.
 const GROWER_WIDTH: usize = 160;
 
-/// What all stacks that count have.
+/// Returns the sums of all stacks that count.
 fn total(profile: &Profile) -> Sums {
     FunctionSums::of(profile, None).heap_total()
 }
@@ -94,11 +103,16 @@ fn merged(profile: &Profile, per_pid: bool, old: bool) -> Merged {
         let bytes = if old { aged.old_bytes } else { aged.live_bytes };
         (stack.function.is_heap() && bytes > 0).then_some(bytes)
     };
-    Merged::weighed(profile, weight, Processes::per_pid(per_pid), Places::Lines)
+    Merged::weighed(
+        profile,
+        weight,
+        ProcessGrouping::per_pid(per_pid),
+        FrameGrouping::Lines,
+    )
 }
 
-/// What a row shows beside its stack.
-struct Row {
+/// The figures of a row.
+struct LiveRow {
     bytes: u128,
     bytes_variance: u128,
     blocks: u128,
@@ -107,7 +121,7 @@ struct Row {
     oldest_ns: u64,
 }
 
-impl Row {
+impl LiveRow {
     fn of(profile: &Profile, aged: &AgedSums, old: bool) -> Self {
         let (bytes, blocks, bytes_variance) = if old {
             (aged.old_bytes, aged.old, aged.old_bytes_variance)
@@ -127,8 +141,8 @@ impl Row {
 }
 
 /// Sorts the stacks, and makes their rows.
-fn rows(profile: &Profile, merged: &mut Merged, live: &LiveOptions) -> Vec<Row> {
-    let row = |stack: &MergedStack| Row::of(profile, &stack.sums.aged, live.older_than.is_some());
+fn rows(profile: &Profile, merged: &mut Merged, live: &LiveOptions) -> Vec<LiveRow> {
+    let row = |stack: &MergedStack| LiveRow::of(profile, &stack.sums.aged, live.older_than.is_some());
     merged.stacks.sort_by_cached_key(|stack| {
         let row = row(stack);
         let past = row.past.filter(|_| live.sort == LiveSort::Score);
@@ -147,8 +161,8 @@ fn rows(profile: &Profile, merged: &mut Merged, live: &LiveOptions) -> Vec<Row> 
 fn write_stacks(
     profile: &Profile,
     merged: &Merged,
-    rows: &[Row],
-    options: &Options,
+    rows: &[LiveRow],
+    options: &TableOptions,
     live: &LiveOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -174,8 +188,9 @@ fn write_stacks(
 }
 
 /// The columns of figures; the last give way where the width is small.
-fn figures(rows: &[Row]) -> Columns {
-    let column = |name, cell: &dyn Fn(&Row) -> String| Column::new(name, Align::Right, rows.iter().map(cell));
+fn figures(rows: &[LiveRow]) -> Columns {
+    let column =
+        |name, cell: &dyn Fn(&LiveRow) -> String| Column::new(name, Align::Right, rows.iter().map(cell));
     let mut columns = Columns::default();
     columns.push_fixed(column("LIVE", &|row| units::bytes(row.bytes)));
     let margins = rows
@@ -199,7 +214,7 @@ fn figures(rows: &[Row]) -> Columns {
     columns
 }
 
-/// What became of all blocks, by size and lifetime.
+/// Writes the histograms of all blocks by size and by lifetime, and the allocator's rounding.
 fn write_blocks(total: &Sums, out: &mut dyn Write) -> io::Result<()> {
     if total.blocks == 0 {
         return Ok(());
@@ -222,7 +237,7 @@ fn write_blocks(total: &Sums, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What the allocator has made room for beside what was asked for.
+/// Returns the bytes that blocks have room for beside those that were asked for.
 fn rounding(total: &Sums) -> String {
     let asked = units::bytes(total.bytes);
     let usable = units::bytes(total.usable_bytes);

@@ -1,16 +1,16 @@
 //! Reports of small profiles.
 
 use super::*;
-use crate::profile::{Aged, Held, Marks, Metric};
+use crate::profile::{Aged, HeapTotals, Marks, Metric};
 use crate::report::Losses;
-use crate::report::sample::{Sample, session};
+use crate::report::sample::{SampleProfile, session};
 use tracer_ebpf::{Function, Loss};
 
 const MIB: u64 = 1 << 20;
 
 /// A leak, and a cache that is larger and full.
 fn sample() -> Profile {
-    let mut sample = Sample::default();
+    let mut sample = SampleProfile::default();
     let process = sample.process(7, "server");
     let frames = ["make_session", "fill_cache"].map(|name| sample.line(name, "/src/a.c", 3));
     let aged = [
@@ -47,14 +47,14 @@ fn sample() -> Profile {
         at: [2500, 5000, 7500].map(Duration::from_millis),
         end: Duration::from_secs(10),
     });
-    sample.profile.held = Some(Held {
+    sample.profile.held = Some(HeapTotals {
         live_bytes: 12 * MIB,
         live: 500,
         peak_bytes: 13 * MIB,
         peak: 510,
         free_calls: 1200,
         unmatched: 3,
-        ..Held::default()
+        ..HeapTotals::default()
     });
     sample.profile
 }
@@ -64,7 +64,7 @@ fn text(profile: &Profile, session: &Session, live: LiveOptions) -> String {
     write(
         profile,
         session,
-        &Options::new(Metric::LiveBytes),
+        &TableOptions::new(Metric::LiveBytes),
         &live,
         &mut out,
     )

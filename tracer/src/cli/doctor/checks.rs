@@ -1,4 +1,4 @@
-//! What this kernel and this user may do: each requirement with yes, no, or "could not tell".
+//! Checks of the kernel and the user: each requirement with yes, no, or "could not tell".
 //!
 //! Features are tried, not deduced from versions.
 
@@ -7,28 +7,28 @@ use std::path::Path;
 
 use tracer_ebpf::BpfSettings;
 
-use crate::bpf::limits::table_capacity;
 use crate::bpf::load::{BpfError, Wanted};
-use crate::bpf::{Limits, Object, btf, tracefs};
-use crate::cost::Traps;
-use crate::cost::measure::{MeasureError, Measuring};
+use crate::bpf::{Object, btf, tracefs};
 use crate::process::sideband::Sideband;
+use crate::recorder::cost::Traps;
+use crate::recorder::cost::measure::{MeasureError, Measuring};
+use crate::settings::Limits;
 
-/// What an examination found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// It is there.
+pub(super) enum CheckAnswer {
+    /// The requirement is met.
     Yes,
-    /// It is not.
+    /// The requirement is not met.
     No,
-    /// It could not be told.
+    /// The check could not tell.
     Unknown,
 }
 
-impl Answer {
+impl CheckAnswer {
     /// The word for it.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Yes => "yes",
             Self::No => "no",
@@ -37,24 +37,24 @@ impl Answer {
     }
 }
 
-/// One requirement.
+/// A requirement and the result of its check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What was looked at.
-    pub check: &'static str,
-    /// Whether it is there.
-    pub answer: Answer,
-    /// What it is needed for.
-    pub needed_for: &'static str,
-    /// Whether nothing works without it.
-    pub required: bool,
-    /// What was seen, and what to do.
-    pub detail: String,
+pub(super) struct Check {
+    /// The name of the requirement.
+    pub(super) name: &'static str,
+    /// The result.
+    pub(super) answer: CheckAnswer,
+    /// The options that need it.
+    pub(super) needed_for: &'static str,
+    /// True if nothing works without it.
+    pub(super) required: bool,
+    /// The observation, and what to do.
+    pub(super) detail: String,
 }
 
 /// The kernel's release, as `uname -r` says.
 #[must_use]
-pub fn kernel_release() -> String {
+pub(super) fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
         .unwrap_or_default()
         .trim()
@@ -63,7 +63,7 @@ pub fn kernel_release() -> String {
 
 /// Looks at everything. Leaves nothing behind.
 #[must_use]
-pub fn examine() -> Vec<Finding> {
+pub(super) fn examine() -> Vec<Check> {
     vec![
         privileges(),
         btf_offsets(),
@@ -78,18 +78,18 @@ pub fn examine() -> Vec<Finding> {
     ]
 }
 
-fn finding(
-    check: &'static str,
+fn check(
+    name: &'static str,
     needed_for: &'static str,
     required: bool,
     seen: Result<String, String>,
-) -> Finding {
+) -> Check {
     let (answer, detail) = match seen {
-        Ok(detail) => (Answer::Yes, detail),
-        Err(detail) => (Answer::No, detail),
+        Ok(detail) => (CheckAnswer::Yes, detail),
+        Err(detail) => (CheckAnswer::No, detail),
     };
-    Finding {
-        check,
+    Check {
+        name,
         answer,
         needed_for,
         required,
@@ -97,26 +97,26 @@ fn finding(
     }
 }
 
-fn privileges() -> Finding {
+fn privileges() -> Check {
     let missing = crate::privileges::missing();
     let seen = if missing.is_empty() {
         Ok("all that are needed".to_owned())
     } else {
         Err(format!("missing {}: run memtap with sudo", missing.join(", ")))
     };
-    finding("capabilities", "everything", true, seen)
+    check("capabilities", "everything", true, seen)
 }
 
 /// Without capabilities the kernel refuses whatever it could do.
-fn unless_unprivileged(mut finding: Finding) -> Finding {
-    if finding.answer == Answer::No && !crate::privileges::missing().is_empty() {
-        finding.answer = Answer::Unknown;
-        finding.detail = format!("cannot be tried without the capabilities ({})", finding.detail);
+fn unless_unprivileged(mut check: Check) -> Check {
+    if check.answer == CheckAnswer::No && !crate::privileges::missing().is_empty() {
+        check.answer = CheckAnswer::Unknown;
+        check.detail = format!("cannot be tried without the capabilities ({})", check.detail);
     }
-    finding
+    check
 }
 
-fn btf_offsets() -> Finding {
+fn btf_offsets() -> Check {
     let seen = btf::Btf::of_kernel()
         .and_then(|kernel| {
             let offsets = kernel.kernel_offsets()?;
@@ -126,7 +126,7 @@ fn btf_offsets() -> Finding {
             ))
         })
         .map_err(|error| error.to_string());
-    finding(
+    check(
         "kernel type information (BTF)",
         "--events region, stacks by unwind tables",
         false,
@@ -134,21 +134,21 @@ fn btf_offsets() -> Finding {
     )
 }
 
-fn uprobes() -> Finding {
+fn uprobes() -> Check {
     let path = "/sys/bus/event_source/devices/uprobe/type";
     let seen = std::fs::read_to_string(path)
         .map(|number| format!("event source {}", number.trim()))
         .map_err(|error| format!("{path}: {error}; the kernel must be built with CONFIG_UPROBE_EVENTS"));
-    finding("uprobes", "--events heap", true, seen)
+    check("uprobes", "--events heap", true, seen)
 }
 
-fn uprobe_links() -> Finding {
+fn uprobe_links() -> Check {
     let seen = crate::bpf::many_uprobes_in_a_link()
         .map(|()| "uprobe_multi".to_owned())
         .map_err(|error| {
             format!("{error}; Linux 6.6 and later have them, without each probe is a perf event")
         });
-    unless_unprivileged(finding(
+    unless_unprivileged(check(
         "links of many uprobes",
         "attaching to hundreds of processes, taking probes off quickly",
         false,
@@ -156,11 +156,11 @@ fn uprobe_links() -> Finding {
     ))
 }
 
-fn tracefs_mount() -> Finding {
-    let check = "tracefs";
+fn tracefs_mount() -> Check {
+    let name = "tracefs";
     let needed_for = "following children, --events region";
     if tracefs::is_mounted() {
-        return finding(check, needed_for, true, Ok("mounted".to_owned()));
+        return check(name, needed_for, true, Ok("mounted".to_owned()));
     }
     let seen =
         tracefs::with_tracefs(|| Path::new("/sys/kernel/tracing/events/syscalls/sys_enter_mmap/id").exists())
@@ -170,14 +170,14 @@ fn tracefs_mount() -> Finding {
                 if syscalls { Ok(()) } else { Err(missing.to_owned()) }
             })
             .map(|()| "not mounted; memtap mounts it for itself alone".to_owned());
-    unless_unprivileged(finding(check, needed_for, true, seen))
+    unless_unprivileged(check(name, needed_for, true, seen))
 }
 
-fn side_band() -> Finding {
+fn side_band() -> Check {
     let seen = Sideband::open()
         .map(|_sideband| "heard on every CPU".to_owned())
         .map_err(|error| format!("perf_event_open: {error}; CONFIG_PERF_EVENTS"));
-    unless_unprivileged(finding(
+    unless_unprivileged(check(
         "records of process life",
         "names of short-lived processes",
         true,
@@ -204,20 +204,20 @@ fn load(wanted: Wanted, sampled: bool) -> Result<Object, BpfError> {
         processes: 1,
         ring_bytes: 4096,
         copy_ring_bytes: 4096,
-        tables: table_capacity(1 << 16),
+        unwind_bytes: 1 << 16,
     };
     Object::load(&settings, &limits, wanted)
 }
 
-fn loaded(check: &'static str, needed_for: &'static str, required: bool, wanted: Wanted) -> Finding {
+fn loaded(name: &'static str, needed_for: &'static str, required: bool, wanted: Wanted) -> Check {
     let began = std::time::Instant::now();
     let seen = load(wanted, false)
         .map(|_object| format!("past the verifier in {} ms", began.elapsed().as_millis()))
         .map_err(|error| error.to_string());
-    unless_unprivileged(finding(check, needed_for, required, seen))
+    unless_unprivileged(check(name, needed_for, required, seen))
 }
 
-fn heap_programs() -> Finding {
+fn heap_programs() -> Check {
     let wanted = Wanted {
         heap: true,
         ..Wanted::default()
@@ -225,7 +225,7 @@ fn heap_programs() -> Finding {
     loaded("eBPF programs of allocator calls", "--events heap", true, wanted)
 }
 
-fn live_programs() -> Finding {
+fn live_programs() -> Check {
     let wanted = Wanted {
         heap: true,
         live: true,
@@ -235,7 +235,7 @@ fn live_programs() -> Finding {
     loaded("eBPF programs of returns and free", "--live", false, wanted)
 }
 
-fn region_programs() -> Finding {
+fn region_programs() -> Check {
     let wanted = Wanted {
         region: true,
         ..Wanted::default()
@@ -243,7 +243,7 @@ fn region_programs() -> Finding {
     loaded("eBPF programs of system calls", "--events region", false, wanted)
 }
 
-fn table_programs() -> Finding {
+fn table_programs() -> Check {
     let wanted = Wanted {
         heap: true,
         region: true,
@@ -258,8 +258,8 @@ fn table_programs() -> Finding {
     )
 }
 
-/// What a hit of each kind of probe costs here.
-pub fn traps() -> Result<Traps, MeasureError> {
+/// Measures the cost of a hit of each kind of probe.
+pub(super) fn traps() -> Result<Traps, MeasureError> {
     let wanted = Wanted {
         cost: true,
         ..Wanted::default()
@@ -268,11 +268,12 @@ pub fn traps() -> Result<Traps, MeasureError> {
     Measuring::prepare(&mut object)?.start()?.finish()
 }
 
-/// How many instructions the verifier of this kernel goes through for each program, with walks by unwind tables
-/// where the kernel takes them; once more, as `PROGRAM, live`, for those that differ where blocks are followed, and as
-/// `PROGRAM, sampled` and `PROGRAM, live, sampled` where allocations are sampled.
+/// Returns the number of instructions that the verifier of this kernel goes through for each
+/// program, with walks by unwind tables where the kernel takes them; once more, as `PROGRAM, live`,
+/// for those that differ where blocks are tracked, and as `PROGRAM, sampled` and
+/// `PROGRAM, live, sampled` where allocations are sampled.
 #[must_use]
-pub fn verified_instructions() -> BTreeMap<String, Option<u32>> {
+pub(super) fn verified_instructions() -> BTreeMap<String, Option<u32>> {
     let counts = |live: bool, sampled: bool| {
         let wanted = |tables| Wanted {
             heap: true,

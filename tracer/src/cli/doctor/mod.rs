@@ -1,4 +1,6 @@
-//! `memtap doctor`: what this kernel and this user may do.
+//! `memtap doctor`: requirements on the kernel and the user.
+
+mod checks;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -6,32 +8,32 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use crate::cost::saturating_u64;
-use crate::doctor::{self, Answer, Finding};
+use crate::numeric::saturating_u64;
+use checks::{Check, CheckAnswer};
 
 /// Runs `doctor`. Fails with 1 where something that `record` needs is missing.
 pub(super) fn run(json: bool) -> Result<ExitCode> {
-    let findings = doctor::examine();
+    let examined = checks::examine();
     let mut stdout = std::io::stdout().lock();
     if json {
-        let checks: Vec<_> = findings
+        let checks: Vec<_> = examined
             .iter()
-            .map(|finding| {
+            .map(|check| {
                 serde_json::json!({
-                    "check": finding.check,
-                    "answer": finding.answer.label(),
-                    "needed_for": finding.needed_for,
-                    "detail": finding.detail,
+                    "check": check.name,
+                    "answer": check.answer.label(),
+                    "needed_for": check.needed_for,
+                    "detail": check.detail,
                 })
             })
             .collect();
-        let programs: Vec<_> = doctor::verified_instructions()
+        let programs: Vec<_> = checks::verified_instructions()
             .into_iter()
             .map(|(name, count)| serde_json::json!({ "name": name, "verified_instructions": count }))
             .collect();
         let document = serde_json::json!({
             "schema": "memtap.doctor/1",
-            "kernel": doctor::kernel_release(),
+            "kernel": checks::kernel_release(),
             "checks": checks,
             "programs": programs,
             "probe_cost": cost_document(),
@@ -39,15 +41,15 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
         serde_json::to_writer_pretty(&mut stdout, &document).context("failed to write to standard output")?;
         writeln!(stdout)?;
     } else {
-        writeln!(stdout, "kernel {}", doctor::kernel_release())?;
-        for finding in &findings {
-            write!(stdout, "{}", lines(finding))?;
+        writeln!(stdout, "kernel {}", checks::kernel_release())?;
+        for check in &examined {
+            write!(stdout, "{}", lines(check))?;
         }
         write!(stdout, "{}", cost_line())?;
     }
-    let missing = findings
+    let missing = examined
         .iter()
-        .any(|finding| finding.answer == Answer::No && finding.required);
+        .any(|check| check.answer == CheckAnswer::No && check.required);
     Ok(if missing {
         ExitCode::FAILURE
     } else {
@@ -55,9 +57,9 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
     })
 }
 
-/// What a hit of each kind of probe costs, for people.
+/// Returns the cost of a hit of each kind of probe, for people.
 fn cost_line() -> String {
-    match doctor::traps() {
+    match checks::traps() {
         Ok(traps) => format!(
             "{:<8} {:<34} emulated probe {:.0} ns, stepped {:.0} ns, return {:.0} ns\n",
             "measured", "what a hit costs its process", traps.emulated_ns, traps.stepped_ns, traps.return_ns
@@ -69,9 +71,9 @@ fn cost_line() -> String {
     }
 }
 
-/// The same for machines; nothing where it could not be measured.
+/// Returns the cost for machines; nothing where it could not be measured.
 fn cost_document() -> serde_json::Value {
-    doctor::traps().map_or(serde_json::Value::Null, |traps| {
+    checks::traps().map_or(serde_json::Value::Null, |traps| {
         serde_json::json!({
             "emulated_ns": saturating_u64(traps.emulated_ns),
             "stepped_ns": saturating_u64(traps.stepped_ns),
@@ -80,17 +82,17 @@ fn cost_document() -> serde_json::Value {
     })
 }
 
-/// A finding for people: the answer and what was seen, and below it what is left out.
-fn lines(finding: &Finding) -> String {
-    let Finding {
-        check,
+/// A check for people: the answer and what was seen, and below it what is left out.
+fn lines(check: &Check) -> String {
+    let Check {
+        name,
         answer,
         needed_for,
         detail,
         ..
-    } = finding;
-    let mut lines = format!("{:<8} {check:<34} {detail}\n", answer.label());
-    if *answer != Answer::Yes {
+    } = check;
+    let mut lines = format!("{:<8} {name:<34} {detail}\n", answer.label());
+    if *answer != CheckAnswer::Yes {
         let _infallible = writeln!(lines, "{:<8} needed for {needed_for}", "");
     }
     lines
@@ -102,19 +104,19 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_told_and_why() {
-        let mut finding = Finding {
-            check: "stacks by unwind tables",
-            answer: Answer::Yes,
+        let mut check = Check {
+            name: "stacks by unwind tables",
+            answer: CheckAnswer::Yes,
             needed_for: "--unwind dwarf",
             required: false,
             detail: "past the verifier in 3 ms".to_owned(),
         };
         let line = "yes      stacks by unwind tables            past the verifier in 3 ms\n";
-        assert_eq!(lines(&finding), line);
-        finding.answer = Answer::No;
-        finding.detail = "the kernel refused".to_owned();
+        assert_eq!(lines(&check), line);
+        check.answer = CheckAnswer::No;
+        check.detail = "the kernel refused".to_owned();
         assert_eq!(
-            lines(&finding),
+            lines(&check),
             "no       stacks by unwind tables            the kernel refused\n         needed for --unwind dwarf\n"
         );
     }

@@ -1,8 +1,9 @@
-//! Measuring what a hit of a probe costs on this machine, on a child process of our own that nobody else's work depends on.
+//! Measuring what a hit of a probe costs on this machine, on a child process of our own that nobody
+//! else's work depends on.
 //!
-//! The child is a copy of memtap that calls little functions in a loop and says how much CPU time of its thread that took.
-//! The probes are in that child alone. Rounds with and without probes alternate and the median counts, so that a busy
-//! machine changes little.
+//! The child is a copy of memtap that calls little functions in a loop and says how much CPU time
+//! of its thread that took. The probes are in that child alone. Rounds with and without probes
+//! alternate and the median counts, so that a busy machine changes little.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -25,7 +26,8 @@ const ROUNDS: usize = 7;
 /// A function of the child, and how often a round calls it.
 type Kind = (extern "C" fn(), u32);
 
-/// What the child can be told to call. Of the stepped one few: a step costs ten microseconds on a virtual machine.
+/// What the child can be told to call. Of the stepped one few: a step costs ten microseconds on a
+/// virtual machine.
 const KINDS: [Kind; 4] = [
     (functions::bare, 1000),
     (functions::emulated, 1000),
@@ -164,7 +166,8 @@ impl Child {
     fn start() -> io::Result<Self> {
         let (order_reader, order_writer) = io::pipe()?;
         let (answer_reader, answer_writer) = io::pipe()?;
-        // SAFETY: the child makes system calls and calls its own assembly alone: no lock, no allocation.
+        // SAFETY: the child makes system calls and calls its own assembly alone: no lock, no
+        // allocation.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => serve(order_reader.as_raw_fd(), answer_writer.as_raw_fd()),
@@ -188,7 +191,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // SAFETY: the child is ours and has not been waited for, so the id is its own; it is waited for once.
+        // SAFETY: the child is ours and has not been waited for, so the id is its own; it is waited
+        // for once.
         unsafe {
             let pid = self.pid.cast_signed();
             libc::kill(pid, libc::SIGKILL);
@@ -199,8 +203,9 @@ impl Drop for Child {
 
 /// In the child: does as it is told.
 fn serve(orders: i32, answers: i32) -> ! {
-    // SAFETY: system calls on descriptors that are open and buffers that are as long as is said. Every other descriptor is
-    // closed: this process must not keep alive what the parent lets go of.
+    // SAFETY: system calls on descriptors that are open and buffers that are as long as is said.
+    // Every other descriptor is closed: this process must not keep alive what the parent lets go
+    // of.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if libc::dup2(orders, 0) != 0 || libc::dup2(answers, 1) != 1 {
@@ -227,5 +232,5 @@ fn serve(orders: i32, answers: i32) -> ! {
 
 /// CPU time of this thread, in nanoseconds.
 fn thread_time_ns() -> u64 {
-    clock::read_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+    clock::thread_cpu_ns()
 }

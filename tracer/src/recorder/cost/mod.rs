@@ -1,8 +1,10 @@
-//! What a hit of a probe costs the process that runs into it: the trap, and what the programs do. [`measure`] finds out what
-//! a trap costs here; the rest of this module is arithmetic.
+//! What a hit of a probe costs the process that runs into it: the trap, and what the programs do.
+//! [`measure`] finds out what a trap costs here; the rest of this module is arithmetic.
 
 mod functions;
 pub mod measure;
+
+pub(crate) use crate::numeric::{saturating_u64, to_f64};
 
 /// What the traps of one hit cost, in nanoseconds, with programs that do nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,8 +53,8 @@ pub struct SiteKind {
 
 /// What the programs do at a hit, in nanoseconds, as far as it is known.
 ///
-/// The kernel tells what all hits together took; what of that is the work for allocations that are followed is told apart by
-/// how many of them there were.
+/// The kernel tells what all hits together took; what of that is the work for allocations that are
+/// followed is told apart by how many of them there were.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Work {
     /// At a hit that is not followed.
@@ -70,7 +72,8 @@ const SHARE_THAT_TELLS: f64 = 0.02;
 const NEW_PART: f64 = 0.5;
 
 impl Work {
-    /// What is assumed until there are figures: as measured with Linux 6.18 (AMD Zen 4), on stacks of some twenty frames.
+    /// What is assumed until there are figures: as measured with Linux 6.18 (AMD Zen 4), on stacks
+    /// of some twenty frames.
     #[must_use]
     pub const fn assumed(live: bool) -> Self {
         Self {
@@ -80,7 +83,8 @@ impl Work {
         }
     }
 
-    /// Takes in what the kernel says: the mean time of all programs per hit, while this share of the hits was followed.
+    /// Takes in what the kernel says: the mean time of all programs per hit, while this share of
+    /// the hits was followed.
     pub fn learn(&mut self, mean_ns: f64, followed_share: f64) {
         let part = if self.is_measured { NEW_PART } else { 1.0 };
         if followed_share >= SHARE_THAT_TELLS {
@@ -112,24 +116,6 @@ impl Work {
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_unstable_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// A count as a number to reckon with: exact up to 2^53.
-#[expect(clippy::cast_precision_loss, reason = "figures of cost are estimates")]
-#[must_use]
-pub fn to_f64(count: u64) -> f64 {
-    count as f64
-}
-
-/// An estimate as a count.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rounded, and no less than 0"
-)]
-#[must_use]
-pub fn saturating_u64(estimate: f64) -> u64 {
-    estimate.round().max(0.0) as u64
 }
 
 #[cfg(test)]

@@ -1,94 +1,110 @@
-//! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it came from.
+//! A profile: stacks × values, free of formats. Exporters read it; nothing in it knows where it
+//! came from.
 
+mod addresses;
+pub mod cost;
 mod live;
+mod losses;
 mod objects;
+pub mod session;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracer_ebpf::{BUCKETS, Function, StackEnd};
 
+pub use addresses::{AddressStack, AddressStacks};
+pub use cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
 pub use live::{Aged, Marks};
-pub use objects::Object;
+pub use losses::Losses;
+pub use objects::ObjectFile;
+pub use session::Session;
 
-/// What was measured: every stack of every process, with its figures.
+/// The stacks of all processes, with their figures.
 #[derive(Debug, Clone, Default)]
 pub struct Profile {
     /// The processes; [`Stack::process`] is an index into it.
-    pub processes: Vec<Process>,
+    pub processes: Vec<ProfiledProcess>,
     /// The frames; [`Stack::frames`] holds indices into it.
     pub frames: Vec<Frame>,
-    /// The stacks, in no particular order. Two can be equal in every name: exporters merge what they cannot
-    /// tell apart.
+    /// The stacks, in no particular order. Two can be equal in every name: exporters merge what
+    /// they cannot tell apart.
     pub stacks: Vec<Stack>,
     /// The files that frames are in, each once.
-    pub objects: Vec<Object>,
-    /// What all processes held together, where blocks were followed.
-    pub held: Option<Held>,
-    /// How sure sums over several stacks are, where stacks were seen in windows of time and vary together.
-    pub together: Vec<Together>,
-    /// Whether [`HeapValues::aged`] has figures.
+    pub objects: Vec<ObjectFile>,
+    /// The heap of all processes, where blocks were tracked.
+    pub held: Option<HeapTotals>,
+    /// The variances of sums over several stacks, where stacks were seen in windows of time and
+    /// vary together.
+    pub together: Vec<GroupVariance>,
+    /// True if [`HeapValues::aged`] has figures.
     pub has_ages: bool,
-    /// The mean distance of sample points in bytes, where allocations were sampled: figures of the heap are estimates then,
-    /// and [`Variances`] say how sure they are. Nothing where every one was followed.
+    /// The mean distance of sample points in bytes, where allocations were sampled: figures of the
+    /// heap are estimates then, and [`Variances`] say how sure they are. Nothing where every one
+    /// was followed.
     pub sample_bytes: Option<u64>,
-    /// Where [`Aged::marks_bytes`] are from; nothing where the recording was too short for them.
+    /// The times that [`Aged::marks_bytes`] belong to; nothing where the recording was too short
+    /// for them.
     pub marks: Option<Marks>,
 }
 
-/// How sure the sum of several stacks is: at least this is its variance, whatever those of its stacks add up to.
+/// The variance of a sum over several stacks that vary together: a lower bound, whatever the
+/// variances of the stacks add up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Together {
-    /// The stacks of this process, an index into [`Profile::processes`]; of all where there is none.
+pub struct GroupVariance {
+    /// The stacks of this process, an index into [`Profile::processes`]; of all where there is
+    /// none.
     pub process: Option<usize>,
     /// The stacks of this function; of all where there is none.
     pub function: Option<Function>,
-    /// Of calls.
+    /// The variance of the calls.
     pub calls_variance: u128,
-    /// Of bytes, in bytes².
+    /// The variance of the bytes, in bytes².
     pub bytes_variance: u128,
 }
 
-/// What a process held, or all of them together.
+/// The heap of a process, or of all processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct HeapTotals {
     /// Bytes that are live at the end; of a process that has ended, at its end.
     pub live_bytes: u64,
     /// Live blocks.
     pub live: u64,
     /// The most bytes that were live at once.
     pub peak_bytes: u64,
-    /// How many blocks that was.
+    /// The number of blocks at that time.
     pub peak: u64,
-    /// Bytes in the snapshot of all stacks that came nearest to it; of all processes together alone.
+    /// Bytes in the snapshot of all stacks that came nearest to it; of all processes together
+    /// alone.
     pub peak_by_stack_bytes: Option<u64>,
     /// Calls of `free`.
     pub free_calls: u64,
-    /// Blocks given back that are not known: allocated before tracing began.
+    /// Blocks freed that are not known: allocated before tracing began.
     pub unmatched: u64,
     /// Blocks whose address was allocated again though no free of it was seen.
     pub missed: u64,
-    /// How sure estimates are.
-    pub variances: HeldVariances,
+    /// The variances, where figures are estimates.
+    pub variances: HeapVariances,
 }
 
-/// As [`Variances`], of what is held. Blocks that a forked child has copies of count for each as if they were others: where
-/// several processes are taken together that have them, their figures are less sure than this says.
+/// The variances of [`HeapTotals`]. Blocks that a forked child has copies of count for each as if
+/// they were others: where several processes are taken together that have them, their figures are
+/// less sure than this says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HeldVariances {
-    /// Of [`Held::live`].
+pub struct HeapVariances {
+    /// The variance of [`HeapTotals::live`].
     pub live: u128,
-    /// Of [`Held::live_bytes`], in bytes².
+    /// The variance of [`HeapTotals::live_bytes`], in bytes².
     pub live_bytes: u128,
-    /// Of [`Held::peak`].
+    /// The variance of [`HeapTotals::peak`].
     pub peak: u128,
-    /// Of [`Held::peak_bytes`], in bytes².
+    /// The variance of [`HeapTotals::peak_bytes`], in bytes².
     pub peak_bytes: u128,
 }
 
 /// A process image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
+pub struct ProfiledProcess {
     /// The process id, as the machine's first pid namespace counts; 0 where it is not known.
     pub pid: u32,
     /// The process id that the process itself sees, in its own pid namespace, where that is known.
@@ -97,10 +113,10 @@ pub struct Process {
     pub comm: String,
     /// The executable, where it could be told.
     pub exe: Option<PathBuf>,
-    /// Whether it had ended before the report.
+    /// True if it had ended before the report.
     pub exited: bool,
-    /// What it held, where blocks were followed.
-    pub held: Option<Held>,
+    /// Its heap, where blocks were tracked.
+    pub held: Option<HeapTotals>,
     /// Its hits of probes in allocators.
     pub hits: u64,
 }
@@ -108,21 +124,21 @@ pub struct Process {
 /// A place in a program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// What is known of it.
+    /// Its name.
     pub name: FrameName,
     /// Source file and line, where there is debug information.
-    pub source: Option<Source>,
-    /// Whether it was inlined into the frame outside it.
+    pub source: Option<SourceLine>,
+    /// True if it was inlined into the frame outside it.
     pub inlined: bool,
 }
 
-/// What a frame is called.
+/// The name of a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum FrameName {
     /// A function, demangled.
     Symbol(Arc<str>),
-    /// A place in a file that has no symbol for it: the file's base name, and the address that the file
-    /// itself uses (what `addr2line -e` takes).
+    /// A place in a file that has no symbol for it: the file's base name, and the address that the
+    /// file itself uses (what `addr2line -e` takes).
     Offset {
         /// The file's base name.
         module: Arc<str>,
@@ -137,14 +153,14 @@ pub enum FrameName {
 
 /// A line of source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Source {
+pub struct SourceLine {
     /// The file, as the debug information names it.
     pub file: Arc<str>,
     /// The line, from 1.
     pub line: u32,
 }
 
-/// One stack of one process, and what it did.
+/// A stack of one process, and its figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
     /// An index into [`Profile::processes`].
@@ -153,7 +169,7 @@ pub struct Stack {
     pub function: Function,
     /// Indices into [`Profile::frames`], from the outermost to the innermost caller.
     pub frames: Vec<usize>,
-    /// How the walk of this stack ended; nothing where the stack itself was lost.
+    /// The end of this stack's walk; nothing where the stack itself was lost.
     pub end: Option<StackEnd>,
     /// The figures.
     pub values: Values,
@@ -166,35 +182,35 @@ pub struct Values {
     pub calls: u64,
     /// Bytes allocated or mapped; for `munmap` bytes unmapped.
     pub bytes: u64,
-    /// Bytes given back by the same call (`mremap`'s old size, what `brk` shrank by).
+    /// Bytes freed by the same call (`mremap`'s old size, what `brk` shrank by).
     pub bytes_out: u64,
     /// Calls that returned an error.
     pub failed: u64,
-    /// What became of the blocks, where they were followed.
+    /// The blocks, where they were tracked.
     pub heap: HeapValues,
-    /// How sure estimates are.
+    /// The variances of the figures.
     pub variances: Variances,
 }
 
-/// How sure estimates are: the variances of figures where allocations were sampled, else zero. Those of different
+/// The variances of figures where allocations were sampled, else zero. Those of different
 /// allocations are independent: variances of sums are sums of variances.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Variances {
-    /// Of [`Values::calls`].
+    /// The variance of [`Values::calls`].
     pub calls: u128,
-    /// Of [`Values::bytes`], in bytes².
+    /// The variance of [`Values::bytes`], in bytes².
     pub bytes: u128,
-    /// Of [`HeapValues::blocks`].
+    /// The variance of [`HeapValues::blocks`].
     pub blocks: u128,
-    /// Of [`HeapValues::freed`].
+    /// The variance of [`HeapValues::freed`].
     pub freed: u128,
-    /// Of [`HeapValues::freed_bytes`], in bytes².
+    /// The variance of [`HeapValues::freed_bytes`], in bytes².
     pub freed_bytes: u128,
-    /// Of [`HeapValues::temporary`].
+    /// The variance of [`HeapValues::temporary`].
     pub temporary: u128,
-    /// Of [`HeapValues::untracked`].
+    /// The variance of [`HeapValues::untracked`].
     pub untracked: u128,
-    /// Of [`HeapValues::untracked_bytes`], in bytes².
+    /// The variance of [`HeapValues::untracked_bytes`], in bytes².
     pub untracked_bytes: u128,
 }
 
@@ -216,14 +232,15 @@ impl Variances {
         }
     }
 
-    /// Of [`Values::live`]: a block that was given back, or is not followed, has no part in it.
+    /// Returns the variance of [`Values::live`]: a block that was freed or is not tracked has no
+    /// part in it.
     #[must_use]
     pub const fn live(&self) -> u128 {
         self.blocks
             .saturating_sub(self.freed.saturating_add(self.untracked))
     }
 
-    /// Of [`Values::live_bytes`], in bytes².
+    /// Returns the variance of [`Values::live_bytes`], in bytes².
     #[must_use]
     pub const fn live_bytes(&self) -> u128 {
         self.bytes
@@ -231,31 +248,32 @@ impl Variances {
     }
 }
 
-/// What became of the blocks that one stack allocated.
+/// The blocks that one stack allocated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeapValues {
     /// Blocks that were allocated.
     pub blocks: u64,
-    /// Blocks that were given back.
+    /// Blocks that were freed.
     pub freed: u64,
-    /// Their bytes.
+    /// The bytes of freed blocks.
     pub freed_bytes: u64,
-    /// Those of them that were given back by their thread's next call of the allocator.
+    /// The temporary blocks: freed by their thread's next call of the allocator.
     pub temporary: u64,
     /// Bytes that all blocks had room for, where the allocator tells.
     pub usable_bytes: u64,
-    /// Blocks that could not be followed.
+    /// Blocks that could not be tracked.
     pub untracked: u64,
-    /// Their bytes.
+    /// The bytes of blocks that could not be tracked.
     pub untracked_bytes: u64,
     /// Bytes that were live when the most of all processes' were, as near as snapshots tell.
     pub peak_bytes: u64,
-    /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket 0 also empty ones.
+    /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket
+    /// 0 also empty ones.
     pub sizes: [u32; BUCKETS],
-    /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds; bucket 0 also
-    /// shorter ones.
+    /// Blocks that were freed by lifetime: bucket `i` has those of at least 2^i microseconds;
+    /// bucket 0 also shorter ones.
     pub lifetimes: [u32; BUCKETS],
-    /// What is still allocated, with its age, where that was asked for.
+    /// The live blocks with their ages, where ages were asked for.
     pub aged: Aged,
 }
 
@@ -275,7 +293,7 @@ impl Values {
     }
 }
 
-/// What stacks are weighed by.
+/// The weight of stacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// Bytes asked of allocators.
@@ -286,9 +304,9 @@ pub enum Metric {
     LiveBytes,
     /// Blocks that are still allocated.
     LiveCount,
-    /// Bytes that were given back.
+    /// Bytes that were freed.
     FreedBytes,
-    /// Blocks that were given back by their thread's next call of the allocator.
+    /// Blocks that were freed by their thread's next call of the allocator.
     TemporaryCount,
     /// Bytes that were allocated when the most were.
     PeakBytes,
@@ -324,13 +342,13 @@ impl Metric {
         }
     }
 
-    /// Whether the weight is a number of bytes.
+    /// Returns true if the weight is a number of bytes.
     #[must_use]
     pub const fn is_bytes(self) -> bool {
         !matches!(self, Self::AllocCount | Self::LiveCount | Self::TemporaryCount)
     }
 
-    /// What the weight counts, where it is no number of bytes: a noun.
+    /// Returns the noun that a weight counts, where it is no number of bytes.
     #[must_use]
     pub const fn counts(self) -> &'static str {
         match self {
@@ -339,7 +357,7 @@ impl Metric {
         }
     }
 
-    /// Whether blocks must be followed for it.
+    /// Returns true if the metric needs tracked blocks.
     #[must_use]
     pub const fn needs_live(self) -> bool {
         matches!(
@@ -370,7 +388,8 @@ impl Metric {
 }
 
 impl Metric {
-    /// The variance of the weight; nothing where the metric is no estimate, or it is not known how sure it is.
+    /// The variance of the weight; nothing where the metric is no estimate, or it is not known how
+    /// sure it is.
     #[must_use]
     pub const fn variance(self, variances: &Variances) -> Option<u128> {
         match self {

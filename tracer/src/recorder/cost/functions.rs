@@ -1,4 +1,5 @@
-//! Functions to be probed: they do next to nothing, so that what a call of them takes is what its probe costs.
+//! Functions to be probed: they do next to nothing, so that what a call of them takes is what its
+//! probe costs.
 
 use std::arch::naked_asm;
 
@@ -19,7 +20,8 @@ pub(super) extern "C" fn bare() {
     naked_asm!("push rax", "pop rax", "ret")
 }
 
-/// Its first instruction is one that the kernel emulates (`push_setup_xol_ops` of its `arch/x86/kernel/uprobes.c`).
+/// Its first instruction is one that the kernel emulates (`push_setup_xol_ops` of its
+/// `arch/x86/kernel/uprobes.c`).
 #[unsafe(naked)]
 pub(super) extern "C" fn emulated() {
     naked_asm!("push rcx", "pop rcx", "ret")

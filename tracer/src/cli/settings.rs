@@ -1,0 +1,72 @@
+//! Settings of commands: of the recording, and of its outputs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::profile::Metric;
+use crate::report::Format;
+use crate::report::table::live::LiveSort;
+use crate::settings::Record;
+
+/// Settings of `record` and `live`.
+#[derive(Debug, Clone)]
+pub(super) struct RecordSettings {
+    /// The recording.
+    pub(super) record: Record,
+    /// Its outputs.
+    pub(super) report: ReportSettings,
+}
+
+/// The outputs of a recording.
+#[derive(Debug, Clone)]
+pub(super) struct ReportSettings {
+    /// Profiles to write.
+    pub(super) outputs: Vec<ProfileOutput>,
+    /// The path of the summary, where one is written.
+    pub(super) summary: Option<PathBuf>,
+    /// The path of the stacks as addresses, where they are written.
+    pub(super) raw: Option<PathBuf>,
+    /// The weight of stacks in the table.
+    pub(super) metric: Metric,
+    /// Tell processes of the same name apart.
+    pub(super) per_pid: bool,
+    /// Stacks in the table.
+    pub(super) top: usize,
+    /// The report on live blocks, where it replaces the table.
+    pub(super) live: Option<LiveSettings>,
+    /// Fail if anything was lost.
+    pub(super) strict: bool,
+    /// Print nothing but errors.
+    pub(super) quiet: bool,
+}
+
+/// A profile to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ProfileOutput {
+    /// The weight of its stacks.
+    pub(super) metric: Metric,
+    /// Its format.
+    pub(super) format: Format,
+    /// Its path; `-` is standard output.
+    pub(super) path: PathBuf,
+}
+
+impl ReportSettings {
+    /// Returns true if a profile goes to standard output.
+    pub(super) fn is_piped(&self) -> bool {
+        self.outputs.iter().any(|output| output.path.as_os_str() == "-")
+    }
+}
+
+/// The report on live blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LiveSettings {
+    /// The age from which on blocks count in the table of stacks.
+    pub(super) older_than: Option<Duration>,
+    /// The time between two reports.
+    pub(super) interval: Option<Duration>,
+    /// The growth of live bytes in the second half above which the command fails.
+    pub(super) growth_max_bytes: Option<u64>,
+    /// The order of stacks.
+    pub(super) sort: LiveSort,
+}
