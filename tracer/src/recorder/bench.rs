@@ -8,6 +8,7 @@ use tracer_ebpf::{BpfSettings, Counter};
 
 use super::attach::{AllocatorSearch, AttachedUprobes, NoPlan, ProbeChoice, no_allocator_in};
 use super::targets::StartError;
+use super::unwind_tables::TableBatch;
 use super::unwind_tables::table_set::UnwindTables;
 use crate::bpf::bench::Walker;
 use crate::bpf::links::AttachBy;
@@ -65,7 +66,7 @@ impl Walks {
         lives.snapshot(pid.get()).map_err(StartError::Proc)?;
         let files = lives.mapped_files(pid.get());
         let mut tables = UnwindTables::new(&object, Capacity::of_bytes(limits.unwind_bytes))?;
-        tables.compile_now(&mut object, &files)?;
+        tables.place_batch(&mut object, &TableBatch::begin(files.clone()))?;
 
         let plans = plans_of(pid.get(), &files)?;
         // At the first instruction, where the return address is on top of the stack.

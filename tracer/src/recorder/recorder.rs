@@ -16,16 +16,15 @@ use super::kernel_settings::{Purpose, load, variance_unit};
 use super::process_table::ProcessTable;
 use super::recording::{Recording, RecordingClock, RecordingOptions, RecordingSources};
 use super::stack_table::StackTable;
-use super::targets::{LaunchedCommand, StartError, TargetScope, Targets};
-use super::unwind_tables::Unwinding;
+use super::targets::{CommandFiles, LaunchedCommand, StartError, TargetScope, Targets};
+use super::unwind_tables::{TableBatch, Unwinding};
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::cost::measure::{MeasureError, Measuring};
 use crate::process::files::Files;
-use crate::process::proc_fs;
 use crate::process::sideband::Sideband;
 use crate::report::session::Probe;
-use crate::settings::{Record, StopForCode, Target, Unwind};
+use crate::settings::{Record, StopForCode, Unwind};
 use crate::signals::Ending;
 use crate::symbolize::Namer;
 use crate::unwind::Capacity;
@@ -111,6 +110,16 @@ pub struct Recorder {
     command: LaunchedCommand,
 }
 
+/// The targets as they were found, before the kernel side is loaded.
+struct FoundTargets {
+    targets: Targets,
+    sideband: Sideband,
+    processes: ProcessTable,
+    command: CommandFiles,
+    /// Nothing where stacks are walked by frame pointers alone.
+    tables: Option<TableBatch>,
+}
+
 impl Recorder {
     /// Finds the targets and attaches to them. A command waits for [`release`](Self::release).
     pub fn start(settings: &Record) -> Result<Self, StartError> {
@@ -122,36 +131,61 @@ impl Recorder {
         let targets = Targets::find(settings)?;
         Files::raise_limit();
         let sideband = Sideband::open().map_err(StartError::Sideband)?;
+        let mut processes = ProcessTable::default();
+        targets.snapshot(&settings.target, &mut processes)?;
+        let command = targets.command_files(&mut processes);
+        // Compiled while the kernel verifies the programs.
+        let tables = (settings.unwind != Unwind::FramePointer).then(|| {
+            let mut files = command.files.clone();
+            files.extend(processes.history().all_mapped_files());
+            TableBatch::begin(files)
+        });
+        let mut found = FoundTargets {
+            targets,
+            sideband,
+            processes,
+            command,
+            tables,
+        };
         match load(settings, purpose) {
             Err(StartError::Bpf(error)) if settings.unwind == Unwind::Auto => {
                 let settings = Record {
                     unwind: Unwind::FramePointer,
                     ..settings.clone()
                 };
+                found.tables = None;
                 let object = load(&settings, purpose)?;
                 log::warn!("stacks are walked by frame pointers alone: {error}");
-                Self::attach(&settings, purpose, targets, sideband, object)
+                Self::attach(&settings, purpose, found, object)
             }
-            object => Self::attach(settings, purpose, targets, sideband, object?),
+            object => Self::attach(settings, purpose, found, object?),
         }
     }
 
     fn attach(
         settings: &Record,
         purpose: Purpose,
-        mut targets: Targets,
-        sideband: Sideband,
+        found: FoundTargets,
         mut object: Object,
     ) -> Result<Self, StartError> {
+        let FoundTargets {
+            mut targets,
+            sideband,
+            processes,
+            command,
+            tables,
+        } = found;
         let measuring = prepare_measuring(settings, &mut object);
         let events = EventStream::new(&mut object, sideband)?;
-        let unwinding = match settings.unwind {
-            Unwind::FramePointer => None,
-            Unwind::Auto | Unwind::Dwarf => Some(Unwinding::new(
-                &mut object,
-                Capacity::of_bytes(settings.limits.unwind_bytes),
-                settings.unwind == Unwind::Auto,
-            )?),
+        let unwinding = match &tables {
+            None => None,
+            Some(batch) => {
+                let frame_pointers = settings.unwind == Unwind::Auto;
+                let capacity = Capacity::of_bytes(settings.limits.unwind_bytes);
+                let mut unwinding = Unwinding::new(&mut object, capacity, frame_pointers)?;
+                unwinding.place_batch(&mut object, batch)?;
+                Some(unwinding)
+            }
         };
         let guard = if settings.stop_for_code != StopForCode::Never && unwinding.is_some() {
             Some(StopGuard::start(&object)?)
@@ -163,7 +197,7 @@ impl Recorder {
             guard,
             object,
             events,
-            processes: ProcessTable::default(),
+            processes,
             stacks: StackTable::default(),
             unwinding,
             heap_history: settings.live.then(|| HeapHistory::new(settings.ages)),
@@ -179,36 +213,30 @@ impl Recorder {
             namer: Namer::new(settings.symbols.clone()),
             command: std::mem::take(&mut targets.command),
         };
-        recorder.attach_to(&targets, settings, purpose, measuring)?;
+        recorder.attach_to(&targets.pids, &command, settings, purpose, measuring)?;
         Ok(recorder)
     }
 
     fn attach_to(
         &mut self,
-        targets: &Targets,
+        pids: &[u32],
+        command: &CommandFiles,
         settings: &Record,
         purpose: Purpose,
         measuring: Option<Measuring>,
     ) -> Result<(), StartError> {
-        snapshot_processes(&mut self.processes, targets, &settings.target)?;
-        let command = targets.command_files(&mut self.processes);
-        if let Some(unwinding) = &mut self.unwinding {
-            let mut files = command.files.clone();
-            files.extend(self.processes.history().all_mapped_files());
-            unwinding.compile_now(&mut self.object, &files)?;
-        }
         // From here on memtap mostly waits for the kernel: traps are measured meanwhile, on another
         // CPU.
         let measuring = measuring.and_then(|it| or_assume(it.start()));
         self.scope.enter_cgroup(&mut self.object)?;
         self.attachments.attach_tracepoints(&mut self.object, settings)?;
-        for pid in &targets.pids {
+        for pid in pids {
             self.processes.track(&mut self.object, *pid)?;
         }
         // Last: from here on the targets pay.
         if settings.heap {
             self.attachments
-                .attach_allocators(&mut self.object, &mut self.processes, settings, &command)?;
+                .attach_allocators(&mut self.object, &mut self.processes, settings, command)?;
         }
         let (object, attachments) = (&mut self.object, &mut self.attachments);
         match purpose {
@@ -347,31 +375,4 @@ fn or_assume(measuring: Result<Measuring, MeasureError>) -> Option<Measuring> {
     measuring
         .inspect_err(|error| log::debug!("{error}: what hits of probes cost is assumed"))
         .ok()
-}
-
-/// Notes the mappings of running processes.
-fn snapshot_processes(
-    processes: &mut ProcessTable,
-    targets: &Targets,
-    target: &Target,
-) -> Result<(), StartError> {
-    let all;
-    let pids = match target {
-        Target::Pids(pids) => pids,
-        Target::Command(_) => return Ok(()),
-        Target::All | Target::Comm(_) | Target::Cgroup(_) => {
-            all = proc_fs::all().map_err(StartError::Proc)?;
-            &all
-        }
-    };
-    for pid in pids {
-        if let Err(error) = processes.history_mut().snapshot(*pid)
-            && targets.pids.contains(pid)
-            && matches!(target, Target::Pids(_))
-        {
-            log::debug!("process {pid}: {error}");
-            return Err(StartError::Ended(*pid));
-        }
-    }
-    Ok(())
 }

@@ -172,6 +172,29 @@ impl Targets {
         Ok(())
     }
 
+    /// Notes the mappings of running processes.
+    pub(super) fn snapshot(&self, target: &Target, processes: &mut ProcessTable) -> Result<(), StartError> {
+        let all;
+        let pids = match target {
+            Target::Pids(pids) => pids,
+            Target::Command(_) => return Ok(()),
+            Target::All | Target::Comm(_) | Target::Cgroup(_) => {
+                all = proc_fs::all().map_err(StartError::Proc)?;
+                &all
+            }
+        };
+        for pid in pids {
+            if let Err(error) = processes.history_mut().snapshot(*pid)
+                && self.pids.contains(pid)
+                && matches!(target, Target::Pids(_))
+            {
+                log::debug!("process {pid}: {error}");
+                return Err(StartError::Ended(*pid));
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the files that the command will map first.
     pub(super) fn command_files(&self, processes: &mut ProcessTable) -> CommandFiles {
         let open = |path: &PathBuf| match processes.history_mut().files().of_path(path) {

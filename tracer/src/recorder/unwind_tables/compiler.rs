@@ -1,6 +1,7 @@
 //! Compilation of files' unwind tables on threads, and the entries by which the kernel side finds
 //! them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
@@ -80,32 +81,45 @@ impl TableCompiler {
     }
 }
 
-/// Compiles files, several at once, and hands their tables to `place` in the order in which they
-/// are ready.
-pub(super) fn compile_all<E>(
-    files: &[(Arc<MappedFile>, FileKey)],
-    rows: Rows,
-    mut place: impl FnMut(CompiledTable) -> Result<(), E>,
-) -> Result<(), E> {
-    let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism()
-        .map_or(1, NonZeroUsize::get)
-        .min(files.len());
-    let (sender, receiver) = channel();
-    std::thread::scope(|scope| {
+/// Files that are compiled on as many threads as there are CPUs. Dropping the batch ends it early.
+pub(crate) struct TableBatch {
+    files: Arc<Vec<Arc<MappedFile>>>,
+    receiver: Receiver<CompiledTable>,
+}
+
+impl TableBatch {
+    /// Begins to compile the tables of call sites of these files, each once.
+    pub(crate) fn begin(mut files: Vec<Arc<MappedFile>>) -> Self {
+        let mut keys = HashSet::new();
+        files.retain(|file| keys.insert(file.key));
+        let files = Arc::new(files);
+        let next = Arc::new(AtomicUsize::new(0));
+        let workers = std::thread::available_parallelism()
+            .map_or(1, NonZeroUsize::get)
+            .min(files.len());
+        let (sender, receiver) = channel();
         for _ in 0..workers {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                while let Some((file, key)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if sender.send(compile(file, *key, rows)).is_err() {
+            let (sender, next, files) = (sender.clone(), Arc::clone(&next), Arc::clone(&files));
+            std::thread::spawn(move || {
+                while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if sender.send(compile(file, file.key, Rows::CallSites)).is_err() {
                         return;
                     }
                 }
             });
         }
-        drop(sender);
-        receiver.into_iter().try_for_each(&mut place)
-    })
+        Self { files, receiver }
+    }
+
+    /// The files.
+    pub(super) fn keys(&self) -> impl Iterator<Item = FileKey> {
+        self.files.iter().map(|file| file.key)
+    }
+
+    /// The tables in the order in which they are ready.
+    pub(super) fn tables(&self) -> impl Iterator<Item = CompiledTable> {
+        self.receiver.iter()
+    }
 }
 
 fn compile(file: &MappedFile, key: FileKey, rows: Rows) -> CompiledTable {

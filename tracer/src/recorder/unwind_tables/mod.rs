@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tracer_ebpf::{CopyHeader, FileKey, MAX_FRAMES, StackEnd};
 
+pub(crate) use self::compiler::TableBatch;
 use self::compiler::VDSO;
 use self::table_set::{TableLookup, UnwindTables};
 use super::process_table::ProcessTable;
@@ -44,13 +45,9 @@ impl Unwinding {
         })
     }
 
-    /// Compiles the tables of these files and of the vDSO, and waits for them.
-    pub(super) fn compile_now(
-        &mut self,
-        object: &mut Object,
-        files: &[Arc<MappedFile>],
-    ) -> Result<(), BpfError> {
-        self.tables.compile_now(object, files)
+    /// Places the tables of a batch and of the vDSO, and waits for them. Must come first.
+    pub(super) fn place_batch(&mut self, object: &mut Object, batch: &TableBatch) -> Result<(), BpfError> {
+        self.tables.place_batch(object, batch)
     }
 
     /// Waits until the ring of copies fills up.

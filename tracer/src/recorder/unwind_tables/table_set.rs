@@ -1,14 +1,13 @@
 //! The unwind tables of mapped files: placed in the kernel side's arrays, shared by all processes
 //! that map the same file, and given back when the last of them has ended.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracer_ebpf::{FileKey, FileTable};
 
-use super::compiler::{CompiledTable, NO_TABLE, TableCompiler, compile_all, compile_vdso, table_entry};
+use super::compiler::{CompiledTable, NO_TABLE, TableBatch, TableCompiler, compile_vdso, table_entry};
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::tables::TableMaps;
@@ -125,24 +124,13 @@ impl UnwindTables {
         }
     }
 
-    /// Compiles and places the tables of these files and of the vDSO, several at once, and waits
-    /// for them.
-    pub(crate) fn compile_now(
-        &mut self,
-        object: &mut Object,
-        files: &[Arc<MappedFile>],
-    ) -> Result<(), BpfError> {
-        let mut wanted = Vec::new();
-        for file in files {
-            let key = file.key;
-            if let Entry::Vacant(unknown) = self.files.entry(key) {
-                unknown.insert(TableState::Compiling);
-                wanted.push((Arc::clone(file), key));
-            }
+    /// Places the tables of a batch and of the vDSO, and waits for them. Must come first.
+    pub(crate) fn place_batch(&mut self, object: &mut Object, batch: &TableBatch) -> Result<(), BpfError> {
+        self.files
+            .extend(batch.keys().map(|key| (key, TableState::Compiling)));
+        for compiled in batch.tables() {
+            self.place(object, compiled, Use::Reserved)?;
         }
-        compile_all(&wanted, Rows::CallSites, |compiled| {
-            self.place(object, compiled, Use::Reserved)
-        })?;
         self.place(object, compile_vdso(), Use::Reserved)?;
         self.maps.change_generation();
         Ok(())
