@@ -91,8 +91,7 @@ impl Context {
             )
         })?;
         std::fs::create_dir_all(work).with_context(|| format!("failed to create {}", work.display()))?;
-        // SAFETY: geteuid has no arguments and cannot fail.
-        let is_root = unsafe { libc::geteuid() } == 0;
+        let is_root = test_support::privilege::is_root();
         let context = Self {
             memtap,
             work: work.to_owned(),

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{Context, Running, eventually};
 
@@ -50,8 +51,7 @@ const ATTRIBUTE_WORDS: usize = 12;
 /// What `suite helper hold FILE OFFSET COUNTER` does: holds the instruction until whoever started it has gone.
 #[expect(clippy::print_stdout, reason = "who started it waits for the word")]
 pub(crate) fn hold(file: &str, offset: &str, counter: &str) -> Result<String> {
-    // SAFETY: the command has no memory arguments.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let _held = open(file.as_ref(), offset.parse()?, counter.parse()?)?;
     println!("{HOLDS}");
     loop {

@@ -1,13 +1,14 @@
 //! Programs run under a time limit, with what they say kept.
 
 use std::io::Read;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use test_support::child::{ChildGuard, Scope};
 
 use crate::journal;
 
@@ -80,7 +81,7 @@ pub fn eventually(limit: Duration, mut is_true: impl FnMut() -> Result<bool>) ->
 #[derive(Debug)]
 pub struct Running {
     command: String,
-    child: Child,
+    child: ChildGuard,
     stdout: Stream,
     stderr: Stream,
 }
@@ -89,15 +90,14 @@ impl Running {
     /// Starts a program with nothing on its standard input.
     pub fn start(mut command: Command) -> Result<Self> {
         let text = shown(&command);
-        let mut child = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("failed to start `{text}`"))?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let stderr = child.stderr.take().context("no standard error")?;
+            .stderr(Stdio::piped());
+        let mut child = ChildGuard::spawn(&mut command, Scope::Group)
+            .with_context(|| format!("failed to run `{text}`"))?;
+        let stdout = child.take_stdout().context("no standard output")?;
+        let stderr = child.take_stderr().context("no standard error")?;
         Ok(Self {
             command: text,
             child,
@@ -109,7 +109,7 @@ impl Running {
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid()
     }
 
     /// What it has written to standard output so far.
@@ -126,22 +126,16 @@ impl Running {
 
     /// Whether it still runs.
     pub fn is_alive(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
+        Ok(self.child.status()?.is_none())
     }
 
     /// Waits for its end; after `limit` it is killed, which is an error.
     pub fn finish(mut self, limit: Duration) -> Result<Finished> {
-        let mut ended = None;
-        eventually(limit, || {
-            ended = self.child.try_wait()?;
-            Ok(ended.is_some())
-        })?;
+        let ended = self.child.wait_within(limit, || Ok(()))?;
         let late = ended.is_none();
-        let status = if let Some(status) = ended {
-            status
-        } else {
-            self.kill_group();
-            self.child.wait()?
+        let status = match ended {
+            Some(status) => status,
+            None => self.child.end()?,
         };
         let finished = Finished {
             command: self.command.clone(),
@@ -158,21 +152,6 @@ impl Running {
             );
         }
         Ok(finished)
-    }
-
-    fn kill_group(&self) {
-        // SAFETY: kill has no memory arguments; the group is the child's own, and not yet waited for.
-        unsafe { libc::kill(-self.child.id().cast_signed(), libc::SIGKILL) };
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.kill_group();
-            // It was killed: there is nothing to learn from how it ended.
-            drop(self.child.wait());
-        }
     }
 }
 

@@ -1,29 +1,24 @@
-//! What a developer does with this repository, as `cargo xtask COMMAND`.
+//! A developer's commands, as `cargo xtask COMMAND`.
 //!
 //! Each command does its own set-up, builds as the caller, and uses `sudo` for tracing alone.
 
 mod apt_sources;
-mod bench;
 mod bpf_linker;
 mod debian;
 mod demo;
 mod kernels;
 mod lint;
-mod packages;
+mod measuring;
 mod private_apt;
-mod privilege;
-mod process;
-mod product;
 mod rust_src;
 mod setup;
 mod test;
 mod test_output;
-mod truth;
-mod workspace;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use test_support::{packages, privilege, process, product, workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
@@ -43,11 +38,13 @@ enum Command {
     /// Everything that CI runs: lint, unit tests, and traces of real programs
     Test(test::Options),
     /// Measure what tracing costs loops and real programs, beside other tools
-    Bench(bench::Options),
+    #[command(disable_help_flag = true)]
+    Bench(measuring::Options),
     /// Boot other kernels and run the core of the suite on each
     Kernels(kernels::Options),
     /// Compare memtap's stacks with gdb's, frame by frame, on programs as they are shipped
-    Truth(truth::Options),
+    #[command(disable_help_flag = true)]
+    Truth(measuring::Options),
 }
 
 fn main() -> ExitCode {
@@ -57,13 +54,13 @@ fn main() -> ExitCode {
         // Clippy compiles both sides, so it needs what a build needs.
         Command::Lint => setup::run(&setup::Options::default()).and_then(|()| lint::run()),
         Command::Test(options) => test::run(&options),
-        Command::Bench(options) => bench::run(&options),
+        Command::Bench(options) => measuring::run("bench", &options),
         // As the command in the guest ends, so does this.
         Command::Kernels(options) => match kernels::run(&options) {
             Ok(status) => return status,
             Err(error) => Err(error),
         },
-        Command::Truth(options) => truth::run(&options),
+        Command::Truth(options) => measuring::run("truth", &options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

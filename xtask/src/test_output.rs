@@ -5,6 +5,7 @@ use std::ops::AddAssign;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
+use test_support::child::{ChildGuard, Scope};
 
 /// What the `test result:` lines of a run add up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,15 +25,12 @@ impl AddAssign for Counts {
 
 /// Runs `command`; what it prints on standard output appears at once, and its results are added up.
 pub(crate) fn run(command: &mut Command) -> Result<(Counts, ExitStatus)> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("failed to start the tests")?;
-    let counts = match child.stdout.take() {
+    let mut child = ChildGuard::spawn(command.stdout(Stdio::piped()), Scope::Process)?;
+    let counts = match child.take_stdout() {
         Some(output) => pass_through(output, io::stdout().lock()).context("failed to pass test output on")?,
         None => Counts::default(),
     };
-    let status = child.wait().context("failed to wait for the tests")?;
+    let status = child.wait()?;
     Ok((counts, status))
 }
 

@@ -1,10 +1,11 @@
 //! The host's root file system for the guest: virtiofsd.
 
 use std::path::Path;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use test_support::child::{ChildGuard, Scope};
 
 use super::folder::Folder;
 
@@ -18,7 +19,7 @@ pub(super) fn program() -> Option<&'static Path> {
 
 /// The server that gives the guest the host's root file system; stopped when it is dropped.
 pub(super) struct Share {
-    server: Child,
+    server: ChildGuard,
 }
 
 impl Share {
@@ -34,11 +35,12 @@ impl Share {
             .args(["-o", "source=/,cache=always,sandbox=chroot"])
             .stdout(log.try_clone().context("failed to share the log")?)
             .stderr(log);
-        let server = command.spawn().context("failed to start virtiofsd")?;
+        // It ends by itself when QEMU does.
+        let server = ChildGuard::spawn(&mut command, Scope::Process)?.ask_first(Signal::TERM, WAIT);
         let mut share = Self { server };
         let deadline = Instant::now() + WAIT;
         while !folder.has("share.socket") {
-            let has_ended = share.server.try_wait().is_ok_and(|status| status.is_some());
+            let has_ended = share.server.status()?.is_some();
             if has_ended || Instant::now() > deadline {
                 bail!(
                     "failed to share the root file system: virtiofsd {}: {}",
@@ -49,22 +51,5 @@ impl Share {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(share)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        // It ends by itself when QEMU does. Where it has not, and is root's while we are not, its time limit
-        // ends it.
-        if let Ok(None) = self.server.try_wait() {
-            // SAFETY: kill has no memory arguments; the child has not been waited for, so the number is its.
-            let sent = unsafe { libc::kill(self.server.id().cast_signed(), libc::SIGTERM) };
-            if sent != 0 {
-                return;
-            }
-        }
-        if let Err(error) = self.server.wait() {
-            eprintln!("xtask: failed to wait for virtiofsd: {error}");
-        }
     }
 }

@@ -1,0 +1,125 @@
+//! What a server keeps of its throughput: Debian's redis-server, with the allocator that it comes with, under redis-benchmark
+//! over loopback. Server, client and memtap share the machine.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Round, Spans};
+use crate::measure::empty;
+use crate::programs::group::Group;
+use crate::programs::redis::Server;
+use crate::tools::{Running, at_work, memtap};
+use crate::{interrupt, progress};
+use test_support::privilege;
+
+/// The row's name.
+pub(super) const NAME: &str = "memtap record -p, its default budget, on redis-server";
+
+/// A server's speed varies from second to second: it gets more and longer rounds than the loop.
+const ROUNDS: usize = 3;
+const LONGER: u32 = 2;
+
+/// What it takes memtap to begin is not what tracing costs: by then it has.
+const BEGUN: Duration = Duration::from_secs(2);
+
+/// What the server has done, and what that has taken.
+struct Look {
+    at: Instant,
+    requests: u64,
+    cpu_s: f64,
+}
+
+fn look(server: &Server) -> Result<Look> {
+    let info = server.ask("info")?;
+    let requests = info
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("total_commands_processed:")?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .context("the server does not tell how much it has done")?;
+    Ok(Look {
+        at: Instant::now(),
+        requests,
+        cpu_s: server.cpu_s()?,
+    })
+}
+
+/// Requests per second of the server's CPU time, and per second on the clock, over a span.
+fn rates(server: &Server, span: Duration) -> Result<(f64, f64)> {
+    let first = look(server)?;
+    while first.at.elapsed() < span {
+        interrupt::check()?;
+        sleep(Duration::from_millis(20));
+    }
+    let last = look(server)?;
+    let requests = last.requests.saturating_sub(first.requests);
+    let cpu_s = last.cpu_s - first.cpu_s;
+    ensure!(
+        requests > 1000 && cpu_s > 0.0,
+        "failed to measure: the server answered {requests} requests"
+    );
+    let requests = f64::from(u32::try_from(requests).context("too many requests")?);
+    Ok((requests / cpu_s, requests / (last.at - first.at).as_secs_f64()))
+}
+
+/// The server's rounds; and what it keeps of its requests per second on the clock, in each.
+pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec<Round>, Vec<f64>)> {
+    empty(folder)?;
+    let server = Server::start_alone(folder)?;
+    let mut client = Command::new("redis-benchmark");
+    client.args(["-h", "127.0.0.1", "-p", &server.port().to_string()]);
+    // As many requests as it takes: it is ended.
+    client.args([
+        "-n",
+        "2000000000",
+        "-c",
+        "20",
+        "-d",
+        "100",
+        "-r",
+        "100000",
+        "-t",
+        "set",
+        "-q",
+    ]);
+    let clients = folder.join("client");
+    empty(&clients)?;
+    let _client = Group::start(&mut client, &clients)?;
+    sleep(Duration::from_secs(1));
+    let (mut rounds, mut on_the_clock) = (Vec::new(), Vec::new());
+    let count = ROUNDS * spans.rounds;
+    for round in 1..=count {
+        progress::say(&format!("budget: round {round} of {count}: redis-server"));
+        let before = rates(&server, LONGER * spans.bare)?;
+        let running = attach(memtap, &server, &folder.join("tracer"))?;
+        sleep(BEGUN);
+        let traced = rates(&server, LONGER * spans.traced)?;
+        running.stop()?;
+        let after = rates(&server, LONGER * spans.bare)?;
+        let bare = f64::midpoint(before.0, after.0);
+        on_the_clock.push(traced.1 / f64::midpoint(before.1, after.1));
+        rounds.push(Round {
+            bare_per_s: bare,
+            traced_per_s: traced.0,
+            seen_share: None,
+        });
+    }
+    server.stop()?;
+    Ok((rounds, on_the_clock))
+}
+
+fn attach(memtap: &Path, server: &Server, folder: &Path) -> Result<Running> {
+    empty(folder)?;
+    let mut command = privilege::elevated(memtap);
+    command.args(["record", "-p", &server.pid().to_string(), "-o"]);
+    command.arg(folder.join("memtap.folded"));
+    let running = Running::start(&mut command, folder)?;
+    at_work(running, || Ok(()), || memtap::is_ready(folder))
+}

@@ -1,0 +1,229 @@
+//! Rows set beside each other, and judged.
+
+use super::measure::{Row, median};
+use super::results::{Judgement, Kind, Line, Verdict};
+use super::target::Build;
+use super::tools::Tool;
+
+/// What of a row is set beside another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// All of it: whole tools.
+    Whole,
+    /// What it adds to the bare row: a walk without a tool around it.
+    Addition,
+}
+
+/// The most that a row of memtap may cost, as a share of another row.
+pub(crate) struct Limit {
+    pub(crate) subject: &'static str,
+    pub(crate) reference: &'static str,
+    pub(crate) share: f64,
+    /// Frames from which on it holds.
+    pub(crate) from_depth: u32,
+    /// Whether one of the two may be missing.
+    pub(crate) optional: bool,
+}
+
+/// Sets all rows beside each other: those of the same depth and the same build of the loop.
+pub(crate) fn lines(tools: &[Tool], rows: &[Row], share: Share) -> Vec<Line> {
+    let median_of = |row: &Row| median(&mut row.round_ns.clone());
+    let line = |row: &Row| {
+        let tool = &tools[row.tool];
+        let beside = |kind: Kind| {
+            let fits = |other: &&Row| {
+                let candidate = &tools[other.tool];
+                other.depth == row.depth && candidate.kind == kind && candidate.build == tool.build
+            };
+            rows.iter().find(fits).and_then(median_of)
+        };
+        let (bare, headline) = (beside(Kind::Bare), beside(Kind::Headline));
+        let median_ns = median_of(row);
+        let part = |median: f64| match share {
+            Share::Whole => Some(median),
+            Share::Addition => bare.map(|bare| median - bare),
+        };
+        let own = median_ns.and_then(part);
+        Line {
+            tool: tool.name.to_owned(),
+            kind: tool.kind,
+            frame_pointers: tool.build == Build::FramePointers,
+            depth: row.depth,
+            threads: row.threads,
+            clock: tool.clock,
+            median_ns,
+            min_ns: row.min_ns.is_finite().then_some(row.min_ns),
+            round_ns: row.round_ns.clone(),
+            over_bare_ns: median_ns.zip(bare).map(|(own, bare)| own - bare),
+            of_bare: median_ns.zip(bare).map(|(own, bare)| own / bare),
+            memtap_of_it: own
+                .filter(|_| tool.kind == Kind::Peer)
+                .zip(headline.and_then(part))
+                .map(|(own, headline)| headline / own),
+            calls_made: row.calls_made,
+            calls_seen: row.calls_seen,
+            calls_stderr: row.calls_stderr,
+            frames: row.frames,
+            note: row.note.clone(),
+            problem: row.problem.clone(),
+        }
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Holds every line that a limit is about against it.
+pub(crate) fn judge(part: &str, lines: &[Line], limits: &[Limit], share: Share) -> Vec<Judgement> {
+    let mut judgements = Vec::new();
+    for limit in limits {
+        let subjects = lines.iter().filter(|line| {
+            line.tool == limit.subject && line.frame_pointers && line.depth >= limit.from_depth
+        });
+        for subject in subjects {
+            let reference = lines.iter().find(|line| {
+                line.tool == limit.reference && line.frame_pointers && line.depth == subject.depth
+            });
+            judgements.push(judgement(part, subject, reference, limit, share));
+        }
+    }
+    judgements
+}
+
+fn judgement(part: &str, subject: &Line, reference: Option<&Line>, limit: &Limit, share: Share) -> Judgement {
+    let of = |line: &Line| match share {
+        Share::Whole => line.median_ns,
+        Share::Addition => line.over_bare_ns,
+    };
+    let figure = of(subject)
+        .zip(reference.and_then(of))
+        .map(|(own, reference)| own / reference);
+    let miscount = miscount(subject);
+    let broken = subject.median_ns.is_some() && subject.problem.is_some();
+    let verdict = match Verdict::on(figure, limit.share) {
+        _ if miscount != 0 || broken => Verdict::Fail,
+        Verdict::Unknown if limit.optional => Verdict::Skip,
+        verdict => verdict,
+    };
+    let (verb, what) = match share {
+        Share::Whole => ("costs", "of"),
+        Share::Addition => ("adds", "of what is added by"),
+    };
+    let (name, depth) = (limit.subject, subject.depth);
+    let beside = match figure {
+        Some(figure) => format!(
+            "{name} {verb} {figure:.3} {what} {} at depth {depth}",
+            limit.reference
+        ),
+        None => format!(
+            "{name} beside {}: there are not both figures at depth {depth}",
+            limit.reference
+        ),
+    };
+    let mut sentences = vec![beside, format!("the limit is {}", limit.share)];
+    if miscount != 0 {
+        sentences.push(format!("its count of calls is off by {miscount:+}"));
+    }
+    sentences.extend(subject.problem.clone());
+    Judgement {
+        verdict,
+        part: part.to_owned(),
+        figure,
+        limit: limit.share,
+        sentence: sentences.join("; "),
+    }
+}
+
+/// Calls counted less calls made, of a tool that counts every call.
+pub(crate) fn miscount(line: &Line) -> i128 {
+    match (line.calls_seen, line.calls_stderr) {
+        (Some(seen), None) => i128::from(seen) - i128::from(line.calls_made),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effort::USUAL;
+    use crate::results::Clock;
+    use crate::results::passes;
+    use crate::tools::Way;
+
+    fn tool(name: &'static str, kind: Kind, build: Build) -> Tool {
+        Tool {
+            name,
+            kind,
+            build,
+            clock: Clock::Thread,
+            pace: USUAL,
+            way: Way::Alone,
+        }
+    }
+
+    fn row(tool: usize, ns: f64) -> Row {
+        Row {
+            round_ns: vec![ns],
+            min_ns: ns,
+            calls_made: 80,
+            calls_seen: Some(80),
+            ..Row::new(tool, 20, 1)
+        }
+    }
+
+    const LIMIT: Limit = Limit {
+        subject: "ours",
+        reference: "theirs",
+        share: 0.5,
+        from_depth: 20,
+        optional: false,
+    };
+
+    #[test]
+    fn shares_and_verdicts() {
+        let tools = [
+            tool("bare", Kind::Bare, Build::FramePointers),
+            tool("ours", Kind::Headline, Build::FramePointers),
+            tool("theirs", Kind::Peer, Build::FramePointers),
+            tool("bare", Kind::Bare, Build::NoFramePointers),
+            tool("theirs", Kind::Peer, Build::NoFramePointers),
+        ];
+        let mut rows = [
+            row(0, 100.0),
+            row(1, 160.0),
+            row(2, 300.0),
+            row(3, 10.0),
+            row(4, 20.0),
+        ];
+        let verdict = |rows: &[Row], share, limit: &Limit| {
+            let lines = lines(&tools, rows, share);
+            judge("loops", &lines, std::slice::from_ref(limit), share)
+        };
+        let whole = lines(&tools, &rows, Share::Whole);
+        assert_eq!(whole[2].memtap_of_it, Some(160.0 / 300.0));
+        assert_eq!((whole[4].of_bare, whole[4].memtap_of_it), (Some(2.0), None));
+        assert_eq!(whole[1].memtap_of_it, None);
+        assert_eq!(lines(&tools, &rows, Share::Addition)[2].memtap_of_it, Some(0.3));
+        assert!(!passes(&verdict(&rows, Share::Whole, &LIMIT)));
+        assert!(passes(&verdict(&rows, Share::Addition, &LIMIT)));
+
+        rows[1].calls_seen = Some(79);
+        assert!(!passes(&verdict(&rows, Share::Addition, &LIMIT)));
+        rows[1].calls_seen = Some(80);
+        rows[2].round_ns.clear();
+        let judged = verdict(&rows, Share::Addition, &LIMIT);
+        assert_eq!(judged[0].verdict, Verdict::Unknown);
+        assert!(!passes(&judged));
+        let optional = Limit {
+            optional: true,
+            ..LIMIT
+        };
+        assert_eq!(
+            verdict(&rows, Share::Addition, &optional)[0].verdict,
+            Verdict::Skip
+        );
+        let deeper = Limit {
+            from_depth: 21,
+            ..LIMIT
+        };
+        assert!(verdict(&rows, Share::Addition, &deeper).is_empty());
+    }
+}
