@@ -258,6 +258,7 @@ mod tests {
             clock: super::super::results::Clock::Thread,
             pace: super::super::effort::USUAL,
             way: Way::Alone,
+            is_before: false,
         };
         let round = |traced_per_s| Round {
             bare_per_s: 100.0,

@@ -3,7 +3,7 @@
 use super::measure::{Row, median};
 use super::results::{Judgement, Kind, Line, Verdict};
 use super::target::Build;
-use super::tools::Tool;
+use super::tools::{BEFORE, THREADS_LIMIT, THREADS_SUBJECTS, Tool};
 
 /// What of a row is set beside another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,10 @@ pub(crate) fn lines(tools: &[Tool], rows: &[Row], share: Share) -> Vec<Line> {
         let beside = |kind: Kind| {
             let fits = |other: &&Row| {
                 let candidate = &tools[other.tool];
-                other.depth == row.depth && candidate.kind == kind && candidate.build == tool.build
+                other.depth == row.depth
+                    && other.threads == row.threads
+                    && candidate.kind == kind
+                    && candidate.build == tool.build
             };
             rows.iter().find(fits).and_then(median_of)
         };
@@ -45,7 +48,7 @@ pub(crate) fn lines(tools: &[Tool], rows: &[Row], share: Share) -> Vec<Line> {
         };
         let own = median_ns.and_then(part);
         Line {
-            tool: tool.name.to_owned(),
+            tool: tool.label(),
             kind: tool.kind,
             frame_pointers: tool.build == Build::FramePointers,
             depth: row.depth,
@@ -132,6 +135,103 @@ fn judgement(part: &str, subject: &Line, reference: Option<&Line>, limit: &Limit
     }
 }
 
+/// The median over the rounds of a line's figure as a share of another's in the same round.
+fn round_ratio(subject: &Line, reference: &Line) -> Option<f64> {
+    let rounds = subject.round_ns.iter().zip(&reference.round_ns);
+    median(&mut rounds.map(|(own, other)| own / other).collect::<Vec<_>>())
+}
+
+/// The most that a row may cost, as a share of the same row of the build before.
+const BEFORE_LIMIT: f64 = 1.03;
+
+/// Holds every row of memtap against the same of the build before.
+pub(crate) fn judge_against(part: &str, lines: &[Line]) -> Vec<Judgement> {
+    let twin = |line: &Line| {
+        let name = format!("{}{BEFORE}", line.tool);
+        lines.iter().find(|other| {
+            other.tool == name
+                && (other.depth, other.threads, other.frame_pointers)
+                    == (line.depth, line.threads, line.frame_pointers)
+        })
+    };
+    let judged = |line: &Line| {
+        let before = twin(line)?;
+        let figure = round_ratio(line, before);
+        let miscount = miscount(line);
+        let verdict = match Verdict::on(figure, BEFORE_LIMIT) {
+            _ if miscount != 0 => Verdict::Fail,
+            // Options that the build before does not have.
+            Verdict::Unknown if line.problem.is_none() && before.problem.is_some() => Verdict::Skip,
+            verdict => verdict,
+        };
+        let frames = if line.frame_pointers {
+            ""
+        } else {
+            " without frame pointers"
+        };
+        let beside = figure.map_or_else(
+            || "has no figure beside the build before".to_owned(),
+            |figure| format!("costs {figure:.3} of the build before"),
+        );
+        let mut sentences = vec![
+            format!("{} {beside} at depth {}{frames}", line.tool, line.depth),
+            format!("the limit is {BEFORE_LIMIT}"),
+        ];
+        if miscount != 0 {
+            sentences.push(format!("its count of calls is off by {miscount:+}"));
+        }
+        sentences.extend([&line.problem, &before.problem].into_iter().flatten().cloned());
+        Some(Judgement {
+            verdict,
+            part: part.to_owned(),
+            figure,
+            limit: BEFORE_LIMIT,
+            sentence: sentences.join("; "),
+        })
+    };
+    lines.iter().filter_map(judged).collect()
+}
+
+/// Holds rows in two threads against the same in one.
+pub(crate) fn judge_threads(part: &str, lines: &[Line]) -> Vec<Judgement> {
+    let mut judgements = Vec::new();
+    for subject in THREADS_SUBJECTS {
+        let with = |threads: u32| {
+            let fits = |line: &&Line| line.tool == *subject && line.frame_pointers && line.threads == threads;
+            lines.iter().find(fits)
+        };
+        let Some((one, two)) = with(1).zip(with(2)) else {
+            continue;
+        };
+        let figure = round_ratio(two, one);
+        let miscount = miscount(one) + miscount(two);
+        let verdict = match Verdict::on(figure, THREADS_LIMIT) {
+            _ if miscount != 0 => Verdict::Fail,
+            verdict => verdict,
+        };
+        let share = figure.map_or_else(
+            || "has no figure".to_owned(),
+            |figure| format!("costs {figure:.3}"),
+        );
+        let mut sentences = vec![
+            format!("{subject} {share} per call in two threads of what it costs in one"),
+            format!("the limit is {THREADS_LIMIT}"),
+        ];
+        if miscount != 0 {
+            sentences.push(format!("its count of calls is off by {miscount:+}"));
+        }
+        sentences.extend([&one.problem, &two.problem].into_iter().flatten().cloned());
+        judgements.push(Judgement {
+            verdict,
+            part: part.to_owned(),
+            figure,
+            limit: THREADS_LIMIT,
+            sentence: sentences.join("; "),
+        });
+    }
+    judgements
+}
+
 /// Calls counted less calls made, of a tool that counts every call.
 pub(crate) fn miscount(line: &Line) -> i128 {
     match (line.calls_seen, line.calls_stderr) {
@@ -156,6 +256,7 @@ mod tests {
             clock: Clock::Thread,
             pace: USUAL,
             way: Way::Alone,
+            is_before: false,
         }
     }
 

@@ -17,6 +17,9 @@ pub(crate) const FULL: Effort = Effort {
     pairs: 50_000,
 };
 
+/// Rounds in which two builds are told apart by some percent.
+pub(crate) const ROUNDS_AGAINST: usize = 9;
+
 /// For a look.
 pub(crate) const QUICK: Effort = Effort {
     rounds: 1,

@@ -18,6 +18,7 @@ mod readme;
 mod report;
 mod results;
 mod running_loop;
+mod startup;
 mod tables;
 mod target;
 mod tools;
@@ -77,6 +78,16 @@ struct Options {
     /// Fail if memtap is over a limit, or missed a call
     #[arg(long)]
     check: bool,
+    /// Measure loops, live and walks of this memtap too, in turns; --check holds this build against it, not against other
+    /// tools. Of walks, by the program `walk_cost` beside it or in `examples/` there
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Fresh processes for each row of the loop [default: 3; 9 with --against]
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Use this memtap instead of building one
+    #[arg(long, value_name = "FILE", hide = true)]
+    memtap: Option<PathBuf>,
     /// Measure nothing: write the figures of this file, which --json wrote, into README.md
     #[arg(long, value_name = "FILE", exclusive = true)]
     readme: Option<PathBuf>,
@@ -121,8 +132,17 @@ fn run(options: &Options) -> Result<()> {
             }
         }
     }
-    let memtap = product::build()?;
-    let examples = build_examples()?;
+    let memtap = match &options.memtap {
+        Some(memtap) => memtap
+            .canonicalize()
+            .with_context(|| format!("failed to find {}", memtap.display()))?,
+        None => product::build()?,
+    };
+    let examples = if options.needs_examples() {
+        build_examples()?
+    } else {
+        workspace::target_dir()?.join("release/examples")
+    };
     if options.list {
         process::report(&part::list(&memtap, &examples.join("walk_cost")));
         return Ok(());
@@ -134,13 +154,10 @@ fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let run = Run {
         options,
-        effort: if options.quick {
-            effort::QUICK
-        } else {
-            effort::FULL
-        },
+        effort: options.effort(),
         builds: target::Builds::new(&folder)?,
         walk_cost: examples.join("walk_cost"),
+        before: options.against.as_deref().map(Before::find).transpose()?,
         memtap,
         folder,
     };
@@ -171,7 +188,48 @@ struct Run<'a> {
     builds: target::Builds,
     memtap: PathBuf,
     walk_cost: PathBuf,
+    /// The build that this one is held against.
+    before: Option<Before>,
     folder: PathBuf,
+}
+
+/// Another build of memtap.
+struct Before {
+    memtap: PathBuf,
+    walk_cost: PathBuf,
+}
+
+impl Before {
+    fn find(memtap: &Path) -> Result<Self> {
+        let memtap = memtap
+            .canonicalize()
+            .with_context(|| format!("failed to find {}", memtap.display()))?;
+        let beside = memtap.with_file_name("walk_cost");
+        let walk_cost = if beside.is_file() {
+            beside
+        } else {
+            memtap.with_file_name("examples").join("walk_cost")
+        };
+        Ok(Self { memtap, walk_cost })
+    }
+}
+
+impl Options {
+    fn effort(&self) -> Effort {
+        let effort = if self.quick { effort::QUICK } else { effort::FULL };
+        let rounds = match self.rounds {
+            Some(rounds) => rounds,
+            None if self.against.is_some() && !self.quick => effort::ROUNDS_AGAINST,
+            None => effort.rounds,
+        };
+        Effort { rounds, ..effort }
+    }
+
+    /// Whether something is to be measured by programs that are built for it.
+    fn needs_examples(&self) -> bool {
+        let needing = [Part::Loops, Part::Threads, Part::Walks, Part::Tables];
+        self.parts.is_empty() || self.parts.iter().any(|part| needing.contains(part))
+    }
 }
 
 impl Run<'_> {
@@ -199,25 +257,29 @@ impl Run<'_> {
         let memtap = &self.memtap;
         let (text, mut judgements) = match part {
             Part::Loops => {
-                let tools = tools::calls(memtap, &self.walk_cost);
+                let tools = self.with_before(|memtap, walk_cost| tools::calls(memtap, walk_cost));
                 let judged = (tools::CALLS_LIMITS, Share::Whole);
-                let (lines, judgements) = self.lines(name, tools, &depths, 1, judged)?;
+                let (lines, judgements) = self.lines(name, tools, &depths, &[1], judged)?;
                 document.loops = lines;
                 (report::loops(&document.loops), judgements)
             }
             Part::Live => {
+                let tools = self.with_before(|memtap, _| tools::live(memtap));
                 let judged = (tools::LIVE_LIMITS, Share::Whole);
-                let (lines, judgements) = self.lines(name, tools::live(memtap), &depths, 1, judged)?;
+                let (lines, judgements) = self.lines(name, tools, &depths, &[1], judged)?;
                 document.live = lines;
                 (report::live(&document.live), judgements)
             }
             Part::Threads => {
                 let none = (&[] as &[Limit], Share::Whole);
                 let calls = tools::calls(memtap, &self.walk_cost);
-                document.threads = self.lines(name, calls, &[DEPTH], 2, none)?.0;
-                let (live, judgements) = self.lines(name, tools::live(memtap), &[DEPTH], 2, none)?;
+                document.threads = self.lines(name, calls, &[DEPTH], &[1, 2], none)?.0;
+                let live = self.lines(name, tools::live(memtap), &[DEPTH], &[1, 2], none)?.0;
                 document.threads.extend(live);
-                (report::threads(&document.threads), judgements)
+                (
+                    report::threads(&document.threads),
+                    compare::judge_threads(name, &document.threads),
+                )
             }
             Part::Budget => {
                 let tools = self.filtered(tools::budget(memtap));
@@ -245,8 +307,8 @@ impl Run<'_> {
             }
             Part::Walks => {
                 let judged = (tools::WALK_LIMITS, Share::Addition);
-                let (lines, judgements) =
-                    self.lines(name, tools::walks(&self.walk_cost), &WALK_DEPTHS, 1, judged)?;
+                let tools = self.with_before(|_, walk_cost| tools::walks(walk_cost));
+                let (lines, judgements) = self.lines(name, tools, &WALK_DEPTHS, &[1], judged)?;
                 document.walks = lines;
                 (report::walks(&document.walks), judgements)
             }
@@ -256,6 +318,18 @@ impl Run<'_> {
                 (
                     report::unwind_tables(&document.tables),
                     tables::judge(&document.tables),
+                )
+            }
+            Part::Startup => {
+                let runs = if self.options.quick {
+                    startup::QUICK
+                } else {
+                    startup::FULL
+                };
+                document.startup = startup::measure(memtap, runs, &self.folder)?;
+                (
+                    startup::text(&document.startup),
+                    startup::judge(&document.startup),
                 )
             }
         };
@@ -268,7 +342,7 @@ impl Run<'_> {
         part: &str,
         tools: Vec<Tool>,
         depths: &[u32],
-        threads: u32,
+        threads: &[u32],
         (limits, share): (&[Limit], Share),
     ) -> Result<(Vec<Line>, Vec<results::Judgement>)> {
         let tools = self.filtered(tools);
@@ -277,11 +351,25 @@ impl Run<'_> {
             effort: &self.effort,
             builds: &self.builds,
             folder: &self.folder,
+            threads,
         };
-        let rows = measure::all(&tools, depths, threads, &place)?;
+        let rows = measure::all(&tools, depths, &place)?;
         let lines = compare::lines(&tools, &rows, share);
-        let judgements = compare::judge(part, &lines, limits, share);
+        let judgements = if self.before.is_some() {
+            compare::judge_against(part, &lines)
+        } else {
+            compare::judge(part, &lines, limits, share)
+        };
         Ok((lines, judgements))
+    }
+
+    /// The tools of this build, each of memtap's with that of the build before behind it.
+    fn with_before(&self, tools: impl Fn(&Path, &Path) -> Vec<Tool>) -> Vec<Tool> {
+        let own = tools(&self.memtap, &self.walk_cost);
+        match &self.before {
+            Some(before) => Tool::beside(own, tools(&before.memtap, &before.walk_cost)),
+            None => own,
+        }
     }
 
     fn depths(&self) -> Vec<u32> {
@@ -293,8 +381,14 @@ impl Run<'_> {
     }
 
     fn filtered(&self, tools: Vec<Tool>) -> Vec<Tool> {
-        let stays = |tool: &Tool| {
-            matches!(tool.kind, results::Kind::Bare | results::Kind::Headline) || self.wants(tool.name)
+        let stays = |tool: &Tool| match (tool.kind, &self.before) {
+            (results::Kind::Bare | results::Kind::Headline, _) => true,
+            // Other tools only where they are named: they are not what is compared.
+            (results::Kind::Peer, Some(_)) => !self.options.tool.is_empty() && self.wants(tool.name),
+            (results::Kind::Memtap, Some(_)) => {
+                self.wants(tool.name) || tool.is_before && tools::is_headline(tool.name)
+            }
+            (_, None) => self.wants(tool.name),
         };
         tools.into_iter().filter(stays).collect()
     }
@@ -309,15 +403,17 @@ fn contains_one(text: &str, names: &[String]) -> bool {
     names.is_empty() || names.iter().any(|name| text.contains(&**name))
 }
 
-/// The command as it was typed, without the file that it writes: that is some place of this machine.
+/// The command as it was typed, without its files: those are paths of this machine.
 fn command() -> String {
+    const FILES: [&str; 3] = ["--json", "--memtap", "--against"];
     let mut words = vec!["cargo xtask bench".to_owned()];
     let mut arguments = std::env::args().skip(1);
     while let Some(word) = arguments.next() {
-        if word == "--json" {
-            arguments.next();
-        } else if !word.starts_with("--json=") {
+        let name = word.split_once('=').map_or(&*word, |(name, _)| name);
+        if !FILES.contains(&name) {
             words.push(word);
+        } else if name == word {
+            arguments.next();
         }
     }
     words.join(" ")

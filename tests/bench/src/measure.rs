@@ -60,15 +60,24 @@ pub(crate) struct Place<'a> {
     pub(crate) effort: &'a Effort,
     pub(crate) builds: &'a Builds,
     pub(crate) folder: &'a Path,
+    /// Numbers of threads to measure with.
+    pub(crate) threads: &'a [u32],
 }
 
-/// Measures every tool at every depth. A tool that fails fills its row with the reason; only an interruption
-/// ends the whole.
-pub(crate) fn all(tools: &[Tool], depths: &[u32], threads: u32, place: &Place<'_>) -> Result<Vec<Row>> {
-    let mut rows: Vec<Row> = depths
-        .iter()
-        .flat_map(|&depth| (0..tools.len()).map(move |tool| Row::new(tool, depth, threads)))
-        .collect();
+/// Measures every tool at every depth with every number of threads. A tool that fails fills its row with the reason; only
+/// an interruption ends the whole. Every second round goes backwards, so that no row is always the first of two.
+pub(crate) fn all(tools: &[Tool], depths: &[u32], place: &Place<'_>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for &depth in depths {
+        for tool in 0..tools.len() {
+            rows.extend(
+                place
+                    .threads
+                    .iter()
+                    .map(|&threads| Row::new(tool, depth, threads)),
+            );
+        }
+    }
     for row in &mut rows {
         row.problem = tools[row.tool].way.missing();
         row.note = tools[row.tool].way.note();
@@ -76,16 +85,27 @@ pub(crate) fn all(tools: &[Tool], depths: &[u32], threads: u32, place: &Place<'_
     let runnable = rows.iter().filter(|row| row.problem.is_none()).count();
     for round in 1..=place.effort.rounds {
         let mut done = 0;
-        for row in rows.iter_mut().filter(|row| row.problem.is_none()) {
+        let mut order: Vec<usize> = (0..rows.len())
+            .filter(|&row| rows[row].problem.is_none())
+            .collect();
+        if round.is_multiple_of(2) {
+            order.reverse();
+        }
+        for index in order {
+            let row = &mut rows[index];
             let tool = &tools[row.tool];
             done += 1;
             progress::say(&format!(
-                "{}: round {round} of {}, {done} of {runnable}: {} at depth {}",
-                place.part, place.effort.rounds, tool.name, row.depth
+                "{}: round {round} of {}, {done} of {runnable}: {} at depth {} in {} threads",
+                place.part,
+                place.effort.rounds,
+                tool.label(),
+                row.depth,
+                row.threads
             ));
             if let Err(error) = patiently(tool.kind, || add_round(row, tool, place)) {
                 interrupt::check()?;
-                eprintln!("xtask: {}: {error:#}", tool.name);
+                eprintln!("xtask: {}: {error:#}", tool.label());
                 row.problem = Some(format!("{error:#}"));
             }
         }
@@ -113,6 +133,7 @@ fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
         pairs: place.effort.pairs_at(tool.pace),
         batches: place.effort.batches,
         threads: row.threads,
+        starts_one: place.threads.len() > 1,
     };
     let binary = place.builds.binary(tool.build);
     let batches = match &tool.way {
@@ -252,6 +273,7 @@ mod tests {
             pairs: 10,
             batches: 4,
             threads: 2,
+            starts_one: false,
         };
         let seen = |seen| {
             let mut row = Row::new(0, 3, 2);

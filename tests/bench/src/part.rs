@@ -4,8 +4,8 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::programs;
 use super::tools::{self, Tool};
+use super::{programs, startup};
 
 /// What is measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -14,7 +14,7 @@ pub(crate) enum Part {
     Loops,
     /// The same loop, every block followed to its free
     Live,
-    /// Both in two threads at once
+    /// Both in two threads at once, beside one thread
     Threads,
     /// What a process keeps of a million calls a second, under memtap's budget and under others
     Budget,
@@ -24,6 +24,8 @@ pub(crate) enum Part {
     Walks,
     /// What unwind tables take to make
     Tables,
+    /// CPU time and time of a recording of `true`: what attaching and detaching takes
+    Startup,
 }
 
 impl Part {
@@ -37,6 +39,7 @@ impl Part {
             Self::Programs => "programs",
             Self::Walks => "walks",
             Self::Tables => "tables",
+            Self::Startup => "startup",
         }
     }
 }
@@ -56,6 +59,7 @@ pub(crate) fn list(memtap: &Path, walk_cost: &Path) -> String {
                 .iter()
                 .map(|name| ((*name).to_owned(), None))
                 .collect(),
+            Part::Startup => startup::list(),
             Part::Tables => vec![(
                 "libc, the compiler's library, all that is mapped".to_owned(),
                 None,

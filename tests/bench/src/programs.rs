@@ -23,6 +23,7 @@ use super::results::{Kind, Program};
 use super::target::compile;
 use super::{interrupt, progress};
 use test_support::workspace;
+pub(crate) use under::figures;
 use under::{Outcome, Under};
 
 /// A program and what it is to do.

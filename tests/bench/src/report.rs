@@ -72,8 +72,9 @@ pub(crate) fn live(lines: &[Line]) -> String {
 /// Both in two threads.
 pub(crate) fn threads(lines: &[Line]) -> String {
     format!(
-        "## Two threads at once\n\n{}\nNanoseconds of each thread. valgrind lets one thread run at a time.\n",
-        whole_tools(lines)
+        "## Two threads at once, and one\n\n{}\nNanoseconds of each thread, which has a processor of its own where there are two. The single \
+         thread is one that main starts, like the two. valgrind lets one thread run at a time.\n",
+        in_threads(lines)
     )
 }
 
@@ -113,7 +114,39 @@ pub(crate) fn whole_tools(lines: &[Line]) -> String {
     grid.markdown()
 }
 
-/// Which part of the calls a tool told of.
+/// The table of tools in one thread and in two.
+fn in_threads(lines: &[Line]) -> String {
+    let mut grid = Grid::new(&[
+        ("tool", Side::Left),
+        ("frame pointers", Side::Left),
+        ("threads", Side::Right),
+        ("ns per pair", Side::Right),
+        ("÷ one thread", Side::Right),
+        ("calls seen", Side::Right),
+        ("notes", Side::Left),
+    ]);
+    for line in lines {
+        let alone = lines.iter().find(|other| {
+            other.threads == 1 && other.tool == line.tool && other.frame_pointers == line.frame_pointers
+        });
+        let share = line.median_ns.zip(alone.and_then(|alone| alone.median_ns));
+        grid.row(vec![
+            line.tool.clone(),
+            if line.frame_pointers { "yes" } else { "no" }.to_owned(),
+            line.threads.to_string(),
+            nanoseconds(line.median_ns),
+            cell(
+                share.filter(|_| line.threads > 1).map(|(own, alone)| own / alone),
+                3,
+            ),
+            seen(line),
+            notes(line),
+        ]);
+    }
+    grid.markdown()
+}
+
+/// The part of the calls that a tool told of.
 fn seen(line: &Line) -> String {
     let Some(seen) = line.calls_seen else {
         return "–".to_owned();

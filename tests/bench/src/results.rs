@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::tables;
+use super::{startup, tables};
 
 /// Names the layout of the file; a layout that readers of the last one do not understand has another number.
 pub(crate) const SCHEMA: &str = "memtap.bench/3";
@@ -27,6 +27,8 @@ pub(crate) struct Document {
     pub(crate) programs: Vec<Program>,
     pub(crate) walks: Vec<Line>,
     pub(crate) tables: Vec<tables::Row>,
+    #[serde(default)]
+    pub(crate) startup: startup::Startup,
     pub(crate) judgements: Vec<Judgement>,
     /// Whether every limit that could be looked at is kept.
     pub(crate) passes: bool,

@@ -21,6 +21,8 @@ pub(crate) struct Turns {
     pub(crate) pairs: u64,
     pub(crate) batches: u64,
     pub(crate) threads: u32,
+    /// Whether even a single thread is one that main starts.
+    pub(crate) starts_one: bool,
 }
 
 impl Turns {
@@ -54,6 +56,9 @@ impl Loop {
             .args([turns.depth.to_string(), SIZE_BYTES.to_string()])
             .args([turns.pairs.to_string(), turns.batches.to_string()])
             .arg(turns.threads.to_string());
+        if turns.starts_one {
+            command.arg("started");
+        }
         Self::start_with_arguments(command)
     }
 

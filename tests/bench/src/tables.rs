@@ -93,7 +93,7 @@ fn cases() -> Result<Vec<Case>> {
 }
 
 /// The libc of this very process.
-fn libc() -> Result<PathBuf> {
+pub(crate) fn libc() -> Result<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").context("failed to read the mappings")?;
     let mut files = maps.lines().filter_map(|line| Some(&line[line.find('/')?..]));
     let found = files.find(|file| {

@@ -29,7 +29,10 @@ pub(crate) use bpftrace::command as bpftrace_command;
 pub(crate) use bpftrace::map as bpftrace_map;
 pub(crate) use bpftrace::missing as bpftrace_missing;
 pub(crate) use heaptrack::Heaptrack;
-pub(crate) use rows::{CALLS_LIMITS, KEPT_LIMIT, LIVE_LIMITS, WALK_LIMITS, budget, calls, live, walks};
+pub(crate) use rows::{
+    CALLS_LIMITS, EMPTY_UPROBE, KEPT_LIMIT, LIVE_LIMITS, THREADS_LIMIT, THREADS_SUBJECTS, WALK_LIMITS,
+    budget, calls, is_headline, live, walks,
+};
 pub(crate) use running::Running;
 
 /// What a tool says that it saw of the loop.
@@ -67,7 +70,12 @@ pub(crate) struct Tool {
     pub(crate) clock: Clock,
     pub(crate) pace: Pace,
     pub(crate) way: Way,
+    /// Whether it is memtap of the build that `--against` names.
+    pub(crate) is_before: bool,
 }
+
+/// Follows the name of a row of the build before.
+pub(crate) const BEFORE: &str = ", before";
 
 /// How a tool comes to the loop.
 pub(crate) enum Way {
@@ -108,6 +116,7 @@ impl Tool {
             clock: Clock::Thread,
             pace: USUAL,
             way: Way::Alone,
+            is_before: false,
         }
     }
 
@@ -131,6 +140,35 @@ impl Tool {
             way,
             ..bare
         }
+    }
+
+    /// The name of its row.
+    pub(crate) fn label(&self) -> String {
+        let suffix = if self.is_before { BEFORE } else { "" };
+        format!("{}{suffix}", self.name)
+    }
+
+    /// Puts each tool of `before` that is memtap, and that another build can make faster or slower, behind the one of the
+    /// same name: both take their turns side by side.
+    pub(crate) fn beside(tools: Vec<Self>, before: Vec<Self>) -> Vec<Self> {
+        let mut before: Vec<Self> = before
+            .into_iter()
+            .filter(|tool| matches!(tool.kind, Kind::Headline | Kind::Memtap) && tool.name != EMPTY_UPROBE)
+            .map(|tool| Self {
+                is_before: true,
+                kind: Kind::Memtap,
+                ..tool
+            })
+            .collect();
+        let mut all = Vec::new();
+        for tool in tools {
+            let twin = before
+                .iter()
+                .position(|twin| twin.name == tool.name && twin.build == tool.build);
+            all.push(tool);
+            all.extend(twin.map(|index| before.remove(index)));
+        }
+        all
     }
 
     fn at(self, pace: Pace) -> Self {

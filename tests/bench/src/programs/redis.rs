@@ -50,6 +50,7 @@ pub(crate) fn run(tool: Under, place: &Place) -> Result<Outcome> {
         pairs: 0,
         batches: 0,
         threads: 1,
+        starts_one: false,
     };
     let sentinel = Target::start(&place.sentinel, &turns)?;
     let server = Server::start(tool, sentinel.libc(), &folder)?;

@@ -156,6 +156,7 @@ impl Under {
             pairs: 0,
             batches: 0,
             threads: 1,
+            starts_one: false,
         };
         let sentinel = Target::start(&place.sentinel, &turns)?;
         if self == Self::Perf {
@@ -287,7 +288,7 @@ fn spent(folder: &Path) -> Result<Outcome> {
 }
 
 /// Nanoseconds in user mode, in the kernel, and of the wall.
-fn figures(text: &str) -> Option<Outcome> {
+pub(crate) fn figures(text: &str) -> Option<Outcome> {
     let mut numbers = text.split_whitespace().map(|word| word.parse::<f64>().ok());
     let mut seconds = || Some(numbers.next()?? / 1e9);
     Some(Outcome {

@@ -15,6 +15,8 @@ use crate::effort::{SLOW, SLOWEST};
 use crate::results::{Clock, Kind};
 use crate::target::Build;
 
+/// What the trap of a probe costs without a tool.
+pub(crate) const EMPTY_UPROBE: &str = "empty uprobe";
 const BPFTRACE: &str = "bpftrace @[ustack]";
 const LIVE_SCRIPT: &str = "bpftrace live.bt";
 const MEMLEAK: &str = "bcc memleak";
@@ -30,7 +32,7 @@ pub(crate) fn calls(memtap: &Path, walk_cost: &Path) -> Vec<Tool> {
     let peer = Kind::Peer;
     vec![
         Tool::bare(Build::FramePointers),
-        Tool::attached("empty uprobe", Kind::Memtap, walker(walk_cost, Walker::Empty)),
+        Tool::attached(EMPTY_UPROBE, Kind::Memtap, walker(walk_cost, Walker::Empty)),
         own(DWARF, Kind::Headline, &[EVERY, &["--unwind", "dwarf"]]),
         own(FP, Kind::Memtap, &[EVERY, &["--unwind", "fp"]]),
         own("memtap record --sample 512k", Kind::Memtap, &[SAMPLED]),
@@ -112,6 +114,17 @@ const fn live_limit(
         optional,
     }
 }
+
+/// Whether a row of this name is a table's headline.
+pub(crate) fn is_headline(name: &str) -> bool {
+    [DWARF, LIVE, FRESH].contains(&name)
+}
+
+/// Rows whose cost in two threads is held against their cost in one.
+pub(crate) const THREADS_SUBJECTS: &[&str] = &[DWARF, LIVE];
+
+/// The most that a call may cost each of two threads, as a share of what it costs one alone.
+pub(crate) const THREADS_LIMIT: f64 = 1.05;
 
 /// Tools on a process that works: memtap's defaults for a running process, and what others leave of it.
 pub(crate) fn budget(memtap: &Path) -> Vec<Tool> {
