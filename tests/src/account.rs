@@ -15,7 +15,7 @@ pub struct Account {
     pub pid: u32,
     /// Its name.
     pub comm: String,
-    /// Highest live count and bytes of all of the fixture's processes at once, where it told them.
+    /// Highest live count and bytes of all of the fixture's processes at once, where it reported them.
     pub peak_together: Option<(u64, u64)>,
     threads: u64,
     figures: Figures,
@@ -31,7 +31,7 @@ impl Account {
             .collect::<Result<Vec<_>>>()?;
         ensure!(
             !accounts.is_empty(),
-            "the fixture told nothing; it wrote: {stdout:?}"
+            "the fixture reported nothing; it wrote: {stdout:?}"
         );
         Ok(accounts)
     }
@@ -65,7 +65,7 @@ impl Account {
             let bytes = beyond("functions/calloc/bytes");
             ensure!(
                 beyond("functions/calloc/calls") == self.threads && bytes > 0 && bytes % self.threads == 0,
-                "{} threads began, and calloc was called {} times more than told, for {bytes} bytes",
+                "{} threads began, and calloc was called {} times more than reported, for {bytes} bytes",
                 self.threads,
                 beyond("functions/calloc/calls")
             );

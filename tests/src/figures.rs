@@ -14,7 +14,7 @@ const BLOCKS: [&str; 6] = ["functions", "alloc", "freed", "live", "peak", "tempo
 pub struct Figures(BTreeMap<String, u64>);
 
 impl Figures {
-    /// Reads totals; all of the blocks must be there. What is told of `memalign` counts as `aligned_alloc`:
+    /// Reads totals; all of the blocks must be there. What is reported of `memalign` counts as `aligned_alloc`:
     /// whether they are one address is the C library's choice.
     pub fn parse(totals: &Value) -> Result<Self> {
         let mut figures = Self::default();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{Chain, Told};
+use crate::{Chain, Reported};
 
 /// A folded file.
 #[derive(Debug, Clone)]
@@ -75,9 +75,9 @@ impl Folded {
 
     /// Compares every chain of the fixtures' own account with the lines that end in it, weighed by `weigh`,
     /// and gives the lines that are no fixture's: what the C library allocates on its own account.
-    pub fn compare(&self, told: &Told, weigh: impl Fn(&Chain) -> u64) -> Result<Vec<Line>> {
+    pub fn compare(&self, reported: &Reported, weigh: impl Fn(&Chain) -> u64) -> Result<Vec<Line>> {
         let mut expected: BTreeMap<(&str, &[String], &str), u64> = BTreeMap::new();
-        for image in &told.images {
+        for image in &reported.images {
             for chain in &image.chains {
                 let key = (&*image.comm, &*chain.frames, &*chain.function);
                 *expected.entry(key).or_default() += weigh(chain);

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-use crate::{Count, Counts, Figures, Finished, Folded, Region, Summary, Told, difference};
+use crate::{Count, Counts, Figures, Finished, Folded, Region, Reported, Summary, difference};
 
 /// A run of memtap that has ended.
 #[derive(Debug)]
@@ -100,9 +100,9 @@ impl Recording {
         self.folded.as_ref().context("memtap wrote no folded file")
     }
 
-    /// What the fixture told.
-    pub fn told(&self) -> Result<Told> {
-        Told::parse(&self.finished.stdout)
+    /// What the fixture reported.
+    pub fn reported(&self) -> Result<Reported> {
+        Reported::parse(&self.finished.stdout)
     }
 
     /// The test's own directory.

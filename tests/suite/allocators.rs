@@ -239,14 +239,16 @@ impl Allocator {
 /// Every function of the C family, called and followed: what the fixtures tell.
 fn exact(context: &Context, allocator: &Allocator, how: How) -> Result<()> {
     let [(_, recording), nothing] = allocator.record(context, Recipe::c("functions"), how, false)?;
-    let told = recording.told()?;
-    let image = &told.images[0];
+    let reported = recording.reported()?;
+    let image = &reported.images[0];
     let process = recording.summary()?.process(image.pid, "functions")?;
     let found = beyond(&process.functions, &functions_of(&nothing)?);
     if let Some(difference) = difference(&image.functions(), &found) {
         anyhow::bail!("not what the fixture tells:\n{difference}");
     }
-    recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
 
     let [(_, recording), nothing] = allocator.record(context, Recipe::live_c("family"), how, true)?;
     let accounts = Account::parse_all(&recording.finished.stdout)?;

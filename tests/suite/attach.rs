@@ -9,9 +9,9 @@ use memtap_tests::{
 };
 use serde_json::Value;
 
-use crate::busy::Busy;
 use crate::case::{Case, case};
-use crate::crowd::{BIG_BYTES, Crowd};
+use crate::many_processes::{BIG_BYTES, ManyProcesses};
+use crate::under_load::ProcessUnderLoad;
 
 pub(crate) const CASES: &[Case] = &[
     case("attach::sums_each_way", &[Need::Compiler], sums_each_way),
@@ -62,7 +62,7 @@ fn sums_each_way(context: &Context) -> Result<()> {
             .run()?
             .whole()?;
         recording
-            .has_functions(&recording.told()?.functions())
+            .has_functions(&recording.reported()?.functions())
             .with_context(|| format!("--attach {way}"))?;
     }
     Ok(())
@@ -90,7 +90,7 @@ fn live_each_way(context: &Context) -> Result<()> {
 /// Another tracer has probes at the returns of the same functions, which take the place of return addresses on the stack:
 /// calls are counted once, and have their stacks, all the same.
 fn beside_probes_of_returns(context: &Context) -> Result<()> {
-    let busy = Busy::start(context)?;
+    let busy = ProcessUnderLoad::start(context)?;
     let fixture = Recipe::live_c("family").build(context)?;
     let stacks = |context| -> Result<String> {
         let recording = Memtap::record(context)?.arguments(["--live"]).fixture(&fixture);
@@ -118,8 +118,8 @@ fn beside_probes_of_returns(context: &Context) -> Result<()> {
 /// A process whose main thread waits and whose others allocate: a probe of one process is one of all its threads, and of
 /// no other process that runs the same.
 fn threads_each_way(context: &Context) -> Result<()> {
-    let busy = Busy::start(context)?;
-    let other = Busy::start(context)?;
+    let busy = ProcessUnderLoad::start(context)?;
+    let other = ProcessUnderLoad::start(context)?;
     for way in ways(context)? {
         let recording = Memtap::record(context)?
             .arguments(["--attach", way, "-d", "300ms"])
@@ -127,7 +127,7 @@ fn threads_each_way(context: &Context) -> Result<()> {
             .run()?
             .whole()?;
         let summary = recording.summary()?;
-        let calls = summary.process(busy.pid(), "busy")?.functions["malloc"].calls;
+        let calls = summary.process(busy.pid(), "under_load")?.functions["malloc"].calls;
         ensure!(calls > 0, "no call of a thread with --attach {way}");
         // The kernel itself leaves the other process out.
         ensure!(
@@ -155,7 +155,7 @@ const RELEASE_MAY: Duration = Duration::from_secs(20);
 
 fn two_hundred_processes(context: &Context) -> Result<()> {
     let before = Leftovers::now(context)?;
-    let mut crowd = Crowd::start(context, MANY)?;
+    let mut crowd = ManyProcesses::start(context, MANY)?;
     let pause_alone = crowd.longest();
     let pids = crowd.pids();
 
@@ -177,7 +177,7 @@ fn two_hundred_processes(context: &Context) -> Result<()> {
         let calls = number + 10;
         let bytes = calls * (BIG_BYTES + number);
         let expected = Counts::from([("malloc".to_owned(), Count { calls, bytes })]);
-        let process = summary.process(member.pid, "crowd")?;
+        let process = summary.process(member.pid, "many_processes")?;
         ensure!(
             process.functions == expected,
             "child {number}: {:?} instead of {expected:?}",
@@ -252,8 +252,8 @@ fn held_address(context: &Context) -> Result<()> {
         .build(context)?;
     let mut tell = fixture.command();
     tell.arg("where");
-    let told = run(tell)?.succeeded()?;
-    let counter: u64 = told.stdout.trim().parse()?;
+    let reported = run(tell)?.succeeded()?;
+    let counter: u64 = reported.stdout.trim().parse()?;
     for way in ways(context)? {
         let record = |live: &[&str]| -> Result<Recording> {
             Memtap::record(context)?

@@ -13,14 +13,14 @@ use crate::case::{Case, case};
 
 pub(crate) const CASES: &[Case] = &[
     case(
-        "budget::a_busy_process_keeps_its_speed",
+        "budget::a_process_under_load_keeps_its_speed",
         &[Need::Compiler],
         keeps_its_speed,
     ),
     case(
-        "budget::where_blocks_are_followed_it_is_told",
+        "budget::where_blocks_are_followed_it_is_reported",
         &[Need::Compiler],
-        is_told,
+        is_reported,
     ),
     case(
         "budget::a_slow_process_is_followed_whole",
@@ -172,7 +172,7 @@ fn speed_kept(context: &Context, steady: &Steady) -> Result<f64> {
 }
 
 /// With `--live` probes must stay in: what that costs is said, and nothing is left out in silence.
-fn is_told(context: &Context) -> Result<()> {
+fn is_reported(context: &Context) -> Result<()> {
     let steady = Steady::start(context, 1_000_000)?;
     let recording = record(context, &steady, &["--live", "--max-overhead", "2", "-d", "2s"])?.run()?;
     let said = &recording.finished.stderr;

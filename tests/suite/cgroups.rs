@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Cgroup, Context, Count, Counts, Fixture, LIMIT, Memtap, Need, Running, Summary, Told, eventually,
+    Cgroup, Context, Count, Counts, Fixture, LIMIT, Memtap, Need, Reported, Running, Summary, eventually,
 };
 
-use crate::busy::Busy;
 use crate::case::{Case, case};
 use crate::lives::{MANY, has_each_probe_once, is_all_there, is_left_out};
+use crate::under_load::ProcessUnderLoad;
 
 const NEEDS: &[Need] = &[Need::Compiler, Need::Cgroup2];
 
@@ -35,9 +35,9 @@ fn running(context: &Context) -> Result<()> {
     let cgroup = Cgroup::create(context)?;
     cgroup.below("inner/most")?;
     let (one, two, other) = (
-        Busy::start(context)?,
-        Busy::start(context)?,
-        Busy::start(context)?,
+        ProcessUnderLoad::start(context)?,
+        ProcessUnderLoad::start(context)?,
+        ProcessUnderLoad::start(context)?,
     );
     cgroup.take(one.pid(), "")?;
     cgroup.take(two.pid(), "inner/most")?;
@@ -56,7 +56,7 @@ fn running(context: &Context) -> Result<()> {
             .whole()?;
         let summary = recording.summary()?;
         for busy in [&one, &two] {
-            let process = summary.process(busy.pid(), "busy")?;
+            let process = summary.process(busy.pid(), "under_load")?;
             ensure!(process.functions["malloc"].calls > 0, "no calls: {process:?}");
             ensure!(!process.has_exited, "the process still runs");
         }
@@ -91,15 +91,15 @@ fn later_processes(context: &Context) -> Result<()> {
         start(cgroup.command("inner", &fixture), "vfork")?,
     ];
     let outside = start(fixture.command(), "clone")?;
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     for one in inside {
         let finished = one.finish(LIMIT)?.succeeded()?;
-        told.images.extend(Told::parse(&finished.stdout)?.images);
+        reported.images.extend(Reported::parse(&finished.stdout)?.images);
     }
     outside.finish(LIMIT)?.succeeded()?;
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &told, 3 * MANY)?;
+    is_all_there(&recording, &reported, 3 * MANY)?;
     has_each_probe_once(&recording)?;
     let clones = recording
         .folded()?
@@ -243,9 +243,9 @@ fn born_into(context: &Context) -> Result<()> {
     let out = Running::start(out)?.finish(LIMIT)?.succeeded()?;
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &Told::parse(&into.stdout)?, MANY)?;
+    is_all_there(&recording, &Reported::parse(&into.stdout)?, MANY)?;
     let processes = recording.summary()?.processes()?;
-    for image in Told::parse(&out.stdout)?.images {
+    for image in Reported::parse(&out.stdout)?.images {
         let found = processes.iter().find(|process| process.pid == image.pid);
         ensure!(found.is_none(), "it was made outside: {found:?}");
     }
@@ -268,7 +268,7 @@ fn root(context: &Context) -> Result<()> {
     let own = session.pid()?;
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &Told::parse(&finished.stdout)?, MANY)?;
+    is_all_there(&recording, &Reported::parse(&finished.stdout)?, MANY)?;
     is_left_out(&recording, own)
 }
 
@@ -280,24 +280,24 @@ fn removed(context: &Context) -> Result<()> {
         .arguments(["--cgroup", cgroup.name()])
         .start()?;
     session.wait_until_tracing()?;
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     for pause in [Duration::from_millis(2500), Duration::ZERO] {
         let finished = Running::start(cgroup.command("", &fixture))?
             .finish(LIMIT)?
             .succeeded()?;
-        told.images.extend(Told::parse(&finished.stdout)?.images);
+        reported.images.extend(Reported::parse(&finished.stdout)?.images);
         // Longer than memtap takes to look who is left.
         std::thread::sleep(pause);
     }
     cgroup.remove()?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &told, 2)
+    is_all_there(&recording, &reported, 2)
 }
 
 /// `live` and `estimate` take a cgroup too, and so does a budget.
 fn live_and_estimate(context: &Context) -> Result<()> {
     let cgroup = Cgroup::create(context)?;
-    let busy = Busy::start(context)?;
+    let busy = ProcessUnderLoad::start(context)?;
     cgroup.take(busy.pid(), "")?;
     let live = Memtap::bare(context)?
         .arguments(["live", "--cgroup", cgroup.name(), "-d", "300ms"])
@@ -305,7 +305,7 @@ fn live_and_estimate(context: &Context) -> Result<()> {
         .run()?
         .ended_with(0)?;
     let text = std::fs::read_to_string(live.directory().join("live.json"))?;
-    let process = Summary::parse(&text)?.process(busy.pid(), "busy")?;
+    let process = Summary::parse(&text)?.process(busy.pid(), "under_load")?;
     ensure!(
         process.totals["live"]["count"].as_u64() > Some(0),
         "nothing is live: {process:?}"

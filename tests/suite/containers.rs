@@ -4,12 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, Recording, Running, Told, difference, eventually};
+use memtap_tests::{
+    Context, Fixture, LIMIT, Memtap, Need, Recording, Reported, Running, difference, eventually,
+};
 use tempfile::TempDir;
 
-use crate::busy::copy_libraries;
 use crate::case::{Case, case};
 use crate::lives::{MANY, has_each_probe_once, is_all_there};
+use crate::under_load::copy_libraries;
 
 const NAMESPACES: &[Need] = &[Need::Compiler, Need::Namespaces];
 
@@ -50,7 +52,7 @@ fn chroot(context: &Context) -> Result<()> {
             .command(["chroot", path, "/storm", way, &MANY.to_string()])
             .run()?
             .whole()?;
-        is_all_there(&recording, &recording.told()?, MANY)?;
+        is_all_there(&recording, &recording.reported()?, MANY)?;
         let probes = recording.summary()?.json["probes"].to_string();
         ensure!(
             probes.contains(&format!("{path}/lib")),
@@ -60,11 +62,15 @@ fn chroot(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Every process that told is there by the number that it sees itself, under another one of the machine's.
-fn is_all_there_inside(recording: &Recording, told: &Told, images: usize) -> Result<()> {
-    ensure!(told.images.len() == images, "{} told", told.images.len());
+/// Every process that reported is there by the number that it sees itself, under another one of the machine's.
+fn is_all_there_inside(recording: &Recording, reported: &Reported, images: usize) -> Result<()> {
+    ensure!(
+        reported.images.len() == images,
+        "{} reported",
+        reported.images.len()
+    );
     let processes = recording.summary()?.processes()?;
-    for image in &told.images {
+    for image in &reported.images {
         let found: Vec<_> = processes
             .iter()
             .filter(|process| process.inner_pid == Some(image.pid) && process.comm == image.comm)
@@ -79,7 +85,7 @@ fn is_all_there_inside(recording: &Recording, told: &Told, images: usize) -> Res
             anyhow::bail!("{} {} inside:\n{difference}", image.comm, image.pid);
         }
     }
-    recording.folded()?.compare(told, |chain| chain.count.bytes)?;
+    recording.folded()?.compare(reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 
@@ -92,10 +98,10 @@ fn pid_namespace(context: &Context) -> Result<()> {
             .command(["unshare", "-fp", program, way, &MANY.to_string()])
             .run()?
             .whole()?;
-        let told = recording.told()?;
-        is_all_there_inside(&recording, &told, MANY)?;
+        let reported = recording.reported()?;
+        is_all_there_inside(&recording, &reported, MANY)?;
         // The storm's own process is the first of the namespace.
-        let lowest = told.images.iter().map(|image| image.pid).min();
+        let lowest = reported.images.iter().map(|image| image.pid).min();
         ensure!(lowest == Some(2), "{lowest:?} is not the number of a first child");
         // Outside, both numbers are the same.
         let processes = recording.summary()?.processes()?;
@@ -163,12 +169,12 @@ fn user_namespace(context: &Context) -> Result<()> {
         .command(["unshare", "-Ur", program, "spawn", &many])
         .run()?
         .whole()?;
-    is_all_there(&recording, &recording.told()?, MANY)?;
+    is_all_there(&recording, &recording.reported()?, MANY)?;
     let recording = Memtap::record(context)?
         .command(["unshare", "-Urpf", program, "fork", &many])
         .run()?
         .whole()?;
-    is_all_there_inside(&recording, &recording.told()?, MANY)
+    is_all_there_inside(&recording, &recording.reported()?, MANY)
 }
 
 /// Starts a shell's commands, of which the last is to run on, and waits until one of this name does.
@@ -188,15 +194,15 @@ fn started(context: &Context, words: &[&str], comm: &str) -> Result<Running> {
     Ok(running)
 }
 
-/// Runs a storm, and adds what it told.
-fn storm(mut command: Command, told: &mut Told) -> Result<()> {
+/// Runs a storm, and adds what it reported.
+fn storm(mut command: Command, reported: &mut Reported) -> Result<()> {
     let finished = Running::start({
         command.arg(MANY.to_string());
         command
     })?
     .finish(LIMIT)?
     .succeeded()?;
-    told.images.extend(Told::parse(&finished.stdout)?.images);
+    reported.images.extend(Reported::parse(&finished.stdout)?.images);
     Ok(())
 }
 
@@ -216,17 +222,17 @@ fn overlay(context: &Context) -> Result<()> {
     let pid = sleeper.pid();
     let mut session = Memtap::record(context)?.argument("-a").start()?;
     session.wait_until_tracing()?;
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     for (program, way) in [("/storm", "fork"), ("/storm", "spawn"), ("/new", "clone")] {
         let mut command = context.privileged("nsenter");
         command.args([&format!("--mount=/proc/{pid}/ns/mnt"), "chroot"]);
         command.arg(format!("{place}/merged")).args([program, way]);
-        storm(command, &mut told)?;
+        storm(command, &mut reported)?;
     }
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
     drop(sleeper);
-    is_all_there(&recording, &told, 3 * MANY)?;
+    is_all_there(&recording, &reported, 3 * MANY)?;
     has_each_probe_once(&recording)
 }
 
@@ -256,11 +262,11 @@ fn several_at_once(context: &Context) -> Result<()> {
         start(&["sh", "-c", &deleted])?,
     ];
     let inside = start(&["unshare", "-fp", program, "middle", &many])?;
-    let told = |running: Running| Told::parse(&running.finish(LIMIT)?.succeeded()?.stdout);
-    let inside = told(inside)?;
-    let mut others = Told::default();
+    let reported = |running: Running| Reported::parse(&running.finish(LIMIT)?.succeeded()?.stdout);
+    let inside = reported(inside)?;
+    let mut others = Reported::default();
     for one in outside {
-        others.images.extend(told(one)?.images);
+        others.images.extend(reported(one)?.images);
     }
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;

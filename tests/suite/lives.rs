@@ -1,7 +1,7 @@
 //! Lives of processes: hundreds made as fast as can be, by every way there is, each with its own figures, name and stacks.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Recording, Running, Told, difference, run};
+use memtap_tests::{Context, Fixture, LIMIT, Memtap, Recording, Reported, Running, difference, run};
 
 use crate::case::{Case, case};
 use memtap_tests::Need;
@@ -23,15 +23,15 @@ pub(crate) const CASES: &[Case] = &[
 /// How many processes a storm has.
 pub(crate) const MANY: usize = 200;
 
-/// Every process that told is there, once, with its own calls, its name, and stacks that begin with that; `images` told.
-pub(crate) fn is_all_there(recording: &Recording, told: &Told, images: usize) -> Result<()> {
+/// Every process that reported is there, once, with its own calls, its name, and stacks that begin with that; `images` reported.
+pub(crate) fn is_all_there(recording: &Recording, reported: &Reported, images: usize) -> Result<()> {
     ensure!(
-        told.images.len() == images,
-        "{} of {images} processes told",
-        told.images.len()
+        reported.images.len() == images,
+        "{} of {images} processes reported",
+        reported.images.len()
     );
     let summary = recording.summary()?;
-    for image in &told.images {
+    for image in &reported.images {
         let process = summary.process(image.pid, &image.comm)?;
         if let Some(difference) = difference(&image.functions(), &process.functions) {
             anyhow::bail!("{} {}:\n{difference}", image.comm, image.pid);
@@ -43,7 +43,7 @@ pub(crate) fn is_all_there(recording: &Recording, told: &Told, images: usize) ->
             image.pid
         );
     }
-    recording.folded()?.compare(told, |chain| chain.count.bytes)?;
+    recording.folded()?.compare(reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 
@@ -55,9 +55,9 @@ fn storm(context: &Context, way: &str) -> Result<()> {
         .command([program, way, &MANY.to_string()])
         .run()?
         .whole()?;
-    let told = recording.told()?;
-    is_all_there(&recording, &told, MANY)?;
-    recording.has_functions(&told.functions())
+    let reported = recording.reported()?;
+    is_all_there(&recording, &reported, MANY)?;
+    recording.has_functions(&reported.functions())
 }
 
 /// One process that executes another program again and again, each time with the same number.
@@ -68,13 +68,16 @@ fn chain(context: &Context) -> Result<()> {
         .command([program, "chain", "20"])
         .run()?
         .whole()?;
-    let told = recording.told()?;
-    is_all_there(&recording, &told, 21)?;
+    let reported = recording.reported()?;
+    is_all_there(&recording, &reported, 21)?;
     ensure!(
-        told.images.iter().all(|image| image.pid == told.images[0].pid),
+        reported
+            .images
+            .iter()
+            .all(|image| image.pid == reported.images[0].pid),
         "the chain is not one process"
     );
-    recording.has_functions(&told.functions())
+    recording.has_functions(&reported.functions())
 }
 
 /// A running process with `--follow`: what it starts is traced from its first call, and what those start.
@@ -112,7 +115,7 @@ fn followed(context: &Context) -> Result<()> {
     std::fs::write(&go, "")?;
     let finished = shell.finish(LIMIT)?.succeeded()?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &Told::parse(&finished.stdout)?, 2 * MANY)
+    is_all_there(&recording, &Reported::parse(&finished.stdout)?, 2 * MANY)
 }
 
 fn command(program: &str, arguments: &[&str]) -> std::process::Command {
@@ -125,7 +128,7 @@ fn command(program: &str, arguments: &[&str]) -> std::process::Command {
 /// there are no more probes than without them.
 fn whole_machine(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
-    let record = |storms: &[&str]| -> Result<(Recording, Told, u32)> {
+    let record = |storms: &[&str]| -> Result<(Recording, Reported, u32)> {
         let mut session = Memtap::record(context)?.argument("-a").start()?;
         session.wait_until_tracing()?;
         let running = storms.iter().map(|way| {
@@ -134,19 +137,19 @@ fn whole_machine(context: &Context) -> Result<()> {
             Running::start(command)
         });
         let running = running.collect::<Result<Vec<_>>>()?;
-        let mut told = Told::default();
+        let mut reported = Reported::default();
         for one in running {
             let finished = one.finish(LIMIT)?.succeeded()?;
-            told.images.extend(Told::parse(&finished.stdout)?.images);
+            reported.images.extend(Reported::parse(&finished.stdout)?.images);
         }
         let own = session.pid()?;
         session.signal("INT")?;
-        Ok((session.finish()?.whole()?, told, own))
+        Ok((session.finish()?.whole()?, reported, own))
     };
     let (quiet, ..) = record(&[])?;
     let storms = ["fork", "vfork", "clone", "spawn", "middle"];
-    let (recording, told, own) = record(&storms)?;
-    is_all_there(&recording, &told, storms.len() * MANY)?;
+    let (recording, reported, own) = record(&storms)?;
+    is_all_there(&recording, &reported, storms.len() * MANY)?;
     is_left_out(&recording, own)?;
     ensure!(
         quiet.summary()?.json["probes"] == recording.summary()?.json["probes"],

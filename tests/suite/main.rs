@@ -7,16 +7,17 @@
 mod allocators;
 mod attach;
 mod budget;
-mod busy;
+
 mod case;
 mod cgroups;
 mod containers;
-mod crowd;
+
 mod errors;
 mod fixtures;
 mod live;
 mod live_report;
 mod lives;
+mod many_processes;
 mod outputs;
 mod processes;
 mod python;
@@ -30,6 +31,7 @@ mod sums;
 mod symbols;
 mod system;
 mod tables;
+mod under_load;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -60,7 +62,7 @@ const CASES: &[&[case::Case]] = &[
     tables::late::CASES,
     tables::stopped::CASES,
     tables::room::CASES,
-    tables::odd::CASES,
+    tables::malformed_elf::CASES,
     live::accounts::CASES,
     live::fixtures::CASES,
     live::languages::CASES,
@@ -76,7 +78,7 @@ const CASES: &[&[case::Case]] = &[
     attach::CASES,
     robust::CASES,
     symbols::separate::CASES,
-    symbols::unfit::CASES,
+    symbols::mismatched_debug_files::CASES,
     symbols::fetched::CASES,
     symbols::compiled::CASES,
     symbols::departed::CASES,

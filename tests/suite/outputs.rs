@@ -43,7 +43,7 @@ fn alloc_count(context: &Context) -> Result<()> {
         .whole()?;
     let rest = recording
         .folded()?
-        .compare(&recording.told()?, |chain| chain.count.calls)?;
+        .compare(&recording.reported()?, |chain| chain.count.calls)?;
     ensure!(rest.is_empty(), "stacks that are not the fixture's: {rest:?}");
     Ok(())
 }
@@ -170,7 +170,7 @@ fn strict(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// More stacks than there is room for: the totals stand, and what lost its stack is counted and told.
+/// More stacks than there is room for: the totals stand, and what lost its stack is counted and reported.
 fn stacks_run_out(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let run = |arguments: &[&str]| {
@@ -181,7 +181,7 @@ fn stacks_run_out(context: &Context) -> Result<()> {
     };
     for room in [4, 16] {
         let recording = run(&["--max-stacks", &room.to_string()])?.ended_with(0)?;
-        recording.has_functions(&recording.told()?.functions())?;
+        recording.has_functions(&recording.reported()?.functions())?;
         let summary = recording.summary()?;
         ensure!(
             summary.number("/losses/stack_map_full")? > 0,
@@ -194,7 +194,7 @@ fn stacks_run_out(context: &Context) -> Result<()> {
         );
         ensure!(
             recording.finished.stderr.to_lowercase().contains("lost"),
-            "the loss is not told on standard error"
+            "the loss is not reported on standard error"
         );
     }
     run(&["--max-stacks", "4", "--strict"])?.ended_with(3)?;

@@ -167,11 +167,13 @@ fn with_heap(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let memtap = Memtap::record(context)?.arguments(["--events", "heap,region"]);
     let (recording, process) = one_run(&fixture, memtap)?;
-    let told = recording.told()?;
-    if let Some(difference) = difference(&told.functions(), &process.functions) {
+    let reported = recording.reported()?;
+    if let Some(difference) = difference(&reported.functions(), &process.functions) {
         anyhow::bail!("the functions are not what they should be:\n{difference}");
     }
-    recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 

@@ -10,9 +10,9 @@ use memtap_tests::{
     Context, Fixture, Leftovers, Memtap, Need, Running, differing_text, eventually, uprobe_events,
 };
 
-use crate::busy::Busy;
 use crate::case::{Case, case};
 use crate::tables::stopped::{guard_of, is_guard};
+use crate::under_load::ProcessUnderLoad;
 
 pub(crate) const CASES: &[Case] = &[
     case(
@@ -56,7 +56,7 @@ impl Before {
     }
 
     /// Fails unless everything is as it was, in the kernel and in the target's code.
-    fn is_restored(&self, context: &Context, target: &mut Busy) -> Result<()> {
+    fn is_restored(&self, context: &Context, target: &mut ProcessUnderLoad) -> Result<()> {
         let mut left = Vec::new();
         let is_clean = eventually(RELEASE_LIMIT, || {
             left = Leftovers::now(context)?.since(&self.objects);
@@ -81,7 +81,7 @@ impl Before {
 
 fn attach_100_times(context: &Context) -> Result<()> {
     let before = Before::look(context)?;
-    let mut busy = Busy::start(context)?;
+    let mut busy = ProcessUnderLoad::start(context)?;
     for round in 0..100 {
         let recording = Memtap::record(context)?
             .process(busy.pid())
@@ -105,7 +105,7 @@ fn attach_100_times(context: &Context) -> Result<()> {
 /// `kill -9` at various times: while it attaches, and while it records.
 fn killed(context: &Context) -> Result<()> {
     let before = Before::look(context)?;
-    let mut busy = Busy::start(context)?;
+    let mut busy = ProcessUnderLoad::start(context)?;
     let mut was_probed = false;
     for delay_ms in [0, 20, 50, 100, 150, 200, 300] {
         let session = Memtap::record(context)?.process(busy.pid()).start()?;
@@ -133,7 +133,7 @@ fn killed(context: &Context) -> Result<()> {
 
 /// A command whose launcher is killed goes on or ends; it is not left waiting for a start that nobody gives.
 fn launcher_killed(context: &Context) -> Result<()> {
-    let busy = Fixture::c(context, "busy")?;
+    let busy = Fixture::c(context, "under_load")?;
     for delay_ms in [0, 10, 30, 60, 100, 150, 200, 300] {
         let memtap = Memtap::record(context)?;
         let progress = memtap.directory().join("progress");
@@ -172,7 +172,7 @@ fn with_argument(argument: &str) -> Result<Vec<u32>> {
 
 /// The first interrupt stops and reports.
 fn interrupted(context: &Context) -> Result<()> {
-    let busy = Busy::start(context)?;
+    let busy = ProcessUnderLoad::start(context)?;
     for signal in ["INT", "TERM"] {
         let mut session = Memtap::record(context)?.process(busy.pid()).start()?;
         session.wait_until_tracing()?;
@@ -192,7 +192,7 @@ fn interrupted(context: &Context) -> Result<()> {
 /// A signal that ends the recording reaches the command too, and its exit code is passed on: busy ends well
 /// at SIGTERM, and knows nothing of SIGINT.
 fn interrupted_command(context: &Context) -> Result<()> {
-    let busy = Fixture::c(context, "busy")?;
+    let busy = Fixture::c(context, "under_load")?;
     for (signal, code) in [("TERM", 0), ("INT", 130)] {
         let memtap = Memtap::record(context)?;
         let progress = memtap.directory().join("progress");

@@ -54,7 +54,7 @@ pub(crate) fn operators(context: &Context, allocator: &Allocator) -> Result<()> 
             if !live {
                 continue;
             }
-            // What is not followed is told, and nothing else: the rest is given back.
+            // What is not followed is reported, and nothing else: the rest is given back.
             let totals = &processes[0].totals;
             let untracked = totals["untracked"]["count"].as_u64().unwrap_or_default();
             let free = |name: &str| totals["functions"]["free"][name].as_u64().unwrap_or_default();

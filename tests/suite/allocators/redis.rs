@@ -66,7 +66,7 @@ pub(crate) fn redis(context: &Context) -> Result<()> {
     run(cli(&["shutdown", "nosave"]))?;
     let recording = session.finish()?.whole()?;
 
-    let expected = told(&std::fs::read_to_string(&counts)?)?;
+    let expected = reported(&std::fs::read_to_string(&counts)?)?;
     let mut processes = recording.summary()?.processes()?;
     processes.retain(|process| process.comm == "redis-server");
     ensure!(processes.len() == 1, "{} servers", processes.len());
@@ -95,7 +95,7 @@ pub(crate) fn redis(context: &Context) -> Result<()> {
 }
 
 /// `malloc 10 4711`
-fn told(text: &str) -> Result<Counts> {
+fn reported(text: &str) -> Result<Counts> {
     let mut counts = Counts::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split(' ').collect();
@@ -107,6 +107,6 @@ fn told(text: &str) -> Result<Counts> {
             bytes: bytes.parse().context("no number")?,
         };
     }
-    ensure!(!counts.is_empty(), "the counter told nothing");
+    ensure!(!counts.is_empty(), "the counter reported nothing");
     Ok(counts)
 }

@@ -33,7 +33,7 @@ pub(crate) fn crates(context: &Context, feature: &str) -> Result<()> {
             "{feature} is not named: {}",
             recording.finished.stderr
         );
-        let (expected, kept) = told(&recording.finished.stdout)?;
+        let (expected, kept) = reported(&recording.finished.stdout)?;
         let bytes = own(recording.folded()?);
         let calls = own(&read(&file("alloc-count"))?);
         let found = bytes.iter().map(|(function, bytes)| {
@@ -84,7 +84,7 @@ fn own(folded: &Folded) -> Counts {
 }
 
 /// `malloc 10 4711`, and at last `kept 5 300`.
-fn told(stdout: &str) -> Result<(Counts, Count)> {
+fn reported(stdout: &str) -> Result<(Counts, Count)> {
     let mut counts = Counts::new();
     for line in stdout.lines() {
         let words: Vec<&str> = line.split(' ').collect();
@@ -119,7 +119,7 @@ pub(crate) fn without_symbols(context: &Context) -> Result<()> {
     let record = || -> Result<Recording> { Memtap::record(context)?.command([&stripped]).run() };
 
     let recording = record()?.whole()?;
-    let (expected, _) = told(&recording.finished.stdout)?;
+    let (expected, _) = reported(&recording.finished.stdout)?;
     let found = own(recording.folded()?);
     for (function, count) in &expected {
         let bytes = found.get(function).map_or(0, |count| count.bytes);

@@ -101,7 +101,7 @@ fn arm_agrees(
     Ok(recording)
 }
 
-/// What its processes told, in whatever order.
+/// What its processes reported, in whatever order.
 fn sorted(stdout: &str) -> Vec<String> {
     let mut lines: Vec<_> = without_pids(stdout).lines().map(str::to_owned).collect();
     lines.sort();

@@ -38,14 +38,14 @@ pub(crate) fn csv(context: &Context) -> Result<Vec<OsString>> {
 }
 
 fn exceptions_agree(context: &Context) -> Result<()> {
-    let (told, figures) = agree(context, &exceptions(context)?)?;
-    let number = |name: &str| told[name].as_u64().with_context(|| format!("no {name}"));
+    let (reported, figures) = agree(context, &exceptions(context)?)?;
+    let number = |name: &str| reported[name].as_u64().with_context(|| format!("no {name}"));
     let failed = figures.get("functions/malloc/failed") + figures.get("functions/aligned_alloc/failed");
-    ensure!(failed == number("failed")?, "{failed} calls failed: {told}");
+    ensure!(failed == number("failed")?, "{failed} calls failed: {reported}");
     ensure!(
         figures.get("functions/malloc/calls") >= number("made")? + number("caught")?
             && figures.get("live/bytes") >= number("kept_bytes")?,
-        "less than the program made: {told}, {figures:?}"
+        "less than the program made: {reported}, {figures:?}"
     );
     Ok(())
 }
@@ -75,24 +75,28 @@ fn agree(context: &Context, words: &[OsString]) -> Result<(Value, Figures)> {
 const RUNTIME_BYTES: u64 = 1024;
 
 fn csv_agrees(context: &Context) -> Result<()> {
-    let (told, figures) = agree(context, &csv(context)?)?;
+    let (reported, figures) = agree(context, &csv(context)?)?;
     ensure!(
-        told["lines"] == 12_427 && told["cells"] == 86_989,
-        "another file: {told}"
+        reported["lines"] == 12_427 && reported["cells"] == 86_989,
+        "another file: {reported}"
     );
-    leaks_as_told(&told, &figures)?;
+    leaks_as_reported(&reported, &figures)?;
     let strings = figures.get("functions/malloc/calls");
     ensure!(strings >= 80_000, "{strings} calls of malloc for 86,989 cells");
     Ok(())
 }
 
-fn leaks_as_told(told: &Value, figures: &Figures) -> Result<()> {
-    let number = |name: &str| told["leaked"][name].as_u64().context("the leak is not told");
+fn leaks_as_reported(reported: &Value, figures: &Figures) -> Result<()> {
+    let number = |name: &str| {
+        reported["leaked"][name]
+            .as_u64()
+            .context("the leak is not reported")
+    };
     let (count, bytes) = (number("count")?, number("bytes")?);
     let (live_count, live_bytes) = (figures.get("live/count"), figures.get("live/bytes"));
     ensure!(
         (count..=count + 4).contains(&live_count) && (bytes..=bytes + RUNTIME_BYTES).contains(&live_bytes),
-        "{live_count} blocks of {live_bytes} bytes are live: {told}"
+        "{live_count} blocks of {live_bytes} bytes are live: {reported}"
     );
     Ok(())
 }

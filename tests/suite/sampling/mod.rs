@@ -297,7 +297,7 @@ fn jumps(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "indirect")?;
     for live in [false, true] {
         let mut sums = Counts::new();
-        let mut told = Counts::new();
+        let mut reported = Counts::new();
         // One after the other each way to meet them.
         for (seed, arm) in (1..=RUNS).zip(ARMS.iter().cycle()) {
             let recording = Memtap::record(context)?
@@ -311,14 +311,14 @@ fn jumps(context: &Context) -> Result<()> {
             for (name, count) in recording.summary()?.functions()? {
                 *sums.entry(name).or_default() += count;
             }
-            for (name, count) in recording.told()?.functions() {
-                *told.entry(name).or_default() += count;
+            for (name, count) in recording.reported()?.functions() {
+                *reported.entry(name).or_default() += count;
             }
             let nested = recording.summary()?.number("/events/nested")?;
             // 1,000 calls of realloc(NULL), 500 of reallocarray with a block, and 500 without one, which jump twice.
             ensure!(live || nested == 1000 + 500 + 2 * 500, "{nested} nested");
         }
-        for (name, count) in &told {
+        for (name, count) in &reported {
             let found = sums.get(name).copied().unwrap_or_default();
             let allowed = 5.0 * (count.calls as f64 * variance(64, INTERVAL)).sqrt();
             let off = found.calls as f64 - count.calls as f64;
@@ -400,7 +400,7 @@ fn seeds(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What a person is told.
+/// What a person is reported.
 fn words(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "sampled")?;
     let recording = Memtap::bare(context)?

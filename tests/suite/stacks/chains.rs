@@ -26,7 +26,7 @@ pub(crate) const CASES: &[Case] = &[
 fn chains(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_c("chains").build(context)?;
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }
 
@@ -38,12 +38,12 @@ fn by_tables_alone(context: &Context) -> Result<()> {
         Walked::run(memtap.fixture(&fixture))
     };
     let tables = record("dwarf")?;
-    let told = tables.recording.told()?;
-    tables.holds_nothing_but(&told)?;
+    let reported = tables.recording.reported()?;
+    tables.holds_nothing_but(&reported)?;
     tables.ends_are("complete")?;
     let pointers = record("fp")?.recording;
-    pointers.has_functions(&told.functions())?;
-    tables.recording.has_functions(&told.functions())
+    pointers.has_functions(&reported.functions())?;
+    tables.recording.has_functions(&reported.functions())
 }
 
 /// The most frames that are kept.
@@ -131,6 +131,6 @@ fn variable_size(context: &Context) -> Result<()> {
         );
     }
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }

@@ -54,7 +54,7 @@ fn linkage_table(context: &Context, binding: &str) -> Result<()> {
         );
     }
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }
 
@@ -101,7 +101,7 @@ fn gone(context: &Context, is_deleted: bool) -> Result<()> {
         "the library was to be deleted: {is_deleted}"
     );
     // The rest is the dynamic linker's, and the library's first call, which may have come before its table.
-    let rest = walked.holds(&walked.recording.told()?)?;
+    let rest = walked.holds(&walked.recording.reported()?)?;
     ensure!(
         !rest
             .iter()

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Chain, Context, Count, Fixture, Folded, Image, Line, Memtap, Recording, Session, Told};
+use memtap_tests::{
+    Chain, Context, Count, Fixture, Folded, Image, Line, Memtap, Recording, Reported, Session,
+};
 
 /// Stands in a chain for frames of others than the fixture: one or more.
 const OTHERS: &str = "...";
@@ -55,22 +57,22 @@ impl Walked {
     }
 
     /// Fails unless each chain has its bytes and its calls. Gives the lines, by bytes, that are of no chain.
-    pub(crate) fn holds(&self, told: &Told) -> Result<Vec<Line>> {
-        let chains = Chains::of(told);
+    pub(crate) fn holds(&self, reported: &Reported) -> Result<Vec<Line>> {
+        let chains = Chains::of(reported);
         chains.compare(&self.calls, "calls", |count| count.calls)?;
         chains.compare(self.recording.folded()?, "bytes", |count| count.bytes)
     }
 
     /// The same for a program that makes no other calls.
-    pub(crate) fn holds_nothing_but(&self, told: &Told) -> Result<()> {
-        let rest = self.holds(told)?;
+    pub(crate) fn holds_nothing_but(&self, reported: &Reported) -> Result<()> {
+        let rest = self.holds(reported)?;
         ensure!(rest.is_empty(), "these stacks are of no chain: {rest:#?}");
         Ok(())
     }
 
     /// The same where nothing can be known of what calls `main`: that a stack is cut short above it is no mistake.
-    pub(crate) fn holds_nothing_but_up_to_main(&self, told: &Told) -> Result<()> {
-        let mut chains = Chains::of(told);
+    pub(crate) fn holds_nothing_but_up_to_main(&self, reported: &Reported) -> Result<()> {
+        let mut chains = Chains::of(reported);
         chains.may_be_cut = true;
         chains.compare(&self.calls, "calls", |count| count.calls)?;
         let rest = chains.compare(self.recording.folded()?, "bytes", |count| count.bytes)?;
@@ -104,13 +106,13 @@ impl Walked {
 }
 
 /// The account of a fixture that cannot tell it: chain, function, calls, bytes of all calls.
-pub(crate) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Told {
+pub(crate) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Reported {
     let chain = |&(frames, function, calls, bytes): &(&str, &str, u64, u64)| Chain {
         frames: frames.split(';').map(str::to_owned).collect(),
         function: function.to_owned(),
         count: Count { calls, bytes },
     };
-    Told {
+    Reported {
         images: vec![Image {
             pid: 0,
             comm: fixture.comm.clone(),
@@ -138,10 +140,10 @@ struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    fn of(told: &'a Told) -> Self {
+    fn of(reported: &'a Reported) -> Self {
         let mut counts = BTreeMap::new();
         let mut own = BTreeSet::new();
-        for image in &told.images {
+        for image in &reported.images {
             for chain in &image.chains {
                 let key = (&*image.comm, &*chain.frames, &*chain.function);
                 *counts.entry(key).or_insert_with(Count::default) += chain.count;

@@ -79,7 +79,7 @@ fn pid_of(recording: &Recording) -> Result<String> {
         .stdout
         .lines()
         .find_map(|line| line.strip_prefix("pid "));
-    Ok(line.context("the fixture told no number")?.to_owned())
+    Ok(line.context("the fixture reported no number")?.to_owned())
 }
 
 fn named(context: &Context, way: &str) -> Result<()> {

@@ -4,7 +4,7 @@
 pub(crate) mod compiled;
 pub(crate) mod departed;
 pub(crate) mod fetched;
+pub(crate) mod mismatched_debug_files;
 pub(crate) mod separate;
 mod server;
 mod shipped;
-pub(crate) mod unfit;

@@ -10,8 +10,8 @@ use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, Running, eventually, r
 use super::shipped::{
     CHAIN, PLAIN_CHAIN, ROUND_BYTES, Shipped, by_id, has_chain, is_named, is_nameless, objcopy, object,
 };
-use crate::busy::copy_libraries;
 use crate::case::{Case, case};
+use crate::under_load::copy_libraries;
 
 const NEEDS: &[Need] = &[Need::Compiler, Need::Binutils];
 

@@ -93,8 +93,8 @@ pub(crate) fn by_id(directory: &Path, id: &str) -> PathBuf {
 pub(crate) fn build_id(file: &Path) -> Result<String> {
     let mut command = Command::new("readelf");
     command.arg("-n").arg(file);
-    let told = run(command)?.succeeded()?.stdout;
-    let (_, rest) = told.split_once("Build ID: ").context("no build id")?;
+    let reported = run(command)?.succeeded()?.stdout;
+    let (_, rest) = reported.split_once("Build ID: ").context("no build id")?;
     Ok(rest.split_whitespace().next().context("no build id")?.to_owned())
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Line, Memtap, Recipe, Told};
+use memtap_tests::{Context, Fixture, Line, Memtap, Recipe, Reported};
 
 use crate::stacks::walked::Walked;
 
@@ -95,8 +95,8 @@ impl Bursts {
 
 /// Fails unless every chain is exact, every stack whole, and all that was copied was finished. Gives the block
 /// `unwind_tables` of the summary.
-pub(super) fn is_whole(walked: &Walked, told: &Told) -> Result<BTreeMap<String, u64>> {
-    let rest = walked.holds(told)?;
+pub(super) fn is_whole(walked: &Walked, reported: &Reported) -> Result<BTreeMap<String, u64>> {
+    let rest = walked.holds(reported)?;
     // The dynamic linker's own, and a thread's.
     let strays: Vec<&Line> = rest.iter().filter(|line| line.passes("burst_")).collect();
     ensure!(strays.is_empty(), "these stacks are of no chain: {strays:#?}");

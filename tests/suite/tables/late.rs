@@ -32,7 +32,7 @@ fn loaded_late(context: &Context) -> Result<()> {
     let calls = (CALLS / LIBRARIES).to_string();
     let command = [program.path.as_os_str(), calls.as_ref()];
     let walked = Walked::run(bursts.of_memtap(memtap)?.command(command))?;
-    let tables = is_whole(&walked, &walked.recording.told()?)?;
+    let tables = is_whole(&walked, &walked.recording.reported()?)?;
     ensure!(
         tables["finished_from_copies"] > 0,
         "no walk came to code without a table: {tables:?}"
@@ -60,7 +60,7 @@ pub(super) fn unseen(context: &Context, options: &[&str], calls: usize) -> Resul
     session.signal("CONT")?;
     ensure!(is_done, "the program does not come to its end");
     let walked = Walked::end(session)?;
-    let tables = is_whole(&walked, &walked.recording.told()?)?;
+    let tables = is_whole(&walked, &walked.recording.reported()?)?;
     ensure!(
         tables["finished_from_copies"] == calls as u64,
         "{calls} walks came to code without a table: {tables:?}"
@@ -77,7 +77,7 @@ fn executed_late(context: &Context) -> Result<()> {
     let calls = CALLS / LIBRARIES;
     let script = format!("{read}; exec \"$program\" {calls}");
     let walked = Walked::run(bursts.of_memtap(memtap)?.command(["sh", "-c", &script]))?;
-    let tables = is_whole(&walked, &walked.recording.told()?)?;
+    let tables = is_whole(&walked, &walked.recording.reported()?)?;
     ensure!(
         tables["finished_from_copies"] > 0,
         "no walk came to code without a table: {tables:?}"

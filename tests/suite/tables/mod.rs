@@ -3,6 +3,6 @@
 
 mod bursts;
 pub(crate) mod late;
-pub(crate) mod odd;
+pub(crate) mod malformed_elf;
 pub(crate) mod room;
 pub(crate) mod stopped;

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Chain, Context, LIMIT, Memtap, Need, Recipe, Running, Session, Told, eventually, run};
+use memtap_tests::{
+    Chain, Context, LIMIT, Memtap, Need, Recipe, Reported, Running, Session, eventually, run,
+};
 
 use super::bursts::{Bursts, is_whole, tables};
 use super::late;
@@ -72,8 +74,8 @@ fn stops(context: &Context, options: &[&str], libraries: usize, calls: u64, thre
     ensure!(!is_guard(guard), "the guard {guard} is left");
 
     walked.recording.summary()?.lost_nothing()?;
-    let told = walked.recording.told()?;
-    let tables = is_whole(&walked, &told)?;
+    let reported = walked.recording.reported()?;
+    let tables = is_whole(&walked, &reported)?;
     let copies = tables["finished_from_copies"];
     // A thread alone stops where it comes to new code. The kernel may stop several by way of another of them: until that
     // one gets a processor, the others go on.
@@ -89,14 +91,15 @@ fn stops(context: &Context, options: &[&str], libraries: usize, calls: u64, thre
     bursts.of_command(&mut alone)?;
     let alone = run(alone)?;
     ensure!(alone.code() == CODE, "alone it ends with {}", alone.code());
-    let others = |told: &Told| {
-        told.images
+    let others = |reported: &Reported| {
+        reported
+            .images
             .iter()
             .map(|image| account(&image.chains))
             .collect::<Vec<_>>()
     };
-    let (found, expected) = (others(&told), others(&Told::parse(&alone.stdout)?));
-    ensure!(found == expected, "it told {found:?}, and alone {expected:?}");
+    let (found, expected) = (others(&reported), others(&Reported::parse(&alone.stdout)?));
+    ensure!(found == expected, "it reported {found:?}, and alone {expected:?}");
     Ok(())
 }
 
@@ -115,10 +118,13 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     let command = [watched.path.as_os_str(), calls.as_ref()];
     let session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
     let walked = Walked::read(session.finish()?.ended_with(PLAIN)?)?;
-    let told = walked.recording.told()?;
-    let told_calls = told.functions()["malloc"].calls;
-    ensure!(told_calls == 4 * CALLS, "the program told {told_calls} calls");
-    let figures = is_whole(&walked, &told)?;
+    let reported = walked.recording.reported()?;
+    let reported_calls = reported.functions()["malloc"].calls;
+    ensure!(
+        reported_calls == 4 * CALLS,
+        "the program reported {reported_calls} calls"
+    );
+    let figures = is_whole(&walked, &reported)?;
     ensure!(
         figures["stops"] == 1,
         "its own command: expected one stop: {figures:?}"
@@ -158,14 +164,17 @@ fn executed_and_stopped(context: &Context) -> Result<()> {
     let run = format!("\"$program\" {CALLS}");
     let script = format!("{read}; {run} > one & {run} > two; wait; cat one two; rm one two");
     let walked = Walked::run(bursts.of_memtap(memtap)?.command(["sh", "-c", &script]))?;
-    let told = walked.recording.told()?;
-    ensure!(told.images.len() == 2, "two programs were to tell: {told:?}");
-    let tables = is_whole(&walked, &told)?;
+    let reported = walked.recording.reported()?;
+    ensure!(
+        reported.images.len() == 2,
+        "two programs were to tell: {reported:?}"
+    );
+    let tables = is_whole(&walked, &reported)?;
     ensure!(tables["stops"] > 0, "nothing was stopped: {tables:?}");
     Ok(())
 }
 
-/// What a program told, without its process's number.
+/// What a program reported, without its process's number.
 fn account(chains: &[Chain]) -> Vec<(String, u64, u64)> {
     let account = |chain: &Chain| (chain.frames.join(";"), chain.count.calls, chain.count.bytes);
     chains.iter().map(account).collect()
@@ -199,7 +208,7 @@ fn killed_while_stopped(context: &Context) -> Result<()> {
     session.signal("KILL")?;
     session.finish()?.ended_with(137)?;
     let finished = target.finish(LIMIT)?.succeeded()?;
-    let calls: u64 = Told::parse(&finished.stdout)?.functions()["malloc"].calls;
+    let calls: u64 = Reported::parse(&finished.stdout)?.functions()["malloc"].calls;
     ensure!(calls == 100, "the target made {calls} calls");
     ensure!(
         eventually(PATIENCE, || Ok(!is_guard(guard)))?,

@@ -22,9 +22,9 @@ pub(crate) const CASES: &[Case] = &[
 fn vdso(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_c("clock").build(context)?;
     let walked = Walked::record(context, &fixture)?;
-    let told = walked.recording.told()?;
-    walked.holds_nothing_but(&told)?;
-    let hits = told.functions()["malloc"].calls;
+    let reported = walked.recording.reported()?;
+    walked.holds_nothing_but(&reported)?;
+    let hits = reported.functions()["malloc"].calls;
     ensure!(hits >= 300, "the handler was called {hits} times");
     let through = walked
         .recording
@@ -73,8 +73,8 @@ fn other_process_maps(context: &Context) -> Result<()> {
         !said.contains(&format!("{}:", other.path.display())),
         "memtap makes tables of others' files: {said}"
     );
-    let told = recording.told()?;
-    walked.holds(&told)?;
+    let reported = recording.reported()?;
+    walked.holds(&reported)?;
     let processes = recording.summary()?.processes()?;
     ensure!(
         processes.len() == 1 && processes[0].comm == fixture.comm,
@@ -115,7 +115,7 @@ fn malformed(context: &Context) -> Result<()> {
             edit(&path, section, damage)?;
             let recording = memtap.command([&path]).run()?.whole().context(what.clone())?;
             recording
-                .has_functions(&recording.told()?.functions())
+                .has_functions(&recording.reported()?.functions())
                 .context(what.clone())?;
             let said = &recording.finished.stderr;
             let path = path.to_str().context("not a plain path")?;

@@ -1,4 +1,4 @@
-//! The busy fixture: a target that attaching and detaching must not disturb.
+//! A process under load: a target that attaching and detaching must not disturb.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{Context, Fixture, LIMIT, Running, eventually};
 use tempfile::TempDir;
 
-/// A busy process, and the file in which its threads count their rounds.
-pub(crate) struct Busy {
+/// A process under load, and the file in which its threads count their rounds.
+pub(crate) struct ProcessUnderLoad {
     running: Running,
     pid: u32,
     progress: PathBuf,
@@ -17,12 +17,12 @@ pub(crate) struct Busy {
     _directory: TempDir,
 }
 
-impl Busy {
+impl ProcessUnderLoad {
     /// Starts one, and waits until all its threads are at it.
     pub(crate) fn start(context: &Context) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let progress = directory.path().join("progress");
-        let mut command = Fixture::c(context, "busy")?.command();
+        let mut command = Fixture::c(context, "under_load")?.command();
         command.arg(&progress);
         let running = Running::start(command)?;
         let pid = running.pid();
@@ -33,19 +33,19 @@ impl Busy {
     pub(crate) fn start_in_chroot(context: &Context) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let root = directory.path();
-        let fixture = Fixture::c(context, "busy")?;
-        std::fs::copy(&fixture.path, root.join("busy"))?;
+        let fixture = Fixture::c(context, "under_load")?;
+        std::fs::copy(&fixture.path, root.join("under_load"))?;
         copy_libraries(&fixture.path, root)?;
         let mut command = context.privileged("chroot");
         command
             .arg(root)
-            .args(["/busy", "/progress"])
+            .args(["/under_load", "/progress"])
             .env("LD_LIBRARY_PATH", "/lib");
         let progress = root.join("progress");
         let running = Running::start(command)?;
         let pid = running.pid();
         let mut busy = Self::begin(running, pid, progress, directory)?;
-        busy.pid = context.behind_sudo(pid, "busy")?;
+        busy.pid = context.behind_sudo(pid, "under_load")?;
         Ok(busy)
     }
 
@@ -69,7 +69,7 @@ impl Busy {
     pub(crate) fn advances(&mut self) -> Result<()> {
         let before = rounds(&self.progress);
         let advanced = eventually(Duration::from_secs(10), || {
-            ensure!(self.running.is_alive()?, "the busy process has ended");
+            ensure!(self.running.is_alive()?, "the process under load has ended");
             let now = rounds(&self.progress);
             Ok(now.len() == 3
                 && now
@@ -79,7 +79,7 @@ impl Busy {
         })?;
         ensure!(
             advanced,
-            "the busy process stands still: {before:?}, {:?}",
+            "the process under load stands still: {before:?}, {:?}",
             rounds(&self.progress)
         );
         Ok(())
@@ -92,7 +92,7 @@ impl Busy {
         let finished = self.running.finish(LIMIT)?;
         ensure!(
             finished.code() == 0,
-            "the busy process ended with {}",
+            "the process under load ended with {}",
             finished.code()
         );
         Ok(())

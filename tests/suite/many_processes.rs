@@ -1,4 +1,4 @@
-//! The crowd fixture: hundreds of processes that attaching and detaching must not disturb.
+//! Hundreds of processes that attaching and detaching must not disturb.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -20,7 +20,7 @@ pub(crate) const BIG_BYTES: u64 = 1000;
 const WORDS: usize = 4;
 
 /// Processes that take turns of 20 ms and allocate in each.
-pub(crate) struct Crowd {
+pub(crate) struct ManyProcesses {
     running: Running,
     file: PathBuf,
     count: usize,
@@ -39,12 +39,12 @@ pub(crate) struct Member {
     made: u64,
 }
 
-impl Crowd {
+impl ManyProcesses {
     /// Starts it, and waits until all take turns.
     pub(crate) fn start(context: &Context, count: usize) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let file = directory.path().join("crowd");
-        let mut command = Fixture::c(context, "crowd")?.command();
+        let file = directory.path().join("many_processes");
+        let mut command = Fixture::c(context, "many_processes")?.command();
         command.arg(&file).arg(count.to_string());
         let mut crowd = Self {
             running: Running::start(command)?,

@@ -7,8 +7,8 @@ use crate::{Count, Counts};
 
 /// The lines that a fixture and its children wrote.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
-    /// One for each process image, in the order in which they told.
+pub struct Reported {
+    /// One for each process image, in the order in which they reported.
     pub images: Vec<Image>,
 }
 
@@ -34,7 +34,7 @@ pub struct Chain {
     pub count: Count,
 }
 
-impl Told {
+impl Reported {
     /// Reads the lines of JSON among a program's output; other lines are others'.
     pub fn parse(stdout: &str) -> Result<Self> {
         let images = stdout
@@ -47,7 +47,7 @@ impl Told {
             .collect::<Result<Vec<_>>>()?;
         anyhow::ensure!(
             !images.is_empty(),
-            "the fixture told nothing; it wrote: {stdout:?}"
+            "the fixture reported nothing; it wrote: {stdout:?}"
         );
         Ok(Self { images })
     }
@@ -69,7 +69,7 @@ impl Told {
         self.images
             .iter()
             .find(|image| image.pid == pid && image.comm == comm)
-            .with_context(|| format!("no fixture told as {comm} {pid}"))
+            .with_context(|| format!("no fixture reported as {comm} {pid}"))
     }
 }
 
