@@ -82,12 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
     }
     let mut round = Round::new(memtap, suite, options.bless)?;
-    for series in series {
-        match Image::find(series, options.update) {
-            Ok(image) => round.try_kernel(series, &image),
-            Err(error) => round.miss(series, &error, true),
-        }
-    }
+    round.try_kernels(series, options.update, true);
     round.judge_here()?;
     let (_, has_succeeded) = round.finish()?;
     if !has_succeeded {
@@ -109,12 +104,7 @@ pub(crate) fn for_tests() -> Result<(Counts, bool)> {
     let suite = Suite::build(None)?;
     privilege::prime()?;
     let mut round = Round::new(memtap, suite, false)?;
-    for series in series::FOR_TESTS {
-        match Image::find(series, false) {
-            Ok(image) => round.try_kernel(series, &image),
-            Err(error) => round.miss(series, &error, must_run),
-        }
-    }
+    round.try_kernels(&series::FOR_TESTS, false, must_run);
     round.judge_here()?;
     round.finish()
 }
@@ -124,7 +114,7 @@ fn run_command(series: &[&'static Series], options: &Options) -> Result<ExitCode
     let job = guest::line(&options.command);
     for series in series {
         let image = Image::find(series, options.update)?;
-        let ended = machine::run(&image, &job)?;
+        let ended = machine::run(&image, &job, None)?;
         round::tell_complaints(&image, &ended);
         if ended.status != 0 {
             return Ok(ExitCode::from(ended.status));

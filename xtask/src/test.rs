@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that CI runs.
 
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::test_output::{self, Counts};
@@ -42,23 +43,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run(&setup::Options::default())?;
     packages::ensure(packages::TEST)?;
     let mut failed = Vec::new();
-    if !options.no_lint
-        && let Err(error) = lint::run()
-    {
-        eprintln!("xtask: {error:#}");
-        failed.push("lint");
-    }
     let mut parts = Vec::new();
-    if !options.suite {
-        parts.push(("unit", unit_tests(options)?));
-    }
-    if !options.unit {
-        parts.push(("suite", suite(options)?));
-    }
-    // The last, since it takes longest and runs what the suite has compiled.
     if !options.no_kernels && !options.unit && !options.suite && options.filters.is_empty() {
-        let (counts, succeeded) = kernels::for_tests()?;
-        parts.push(("kernels", Part { counts, succeeded }));
+        // The suite looks at times and at all of the machine's probes: nothing runs beside it. The guests run what it
+        // has compiled.
+        parts.push(("suite", suite(options)?));
+        let beside = beside_guests(options)?;
+        failed.extend(beside.lint_failed.then_some("lint"));
+        parts.insert(0, ("unit", beside.unit));
+        parts.push(("kernels", beside.kernels));
+    } else {
+        if !options.no_lint
+            && let Err(error) = lint::run()
+        {
+            eprintln!("xtask: {error:#}");
+            failed.push("lint");
+        }
+        if !options.suite {
+            parts.push(("unit", unit_tests(options, run_all)?));
+        }
+        if !options.unit {
+            parts.push(("suite", suite(options)?));
+        }
     }
     failed.extend(
         parts
@@ -79,8 +85,49 @@ struct Part {
     succeeded: bool,
 }
 
+/// What runs while other kernels boot.
+struct BesideGuests {
+    lint_failed: bool,
+    unit: Part,
+    kernels: Part,
+}
+
+/// Boots the other kernels and, meanwhile, lints and runs the unit tests, whose output follows as a whole: a guest keeps
+/// one processor at work, and no time is looked at.
+fn beside_guests(options: &Options) -> Result<BesideGuests> {
+    thread::scope(|scope| {
+        let lane = scope.spawn(|| {
+            let lint_failed = !options.no_lint && !lint_passes()?;
+            Ok::<_, anyhow::Error>((lint_failed, unit_tests(options, collect_all)?))
+        });
+        let kernels = kernels::for_tests();
+        let lane = match lane.join() {
+            Ok(lane) => lane,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let ((lint_failed, unit), (counts, succeeded)) = (lane?, kernels?);
+        Ok(BesideGuests {
+            lint_failed,
+            unit,
+            kernels: Part { counts, succeeded },
+        })
+    })
+}
+
+/// Runs `xtask lint` as a process of its own, whose messages are printed as a whole. Returns whether it passed.
+fn lint_passes() -> Result<bool> {
+    let program = std::env::current_exe().context("failed to find xtask itself")?;
+    eprintln!("xtask: lint runs beside the guests; its messages follow");
+    let (_, status, text) = test_output::collect(workspace::untouched(&program).arg("lint"))?;
+    eprint!("{text}");
+    Ok(status.success())
+}
+
+/// A way of running commands and adding up their results.
+type Runner = fn(Vec<Command>) -> Result<Part>;
+
 /// All tests of all crates but the suite: pure code, without root.
-fn unit_tests(options: &Options) -> Result<Part> {
+fn unit_tests(options: &Options, run: Runner) -> Result<Part> {
     let mut all_but_suite = workspace::cargo();
     all_but_suite.args([
         "test",
@@ -96,7 +143,7 @@ fn unit_tests(options: &Options) -> Result<Part> {
     let mut helpers = workspace::cargo();
     helpers.args(["test", "-p", "memtap-tests", "--lib", "--"]);
     helpers.args(&options.filters).args(&options.runner_arguments);
-    run_all([all_but_suite, helpers])
+    run(vec![all_but_suite, helpers])
 }
 
 /// Traces of real programs, by the release binary, as root.
@@ -113,19 +160,34 @@ fn suite(options: &Options) -> Result<Part> {
         command
     };
     if options.filters.is_empty() {
-        return run_all([suite(None)]);
+        return run_all(vec![suite(None)]);
     }
     // The suite's runner takes one filter at a time.
-    run_all(options.filters.iter().map(|filter| suite(Some(filter))))
+    run_all(options.filters.iter().map(|filter| suite(Some(filter))).collect())
 }
 
-fn run_all(commands: impl IntoIterator<Item = Command>) -> Result<Part> {
+fn run_all(commands: Vec<Command>) -> Result<Part> {
     let mut part = Part {
         counts: Counts::default(),
         succeeded: true,
     };
     for mut command in commands {
         let (counts, status) = test_output::run(&mut command)?;
+        part.counts += counts;
+        part.succeeded &= status.success();
+    }
+    Ok(part)
+}
+
+/// Like [`run_all`]; what each command prints follows as a whole.
+fn collect_all(commands: Vec<Command>) -> Result<Part> {
+    let mut part = Part {
+        counts: Counts::default(),
+        succeeded: true,
+    };
+    for mut command in commands {
+        let (counts, status, text) = test_output::collect(&mut command)?;
+        process::report(&text);
         part.counts += counts;
         part.succeeded &= status.success();
     }

@@ -34,6 +34,78 @@ pub(crate) fn run(command: &mut Command) -> Result<(Counts, ExitStatus)> {
     Ok((counts, status))
 }
 
+/// Like [`run`], for commands beside each other: whole lines, each behind `label`.
+pub(crate) fn run_labelled(command: &mut Command, label: &str) -> Result<(Counts, ExitStatus)> {
+    let mut child = ChildGuard::spawn(command.stdout(Stdio::piped()), Scope::Process)?;
+    let mut counts = Counts::default();
+    if let Some(output) = child.take_stdout() {
+        let mut output = Labelled {
+            label,
+            line: Vec::new(),
+            to: io::stdout(),
+            from: output,
+        };
+        counts = output.pass_through().context("failed to pass test output on")?;
+    }
+    Ok((counts, child.wait()?))
+}
+
+/// Runs `command` and keeps what it prints, messages first: for one beside others that print.
+pub(crate) fn collect(command: &mut Command) -> Result<(Counts, ExitStatus, String)> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("failed to start {}", command.get_program().display()))?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let mut counts = Counts::default();
+    for line in printed.lines() {
+        counts += parse(line).unwrap_or_default();
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &printed;
+    Ok((counts, output.status, text))
+}
+
+/// Output that is passed on by whole lines.
+struct Labelled<'a, R, W> {
+    label: &'a str,
+    line: Vec<u8>,
+    from: R,
+    to: W,
+}
+
+impl<R: Read, W: Write> Labelled<'_, R, W> {
+    fn pass_through(&mut self) -> io::Result<Counts> {
+        let mut counts = Counts::default();
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.from.read(&mut buffer)?;
+            for &byte in &buffer[..length] {
+                self.line.push(byte);
+                if byte == b'\n' {
+                    counts += self.end_line()?;
+                }
+            }
+            if length == 0 {
+                // The last line may lack its end.
+                if !self.line.is_empty() {
+                    self.line.push(b'\n');
+                    counts += self.end_line()?;
+                }
+                return Ok(counts);
+            }
+        }
+    }
+
+    /// Writes the line at once, so that lines of two commands do not mix.
+    fn end_line(&mut self) -> io::Result<Counts> {
+        let line = std::mem::take(&mut self.line);
+        let labelled = [self.label.as_bytes(), b" | ", &line].concat();
+        self.to.write_all(&labelled)?;
+        self.to.flush()?;
+        Ok(parse(String::from_utf8_lossy(&line).trim_end()).unwrap_or_default())
+    }
+}
+
 /// Copies piece by piece, not line by line: a test that hangs has printed its name without a line's end.
 fn pass_through(mut from: impl Read, mut to: impl Write) -> io::Result<Counts> {
     let mut counts = Counts::default();
@@ -91,6 +163,28 @@ mod tests {
         );
         assert_eq!(parse("test a ... ok"), None);
         assert_eq!(parse("test result: ok. nothing"), None);
+    }
+
+    #[test]
+    fn lines_are_labelled_and_added_up() {
+        let output = "running\n\ntest result: ok. 1 passed; 0 failed; 2 ignored\r\nlast";
+        let mut copy = Vec::new();
+        let mut labelled = Labelled {
+            label: "6.1",
+            line: Vec::new(),
+            from: output.as_bytes(),
+            to: &mut copy,
+        };
+        let counts = labelled.pass_through().expect("memory can be written to");
+        let expected = Counts {
+            passed: 1,
+            failed: 0,
+            skipped: 2,
+        };
+        assert_eq!(counts, expected);
+        let expected =
+            "6.1 | running\n6.1 | \n6.1 | test result: ok. 1 passed; 0 failed; 2 ignored\r\n6.1 | last\n";
+        assert_eq!(String::from_utf8_lossy(&copy), expected);
     }
 
     #[test]

@@ -46,15 +46,19 @@ pub(super) struct Ended {
     pub(super) complaints: Vec<String>,
 }
 
-/// Boots a kernel and runs `job`, lines for a shell, as root. What it prints is passed on as it comes.
-pub(super) fn run(image: &Image, job: &str) -> Result<Ended> {
+/// Boots a kernel and runs `job`, lines for a shell, as root. What it prints is passed on: as it comes or, where guests
+/// run beside each other, line by line behind a `label`.
+pub(super) fn run(image: &Image, job: &str, label: Option<&str>) -> Result<Ended> {
     let folder = Folder::create(&image.release)?;
     let file_system = guest::file_system(image, job)?;
     folder.write("initramfs", &file_system)?;
     let (counts, status) = {
         let _share = Share::start(&folder, LIMIT)?;
         let mut qemu = qemu(image, &folder)?;
-        test_output::run(&mut qemu)?
+        match label {
+            Some(label) => test_output::run_labelled(&mut qemu, label)?,
+            None => test_output::run(&mut qemu)?,
+        }
     };
     let console = folder.read("console");
     let results = Results::parse(&folder.read("results"));

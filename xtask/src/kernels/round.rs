@@ -1,7 +1,9 @@
 //! One round of tests on several kernels.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -14,6 +16,15 @@ use super::verdict::{self, Trial, Verdict};
 use super::verifier::{self, Recorded};
 use crate::test_output::Counts;
 use crate::{privilege, process};
+
+/// Guests at once, where there are as many processors: QEMU emulates all of a guest's processors in one thread.
+const GUESTS: usize = 2;
+
+/// A guest that has powered off or failed, and the time from before the boot.
+struct Run {
+    ended: Result<Ended>,
+    time: Duration,
+}
 
 /// What is tried, and what has come of it so far.
 pub(super) struct Round {
@@ -39,12 +50,26 @@ impl Round {
         })
     }
 
-    /// Boots one kernel and runs the tests there.
-    pub(super) fn try_kernel(&mut self, series: &Series, image: &Image) {
-        eprintln!("xtask: kernel {}: {}", series.name, image.release);
-        let began = Instant::now();
+    /// Boots the kernels that can be had, two at a time where there are two processors, and runs the tests there. One that
+    /// cannot be had is a failure if `must_run` says so.
+    pub(super) fn try_kernels(&mut self, wanted: &[&'static Series], update: bool, must_run: bool) {
+        let mut images = Vec::new();
+        for series in wanted {
+            match Image::find(series, update) {
+                Ok(image) => images.push((*series, image)),
+                Err(error) => self.miss(series, &error, must_run),
+            }
+        }
         let job = guest::testing(&self.memtap, &self.suite.path, &self.suite.arguments);
-        let (counts, verdict) = match machine::run(image, &job) {
+        for (index, run) in run_beside(&images, &job) {
+            let (series, image) = &images[index];
+            self.judge(series, image, run);
+        }
+    }
+
+    /// Judges a guest's run, and says what has become of it.
+    fn judge(&mut self, series: &Series, image: &Image, run: Run) {
+        let (counts, verdict) = match run.ended {
             Ok(ended) => {
                 tell_complaints(image, &ended);
                 let mut verdict = verdict::judge(series, &ended);
@@ -61,7 +86,7 @@ impl Round {
         let trial = Trial {
             name: series.name,
             counts,
-            time: began.elapsed(),
+            time: run.time,
             verdict,
         };
         eprintln!("xtask: {}", trial.text());
@@ -69,7 +94,7 @@ impl Round {
     }
 
     /// Notes that a kernel cannot be had here, which may be a failure.
-    pub(super) fn miss(&mut self, series: &Series, error: &anyhow::Error, is_failure: bool) {
+    fn miss(&mut self, series: &Series, error: &anyhow::Error, is_failure: bool) {
         let trial = Trial::missed(series, error, is_failure);
         eprintln!("xtask: NOT RUN: {}", trial.text());
         self.trials.push(trial);
@@ -116,6 +141,36 @@ impl Round {
             Err(error) => vec![format!("{error:#}")],
         }
     }
+}
+
+/// Boots all images, [`GUESTS`] at once, and returns their runs in the order of the images.
+fn run_beside(images: &[(&'static Series, Image)], job: &str) -> Vec<(usize, Run)> {
+    let guests = thread::available_parallelism().map_or(1, usize::from).min(GUESTS);
+    let (next, runs) = (Mutex::new(0..images.len()), Mutex::new(Vec::new()));
+    // A poisoned lock is one that a panic has passed through, which the scope passes on.
+    let take = || next.lock().ok().and_then(|mut next| next.next());
+    let work = || {
+        while let Some(index) = take() {
+            let (series, image) = &images[index];
+            eprintln!("xtask: kernel {}: {}", series.name, image.release);
+            let began = Instant::now();
+            let label = (guests > 1 && images.len() > 1).then_some(series.name);
+            let ended = machine::run(image, job, label);
+            let time = began.elapsed();
+            if let Ok(mut runs) = runs.lock() {
+                runs.push((index, Run { ended, time }));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..guests {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut runs = runs.into_inner().unwrap_or_default();
+    runs.sort_by_key(|(index, _)| *index);
+    runs
 }
 
 /// Says what a kernel was not well with.
