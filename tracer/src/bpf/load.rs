@@ -17,7 +17,18 @@ use super::sampling::Sampling;
 use crate::probe_plan::single::Kind;
 
 /// The object that `build.rs` made.
-pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
+static EMBEDDED: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
+
+/// The object to load: the embedded one or, in a development build alone, the file that `MEMTAP_EBPF_OBJECT` names
+/// (`cargo xtask ebpf`). A release build can run with capabilities that its caller does not have, and heeds no variable.
+pub(super) fn object_bytes() -> &'static [u8] {
+    static NAMED: std::sync::OnceLock<Option<Vec<u8>>> = std::sync::OnceLock::new();
+    if !cfg!(debug_assertions) {
+        return EMBEDDED;
+    }
+    let named = NAMED.get_or_init(|| std::fs::read(std::env::var_os("MEMTAP_EBPF_OBJECT")?).ok());
+    named.as_deref().unwrap_or(EMBEDDED)
+}
 
 /// Which programs are wanted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -135,7 +146,7 @@ impl Object {
             loader.map_max_entries("AYA_LOGS", LEAST_RING_BYTES);
         }
         let ebpf = loader
-            .load(OBJECT)
+            .load(object_bytes())
             .map_err(|error| BpfError::Load(Box::new(error)))?;
         let mut object = Self {
             ebpf,

@@ -1,7 +1,7 @@
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use tracer_ebpf::Shape;
 
-use super::OBJECT;
+use super::EMBEDDED;
 use crate::probe_plan::single::Kind;
 
 /// The first byte of a call to a helper: `BPF_JMP | BPF_CALL` of `include/uapi/linux/bpf_common.h`.
@@ -14,7 +14,7 @@ const TAIL_CALL: [u8; 4] = 12i32.to_ne_bytes();
 /// threads on a kernel that preempts to show, and then the kernel dies.
 #[test]
 fn every_uprobe_program_has_a_tail_call() {
-    let object = object::File::parse(OBJECT).expect("an ELF file");
+    let object = object::File::parse(EMBEDDED).expect("an ELF file");
     let entries = Shape::ALL.iter().map(|shape| shape.program());
     let returns = Shape::ALL.iter().filter_map(|shape| shape.return_program());
     let singles = Kind::ALL.iter().map(|kind| kind.program());
