@@ -1,4 +1,4 @@
-//! What fixtures tell about themselves: see `fixtures/tally.h`.
+//! Reports of fixtures about themselves: see `fixtures/tally.h`.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -9,12 +9,12 @@ use crate::{Count, Counts};
 #[derive(Debug, Clone, Default)]
 pub struct Reported {
     /// One for each process image, in the order in which they reported.
-    pub images: Vec<Image>,
+    pub images: Vec<ReportedImage>,
 }
 
 /// One process image: a forked child is one, and so is a program that it executes.
 #[derive(Debug, Clone)]
-pub struct Image {
+pub struct ReportedImage {
     /// The process.
     pub pid: u32,
     /// Its name.
@@ -65,7 +65,7 @@ impl Reported {
     }
 
     /// The image of a process with this name.
-    pub fn image(&self, pid: u32, comm: &str) -> Result<&Image> {
+    pub fn image(&self, pid: u32, comm: &str) -> Result<&ReportedImage> {
         self.images
             .iter()
             .find(|image| image.pid == pid && image.comm == comm)
@@ -73,7 +73,7 @@ impl Reported {
     }
 }
 
-impl Image {
+impl ReportedImage {
     /// The sums by function.
     #[must_use]
     pub fn functions(&self) -> Counts {
@@ -85,9 +85,9 @@ impl Image {
     }
 }
 
-fn image(value: &Value) -> Option<Image> {
+fn image(value: &Value) -> Option<ReportedImage> {
     let chains = value["chains"].as_array()?;
-    Some(Image {
+    Some(ReportedImage {
         pid: u32::try_from(value["pid"].as_u64()?).ok()?,
         comm: value["comm"].as_str()?.to_owned(),
         chains: chains.iter().map(chain).collect::<Option<_>>()?,

@@ -12,7 +12,7 @@ use test_support::child::{ChildGuard, Scope};
 
 use crate::journal;
 
-/// How long one run may take before it is killed.
+/// The time that one run may take before it is killed.
 pub const LIMIT: Duration = Duration::from_mins(3);
 
 const POLL: Duration = Duration::from_millis(5);
@@ -20,13 +20,13 @@ const POLL: Duration = Duration::from_millis(5);
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it was called.
+    /// Its command line.
     pub command: String,
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -60,7 +60,7 @@ impl Finished {
 
 /// Runs a program to its end, [`LIMIT`] at the most.
 pub fn run(command: Command) -> Result<Finished> {
-    Running::start(command)?.finish(LIMIT)
+    RunningProgram::start(command)?.finish(LIMIT)
 }
 
 /// Waits until something is true, at most `limit`; says whether it came true.
@@ -79,14 +79,14 @@ pub fn eventually(limit: Duration, mut is_true: impl FnMut() -> Result<bool>) ->
 
 /// A program that runs, in a process group of its own; dropping it kills the group.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningProgram {
     command: String,
     child: ChildGuard,
     stdout: Stream,
     stderr: Stream,
 }
 
-impl Running {
+impl RunningProgram {
     /// Starts a program with nothing on its standard input.
     pub fn start(mut command: Command) -> Result<Self> {
         let text = shown(&command);
@@ -112,19 +112,19 @@ impl Running {
         self.child.pid()
     }
 
-    /// What it has written to standard output so far.
+    /// Returns what it has written to standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it has written to standard error so far.
+    /// Returns what it has written to standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// Whether it still runs.
+    /// Returns whether it still runs.
     pub fn is_alive(&mut self) -> Result<bool> {
         Ok(self.child.status()?.is_none())
     }
@@ -185,8 +185,8 @@ impl Stream {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Everything up to the stream's end. A process that was left behind can hold the stream open: half a
-    /// second after the program's end, what is there has to do.
+    /// Everything up to the stream's end. A process that was left behind can hold the stream open:
+    /// half a second after the program's end, what is there has to do.
     fn close(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             let deadline = Instant::now() + Duration::from_millis(500);

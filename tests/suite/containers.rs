@@ -1,11 +1,12 @@
-//! Targets that see another machine than memtap does: other roots, pid and user namespaces, layers of file systems.
+//! Targets that see another machine than memtap does: other roots, pid and user namespaces, layers
+//! of file systems.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Context, Fixture, LIMIT, Memtap, Need, Recording, Reported, Running, difference, eventually,
+    Context, Fixture, LIMIT, Memtap, MemtapRecording, Need, Reported, RunningProgram, difference, eventually,
 };
 use tempfile::TempDir;
 
@@ -43,7 +44,8 @@ fn root_with(context: &Context, fixtures: &[&str]) -> Result<TempDir> {
     Ok(root)
 }
 
-/// A command that changes its root is traced from the first call of what it runs there, with that root's C library.
+/// A command that changes its root is traced from the first call of what it runs there, with that
+/// root's C library.
 fn chroot(context: &Context) -> Result<()> {
     let root = root_with(context, &["storm"])?;
     let path = root.path().to_str().context("not a plain path")?;
@@ -62,8 +64,9 @@ fn chroot(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Every process that reported is there by the number that it sees itself, under another one of the machine's.
-fn is_all_there_inside(recording: &Recording, reported: &Reported, images: usize) -> Result<()> {
+/// Every process that reported is there by the number that it sees itself, under another one of the
+/// machine's.
+fn is_all_there_inside(recording: &MemtapRecording, reported: &Reported, images: usize) -> Result<()> {
     ensure!(
         reported.images.len() == images,
         "{} reported",
@@ -89,7 +92,8 @@ fn is_all_there_inside(recording: &Recording, reported: &Reported, images: usize
     Ok(())
 }
 
-/// Processes are known by the machine's numbers, and by those that they see, even if they live for a millisecond.
+/// Processes are known by the machine's numbers, and by those that they see, even if they live for
+/// a millisecond.
 fn pid_namespace(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
     let program = fixture.path.to_str().context("not a plain path")?;
@@ -136,10 +140,10 @@ fn inner_pid_in_the_report(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "batches")?;
     let mut command = context.privileged("unshare");
     command.args(["-fp", "--kill-child"]).arg(&fixture.path);
-    let inside = Running::start(command)?;
+    let inside = RunningProgram::start(command)?;
     let unshare = context.behind_sudo(inside.pid(), "unshare")?;
     let inner = child(unshare, "batches")?;
-    let outside = Running::start(fixture.command())?;
+    let outside = RunningProgram::start(fixture.command())?;
     for (running, pid, numbers) in [
         (&inside, inner, format!("batches {inner} (1 in its container) ·")),
         (&outside, outside.pid(), format!("batches {} ·", outside.pid())),
@@ -177,11 +181,12 @@ fn user_namespace(context: &Context) -> Result<()> {
     is_all_there_inside(&recording, &recording.reported()?, MANY)
 }
 
-/// Starts a shell's commands, of which the last is to run on, and waits until one of this name does.
-fn started(context: &Context, words: &[&str], comm: &str) -> Result<Running> {
+/// Starts a shell's commands, of which the last is to run on, and waits until one of this name
+/// does.
+fn started(context: &Context, words: &[&str], comm: &str) -> Result<RunningProgram> {
     let mut command = context.privileged(words[0]);
     command.args(&words[1..]);
-    let mut running = Running::start(command)?;
+    let mut running = RunningProgram::start(command)?;
     let is_there = eventually(LIMIT, || {
         ensure!(running.is_alive()?, "it ended: {}", running.stderr());
         let pid = running.pid();
@@ -196,7 +201,7 @@ fn started(context: &Context, words: &[&str], comm: &str) -> Result<Running> {
 
 /// Runs a storm, and adds what it reported.
 fn storm(mut command: Command, reported: &mut Reported) -> Result<()> {
-    let finished = Running::start({
+    let finished = RunningProgram::start({
         command.arg(MANY.to_string());
         command
     })?
@@ -206,8 +211,9 @@ fn storm(mut command: Command, reported: &mut Reported) -> Result<()> {
     Ok(())
 }
 
-/// A container on layers of file systems, in a mount namespace of its own: processes that start in it later have the C library
-/// of the first one, from the lower layer. A program that is copied up to the upper layer is another file.
+/// A container on layers of file systems, in a mount namespace of its own: processes that start in
+/// it later have the C library of the first one, from the lower layer. A program that is copied up
+/// to the upper layer is another file.
 fn overlay(context: &Context) -> Result<()> {
     let root = root_with(context, &["storm", "sleeper"])?;
     let place = tempfile::tempdir()?;
@@ -236,7 +242,8 @@ fn overlay(context: &Context) -> Result<()> {
     has_each_probe_once(&recording)
 }
 
-/// The whole machine, with a root of its own, a pid namespace, a user namespace and a deleted executable at once.
+/// The whole machine, with a root of its own, a pid namespace, a user namespace and a deleted
+/// executable at once.
 fn several_at_once(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
     let root = root_with(context, &["storm", "sleeper"])?;
@@ -248,7 +255,7 @@ fn several_at_once(context: &Context) -> Result<()> {
     let start = |words: &[&str]| {
         let mut command = context.privileged(words[0]);
         command.args(&words[1..]);
-        Running::start(command)
+        RunningProgram::start(command)
     };
     let program = fixture.path.to_str().context("not a plain path")?;
     let copy = Path::new(root).join("copy");
@@ -262,7 +269,7 @@ fn several_at_once(context: &Context) -> Result<()> {
         start(&["sh", "-c", &deleted])?,
     ];
     let inside = start(&["unshare", "-fp", program, "middle", &many])?;
-    let reported = |running: Running| Reported::parse(&running.finish(LIMIT)?.succeeded()?.stdout);
+    let reported = |running: RunningProgram| Reported::parse(&running.finish(LIMIT)?.succeeded()?.stdout);
     let inside = reported(inside)?;
     let mut others = Reported::default();
     for one in outside {

@@ -1,7 +1,10 @@
-//! Lives of processes: hundreds made as fast as can be, by every way there is, each with its own figures, name and stacks.
+//! Lives of processes: hundreds made as fast as can be, by every way there is, each with its own
+//! figures, name and stacks.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Recording, Reported, Running, difference, run};
+use memtap_tests::{
+    Context, Fixture, LIMIT, Memtap, MemtapRecording, Reported, RunningProgram, difference, run,
+};
 
 use crate::case::{Case, case};
 use memtap_tests::Need;
@@ -20,11 +23,12 @@ pub(crate) const CASES: &[Case] = &[
     case("lives::whole_machine", &[Need::Compiler], whole_machine),
 ];
 
-/// How many processes a storm has.
+/// The number of processes of a storm.
 pub(crate) const MANY: usize = 200;
 
-/// Every process that reported is there, once, with its own calls, its name, and stacks that begin with that; `images` reported.
-pub(crate) fn is_all_there(recording: &Recording, reported: &Reported, images: usize) -> Result<()> {
+/// Every process that reported is there, once, with its own calls, its name, and stacks that begin
+/// with that; `images` reported.
+pub(crate) fn is_all_there(recording: &MemtapRecording, reported: &Reported, images: usize) -> Result<()> {
     ensure!(
         reported.images.len() == images,
         "{} of {images} processes reported",
@@ -80,7 +84,8 @@ fn chain(context: &Context) -> Result<()> {
     recording.has_functions(&reported.functions())
 }
 
-/// A running process with `--follow`: what it starts is traced from its first call, and what those start.
+/// A running process with `--follow`: what it starts is traced from its first call, and what those
+/// start.
 fn followed(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
     let program = fixture.path.to_str().context("not a plain path")?;
@@ -106,7 +111,7 @@ fn followed(context: &Context) -> Result<()> {
         "exec 3<>'{pipe}'; {script}",
         pipe = directory.path().join("pipe").display()
     );
-    let shell = Running::start(command("bash", &["-c", &script]))?;
+    let shell = RunningProgram::start(command("bash", &["-c", &script]))?;
     let mut session = Memtap::record(context)?
         .process(shell.pid())
         .argument("--follow")
@@ -124,17 +129,17 @@ fn command(program: &str, arguments: &[&str]) -> std::process::Command {
     command
 }
 
-/// The whole machine, with several storms at once that begin later: each process is exact, memtap itself is left out, and
-/// there are no more probes than without them.
+/// The whole machine, with several storms at once that begin later: each process is exact, memtap
+/// itself is left out, and there are no more probes than without them.
 fn whole_machine(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
-    let record = |storms: &[&str]| -> Result<(Recording, Reported, u32)> {
+    let record = |storms: &[&str]| -> Result<(MemtapRecording, Reported, u32)> {
         let mut session = Memtap::record(context)?.argument("-a").start()?;
         session.wait_until_tracing()?;
         let running = storms.iter().map(|way| {
             let mut command = fixture.command();
             command.args([way, &*MANY.to_string()]);
-            Running::start(command)
+            RunningProgram::start(command)
         });
         let running = running.collect::<Result<Vec<_>>>()?;
         let mut reported = Reported::default();
@@ -161,7 +166,7 @@ fn whole_machine(context: &Context) -> Result<()> {
 }
 
 /// A process is not in the summary.
-pub(crate) fn is_left_out(recording: &Recording, pid: u32) -> Result<()> {
+pub(crate) fn is_left_out(recording: &MemtapRecording, pid: u32) -> Result<()> {
     let processes = recording.summary()?.processes()?;
     let found = processes.iter().find(|process| process.pid == pid);
     ensure!(found.is_none(), "it is no target: {found:?}");
@@ -169,7 +174,7 @@ pub(crate) fn is_left_out(recording: &Recording, pid: u32) -> Result<()> {
 }
 
 /// There is one probe at each place of each file, however many processes map it.
-pub(crate) fn has_each_probe_once(recording: &Recording) -> Result<()> {
+pub(crate) fn has_each_probe_once(recording: &MemtapRecording) -> Result<()> {
     let probes = recording.summary()?.json["probes"]
         .as_array()
         .context("no probes")?;

@@ -1,8 +1,8 @@
 //! memtap on real programs, as root: exact figures, or a reason why not.
 //!
-//! `cargo test -p memtap-tests` runs it against `target/release/memtap`, or the program that `MEMTAP_BIN`
-//! names. A test whose needs this machine does not meet is named on standard error with the reason and counted
-//! as ignored; with `MEMTAP_TEST_ALL=1` it fails.
+//! `cargo test -p memtap-tests` runs it against `target/release/memtap`, or the program that
+//! `MEMTAP_BIN` names. A test whose needs this machine does not meet is named on standard error
+//! with the reason and counted as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
 mod allocators;
 mod attach;
@@ -109,7 +109,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Lets SIGINT end the programs that tests run: a shell's background jobs ignore it, and so does all that they start.
+/// Lets SIGINT end the programs that tests run: a shell's background jobs ignore it, and so does
+/// all that they start.
 fn heed_interrupts() {
     // SAFETY: a system call without pointers; no thread has been started.
     unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };

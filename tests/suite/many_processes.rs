@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Running, eventually};
+use memtap_tests::{Context, Fixture, LIMIT, RunningProgram, eventually};
 use tempfile::TempDir;
 
-/// What the children are to do, the first word of the file: small blocks, big ones too, end.
+/// Commands to the children, the first word of the file: small blocks, big ones too, end.
 const BIG_TOO: u64 = 1;
 const END: u64 = 2;
 
@@ -21,14 +21,14 @@ const WORDS: usize = 4;
 
 /// Processes that take turns of 20 ms and allocate in each.
 pub(crate) struct ManyProcesses {
-    running: Running,
+    running: RunningProgram,
     file: PathBuf,
     count: usize,
     /// Removed with it.
     _directory: TempDir,
 }
 
-/// What a child says of itself.
+/// The report of a child on itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Member {
     /// Its process.
@@ -47,7 +47,7 @@ impl ManyProcesses {
         let mut command = Fixture::c(context, "many_processes")?.command();
         command.arg(&file).arg(count.to_string());
         let mut crowd = Self {
-            running: Running::start(command)?,
+            running: RunningProgram::start(command)?,
             file,
             count,
             _directory: directory,

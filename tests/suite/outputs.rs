@@ -1,7 +1,7 @@
-//! What is written: folded stacks, flame graphs, the table, and what is said of losses.
+//! Output: folded stacks, flame graphs, the table, and reports of losses.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Folded, Memtap, Need};
+use memtap_tests::{Context, Fixture, FoldedStacks, Memtap, Need};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
@@ -56,7 +56,7 @@ fn standard_output(context: &Context) -> Result<()> {
         .fixture(&fixture)
         .run()?
         .ended_with(0)?;
-    let folded = Folded::parse(&recording.finished.stdout)?;
+    let folded = FoldedStacks::parse(&recording.finished.stdout)?;
     ensure!(folded.total() == 3210, "{} of 3210 bytes", folded.total());
     let with_file = Memtap::record(context)?.fixture(&fixture).run()?.whole()?;
     ensure!(
@@ -107,7 +107,7 @@ fn text_of_xml(xml: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Where nothing else is asked for, the report is a table on standard output.
+/// Returns where nothing else is asked for, the report is a table on standard output.
 fn table(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let recording = Memtap::record(context)?
@@ -170,7 +170,8 @@ fn strict(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// More stacks than there is room for: the totals stand, and what lost its stack is counted and reported.
+/// More stacks than there is room for: the totals stand, and what lost its stack is counted and
+/// reported.
 fn stacks_run_out(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let run = |arguments: &[&str]| {

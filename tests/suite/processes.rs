@@ -1,10 +1,13 @@
-//! Which processes are traced: children, several targets, names, the whole machine; and how commands end.
+//! The processes that are traced: children, several targets, names, the whole machine; and how
+//! commands end.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, Reported, Running, difference, run, shim_counts};
+use memtap_tests::{
+    Context, Fixture, LIMIT, Memtap, Need, Reported, RunningProgram, difference, run, shim_counts,
+};
 
 use crate::case::{Case, case};
 use crate::under_load::ProcessUnderLoad;
@@ -62,8 +65,9 @@ fn fork_and_exec(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Every process image that reported is in the summary, with its own figures, and there is no other.
-fn each_process(recording: &memtap_tests::Recording, reported: &Reported) -> Result<()> {
+/// Every process image that reported is in the summary, with its own figures, and there is no
+/// other.
+fn each_process(recording: &memtap_tests::MemtapRecording, reported: &Reported) -> Result<()> {
     let summary = recording.summary()?;
     for image in &reported.images {
         let process = summary.process(image.pid, &image.comm)?;
@@ -267,7 +271,7 @@ fn whole_machine(context: &Context) -> Result<()> {
     session.wait_until_tracing()?;
     let running = fixtures
         .iter()
-        .map(|fixture| Running::start(fixture.command()))
+        .map(|fixture| RunningProgram::start(fixture.command()))
         .collect::<Result<Vec<_>>>()?;
     let mut reported = Reported::default();
     for one in running {

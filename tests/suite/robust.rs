@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Context, Fixture, Leftovers, Memtap, Need, Running, differing_text, eventually, uprobe_events,
+    Context, Fixture, Leftovers, Memtap, Need, RunningProgram, differing_text, eventually, uprobe_events,
 };
 
 use crate::case::{Case, case};
@@ -38,10 +38,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// How long the kernel may take to let go of what a process that has ended held.
+/// The time that the kernel may take to let go of what a process that has ended held.
 const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
-/// What there was before memtap ran.
+/// The state before memtap ran.
 struct Before {
     objects: Leftovers,
     events: String,
@@ -87,7 +87,7 @@ fn attach_100_times(context: &Context) -> Result<()> {
             .process(busy.pid())
             .arguments(["-d", "50ms"])
             .run()
-            .and_then(memtap_tests::Recording::whole)
+            .and_then(memtap_tests::MemtapRecording::whole)
             .with_context(|| format!("attaching for the {round}th time"))?;
         let calls = recording.summary()?.number("/totals/alloc/count")?;
         ensure!(calls > 0, "round {round} saw no call");
@@ -131,7 +131,8 @@ fn killed(context: &Context) -> Result<()> {
     busy.stop(context)
 }
 
-/// A command whose launcher is killed goes on or ends; it is not left waiting for a start that nobody gives.
+/// A command whose launcher is killed goes on or ends; it is not left waiting for a start that
+/// nobody gives.
 fn launcher_killed(context: &Context) -> Result<()> {
     let busy = Fixture::c(context, "under_load")?;
     for delay_ms in [0, 10, 30, 60, 100, 150, 200, 300] {
@@ -189,8 +190,8 @@ fn interrupted(context: &Context) -> Result<()> {
     busy.stop(context)
 }
 
-/// A signal that ends the recording reaches the command too, and its exit code is passed on: busy ends well
-/// at SIGTERM, and knows nothing of SIGINT.
+/// A signal that ends the recording reaches the command too, and its exit code is passed on: busy
+/// ends well at SIGTERM, and knows nothing of SIGINT.
 fn interrupted_command(context: &Context) -> Result<()> {
     let busy = Fixture::c(context, "under_load")?;
     for (signal, code) in [("TERM", 0), ("INT", 130)] {
@@ -212,8 +213,8 @@ fn interrupted_command(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// A command that heeds no signal is waited for, which is said, and nothing may stop it any more; a second signal ends memtap
-/// alone.
+/// A command that heeds no signal is waited for, which is said, and nothing may stop it any more; a
+/// second signal ends memtap alone.
 fn second_signal(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?.command([
         "sh",
@@ -242,8 +243,8 @@ fn second_signal(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Ctrl-C on a terminal reaches a command at once, with memtap: memtap does not send it for a second time, which many
-/// programs take for impatience.
+/// Ctrl-C on a terminal reaches a command at once, with memtap: memtap does not send it for a
+/// second time, which many programs take for impatience.
 fn ctrl_c(context: &Context) -> Result<()> {
     const COUNTS: &str = "count=0; trap 'count=$((count + 1))' INT; touch begun; \
                           while [ $count = 0 ]; do sleep 0.1; done; \
@@ -290,7 +291,7 @@ fn target_ends(context: &Context) -> Result<()> {
     let sleeper = Fixture::c(context, "sleeper")?;
     let mut command = sleeper.command();
     command.arg("4000");
-    let target = Running::start(command)?;
+    let target = RunningProgram::start(command)?;
     let mut session = Memtap::record(context)?.process(target.pid()).start()?;
     session.wait_until_tracing()?;
     context.signal(target.pid(), "TERM")?;
@@ -303,14 +304,15 @@ fn target_ends(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Whenever the target goes, memtap either records what there was or says in one line that it has gone.
+/// Whenever the target goes, memtap either records what there was or says in one line that it has
+/// gone.
 fn exits_during_attach(context: &Context) -> Result<()> {
     let sleeper = Fixture::c(context, "sleeper")?;
     let mut refused = 0;
     for delay_ms in (0..600).step_by(30) {
         let mut command = sleeper.command();
         command.arg(delay_ms.to_string());
-        let target = Running::start(command)?;
+        let target = RunningProgram::start(command)?;
         let pid = target.pid().to_string();
         let recording = Memtap::record(context)?
             .process(target.pid())

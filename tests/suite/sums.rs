@@ -1,7 +1,7 @@
 //! Sums of launched programs: exact, by function, by call chain, by process.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Count, Counts, Fixture, Memtap, Need, Recording, Reported, shim_counts};
+use memtap_tests::{Context, Count, Counts, Fixture, Memtap, MemtapRecording, Need, Reported, shim_counts};
 
 use crate::case::{Case, case};
 
@@ -16,10 +16,10 @@ pub(crate) const CASES: &[Case] = &[
     case("sums::rust_program", &[Need::Compiler, Need::Rustc], rust_program),
 ];
 
-/// Records a C fixture that tells its chains, and compares everything there is to compare. What the C library
-/// allocates on the program's behalf is in the shim's count and not in the fixture's: it must be the whole of
-/// the lines that are no chain of the fixture.
-fn exact(context: &Context, name: &str) -> Result<Recording> {
+/// Records a C fixture that tells its chains, and compares everything there is to compare. What the
+/// C library allocates on the program's behalf is in the shim's count and not in the fixture's: it
+/// must be the whole of the lines that are no chain of the fixture.
+fn exact(context: &Context, name: &str) -> Result<MemtapRecording> {
     let fixture = Fixture::c(context, name)?;
     let (counts, _) = shim_counts(context, fixture.command())?;
     let recording = Memtap::record(context)?.fixture(&fixture).run()?.whole()?;

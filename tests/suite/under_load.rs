@@ -5,12 +5,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Running, eventually};
+use memtap_tests::{Context, Fixture, LIMIT, RunningProgram, eventually};
 use tempfile::TempDir;
 
 /// A process under load, and the file in which its threads count their rounds.
 pub(crate) struct ProcessUnderLoad {
-    running: Running,
+    running: RunningProgram,
     pid: u32,
     progress: PathBuf,
     /// Removed with it.
@@ -24,7 +24,7 @@ impl ProcessUnderLoad {
         let progress = directory.path().join("progress");
         let mut command = Fixture::c(context, "under_load")?.command();
         command.arg(&progress);
-        let running = Running::start(command)?;
+        let running = RunningProgram::start(command)?;
         let pid = running.pid();
         Self::begin(running, pid, progress, directory)
     }
@@ -42,14 +42,14 @@ impl ProcessUnderLoad {
             .args(["/under_load", "/progress"])
             .env("LD_LIBRARY_PATH", "/lib");
         let progress = root.join("progress");
-        let running = Running::start(command)?;
+        let running = RunningProgram::start(command)?;
         let pid = running.pid();
         let mut busy = Self::begin(running, pid, progress, directory)?;
         busy.pid = context.behind_sudo(pid, "under_load")?;
         Ok(busy)
     }
 
-    fn begin(running: Running, pid: u32, progress: PathBuf, directory: TempDir) -> Result<Self> {
+    fn begin(running: RunningProgram, pid: u32, progress: PathBuf, directory: TempDir) -> Result<Self> {
         let mut busy = Self {
             running,
             pid,
@@ -122,7 +122,7 @@ pub(crate) fn copy_libraries(program: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the dynamic linker would load, itself too.
+/// Returns what the dynamic linker would load, itself too.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output()?;
     let text = String::from_utf8(output.stdout)?;

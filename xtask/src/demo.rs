@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::setup::{self, Options};
+use crate::setup::{self, SetupOptions};
 use crate::{privilege, process, product, workspace};
 
 /// Sets up, builds, traces the workload, shows its top stacks, and leaves files for a closer look.
 pub(crate) fn run() -> Result<()> {
     privilege::prime()?;
-    setup::run(&Options::default())?;
+    setup::run(&SetupOptions::default())?;
     let memtap = product::build()?;
     let folder = workspace::target_dir()?.join("demo");
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
     let workload = build_workload(&folder)?;
     privilege::prime()?;
 
-    // memtap prints its table only where no other output is asked for, so the table is a run of its own.
+    // memtap prints its table only where no other output is asked for, so the table is a run of its
+    // own.
     eprintln!("xtask: memtap record -- {}", workload.display());
     record(&memtap, &[Path::new("--top"), Path::new("10")], &workload)?;
 

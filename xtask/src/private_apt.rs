@@ -1,8 +1,8 @@
 //! An apt of our own: it downloads Debian packages, which are unpacked and never installed.
 //!
-//! It has its own sources, lists, cache and state below the user's cache folder, so that it needs no root and
-//! leaves the machine's apt as it is. From the machine it takes the mirror's address, the keyring, and how to
-//! reach the network.
+//! It has its own sources, lists, cache and state below the user's cache folder, so that it needs
+//! no root and leaves the machine's apt as it is. From the machine it takes the mirror's address,
+//! the keyring, and how to reach the network.
 
 use std::fs;
 use std::io::Write as _;
@@ -22,7 +22,8 @@ pub(crate) struct PrivateApt {
 }
 
 impl PrivateApt {
-    /// Sets one up in the folder `home`, and reads what `suite` offers from the mirror that the machine uses.
+    /// Sets one up in the folder `home`, and reads what `suite` offers from the mirror that the
+    /// machine uses.
     pub(crate) fn of_suite(home: &Path, suite: &'static str) -> Result<Self> {
         for program in ["apt-get", "apt-cache", "apt-config", "dpkg-deb"] {
             if !workspace::in_path(program) {
@@ -57,7 +58,8 @@ impl PrivateApt {
         Ok(versions_in(&offers))
     }
 
-    /// Downloads `package` (a name, or `name=version`) and unpacks it over what is in `destination`.
+    /// Downloads `package` (a name, or `name=version`) and unpacks it over what is in
+    /// `destination`.
     pub(crate) fn unpack(&self, package: &str, destination: &Path) -> Result<()> {
         let archives = self.home.join("archives");
         process::output(
@@ -172,8 +174,8 @@ fn machine_mirror() -> Result<Mirror> {
         .context("failed to find a Debian mirror: no file of /etc/apt/sources.list* names a suite of Debian")
 }
 
-/// The machine's own network settings (proxies, certificates, time limits) without its hooks, which may
-/// need root or clear the system's cache; then this apt's own folders.
+/// The machine's own network settings (proxies, certificates, time limits) without its hooks, which
+/// may need root or clear the system's cache; then this apt's own folders.
 fn configuration(home: &Path) -> Result<String> {
     let machine = process::output(
         Command::new("apt-config").arg("dump"),

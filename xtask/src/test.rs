@@ -6,16 +6,16 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::test_output::{self, Counts};
+use crate::test_output::{self, TestCounts};
 use crate::{kernels, lint, packages, privilege, process, product, setup, workspace};
 
-/// What to run.
+/// The tests to run.
 #[derive(Args)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line, and independent of the others"
 )]
-pub(crate) struct Options {
+pub(crate) struct TestOptions {
     /// Run only the tests whose names contain one of these
     filters: Vec<String>,
     /// Leave out formatting, clippy and the repository's own rules
@@ -35,18 +35,19 @@ pub(crate) struct Options {
     runner_arguments: Vec<String>,
 }
 
-/// Sets up, checks, tests, and sums up. A failure of one part does not hide what the others would say.
-pub(crate) fn run(options: &Options) -> Result<()> {
+/// Sets up, checks, tests, and sums up. A failure of one part does not hide what the others would
+/// say.
+pub(crate) fn run(options: &TestOptions) -> Result<()> {
     if !options.unit {
         privilege::prime()?;
     }
-    setup::run(&setup::Options::default())?;
+    setup::run(&setup::SetupOptions::default())?;
     packages::ensure(packages::TEST)?;
     let mut failed = Vec::new();
     let mut parts = Vec::new();
     if !options.no_kernels && !options.unit && !options.suite && options.filters.is_empty() {
-        // The suite looks at times and at all of the machine's probes: nothing runs beside it. The guests run what it
-        // has compiled.
+        // The suite looks at times and at all of the machine's probes: nothing runs beside it. The
+        // guests run what it has compiled.
         parts.push(("suite", suite(options)?));
         let beside = beside_guests(options)?;
         failed.extend(beside.lint_failed.then_some("lint"));
@@ -80,21 +81,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// One part of the tests, after it ran.
-struct Part {
-    counts: Counts,
+struct PartResult {
+    counts: TestCounts,
     succeeded: bool,
 }
 
-/// What runs while other kernels boot.
+/// The results of what runs while other kernels boot.
 struct BesideGuests {
     lint_failed: bool,
-    unit: Part,
-    kernels: Part,
+    unit: PartResult,
+    kernels: PartResult,
 }
 
-/// Boots the other kernels and, meanwhile, lints and runs the unit tests, whose output follows as a whole: a guest keeps
-/// one processor at work, and no time is looked at.
-fn beside_guests(options: &Options) -> Result<BesideGuests> {
+/// Boots the other kernels and, meanwhile, lints and runs the unit tests, whose output follows as a
+/// whole: a guest keeps one processor at work, and no time is looked at.
+fn beside_guests(options: &TestOptions) -> Result<BesideGuests> {
     thread::scope(|scope| {
         let lane = scope.spawn(|| {
             let lint_failed = !options.no_lint && !lint_passes()?;
@@ -109,12 +110,13 @@ fn beside_guests(options: &Options) -> Result<BesideGuests> {
         Ok(BesideGuests {
             lint_failed,
             unit,
-            kernels: Part { counts, succeeded },
+            kernels: PartResult { counts, succeeded },
         })
     })
 }
 
-/// Runs `xtask lint` as a process of its own, whose messages are printed as a whole. Returns whether it passed.
+/// Runs `xtask lint` as a process of its own, whose messages are printed as a whole. Returns
+/// whether it passed.
 fn lint_passes() -> Result<bool> {
     let program = std::env::current_exe().context("failed to find xtask itself")?;
     eprintln!("xtask: lint runs beside the guests; its messages follow");
@@ -124,10 +126,10 @@ fn lint_passes() -> Result<bool> {
 }
 
 /// A way of running commands and adding up their results.
-type Runner = fn(Vec<Command>) -> Result<Part>;
+type Runner = fn(Vec<Command>) -> Result<PartResult>;
 
 /// All tests of all crates but the suite: pure code, without root.
-fn unit_tests(options: &Options, run: Runner) -> Result<Part> {
+fn unit_tests(options: &TestOptions, run: Runner) -> Result<PartResult> {
     let mut all_but_suite = workspace::cargo();
     all_but_suite.args([
         "test",
@@ -147,7 +149,7 @@ fn unit_tests(options: &Options, run: Runner) -> Result<Part> {
 }
 
 /// Traces of real programs, by the release binary, as root.
-fn suite(options: &Options) -> Result<Part> {
+fn suite(options: &TestOptions) -> Result<PartResult> {
     let memtap = product::build()?;
     privilege::prime()?;
     let suite = |filter: Option<&String>| {
@@ -166,9 +168,9 @@ fn suite(options: &Options) -> Result<Part> {
     run_all(options.filters.iter().map(|filter| suite(Some(filter))).collect())
 }
 
-fn run_all(commands: Vec<Command>) -> Result<Part> {
-    let mut part = Part {
-        counts: Counts::default(),
+fn run_all(commands: Vec<Command>) -> Result<PartResult> {
+    let mut part = PartResult {
+        counts: TestCounts::default(),
         succeeded: true,
     };
     for mut command in commands {
@@ -180,9 +182,9 @@ fn run_all(commands: Vec<Command>) -> Result<Part> {
 }
 
 /// Like [`run_all`]; what each command prints follows as a whole.
-fn collect_all(commands: Vec<Command>) -> Result<Part> {
-    let mut part = Part {
-        counts: Counts::default(),
+fn collect_all(commands: Vec<Command>) -> Result<PartResult> {
+    let mut part = PartResult {
+        counts: TestCounts::default(),
         succeeded: true,
     };
     for mut command in commands {
@@ -195,8 +197,8 @@ fn collect_all(commands: Vec<Command>) -> Result<Part> {
 }
 
 /// One line in addition to the runners' own.
-fn summarize(parts: &[(&str, Part)]) {
-    let mut total = Counts::default();
+fn summarize(parts: &[(&str, PartResult)]) {
+    let mut total = TestCounts::default();
     for (_, part) in parts {
         total += part.counts;
     }
@@ -204,7 +206,7 @@ fn summarize(parts: &[(&str, Part)]) {
         .iter()
         .map(|(name, part)| format!("{name}: {}", part.counts.passed))
         .collect();
-    let Counts {
+    let TestCounts {
         passed,
         failed,
         skipped,

@@ -1,8 +1,9 @@
-//! What a process that works keeps of its throughput while it is traced: `tests/bench/fixtures/paced_loop.c`, which allocates
-//! a million times a second.
+//! The share of its throughput that a process keeps while it is traced:
+//! `tests/bench/fixtures/paced_loop.c`, which allocates a million times a second.
 //!
-//! Each round is one process: left alone, traced, left alone again. Pairs are counted per second of CPU time, so that
-//! others on the machine do not count. A server's requests are counted likewise ([`redis`]).
+//! Each round is one process: left alone, traced, left alone again. Pairs are counted per second of
+//! CPU time, so that others on the machine do not count. A server's requests are counted likewise
+//! ([`redis`]).
 
 mod redis;
 
@@ -13,17 +14,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::measure::{empty, median, patiently, ratio};
-use super::results::{Judgement, Kind, Throughput, Verdict};
+use super::results::{Judgement, LimitVerdict, RowKind, Throughput};
 use super::running_loop::{Loop, pair};
-use super::target::{Target, compile};
-use super::tools::{self, KEPT_LIMIT, Seen, Tool, Tracer, Way};
+use super::target::{LoopTarget, compile};
+use super::tools::{self, BenchTool, KEPT_LIMIT, SeenCalls, ToolWay, Tracer};
 use super::{SIZE_BYTES, interrupt, progress};
 use test_support::workspace;
 
 /// Functions between main and malloc: the work's two are among them.
 const DEPTH: u32 = 20;
 
-/// How long a process is watched, in each of the states.
+/// The time that a process is watched, in each of the states.
 pub(crate) struct Spans {
     pub(crate) rounds: usize,
     pub(crate) bare: Duration,
@@ -45,13 +46,13 @@ pub(crate) const QUICK: Spans = Spans {
 };
 
 /// Measures every tool. A tool that fails fills its row with the reason.
-pub(crate) fn measure(tools: &[Tool], spans: &Spans, folder: &Path) -> Result<Vec<Throughput>> {
+pub(crate) fn measure(tools: &[BenchTool], spans: &Spans, folder: &Path) -> Result<Vec<Throughput>> {
     let binary = compile("paced_loop.c", &["-fno-omit-frame-pointer"], folder, "paced_loop")?;
-    let mut rows: Vec<(Throughput, Vec<Round>)> =
+    let mut rows: Vec<(Throughput, Vec<BudgetRound>)> =
         tools.iter().map(|tool| (row_of(tool), Vec::new())).collect();
     for round in 1..=spans.rounds {
         for ((row, rounds), tool) in rows.iter_mut().zip(tools) {
-            let Way::Attached(tracer) = &tool.way else {
+            let ToolWay::Attached(tracer) = &tool.way else {
                 continue;
             };
             if row.problem.is_some() {
@@ -76,7 +77,7 @@ pub(crate) fn measure(tools: &[Tool], spans: &Spans, folder: &Path) -> Result<Ve
 }
 
 /// A row that nothing was measured for yet.
-fn row(tool: &str, kind: Kind) -> Throughput {
+fn row(tool: &str, kind: RowKind) -> Throughput {
     Throughput {
         tool: tool.to_owned(),
         kind,
@@ -90,7 +91,7 @@ fn row(tool: &str, kind: Kind) -> Throughput {
     }
 }
 
-fn row_of(tool: &Tool) -> Throughput {
+fn row_of(tool: &BenchTool) -> Throughput {
     Throughput {
         note: tool.way.note(),
         problem: tool.way.missing(),
@@ -98,18 +99,18 @@ fn row_of(tool: &Tool) -> Throughput {
     }
 }
 
-/// What one process came to.
-struct Round {
+/// The figures of one process.
+struct BudgetRound {
     bare_per_s: f64,
     traced_per_s: f64,
     seen_share: Option<f64>,
 }
 
-fn one_round(binary: &Path, tracer: &dyn Tracer, spans: &Spans, folder: &Path) -> Result<Round> {
+fn one_round(binary: &Path, tracer: &dyn Tracer, spans: &Spans, folder: &Path) -> Result<BudgetRound> {
     empty(folder)?;
     let mut command = workspace::untouched(binary);
     command.args([SIZE_BYTES.to_string(), DEPTH.to_string()]);
-    let mut process = Target::watch(Loop::start_with_arguments(command)?)?;
+    let mut process = LoopTarget::watch(Loop::start_with_arguments(command)?)?;
     process.measured().go()?;
     let before = watch(process.measured(), spans.bare)?.rate()?;
     let running = tools::attach(tracer, &process, folder)?;
@@ -119,19 +120,19 @@ fn one_round(binary: &Path, tracer: &dyn Tracer, spans: &Spans, folder: &Path) -
     let after = watch(process.measured(), spans.bare)?.rate()?;
     process.measured().end_input();
     let seen = match tracer.seen(folder)? {
-        Seen::Calls(calls) | Seen::Estimate { calls, .. } => Some(calls),
-        Seen::Bytes(bytes) => Some(bytes / SIZE_BYTES),
-        Seen::Nothing | Seen::Walks { .. } => None,
+        SeenCalls::Calls(calls) | SeenCalls::Estimate { calls, .. } => Some(calls),
+        SeenCalls::Bytes(bytes) => Some(bytes / SIZE_BYTES),
+        SeenCalls::Nothing | SeenCalls::Walks { .. } => None,
     };
     ensure!(seen != Some(0), "it saw no call");
-    Ok(Round {
+    Ok(BudgetRound {
         bare_per_s: f64::midpoint(before, after),
         traced_per_s: during.rate()?,
         seen_share: seen.map(|seen| ratio(seen, during.pairs)),
     })
 }
 
-/// What was done in some time.
+/// Work done in some time.
 struct Watched {
     pairs: u64,
     cpu_ns: u64,
@@ -180,10 +181,11 @@ fn difference(first: (u64, u64), last: (u64, u64)) -> Option<Watched> {
     })
 }
 
-fn fill(row: Throughput, rounds: &[Round]) -> Throughput {
-    let middle =
-        |of: &dyn Fn(&Round) -> Option<f64>| median(&mut rounds.iter().filter_map(of).collect::<Vec<_>>());
-    let kept = |round: &Round| round.traced_per_s / round.bare_per_s;
+fn fill(row: Throughput, rounds: &[BudgetRound]) -> Throughput {
+    let middle = |of: &dyn Fn(&BudgetRound) -> Option<f64>| {
+        median(&mut rounds.iter().filter_map(of).collect::<Vec<_>>())
+    };
+    let kept = |round: &BudgetRound| round.traced_per_s / round.bare_per_s;
     Throughput {
         bare_per_s: middle(&|round| Some(round.bare_per_s)),
         traced_per_s: middle(&|round| Some(round.traced_per_s)),
@@ -196,7 +198,7 @@ fn fill(row: Throughput, rounds: &[Round]) -> Throughput {
 
 /// The same of redis-server under memtap alone.
 pub(crate) fn measure_server(memtap: &Path, spans: &Spans, folder: &Path) -> Throughput {
-    let row = row(redis::NAME, Kind::Headline);
+    let row = row(redis::NAME, RowKind::Headline);
     match redis::rounds(memtap, spans, &folder.join("server")) {
         Ok((rounds, mut on_the_clock)) => {
             let note = median(&mut on_the_clock)
@@ -215,12 +217,12 @@ pub(crate) fn measure_server(memtap: &Path, spans: &Spans, folder: &Path) -> Thr
 
 /// Holds the rows with a budget against their limit.
 pub(crate) fn judge(rows: &[Throughput]) -> Vec<Judgement> {
-    let judged = rows.iter().filter(|row| row.kind == Kind::Headline);
+    let judged = rows.iter().filter(|row| row.kind == RowKind::Headline);
     let judgement = |row: &Throughput| {
         let verdict = match (row.kept, &row.problem) {
-            (Some(kept), None) if kept >= KEPT_LIMIT => Verdict::Pass,
-            (Some(_), _) => Verdict::Fail,
-            (None, _) => Verdict::Unknown,
+            (Some(kept), None) if kept >= KEPT_LIMIT => LimitVerdict::Pass,
+            (Some(_), _) => LimitVerdict::Fail,
+            (None, _) => LimitVerdict::Unknown,
         };
         let kept = row.kept.map_or_else(
             || row.problem.clone().unwrap_or_default(),
@@ -251,23 +253,26 @@ mod tests {
 
     #[test]
     fn a_process_that_is_slowed_down_too_much() {
-        let tool = Tool {
+        let tool = BenchTool {
             name: "memtap",
-            kind: Kind::Headline,
+            kind: RowKind::Headline,
             build: super::super::target::Build::FramePointers,
             clock: super::super::results::Clock::Thread,
             pace: super::super::effort::USUAL,
-            way: Way::Alone,
+            way: ToolWay::Alone,
             is_before: false,
         };
-        let round = |traced_per_s| Round {
+        let round = |traced_per_s| BudgetRound {
             bare_per_s: 100.0,
             traced_per_s,
             seen_share: Some(1.0),
         };
-        let verdict = |rounds: &[Round]| judge(&[fill(row_of(&tool), rounds)])[0].verdict;
-        assert_eq!(verdict(&[round(99.0), round(50.0), round(98.0)]), Verdict::Pass);
-        assert_eq!(verdict(&[round(96.0)]), Verdict::Fail);
-        assert_eq!(verdict(&[]), Verdict::Unknown);
+        let verdict = |rounds: &[BudgetRound]| judge(&[fill(row_of(&tool), rounds)])[0].verdict;
+        assert_eq!(
+            verdict(&[round(99.0), round(50.0), round(98.0)]),
+            LimitVerdict::Pass
+        );
+        assert_eq!(verdict(&[round(96.0)]), LimitVerdict::Fail);
+        assert_eq!(verdict(&[]), LimitVerdict::Unknown);
     }
 }

@@ -1,5 +1,5 @@
-//! Seeing probes come and go: the kernel writes a breakpoint into the code that a process maps, and the file
-//! that the code comes from stays as it is.
+//! Seeing probes come and go: the kernel writes a breakpoint into the code that a process maps, and
+//! the file that the code comes from stays as it is.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -11,31 +11,31 @@ use anyhow::{Context as _, Result, bail};
 
 use super::interrupt;
 
-/// A tracer may step over a function's first instructions to one that is cheaper to probe, or choose one near its
-/// end, where the result is known.
+/// A tracer may step over a function's first instructions to one that is cheaper to probe, or
+/// choose one near its end, where the result is known.
 const WATCHED_BYTES: usize = 512;
 
 const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
-/// Whether any tracer has a probe there.
+/// True if any tracer has a probe there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Probe {
+pub(crate) enum ProbeState {
     Absent,
     Present,
 }
 
 /// The first bytes of a function in a running process.
-pub(crate) struct Code {
+pub(crate) struct ProbedCode {
     memory: File,
     address: u64,
     /// The same bytes in the file.
     original: [u8; WATCHED_BYTES],
     pub(crate) file: PathBuf,
-    /// Where in the file the function is.
+    /// The function's offset in the file.
     offset: u64,
 }
 
-impl Code {
+impl ProbedCode {
     /// The function at `address`, which must come from a file.
     pub(crate) fn at(pid: u32, address: u64) -> Result<Self> {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("failed to read the mappings")?;
@@ -80,14 +80,14 @@ impl Code {
     }
 
     /// Returns when probes are as wanted.
-    pub(crate) fn wait(&self, wanted: Probe) -> Result<()> {
+    pub(crate) fn wait(&self, wanted: ProbeState) -> Result<()> {
         let started = Instant::now();
         while self.probe()? != wanted {
             if started.elapsed() > WAIT_LIMIT {
                 let seconds = WAIT_LIMIT.as_secs();
                 match wanted {
-                    Probe::Absent => bail!("failed to see malloc without a probe for {seconds} s"),
-                    Probe::Present => bail!("failed to see a probe in malloc within {seconds} s"),
+                    ProbeState::Absent => bail!("failed to see malloc without a probe for {seconds} s"),
+                    ProbeState::Present => bail!("failed to see a probe in malloc within {seconds} s"),
                 }
             }
             interrupt::check()?;
@@ -96,16 +96,16 @@ impl Code {
         Ok(())
     }
 
-    /// Whether there is a probe now.
-    pub(crate) fn probe(&self) -> Result<Probe> {
+    /// Returns whether there is a probe now.
+    pub(crate) fn probe(&self) -> Result<ProbeState> {
         let mut current = [0; WATCHED_BYTES];
         self.memory
             .read_exact_at(&mut current, self.address)
             .context("failed to read the memory of what is traced")?;
         Ok(if current == self.original {
-            Probe::Absent
+            ProbeState::Absent
         } else {
-            Probe::Present
+            ProbeState::Present
         })
     }
 }
@@ -123,7 +123,7 @@ fn locate(line: &str, address: u64) -> Option<(u64, &str)> {
         .then_some((address - start + offset, file))
 }
 
-/// Where this line of `/proc/PID/maps` has what stands at this offset of the file, as code.
+/// Returns where this line of `/proc/PID/maps` has what stands at this offset of the file, as code.
 fn address(line: &str, file: &Path, offset: u64) -> Option<u64> {
     if !line.ends_with(file.to_str()?) || !line.contains(" r-xp ") {
         return None;

@@ -1,37 +1,37 @@
 //! Rows set beside each other, and judged.
 
-use super::measure::{Row, median};
-use super::results::{Judgement, Kind, Line, Verdict};
+use super::measure::{LoopRow, median};
+use super::results::{Judgement, LimitVerdict, LoopLine, RowKind};
 use super::target::Build;
-use super::tools::{BEFORE, THREADS_LIMIT, THREADS_SUBJECTS, Tool};
+use super::tools::{BEFORE, BenchTool, THREADS_LIMIT, THREADS_SUBJECTS};
 
-/// What of a row is set beside another's.
+/// The part of a row that is set beside another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Share {
+pub(crate) enum ComparedPart {
     /// All of it: whole tools.
     Whole,
-    /// What it adds to the bare row: a walk without a tool around it.
+    /// Its excess over the bare row: a walk without a tool around it.
     Addition,
 }
 
 /// The most that a row of memtap may cost, as a share of another row.
-pub(crate) struct Limit {
+pub(crate) struct RatioLimit {
     pub(crate) subject: &'static str,
     pub(crate) reference: &'static str,
     pub(crate) share: f64,
     /// Frames from which on it holds.
     pub(crate) from_depth: u32,
-    /// Whether one of the two may be missing.
+    /// True if one of the two may be missing.
     pub(crate) optional: bool,
 }
 
 /// Sets all rows beside each other: those of the same depth and the same build of the loop.
-pub(crate) fn lines(tools: &[Tool], rows: &[Row], share: Share) -> Vec<Line> {
-    let median_of = |row: &Row| median(&mut row.round_ns.clone());
-    let line = |row: &Row| {
+pub(crate) fn lines(tools: &[BenchTool], rows: &[LoopRow], share: ComparedPart) -> Vec<LoopLine> {
+    let median_of = |row: &LoopRow| median(&mut row.round_ns.clone());
+    let line = |row: &LoopRow| {
         let tool = &tools[row.tool];
-        let beside = |kind: Kind| {
-            let fits = |other: &&Row| {
+        let beside = |kind: RowKind| {
+            let fits = |other: &&LoopRow| {
                 let candidate = &tools[other.tool];
                 other.depth == row.depth
                     && other.threads == row.threads
@@ -40,14 +40,14 @@ pub(crate) fn lines(tools: &[Tool], rows: &[Row], share: Share) -> Vec<Line> {
             };
             rows.iter().find(fits).and_then(median_of)
         };
-        let (bare, headline) = (beside(Kind::Bare), beside(Kind::Headline));
+        let (bare, headline) = (beside(RowKind::Bare), beside(RowKind::Headline));
         let median_ns = median_of(row);
         let part = |median: f64| match share {
-            Share::Whole => Some(median),
-            Share::Addition => bare.map(|bare| median - bare),
+            ComparedPart::Whole => Some(median),
+            ComparedPart::Addition => bare.map(|bare| median - bare),
         };
         let own = median_ns.and_then(part);
-        Line {
+        LoopLine {
             tool: tool.label(),
             kind: tool.kind,
             frame_pointers: tool.build == Build::FramePointers,
@@ -60,7 +60,7 @@ pub(crate) fn lines(tools: &[Tool], rows: &[Row], share: Share) -> Vec<Line> {
             over_bare_ns: median_ns.zip(bare).map(|(own, bare)| own - bare),
             of_bare: median_ns.zip(bare).map(|(own, bare)| own / bare),
             memtap_of_it: own
-                .filter(|_| tool.kind == Kind::Peer)
+                .filter(|_| tool.kind == RowKind::Peer)
                 .zip(headline.and_then(part))
                 .map(|(own, headline)| headline / own),
             calls_made: row.calls_made,
@@ -75,7 +75,12 @@ pub(crate) fn lines(tools: &[Tool], rows: &[Row], share: Share) -> Vec<Line> {
 }
 
 /// Holds every line that a limit is about against it.
-pub(crate) fn judge(part: &str, lines: &[Line], limits: &[Limit], share: Share) -> Vec<Judgement> {
+pub(crate) fn judge(
+    part: &str,
+    lines: &[LoopLine],
+    limits: &[RatioLimit],
+    share: ComparedPart,
+) -> Vec<Judgement> {
     let mut judgements = Vec::new();
     for limit in limits {
         let subjects = lines.iter().filter(|line| {
@@ -91,24 +96,30 @@ pub(crate) fn judge(part: &str, lines: &[Line], limits: &[Limit], share: Share) 
     judgements
 }
 
-fn judgement(part: &str, subject: &Line, reference: Option<&Line>, limit: &Limit, share: Share) -> Judgement {
-    let of = |line: &Line| match share {
-        Share::Whole => line.median_ns,
-        Share::Addition => line.over_bare_ns,
+fn judgement(
+    part: &str,
+    subject: &LoopLine,
+    reference: Option<&LoopLine>,
+    limit: &RatioLimit,
+    share: ComparedPart,
+) -> Judgement {
+    let of = |line: &LoopLine| match share {
+        ComparedPart::Whole => line.median_ns,
+        ComparedPart::Addition => line.over_bare_ns,
     };
     let figure = of(subject)
         .zip(reference.and_then(of))
         .map(|(own, reference)| own / reference);
     let miscount = miscount(subject);
     let broken = subject.median_ns.is_some() && subject.problem.is_some();
-    let verdict = match Verdict::on(figure, limit.share) {
-        _ if miscount != 0 || broken => Verdict::Fail,
-        Verdict::Unknown if limit.optional => Verdict::Skip,
+    let verdict = match LimitVerdict::on(figure, limit.share) {
+        _ if miscount != 0 || broken => LimitVerdict::Fail,
+        LimitVerdict::Unknown if limit.optional => LimitVerdict::Skip,
         verdict => verdict,
     };
     let (verb, what) = match share {
-        Share::Whole => ("costs", "of"),
-        Share::Addition => ("adds", "of what is added by"),
+        ComparedPart::Whole => ("costs", "of"),
+        ComparedPart::Addition => ("adds", "of what is added by"),
     };
     let (name, depth) = (limit.subject, subject.depth);
     let beside = match figure {
@@ -136,7 +147,7 @@ fn judgement(part: &str, subject: &Line, reference: Option<&Line>, limit: &Limit
 }
 
 /// The median over the rounds of a line's figure as a share of another's in the same round.
-fn round_ratio(subject: &Line, reference: &Line) -> Option<f64> {
+fn round_ratio(subject: &LoopLine, reference: &LoopLine) -> Option<f64> {
     let rounds = subject.round_ns.iter().zip(&reference.round_ns);
     median(&mut rounds.map(|(own, other)| own / other).collect::<Vec<_>>())
 }
@@ -145,8 +156,8 @@ fn round_ratio(subject: &Line, reference: &Line) -> Option<f64> {
 const BEFORE_LIMIT: f64 = 1.03;
 
 /// Holds every row of memtap against the same of the build before.
-pub(crate) fn judge_against(part: &str, lines: &[Line]) -> Vec<Judgement> {
-    let twin = |line: &Line| {
+pub(crate) fn judge_against(part: &str, lines: &[LoopLine]) -> Vec<Judgement> {
+    let twin = |line: &LoopLine| {
         let name = format!("{}{BEFORE}", line.tool);
         lines.iter().find(|other| {
             other.tool == name
@@ -154,14 +165,14 @@ pub(crate) fn judge_against(part: &str, lines: &[Line]) -> Vec<Judgement> {
                     == (line.depth, line.threads, line.frame_pointers)
         })
     };
-    let judged = |line: &Line| {
+    let judged = |line: &LoopLine| {
         let before = twin(line)?;
         let figure = round_ratio(line, before);
         let miscount = miscount(line);
-        let verdict = match Verdict::on(figure, BEFORE_LIMIT) {
-            _ if miscount != 0 => Verdict::Fail,
+        let verdict = match LimitVerdict::on(figure, BEFORE_LIMIT) {
+            _ if miscount != 0 => LimitVerdict::Fail,
             // Options that the build before does not have.
-            Verdict::Unknown if line.problem.is_none() && before.problem.is_some() => Verdict::Skip,
+            LimitVerdict::Unknown if line.problem.is_none() && before.problem.is_some() => LimitVerdict::Skip,
             verdict => verdict,
         };
         let frames = if line.frame_pointers {
@@ -193,11 +204,12 @@ pub(crate) fn judge_against(part: &str, lines: &[Line]) -> Vec<Judgement> {
 }
 
 /// Holds rows in two threads against the same in one.
-pub(crate) fn judge_threads(part: &str, lines: &[Line]) -> Vec<Judgement> {
+pub(crate) fn judge_threads(part: &str, lines: &[LoopLine]) -> Vec<Judgement> {
     let mut judgements = Vec::new();
     for subject in THREADS_SUBJECTS {
         let with = |threads: u32| {
-            let fits = |line: &&Line| line.tool == *subject && line.frame_pointers && line.threads == threads;
+            let fits =
+                |line: &&LoopLine| line.tool == *subject && line.frame_pointers && line.threads == threads;
             lines.iter().find(fits)
         };
         let Some((one, two)) = with(1).zip(with(2)) else {
@@ -205,8 +217,8 @@ pub(crate) fn judge_threads(part: &str, lines: &[Line]) -> Vec<Judgement> {
         };
         let figure = round_ratio(two, one);
         let miscount = miscount(one) + miscount(two);
-        let verdict = match Verdict::on(figure, THREADS_LIMIT) {
-            _ if miscount != 0 => Verdict::Fail,
+        let verdict = match LimitVerdict::on(figure, THREADS_LIMIT) {
+            _ if miscount != 0 => LimitVerdict::Fail,
             verdict => verdict,
         };
         let share = figure.map_or_else(
@@ -233,7 +245,7 @@ pub(crate) fn judge_threads(part: &str, lines: &[Line]) -> Vec<Judgement> {
 }
 
 /// Calls counted less calls made, of a tool that counts every call.
-pub(crate) fn miscount(line: &Line) -> i128 {
+pub(crate) fn miscount(line: &LoopLine) -> i128 {
     match (line.calls_seen, line.calls_stderr) {
         (Some(seen), None) => i128::from(seen) - i128::from(line.calls_made),
         _ => 0,
@@ -246,31 +258,31 @@ mod tests {
     use crate::effort::USUAL;
     use crate::results::Clock;
     use crate::results::passes;
-    use crate::tools::Way;
+    use crate::tools::ToolWay;
 
-    fn tool(name: &'static str, kind: Kind, build: Build) -> Tool {
-        Tool {
+    fn tool(name: &'static str, kind: RowKind, build: Build) -> BenchTool {
+        BenchTool {
             name,
             kind,
             build,
             clock: Clock::Thread,
             pace: USUAL,
-            way: Way::Alone,
+            way: ToolWay::Alone,
             is_before: false,
         }
     }
 
-    fn row(tool: usize, ns: f64) -> Row {
-        Row {
+    fn row(tool: usize, ns: f64) -> LoopRow {
+        LoopRow {
             round_ns: vec![ns],
             min_ns: ns,
             calls_made: 80,
             calls_seen: Some(80),
-            ..Row::new(tool, 20, 1)
+            ..LoopRow::new(tool, 20, 1)
         }
     }
 
-    const LIMIT: Limit = Limit {
+    const LIMIT: RatioLimit = RatioLimit {
         subject: "ours",
         reference: "theirs",
         share: 0.5,
@@ -281,11 +293,11 @@ mod tests {
     #[test]
     fn shares_and_verdicts() {
         let tools = [
-            tool("bare", Kind::Bare, Build::FramePointers),
-            tool("ours", Kind::Headline, Build::FramePointers),
-            tool("theirs", Kind::Peer, Build::FramePointers),
-            tool("bare", Kind::Bare, Build::NoFramePointers),
-            tool("theirs", Kind::Peer, Build::NoFramePointers),
+            tool("bare", RowKind::Bare, Build::FramePointers),
+            tool("ours", RowKind::Headline, Build::FramePointers),
+            tool("theirs", RowKind::Peer, Build::FramePointers),
+            tool("bare", RowKind::Bare, Build::NoFramePointers),
+            tool("theirs", RowKind::Peer, Build::NoFramePointers),
         ];
         let mut rows = [
             row(0, 100.0),
@@ -294,37 +306,40 @@ mod tests {
             row(3, 10.0),
             row(4, 20.0),
         ];
-        let verdict = |rows: &[Row], share, limit: &Limit| {
+        let verdict = |rows: &[LoopRow], share, limit: &RatioLimit| {
             let lines = lines(&tools, rows, share);
             judge("loops", &lines, std::slice::from_ref(limit), share)
         };
-        let whole = lines(&tools, &rows, Share::Whole);
+        let whole = lines(&tools, &rows, ComparedPart::Whole);
         assert_eq!(whole[2].memtap_of_it, Some(160.0 / 300.0));
         assert_eq!((whole[4].of_bare, whole[4].memtap_of_it), (Some(2.0), None));
         assert_eq!(whole[1].memtap_of_it, None);
-        assert_eq!(lines(&tools, &rows, Share::Addition)[2].memtap_of_it, Some(0.3));
-        assert!(!passes(&verdict(&rows, Share::Whole, &LIMIT)));
-        assert!(passes(&verdict(&rows, Share::Addition, &LIMIT)));
+        assert_eq!(
+            lines(&tools, &rows, ComparedPart::Addition)[2].memtap_of_it,
+            Some(0.3)
+        );
+        assert!(!passes(&verdict(&rows, ComparedPart::Whole, &LIMIT)));
+        assert!(passes(&verdict(&rows, ComparedPart::Addition, &LIMIT)));
 
         rows[1].calls_seen = Some(79);
-        assert!(!passes(&verdict(&rows, Share::Addition, &LIMIT)));
+        assert!(!passes(&verdict(&rows, ComparedPart::Addition, &LIMIT)));
         rows[1].calls_seen = Some(80);
         rows[2].round_ns.clear();
-        let judged = verdict(&rows, Share::Addition, &LIMIT);
-        assert_eq!(judged[0].verdict, Verdict::Unknown);
+        let judged = verdict(&rows, ComparedPart::Addition, &LIMIT);
+        assert_eq!(judged[0].verdict, LimitVerdict::Unknown);
         assert!(!passes(&judged));
-        let optional = Limit {
+        let optional = RatioLimit {
             optional: true,
             ..LIMIT
         };
         assert_eq!(
-            verdict(&rows, Share::Addition, &optional)[0].verdict,
-            Verdict::Skip
+            verdict(&rows, ComparedPart::Addition, &optional)[0].verdict,
+            LimitVerdict::Skip
         );
-        let deeper = Limit {
+        let deeper = RatioLimit {
             from_depth: 21,
             ..LIMIT
         };
-        assert!(verdict(&rows, Share::Addition, &deeper).is_empty());
+        assert!(verdict(&rows, ComparedPart::Addition, &deeper).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! How long to measure.
+//! The number of rounds and calls to measure with.
 
 /// Rounds and calls of a run.
 pub(crate) struct Effort {
@@ -27,23 +27,23 @@ pub(crate) const QUICK: Effort = Effort {
     pairs: 10_000,
 };
 
-/// What a slow tool does fewer of: one batch's pairs are divided by it. Nanoseconds per pair stay comparable.
+/// A divisor of a batch's pairs, for slow tools. Nanoseconds per pair stay comparable.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace(pub(crate) u64);
+pub(crate) struct ToolPace(pub(crate) u64);
 
 /// Some microseconds per pair.
-pub(crate) const USUAL: Pace = Pace(1);
+pub(crate) const USUAL: ToolPace = ToolPace(1);
 /// Some tens of microseconds, or kilobytes, per pair.
-pub(crate) const SLOW: Pace = Pace(5);
+pub(crate) const SLOW: ToolPace = ToolPace(5);
 /// Some hundreds of microseconds.
-pub(crate) const SLOWEST: Pace = Pace(100);
+pub(crate) const SLOWEST: ToolPace = ToolPace(100);
 
 /// The fewest pairs of a batch: less would measure the clock.
 const FEWEST_PAIRS: u64 = 100;
 
 impl Effort {
     /// The pairs of a batch at a pace.
-    pub(crate) fn pairs_at(&self, pace: Pace) -> u64 {
+    pub(crate) fn pairs_at(&self, pace: ToolPace) -> u64 {
         (self.pairs / pace.0).max(FEWEST_PAIRS)
     }
 }

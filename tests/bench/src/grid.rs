@@ -2,7 +2,7 @@
 
 use std::iter::repeat_n;
 
-/// Where a column's text stands.
+/// The side that a column's text is aligned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Left,

@@ -15,12 +15,13 @@ extern "C" fn note(signal: libc::c_int) {
 pub(crate) fn catch() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let handler = note as extern "C" fn(libc::c_int);
-        // SAFETY: the handler stores into an atomic, which is all that it does, and lives as long as the program.
+        // SAFETY: the handler stores into an atomic, which is all that it does, and lives as long
+        // as the program.
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };
     }
 }
 
-/// Whether the bench is to end.
+/// Returns whether the bench is to end.
 pub(crate) fn is_wanted() -> bool {
     SIGNAL.load(Ordering::SeqCst) != 0
 }

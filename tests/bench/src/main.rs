@@ -1,8 +1,10 @@
-//! `cargo xtask bench`: what tracing costs, beside other tools: a malloc/free loop, a process that works, real programs;
-//! what a walk of the stack costs, beside the kernel's own; and what making unwind tables takes.
+//! `cargo xtask bench`: what tracing costs, beside other tools: a malloc/free loop, a process that
+//! works, real programs; what a walk of the stack costs, beside the kernel's own; and what making
+//! unwind tables takes.
 //!
-//! Each measurement is of a fresh process. Tools take turns within a round, so that a machine that slows down or speeds
-//! up does so for all. What a tool counted is compared with what was done: a tool that misses calls is not a fast one.
+//! Each measurement is of a fresh process. Tools take turns within a round, so that a machine that
+//! slows down or speeds up does so for all. What a tool counted is compared with what was done: a
+//! tool that misses calls is not a fast one.
 
 mod budget;
 mod code;
@@ -32,14 +34,14 @@ use std::slice;
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum as _};
 
-use compare::{Limit, Share};
+use compare::{ComparedPart, RatioLimit};
 use effort::Effort;
-use part::Part;
-use results::{Document, Line, Sizes};
+use part::BenchPart;
+use results::{Document, LoopLine, Sizes};
 use test_support::{packages, privilege, process, product, workspace};
-use tools::Tool;
+use tools::BenchTool;
 
-/// What to measure, and how.
+/// The parts to measure, and their settings.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench",
@@ -50,10 +52,10 @@ use tools::Tool;
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line, and independent of the others"
 )]
-struct Options {
+struct BenchOptions {
     /// Measure these parts alone
     #[arg(value_enum, value_name = "PART")]
-    parts: Vec<Part>,
+    parts: Vec<BenchPart>,
     /// Say which parts and rows there are, and which cannot be measured here
     #[arg(long)]
     list: bool,
@@ -63,13 +65,15 @@ struct Options {
     /// Only real programs whose names contain this
     #[arg(long, value_name = "NAME")]
     program: Vec<String>,
-    /// Fewer and shorter rounds, at depth 20 alone, without the slow tools on programs: a look, not figures to quote
+    /// Fewer and shorter rounds, at depth 20 alone, without the slow tools on programs: a look, not
+    /// figures to quote
     #[arg(long)]
     quick: bool,
     /// Call depths of the loop: functions between main and malloc [default: 0,20,60]
     #[arg(long, value_delimiter = ',', value_name = "FRAMES")]
     depth: Vec<u32>,
-    /// Install the tools to compare with, and the programs to measure, where the package manager has them
+    /// Install the tools to compare with, and the programs to measure, where the package manager
+    /// has them
     #[arg(long)]
     install_peers: bool,
     /// Write the figures to this file too
@@ -78,8 +82,9 @@ struct Options {
     /// Fail if memtap is over a limit, or missed a call
     #[arg(long)]
     check: bool,
-    /// Measure loops, live and walks of this memtap too, in turns; --check holds this build against it, not against other
-    /// tools. Of walks, by the program `walk_cost` beside it or in `examples/` there
+    /// Measure loops, live and walks of this memtap too, in turns; --check holds this build against
+    /// it, not against other tools. Of walks, by the program `walk_cost` beside it or in
+    /// `examples/` there
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// Fresh processes for each row of the loop [default: 3; 9 with --against]
@@ -93,10 +98,12 @@ struct Options {
     readme: Option<PathBuf>,
 }
 
-/// Bytes of each block: glibc serves it from the thread's cache, so the loop itself is as short as it gets.
+/// Bytes of each block: glibc serves it from the thread's cache, so the loop itself is as short as
+/// it gets.
 const SIZE_BYTES: u64 = 64;
 
-/// Functions of the program for walks: stacks of 12, 27 and 67 frames with those that libc starts it with.
+/// Functions of the program for walks: stacks of 12, 27 and 67 frames with those that libc starts
+/// it with.
 const WALK_DEPTHS: [u32; 3] = [
     12 - report::START_FRAMES,
     27 - report::START_FRAMES,
@@ -108,7 +115,7 @@ const DEPTHS: [u32; 3] = [0, 20, 60];
 const DEPTH: u32 = 20;
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    match run(&BenchOptions::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -118,7 +125,7 @@ fn main() -> ExitCode {
 }
 
 /// Measures, prints tables, and says whether memtap is within its limits.
-fn run(options: &Options) -> Result<()> {
+fn run(options: &BenchOptions) -> Result<()> {
     if let Some(file) = &options.readme {
         return readme::rewrite(file);
     }
@@ -152,18 +159,18 @@ fn run(options: &Options) -> Result<()> {
     let _event = tools::perf::EventGuard;
     let folder = workspace::target_dir()?.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let run = Run {
+    let run = BenchRun {
         options,
         effort: options.effort(),
         builds: target::Builds::new(&folder)?,
         walk_cost: examples.join("walk_cost"),
-        before: options.against.as_deref().map(Before::find).transpose()?,
+        before: options.against.as_deref().map(PreviousBuild::find).transpose()?,
         memtap,
         folder,
     };
     let mut document = run.document();
     process::report(&report::heading(&document));
-    for &part in Part::value_variants() {
+    for &part in BenchPart::value_variants() {
         if options.parts.is_empty() || options.parts.contains(&part) {
             let text = run.part(part, &examples, &mut document)?;
             process::report(&text);
@@ -181,25 +188,25 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What all parts of a run share.
-struct Run<'a> {
-    options: &'a Options,
+/// State that all parts of a run share.
+struct BenchRun<'a> {
+    options: &'a BenchOptions,
     effort: Effort,
     builds: target::Builds,
     memtap: PathBuf,
     walk_cost: PathBuf,
     /// The build that this one is held against.
-    before: Option<Before>,
+    before: Option<PreviousBuild>,
     folder: PathBuf,
 }
 
 /// Another build of memtap.
-struct Before {
+struct PreviousBuild {
     memtap: PathBuf,
     walk_cost: PathBuf,
 }
 
-impl Before {
+impl PreviousBuild {
     fn find(memtap: &Path) -> Result<Self> {
         let memtap = memtap
             .canonicalize()
@@ -214,7 +221,7 @@ impl Before {
     }
 }
 
-impl Options {
+impl BenchOptions {
     fn effort(&self) -> Effort {
         let effort = if self.quick { effort::QUICK } else { effort::FULL };
         let rounds = match self.rounds {
@@ -225,14 +232,19 @@ impl Options {
         Effort { rounds, ..effort }
     }
 
-    /// Whether something is to be measured by programs that are built for it.
+    /// Returns whether something is to be measured by programs that are built for it.
     fn needs_examples(&self) -> bool {
-        let needing = [Part::Loops, Part::Threads, Part::Walks, Part::Tables];
+        let needing = [
+            BenchPart::Loops,
+            BenchPart::Threads,
+            BenchPart::Walks,
+            BenchPart::Tables,
+        ];
         self.parts.is_empty() || self.parts.iter().any(|part| needing.contains(part))
     }
 }
 
-impl Run<'_> {
+impl BenchRun<'_> {
     fn document(&self) -> Document {
         Document {
             schema: results::SCHEMA.to_owned(),
@@ -251,27 +263,27 @@ impl Run<'_> {
     }
 
     /// Measures a part, puts it into the document, and returns its text.
-    fn part(&self, part: Part, examples: &Path, document: &mut Document) -> Result<String> {
+    fn part(&self, part: BenchPart, examples: &Path, document: &mut Document) -> Result<String> {
         let name = part.name();
         let depths = self.depths();
         let memtap = &self.memtap;
         let (text, mut judgements) = match part {
-            Part::Loops => {
+            BenchPart::Loops => {
                 let tools = self.with_before(|memtap, walk_cost| tools::calls(memtap, walk_cost));
-                let judged = (tools::CALLS_LIMITS, Share::Whole);
+                let judged = (tools::CALLS_LIMITS, ComparedPart::Whole);
                 let (lines, judgements) = self.lines(name, tools, &depths, &[1], judged)?;
                 document.loops = lines;
                 (report::loops(&document.loops), judgements)
             }
-            Part::Live => {
+            BenchPart::Live => {
                 let tools = self.with_before(|memtap, _| tools::live(memtap));
-                let judged = (tools::LIVE_LIMITS, Share::Whole);
+                let judged = (tools::LIVE_LIMITS, ComparedPart::Whole);
                 let (lines, judgements) = self.lines(name, tools, &depths, &[1], judged)?;
                 document.live = lines;
                 (report::live(&document.live), judgements)
             }
-            Part::Threads => {
-                let none = (&[] as &[Limit], Share::Whole);
+            BenchPart::Threads => {
+                let none = (&[] as &[RatioLimit], ComparedPart::Whole);
                 let calls = tools::calls(memtap, &self.walk_cost);
                 document.threads = self.lines(name, calls, &[DEPTH], &[1, 2], none)?.0;
                 let live = self.lines(name, tools::live(memtap), &[DEPTH], &[1, 2], none)?.0;
@@ -281,7 +293,7 @@ impl Run<'_> {
                     compare::judge_threads(name, &document.threads),
                 )
             }
-            Part::Budget => {
+            BenchPart::Budget => {
                 let tools = self.filtered(tools::budget(memtap));
                 let spans = if self.options.quick {
                     &budget::QUICK
@@ -294,9 +306,9 @@ impl Run<'_> {
                 interrupt::check()?;
                 (report::budget(&document.budget), budget::judge(&document.budget))
             }
-            Part::Programs => {
+            BenchPart::Programs => {
                 let sentinel = self.builds.binary(target::Build::FramePointers);
-                let wanted = programs::Wanted {
+                let wanted = programs::WantedNames {
                     tool: &|tool| self.wants(tool),
                     program: &|program| contains_one(program, &self.options.program),
                 };
@@ -305,14 +317,14 @@ impl Run<'_> {
                     programs::measure(memtap, sentinel, &self.effort, quick, &self.folder, &wanted)?;
                 (report::programs(&document.programs), Vec::new())
             }
-            Part::Walks => {
-                let judged = (tools::WALK_LIMITS, Share::Addition);
+            BenchPart::Walks => {
+                let judged = (tools::WALK_LIMITS, ComparedPart::Addition);
                 let tools = self.with_before(|_, walk_cost| tools::walks(walk_cost));
                 let (lines, judgements) = self.lines(name, tools, &WALK_DEPTHS, &[1], judged)?;
                 document.walks = lines;
                 (report::walks(&document.walks), judgements)
             }
-            Part::Tables => {
+            BenchPart::Tables => {
                 progress::say("tables");
                 document.tables = tables::measure(&examples.join("table_cost"), self.effort.rounds * 2 + 1)?;
                 (
@@ -320,7 +332,7 @@ impl Run<'_> {
                     tables::judge(&document.tables),
                 )
             }
-            Part::Startup => {
+            BenchPart::Startup => {
                 let runs = if self.options.quick {
                     startup::QUICK
                 } else {
@@ -340,13 +352,13 @@ impl Run<'_> {
     fn lines(
         &self,
         part: &str,
-        tools: Vec<Tool>,
+        tools: Vec<BenchTool>,
         depths: &[u32],
         threads: &[u32],
-        (limits, share): (&[Limit], Share),
-    ) -> Result<(Vec<Line>, Vec<results::Judgement>)> {
+        (limits, share): (&[RatioLimit], ComparedPart),
+    ) -> Result<(Vec<LoopLine>, Vec<results::Judgement>)> {
         let tools = self.filtered(tools);
-        let place = measure::Place {
+        let place = measure::LoopSetup {
             part,
             effort: &self.effort,
             builds: &self.builds,
@@ -364,10 +376,10 @@ impl Run<'_> {
     }
 
     /// The tools of this build, each of memtap's with that of the build before behind it.
-    fn with_before(&self, tools: impl Fn(&Path, &Path) -> Vec<Tool>) -> Vec<Tool> {
+    fn with_before(&self, tools: impl Fn(&Path, &Path) -> Vec<BenchTool>) -> Vec<BenchTool> {
         let own = tools(&self.memtap, &self.walk_cost);
         match &self.before {
-            Some(before) => Tool::beside(own, tools(&before.memtap, &before.walk_cost)),
+            Some(before) => BenchTool::beside(own, tools(&before.memtap, &before.walk_cost)),
             None => own,
         }
     }
@@ -380,12 +392,12 @@ impl Run<'_> {
         }
     }
 
-    fn filtered(&self, tools: Vec<Tool>) -> Vec<Tool> {
-        let stays = |tool: &Tool| match (tool.kind, &self.before) {
-            (results::Kind::Bare | results::Kind::Headline, _) => true,
+    fn filtered(&self, tools: Vec<BenchTool>) -> Vec<BenchTool> {
+        let stays = |tool: &BenchTool| match (tool.kind, &self.before) {
+            (results::RowKind::Bare | results::RowKind::Headline, _) => true,
             // Other tools only where they are named: they are not what is compared.
-            (results::Kind::Peer, Some(_)) => !self.options.tool.is_empty() && self.wants(tool.name),
-            (results::Kind::Memtap, Some(_)) => {
+            (results::RowKind::Peer, Some(_)) => !self.options.tool.is_empty() && self.wants(tool.name),
+            (results::RowKind::Memtap, Some(_)) => {
                 self.wants(tool.name) || tool.is_before && tools::is_headline(tool.name)
             }
             (_, None) => self.wants(tool.name),
@@ -398,7 +410,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether `text` contains one of `names`, or there are none.
+/// Returns whether `text` contains one of `names`, or there are none.
 fn contains_one(text: &str, names: &[String]) -> bool {
     names.is_empty() || names.iter().any(|name| text.contains(&**name))
 }
@@ -419,8 +431,8 @@ fn command() -> String {
     words.join(" ")
 }
 
-/// Builds the programs that measure parts of memtap, with the feature that puts these parts' eBPF programs in
-/// their object. memtap's own binary has been built without it. Returns their folder.
+/// Builds the programs that measure parts of memtap, with the feature that puts these parts' eBPF
+/// programs in their object. memtap's own binary has been built without it. Returns their folder.
 fn build_examples() -> Result<PathBuf> {
     let mut command = workspace::cargo();
     command.args(["build", "--release", "-p", "memtap", "--features", "bench"]);

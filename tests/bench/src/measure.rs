@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::effort::Effort;
-use super::results::{Clock, Kind};
+use super::results::{Clock, RowKind};
 use super::running_loop::{Batch, Loop, Turns};
-use super::target::{Builds, Target};
-use super::tools::{self, Seen, Tool, Way};
+use super::target::{Builds, LoopTarget};
+use super::tools::{self, BenchTool, SeenCalls, ToolWay};
 use super::{SIZE_BYTES, interrupt, progress};
 
-/// What all rounds gave for one tool at one depth.
-pub(crate) struct Row {
+/// The figures of all rounds for one tool at one depth.
+pub(crate) struct LoopRow {
     /// Index into the table of tools.
     pub(crate) tool: usize,
     pub(crate) depth: u32,
@@ -31,11 +31,11 @@ pub(crate) struct Row {
     /// Frames that were found at each call, of a tool that tells.
     pub(crate) frames: Option<u64>,
     pub(crate) note: Option<String>,
-    /// Why there are no figures, or not for all rounds.
+    /// The reason for missing figures, or not for all rounds.
     pub(crate) problem: Option<String>,
 }
 
-impl Row {
+impl LoopRow {
     /// A row without figures.
     pub(crate) fn new(tool: usize, depth: u32, threads: u32) -> Self {
         Self {
@@ -54,8 +54,8 @@ impl Row {
     }
 }
 
-/// Where and how long.
-pub(crate) struct Place<'a> {
+/// The programs, directory and effort of a measurement.
+pub(crate) struct LoopSetup<'a> {
     pub(crate) part: &'a str,
     pub(crate) effort: &'a Effort,
     pub(crate) builds: &'a Builds,
@@ -64,9 +64,10 @@ pub(crate) struct Place<'a> {
     pub(crate) threads: &'a [u32],
 }
 
-/// Measures every tool at every depth with every number of threads. A tool that fails fills its row with the reason; only
-/// an interruption ends the whole. Every second round goes backwards, so that no row is always the first of two.
-pub(crate) fn all(tools: &[Tool], depths: &[u32], place: &Place<'_>) -> Result<Vec<Row>> {
+/// Measures every tool at every depth with every number of threads. A tool that fails fills its row
+/// with the reason; only an interruption ends the whole. Every second round goes backwards, so that
+/// no row is always the first of two.
+pub(crate) fn all(tools: &[BenchTool], depths: &[u32], place: &LoopSetup<'_>) -> Result<Vec<LoopRow>> {
     let mut rows = Vec::new();
     for &depth in depths {
         for tool in 0..tools.len() {
@@ -74,7 +75,7 @@ pub(crate) fn all(tools: &[Tool], depths: &[u32], place: &Place<'_>) -> Result<V
                 place
                     .threads
                     .iter()
-                    .map(|&threads| Row::new(tool, depth, threads)),
+                    .map(|&threads| LoopRow::new(tool, depth, threads)),
             );
         }
     }
@@ -113,10 +114,11 @@ pub(crate) fn all(tools: &[Tool], depths: &[u32], place: &Place<'_>) -> Result<V
     Ok(rows)
 }
 
-/// Lets another tool try again if it fails: a row of it is worth more than its being reliable. memtap has to be.
-pub(crate) fn patiently<T>(kind: Kind, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+/// Lets another tool try again if it fails: a row of it is worth more than its being reliable.
+/// memtap has to be.
+pub(crate) fn patiently<T>(kind: RowKind, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     match attempt() {
-        Err(error) if kind == Kind::Peer && !interrupt::is_wanted() => {
+        Err(error) if kind == RowKind::Peer && !interrupt::is_wanted() => {
             eprintln!("xtask: once more, after: {error:#}");
             attempt()
         }
@@ -124,7 +126,7 @@ pub(crate) fn patiently<T>(kind: Kind, mut attempt: impl FnMut() -> Result<T>) -
     }
 }
 
-fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
+fn add_round(row: &mut LoopRow, tool: &BenchTool, place: &LoopSetup<'_>) -> Result<()> {
     interrupt::check()?;
     let folder = place.folder.join(format!("tool-{}", row.tool));
     empty(&folder)?;
@@ -137,8 +139,8 @@ fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
     };
     let binary = place.builds.binary(tool.build);
     let batches = match &tool.way {
-        Way::Alone => alone(binary, &turns)?,
-        Way::Launched(launcher) => {
+        ToolWay::Alone => alone(binary, &turns)?,
+        ToolWay::Launched(launcher) => {
             let command = launcher.command(binary, &folder)?;
             let mut measured = Loop::start(command, &turns)?;
             let batches = measured.run()?;
@@ -146,8 +148,8 @@ fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
             row.add_seen(launcher.seen(&folder)?, &turns)?;
             batches
         }
-        Way::Attached(tracer) => {
-            let mut target = Target::start(binary, &turns)?;
+        ToolWay::Attached(tracer) => {
+            let mut target = LoopTarget::start(binary, &turns)?;
             let running = tools::attach(tracer.as_ref(), &target, &folder)?;
             let batches = target.run()?;
             running.stop()?;
@@ -172,13 +174,13 @@ fn add_round(row: &mut Row, tool: &Tool, place: &Place<'_>) -> Result<()> {
     empty(&folder)
 }
 
-/// How often the loop is tried alone.
+/// The number of attempts to run the loop alone.
 const TRIES: usize = 5;
 
 /// Runs the loop with no tracer near: one of all processes may come while it runs.
 fn alone(binary: &Path, turns: &Turns) -> Result<Vec<Batch>> {
     for _ in 0..TRIES {
-        let mut target = Target::start(binary, turns)?;
+        let mut target = LoopTarget::start(binary, turns)?;
         let batches = target.run()?;
         if target.is_bare()? {
             return Ok(batches);
@@ -188,7 +190,8 @@ fn alone(binary: &Path, turns: &Turns) -> Result<Vec<Batch>> {
     bail!("failed to measure: other tracers come and go in this libc's malloc")
 }
 
-/// Makes a folder that is empty: a tracer that wrote nothing must not be judged by an older run's file.
+/// Makes a folder that is empty: a tracer that wrote nothing must not be judged by an older run's
+/// file.
 pub(crate) fn empty(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("failed to remove {}", folder.display()))?;
@@ -196,18 +199,18 @@ pub(crate) fn empty(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))
 }
 
-impl Row {
+impl LoopRow {
     /// Takes in what the tool saw in one round.
-    fn add_seen(&mut self, seen: Seen, turns: &Turns) -> Result<()> {
+    fn add_seen(&mut self, seen: SeenCalls, turns: &Turns) -> Result<()> {
         let calls = match seen {
-            Seen::Nothing => return Ok(()),
-            Seen::Calls(calls) => calls,
-            Seen::Bytes(bytes) => bytes / SIZE_BYTES,
-            Seen::Walks { calls, frames } => {
+            SeenCalls::Nothing => return Ok(()),
+            SeenCalls::Calls(calls) => calls,
+            SeenCalls::Bytes(bytes) => bytes / SIZE_BYTES,
+            SeenCalls::Walks { calls, frames } => {
                 self.frames = Some(frames);
                 calls
             }
-            Seen::Estimate { calls, stderr } => {
+            SeenCalls::Estimate { calls, stderr } => {
                 self.calls_stderr = Some(self.calls_stderr.unwrap_or(0.0).hypot(stderr));
                 calls
             }
@@ -255,7 +258,7 @@ mod tests {
 
     #[test]
     fn others_may_try_again() {
-        for (kind, expected) in [(Kind::Peer, Some(2)), (Kind::Headline, None)] {
+        for (kind, expected) in [(RowKind::Peer, Some(2)), (RowKind::Headline, None)] {
             let mut tries = 0;
             let result = patiently(kind, || {
                 tries += 1;
@@ -276,18 +279,21 @@ mod tests {
             starts_one: false,
         };
         let seen = |seen| {
-            let mut row = Row::new(0, 3, 2);
+            let mut row = LoopRow::new(0, 3, 2);
             row.add_seen(seen, &turns)
                 .map(|()| (row.calls_seen, row.calls_made))
         };
-        assert_eq!(seen(Seen::Calls(99)).ok(), Some((Some(99), 100)));
-        assert_eq!(seen(Seen::Bytes(49 * SIZE_BYTES)).ok(), Some((Some(49), 100)));
-        assert_eq!(seen(Seen::Nothing).ok(), Some((None, 0)));
-        assert!(seen(Seen::Calls(0)).is_err());
+        assert_eq!(seen(SeenCalls::Calls(99)).ok(), Some((Some(99), 100)));
+        assert_eq!(
+            seen(SeenCalls::Bytes(49 * SIZE_BYTES)).ok(),
+            Some((Some(49), 100))
+        );
+        assert_eq!(seen(SeenCalls::Nothing).ok(), Some((None, 0)));
+        assert!(seen(SeenCalls::Calls(0)).is_err());
 
-        let mut row = Row::new(0, 3, 2);
+        let mut row = LoopRow::new(0, 3, 2);
         for stderr in [3.0, 4.0] {
-            let estimate = Seen::Estimate { calls: 90, stderr };
+            let estimate = SeenCalls::Estimate { calls: 90, stderr };
             row.add_seen(estimate, &turns).expect("small numbers");
         }
         assert_eq!((row.calls_seen, row.calls_stderr), (Some(180), Some(5.0)));

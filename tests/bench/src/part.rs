@@ -4,31 +4,32 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::tools::{self, Tool};
+use super::tools::{self, BenchTool};
 use super::{programs, startup};
 
-/// What is measured together.
+/// Rows that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Part {
+pub(crate) enum BenchPart {
     /// malloc and free in a loop, its allocations traced
     Loops,
     /// The same loop, every block followed to its free
     Live,
     /// Both in two threads at once, beside one thread
     Threads,
-    /// What a process keeps of a million calls a second, under memtap's budget and under others
+    /// The share of a million calls a second that a process keeps, under memtap's budget and under
+    /// others
     Budget,
     /// Real programs: a compiler, python3, git, sqlite3, redis-server
     Programs,
-    /// What a walk of the stack costs, beside the kernel's own
+    /// The cost of a walk of the stack, beside the kernel's own
     Walks,
-    /// What unwind tables take to make
+    /// The time and memory that unwind tables take to make
     Tables,
-    /// CPU time and time of a recording of `true`: what attaching and detaching takes
+    /// CPU time and time of a recording of `true`: loading, attaching and detaching
     Startup,
 }
 
-impl Part {
+impl BenchPart {
     /// The name on the command line and in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -47,20 +48,20 @@ impl Part {
 /// All parts, with their rows and why some cannot be measured here.
 pub(crate) fn list(memtap: &Path, walk_cost: &Path) -> String {
     let mut lines = Vec::new();
-    for &part in Part::value_variants() {
+    for &part in BenchPart::value_variants() {
         lines.push(part.name().to_owned());
         let rows: Vec<(String, Option<String>)> = match part {
-            Part::Loops => named(&tools::calls(memtap, walk_cost)),
-            Part::Live => named(&tools::live(memtap)),
-            Part::Budget => named(&tools::budget(memtap)),
-            Part::Walks => named(&tools::walks(walk_cost)),
-            Part::Threads => vec![("the rows of loops and of live".to_owned(), None)],
-            Part::Programs => programs::NAMES
+            BenchPart::Loops => named(&tools::calls(memtap, walk_cost)),
+            BenchPart::Live => named(&tools::live(memtap)),
+            BenchPart::Budget => named(&tools::budget(memtap)),
+            BenchPart::Walks => named(&tools::walks(walk_cost)),
+            BenchPart::Threads => vec![("the rows of loops and of live".to_owned(), None)],
+            BenchPart::Programs => programs::NAMES
                 .iter()
                 .map(|name| ((*name).to_owned(), None))
                 .collect(),
-            Part::Startup => startup::list(),
-            Part::Tables => vec![(
+            BenchPart::Startup => startup::list(),
+            BenchPart::Tables => vec![(
                 "libc, the compiler's library, all that is mapped".to_owned(),
                 None,
             )],
@@ -75,7 +76,7 @@ pub(crate) fn list(memtap: &Path, walk_cost: &Path) -> String {
     lines.join("\n")
 }
 
-fn named(tools: &[Tool]) -> Vec<(String, Option<String>)> {
-    let row = |tool: &Tool| (tool.name.to_owned(), tool.way.missing());
+fn named(tools: &[BenchTool]) -> Vec<(String, Option<String>)> {
+    let row = |tool: &BenchTool| (tool.name.to_owned(), tool.way.missing());
     tools.iter().map(row).collect()
 }

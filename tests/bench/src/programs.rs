@@ -1,8 +1,9 @@
 //! Real programs, and by how much tools slow them down.
 //!
-//! Before each run under a tool there is one alone, and the two are set beside each other. What a program took is what
-//! `tests/bench/fixtures/spend.c` says of it and its children, so that a tool's own work in other processes does not count;
-//! it shows in the wall's time where there are too few processors.
+//! Before each run under a tool there is one alone, and the two are set beside each other. What a
+//! program took is what `tests/bench/fixtures/spend.c` says of it and its children, so that a
+//! tool's own work in other processes does not count; it shows in the wall's time where there are
+//! too few processors.
 
 mod compiler;
 mod git;
@@ -19,22 +20,22 @@ use anyhow::{Context as _, Result};
 
 use super::effort::Effort;
 use super::measure::{median, patiently};
-use super::results::{Kind, Program};
+use super::results::{ProgramRow, RowKind};
 use super::target::compile;
 use super::{interrupt, progress};
 use test_support::workspace;
 pub(crate) use under::figures;
-use under::{Outcome, Under};
+use under::{ProgramOutcome, Under};
 
 /// A program and what it is to do.
-pub(crate) struct Workload {
+pub(crate) struct ProgramWorkload {
     /// The program and its arguments.
     pub(crate) command: Vec<String>,
     pub(crate) environment: Vec<(&'static str, String)>,
 }
 
-/// Where programs are measured, and by what.
-pub(crate) struct Place {
+/// The directory and the tools of a measurement of programs.
+pub(crate) struct ProgramsSetup {
     pub(crate) memtap: PathBuf,
     /// `spend.c`, compiled.
     pub(crate) spend: PathBuf,
@@ -48,15 +49,15 @@ pub(crate) struct Place {
 struct Rounds {
     program: &'static str,
     tool: usize,
-    outcomes: Vec<(Option<Outcome>, Outcome)>,
+    outcomes: Vec<(Option<ProgramOutcome>, ProgramOutcome)>,
     problem: Option<String>,
 }
 
 /// The programs that take part, by name.
 pub(crate) const NAMES: &[&str] = &["cc1 -O2", "python3 json", "git log -p", "sqlite3", "redis-server"];
 
-/// Which tools and programs take part, by name.
-pub(crate) struct Wanted<'a> {
+/// The tools and programs that take part, by name.
+pub(crate) struct WantedNames<'a> {
     pub(crate) tool: &'a dyn Fn(&str) -> bool,
     pub(crate) program: &'a dyn Fn(&str) -> bool,
 }
@@ -68,11 +69,11 @@ pub(crate) fn measure(
     effort: &Effort,
     quick: bool,
     folder: &Path,
-    wanted: &Wanted<'_>,
-) -> Result<Vec<Program>> {
+    wanted: &WantedNames<'_>,
+) -> Result<Vec<ProgramRow>> {
     let folder = folder.join("programs");
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let place = Place {
+    let place = ProgramsSetup {
         memtap: memtap.to_path_buf(),
         spend: compile("spend.c", &["-static"], &folder, "spend")?,
         sentinel: sentinel.to_path_buf(),
@@ -81,7 +82,7 @@ pub(crate) fn measure(
     };
     let tools: Vec<Under> = Under::all()
         .into_iter()
-        .filter(|tool| tool.kind() == Kind::Bare || (wanted.tool)(tool.name()))
+        .filter(|tool| tool.kind() == RowKind::Bare || (wanted.tool)(tool.name()))
         .collect();
     let mut rows = Vec::new();
     let workloads = [compiler::prepare, python::prepare, git::prepare, sqlite::prepare];
@@ -114,7 +115,7 @@ pub(crate) fn measure(
 fn start(
     program: &'static str,
     tools: &[Under],
-    place: &Place,
+    place: &ProgramsSetup,
     missing: Option<&anyhow::Error>,
 ) -> Vec<Rounds> {
     let row = |(index, tool): (usize, &Under)| Rounds {
@@ -132,7 +133,7 @@ fn go(
     rows: &mut [Rounds],
     tools: &[Under],
     effort: &Effort,
-    run: &dyn Fn(Under) -> Result<Outcome>,
+    run: &dyn Fn(Under) -> Result<ProgramOutcome>,
 ) -> Result<()> {
     for round in 1..=effort.rounds {
         for row in rows.iter_mut().filter(|row| row.problem.is_none()) {
@@ -146,8 +147,8 @@ fn go(
                 effort.rounds.min(tool.rounds()),
                 tool.name()
             ));
-            let pair = || -> Result<(Option<Outcome>, Outcome)> {
-                let alone = if tool.kind() == Kind::Bare {
+            let pair = || -> Result<(Option<ProgramOutcome>, ProgramOutcome)> {
+                let alone = if tool.kind() == RowKind::Bare {
                     None
                 } else {
                     Some(run(Under::Bare)?)
@@ -167,15 +168,15 @@ fn go(
     Ok(())
 }
 
-fn finish(rows: Vec<Rounds>, tools: &[Under]) -> Vec<Program> {
+fn finish(rows: Vec<Rounds>, tools: &[Under]) -> Vec<ProgramRow> {
     let headline = rows
         .iter()
-        .find(|row| tools[row.tool].kind() == Kind::Headline)
+        .find(|row| tools[row.tool].kind() == RowKind::Headline)
         .and_then(|row| row.ratio(|outcome| outcome.cpu_s));
     rows.into_iter()
         .map(|row| {
             let tool = tools[row.tool];
-            let middle = |of: &dyn Fn(&Outcome) -> Option<f64>| {
+            let middle = |of: &dyn Fn(&ProgramOutcome) -> Option<f64>| {
                 median(
                     &mut row
                         .outcomes
@@ -185,7 +186,7 @@ fn finish(rows: Vec<Rounds>, tools: &[Under]) -> Vec<Program> {
                 )
             };
             let cpu_of_bare = row.ratio(|outcome| outcome.cpu_s);
-            Program {
+            ProgramRow {
                 name: row.program.to_owned(),
                 tool: tool.name().to_owned(),
                 kind: tool.kind(),
@@ -196,7 +197,7 @@ fn finish(rows: Vec<Rounds>, tools: &[Under]) -> Vec<Program> {
                 requests_per_s: middle(&|outcome| outcome.requests_per_s),
                 memtap_of_it: headline
                     .zip(cpu_of_bare)
-                    .filter(|_| tool.kind() == Kind::Peer)
+                    .filter(|_| tool.kind() == RowKind::Peer)
                     .map(|(own, other)| own / other),
                 calls_seen: row.outcomes.last().and_then(|(_, outcome)| outcome.calls_seen),
                 note: row.outcomes.last().and_then(|(_, outcome)| outcome.note.clone()),
@@ -208,7 +209,7 @@ fn finish(rows: Vec<Rounds>, tools: &[Under]) -> Vec<Program> {
 
 impl Rounds {
     /// The median of the ratios of each run to the one alone before it.
-    fn ratio(&self, of: impl Fn(&Outcome) -> f64) -> Option<f64> {
+    fn ratio(&self, of: impl Fn(&ProgramOutcome) -> f64) -> Option<f64> {
         let ratios = self.outcomes.iter().filter_map(|(alone, own)| {
             let alone = alone.as_ref()?;
             Some(of(own) / of(alone))
@@ -217,7 +218,8 @@ impl Rounds {
     }
 }
 
-/// The distribution's program of this name, or the one in PATH: a wrapper that picks a version is another program.
+/// The distribution's program of this name, or the one in PATH: a wrapper that picks a version is
+/// another program.
 pub(crate) fn program(name: &str) -> Result<String> {
     let shipped = Path::new("/usr/bin").join(name);
     if shipped.is_file() {
@@ -233,10 +235,10 @@ mod tests {
 
     #[test]
     fn ratios_are_of_pairs() {
-        let outcome = |cpu_s| Outcome {
+        let outcome = |cpu_s| ProgramOutcome {
             cpu_s,
             wall_s: 1.0,
-            ..Outcome::default()
+            ..ProgramOutcome::default()
         };
         let rounds = Rounds {
             program: "a program",

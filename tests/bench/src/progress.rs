@@ -1,4 +1,4 @@
-//! What is being done, on standard error, with the seconds since the run began.
+//! Progress on standard error, with the seconds since the run began.
 
 use std::sync::OnceLock;
 use std::time::Instant;

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 use super::report;
-use super::results::{Document, Line, Program};
+use super::results::{Document, LoopLine, ProgramRow};
 use super::versions;
 use test_support::workspace;
 
@@ -40,7 +40,7 @@ fn replace(text: &str, section: &str) -> Result<String> {
     Ok(format!("{before}{BEGIN}\n{section}{END}{after}"))
 }
 
-/// What the README shows of a run: one depth, rows with figures.
+/// Returns what the README shows of a run: one depth, rows with figures.
 fn section(document: &Document) -> String {
     let machine = &document.machine;
     let mut parts = vec![format!(
@@ -81,7 +81,7 @@ fn section(document: &Document) -> String {
         );
     }
     if !document.programs.is_empty() {
-        let measured = |row: &&Program| row.cpu_s.is_some();
+        let measured = |row: &&ProgramRow| row.cpu_s.is_some();
         let rows: Vec<_> = document.programs.iter().filter(measured).cloned().collect();
         add(
             "Real programs: their own user and system time, and the time that passed.",
@@ -91,8 +91,8 @@ fn section(document: &Document) -> String {
     parts.join("\n")
 }
 
-fn shown(lines: &[Line]) -> Vec<Line> {
-    let shown = |line: &&Line| line.depth == DEPTH && line.median_ns.is_some();
+fn shown(lines: &[LoopLine]) -> Vec<LoopLine> {
+    let shown = |line: &&LoopLine| line.depth == DEPTH && line.median_ns.is_some();
     lines.iter().filter(shown).cloned().collect()
 }
 

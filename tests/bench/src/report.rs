@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 
 use super::compare::miscount;
 use super::grid::{Grid, Side, cell, group, nanoseconds, ratio};
-use super::results::{Document, Judgement, Kind, Line, Machine, Program, Throughput};
+use super::results::{Document, Judgement, LoopLine, Machine, ProgramRow, RowKind, Throughput};
 use super::{tables, versions};
 
 /// A title, and what is measured where.
@@ -49,7 +49,7 @@ fn judgements(judgements: &[Judgement]) -> String {
 }
 
 /// Tools that look at allocations alone.
-pub(crate) fn loops(lines: &[Line]) -> String {
+pub(crate) fn loops(lines: &[LoopLine]) -> String {
     format!(
         "## Allocations traced: malloc and free in a loop\n\n{}\nDepth: functions of the program between main and \
          malloc. Only malloc is traced, not free. The loop calls from one place, so that memtap remembers its walk. \
@@ -61,7 +61,7 @@ pub(crate) fn loops(lines: &[Line]) -> String {
 }
 
 /// Tools that follow every block.
-pub(crate) fn live(lines: &[Line]) -> String {
+pub(crate) fn live(lines: &[LoopLine]) -> String {
     format!(
         "## Live heap: every block followed from malloc to free\n\n{}\nheaptrack, bytehound and valgrind start the \
          program; the others attach to it while it runs. bpftrace runs tests/bench/fixtures/live.bt.\n",
@@ -70,7 +70,7 @@ pub(crate) fn live(lines: &[Line]) -> String {
 }
 
 /// Both in two threads.
-pub(crate) fn threads(lines: &[Line]) -> String {
+pub(crate) fn threads(lines: &[LoopLine]) -> String {
     format!(
         "## Two threads at once, and one\n\n{}\nNanoseconds of each thread, which has a processor of its own where there are two. The single \
          thread is one that main starts, like the two. valgrind lets one thread run at a time.\n",
@@ -79,7 +79,7 @@ pub(crate) fn threads(lines: &[Line]) -> String {
 }
 
 /// The table of whole tools on the loop.
-pub(crate) fn whole_tools(lines: &[Line]) -> String {
+pub(crate) fn whole_tools(lines: &[LoopLine]) -> String {
     let mut grid = Grid::new(&[
         ("tool", Side::Left),
         ("frame pointers", Side::Left),
@@ -115,7 +115,7 @@ pub(crate) fn whole_tools(lines: &[Line]) -> String {
 }
 
 /// The table of tools in one thread and in two.
-fn in_threads(lines: &[Line]) -> String {
+fn in_threads(lines: &[LoopLine]) -> String {
     let mut grid = Grid::new(&[
         ("tool", Side::Left),
         ("frame pointers", Side::Left),
@@ -147,7 +147,7 @@ fn in_threads(lines: &[Line]) -> String {
 }
 
 /// The part of the calls that a tool told of.
-fn seen(line: &Line) -> String {
+fn seen(line: &LoopLine) -> String {
     let Some(seen) = line.calls_seen else {
         return "–".to_owned();
     };
@@ -168,7 +168,7 @@ fn percent(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
 }
 
-fn notes(line: &Line) -> String {
+fn notes(line: &LoopLine) -> String {
     let lost = match miscount(line) {
         lost if lost < 0 => u64::try_from(-lost)
             .ok()
@@ -185,7 +185,7 @@ fn notes(line: &Line) -> String {
 }
 
 /// Walks without a tool around them.
-pub(crate) fn walks(lines: &[Line]) -> String {
+pub(crate) fn walks(lines: &[LoopLine]) -> String {
     let mut grid = Grid::new(&[
         ("walk", Side::Left),
         ("stack", Side::Right),
@@ -197,7 +197,7 @@ pub(crate) fn walks(lines: &[Line]) -> String {
         ("notes", Side::Left),
     ]);
     for line in lines {
-        let added = line.over_bare_ns.filter(|_| line.kind != Kind::Bare);
+        let added = line.over_bare_ns.filter(|_| line.kind != RowKind::Bare);
         let frames = line.frames.and_then(|frames| u32::try_from(frames).ok());
         grid.row(vec![
             line.tool.clone(),
@@ -218,8 +218,8 @@ pub(crate) fn walks(lines: &[Line]) -> String {
     )
 }
 
-/// Frames between the program's functions and its first instruction: `main`, `__libc_start_call_main`,
-/// `__libc_start_main` and `_start`.
+/// Frames between the program's functions and its first instruction: `main`,
+/// `__libc_start_call_main`, `__libc_start_main` and `_start`.
 pub(crate) const START_FRAMES: u32 = 4;
 
 /// A process that works.
@@ -262,7 +262,7 @@ pub(crate) fn throughput(rows: &[Throughput]) -> String {
 }
 
 /// Real programs.
-pub(crate) fn programs(rows: &[Program]) -> String {
+pub(crate) fn programs(rows: &[ProgramRow]) -> String {
     format!(
         "## Real programs\n\n{}\nCPU: user and system time of the program and its children, not of the tool's own \
          processes. Ratios are medians of pairs, each run beside one alone right before it. Of redis-server, the time of 100,000 \
@@ -274,7 +274,7 @@ pub(crate) fn programs(rows: &[Program]) -> String {
 }
 
 /// The table of them.
-pub(crate) fn programs_table(rows: &[Program]) -> String {
+pub(crate) fn programs_table(rows: &[ProgramRow]) -> String {
     let mut grid = Grid::new(&[
         ("program", Side::Left),
         ("tool", Side::Left),
@@ -308,7 +308,7 @@ pub(crate) fn programs_table(rows: &[Program]) -> String {
 }
 
 /// Unwind tables.
-pub(crate) fn unwind_tables(rows: &[tables::Row]) -> String {
+pub(crate) fn unwind_tables(rows: &[tables::TablesRow]) -> String {
     format!("## Unwind tables\n\n{}", tables::markdown(rows))
 }
 
@@ -332,10 +332,10 @@ mod tests {
     use super::*;
     use crate::results::Clock;
 
-    fn line(calls_seen: Option<u64>) -> Line {
-        Line {
+    fn line(calls_seen: Option<u64>) -> LoopLine {
+        LoopLine {
             tool: "a tool".to_owned(),
-            kind: Kind::Peer,
+            kind: RowKind::Peer,
             frame_pointers: true,
             depth: 20,
             threads: 1,
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(seen(&line(Some(1000))), "all");
         assert_eq!(seen(&line(Some(1003))), "+3");
         assert_eq!(seen(&line(None)), "–");
-        let estimate = Line {
+        let estimate = LoopLine {
             calls_stderr: Some(40.0),
             ..line(Some(990))
         };

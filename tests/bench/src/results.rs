@@ -1,4 +1,4 @@
-//! What a run comes to, as it is written to a file and read from it again.
+//! The results of a run, as they are written to a file and read from it again.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{startup, tables};
 
-/// Names the layout of the file; a layout that readers of the last one do not understand has another number.
+/// Names the layout of the file; a layout that readers of the last one do not understand has
+/// another number.
 pub(crate) const SCHEMA: &str = "memtap.bench/3";
 
 /// Everything that was measured; a part that was not is empty.
@@ -20,17 +21,17 @@ pub(crate) struct Document {
     pub(crate) machine: Machine,
     pub(crate) effort: Sizes,
     pub(crate) versions: Vec<Version>,
-    pub(crate) loops: Vec<Line>,
-    pub(crate) live: Vec<Line>,
-    pub(crate) threads: Vec<Line>,
+    pub(crate) loops: Vec<LoopLine>,
+    pub(crate) live: Vec<LoopLine>,
+    pub(crate) threads: Vec<LoopLine>,
     pub(crate) budget: Vec<Throughput>,
-    pub(crate) programs: Vec<Program>,
-    pub(crate) walks: Vec<Line>,
-    pub(crate) tables: Vec<tables::Row>,
+    pub(crate) programs: Vec<ProgramRow>,
+    pub(crate) walks: Vec<LoopLine>,
+    pub(crate) tables: Vec<tables::TablesRow>,
     #[serde(default)]
     pub(crate) startup: startup::Startup,
     pub(crate) judgements: Vec<Judgement>,
-    /// Whether every limit that could be looked at is kept.
+    /// True if every limit that could be looked at is kept.
     pub(crate) passes: bool,
 }
 
@@ -42,7 +43,7 @@ pub(crate) struct Machine {
     pub(crate) cpus: usize,
 }
 
-/// How much was measured.
+/// The effort of a run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Sizes {
     pub(crate) quick: bool,
@@ -63,10 +64,10 @@ pub(crate) struct Version {
     pub(crate) version: Option<String>,
 }
 
-/// What a row is for.
+/// The role of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub(crate) enum RowKind {
     /// Nothing traces.
     Bare,
     /// memtap as it is meant to be used: peers are set beside it.
@@ -77,7 +78,7 @@ pub(crate) enum Kind {
     Peer,
 }
 
-/// Which time a row is of.
+/// The clock of a row's times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Clock {
     /// The thread's CPU time.
@@ -90,10 +91,10 @@ pub(crate) enum Clock {
 
 /// One tool on the loop.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Line {
+pub(crate) struct LoopLine {
     pub(crate) tool: String,
-    pub(crate) kind: Kind,
-    /// Whether the loop is compiled with frame pointers.
+    pub(crate) kind: RowKind,
+    /// True if the loop is compiled with frame pointers.
     pub(crate) frame_pointers: bool,
     /// Functions of the program between main and malloc.
     pub(crate) depth: u32,
@@ -107,7 +108,7 @@ pub(crate) struct Line {
     pub(crate) round_ns: Vec<f64>,
     pub(crate) over_bare_ns: Option<f64>,
     pub(crate) of_bare: Option<f64>,
-    /// What memtap's headline row costs, as a share of this one.
+    /// The cost of memtap's headline row, as a share of this one.
     pub(crate) memtap_of_it: Option<f64>,
     /// Calls of malloc that the loop made.
     pub(crate) calls_made: u64,
@@ -117,9 +118,9 @@ pub(crate) struct Line {
     pub(crate) calls_stderr: Option<f64>,
     /// Frames found at each call, of a tool that tells.
     pub(crate) frames: Option<u64>,
-    /// What else is to be known.
+    /// A remark on the figures.
     pub(crate) note: Option<String>,
-    /// Why there are no figures, or not of all rounds.
+    /// The reason for missing figures, or not of all rounds.
     pub(crate) problem: Option<String>,
 }
 
@@ -127,7 +128,7 @@ pub(crate) struct Line {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Throughput {
     pub(crate) tool: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: RowKind,
     /// Pairs per second of CPU time before and after.
     pub(crate) bare_per_s: Option<f64>,
     /// The same while it was traced.
@@ -144,11 +145,11 @@ pub(crate) struct Throughput {
 
 /// One tool on a real program.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Program {
+pub(crate) struct ProgramRow {
     #[serde(rename = "program")]
     pub(crate) name: String,
     pub(crate) tool: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: RowKind,
     /// Seconds of user and system time of the program and its children: the median of the rounds.
     pub(crate) cpu_s: Option<f64>,
     pub(crate) wall_s: Option<f64>,
@@ -157,17 +158,17 @@ pub(crate) struct Program {
     pub(crate) wall_of_bare: Option<f64>,
     /// Requests per second, of a server.
     pub(crate) requests_per_s: Option<f64>,
-    /// What memtap's headline row costs in CPU time, as a share of this one.
+    /// The cost of memtap's headline row in CPU time, as a share of this one.
     pub(crate) memtap_of_it: Option<f64>,
     pub(crate) calls_seen: Option<u64>,
     pub(crate) note: Option<String>,
     pub(crate) problem: Option<String>,
 }
 
-/// Whether a limit is kept.
+/// True if a limit is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(crate) enum Verdict {
+pub(crate) enum LimitVerdict {
     /// It is.
     Pass,
     /// It is not, or calls were missed.
@@ -178,7 +179,7 @@ pub(crate) enum Verdict {
     Skip,
 }
 
-impl Verdict {
+impl LimitVerdict {
     /// The word that begins its sentence.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -202,7 +203,7 @@ impl Verdict {
 /// A limit and what became of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Judgement {
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: LimitVerdict,
     /// The part that it is about.
     pub(crate) part: String,
     pub(crate) figure: Option<f64>,
@@ -217,11 +218,11 @@ impl Judgement {
     }
 }
 
-/// Whether none is broken, and none could not be looked at that should have been.
+/// Returns whether none is broken, and none could not be looked at that should have been.
 pub(crate) fn passes(judgements: &[Judgement]) -> bool {
     judgements
         .iter()
-        .all(|judgement| matches!(judgement.verdict, Verdict::Pass | Verdict::Skip))
+        .all(|judgement| matches!(judgement.verdict, LimitVerdict::Pass | LimitVerdict::Skip))
 }
 
 impl Document {

@@ -11,17 +11,17 @@ use test_support::child::{ChildGuard, Scope, end_with_parent};
 
 use super::{SIZE_BYTES, interrupt};
 
-/// What a tool that started the loop may take to write its report after it.
+/// The time that a tool that started the loop may take to write its report after it.
 const FINISH_LIMIT: Duration = Duration::from_mins(1);
 
-/// What the loop is to do.
+/// The loop's arguments.
 pub(crate) struct Turns {
     /// Functions of the program between main and malloc.
     pub(crate) depth: u32,
     pub(crate) pairs: u64,
     pub(crate) batches: u64,
     pub(crate) threads: u32,
-    /// Whether even a single thread is one that main starts.
+    /// True if even a single thread is one that main starts.
     pub(crate) starts_one: bool,
 }
 
@@ -32,7 +32,7 @@ impl Turns {
     }
 }
 
-/// What a batch took a thread.
+/// The time that a batch took a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) cpu_ns: u64,
@@ -62,7 +62,8 @@ impl Loop {
         Self::start_with_arguments(command)
     }
 
-    /// Starts a command that has its arguments, and that says that it is ready and leads to its end as the loop does.
+    /// Starts a command that has its arguments, and that says that it is ready and leads to its end
+    /// as the loop does.
     pub(crate) fn start_with_arguments(mut command: Command) -> Result<Self> {
         end_with_parent(&mut command, Signal::KILL);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -1,7 +1,8 @@
-//! The time of a recording that has nothing to record: what loading, attaching and detaching take, beside other tools.
+//! The time of a recording that has nothing to record: what loading, attaching and detaching take,
+//! beside other tools.
 //!
-//! Times are of the tool's process and of all children that it has waited for, by `wait4`'s resource usage, which
-//! `tests/bench/fixtures/spend.c` writes down.
+//! Times are of the tool's process and of all children that it has waited for, by `wait4`'s
+//! resource usage, which `tests/bench/fixtures/spend.c` writes down.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +15,7 @@ use test_support::{privilege, process, workspace};
 use super::grid::{Grid, Side, cell};
 use super::measure::{empty, median, patiently};
 use super::programs::{figures, program};
-use super::results::{Judgement, Kind, Verdict};
+use super::results::{Judgement, LimitVerdict, RowKind};
 use super::target::compile;
 use super::{interrupt, progress, tables};
 
@@ -26,65 +27,71 @@ pub(crate) const QUICK: usize = 3;
 /// Everything that was measured of it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Startup {
-    /// The machine's load of one minute before the first run: on a machine that is busy, seconds mean little.
+    /// The machine's load of one minute before the first run: on a machine that is busy, seconds
+    /// mean little.
     load: Option<f64>,
-    rows: Vec<Row>,
+    rows: Vec<StartupRow>,
 }
 
 /// One tool on `true`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Row {
+struct StartupRow {
     tool: String,
     /// User and system time: the median of the runs.
     cpu_s: Option<f64>,
     wall_s: Option<f64>,
     round_cpu_s: Vec<f64>,
     round_wall_s: Vec<f64>,
-    /// Why there are no figures, or not of all runs.
+    /// The reason for missing figures, or not of all runs.
     problem: Option<String>,
 }
 
 /// A tool that records `true`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tool {
+enum StartupTool {
     Memtap,
     MemtapLive,
     Bpftrace,
     Heaptrack,
 }
 
-const TOOLS: [Tool; 4] = [Tool::Memtap, Tool::MemtapLive, Tool::Bpftrace, Tool::Heaptrack];
+const TOOLS: [StartupTool; 4] = [
+    StartupTool::Memtap,
+    StartupTool::MemtapLive,
+    StartupTool::Bpftrace,
+    StartupTool::Heaptrack,
+];
 
 /// The most that a row may take.
-struct Limit {
-    tool: Tool,
+struct SecondsLimit {
+    tool: StartupTool,
     what: &'static str,
-    of: fn(&Row) -> Option<f64>,
+    of: fn(&StartupRow) -> Option<f64>,
     seconds: f64,
 }
 
-const LIMITS: &[Limit] = &[
-    Limit {
-        tool: Tool::Memtap,
+const LIMITS: &[SecondsLimit] = &[
+    SecondsLimit {
+        tool: StartupTool::Memtap,
         what: "CPU time",
         of: |row| row.cpu_s,
         seconds: 0.30,
     },
-    Limit {
-        tool: Tool::Memtap,
+    SecondsLimit {
+        tool: StartupTool::Memtap,
         what: "time",
         of: |row| row.wall_s,
         seconds: 0.4,
     },
-    Limit {
-        tool: Tool::MemtapLive,
+    SecondsLimit {
+        tool: StartupTool::MemtapLive,
         what: "CPU time",
         of: |row| row.cpu_s,
         seconds: 0.45,
     },
 ];
 
-impl Tool {
+impl StartupTool {
     fn name(self) -> &'static str {
         match self {
             Self::Memtap => "memtap record -- true",
@@ -94,15 +101,15 @@ impl Tool {
         }
     }
 
-    fn kind(self) -> Kind {
+    fn kind(self) -> RowKind {
         match self {
-            Self::Memtap => Kind::Headline,
-            Self::MemtapLive => Kind::Memtap,
-            Self::Bpftrace | Self::Heaptrack => Kind::Peer,
+            Self::Memtap => RowKind::Headline,
+            Self::MemtapLive => RowKind::Memtap,
+            Self::Bpftrace | Self::Heaptrack => RowKind::Peer,
         }
     }
 
-    /// Why it cannot run here.
+    /// Returns why it cannot run here.
     fn missing(self) -> Option<String> {
         let program = match self {
             Self::Memtap | Self::MemtapLive => return None,
@@ -142,7 +149,7 @@ pub(crate) fn measure(memtap: &Path, runs: usize, folder: &Path) -> Result<Start
     empty(&folder)?;
     let spend = compile("spend.c", &["-static"], &folder, "spend")?;
     let libc = tables::libc()?;
-    let mut rows: Vec<(Tool, Row)> = TOOLS.map(|tool| (tool, Row::new(tool))).into();
+    let mut rows: Vec<(StartupTool, StartupRow)> = TOOLS.map(|tool| (tool, StartupRow::new(tool))).into();
     for run in 1..=runs {
         progress::say(&format!("startup: run {run} of {runs}"));
         for (tool, row) in rows.iter_mut().filter(|(_, row)| row.problem.is_none()) {
@@ -182,8 +189,8 @@ fn load() -> Option<f64> {
     text.split(' ').next()?.parse().ok()
 }
 
-impl Row {
-    fn new(tool: Tool) -> Self {
+impl StartupRow {
+    fn new(tool: StartupTool) -> Self {
         Self {
             tool: tool.name().to_owned(),
             cpu_s: None,
@@ -202,7 +209,7 @@ impl Row {
 }
 
 impl Startup {
-    fn row(&self, tool: Tool) -> Option<&Row> {
+    fn row(&self, tool: StartupTool) -> Option<&StartupRow> {
         self.rows.iter().find(|row| row.tool == tool.name())
     }
 
@@ -252,25 +259,27 @@ pub(crate) fn judge(startup: &Startup) -> Vec<Judgement> {
             limit.seconds,
             startup.load_text()
         );
-        judgements.push(judgement(figure, limit.seconds, Verdict::Unknown, sentence));
+        judgements.push(judgement(figure, limit.seconds, LimitVerdict::Unknown, sentence));
     }
-    for tool in [Tool::Memtap, Tool::MemtapLive] {
+    for tool in [StartupTool::Memtap, StartupTool::MemtapLive] {
         let cpu = |tool| startup.row(tool).and_then(|row| row.cpu_s);
-        let figure = cpu(tool).zip(cpu(Tool::Bpftrace)).map(|(own, other)| own / other);
+        let figure = cpu(tool)
+            .zip(cpu(StartupTool::Bpftrace))
+            .map(|(own, other)| own / other);
         let name = tool.name();
         let sentence = figure.map_or_else(
             || format!("`{name}` beside bpftrace: there are not both figures"),
             |figure| format!("`{name}` takes {figure:.2} of bpftrace's CPU time; the limit is 1"),
         );
         // bpftrace may be missing.
-        judgements.push(judgement(figure, 1.0, Verdict::Skip, sentence));
+        judgements.push(judgement(figure, 1.0, LimitVerdict::Skip, sentence));
     }
     judgements
 }
 
-fn judgement(figure: Option<f64>, limit: f64, without: Verdict, sentence: String) -> Judgement {
-    let verdict = match Verdict::on(figure, limit) {
-        Verdict::Unknown => without,
+fn judgement(figure: Option<f64>, limit: f64, without: LimitVerdict, sentence: String) -> Judgement {
+    let verdict = match LimitVerdict::on(figure, limit) {
+        LimitVerdict::Unknown => without,
         verdict => verdict,
     };
     Judgement {
@@ -288,28 +297,34 @@ mod tests {
 
     #[test]
     fn limits_of_seconds_and_beside_bpftrace() {
-        let row = |tool: Tool, cpu_s, wall_s| Row {
+        let row = |tool: StartupTool, cpu_s, wall_s| StartupRow {
             round_cpu_s: vec![cpu_s],
             round_wall_s: vec![wall_s],
             problem: None,
-            ..Row::new(tool)
+            ..StartupRow::new(tool)
         };
-        let startup = |rows: Vec<Row>| Startup {
+        let startup = |rows: Vec<StartupRow>| Startup {
             load: Some(0.1),
-            rows: rows.into_iter().map(Row::with_medians).collect(),
+            rows: rows.into_iter().map(StartupRow::with_medians).collect(),
         };
         let verdicts = |startup: &Startup| judge(startup).iter().map(|each| each.verdict).collect::<Vec<_>>();
-        let (pass, fail) = (Verdict::Pass, Verdict::Fail);
+        let (pass, fail) = (LimitVerdict::Pass, LimitVerdict::Fail);
         let measured = startup(vec![
-            row(Tool::Memtap, 0.2, 0.5),
-            row(Tool::MemtapLive, 0.4, 0.4),
-            row(Tool::Bpftrace, 0.3, 0.6),
+            row(StartupTool::Memtap, 0.2, 0.5),
+            row(StartupTool::MemtapLive, 0.4, 0.4),
+            row(StartupTool::Bpftrace, 0.3, 0.6),
         ]);
         assert_eq!(verdicts(&measured), [pass, fail, pass, pass, fail]);
-        let alone = startup(vec![row(Tool::Memtap, 0.2, 0.3)]);
+        let alone = startup(vec![row(StartupTool::Memtap, 0.2, 0.3)]);
         assert_eq!(
             verdicts(&alone),
-            [pass, pass, Verdict::Unknown, Verdict::Skip, Verdict::Skip]
+            [
+                pass,
+                pass,
+                LimitVerdict::Unknown,
+                LimitVerdict::Skip,
+                LimitVerdict::Skip
+            ]
         );
         assert!(text(&measured).contains("load before it was 0.10"));
     }

@@ -1,4 +1,5 @@
-//! What making unwind tables takes: of libc, of the compiler's own library, of all that the machine runs.
+//! The cost of making unwind tables: of libc, of the compiler's own library, of all that the
+//! machine runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::grid::{Grid, Side, cell};
-use super::results::{Judgement, Verdict};
+use super::results::{Judgement, LimitVerdict};
 use test_support::{privilege, process, workspace};
 
-/// The most that the largest library's pruned table may take, as a share of the unpruned one. Small files have
-/// theirs for show: each comes with its rules, of which many together have hardly more.
+/// The most that the largest library's pruned table may take, as a share of the unpruned one. Small
+/// files have theirs for show: each comes with its rules, of which many together have hardly more.
 const SIZE_LIMIT: f64 = 0.1;
 
 /// The most that libc's table may take to make.
@@ -25,7 +26,7 @@ const KIB: f64 = 1024.0;
 const MIB: f64 = 1024.0 * KIB;
 
 /// Files whose tables are made together.
-struct Case {
+struct TableCase {
     name: String,
     arguments: Vec<PathBuf>,
     limit_ms: Option<f64>,
@@ -34,16 +35,16 @@ struct Case {
 
 /// A case and what came of it, as `tracer/examples/table_cost.rs` says it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Row {
+pub(crate) struct TablesRow {
     tables_of: String,
     limit_ms: Option<f64>,
     size_limit: Option<f64>,
     figures: Value,
 }
 
-/// Makes all tables, each case in a process of its own, since the most memory that a process had is never less
-/// again.
-pub(crate) fn measure(binary: &Path, runs: usize) -> Result<Vec<Row>> {
+/// Makes all tables, each case in a process of its own, since the most memory that a process had is
+/// never less again.
+pub(crate) fn measure(binary: &Path, runs: usize) -> Result<Vec<TablesRow>> {
     let mut rows = Vec::new();
     for case in cases()? {
         // All processes' mappings are for root alone to read.
@@ -51,7 +52,7 @@ pub(crate) fn measure(binary: &Path, runs: usize) -> Result<Vec<Row>> {
         command.arg("--runs").arg(runs.to_string()).args(&case.arguments);
         let text = process::output(&mut command, &format!("make the tables of {}", case.name))?;
         let figures = serde_json::from_str(&text).context("failed to read what tables came to")?;
-        rows.push(Row {
+        rows.push(TablesRow {
             tables_of: case.name,
             limit_ms: case.limit_ms,
             size_limit: case.size_limit,
@@ -61,7 +62,7 @@ pub(crate) fn measure(binary: &Path, runs: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn cases() -> Result<Vec<Case>> {
+fn cases() -> Result<Vec<TableCase>> {
     let libc = libc()?;
     let driver = driver()?;
     let name = |path: &Path| {
@@ -71,19 +72,19 @@ fn cases() -> Result<Vec<Case>> {
             .into_owned()
     };
     Ok(vec![
-        Case {
+        TableCase {
             name: name(&libc),
             arguments: vec![libc],
             limit_ms: Some(LIBC_LIMIT_MS),
             size_limit: None,
         },
-        Case {
+        TableCase {
             name: name(&driver),
             arguments: vec![driver],
             limit_ms: Some(LARGEST_LIMIT_MS),
             size_limit: Some(SIZE_LIMIT),
         },
-        Case {
+        TableCase {
             name: "all that is mapped".to_owned(),
             arguments: vec![PathBuf::from("--mapped")],
             limit_ms: None,
@@ -120,7 +121,7 @@ fn driver() -> Result<PathBuf> {
         .with_context(|| format!("failed to find librustc_driver in {}", folder.display()))
 }
 
-impl Row {
+impl TablesRow {
     fn number(&self, name: &str) -> Option<f64> {
         self.figures[name].as_f64()
     }
@@ -150,7 +151,7 @@ impl Row {
     fn judgements(&self) -> Vec<Judgement> {
         let name = &self.tables_of;
         let judgement = |figure, limit, sentence| Judgement {
-            verdict: Verdict::on(figure, limit),
+            verdict: LimitVerdict::on(figure, limit),
             part: "tables".to_owned(),
             figure,
             limit,
@@ -176,12 +177,12 @@ impl Row {
 }
 
 /// Holds the rows against their limits.
-pub(crate) fn judge(rows: &[Row]) -> Vec<Judgement> {
-    rows.iter().flat_map(Row::judgements).collect()
+pub(crate) fn judge(rows: &[TablesRow]) -> Vec<Judgement> {
+    rows.iter().flat_map(TablesRow::judgements).collect()
 }
 
 /// The table.
-pub(crate) fn markdown(rows: &[Row]) -> String {
+pub(crate) fn markdown(rows: &[TablesRow]) -> String {
     let right = |title| (title, Side::Right);
     let mut grid = Grid::new(&[
         ("unwind tables of", Side::Left),

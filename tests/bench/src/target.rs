@@ -1,15 +1,16 @@
-//! The measured program: compiled from `tests/bench/fixtures/malloc_loop.c`, then led through its steps.
+//! The measured program: compiled from `tests/bench/fixtures/malloc_loop.c`, then led through its
+//! steps.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::code::{Code, Probe};
+use super::code::{ProbeState, ProbedCode};
 use super::running_loop::{Batch, Loop, Turns};
 use test_support::{process, workspace};
 
-/// How the loop is compiled.
+/// A way to compile the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
     /// With frame pointers, so that every tool can walk its stack.
@@ -68,12 +69,12 @@ impl Builds {
 }
 
 /// A running loop that waits for its next step, and whose malloc is watched.
-pub(crate) struct Target {
+pub(crate) struct LoopTarget {
     measured: Loop,
-    malloc: Code,
+    malloc: ProbedCode,
 }
 
-impl Target {
+impl LoopTarget {
     /// Starts the loop and returns when it is ready to be attached to.
     pub(crate) fn start(binary: &Path, turns: &Turns) -> Result<Self> {
         Self::watch(Loop::start(workspace::untouched(binary), turns)?)
@@ -81,11 +82,11 @@ impl Target {
 
     /// Watches the malloc of a loop that is ready.
     pub(crate) fn watch(measured: Loop) -> Result<Self> {
-        let malloc = Code::at(measured.child.pid(), measured.malloc)?;
+        let malloc = ProbedCode::at(measured.child.pid(), measured.malloc)?;
         let target = Self { measured, malloc };
         target
             .malloc
-            .wait(Probe::Absent)
+            .wait(ProbeState::Absent)
             .context("another tracer is at work in this libc's malloc")?;
         Ok(target)
     }
@@ -100,7 +101,7 @@ impl Target {
     }
 
     /// The loop's malloc, as another process maps it.
-    pub(crate) fn malloc_in(&self, pid: u32) -> Result<Code> {
+    pub(crate) fn malloc_in(&self, pid: u32) -> Result<ProbedCode> {
         self.malloc.in_process(pid)
     }
 
@@ -111,17 +112,17 @@ impl Target {
 
     /// Returns when no probe stands in the loop's malloc.
     pub(crate) fn wait_until_bare(&self) -> Result<()> {
-        self.malloc.wait(Probe::Absent)
+        self.malloc.wait(ProbeState::Absent)
     }
 
-    /// Whether no probe stands there now.
+    /// Returns whether no probe stands there now.
     pub(crate) fn is_bare(&self) -> Result<bool> {
-        Ok(self.malloc.probe()? == Probe::Absent)
+        Ok(self.malloc.probe()? == ProbeState::Absent)
     }
 
     /// Returns when a probe stands in the loop's malloc.
     pub(crate) fn wait_until_probed(&self) -> Result<()> {
-        self.malloc.wait(Probe::Present)
+        self.malloc.wait(ProbeState::Present)
     }
 
     /// Lets the loop run, and returns what each thread's batches took.

@@ -1,4 +1,4 @@
-//! How tools come to the loop. A new row is a new entry in `tools/rows.rs`.
+//! Ways for tools to reach the loop. A new row is a new entry in `tools/rows.rs`.
 
 mod bpftrace;
 mod bytehound;
@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::effort::{Pace, USUAL};
+use super::effort::{ToolPace, USUAL};
 use super::interrupt;
-use super::results::{Clock, Kind};
-use super::target::{Build, Target};
+use super::results::{Clock, RowKind};
+use super::target::{Build, LoopTarget};
 
 pub(crate) use bpftrace::command as bpftrace_command;
 pub(crate) use bpftrace::map as bpftrace_map;
@@ -33,11 +33,11 @@ pub(crate) use rows::{
     CALLS_LIMITS, EMPTY_UPROBE, KEPT_LIMIT, LIVE_LIMITS, THREADS_LIMIT, THREADS_SUBJECTS, WALK_LIMITS,
     budget, calls, is_headline, live, walks,
 };
-pub(crate) use running::Running;
+pub(crate) use running::RunningTracer;
 
-/// What a tool says that it saw of the loop.
+/// A tool's own report of the loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Seen {
+pub(crate) enum SeenCalls {
     /// Calls of malloc.
     Calls(u64),
     /// Bytes asked for by malloc.
@@ -61,24 +61,24 @@ pub(crate) enum Seen {
 }
 
 /// One way of tracing the loop.
-pub(crate) struct Tool {
+pub(crate) struct BenchTool {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
-    /// How the loop is compiled.
+    pub(crate) kind: RowKind,
+    /// The build of the loop.
     pub(crate) build: Build,
-    /// Which time tells what it costs.
+    /// The clock that measures its cost.
     pub(crate) clock: Clock,
-    pub(crate) pace: Pace,
-    pub(crate) way: Way,
-    /// Whether it is memtap of the build that `--against` names.
+    pub(crate) pace: ToolPace,
+    pub(crate) way: ToolWay,
+    /// True if it is memtap of the build that `--against` names.
     pub(crate) is_before: bool,
 }
 
 /// Follows the name of a row of the build before.
 pub(crate) const BEFORE: &str = ", before";
 
-/// How a tool comes to the loop.
-pub(crate) enum Way {
+/// A way for a tool to reach the loop.
+pub(crate) enum ToolWay {
     /// Not at all: the loop runs alone.
     Alone,
     /// To the loop that waits.
@@ -87,8 +87,8 @@ pub(crate) enum Way {
     Launched(Box<dyn Launcher>),
 }
 
-impl Way {
-    /// Why this tool cannot run here.
+impl ToolWay {
+    /// Returns why this tool cannot run here.
     pub(crate) fn missing(&self) -> Option<String> {
         match self {
             Self::Alone => None,
@@ -97,7 +97,7 @@ impl Way {
         }
     }
 
-    /// What is to be known of its figures.
+    /// Returns what is to be known of its figures.
     pub(crate) fn note(&self) -> Option<String> {
         match self {
             Self::Alone => None,
@@ -107,22 +107,22 @@ impl Way {
     }
 }
 
-impl Tool {
+impl BenchTool {
     fn bare(build: Build) -> Self {
         Self {
             name: "bare",
-            kind: Kind::Bare,
+            kind: RowKind::Bare,
             build,
             clock: Clock::Thread,
             pace: USUAL,
-            way: Way::Alone,
+            way: ToolWay::Alone,
             is_before: false,
         }
     }
 
-    fn attached(name: &'static str, kind: Kind, tracer: impl Tracer + 'static) -> Self {
+    fn attached(name: &'static str, kind: RowKind, tracer: impl Tracer + 'static) -> Self {
         let bare = Self::bare(Build::FramePointers);
-        let way = Way::Attached(Box::new(tracer));
+        let way = ToolWay::Attached(Box::new(tracer));
         Self {
             name,
             kind,
@@ -131,9 +131,9 @@ impl Tool {
         }
     }
 
-    fn launched(name: &'static str, kind: Kind, launcher: impl Launcher + 'static) -> Self {
+    fn launched(name: &'static str, kind: RowKind, launcher: impl Launcher + 'static) -> Self {
         let bare = Self::bare(Build::FramePointers);
-        let way = Way::Launched(Box::new(launcher));
+        let way = ToolWay::Launched(Box::new(launcher));
         Self {
             name,
             kind,
@@ -148,15 +148,17 @@ impl Tool {
         format!("{}{suffix}", self.name)
     }
 
-    /// Puts each tool of `before` that is memtap, and that another build can make faster or slower, behind the one of the
-    /// same name: both take their turns side by side.
+    /// Puts each tool of `before` that is memtap, and that another build can make faster or slower,
+    /// behind the one of the same name: both take their turns side by side.
     pub(crate) fn beside(tools: Vec<Self>, before: Vec<Self>) -> Vec<Self> {
         let mut before: Vec<Self> = before
             .into_iter()
-            .filter(|tool| matches!(tool.kind, Kind::Headline | Kind::Memtap) && tool.name != EMPTY_UPROBE)
+            .filter(|tool| {
+                matches!(tool.kind, RowKind::Headline | RowKind::Memtap) && tool.name != EMPTY_UPROBE
+            })
             .map(|tool| Self {
                 is_before: true,
-                kind: Kind::Memtap,
+                kind: RowKind::Memtap,
                 ..tool
             })
             .collect();
@@ -171,7 +173,7 @@ impl Tool {
         all
     }
 
-    fn at(self, pace: Pace) -> Self {
+    fn at(self, pace: ToolPace) -> Self {
         Self { pace, ..self }
     }
 
@@ -187,40 +189,43 @@ impl Tool {
 
 /// A program that attaches to the running loop.
 pub(crate) trait Tracer {
-    /// Why this tool cannot run here.
+    /// Returns why this tool cannot run here.
     fn missing(&self) -> Option<String>;
-    /// What is to be known of its figures.
+    /// Returns what is to be known of its figures.
     fn note(&self) -> Option<String> {
         None
     }
     /// Starts tracing the waiting loop; its files go to `folder`.
-    fn attach(&self, target: &Target, folder: &Path) -> Result<Running>;
-    /// Whether it says that it is at work, once a probe is there: others may come after the first.
+    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer>;
+    /// Returns whether it says that it is at work, once a probe is there: others may come after the
+    /// first.
     fn is_ready(&self, _folder: &Path) -> bool {
         true
     }
     /// Reads what it saw, after it has stopped.
-    fn seen(&self, folder: &Path) -> Result<Seen>;
+    fn seen(&self, folder: &Path) -> Result<SeenCalls>;
 }
 
-/// How long a tracer may take from its first probe to its word that it is at work; without it, it is left to try.
+/// The time that a tracer may take from its first probe to its word that it is at work; without it,
+/// it is left to try.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Between the last probe's appearance and the first call: a tracer enables its program after placing its probe.
+/// Between the last probe's appearance and the first call: a tracer enables its program after
+/// placing its probe.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Attaches a tracer to the waiting or working loop, and returns when it is at work.
-pub(crate) fn attach(tracer: &dyn Tracer, target: &Target, folder: &Path) -> Result<Running> {
+pub(crate) fn attach(tracer: &dyn Tracer, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
     let running = tracer.attach(target, folder)?;
     at_work(running, || target.wait_until_probed(), || tracer.is_ready(folder))
 }
 
 /// Returns a started tracer when its first probe is there and it says that it is at work.
 pub(crate) fn at_work(
-    mut running: Running,
+    mut running: RunningTracer,
     wait_until_probed: impl FnOnce() -> Result<()>,
     is_ready: impl Fn() -> bool,
-) -> Result<Running> {
+) -> Result<RunningTracer> {
     if let Err(error) = wait_until_probed() {
         return Err(running.failure().map_or(error, anyhow::Error::msg));
     }
@@ -238,15 +243,16 @@ pub(crate) fn at_work(
 
 /// A program that starts the loop itself.
 pub(crate) trait Launcher {
-    /// Why this tool cannot run here.
+    /// Returns why this tool cannot run here.
     fn missing(&self) -> Option<String>;
-    /// What is to be known of its figures.
+    /// Returns what is to be known of its figures.
     fn note(&self) -> Option<String> {
         None
     }
-    /// The command that starts `binary` under the tool, to which the loop's own arguments are added. The loop
-    /// has the command's standard input and output, and the command ends after it; files go to `folder`.
+    /// The command that starts `binary` under the tool, to which the loop's own arguments are
+    /// added. The loop has the command's standard input and output, and the command ends after it;
+    /// files go to `folder`.
     fn command(&self, binary: &Path, folder: &Path) -> Result<Command>;
     /// Reads what it saw, after it has ended.
-    fn seen(&self, folder: &Path) -> Result<Seen>;
+    fn seen(&self, folder: &Path) -> Result<SeenCalls>;
 }

@@ -1,4 +1,4 @@
-//! Which versions took part.
+//! The versions of the programs that took part.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -44,7 +44,8 @@ fn answer(command: &mut Command) -> Option<String> {
     version(&text).or_else(|| version(&String::from_utf8_lossy(&output.stderr)))
 }
 
-/// The first word that is a version: digits with a point, perhaps after a `v`, a name and a hyphen, or `v=`.
+/// The first word that is a version: digits with a point, perhaps after a `v`, a name and a hyphen,
+/// or `v=`.
 fn version(text: &str) -> Option<String> {
     let words = text.split(|symbol: char| symbol.is_whitespace() || symbol == '=');
     words

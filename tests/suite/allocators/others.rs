@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Context, Count, Counts, Fixture, LIMIT, Memtap, Recipe, Reported, Running, library_path, run,
+    Context, Count, Counts, Fixture, LIMIT, Memtap, Recipe, Reported, RunningProgram, library_path, run,
 };
 
 use super::{How, JEMALLOC, MIMALLOC, beyond, difference, functions_of};
@@ -142,7 +142,7 @@ pub(crate) fn two_later(context: &Context) -> Result<()> {
             .arg("")
             .arg(&libraries[1])
             .args(["mi_", "wait"]);
-        let target = Running::start(command)?;
+        let target = RunningProgram::start(command)?;
         let mut session = Memtap::record(context)?
             .arguments(["--sample", "1", "--max-overhead", "off", "--follow"])
             .arguments(live.then_some("--live"))
@@ -165,8 +165,8 @@ pub(crate) fn two_later(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Room for the variables of threads that jemalloc wants to have at fixed places, which few are left of for libraries that
-/// come later.
+/// Room for the variables of threads that jemalloc wants to have at fixed places, which few are
+/// left of for libraries that come later.
 const STATIC_TLS: &str = "GLIBC_TUNABLES=glibc.rtld.optional_static_tls=65536";
 
 /// A shell's shell starts a program that jemalloc is linked into.
@@ -184,7 +184,8 @@ pub(crate) fn grandchild(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// A library that stands in front of the libc's functions and calls them is no allocator: each call is one.
+/// A library that stands in front of the libc's functions and calls them is no allocator: each call
+/// is one.
 pub(crate) fn forwarding(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let shim = Fixture::library(context, "shim")?;

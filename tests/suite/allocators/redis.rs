@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{Context, Count, Counts, Memtap, Recipe, eventually, run};
 
-/// How long the server may take until it listens.
+/// The time that the server may take until it listens.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// The calls are those that a library in front of jemalloc counts in the same run, within 1 %: it is not there yet when
-/// the first libraries are set up.
+/// The calls are those that a library in front of jemalloc counts in the same run, within 1 %: it
+/// is not there yet when the first libraries are set up.
 pub(crate) fn redis(context: &Context) -> Result<()> {
     let counter = Recipe::allocator_c("counter").shared().build(context)?;
     let dir = tempfile::tempdir()?;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{ARMS, Context, Figures, Need, Recipe, run, shim_images};
+use memtap_tests::{ARMS, Context, HeapFigures, Need, Recipe, run, shim_images};
 use serde_json::Value;
 
 use super::compare::{command, recorded, words};
@@ -50,8 +50,9 @@ fn exceptions_agree(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The one process is the same to memtap and to the shim; what the program says, and what memtap saw of it.
-fn agree(context: &Context, words: &[OsString]) -> Result<(Value, Figures)> {
+/// The one process is the same to memtap and to the shim; what the program says, and what memtap
+/// saw of it.
+fn agree(context: &Context, words: &[OsString]) -> Result<(Value, HeapFigures)> {
     let (images, alone) = shim_images(context, command(words)?)?;
     ensure!(images.len() == 1, "{} images", images.len());
     let mut totals = None;
@@ -61,8 +62,8 @@ fn agree(context: &Context, words: &[OsString]) -> Result<(Value, Figures)> {
             recording.finished.stdout == alone.stdout,
             "the program's own output changed"
         );
-        let found = Figures::parse(&recording.summary()?.json["totals"])?;
-        if let Some(difference) = Figures::difference(&images[0].figures, &found) {
+        let found = HeapFigures::parse(&recording.summary()?.json["totals"])?;
+        if let Some(difference) = HeapFigures::difference(&images[0].figures, &found) {
             anyhow::bail!("--probes {arm}: the shim (expected) and memtap (found):\n{difference}");
         }
         totals = Some(found);
@@ -71,7 +72,7 @@ fn agree(context: &Context, words: &[OsString]) -> Result<(Value, Figures)> {
     Ok((serde_json::from_str(&alone.stdout)?, totals))
 }
 
-/// What the runtime of Rust keeps for itself.
+/// Bytes that the runtime of Rust keeps for itself.
 const RUNTIME_BYTES: u64 = 1024;
 
 fn csv_agrees(context: &Context) -> Result<()> {
@@ -86,7 +87,7 @@ fn csv_agrees(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn leaks_as_reported(reported: &Value, figures: &Figures) -> Result<()> {
+fn leaks_as_reported(reported: &Value, figures: &HeapFigures) -> Result<()> {
     let number = |name: &str| {
         reported["leaked"][name]
             .as_u64()

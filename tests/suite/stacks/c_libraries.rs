@@ -37,7 +37,8 @@ fn without_linker(context: &Context, flag: &str) -> Result<()> {
     Ok(())
 }
 
-/// musl has no unwind information for its own functions: stacks go up to `main`, and no further for sure.
+/// musl has no unwind information for its own functions: stacks go up to `main`, and no further for
+/// sure.
 fn musl(context: &Context, flags: &[&str]) -> Result<()> {
     for name in ["chains", "signals"] {
         let fixture = Recipe::plain_c(name)

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Line, Memtap, Need, Recipe};
+use memtap_tests::{Context, Fixture, FoldedLine, Memtap, Need, Recipe};
 
 use super::walked::Walked;
 use crate::case::{Case, case};
@@ -49,7 +49,7 @@ fn by_tables_alone(context: &Context) -> Result<()> {
 /// The most frames that are kept.
 const MAX_FRAMES: usize = 127;
 
-/// How many frames the stacks have, from the start of the program to the caller of malloc.
+/// The numbers of frames of the stacks, from the start of the program to the caller of malloc.
 const DEPTHS: [usize; 7] = [10, 50, 126, 127, 128, 200, 1000];
 
 fn recursion(context: &Context) -> Result<()> {
@@ -105,7 +105,7 @@ fn descended(context: &Context, fixture: &Fixture, turns: &[usize]) -> Result<Wa
 }
 
 /// The one stack of a recursion, by its place among the arguments.
-fn leaf(walked: &Walked, at: usize) -> Result<Line> {
+fn leaf(walked: &Walked, at: usize) -> Result<FoldedLine> {
     let name = format!("leaf_{at}");
     let folded = walked.recording.folded()?;
     let mut lines = folded

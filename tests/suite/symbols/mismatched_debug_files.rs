@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Memtap, Need, Recording};
+use memtap_tests::{Context, Memtap, MemtapRecording, Need};
 
 use super::shipped::{Shipped, is_named, is_nameless};
 use crate::case::{Case, case};
@@ -29,7 +29,7 @@ fn other(context: &Context, directory: &Path) -> Result<Shipped> {
     Shipped::build(context, &directory.join("other"), &flags)
 }
 
-fn said(recording: &Recording, words: &[&str]) -> Result<()> {
+fn said(recording: &MemtapRecording, words: &[&str]) -> Result<()> {
     let lines = recording.finished.stderr_lines();
     ensure!(
         lines
@@ -100,7 +100,7 @@ fn damaged(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Where what comes first does not fit, what comes later is used.
+/// Returns where what comes first does not fit, what comes later is used.
 fn next_place(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?;
     let shipped = Shipped::build(context, memtap.directory(), &[])?;

@@ -1,5 +1,5 @@
-//! Names for frames: separate debug information wherever it may be, code that was compiled at run time, files that have
-//! gone or changed.
+//! Names for frames: separate debug information wherever it may be, code that was compiled at run
+//! time, files that have gone or changed.
 
 pub(crate) mod compiled;
 pub(crate) mod departed;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, Running, eventually, run};
+use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, RunningProgram, eventually, run};
 
 use super::shipped::{
     CHAIN, PLAIN_CHAIN, ROUND_BYTES, Shipped, by_id, has_chain, is_named, is_nameless, objcopy, object,
@@ -92,7 +92,7 @@ fn link_in_debug_dir(context: &Context) -> Result<()> {
     is_named(&shipped.record(memtap)?)
 }
 
-/// Where distributions put it, for memtap in a mount namespace that has it there.
+/// Returns where distributions put it, for memtap in a mount namespace that has it there.
 fn global_directory(context: &Context) -> Result<()> {
     if !Path::new("/usr/lib/debug").is_dir() {
         // Nothing is put into the machine's own directories for a test's sake.
@@ -124,7 +124,7 @@ fn targets_root(context: &Context) -> Result<()> {
         .arg(&root)
         .args(["/bin/hidden", "/go"])
         .env("LD_LIBRARY_PATH", "/lib");
-    let mut running = Running::start(command)?;
+    let mut running = RunningProgram::start(command)?;
     let is_ready = eventually(Duration::from_secs(10), || {
         ensure!(running.is_alive()?, "the fixture ended: {}", running.stderr());
         Ok(running.stdout().contains("waiting"))
@@ -143,7 +143,8 @@ fn targets_root(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// `.gnu_debugdata`: a symbol table of the functions, packed with xz, in a file that is stripped otherwise.
+/// `.gnu_debugdata`: a symbol table of the functions, packed with xz, in a file that is stripped
+/// otherwise.
 fn small_table(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?;
     let shipped = Shipped::build(context, memtap.directory(), &[])?;
@@ -203,7 +204,7 @@ fn compressed(context: &Context, way: &str) -> Result<()> {
     has_chain(&recording, &CHAIN, ROUND_BYTES)
 }
 
-/// Where nothing is found, there is one hint, unless nothing is to be said.
+/// Returns where nothing is found, there is one hint, unless nothing is to be said.
 fn hint(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?;
     let shipped = Shipped::build(context, memtap.directory(), &[])?;

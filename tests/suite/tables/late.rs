@@ -1,5 +1,5 @@
-//! Code that is loaded while memtap records, and allocates before its table can be there. Where nothing is stopped until
-//! then, such walks are finished in user space, from copies of the stacks.
+//! Code that is loaded while memtap records, and allocates before its table can be there. Where
+//! nothing is stopped until then, such walks are finished in user space, from copies of the stacks.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ const NEVER: &str = "--stop-on-dlopen=never";
 /// Calls from late libraries, in all: the ring has room for some 400 copies.
 const CALLS: usize = 200;
 
-/// Several libraries: that the tables of all of them are made before their first calls is beyond chance.
+/// Several libraries: that the tables of all of them are made before their first calls is beyond
+/// chance.
 const LIBRARIES: usize = 8;
 
 fn loaded_late(context: &Context) -> Result<()> {
@@ -40,7 +41,8 @@ fn loaded_late(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// memtap stands still while a library is loaded and used: every one of its calls must be finished from a copy.
+/// memtap stands still while a library is loaded and used: every one of its calls must be finished
+/// from a copy.
 fn loaded_unseen(context: &Context) -> Result<()> {
     unseen(context, &[NEVER], CALLS)
 }

@@ -1,4 +1,5 @@
-//! The vDSO, which is no file; files of processes that are no targets; files whose unwind information makes no sense.
+//! The vDSO, which is no file; files of processes that are no targets; files whose unwind
+//! information makes no sense.
 
 use std::path::Path;
 
@@ -102,8 +103,8 @@ const DAMAGES: [(&str, Damage); 5] = [
     }),
 ];
 
-/// Whatever a file says of its frames, its calls are counted, and it is said that its table is not as it should be, or
-/// what there is of it.
+/// Whatever a file says of its frames, its calls are counted, and it is said that its table is not
+/// as it should be, or what there is of it.
 fn malformed(context: &Context) -> Result<()> {
     let whole = Recipe::plain_c("chains").build(context)?;
     for (what, damage) in DAMAGES {
@@ -138,7 +139,7 @@ fn edit(path: &Path, name: &str, damage: Damage) -> Result<()> {
     Ok(())
 }
 
-/// Where a section is.
+/// Returns where a section is.
 fn section(file: &[u8], wanted: &str) -> Option<std::ops::Range<usize>> {
     let number = |at: usize, len: usize| {
         let mut bytes = [0; 8];

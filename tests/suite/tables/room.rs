@@ -15,8 +15,8 @@ pub(crate) const CASES: &[Case] = &[
     case("tables::no_room", &[Need::Compiler, Need::Python], no_room),
 ];
 
-/// A child maps two libraries and ends. Its parent goes on, and the tables of both go; the next child maps one of them
-/// again, and its table is made anew.
+/// A child maps two libraries and ends. Its parent goes on, and the tables of both go; the next
+/// child maps one of them again, and its table is made anew.
 fn given_back(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?.argument("-v");
     let bursts = Bursts::new(context, memtap.directory(), 2)?.waiting();

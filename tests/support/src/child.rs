@@ -24,8 +24,8 @@ pub enum Scope {
     Group,
 }
 
-/// A child process. Dropping it asks it to end where [`ask_first`](Self::ask_first) says so, kills it where it has not
-/// ended by then, and reaps it.
+/// A child process. Dropping it asks it to end where [`ask_first`](Self::ask_first) says so, kills
+/// it where it has not ended by then, and reaps it.
 #[derive(Debug)]
 pub struct ChildGuard {
     child: Child,
@@ -49,7 +49,8 @@ impl ChildGuard {
         })
     }
 
-    /// The guard with a request: the child gets `signal` and has `patience` to end before it is killed.
+    /// The guard with a request: the child gets `signal` and has `patience` to end before it is
+    /// killed.
     #[must_use]
     pub fn ask_first(mut self, signal: Signal, patience: Duration) -> Self {
         self.request = Some((signal, patience));
@@ -91,7 +92,8 @@ impl ChildGuard {
             .with_context(|| format!("failed to wait for process {}", self.child.id()))
     }
 
-    /// Waits for its end, `limit` at the most. `check` is called between looks, and its error ends the wait.
+    /// Waits for its end, `limit` at the most. `check` is called between looks, and its error ends
+    /// the wait.
     pub fn wait_within(
         &mut self,
         limit: Duration,
@@ -108,8 +110,8 @@ impl ChildGuard {
         }
     }
 
-    /// Sends a signal, by kill(1) as root where the caller may not. Does nothing once the child has been reaped, since
-    /// its number can be another's then.
+    /// Sends a signal, by kill(1) as root where the caller may not. Does nothing once the child has
+    /// been reaped, since its number can be another's then.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.status()?.is_some() {
             return Ok(());
@@ -157,11 +159,12 @@ impl Drop for ChildGuard {
     }
 }
 
-/// Makes the kernel send `signal` to the child when the thread that started it ends, even by SIGKILL. Where the child
-/// runs through sudo, sudo resets this; a signal to sudo is passed on.
+/// Makes the kernel send `signal` to the child when the thread that started it ends, even by
+/// SIGKILL. Where the child runs through sudo, sudo resets this; a signal to sudo is passed on.
 pub fn end_with_parent(command: &mut Command, signal: Signal) {
     let request = move || set_parent_process_death_signal(Some(signal)).map_err(Into::into);
-    // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes no lock.
+    // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and
+    // takes no lock.
     unsafe { command.pre_exec(request) };
 }
 

@@ -1,5 +1,5 @@
-//! Helpers that xtask, bench, truth and the suite share: the workspace, Debian packages, privileges, and child processes
-//! that end with their owner.
+//! Helpers that xtask, bench, truth and the suite share: the workspace, Debian packages,
+//! privileges, and child processes that end with their owner.
 
 pub mod child;
 pub mod packages;

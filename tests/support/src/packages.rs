@@ -1,4 +1,5 @@
-//! Debian packages that building and testing need: installed where the caller is root, named where not.
+//! Debian packages that building and testing need: installed where the caller is root, named where
+//! not.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +8,8 @@ use anyhow::{Result, bail};
 
 use crate::{privilege, process, workspace};
 
-/// One package, and how to see that it is there without asking dpkg, so that other systems are served too.
+/// One package, and how to see that it is there without asking dpkg, so that other systems are
+/// served too.
 pub struct Package {
     name: &'static str,
     /// A program that is looked for in `PATH`, or a file where it begins with `/`.
@@ -32,10 +34,10 @@ const HEAPTRACK: Package = Package {
     reason: "another tool's account of a program's blocks, and what that costs",
 };
 
-/// What a build needs.
+/// Packages that a build needs.
 pub const BUILD: &[Package] = &[GCC, LIBC_DEV];
 
-/// What `cargo xtask test` needs.
+/// Packages that `cargo xtask test` needs.
 pub const TEST: &[Package] = &[
     GCC,
     LIBC_DEV,
@@ -157,7 +159,8 @@ pub const TEST: &[Package] = &[
     },
 ];
 
-/// What `cargo xtask bench` compares with, and the programs that it measures; a row that lacks one says so.
+/// The tools that `cargo xtask bench` compares with, and the programs that it measures; a row that
+/// lacks one says so.
 pub const BENCH: &[Package] = &[
     HEAPTRACK,
     Package {
@@ -222,7 +225,7 @@ pub const BENCH: &[Package] = &[
     },
 ];
 
-/// What `cargo xtask truth` needs for every workload.
+/// Packages that `cargo xtask truth` needs for every workload.
 pub const TRUTH: &[Package] = &[
     GCC,
     LIBC_DEV,
@@ -243,7 +246,7 @@ pub const TRUTH: &[Package] = &[
     },
 ];
 
-/// What single workloads of `cargo xtask truth` are.
+/// Packages of single workloads of `cargo xtask truth`.
 pub const TRUTH_PYTHON: &[Package] = &[Package {
     name: "python3",
     provides: "/usr/bin/python3",
@@ -268,7 +271,7 @@ pub const TRUTH_NODE: &[Package] = &[Package {
     reason: "a program to compare stacks of",
 }];
 
-/// What `cargo xtask kernels` needs to unpack a kernel and to boot it.
+/// Packages that `cargo xtask kernels` needs to unpack a kernel and to boot it.
 pub const KERNELS: &[Package] = &[
     Package {
         name: "qemu-system-x86",
@@ -303,7 +306,8 @@ pub const VIRTIOFSD: &[Package] = &[Package {
     reason: "gives the guest the host's files",
 }];
 
-/// Makes sure that all of `packages` are there: installs those that are missing, or fails naming them.
+/// Makes sure that all of `packages` are there: installs those that are missing, or fails naming
+/// them.
 pub fn ensure(packages: &[Package]) -> Result<()> {
     let missing: Vec<&Package> = packages.iter().filter(|package| !package.is_present()).collect();
     if missing.is_empty() {
@@ -345,7 +349,8 @@ fn install(names: &[&str]) -> Result<()> {
         command
     };
     let install = [&["install", "--no-install-recommends"], names].concat();
-    // The lists that are here are usually good enough, and fetching them costs more than the packages do.
+    // The lists that are here are usually good enough, and fetching them costs more than the
+    // packages do.
     if process::output(&mut apt_get(&install), "install packages").is_ok() {
         return Ok(());
     }

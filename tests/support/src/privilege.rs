@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 
 use crate::{process, workspace};
 
-/// Whether this process runs as root.
+/// Returns whether this process runs as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// `program`, run as root: as it is where the caller is root, else through `sudo`.
-/// [`prime`] must have been called, so that no password is asked for in the middle of a measurement.
+/// `program`, run as root: as it is where the caller is root, else through `sudo`. [`prime`] must
+/// have been called, so that no password is asked for in the middle of a measurement.
 pub fn elevated(program: &Path) -> Command {
     if is_root() {
         return workspace::untouched(program);
@@ -23,8 +23,8 @@ pub fn elevated(program: &Path) -> Command {
     command
 }
 
-/// Makes sure that [`elevated`] works, asking for the password where sudo wants one. Called before a long
-/// build, so that nobody waits for it in vain, and after it, when sudo may have forgotten.
+/// Makes sure that [`elevated`] works, asking for the password where sudo wants one. Called before
+/// a long build, so that nobody waits for it in vain, and after it, when sudo may have forgotten.
 pub fn prime() -> Result<()> {
     if is_root() {
         return Ok(());
@@ -40,7 +40,8 @@ pub fn prime() -> Result<()> {
     process::run(Command::new("sudo").arg("-v"), "become root for tracing")
 }
 
-/// Says what is wrong with running all of xtask under `sudo`: caches and build output would be root's.
+/// Says what is wrong with running all of xtask under `sudo`: caches and build output would be
+/// root's.
 pub fn warn_of_sudo() {
     if is_root() && std::env::var_os("SUDO_UID").is_some() {
         eprintln!(

@@ -50,7 +50,8 @@ fn line(command: &Command) -> String {
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// What a program's messages come down to, in one line: its errors where it marks them, else its last words.
+/// Returns what a program's messages come down to, in one line: its errors where it marks them,
+/// else its last words.
 fn essence(messages: &str) -> String {
     let lines: Vec<&str> = messages
         .lines()
@@ -69,7 +70,8 @@ fn essence(messages: &str) -> String {
     }
 }
 
-/// Prints a result: what was asked for goes to standard output, everything said on the way to standard error.
+/// Prints a result: what was asked for goes to standard output, everything said on the way to
+/// standard error.
 #[expect(
     clippy::print_stdout,
     reason = "a command's result belongs on standard output"

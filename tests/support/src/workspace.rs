@@ -1,4 +1,4 @@
-//! Where things are: the repository, cargo's target folder, the user's cache folder, the compiler.
+//! Paths: the repository, cargo's target directory, the user's cache directory, the compiler.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process;
 
-/// Variables that `cargo run` sets for xtask itself, and that would mislead a cargo that xtask starts.
+/// Variables that `cargo run` sets for xtask itself, and that would mislead a cargo that xtask
+/// starts.
 const OWN_VARIABLES: &[&str] = &[
     "CARGO_MANIFEST_DIR",
     "CARGO_MANIFEST_PATH",
@@ -25,7 +26,8 @@ pub fn root() -> PathBuf {
     root.unwrap_or(manifest_dir).to_path_buf()
 }
 
-/// The folder that every clone of this repository shares: `$XDG_CACHE_HOME/memtap` or `~/.cache/memtap`.
+/// The folder that every clone of this repository shares: `$XDG_CACHE_HOME/memtap` or
+/// `~/.cache/memtap`.
 pub fn cache_dir() -> Result<PathBuf> {
     let absolute = |name: &str| {
         env::var_os(name)
@@ -72,7 +74,8 @@ pub fn rustc() -> Command {
     command
 }
 
-/// A program to be measured or traced: without the library path that cargo adds for its own children.
+/// A program to be measured or traced: without the library path that cargo adds for its own
+/// children.
 pub fn untouched(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).env_remove("LD_LIBRARY_PATH");
@@ -94,12 +97,12 @@ pub fn rustc_version() -> Result<String> {
     }
 }
 
-/// Whether `program` is found through `PATH`, as a shell would find it.
+/// Returns whether `program` is found through `PATH`, as a shell would find it.
 pub fn in_path(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// Where `program` is found through `PATH`.
+/// Returns where `program` is found through `PATH`.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)

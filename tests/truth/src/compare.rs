@@ -2,25 +2,27 @@
 
 use std::path::PathBuf;
 
-use super::difference::{self, Group};
-use super::gdb::Truth;
+use super::difference::{self, DifferenceGroup};
+use super::gdb::GdbStacks;
 use super::stacks::Stacks;
 
-/// Which hits are compared, and which of their frames.
+/// The hits that are compared, and their frames.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Scope {
-    /// gdb let the program run to its end, so the counts must be equal. Else what gdb saw must be part of what
-    /// memtap saw: a wrong stack in the part that gdb saw goes unnoticed if the right one comes again later.
+pub(crate) struct ComparisonScope {
+    /// gdb let the program run to its end, so the counts must be equal. Else what gdb saw must be
+    /// part of what memtap saw: a wrong stack in the part that gdb saw goes unnoticed if the right
+    /// one comes again later.
     pub(crate) whole_run: bool,
-    /// Other threads take turns as they like: the main thread's stacks must be part of what memtap saw.
+    /// Other threads take turns as they like: the main thread's stacks must be part of what memtap
+    /// saw.
     pub(crate) main_thread_only: bool,
     /// Compare frames only up to the first outside of this file.
     pub(crate) program: Option<PathBuf>,
 }
 
-/// What came of it.
+/// The result of a comparison.
 pub(crate) struct Comparison {
-    pub(crate) scope: Scope,
+    pub(crate) scope: ComparisonScope,
     /// Hits that gdb saw, of those compared.
     pub(crate) gdb_hits: u64,
     pub(crate) gdb_stacks: usize,
@@ -32,11 +34,11 @@ pub(crate) struct Comparison {
     pub(crate) complete_hits: u64,
     /// Hits with the same stack on both sides.
     pub(crate) identical_hits: u64,
-    pub(crate) groups: Vec<Group>,
+    pub(crate) groups: Vec<DifferenceGroup>,
 }
 
 impl Comparison {
-    pub(crate) fn new(ours: &Stacks, truth: &Truth, scope: Scope) -> Self {
+    pub(crate) fn new(ours: &Stacks, truth: &GdbStacks, scope: ComparisonScope) -> Self {
         let (mut memtap, mut gdb) = (ours.clone(), truth.main_thread.clone());
         let mut other = truth.other_threads.clone();
         if let Some(program) = &scope.program {
@@ -69,7 +71,7 @@ impl Comparison {
         comparison
     }
 
-    /// Whether a call that only memtap saw is a difference too.
+    /// Returns whether a call that only memtap saw is a difference too.
     fn counts_must_be_equal(&self) -> bool {
         self.scope.whole_run && !self.scope.main_thread_only
     }
@@ -104,7 +106,7 @@ fn percent(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::gdb::End;
+    use super::super::gdb::GdbEnd;
     use super::super::modules;
     use super::super::stacks::parse;
     use super::*;
@@ -118,17 +120,17 @@ pub(crate) mod tests {
         stacks
     }
 
-    fn truth(main: &[&str], other: &[&str]) -> Truth {
-        Truth {
+    fn truth(main: &[&str], other: &[&str]) -> GdbStacks {
+        GdbStacks {
             main_thread: stacks(main),
             other_threads: stacks(other),
             modules: modules::tests::two(),
-            end: End::Exited,
+            end: GdbEnd::Exited,
         }
     }
 
-    fn scope(whole_run: bool, main_thread_only: bool) -> Scope {
-        Scope {
+    fn scope(whole_run: bool, main_thread_only: bool) -> ComparisonScope {
+        ComparisonScope {
             whole_run,
             main_thread_only,
             program: None,
@@ -180,7 +182,7 @@ pub(crate) mod tests {
     fn frames_of_the_program_alone() {
         let ours = stacks(&["2 malloc frame_pointer 1300 8100"]);
         let truth = truth(&["2 malloc complete 1300 8100 1400"], &[]);
-        let scope = Scope {
+        let scope = ComparisonScope {
             program: Some(PathBuf::from("/bin/prog")),
             ..scope(true, false)
         };

@@ -1,13 +1,13 @@
-//! Where two stacks part, and why.
+//! The frame at which two stacks part, and the reason.
 
 use std::collections::BTreeMap;
 
 use super::modules::Modules;
-use super::stacks::{Seen, Stack, Stacks};
+use super::stacks::{FrameStack, SeenStack, Stacks};
 
 /// Differences of one cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Group {
+pub(crate) struct DifferenceGroup {
     pub(crate) cause: String,
     pub(crate) hits: u64,
     /// Distinct stacks of gdb's, or of memtap's where gdb has none.
@@ -20,22 +20,22 @@ pub(crate) struct Group {
 /// Frames that an example shows of each side after the place where they part.
 const SHOWN: usize = 3;
 
-/// Pairs each hit that gdb alone has with memtap's nearest, and groups the pairs by cause, the most hits
-/// first. Hits that memtap alone has are a difference too, unless gdb saw only a part.
+/// Pairs each hit that gdb alone has with memtap's nearest, and groups the pairs by cause, the most
+/// hits first. Hits that memtap alone has are a difference too, unless gdb saw only a part.
 pub(crate) fn groups(
     memtap: &Stacks,
     gdb: &Stacks,
     others: &Stacks,
     modules: &Modules,
     is_partial: bool,
-) -> Vec<Group> {
-    let hits = |stacks: &Stacks, stack: &Stack| stacks.get(stack).map_or(0, |seen| seen.hits);
-    let surplus = |stacks: &Stacks, less: [&Stacks; 2]| -> BTreeMap<Stack, Seen> {
+) -> Vec<DifferenceGroup> {
+    let hits = |stacks: &Stacks, stack: &FrameStack| stacks.get(stack).map_or(0, |seen| seen.hits);
+    let surplus = |stacks: &Stacks, less: [&Stacks; 2]| -> BTreeMap<FrameStack, SeenStack> {
         let rest = stacks.iter().filter_map(|(stack, seen)| {
             let accounted: u64 = less.iter().map(|less| hits(less, stack)).sum();
             let hits = seen.hits.checked_sub(accounted).filter(|hits| *hits > 0)?;
             let end = seen.end.clone();
-            Some((stack.clone(), Seen { hits, end }))
+            Some((stack.clone(), SeenStack { hits, end }))
         });
         rest.collect()
     };
@@ -72,13 +72,19 @@ pub(crate) fn groups(
             add(&mut groups, cause, seen.hits, 1, show(&stack, 0, modules));
         }
     }
-    let mut groups: Vec<Group> = groups.into_values().collect();
+    let mut groups: Vec<DifferenceGroup> = groups.into_values().collect();
     groups.sort_by(|one, other| (other.hits, &one.cause).cmp(&(one.hits, &other.cause)));
     groups
 }
 
-fn add(groups: &mut BTreeMap<String, Group>, cause: String, hits: u64, stacks: usize, example: String) {
-    let group = groups.entry(cause.clone()).or_insert_with(|| Group {
+fn add(
+    groups: &mut BTreeMap<String, DifferenceGroup>,
+    cause: String,
+    hits: u64,
+    stacks: usize,
+    example: String,
+) {
+    let group = groups.entry(cause.clone()).or_insert_with(|| DifferenceGroup {
         cause,
         hits: 0,
         stacks: 0,
@@ -94,7 +100,7 @@ fn add(groups: &mut BTreeMap<String, Group>, cause: String, hits: u64, stacks: u
 }
 
 /// Takes up to `wanted` hits of a stack away. Returns how many.
-fn take(spare: &mut BTreeMap<Stack, Seen>, stack: &Stack, wanted: u64) -> u64 {
+fn take(spare: &mut BTreeMap<FrameStack, SeenStack>, stack: &FrameStack, wanted: u64) -> u64 {
     let Some(seen) = spare.get_mut(stack) else {
         return 0;
     };
@@ -106,9 +112,9 @@ fn take(spare: &mut BTreeMap<Stack, Seen>, stack: &Stack, wanted: u64) -> u64 {
     taken
 }
 
-/// The stack that has the most innermost frames in common, which is a neighbour in their order. None where
-/// not even the caller is the same.
-fn nearest(spare: &BTreeMap<Stack, Seen>, stack: &Stack) -> Option<Stack> {
+/// The stack that has the most innermost frames in common, which is a neighbour in their order.
+/// None where not even the caller is the same.
+fn nearest(spare: &BTreeMap<FrameStack, SeenStack>, stack: &FrameStack) -> Option<FrameStack> {
     let before = spare.range(..stack).next_back();
     let after = spare.range(stack..).next();
     [before, after]
@@ -129,22 +135,22 @@ fn common(one: &[u64], other: &[u64]) -> usize {
 
 /// A stack of each side, taken for the same hit.
 struct Pair<'a> {
-    memtap: &'a Stack,
+    memtap: &'a FrameStack,
     memtap_end: &'a str,
-    gdb: &'a Stack,
+    gdb: &'a FrameStack,
     gdb_end: &'a str,
     modules: &'a Modules,
 }
 
 impl Pair<'_> {
-    /// What both sides did in the last frame that they agree on.
+    /// Returns what both sides did in the last frame that they agree on.
     fn cause(&self) -> String {
         let common = common(&self.memtap.frames, &self.gdb.frames);
         let place = match common.checked_sub(1) {
             Some(last) => self.modules.name(self.gdb.frames[last]),
             None => "the function itself".to_owned(),
         };
-        let next = |stack: &Stack, end: &str| match stack.frames.get(common) {
+        let next = |stack: &FrameStack, end: &str| match stack.frames.get(common) {
             Some(&address) => format!("goes on to {}", self.modules.name(address)),
             None => format!("ends ({end})"),
         };
@@ -170,7 +176,7 @@ impl Pair<'_> {
 }
 
 /// Some frames from one on, and how many there are.
-fn show(stack: &Stack, from: usize, modules: &Modules) -> String {
+fn show(stack: &FrameStack, from: usize, modules: &Modules) -> String {
     let rest = stack.frames.get(from..).unwrap_or_default();
     let shown: Vec<String> = rest
         .iter()

@@ -1,26 +1,27 @@
-//! gdb's side: `tests/truth/scripts/stacks.py` stops the workload at every call and writes down what gdb unwinds.
+//! gdb's side: `tests/truth/scripts/stacks.py` stops the workload at every call and writes down
+//! what gdb unwinds.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::job::{Job, limited};
+use super::job::{TracedJob, limited};
 use super::modules::Modules;
 use super::stacks::{self, Stacks};
 use test_support::workspace;
 
-/// What gdb saw.
-pub(crate) struct Truth {
+/// The stacks that gdb saw.
+pub(crate) struct GdbStacks {
     pub(crate) main_thread: Stacks,
     pub(crate) other_threads: Stacks,
     pub(crate) modules: Modules,
-    pub(crate) end: End,
+    pub(crate) end: GdbEnd,
 }
 
-/// How the run ended.
+/// The end of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum GdbEnd {
     /// By itself.
     Exited,
     /// By gdb, after as many hits as were wanted.
@@ -28,7 +29,13 @@ pub(crate) enum End {
 }
 
 /// Runs the job under gdb until its end, or until so many hits; 0 stands for its end.
-pub(crate) fn record(job: &Job, functions: &[String], hits: u64, out: &Path, name: &str) -> Result<Truth> {
+pub(crate) fn record(
+    job: &TracedJob,
+    functions: &[String],
+    hits: u64,
+    out: &Path,
+    name: &str,
+) -> Result<GdbStacks> {
     let file = out.join(format!("{name}.gdb"));
     if file.exists() {
         fs::remove_file(&file).with_context(|| format!("failed to remove {}", file.display()))?;
@@ -54,7 +61,7 @@ pub(crate) fn record(job: &Job, functions: &[String], hits: u64, out: &Path, nam
     parse(&text).with_context(|| format!("failed to read {}", file.display()))
 }
 
-fn parse(text: &str) -> Result<Truth> {
+fn parse(text: &str) -> Result<GdbStacks> {
     let mut modules = Modules::default();
     let (mut main_thread, mut other_threads) = (Stacks::default(), Stacks::default());
     let mut end = None;
@@ -74,13 +81,13 @@ fn parse(text: &str) -> Result<Truth> {
                 .add(mapping)
                 .with_context(|| format!("failed to read the line of a mapping: {mapping:?}"))?,
             Some(("thread", thread)) => is_main = thread == "main",
-            Some(("end", "cut")) => end = Some(End::Cut),
-            Some(("end", "exited 0")) => end = Some(End::Exited),
+            Some(("end", "cut")) => end = Some(GdbEnd::Cut),
+            Some(("end", "exited 0")) => end = Some(GdbEnd::Exited),
             Some(("end", how)) => bail!("failed to run the workload under gdb: it {how}"),
             _ => {}
         }
     }
-    Ok(Truth {
+    Ok(GdbStacks {
         main_thread,
         other_threads,
         modules,
@@ -100,7 +107,7 @@ mod tests {
         assert_eq!(truth.main_thread.hits(), 2);
         assert_eq!(truth.other_threads.hits(), 4);
         assert_eq!(truth.modules.place(0x1300), "prog+0x300");
-        assert_eq!(truth.end, End::Cut);
+        assert_eq!(truth.end, GdbEnd::Cut);
         assert!(parse("# end exited 1\n").is_err());
         assert!(parse("# hits 0\n").is_err());
     }

@@ -1,4 +1,5 @@
-//! One program to run under either tracer, so that both see the same addresses and the same decisions.
+//! One program to run under either tracer, so that both see the same addresses and the same
+//! decisions.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -7,13 +8,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Unwind;
-use super::compare::Scope;
-use super::gdb::{End, Truth};
+use super::UnwindOption;
+use super::compare::ComparisonScope;
+use super::gdb::{GdbEnd, GdbStacks};
 use test_support::{privilege, process, workspace};
 
 /// A program with everything that decides what it does.
-pub(crate) struct Job {
+pub(crate) struct TracedJob {
     /// Absolute and without symbolic links.
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
@@ -26,20 +27,23 @@ pub(crate) struct Job {
     pub(crate) user: Option<&'static str>,
     /// Files that it changes: put in place again before each run, from a copy.
     pub(crate) restored: Option<Restored>,
-    /// Whether it has code without tables, which keeps a chain of frame pointers: gdb has to be told.
+    /// True if it has code without tables, which keeps a chain of frame pointers: gdb has to be
+    /// told.
     pub(crate) has_generated_code: bool,
-    /// What is there to compare.
-    pub(crate) kind: Kind,
+    /// The part that can be compared.
+    pub(crate) kind: JobKind,
 }
 
-/// What can be compared.
+/// The threads and frames that can be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum JobKind {
     /// One thread: every stack.
     OneThread,
-    /// Several threads, whose order is not the same each time: the main thread's stacks, among all of memtap's.
+    /// Several threads, whose order is not the same each time: the main thread's stacks, among all
+    /// of memtap's.
     MainThread,
-    /// One thread of a program with frame pointers: every frame, or, by frame pointers, those up to `main`.
+    /// One thread of a program with frame pointers: every frame, or, by frame pointers, those up to
+    /// `main`.
     FramePointers,
 }
 
@@ -55,7 +59,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[("PATH", "/usr/bin:/bin"), ("LC_ALL", "C"
 /// A run that takes longer hangs.
 const LIMIT_SECONDS: u64 = 1200;
 
-impl Job {
+impl TracedJob {
     /// A program without anything special.
     pub(crate) fn new<A: AsRef<OsStr>>(
         program: &Path,
@@ -73,7 +77,7 @@ impl Job {
             user: None,
             restored: None,
             has_generated_code: false,
-            kind: Kind::OneThread,
+            kind: JobKind::OneThread,
         })
     }
 
@@ -112,8 +116,8 @@ impl Job {
         )
     }
 
-    /// Runs `command`, which runs the chain, in the job's folder and with its input. Output and messages go to
-    /// `files` with `.stdout` and `.stderr` appended.
+    /// Runs `command`, which runs the chain, in the job's folder and with its input. Output and
+    /// messages go to `files` with `.stdout` and `.stderr` appended.
     pub(crate) fn run(&self, mut command: Command, files: &Path, what: &str) -> Result<()> {
         self.restore()?;
         let file = |extension: &str| {
@@ -155,18 +159,18 @@ impl Job {
         process::output(&mut cp, "put the workload's files in place").map(drop)
     }
 
-    /// What a comparison of this job compares.
-    pub(crate) fn scope(&self, unwind: Option<Unwind>, truth: &Truth) -> Scope {
-        Scope {
-            whole_run: truth.end != End::Cut,
-            main_thread_only: self.kind == Kind::MainThread,
-            program: (self.kind == Kind::FramePointers && unwind == Some(Unwind::Fp))
+    /// Returns what a comparison of this job compares.
+    pub(crate) fn scope(&self, unwind: Option<UnwindOption>, truth: &GdbStacks) -> ComparisonScope {
+        ComparisonScope {
+            whole_run: truth.end != GdbEnd::Cut,
+            main_thread_only: self.kind == JobKind::MainThread,
+            program: (self.kind == JobKind::FramePointers && unwind == Some(UnwindOption::Fp))
                 .then(|| self.program.clone()),
         }
     }
 }
 
-/// What stands in front of a command to run it as `user`, who must not be the caller.
+/// Returns what stands in front of a command to run it as `user`, who must not be the caller.
 pub(crate) fn become_user(user: &str) -> [String; 4] {
     [
         "setpriv".to_owned(),

@@ -1,8 +1,10 @@
-//! `cargo xtask truth`: memtap's stacks beside gdb's, frame by frame, on programs as they are shipped.
+//! `cargo xtask truth`: memtap's stacks beside gdb's, frame by frame, on programs as they are
+//! shipped.
 //!
-//! Each workload runs twice, in the same environment and at the same addresses: once under memtap at full
-//! speed, once under gdb, which stops at every call. The counts per stack must be the same. gdb is not ours,
-//! but it reads the same tables as memtap: what a compiler wrote wrongly into them does not show here.
+//! Each workload runs twice, in the same environment and at the same addresses: once under memtap
+//! at full speed, once under gdb, which stops at every call. The counts per stack must be the same.
+//! gdb is not ours, but it reads the same tables as memtap: what a compiler wrote wrongly into them
+//! does not show here.
 
 mod compare;
 mod difference;
@@ -24,19 +26,19 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 
 use compare::Comparison;
-use report::{Outcome, Row};
-use scratch::Scratch;
+use report::{WorkloadOutcome, WorkloadRow};
+use scratch::ScratchDirectory;
 use test_support::{packages, privilege, process, product, workspace};
-use workload::Workload;
+use workload::TruthWorkload;
 
-/// What to compare, and how.
+/// The workloads to compare, and their settings.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask truth",
     bin_name = "cargo xtask truth",
     about = "Compare memtap's stacks with gdb's, frame by frame, on programs as they are shipped"
 )]
-struct Options {
+struct TruthOptions {
     /// Workloads to compare; all where none is named
     #[arg(value_name = "NAME")]
     names: Vec<String>,
@@ -46,9 +48,9 @@ struct Options {
     /// Functions whose calls are compared
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "malloc")]
     functions: Vec<String>,
-    /// How memtap walks; its own default where this is not given
+    /// memtap's way of walking; its own default where this is not given
     #[arg(long, value_enum)]
-    unwind: Option<Unwind>,
+    unwind: Option<UnwindOption>,
     /// Leave both sides' stacks and messages in this folder; target/truth where this is not given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -59,7 +61,7 @@ struct Options {
 
 /// Ways of walking that memtap has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Unwind {
+pub(crate) enum UnwindOption {
     Auto,
     Dwarf,
     Fp,
@@ -72,7 +74,7 @@ const BAR_PERCENT: f64 = 99.9;
 const TEST_ALL: &str = "MEMTAP_TEST_ALL";
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    match run(&TruthOptions::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -82,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 /// Compares every workload, prints a table and what differs, and fails below the bar.
-fn run(options: &Options) -> Result<()> {
+fn run(options: &TruthOptions) -> Result<()> {
     let workloads = workload::select(&options.names)?;
     privilege::prime()?;
     packages::ensure(packages::TRUTH)?;
@@ -105,7 +107,7 @@ fn run(options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     for workload in workloads {
         eprintln!("xtask: {}", workload.name);
-        rows.push(Row {
+        rows.push(WorkloadRow {
             name: workload.name,
             outcome: compare_one(workload, options, &memtap, &out),
         });
@@ -118,34 +120,41 @@ fn run(options: &Options) -> Result<()> {
 }
 
 /// Runs one workload under both.
-fn compare_one(workload: &Workload, options: &Options, memtap: &Path, out: &Path) -> Outcome {
+fn compare_one(
+    workload: &TruthWorkload,
+    options: &TruthOptions,
+    memtap: &Path,
+    out: &Path,
+) -> WorkloadOutcome {
     if let Err(error) = packages::ensure(workload.packages) {
-        return Outcome::Skipped(format!("{error:#}"));
+        return WorkloadOutcome::Skipped(format!("{error:#}"));
     }
     let attempt = || {
-        let scratch = Scratch::create(workload.name)?;
+        let scratch = ScratchDirectory::create(workload.name)?;
         let Some(job) = (workload.prepare)(&scratch)? else {
-            return Ok(Outcome::Skipped(workload.absent.to_owned()));
+            return Ok(WorkloadOutcome::Skipped(workload.absent.to_owned()));
         };
-        // What a program writes at its first run only, such as a cache, must not tell the runs apart.
+        // What a program writes at its first run only, such as a cache, must not tell the runs
+        // apart.
         job.run_alone(out, workload.name)?;
         let ours = memtap::record(memtap, &job, options.unwind, out, workload.name)?;
         let truth = gdb::record(&job, &options.functions, options.hits, out, workload.name)?;
         let ours = ours.only(&options.functions);
         let scope = job.scope(options.unwind, &truth);
-        Ok(Outcome::Compared(Comparison::new(&ours, &truth, scope)))
+        Ok(WorkloadOutcome::Compared(Comparison::new(&ours, &truth, scope)))
     };
-    attempt().unwrap_or_else(|error: anyhow::Error| Outcome::Failed(format!("{error:#}")))
+    attempt().unwrap_or_else(|error: anyhow::Error| WorkloadOutcome::Failed(format!("{error:#}")))
 }
 
-/// Fails where a stack differs too often, a comparison failed, or one that was wanted could not be made.
-fn judge(rows: &[Row], skipped_is_failure: bool) -> Result<()> {
+/// Fails where a stack differs too often, a comparison failed, or one that was wanted could not be
+/// made.
+fn judge(rows: &[WorkloadRow], skipped_is_failure: bool) -> Result<()> {
     let failed: Vec<&str> = rows
         .iter()
         .filter(|row| match &row.outcome {
-            Outcome::Compared(comparison) => comparison.percent() < BAR_PERCENT,
-            Outcome::Failed(_) => true,
-            Outcome::Skipped(_) => skipped_is_failure,
+            WorkloadOutcome::Compared(comparison) => comparison.percent() < BAR_PERCENT,
+            WorkloadOutcome::Failed(_) => true,
+            WorkloadOutcome::Skipped(_) => skipped_is_failure,
         })
         .map(|row| row.name)
         .collect();
@@ -155,7 +164,10 @@ fn judge(rows: &[Row], skipped_is_failure: bool) -> Result<()> {
             failed.join(", ")
         );
     }
-    if !rows.iter().any(|row| matches!(row.outcome, Outcome::Compared(_))) {
+    if !rows
+        .iter()
+        .any(|row| matches!(row.outcome, WorkloadOutcome::Compared(_)))
+    {
         bail!("failed to compare anything; see above");
     }
     Ok(())

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Unwind;
-use super::job::{Job, limited};
+use super::UnwindOption;
+use super::job::{TracedJob, limited};
 use super::stacks::{self, Stacks};
 
 /// Bytes of a process's name that the kernel keeps.
@@ -16,8 +16,8 @@ const COMM_LEN: usize = 15;
 /// Runs the job under memtap, at full speed.
 pub(crate) fn record(
     memtap: &Path,
-    job: &Job,
-    unwind: Option<Unwind>,
+    job: &TracedJob,
+    unwind: Option<UnwindOption>,
     out: &Path,
     name: &str,
 ) -> Result<Stacks> {
@@ -31,9 +31,9 @@ pub(crate) fn record(
         .args(["record", "--quiet", "--no-follow", "--raw"])
         .arg(&raw);
     let unwind = unwind.map(|unwind| match unwind {
-        Unwind::Auto => "auto",
-        Unwind::Dwarf => "dwarf",
-        Unwind::Fp => "fp",
+        UnwindOption::Auto => "auto",
+        UnwindOption::Dwarf => "dwarf",
+        UnwindOption::Fp => "fp",
     });
     command.args(unwind.iter().flat_map(|unwind| ["--unwind", unwind]));
     command.arg("--").args(job.chain());

@@ -1,4 +1,4 @@
-//! Which file an address belongs to.
+//! The file that an address belongs to.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Module {
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// Where the file's first byte is, or would be.
+    /// The address of the file's first byte, mapped or not.
     pub(crate) base: u64,
     pub(crate) path: PathBuf,
 }
@@ -38,7 +38,7 @@ impl Modules {
             .find(|module| (module.start..module.end).contains(&address))
     }
 
-    /// Whether the address is in this file's code.
+    /// Returns whether the address is in this file's code.
     pub(crate) fn is_in(&self, address: u64, path: &Path) -> bool {
         self.find(address).is_some_and(|module| module.path == path)
     }

@@ -1,17 +1,17 @@
-//! What was compared as a table, and a line for each kind of difference.
+//! The comparisons as a table, and a line for each kind of difference.
 
 use std::fmt::Write as _;
 
 use super::compare::Comparison;
 
 /// A workload and what came of it.
-pub(crate) struct Row {
+pub(crate) struct WorkloadRow {
     pub(crate) name: &'static str,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: WorkloadOutcome,
 }
 
-/// What came of a workload.
-pub(crate) enum Outcome {
+/// The outcome of a workload.
+pub(crate) enum WorkloadOutcome {
     Compared(Comparison),
     /// It is not there to be run.
     Skipped(String),
@@ -23,7 +23,7 @@ pub(crate) enum Outcome {
 const GROUPS_MAX: usize = 12;
 
 /// The table, then the differences.
-pub(crate) fn text(rows: &[Row]) -> String {
+pub(crate) fn text(rows: &[WorkloadRow]) -> String {
     let mut text = String::from(
         "| target | hits | distinct stacks | identical hits | percent | complete | note |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | --- |\n",
@@ -32,14 +32,14 @@ pub(crate) fn text(rows: &[Row]) -> String {
     let (mut identical, mut compared) = (0, 0);
     for row in rows {
         let line = match &row.outcome {
-            Outcome::Compared(comparison) => {
+            WorkloadOutcome::Compared(comparison) => {
                 identical += comparison.identical_hits;
                 compared += comparison.compared_hits();
                 differences += &differences_of(row.name, comparison);
                 figures(row.name, comparison)
             }
-            Outcome::Skipped(reason) => format!("| {} | | | | | | **skipped**: {reason} |", row.name),
-            Outcome::Failed(reason) => format!("| {} | | | | | | **failed**: {reason} |", row.name),
+            WorkloadOutcome::Skipped(reason) => format!("| {} | | | | | | **skipped**: {reason} |", row.name),
+            WorkloadOutcome::Failed(reason) => format!("| {} | | | | | | **failed**: {reason} |", row.name),
         };
         text.push_str(&line);
         text.push('\n');

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 /// A folder that is removed when dropped.
-pub(crate) struct Scratch {
+pub(crate) struct ScratchDirectory {
     path: PathBuf,
 }
 
-impl Scratch {
-    /// Creates it where other users can reach it: some workloads refuse to run as root, and the build's folder
-    /// may be closed to others. Its path has the same length in each run, and so have arguments made of it.
+impl ScratchDirectory {
+    /// Creates it where other users can reach it: some workloads refuse to run as root, and the
+    /// build's folder may be closed to others. Its path has the same length in each run, and so
+    /// have arguments made of it.
     pub(crate) fn create(name: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("memtap-truth-{:08}-{name}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("failed to create {}", path.display()))?;
@@ -39,7 +40,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDirectory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
             eprintln!("xtask: failed to remove {}: {error}", self.path.display());

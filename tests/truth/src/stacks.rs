@@ -4,29 +4,30 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
 
-/// Frames that are compared: the most that memtap keeps. Where there are more, both keep the innermost.
+/// Frames that are compared: the most that memtap keeps. Where there are more, both keep the
+/// innermost.
 pub(crate) const FRAMES_MAX: usize = 127;
 
 /// A function and the return addresses above its call, the immediate caller's first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Stack {
+pub(crate) struct FrameStack {
     pub(crate) function: String,
     pub(crate) frames: Vec<u64>,
 }
 
-/// How often a stack was seen, and why its walk ended.
+/// The number of times that a stack was seen, and the reason why its walk ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct SeenStack {
     pub(crate) hits: u64,
     pub(crate) end: String,
 }
 
 /// Distinct stacks with their counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Stacks(HashMap<Stack, Seen>);
+pub(crate) struct Stacks(HashMap<FrameStack, SeenStack>);
 
 impl Stacks {
-    pub(crate) fn add(&mut self, mut stack: Stack, seen: Seen) {
+    pub(crate) fn add(&mut self, mut stack: FrameStack, seen: SeenStack) {
         stack.frames.truncate(FRAMES_MAX);
         self.0
             .entry(stack)
@@ -34,11 +35,11 @@ impl Stacks {
             .or_insert(seen);
     }
 
-    pub(crate) fn get(&self, stack: &Stack) -> Option<&Seen> {
+    pub(crate) fn get(&self, stack: &FrameStack) -> Option<&SeenStack> {
         self.0.get(stack)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Stack, &Seen)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&FrameStack, &SeenStack)> {
         self.0.iter()
     }
 
@@ -52,7 +53,7 @@ impl Stacks {
 
     /// Those of these functions alone.
     pub(crate) fn only(self, functions: &[String]) -> Self {
-        let wanted = |stack: &Stack| functions.contains(&stack.function);
+        let wanted = |stack: &FrameStack| functions.contains(&stack.function);
         Self(self.0.into_iter().filter(|(stack, _)| wanted(stack)).collect())
     }
 
@@ -61,7 +62,7 @@ impl Stacks {
         let mut cut = Self::default();
         for (stack, seen) in self.iter() {
             let frames = stack.frames.iter().copied().take_while(|frame| wanted(*frame));
-            let stack = Stack {
+            let stack = FrameStack {
                 function: stack.function.clone(),
                 frames: frames.collect(),
             };
@@ -72,7 +73,7 @@ impl Stacks {
 }
 
 /// Reads `COUNT FUNCTION END ADDRESS…`.
-pub(crate) fn parse(line: &str) -> Result<(Stack, Seen)> {
+pub(crate) fn parse(line: &str) -> Result<(FrameStack, SeenStack)> {
     let unreadable = || format!("failed to read the line of a stack: {line:?}");
     let mut words = line.split_ascii_whitespace();
     let mut word = || words.next().with_context(unreadable);
@@ -82,7 +83,7 @@ pub(crate) fn parse(line: &str) -> Result<(Stack, Seen)> {
     let frames = words
         .map(|address| u64::from_str_radix(address, 16).with_context(unreadable))
         .collect::<Result<_>>()?;
-    Ok((Stack { function, frames }, Seen { hits, end }))
+    Ok((FrameStack { function, frames }, SeenStack { hits, end }))
 }
 
 #[cfg(test)]

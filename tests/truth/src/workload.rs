@@ -2,30 +2,30 @@
 
 use anyhow::{Result, bail};
 
-use super::job::Job;
-use super::scratch::Scratch;
+use super::job::TracedJob;
+use super::scratch::ScratchDirectory;
 use super::workloads;
 use test_support::packages::{self, Package};
 
 /// A program to be compared, and how to get it ready.
-pub(crate) struct Workload {
+pub(crate) struct TruthWorkload {
     pub(crate) name: &'static str,
-    /// What it needs beyond what the comparison itself does.
+    /// Packages beyond those that the comparison itself needs.
     pub(crate) packages: &'static [Package],
     /// Prepares it in a folder of its own; nothing where the program is not on this machine.
-    pub(crate) prepare: fn(&Scratch) -> Result<Option<Job>>,
-    /// What to say then.
+    pub(crate) prepare: fn(&ScratchDirectory) -> Result<Option<TracedJob>>,
+    /// The reason to give then.
     pub(crate) absent: &'static str,
 }
 
 /// Every workload, in the order of the rows.
-const ALL: &[Workload] = &[
+const ALL: &[TruthWorkload] = &[
     workload("chain", &[], workloads::chain),
     workload("python3", packages::TRUTH_PYTHON, workloads::python),
     workload("perl", packages::TRUTH_PERL, workloads::perl),
     workload("git", packages::TRUTH_GIT, workloads::git),
     workload("cc1", &[], workloads::cc1),
-    Workload {
+    TruthWorkload {
         absent: "postgres is not here; install postgresql-15, or whichever version the distribution has (it \
                  is not installed by itself, since that starts a server)",
         ..workload("postgres", &[], workloads::postgres)
@@ -37,9 +37,9 @@ const ALL: &[Workload] = &[
 const fn workload(
     name: &'static str,
     packages: &'static [Package],
-    prepare: fn(&Scratch) -> Result<Option<Job>>,
-) -> Workload {
-    Workload {
+    prepare: fn(&ScratchDirectory) -> Result<Option<TracedJob>>,
+) -> TruthWorkload {
+    TruthWorkload {
         name,
         packages,
         prepare,
@@ -48,7 +48,7 @@ const fn workload(
 }
 
 /// Those of these names; all where none is given.
-pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Workload>> {
+pub(crate) fn select(names: &[String]) -> Result<Vec<&'static TruthWorkload>> {
     let known: Vec<&str> = ALL.iter().map(|workload| workload.name).collect();
     if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
         bail!(
@@ -56,7 +56,8 @@ pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Workload>> {
             known.join(", ")
         );
     }
-    let is_wanted = |workload: &&Workload| names.is_empty() || names.iter().any(|name| name == workload.name);
+    let is_wanted =
+        |workload: &&TruthWorkload| names.is_empty() || names.iter().any(|name| name == workload.name);
     Ok(ALL.iter().filter(is_wanted).collect())
 }
 

@@ -1,4 +1,4 @@
-//! How each workload is made ready: what it does is the same in every run.
+//! Preparation of each workload: its work is the same in every run.
 
 mod postgres;
 mod sources;
@@ -10,8 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::job::{Job, Kind};
-use super::scratch::Scratch;
+use super::job::{JobKind, TracedJob};
+use super::scratch::ScratchDirectory;
 use test_support::{process, workspace};
 
 pub(crate) use postgres::prepare as postgres;
@@ -26,9 +26,9 @@ fn source(name: &str) -> PathBuf {
     workspace::root().join("tests/truth/scripts").join(name)
 }
 
-/// A copy in the folder: its path, which a program may keep on its stack or heap, does not depend on where the
-/// repository is.
-fn copied(scratch: &Scratch, name: &str) -> Result<PathBuf> {
+/// A copy in the folder: its path, which a program may keep on its stack or heap, does not depend
+/// on where the repository is.
+fn copied(scratch: &ScratchDirectory, name: &str) -> Result<PathBuf> {
     let from = source(name);
     let to = scratch.path().join(name);
     std::fs::copy(&from, &to).with_context(|| format!("failed to copy {}", from.display()))?;
@@ -45,8 +45,9 @@ fn program(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("failed to find {name} in PATH"))
 }
 
-/// Named chains of our own, with frame pointers: the one program here that both ways of walking can do.
-pub(crate) fn chain(scratch: &Scratch) -> Result<Option<Job>> {
+/// Named chains of our own, with frame pointers: the one program here that both ways of walking can
+/// do.
+pub(crate) fn chain(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     let binary = scratch.path().join("chain");
     let mut cc = Command::new("cc");
     cc.args([
@@ -60,16 +61,17 @@ pub(crate) fn chain(scratch: &Scratch) -> Result<Option<Job>> {
     .arg(&binary)
     .arg(source("chain.c"));
     process::run(&mut cc, "compile the chain of calls")?;
-    let mut job = Job::new(&binary, [] as [&str; 0], scratch.path())?;
-    job.kind = Kind::FramePointers;
+    let mut job = TracedJob::new(&binary, [] as [&str; 0], scratch.path())?;
+    job.kind = JobKind::FramePointers;
     Ok(Some(job))
 }
 
-/// The distribution's python3, every object by malloc, with extension modules that it loads as it goes.
-pub(crate) fn python(scratch: &Scratch) -> Result<Option<Job>> {
+/// The distribution's python3, every object by malloc, with extension modules that it loads as it
+/// goes.
+pub(crate) fn python(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     let script = copied(scratch, "python.py")?;
     let arguments = [OsStr::new("-S"), OsStr::new("-s"), script.as_os_str()];
-    let mut job = Job::new(Path::new("/usr/bin/python3"), arguments, scratch.path())?;
+    let mut job = TracedJob::new(Path::new("/usr/bin/python3"), arguments, scratch.path())?;
     job.environment.extend([
         ("PYTHONMALLOC", "malloc".into()),
         ("PYTHONHASHSEED", "0".into()),
@@ -79,15 +81,15 @@ pub(crate) fn python(scratch: &Scratch) -> Result<Option<Job>> {
 }
 
 /// perl, with an extension that it loads.
-pub(crate) fn perl(scratch: &Scratch) -> Result<Option<Job>> {
+pub(crate) fn perl(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     let script = copied(scratch, "perl.pl")?;
-    let mut job = Job::new(&program("perl")?, [script], scratch.path())?;
+    let mut job = TracedJob::new(&program("perl")?, [script], scratch.path())?;
     job.environment.push(("PERL_HASH_SEED", "0".into()));
     Ok(Some(job))
 }
 
 /// `git log --stat` of a repository that is made for it.
-pub(crate) fn git(scratch: &Scratch) -> Result<Option<Job>> {
+pub(crate) fn git(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     let git = program("git")?;
     let repository = scratch.path().join("repository");
     let stream = scratch.write("commits", &sources::commits(COMMITS))?;
@@ -109,13 +111,13 @@ pub(crate) fn git(scratch: &Scratch) -> Result<Option<Job>> {
         in_repository(&["-C", "repository", "fast-import", "--quiet"]).stdin(stream),
         "fill the repository",
     )?;
-    let mut job = Job::new(&git, ["log", "--stat", "main"], &repository)?;
+    let mut job = TracedJob::new(&git, ["log", "--stat", "main"], &repository)?;
     job.environment.push(("GIT_CONFIG_NOSYSTEM", "1".into()));
     Ok(Some(job))
 }
 
 /// gcc's compiler proper, optimizing a generated file.
-pub(crate) fn cc1(scratch: &Scratch) -> Result<Option<Job>> {
+pub(crate) fn cc1(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     let path = process::output(
         Command::new("gcc").arg("-print-prog-name=cc1"),
         "ask gcc for its compiler",
@@ -130,25 +132,25 @@ pub(crate) fn cc1(scratch: &Scratch) -> Result<Option<Job>> {
         "-o",
         "generated.s",
     ];
-    Job::new(Path::new(path.trim()), arguments, scratch.path()).map(Some)
+    TracedJob::new(Path::new(path.trim()), arguments, scratch.path()).map(Some)
 }
 
 /// The toolchain's cargo, not rustup's stand-in for it, on this workspace.
-pub(crate) fn cargo(scratch: &Scratch) -> Result<Option<Job>> {
+pub(crate) fn cargo(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     let cargo = workspace::sysroot()?.join("bin/cargo");
     let mut arguments: Vec<_> = ["metadata", "--offline", "--no-deps", "--format-version=1"]
         .map(Into::into)
         .into();
     arguments.push("--manifest-path".into());
     arguments.push(workspace::root().join("Cargo.toml").into_os_string());
-    let mut job = Job::new(&cargo, arguments, scratch.path())?;
+    let mut job = TracedJob::new(&cargo, arguments, scratch.path())?;
     job.environment
         .push(("CARGO_HOME", scratch.path().join("cargo").into()));
     Ok(Some(job))
 }
 
 /// node, with as few threads as it can do with.
-pub(crate) fn node(scratch: &Scratch) -> Result<Option<Job>> {
+pub(crate) fn node(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     let script = copied(scratch, "node.js")?;
     // V8 places its memory, and orders its tables, by these seeds.
     let arguments = [
@@ -158,8 +160,8 @@ pub(crate) fn node(scratch: &Scratch) -> Result<Option<Job>> {
         OsStr::new("--hash-seed=1"),
         script.as_os_str(),
     ];
-    let mut job = Job::new(&program("node")?, arguments, scratch.path())?;
-    job.kind = Kind::MainThread;
+    let mut job = TracedJob::new(&program("node")?, arguments, scratch.path())?;
+    job.kind = JobKind::MainThread;
     job.has_generated_code = true;
     Ok(Some(job))
 }

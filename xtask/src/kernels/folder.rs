@@ -39,19 +39,20 @@ impl Folder {
             .with_context(|| format!("failed to write {name} in {}", self.path.display()))
     }
 
-    /// What the file holds; nothing if it is not there: the machine may have ended before it wrote one.
+    /// Returns what the file holds; nothing if it is not there: the machine may have ended before
+    /// it wrote one.
     pub(super) fn read(&self, name: &str) -> String {
         let content = fs::read(self.path.join(name)).unwrap_or_default();
         String::from_utf8_lossy(&content).replace('\r', "")
     }
 
-    /// Whether something of that name is in it.
+    /// Returns whether something of that name is in it.
     pub(super) fn has(&self, name: &str) -> bool {
         self.path.join(name).exists()
     }
 
-    /// A program in this folder, as root, with a time limit, so that nothing is left behind even where it
-    /// cannot be killed: what root runs through sudo is not ours to kill.
+    /// A program in this folder, as root, with a time limit, so that nothing is left behind even
+    /// where it cannot be killed: what root runs through sudo is not ours to kill.
     pub(super) fn limited(&self, program: &Path, limit: Duration) -> Command {
         let mut command = privilege::elevated(Path::new("timeout"));
         // In the foreground, so that it hears of Ctrl-C.

@@ -1,7 +1,9 @@
-//! A kernel to boot: Debian's package, unpacked and never installed, cut down to what a virtual machine needs.
+//! A kernel to boot: Debian's package, unpacked and never installed, cut down to what a virtual
+//! machine needs.
 //!
-//! In the cache a kernel is a folder named after its series, with `vmlinuz`, `release` and `modules/`: the
-//! modules that the root file system needs, uncompressed, numbered in the order of loading.
+//! In the cache a kernel is a folder named after its series, with `vmlinuz`, `release` and
+//! `modules/`: the modules that the root file system needs, uncompressed, numbered in the order of
+//! loading.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +18,12 @@ use crate::{process, workspace};
 /// The flavour for virtual machines: small, and it has the drivers that QEMU's machine needs.
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// What the guest's root file system needs. Each brings along what it depends on itself.
+/// The modules that the guest's root file system needs. Each brings along what it depends on
+/// itself.
 const MODULES: &[&str] = &["virtio_pci", "virtiofs", "overlay"];
 
 /// A kernel in the cache.
-pub(super) struct Image {
+pub(super) struct KernelImage {
     /// As `uname -r` says, such as `6.1.0-50-cloud-amd64`.
     pub(super) release: String,
     /// The compressed kernel.
@@ -29,9 +32,9 @@ pub(super) struct Image {
     pub(super) modules: Vec<PathBuf>,
 }
 
-impl Image {
-    /// The kernel of this series in the cache; the newest of the mirror if there is none, or if `update` asks
-    /// for it.
+impl KernelImage {
+    /// The kernel of this series in the cache; the newest of the mirror if there is none, or if
+    /// `update` asks for it.
     pub(super) fn find(series: &Series, update: bool) -> Result<Self> {
         if std::env::consts::ARCH != "x86_64" {
             bail!("failed to choose a kernel: only those for x86-64 are booted, and this machine is another");
@@ -93,12 +96,14 @@ fn download(series: &Series, apt: &PrivateApt, folder: &Path) -> Result<()> {
             break release;
         }
     };
-    // Unpacked beside its place and then renamed, so that an interrupted run leaves nothing half done.
+    // Unpacked beside its place and then renamed, so that an interrupted run leaves nothing half
+    // done.
     let staging = folder.with_file_name(format!("{}.partial", series.name));
     remove_dir(&staging)?;
     let root = staging.join("root");
     fs::create_dir_all(&root).with_context(|| format!("failed to create {}", root.display()))?;
-    // The newer of these packages are empty: the kernel, its modules, and what is built in are in three others.
+    // The newer of these packages are empty: the kernel, its modules, and what is built in are in
+    // three others.
     for part in ["linux-image", "linux-binary", "linux-modules", "linux-base"] {
         let package = format!("{part}-{release}");
         if !apt.versions(&package)?.is_empty() {
@@ -120,7 +125,7 @@ fn release_in(package: &str) -> Option<String> {
     release.ends_with(FLAVOUR).then(|| release.to_owned())
 }
 
-/// What releases are ordered by: `6.1.0-9` comes before `6.1.0-50`.
+/// Returns what releases are ordered by: `6.1.0-9` comes before `6.1.0-50`.
 fn numbers_in(release: &str) -> Vec<u64> {
     let words = release.split(|character: char| !character.is_ascii_digit());
     words.filter_map(|word| word.parse().ok()).collect()

@@ -8,37 +8,39 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::guest;
-use super::image::Image;
+use super::image::KernelImage;
 use super::machine::{self, Ended};
 use super::series::{self, Series};
 use super::suite::Suite;
-use super::verdict::{self, Trial, Verdict};
+use super::verdict::{self, KernelVerdict, Trial};
 use super::verifier::{self, Recorded};
-use crate::test_output::Counts;
+use crate::test_output::TestCounts;
 use crate::{privilege, process};
 
-/// Guests at once, where there are as many processors: QEMU emulates all of a guest's processors in one thread.
+/// Guests at once, where there are as many processors: QEMU emulates all of a guest's processors in
+/// one thread.
 const GUESTS: usize = 2;
 
 /// A guest that has powered off or failed, and the time from before the boot.
-struct Run {
+struct GuestRun {
     ended: Result<Ended>,
     time: Duration,
 }
 
-/// What is tried, and what has come of it so far.
-pub(super) struct Round {
+/// The tests to run, and their results so far.
+pub(super) struct KernelRound {
     memtap: PathBuf,
     suite: Suite,
     recorded: Recorded,
     bless: bool,
     trials: Vec<Trial>,
-    /// What is wrong on this machine's own kernel.
+    /// Objections to this machine's own kernel.
     objections: Vec<String>,
 }
 
-impl Round {
-    /// A round that has not begun. With `bless` it records the verifier's counts in place of judging them.
+impl KernelRound {
+    /// A round that has not begun. With `bless` it records the verifier's counts in place of
+    /// judging them.
     pub(super) fn new(memtap: PathBuf, suite: Suite, bless: bool) -> Result<Self> {
         Ok(Self {
             memtap,
@@ -50,12 +52,12 @@ impl Round {
         })
     }
 
-    /// Boots the kernels that can be had, two at a time where there are two processors, and runs the tests there. One that
-    /// cannot be had is a failure if `must_run` says so.
+    /// Boots the kernels that can be had, two at a time where there are two processors, and runs
+    /// the tests there. One that cannot be had is a failure if `must_run` says so.
     pub(super) fn try_kernels(&mut self, wanted: &[&'static Series], update: bool, must_run: bool) {
         let mut images = Vec::new();
         for series in wanted {
-            match Image::find(series, update) {
+            match KernelImage::find(series, update) {
                 Ok(image) => images.push((*series, image)),
                 Err(error) => self.miss(series, &error, must_run),
             }
@@ -68,7 +70,7 @@ impl Round {
     }
 
     /// Judges a guest's run, and says what has become of it.
-    fn judge(&mut self, series: &Series, image: &Image, run: Run) {
+    fn judge(&mut self, series: &Series, image: &KernelImage, run: GuestRun) {
         let (counts, verdict) = match run.ended {
             Ok(ended) => {
                 tell_complaints(image, &ended);
@@ -81,7 +83,10 @@ impl Round {
                 }
                 (ended.counts, verdict)
             }
-            Err(error) => (Counts::default(), Verdict::Failed(vec![format!("{error:#}")])),
+            Err(error) => (
+                TestCounts::default(),
+                KernelVerdict::Failed(vec![format!("{error:#}")]),
+            ),
         };
         let trial = Trial {
             name: series.name,
@@ -100,8 +105,8 @@ impl Round {
         self.trials.push(trial);
     }
 
-    /// Judges the counts of this machine's own kernel, which is somebody else's on the next machine: where
-    /// nothing is recorded of it, nothing is asked of it.
+    /// Judges the counts of this machine's own kernel, which is somebody else's on the next
+    /// machine: where nothing is recorded of it, nothing is asked of it.
     pub(super) fn judge_here(&mut self) -> Result<()> {
         let output = privilege::elevated(&self.memtap)
             .args(["doctor", "--json"])
@@ -118,11 +123,31 @@ impl Round {
         Ok(())
     }
 
-    /// Writes what is blessed, reports, and returns the tests' results on all kernels, and whether everything
-    /// is as it has to be.
-    pub(super) fn finish(self) -> Result<(Counts, bool)> {
+    /// Returns the kernels that have recorded figures and that this round has not tried: programs
+    /// come and go on all of them.
+    fn left_out(&self) -> Vec<&'static str> {
+        let is_left_out = |series: &&Series| {
+            series.counts_instructions
+                && self.recorded.has(series.name)
+                && !self.trials.iter().any(|trial| trial.name == series.name)
+        };
+        series::ALL
+            .into_iter()
+            .filter(is_left_out)
+            .map(|series| series.name)
+            .collect()
+    }
+
+    /// Writes what is blessed, reports, and returns the tests' results on all kernels, and whether
+    /// everything is as it has to be.
+    pub(super) fn finish(self) -> Result<(TestCounts, bool)> {
         if self.bless {
             self.recorded.write()?;
+            for name in self.left_out() {
+                process::report(&format!(
+                    "the figures of kernel {name} are those of before: run `cargo xtask kernels {name} --bless` too"
+                ));
+            }
         }
         for objection in &self.objections {
             process::report(&format!("this kernel: {objection}"));
@@ -130,7 +155,7 @@ impl Round {
         Ok(verdict::report(&self.trials, self.objections.is_empty()))
     }
 
-    /// What is wrong with the verifier's counts; nothing where they are recorded now.
+    /// Returns what is wrong with the verifier's counts; nothing where they are recorded now.
     fn judge_instructions(&mut self, kernel: &str, doctor: &str) -> Vec<String> {
         match verifier::counts_in(doctor) {
             Ok(found) if self.bless => {
@@ -144,7 +169,7 @@ impl Round {
 }
 
 /// Boots all images, [`GUESTS`] at once, and returns their runs in the order of the images.
-fn run_beside(images: &[(&'static Series, Image)], job: &str) -> Vec<(usize, Run)> {
+fn run_beside(images: &[(&'static Series, KernelImage)], job: &str) -> Vec<(usize, GuestRun)> {
     let guests = thread::available_parallelism().map_or(1, usize::from).min(GUESTS);
     let (next, runs) = (Mutex::new(0..images.len()), Mutex::new(Vec::new()));
     // A poisoned lock is one that a panic has passed through, which the scope passes on.
@@ -158,7 +183,7 @@ fn run_beside(images: &[(&'static Series, Image)], job: &str) -> Vec<(usize, Run
             let ended = machine::run(image, job, label);
             let time = began.elapsed();
             if let Ok(mut runs) = runs.lock() {
-                runs.push((index, Run { ended, time }));
+                runs.push((index, GuestRun { ended, time }));
             }
         }
     };
@@ -174,7 +199,7 @@ fn run_beside(images: &[(&'static Series, Image)], job: &str) -> Vec<(usize, Run
 }
 
 /// Says what a kernel was not well with.
-pub(super) fn tell_complaints(image: &Image, ended: &Ended) {
+pub(super) fn tell_complaints(image: &KernelImage, ended: &Ended) {
     for line in &ended.complaints {
         eprintln!("xtask: the kernel {} complains: {line}", image.release);
     }

@@ -9,7 +9,7 @@ use test_support::child::{ChildGuard, Scope};
 
 use super::folder::Folder;
 
-/// Where Debian's packages put it: with QEMU up to bookworm, by itself from trixie on.
+/// The paths at which Debian's packages put it: with QEMU up to bookworm, by itself from trixie on.
 const PLACES: [&str; 2] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"];
 
 /// The server's program, if it is here.
@@ -18,11 +18,11 @@ pub(super) fn program() -> Option<&'static Path> {
 }
 
 /// The server that gives the guest the host's root file system; stopped when it is dropped.
-pub(super) struct Share {
+pub(super) struct FileShare {
     server: ChildGuard,
 }
 
-impl Share {
+impl FileShare {
     /// Starts it, with its socket at `share.socket` in `folder`; it is killed after `limit`.
     pub(super) fn start(folder: &Folder, limit: Duration) -> Result<Self> {
         const WAIT: Duration = Duration::from_secs(10);

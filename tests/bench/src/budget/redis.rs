@@ -1,5 +1,5 @@
-//! What a server keeps of its throughput: Debian's redis-server, with the allocator that it comes with, under redis-benchmark
-//! over loopback. Server, client and memtap share the machine.
+//! The share of its throughput that a server keeps: Debian's redis-server, with the allocator that
+//! it comes with, under redis-benchmark over loopback. Server, client and memtap share the machine.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Round, Spans};
+use super::{BudgetRound, Spans};
 use crate::measure::empty;
-use crate::programs::group::Group;
-use crate::programs::redis::Server;
-use crate::tools::{Running, at_work, memtap};
+use crate::programs::group::ProcessGroup;
+use crate::programs::redis::RedisServer;
+use crate::tools::{RunningTracer, at_work, memtap};
 use crate::{interrupt, progress};
 use test_support::privilege;
 
@@ -23,17 +23,17 @@ pub(super) const NAME: &str = "memtap record -p, its default budget, on redis-se
 const ROUNDS: usize = 3;
 const LONGER: u32 = 2;
 
-/// What it takes memtap to begin is not what tracing costs: by then it has.
+/// The time after which memtap has begun: its start is not a cost of tracing.
 const BEGUN: Duration = Duration::from_secs(2);
 
-/// What the server has done, and what that has taken.
+/// The server's work so far, and the CPU time that it has taken.
 struct Look {
     at: Instant,
     requests: u64,
     cpu_s: f64,
 }
 
-fn look(server: &Server) -> Result<Look> {
+fn look(server: &RedisServer) -> Result<Look> {
     let info = server.ask("info")?;
     let requests = info
         .lines()
@@ -52,7 +52,7 @@ fn look(server: &Server) -> Result<Look> {
 }
 
 /// Requests per second of the server's CPU time, and per second on the clock, over a span.
-fn rates(server: &Server, span: Duration) -> Result<(f64, f64)> {
+fn rates(server: &RedisServer, span: Duration) -> Result<(f64, f64)> {
     let first = look(server)?;
     while first.at.elapsed() < span {
         interrupt::check()?;
@@ -70,9 +70,9 @@ fn rates(server: &Server, span: Duration) -> Result<(f64, f64)> {
 }
 
 /// The server's rounds; and what it keeps of its requests per second on the clock, in each.
-pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec<Round>, Vec<f64>)> {
+pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec<BudgetRound>, Vec<f64>)> {
     empty(folder)?;
-    let server = Server::start_alone(folder)?;
+    let server = RedisServer::start_alone(folder)?;
     let mut client = Command::new("redis-benchmark");
     client.args(["-h", "127.0.0.1", "-p", &server.port().to_string()]);
     // As many requests as it takes: it is ended.
@@ -91,7 +91,7 @@ pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec
     ]);
     let clients = folder.join("client");
     empty(&clients)?;
-    let _client = Group::start(&mut client, &clients)?;
+    let _client = ProcessGroup::start(&mut client, &clients)?;
     sleep(Duration::from_secs(1));
     let (mut rounds, mut on_the_clock) = (Vec::new(), Vec::new());
     let count = ROUNDS * spans.rounds;
@@ -105,7 +105,7 @@ pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec
         let after = rates(&server, LONGER * spans.bare)?;
         let bare = f64::midpoint(before.0, after.0);
         on_the_clock.push(traced.1 / f64::midpoint(before.1, after.1));
-        rounds.push(Round {
+        rounds.push(BudgetRound {
             bare_per_s: bare,
             traced_per_s: traced.0,
             seen_share: None,
@@ -115,11 +115,11 @@ pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec
     Ok((rounds, on_the_clock))
 }
 
-fn attach(memtap: &Path, server: &Server, folder: &Path) -> Result<Running> {
+fn attach(memtap: &Path, server: &RedisServer, folder: &Path) -> Result<RunningTracer> {
     empty(folder)?;
     let mut command = privilege::elevated(memtap);
     command.args(["record", "-p", &server.pid().to_string(), "-o"]);
     command.arg(folder.join("memtap.folded"));
-    let running = Running::start(&mut command, folder)?;
+    let running = RunningTracer::start(&mut command, folder)?;
     at_work(running, || Ok(()), || memtap::is_ready(folder))
 }

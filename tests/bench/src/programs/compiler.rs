@@ -7,14 +7,15 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Workload;
+use super::ProgramWorkload;
 use test_support::process;
 
 /// Functions of the file.
 const FUNCTIONS: usize = 40;
 
-/// `cc1 -O2`, which is what `cc -O2` runs: started by itself, since heaptrack does not follow a program's children.
-pub(crate) fn prepare(folder: &Path) -> Result<Workload> {
+/// `cc1 -O2`, which is what `cc -O2` runs: started by itself, since heaptrack does not follow a
+/// program's children.
+pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
     let mut ask = Command::new("cc");
     let compiler = process::output(ask.arg("-print-prog-name=cc1"), "ask cc for its compiler")?;
     let compiler = compiler.trim();
@@ -25,7 +26,7 @@ pub(crate) fn prepare(folder: &Path) -> Result<Workload> {
     let file = folder.join("generated.c");
     fs::write(&file, source(FUNCTIONS)).with_context(|| format!("failed to write {}", file.display()))?;
     let words = [compiler, "-quiet", "-O2", "-o", "/dev/null"];
-    Ok(Workload {
+    Ok(ProgramWorkload {
         command: words
             .into_iter()
             .map(str::to_owned)

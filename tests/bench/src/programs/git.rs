@@ -8,13 +8,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Workload, program};
+use super::{ProgramWorkload, program};
 
 const COMMITS: usize = 3000;
 const FILES: usize = 60;
 
 /// `git log -p --stat` over a repository of some thousand commits.
-pub(crate) fn prepare(folder: &Path) -> Result<Workload> {
+pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
     let git = program("git")?;
     let repository = folder.join("repository");
     let environment = vec![
@@ -56,7 +56,7 @@ pub(crate) fn prepare(folder: &Path) -> Result<Workload> {
         "failed to import a history: git ended with {imported}"
     );
     let words = [&*git, "--no-pager", "log", "-p", "--stat", "main"];
-    Ok(Workload {
+    Ok(ProgramWorkload {
         command: words.into_iter().map(str::to_owned).collect(),
         environment,
     })

@@ -15,13 +15,14 @@ use crate::interrupt;
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// A process group; ended when dropped.
-pub(crate) struct Group {
+pub(crate) struct ProcessGroup {
     child: ChildGuard,
     messages: PathBuf,
 }
 
-impl Group {
-    /// Starts a command in a group of its own. What it prints is dropped; its messages go to a file of `folder`.
+impl ProcessGroup {
+    /// Starts a command in a group of its own. What it prints is dropped; its messages go to a file
+    /// of `folder`.
     pub(crate) fn start(command: &mut Command, folder: &Path) -> Result<Self> {
         let messages = folder.join("messages");
         let file =
@@ -49,7 +50,7 @@ impl Group {
         last.unwrap_or("it said nothing").trim().to_owned()
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.status(), Ok(None))
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{Workload, program};
+use super::{ProgramWorkload, program};
 
 /// Objects come from Python's own pools, which take from libc what is larger than 512 bytes.
 const SCRIPT: &str = "\
@@ -30,11 +30,11 @@ print(total)
 ";
 
 /// The distribution's python3 with a script.
-pub(crate) fn prepare(folder: &Path) -> Result<Workload> {
+pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
     let python = program("python3")?;
     let file = folder.join("objects.py");
     fs::write(&file, SCRIPT).with_context(|| format!("failed to write {}", file.display()))?;
-    Ok(Workload {
+    Ok(ProgramWorkload {
         command: vec![python, "-S".to_owned(), file.display().to_string()],
         environment: vec![("PYTHONHASHSEED", "0".to_owned())],
     })

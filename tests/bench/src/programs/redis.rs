@@ -1,8 +1,8 @@
 //! redis-server under redis-benchmark, over loopback.
 //!
-//! The figures of a run are those of so many requests: the server's own CPU time, and the time that the benchmark
-//! took. Debian's server calls jemalloc's malloc; libc is loaded before it here, so that the calls that memtap
-//! traces are made.
+//! The figures of a run are those of so many requests: the server's own CPU time, and the time that
+//! the benchmark took. Debian's server calls jemalloc's malloc; libc is loaded before it here, so
+//! that the calls that memtap traces are made.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
 
-use super::group::Group;
-use super::under::{Outcome, Under};
-use super::{Place, program};
-use crate::code::Probe;
+use super::group::ProcessGroup;
+use super::under::{ProgramOutcome, Under};
+use super::{ProgramsSetup, program};
+use crate::code::ProbeState;
 use crate::interrupt;
 use crate::measure::empty;
-use crate::results::Kind;
+use crate::results::RowKind;
 use crate::running_loop::Turns;
-use crate::target::Target;
-use crate::tools::{Heaptrack, Launcher as _, Running, at_work, bpftrace_command, memtap, perf};
+use crate::target::LoopTarget;
+use crate::tools::{Heaptrack, Launcher as _, RunningTracer, at_work, bpftrace_command, memtap, perf};
 use test_support::{privilege, process, workspace};
 
 /// Requests that figures are scaled to.
@@ -34,7 +34,7 @@ const FEW_REQUESTS: u32 = 10_000;
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Why redis cannot take part.
+/// Returns why redis cannot take part.
 pub(crate) fn missing() -> Option<Error> {
     let programs = ["redis-server", "redis-benchmark", "redis-cli"];
     let missing = programs.into_iter().find(|name| program(name).is_err())?;
@@ -42,7 +42,7 @@ pub(crate) fn missing() -> Option<Error> {
 }
 
 /// Runs a fresh server under the tool.
-pub(crate) fn run(tool: Under, place: &Place) -> Result<Outcome> {
+pub(crate) fn run(tool: Under, place: &ProgramsSetup) -> Result<ProgramOutcome> {
     let folder = place.folder.join("run");
     empty(&folder)?;
     let turns = Turns {
@@ -52,8 +52,8 @@ pub(crate) fn run(tool: Under, place: &Place) -> Result<Outcome> {
         threads: 1,
         starts_one: false,
     };
-    let sentinel = Target::start(&place.sentinel, &turns)?;
-    let server = Server::start(tool, sentinel.libc(), &folder)?;
+    let sentinel = LoopTarget::start(&place.sentinel, &turns)?;
+    let server = RedisServer::start(tool, sentinel.libc(), &folder)?;
     let tracer = attach(tool, place, &server, &sentinel, &folder)?;
     let requests = match tool {
         Under::Massif | Under::Dhat => FEW_REQUESTS,
@@ -64,11 +64,11 @@ pub(crate) fn run(tool: Under, place: &Place) -> Result<Outcome> {
     let (cpu, started) = (server.cpu_s()?, Instant::now());
     let requests_per_s = server.benchmark(requests)?;
     let scale = f64::from(REQUESTS) / f64::from(requests);
-    let mut outcome = Outcome {
+    let mut outcome = ProgramOutcome {
         cpu_s: (server.cpu_s()? - cpu) * scale,
         wall_s: started.elapsed().as_secs_f64() * scale,
         requests_per_s: Some(requests_per_s),
-        ..Outcome::default()
+        ..ProgramOutcome::default()
     };
     if let Some(tracer) = tracer {
         tracer.stop()?;
@@ -86,11 +86,11 @@ pub(crate) fn run(tool: Under, place: &Place) -> Result<Outcome> {
 /// A tracer that comes to the running server.
 fn attach(
     tool: Under,
-    place: &Place,
-    server: &Server,
-    sentinel: &Target,
+    place: &ProgramsSetup,
+    server: &RedisServer,
+    sentinel: &LoopTarget,
     folder: &Path,
-) -> Result<Option<Running>> {
+) -> Result<Option<RunningTracer>> {
     let libc = sentinel.libc();
     let pid = server.pid.to_string();
     let mut command = match tool {
@@ -114,21 +114,21 @@ fn attach(
         }
         _ => return Ok(None),
     };
-    let running = Running::start(&mut command, folder)?;
+    let running = RunningTracer::start(&mut command, folder)?;
     let malloc = sentinel.malloc_in(server.pid)?;
-    let is_ready = || tool.kind() == Kind::Peer || memtap::is_ready(folder);
-    at_work(running, || malloc.wait(Probe::Present), is_ready).map(Some)
+    let is_ready = || tool.kind() == RowKind::Peer || memtap::is_ready(folder);
+    at_work(running, || malloc.wait(ProbeState::Present), is_ready).map(Some)
 }
 
 /// A server on a free port; ended when dropped.
-pub(crate) struct Server {
-    group: Group,
+pub(crate) struct RedisServer {
+    group: ProcessGroup,
     port: u16,
     /// The server's own, where a tool started it.
     pid: u32,
 }
 
-impl Server {
+impl RedisServer {
     fn start(tool: Under, libc: &Path, folder: &Path) -> Result<Self> {
         let server = program("redis-server")?;
         let port = free_port()?;
@@ -165,7 +165,7 @@ impl Server {
         ]);
         command.args(["--daemonize", "no", "--dir"]).arg(folder);
         let mut server = Self {
-            group: Group::start(&mut command, folder)?,
+            group: ProcessGroup::start(&mut command, folder)?,
             port,
             pid: 0,
         };
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn what_servers_say() {
         assert_eq!(
-            process_id("# Server\r\nprocess_id:4711\r\ntcp_port:1\r\n"),
+            process_id("# RedisServer\r\nprocess_id:4711\r\ntcp_port:1\r\n"),
             Some(4711)
         );
         assert_eq!(process_id("nothing"), None);

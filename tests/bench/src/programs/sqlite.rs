@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::{Workload, program};
+use super::{ProgramWorkload, program};
 
 /// Statements one by one, as an application sends them.
 fn script(rows: usize, queries: usize) -> String {
@@ -28,12 +28,12 @@ fn script(rows: usize, queries: usize) -> String {
 }
 
 /// sqlite3 with a script.
-pub(crate) fn prepare(folder: &Path) -> Result<Workload> {
+pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
     let sqlite = program("sqlite3")?;
     let file = folder.join("statements.sql");
     fs::write(&file, script(40_000, 10_000))
         .with_context(|| format!("failed to write {}", file.display()))?;
-    Ok(Workload {
+    Ok(ProgramWorkload {
         command: vec![
             sqlite,
             "-batch".to_owned(),

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::group::Group;
-use super::{Place, Workload};
+use super::group::ProcessGroup;
+use super::{ProgramWorkload, ProgramsSetup};
 use crate::measure::empty;
-use crate::results::Kind;
+use crate::results::RowKind;
 use crate::running_loop::Turns;
-use crate::target::Target;
+use crate::target::LoopTarget;
 use crate::tools::valgrind::Valgrind;
-use crate::tools::{Heaptrack, Launcher as _, Running, Seen, memtap, perf, valgrind};
+use crate::tools::{Heaptrack, Launcher as _, RunningTracer, SeenCalls, memtap, perf, valgrind};
 use crate::tools::{at_work, bpftrace_command, bpftrace_map, bpftrace_missing};
 use test_support::{privilege, workspace};
 
-/// What a program took, and what the tool saw of it.
+/// The time that a program took, and the calls that the tool saw.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct ProgramOutcome {
     pub(crate) cpu_s: f64,
     pub(crate) wall_s: f64,
     pub(crate) requests_per_s: Option<f64>,
@@ -43,7 +43,7 @@ pub(crate) enum Under {
     Dhat,
 }
 
-/// How long a program may take.
+/// The time that a program may take.
 const LIMIT: Duration = Duration::from_mins(4);
 
 /// bpftrace 0.17 keeps so many keys of a map, and says nothing of the others.
@@ -84,12 +84,12 @@ impl Under {
         }
     }
 
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> RowKind {
         match self {
-            Self::Bare => Kind::Bare,
-            Self::Memtap => Kind::Headline,
-            Self::MemtapLive | Self::MemtapBudget => Kind::Memtap,
-            _ => Kind::Peer,
+            Self::Bare => RowKind::Bare,
+            Self::Memtap => RowKind::Headline,
+            Self::MemtapLive | Self::MemtapBudget => RowKind::Memtap,
+            _ => RowKind::Peer,
         }
     }
 
@@ -101,8 +101,8 @@ impl Under {
         }
     }
 
-    /// Why this tool cannot run this program here.
-    pub(crate) fn missing(self, program: &str, place: &Place) -> Option<String> {
+    /// Returns why this tool cannot run this program here.
+    pub(crate) fn missing(self, program: &str, place: &ProgramsSetup) -> Option<String> {
         if place.quick && self.rounds() == 1 {
             return Some("left out by --quick".to_owned());
         }
@@ -131,12 +131,12 @@ impl Under {
     }
 
     /// Runs a program under the tool.
-    pub(crate) fn run(self, workload: &Workload, place: &Place) -> Result<Outcome> {
+    pub(crate) fn run(self, workload: &ProgramWorkload, place: &ProgramsSetup) -> Result<ProgramOutcome> {
         let folder = place.folder.join("run");
         empty(&folder)?;
         let watcher = self.watcher(workload, place, &folder)?;
         let mut command = self.command(workload, place, &folder)?;
-        Group::start(&mut command, &folder)?.finish(LIMIT)?;
+        ProcessGroup::start(&mut command, &folder)?.finish(LIMIT)?;
         if let Some((watcher, _)) = watcher {
             watcher.stop()?;
         }
@@ -147,7 +147,12 @@ impl Under {
     }
 
     /// A tracer that runs beside the program, and the process by which one sees that it is there.
-    fn watcher(self, workload: &Workload, place: &Place, folder: &Path) -> Result<Option<(Running, Target)>> {
+    fn watcher(
+        self,
+        workload: &ProgramWorkload,
+        place: &ProgramsSetup,
+        folder: &Path,
+    ) -> Result<Option<(RunningTracer, LoopTarget)>> {
         if self != Self::Bpftrace && self != Self::Perf {
             return Ok(None);
         }
@@ -158,7 +163,7 @@ impl Under {
             threads: 1,
             starts_one: false,
         };
-        let sentinel = Target::start(&place.sentinel, &turns)?;
+        let sentinel = LoopTarget::start(&place.sentinel, &turns)?;
         if self == Self::Perf {
             perf::define(sentinel.libc())?;
             return Ok(None);
@@ -170,13 +175,13 @@ impl Under {
         let name: String = name.to_string_lossy().chars().take(COMM_LENGTH).collect();
         let script = format!("{probe} /comm == \"{name}\"/ {{ @[ustack] = sum(arg0) }}");
         command.args(["-f", "json", "-e", &script]);
-        let running = Running::start(&mut command, folder)?;
+        let running = RunningTracer::start(&mut command, folder)?;
         let running = at_work(running, || sentinel.wait_until_probed(), || true)?;
         Ok(Some((running, sentinel)))
     }
 
     /// The whole command: the tool, what tells what the program took, and the program.
-    fn command(self, workload: &Workload, place: &Place, folder: &Path) -> Result<Command> {
+    fn command(self, workload: &ProgramWorkload, place: &ProgramsSetup, folder: &Path) -> Result<Command> {
         let mut command = match self {
             Self::Memtap | Self::MemtapLive | Self::MemtapBudget => {
                 let mut command = privilege::elevated(&place.memtap);
@@ -216,7 +221,7 @@ impl Under {
         Ok(command)
     }
 
-    /// What stands right before the program.
+    /// Returns what stands right before the program.
     pub(crate) fn emulator(self, folder: &Path) -> Vec<String> {
         let tool = match self {
             Self::Massif => Valgrind::Massif,
@@ -229,19 +234,19 @@ impl Under {
     }
 
     /// Reads what the tool saw: one that saw nothing has no figure.
-    pub(crate) fn look(self, folder: &Path, outcome: &mut Outcome) -> Result<()> {
+    pub(crate) fn look(self, folder: &Path, outcome: &mut ProgramOutcome) -> Result<()> {
         let read = |name: &str| {
             let bytes = fs::read(folder.join(name)).with_context(|| format!("failed to read {name}"))?;
             Ok::<_, anyhow::Error>(String::from_utf8_lossy(&bytes).into_owned())
         };
         let seen = match self {
-            Self::Bare => Seen::Nothing,
+            Self::Bare => SeenCalls::Nothing,
             Self::Memtap | Self::MemtapLive | Self::MemtapBudget => {
                 let summary = memtap::summary(folder)?;
                 let lost = summary["losses"]["total"].as_u64().unwrap_or(0);
                 outcome.note = (lost > 0).then(|| format!("{lost} lost"));
                 let calls = summary["totals"]["alloc"]["count"].as_f64();
-                Seen::Calls(memtap::whole(
+                SeenCalls::Calls(memtap::whole(
                     calls.context("failed to find the calls in memtap's summary")?,
                 ))
             }
@@ -254,11 +259,11 @@ impl Under {
                 } else {
                     format!("its map was full at {} stacks", stacks.len())
                 });
-                Seen::Nothing
+                SeenCalls::Nothing
             }
             Self::Perf => {
                 outcome.note = Some("only malloc".to_owned());
-                Seen::Calls(perf::samples(&read("messages")?)?)
+                SeenCalls::Calls(perf::samples(&read("messages")?)?)
             }
             Self::Strace => {
                 let text = read("strace")?;
@@ -268,12 +273,12 @@ impl Under {
                     .count();
                 ensure!(calls > 0, "it saw no call");
                 outcome.note = Some(format!("{calls} system calls, no malloc"));
-                Seen::Nothing
+                SeenCalls::Nothing
             }
             Self::Massif => Valgrind::Massif.read(folder)?,
             Self::Dhat => Valgrind::Dhat.read(folder)?,
         };
-        if let Seen::Calls(calls) = seen {
+        if let SeenCalls::Calls(calls) = seen {
             ensure!(calls > 0, "it saw no call");
             outcome.calls_seen = Some(calls);
         }
@@ -281,20 +286,20 @@ impl Under {
     }
 }
 
-/// What `spend.c` wrote.
-fn spent(folder: &Path) -> Result<Outcome> {
+/// Returns what `spend.c` wrote.
+fn spent(folder: &Path) -> Result<ProgramOutcome> {
     let text = fs::read_to_string(folder.join("spent")).context("failed to read what the program took")?;
     figures(&text).with_context(|| format!("failed to read what the program took: {text:?}"))
 }
 
 /// Nanoseconds in user mode, in the kernel, and of the wall.
-pub(crate) fn figures(text: &str) -> Option<Outcome> {
+pub(crate) fn figures(text: &str) -> Option<ProgramOutcome> {
     let mut numbers = text.split_whitespace().map(|word| word.parse::<f64>().ok());
     let mut seconds = || Some(numbers.next()?? / 1e9);
-    Some(Outcome {
+    Some(ProgramOutcome {
         cpu_s: seconds()? + seconds()?,
         wall_s: seconds()?,
-        ..Outcome::default()
+        ..ProgramOutcome::default()
     })
 }
 

@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::{Running, Seen, Tracer};
-use crate::target::Target;
+use super::{RunningTracer, SeenCalls, Tracer};
+use crate::target::LoopTarget;
 use test_support::{privilege, workspace};
 
-/// bpftrace as the distribution ships it, with `-p PID`; 0.17 attaches for all processes even so, so that a filter is
-/// needed too.
+/// bpftrace as the distribution ships it, with `-p PID`; 0.17 attaches for all processes even so,
+/// so that a filter is needed too.
 pub(crate) struct Bpftrace;
 
 impl Tracer for Bpftrace {
@@ -22,7 +22,7 @@ impl Tracer for Bpftrace {
         missing()
     }
 
-    fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
+    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
         let pid = target.pid();
         let probe = format!("uprobe:{}:malloc", target.libc().display());
         let sums = format!("/pid == {pid}/ {{ @[ustack] = sum(arg0) }}");
@@ -35,32 +35,32 @@ impl Tracer for Bpftrace {
             "-e",
             &format!("{probe} {sums}"),
         ]);
-        Running::start(&mut command, folder)
+        RunningTracer::start(&mut command, folder)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let text = fs::read_to_string(folder.join("stdout")).context("failed to read bpftrace's output")?;
-        total_bytes(&text).map(Seen::Bytes)
+        total_bytes(&text).map(SeenCalls::Bytes)
     }
 }
 
-/// bpftrace as root. It is told to read a process's symbols once: by default it reads all of them for each frame that it
-/// prints, after its measuring.
+/// bpftrace as root. It is told to read a process's symbols once: by default it reads all of them
+/// for each frame that it prints, after its measuring.
 pub(crate) fn command() -> Command {
     let mut command = privilege::elevated(Path::new("env"));
     command.args(["BPFTRACE_CACHE_USER_SYMBOLS=1", "bpftrace"]);
     command
 }
 
-/// Why bpftrace cannot run here.
+/// Returns why bpftrace cannot run here.
 pub(crate) fn missing() -> Option<String> {
     (!workspace::in_path("bpftrace")).then(|| "bpftrace is not installed".to_owned())
 }
 
-/// The values of a map by keys; a key may be there more than once: bpftrace keeps threads' stacks apart, and gives
-/// them the same names.
+/// The values of a map by keys; a key may be there more than once: bpftrace keeps threads' stacks
+/// apart, and gives them the same names.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Values(pub(crate) Vec<i64>);
+pub(crate) struct MapValues(pub(crate) Vec<i64>);
 
 /// A line of its output: `{"type": "map", "data": {"@name": …}}`.
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ struct Message {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Data {
-    Map(HashMap<String, Values>),
+    Map(HashMap<String, MapValues>),
     Other(IgnoredAny),
 }
 
@@ -84,42 +84,42 @@ impl Default for Data {
     }
 }
 
-impl<'de> Deserialize<'de> for Values {
+impl<'de> Deserialize<'de> for MapValues {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader)
+        deserializer.deserialize_any(ValuesReader)
     }
 }
 
-struct Reader;
+struct ValuesReader;
 
-impl<'de> Visitor<'de> for Reader {
-    type Value = Values;
+impl<'de> Visitor<'de> for ValuesReader {
+    type Value = MapValues;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a number, or numbers by keys")
     }
 
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Values, E> {
-        Ok(Values(vec![value]))
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<MapValues, E> {
+        Ok(MapValues(vec![value]))
     }
 
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Values, E> {
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<MapValues, E> {
         i64::try_from(value)
-            .map(|value| Values(vec![value]))
+            .map(|value| MapValues(vec![value]))
             .map_err(E::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Values, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MapValues, A::Error> {
         let mut values = Vec::new();
         while let Some((IgnoredAny, value)) = map.next_entry()? {
             values.push(value);
         }
-        Ok(Values(values))
+        Ok(MapValues(values))
     }
 }
 
 /// A map that bpftrace printed when it ended.
-pub(crate) fn map(output: &str, name: &str) -> Result<Values> {
+pub(crate) fn map(output: &str, name: &str) -> Result<MapValues> {
     for line in output.lines().filter(|line| !line.trim().is_empty()) {
         let message: Message =
             serde_json::from_str(line).with_context(|| format!("failed to read bpftrace's line {line:?}"))?;
@@ -134,13 +134,13 @@ pub(crate) fn map(output: &str, name: &str) -> Result<Values> {
 
 /// The sum over all stacks of bpftrace's map without a name.
 fn total_bytes(output: &str) -> Result<u64> {
-    let Values(bytes) = map(output, "@")?;
+    let MapValues(bytes) = map(output, "@")?;
     u64::try_from(bytes.iter().sum::<i64>()).context("failed to add up bpftrace's stacks")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Values, map, total_bytes};
+    use super::{MapValues, map, total_bytes};
 
     #[test]
     fn sums_of_all_stacks() {
@@ -158,8 +158,8 @@ mod tests {
         let output = r#"{"type": "map", "data": {"@": {"\n    malloc+0\n": 640, "\n    malloc+0\n": 64}}}"#;
         assert_eq!(total_bytes(output).ok(), Some(704));
         let number = r#"{"type": "map", "data": {"@calls": 80}}"#;
-        assert_eq!(map(number, "@calls").ok(), Some(Values(vec![80])));
+        assert_eq!(map(number, "@calls").ok(), Some(MapValues(vec![80])));
         let lines = "{\"type\": \"text\", \"data\": \"words\"}\n".to_owned() + number;
-        assert_eq!(map(&lines, "@calls").ok(), Some(Values(vec![80])));
+        assert_eq!(map(&lines, "@calls").ok(), Some(MapValues(vec![80])));
     }
 }

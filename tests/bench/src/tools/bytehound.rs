@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Launcher, Seen};
+use super::{Launcher, SeenCalls};
 use test_support::workspace;
 
 /// bytehound's library, loaded before others. Its file is for its own viewer: it is there, or not.
@@ -40,11 +40,11 @@ impl Launcher for Bytehound {
         Ok(command)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let file = folder.join(FILE);
         let length = fs::metadata(&file).map_or(0, |metadata| metadata.len());
         ensure!(length > 0, "bytehound wrote nothing");
-        Ok(Seen::Nothing)
+        Ok(SeenCalls::Nothing)
     }
 }
 

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{Launcher, Seen};
+use super::{Launcher, SeenCalls};
 use test_support::{process, workspace};
 
-/// The loop under `heaptrack`: it cannot be put into a running process without stopping that in a debugger.
+/// The loop under `heaptrack`: it cannot be put into a running process without stopping that in a
+/// debugger.
 pub(crate) struct Heaptrack;
 
 /// Its files' name, to which it adds that of its compressor.
@@ -35,7 +36,7 @@ impl Launcher for Heaptrack {
         Some("counts a block of the C++ library too".to_owned())
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let profile = ["zst", "gz"]
             .map(|extension| folder.join(STEM).with_extension(extension))
             .into_iter()
@@ -44,7 +45,7 @@ impl Launcher for Heaptrack {
         let mut print = workspace::untouched(Path::new("heaptrack_print"));
         let text = process::output(print.arg("-f").arg(&profile), "read heaptrack's file")?;
         fs::remove_file(&profile).with_context(|| format!("failed to remove {}", profile.display()))?;
-        calls(&text).map(Seen::Calls)
+        calls(&text).map(SeenCalls::Calls)
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Running, Seen, Tracer, bpftrace};
-use crate::target::Target;
+use super::{RunningTracer, SeenCalls, Tracer, bpftrace};
+use crate::target::LoopTarget;
 use test_support::workspace;
 
 /// bpftrace with a script that keeps every block's size and stack from its malloc to its free.
@@ -17,7 +17,7 @@ impl Tracer for LiveScript {
         bpftrace::missing()
     }
 
-    fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
+    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
         let source = workspace::root().join("tests/bench/fixtures/live.bt");
         let script = fs::read_to_string(&source)
             .with_context(|| format!("failed to read {}", source.display()))?
@@ -27,17 +27,17 @@ impl Tracer for LiveScript {
         let pid = target.pid().to_string();
         let mut command = bpftrace::command();
         command.args(["-f", "json", "-p", &pid]).arg(file).arg(&pid);
-        Running::start(&mut command, folder)
+        RunningTracer::start(&mut command, folder)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let text = fs::read_to_string(folder.join("stdout")).context("failed to read bpftrace's output")?;
         seen(&text)
     }
 }
 
 /// The count of calls, if every stack's blocks were all given back.
-fn seen(output: &str) -> Result<Seen> {
+fn seen(output: &str) -> Result<SeenCalls> {
     for bytes in bpftrace::map(output, "@live")?.0 {
         ensure!(
             bytes == 0,
@@ -46,7 +46,7 @@ fn seen(output: &str) -> Result<Seen> {
     }
     let calls = bpftrace::map(output, "@calls")?.0;
     u64::try_from(calls.iter().sum::<i64>())
-        .map(Seen::Calls)
+        .map(SeenCalls::Calls)
         .context("failed to read bpftrace's @calls")
 }
 
@@ -62,7 +62,7 @@ mod tests {
                  {{\"type\": \"map\", \"data\": {{\"@live\": {{\"\\n    malloc+0\\n\": {live}}}}}}}\n"
             )
         };
-        assert_eq!(seen(&output(0)).ok(), Some(Seen::Calls(80)));
+        assert_eq!(seen(&output(0)).ok(), Some(SeenCalls::Calls(80)));
         assert!(seen(&output(64)).is_err());
         assert!(seen(&output(-64)).is_err());
         assert!(seen("").is_err());

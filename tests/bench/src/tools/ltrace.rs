@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{Launcher, Seen};
+use super::{Launcher, SeenCalls};
 use test_support::workspace;
 
 /// ltrace, looking at malloc and free alone.
@@ -27,13 +27,14 @@ impl Launcher for Ltrace {
         Ok(command)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let calls = fs::read(folder.join("calls")).context("failed to read ltrace's calls")?;
-        Ok(Seen::Calls(mallocs(&String::from_utf8_lossy(&calls))))
+        Ok(SeenCalls::Calls(mallocs(&String::from_utf8_lossy(&calls))))
     }
 }
 
-/// Lines like `[pid 7] malloc_loop->malloc(64 <unfinished ...>`; that such a call returned is another line.
+/// Lines like `[pid 7] malloc_loop->malloc(64 <unfinished ...>`; that such a call returned is
+/// another line.
 fn mallocs(calls: &str) -> u64 {
     let calls = calls.lines().filter(|line| line.contains("->malloc("));
     calls.map(|_| 1).sum()

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Running, Seen, Tracer};
-use crate::target::Target;
+use super::{RunningTracer, SeenCalls, Tracer};
+use crate::target::LoopTarget;
 use test_support::privilege;
 
 /// memleak under the name that Debian gives it. It counts no calls: it tells what is left.
@@ -14,15 +14,15 @@ pub(crate) struct Memleak;
 
 const PROGRAM: &str = "/usr/sbin/memleak-bpfcc";
 
-/// Where bcc finds the headers that it compiles its program with: those that a kernel carries, those of its
+/// The headers that bcc compiles its program with: those that a kernel carries, those of its
 /// release.
 const KERNEL_HEADERS: &str = "/sys/kernel/kheaders.tar.xz";
 
-/// Where Debian's packages put headers of a kernel, in two folders.
+/// The directory in which Debian's packages put a kernel's headers, in two parts.
 const SOURCES: &str = "/usr/src";
 
-/// Puts headers where bcc looks for those of the running kernel, and tracefs where it looks for that, in a mount
-/// namespace of its own: `RELEASE BUILD SOURCE COMMAND…`.
+/// Puts headers where bcc looks for those of the running kernel, and tracefs where it looks for
+/// that, in a mount namespace of its own: `RELEASE BUILD SOURCE COMMAND…`.
 const WITH_HEADERS: &str = r#"
 set -e
 mount -t tmpfs tmpfs /lib/modules
@@ -34,9 +34,10 @@ shift 3
 exec "$@"
 "#;
 
-/// Runs the program behind it. Python's side of bcc 0.26 passes six arguments to a function that takes a seventh since
-/// 0.16 (`ref_ctr_offset`, for semaphores of tracepoints), and the kernel refuses what is found in its place. An interrupt
-/// ends its sleep and not the program, which prints its report then.
+/// Runs the program behind it. Python's side of bcc 0.26 passes six arguments to a function that
+/// takes a seventh since 0.16 (`ref_ctr_offset`, for semaphores of tracepoints), and the kernel
+/// refuses what is found in its place. An interrupt ends its sleep and not the program, which
+/// prints its report then.
 const WRAPPER: &str = r"
 import sys, time, bcc
 nap = time.sleep
@@ -92,7 +93,8 @@ impl Headers {
 }
 
 impl Others {
-    /// Those in a folder `linux-headers-VERSION-FLAVOUR`, and what all flavours have in common beside it.
+    /// Those in a folder `linux-headers-VERSION-FLAVOUR`, and what all flavours have in common
+    /// beside it.
     fn of(build: &Path) -> Option<Self> {
         let (version, flavour) = build.to_str()?.rsplit_once('-')?;
         let common = PathBuf::from(format!("{version}-common"));
@@ -132,7 +134,7 @@ impl Tracer for Memleak {
         }
     }
 
-    fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
+    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
         let mut command = privilege::elevated(Path::new("unshare"));
         command.args(["--mount", "--"]);
         if let Headers::Others(others) = Headers::find()? {
@@ -141,17 +143,17 @@ impl Tracer for Memleak {
         }
         command.args(["/usr/bin/python3", "-c", WRAPPER, PROGRAM]);
         command.args(["-p", &target.pid().to_string(), INTERVAL_S, REPORTS]);
-        Running::start(&mut command, folder)
+        RunningTracer::start(&mut command, folder)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let text = fs::read_to_string(folder.join("stdout")).context("failed to read memleak's output")?;
         seen(&text)
     }
 }
 
 /// Nothing, if it reported and no block is left in its report.
-fn seen(output: &str) -> Result<Seen> {
+fn seen(output: &str) -> Result<SeenCalls> {
     ensure!(
         output.contains("outstanding allocations"),
         "failed to find a report in memleak's output"
@@ -160,7 +162,7 @@ fn seen(output: &str) -> Result<Seen> {
         .lines()
         .find(|line| line.contains(" allocations from stack"));
     match left {
-        None => Ok(Seen::Nothing),
+        None => Ok(SeenCalls::Nothing),
         Some(left) => anyhow::bail!("memleak has left {}, and the loop keeps none", left.trim()),
     }
 }
@@ -173,7 +175,7 @@ mod tests {
     fn blocks_that_stay_are_no_figure() {
         let report =
             "Attaching to pid 7, Ctrl+C to quit.\n[10:00:00] Top 10 stacks with outstanding allocations:\n";
-        assert_eq!(seen(report).ok(), Some(Seen::Nothing));
+        assert_eq!(seen(report).ok(), Some(SeenCalls::Nothing));
         assert!(
             seen(&format!(
                 "{report}\t64 bytes in 1 allocations from stack\n\t\tmain\n"

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Running, Seen, Tracer};
-use crate::target::Target;
+use super::{RunningTracer, SeenCalls, Tracer};
+use crate::target::LoopTarget;
 use test_support::{privilege, process, workspace};
 
 /// The release binary, and how it is told to work.
 #[derive(Clone)]
-pub(crate) struct Memtap {
+pub(crate) struct MemtapTracer {
     pub(crate) binary: PathBuf,
     /// Options of `memtap record`.
     pub(crate) options: Vec<&'static str>,
@@ -24,7 +24,7 @@ pub(crate) const EVERY: &[&str] = &["--sample", "1", "--max-overhead", "off"];
 pub(crate) const SAMPLED: &[&str] = &["--sample", "512k", "--max-overhead", "off"];
 const SAMPLED_BYTES: u64 = 512 * 1024;
 
-impl Memtap {
+impl MemtapTracer {
     /// memtap with these options.
     pub(crate) fn new(binary: &Path, options: &[&[&'static str]]) -> Self {
         Self {
@@ -38,7 +38,8 @@ impl Memtap {
     }
 }
 
-/// Why memtap cannot be run with these options: some come with a later version, and not all are in its help.
+/// Returns why memtap cannot be run with these options: some come with a later version, and not all
+/// are in its help.
 pub(crate) fn missing(binary: &Path, options: &[&str]) -> Option<String> {
     let mut command = workspace::untouched(binary);
     command.arg("record").args(options).arg("--help");
@@ -47,25 +48,25 @@ pub(crate) fn missing(binary: &Path, options: &[&str]) -> Option<String> {
     Some(format!("memtap record: {what}"))
 }
 
-impl Tracer for Memtap {
+impl Tracer for MemtapTracer {
     fn missing(&self) -> Option<String> {
         missing(&self.binary, &self.options)
     }
 
-    fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
+    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
         let mut command = privilege::elevated(&self.binary);
         command.args(["record", "-p", &target.pid().to_string()]);
         command.args(&self.options);
         command.arg("-o").arg(folder.join("memtap.folded"));
         command.arg("--summary").arg(folder.join("summary.json"));
-        Running::start(&mut command, folder)
+        RunningTracer::start(&mut command, folder)
     }
 
     fn is_ready(&self, folder: &Path) -> bool {
         is_ready(folder)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let summary = summary(folder)?;
         if self.has("512k") {
             let bytes = &summary["settings"]["sample_bytes"];
@@ -79,7 +80,8 @@ impl Tracer for Memtap {
     }
 }
 
-/// Whether memtap has said that it is at work: its first line is about the probes that it has attached.
+/// Returns whether memtap has said that it is at work: its first line is about the probes that it
+/// has attached.
 pub(crate) fn is_ready(folder: &Path) -> bool {
     let messages = fs::read_to_string(folder.join("stderr")).unwrap_or_default();
     let mut lines = messages.lines();
@@ -93,7 +95,7 @@ pub(crate) fn summary(folder: &Path) -> Result<serde_json::Value> {
 }
 
 /// The calls of malloc; where all blocks are `followed`, if none of them is left.
-fn seen(totals: &serde_json::Value, followed: bool) -> Result<Seen> {
+fn seen(totals: &serde_json::Value, followed: bool) -> Result<SeenCalls> {
     if followed {
         let live = &totals["live"]["bytes"];
         ensure!(
@@ -106,11 +108,11 @@ fn seen(totals: &serde_json::Value, followed: bool) -> Result<Seen> {
         .as_f64()
         .context("failed to find the calls of malloc in memtap's summary")?;
     match malloc["calls_stderr"].as_f64() {
-        Some(stderr) => Ok(Seen::Estimate {
+        Some(stderr) => Ok(SeenCalls::Estimate {
             calls: whole(calls),
             stderr,
         }),
-        None => Ok(Seen::Calls(whole(calls))),
+        None => Ok(SeenCalls::Calls(whole(calls))),
     }
 }
 
@@ -133,11 +135,11 @@ mod tests {
     #[test]
     fn blocks_that_stay_are_no_figure() {
         let totals = |bytes: u64| json!({"functions": {"malloc": {"calls": 80}}, "live": {"bytes": bytes}});
-        assert_eq!(seen(&totals(0), true).ok(), Some(Seen::Calls(80)));
+        assert_eq!(seen(&totals(0), true).ok(), Some(SeenCalls::Calls(80)));
         assert!(seen(&totals(64), true).is_err());
         let without = json!({"functions": {"malloc": {"calls": 80}}});
         assert!(seen(&without, true).is_err());
-        assert_eq!(seen(&without, false).ok(), Some(Seen::Calls(80)));
+        assert_eq!(seen(&without, false).ok(), Some(SeenCalls::Calls(80)));
     }
 
     #[test]
@@ -145,7 +147,7 @@ mod tests {
         let totals = json!({"functions": {"malloc": {"calls": 79.6, "calls_stderr": 9.5}}});
         assert_eq!(
             seen(&totals, false).ok(),
-            Some(Seen::Estimate {
+            Some(SeenCalls::Estimate {
                 calls: 80,
                 stderr: 9.5
             })

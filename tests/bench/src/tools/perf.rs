@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 
-use super::{Running, Seen, Tracer};
-use crate::target::Target;
+use super::{RunningTracer, SeenCalls, Tracer};
+use crate::target::LoopTarget;
 use test_support::{privilege, process, workspace};
 
 /// perf with a way to take stacks.
@@ -34,7 +34,7 @@ impl Tracer for Perf {
         missing()
     }
 
-    fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
+    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
         define(target.libc())?;
         let stacks: &[&str] = match self {
             Self::NoStacks => &[],
@@ -43,16 +43,16 @@ impl Tracer for Perf {
         };
         let mut command = record(stacks, folder);
         command.args(["-p", &target.pid().to_string()]);
-        Running::start(&mut command, folder)
+        RunningTracer::start(&mut command, folder)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let text = fs::read_to_string(folder.join("stderr")).context("failed to read perf's messages")?;
-        samples(&text).map(Seen::Calls)
+        samples(&text).map(SeenCalls::Calls)
     }
 }
 
-/// Why perf cannot run here.
+/// Returns why perf cannot run here.
 pub(crate) fn missing() -> Option<String> {
     if !workspace::in_path("perf") {
         return Some("linux-perf is not installed".to_owned());
@@ -62,7 +62,8 @@ pub(crate) fn missing() -> Option<String> {
     version.err().map(|error| format!("{error:#}"))
 }
 
-/// `perf record` of the event that [`define`] has defined, to a file of `folder`, with more arguments.
+/// `perf record` of the event that [`define`] has defined, to a file of `folder`, with more
+/// arguments.
 pub(crate) fn record(arguments: &[&str], folder: &Path) -> Command {
     let mut command = perf();
     command
@@ -118,8 +119,8 @@ impl Drop for EventGuard {
     }
 }
 
-/// From `[ perf record: Captured and wrote 48.600 MB perf.data (199040 samples) ]`. Calls that it lost are not
-/// among them.
+/// From `[ perf record: Captured and wrote 48.600 MB perf.data (199040 samples) ]`. Calls that it
+/// lost are not among them.
 pub(crate) fn samples(messages: &str) -> Result<u64> {
     let (_, rest) = messages
         .rsplit_once(" Captured and wrote ")

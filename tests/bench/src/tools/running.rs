@@ -13,17 +13,17 @@ use test_support::child::{ChildGuard, Scope, end_with_parent};
 /// The time that a tracer may take to read its maps, give the addresses names, and write.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
 
-/// The time that one may take whose report is not wanted any more. It is interrupted even then, so that it takes its
-/// probes out.
+/// The time that one may take whose report is not wanted any more. It is interrupted even then, so
+/// that it takes its probes out.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A started tracer; stopped when dropped.
-pub(crate) struct Running {
+pub(crate) struct RunningTracer {
     child: ChildGuard,
     messages: PathBuf,
 }
 
-impl Running {
+impl RunningTracer {
     /// Starts `command`, with its standard output and its messages in files of `folder`.
     pub(crate) fn start(command: &mut Command, folder: &Path) -> Result<Self> {
         let create = |name: &str| {
@@ -41,7 +41,7 @@ impl Running {
         })
     }
 
-    /// Why the tracer has ended, if it has.
+    /// Returns why the tracer has ended, if it has.
     pub(crate) fn failure(&mut self) -> Option<String> {
         match self.child.status() {
             Ok(Some(status)) => Some(self.describe(status)),
@@ -53,7 +53,8 @@ impl Running {
     pub(crate) fn stop(mut self) -> Result<()> {
         self.child.signal(Signal::INT)?;
         match self.child.wait_within(STOP_LIMIT, || Ok(()))? {
-            // Some end by the signal itself, after their work: what they wrote tells whether it was done.
+            // Some end by the signal itself, after their work: what they wrote tells whether it was
+            // done.
             Some(status) if status.success() || by_interrupt(status) => Ok(()),
             Some(status) => bail!("{}", self.describe(status)),
             None => bail!("failed to stop the tracer within {} s", STOP_LIMIT.as_secs()),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Launcher, Seen};
+use super::{Launcher, SeenCalls};
 use test_support::workspace;
 
 /// One of its tools.
@@ -14,7 +14,7 @@ use test_support::workspace;
 pub(crate) enum Valgrind {
     /// Every block's life, by the stack that allocated it.
     Dhat,
-    /// What is live at points of time; it does not tell how many calls there were.
+    /// Live memory at points of time; it does not report how many calls there were.
     Massif,
 }
 
@@ -35,7 +35,7 @@ impl Valgrind {
     }
 
     /// Reads what it wrote.
-    pub(crate) fn read(self, folder: &Path) -> Result<Seen> {
+    pub(crate) fn read(self, folder: &Path) -> Result<SeenCalls> {
         let name = match self {
             Self::Dhat => "log",
             Self::Massif => FILE,
@@ -43,10 +43,10 @@ impl Valgrind {
         let text = fs::read_to_string(folder.join(name))
             .with_context(|| format!("failed to read {name}, which valgrind writes"))?;
         match self {
-            Self::Dhat => blocks(&text).map(Seen::Calls),
+            Self::Dhat => blocks(&text).map(SeenCalls::Calls),
             Self::Massif => {
                 ensure!(peak_bytes(&text) > Some(0), "massif saw no block");
-                Ok(Seen::Nothing)
+                Ok(SeenCalls::Nothing)
             }
         }
     }
@@ -66,12 +66,12 @@ impl Launcher for Valgrind {
         Ok(command)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         self.read(folder)
     }
 }
 
-/// Why valgrind cannot run here.
+/// Returns why valgrind cannot run here.
 pub(crate) fn missing() -> Option<String> {
     (!workspace::in_path("valgrind")).then(|| "valgrind is not installed".to_owned())
 }

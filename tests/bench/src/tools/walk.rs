@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Running, Seen, Tracer};
-use crate::target::Target;
+use super::{RunningTracer, SeenCalls, Tracer};
+use crate::target::LoopTarget;
 use test_support::privilege;
 
-/// What is done at each hit, by the name that the program takes.
+/// The work at each hit, by the name that the program takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Walker {
+pub(crate) enum WalkKind {
     /// Nothing: the program returns at once.
     Empty,
     /// `bpf_get_stackid`.
@@ -24,7 +24,7 @@ pub(crate) enum Walker {
     Remembered,
 }
 
-impl Walker {
+impl WalkKind {
     fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -39,7 +39,7 @@ impl Walker {
 /// The program that attaches a walker.
 pub(crate) struct WalkCost {
     pub(crate) binary: PathBuf,
-    pub(crate) walker: Walker,
+    pub(crate) walker: WalkKind,
 }
 
 impl Tracer for WalkCost {
@@ -47,20 +47,20 @@ impl Tracer for WalkCost {
         None
     }
 
-    fn attach(&self, target: &Target, folder: &Path) -> Result<Running> {
+    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
         let mut command = privilege::elevated(&self.binary);
         command.args([self.walker.name(), &target.pid().to_string()]);
-        Running::start(&mut command, folder)
+        RunningTracer::start(&mut command, folder)
     }
 
-    fn seen(&self, folder: &Path) -> Result<Seen> {
+    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
         let text = fs::read_to_string(folder.join("stdout")).context("failed to read the walker's counts")?;
         seen(self.walker, &text)
     }
 }
 
 /// The counts that a walker printed, if they say that it did at every hit what it is there for.
-fn seen(walker: Walker, text: &str) -> Result<Seen> {
+fn seen(walker: WalkKind, text: &str) -> Result<SeenCalls> {
     let counts: serde_json::Value =
         serde_json::from_str(text).context("failed to read the walker's counts")?;
     let count = |name: &str| {
@@ -70,14 +70,14 @@ fn seen(walker: Walker, text: &str) -> Result<Seen> {
     };
     let (hits, frames) = (count("hits")?, count("frames")?);
     let (failed, remembered) = (count("failed")?, count("remembered")?);
-    if walker == Walker::Empty {
-        return Ok(Seen::Nothing);
+    if walker == WalkKind::Empty {
+        return Ok(SeenCalls::Nothing);
     }
     if failed > 0 {
         bail!("{failed} of {hits} walks failed");
     }
     // The first walk of a stack cannot be remembered.
-    let expected = if walker == Walker::Remembered {
+    let expected = if walker == WalkKind::Remembered {
         hits.saturating_sub(1)
     } else {
         0
@@ -88,7 +88,7 @@ fn seen(walker: Walker, text: &str) -> Result<Seen> {
     if hits == 0 || frames == 0 || frames % hits != 0 {
         bail!("{hits} hits have {frames} frames together: not every walk found the same");
     }
-    Ok(Seen::Walks {
+    Ok(SeenCalls::Walks {
         calls: hits,
         frames: frames / hits,
     })
@@ -103,17 +103,20 @@ mod tests {
         let text = |hits: u64, frames: u64, failed: u64, remembered: u64| {
             format!(r#"{{"hits":{hits},"frames":{frames},"failed":{failed},"remembered":{remembered}}}"#)
         };
-        let walks = Seen::Walks {
+        let walks = SeenCalls::Walks {
             calls: 10,
             frames: 12,
         };
-        assert_eq!(seen(Walker::Fresh, &text(10, 120, 0, 0)).ok(), Some(walks));
-        assert_eq!(seen(Walker::Remembered, &text(10, 120, 0, 9)).ok(), Some(walks));
-        assert!(seen(Walker::Fresh, &text(10, 120, 0, 9)).is_err());
-        assert!(seen(Walker::Remembered, &text(10, 120, 0, 0)).is_err());
-        assert!(seen(Walker::KernelKept, &text(10, 120, 1, 0)).is_err());
-        assert!(seen(Walker::KernelKept, &text(10, 0, 0, 0)).is_err());
-        assert!(seen(Walker::Kernel, &text(10, 121, 0, 0)).is_err());
-        assert_eq!(seen(Walker::Empty, &text(0, 0, 0, 0)).ok(), Some(Seen::Nothing));
+        assert_eq!(seen(WalkKind::Fresh, &text(10, 120, 0, 0)).ok(), Some(walks));
+        assert_eq!(seen(WalkKind::Remembered, &text(10, 120, 0, 9)).ok(), Some(walks));
+        assert!(seen(WalkKind::Fresh, &text(10, 120, 0, 9)).is_err());
+        assert!(seen(WalkKind::Remembered, &text(10, 120, 0, 0)).is_err());
+        assert!(seen(WalkKind::KernelKept, &text(10, 120, 1, 0)).is_err());
+        assert!(seen(WalkKind::KernelKept, &text(10, 0, 0, 0)).is_err());
+        assert!(seen(WalkKind::Kernel, &text(10, 121, 0, 0)).is_err());
+        assert_eq!(
+            seen(WalkKind::Empty, &text(0, 0, 0, 0)).ok(),
+            Some(SeenCalls::Nothing)
+        );
     }
 }

@@ -6,18 +6,18 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Job, Scratch, copied};
+use super::{ScratchDirectory, TracedJob, copied};
 use crate::job::{Restored, become_user};
 use test_support::{privilege, process, workspace};
 
-/// Where Debian has a folder for each version.
+/// The directory in which Debian has one for each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
 /// It refuses to run as root, and becomes this user.
 const USER: &str = "postgres";
 
 /// A few statements, each a line of the input.
-pub(crate) fn prepare(scratch: &Scratch) -> Result<Option<Job>> {
+pub(crate) fn prepare(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     let Some(programs) = programs() else {
         return Ok(None);
     };
@@ -59,7 +59,8 @@ pub(crate) fn prepare(scratch: &Scratch) -> Result<Option<Job>> {
         "fsync=off".into(),
         "template1".into(),
     ];
-    let mut job = Job::new::<std::ffi::OsString>(&programs.join("postgres"), arguments, scratch.path())?;
+    let mut job =
+        TracedJob::new::<std::ffi::OsString>(&programs.join("postgres"), arguments, scratch.path())?;
     job.input = Some(copied(scratch, "postgres.sql")?);
     job.user = user;
     job.restored = Some(Restored {
