@@ -342,4 +342,53 @@ mod tests {
         };
         assert!(verdict(&rows, ComparedPart::Addition, &deeper).is_empty());
     }
+
+    #[test]
+    fn another_build_is_held_against_round_by_round() {
+        let own = tool("ours", RowKind::Headline, Build::FramePointers);
+        let before = BenchTool {
+            is_before: true,
+            kind: RowKind::Memtap,
+            ..tool("ours", RowKind::Headline, Build::FramePointers)
+        };
+        let tools = [own, before];
+        let rounds = |tool, round_ns: &[f64]| LoopRow {
+            round_ns: round_ns.to_vec(),
+            ..row(tool, 100.0)
+        };
+        // The machine slows down while they run; the ratios do not.
+        let mut rows = [
+            rounds(0, &[102.0, 204.0, 460.0]),
+            rounds(1, &[100.0, 200.0, 400.0]),
+        ];
+        let judged = |rows: &[LoopRow]| judge_against("loops", &lines(&tools, rows, ComparedPart::Whole));
+        assert_eq!(judged(&rows).len(), 1);
+        assert_eq!(judged(&rows)[0].figure, Some(1.02));
+        assert!(passes(&judged(&rows)));
+        rows[0].calls_seen = Some(79);
+        assert!(!passes(&judged(&rows)));
+        rows[0].calls_seen = Some(80);
+        rows[0].round_ns[0] = 104.0;
+        rows[0].round_ns[1] = 208.0;
+        assert!(!passes(&judged(&rows)));
+        rows[1].round_ns.clear();
+        rows[1].problem = Some("it has no such option".to_owned());
+        assert_eq!(judged(&rows)[0].verdict, LimitVerdict::Skip);
+    }
+
+    #[test]
+    fn two_threads_beside_one() {
+        let tools = [tool(THREADS_SUBJECTS[0], RowKind::Headline, Build::FramePointers)];
+        let threads = |threads, ns| LoopRow {
+            threads,
+            ..row(0, ns)
+        };
+        let judged = |two| {
+            let rows = [threads(1, 100.0), threads(2, two)];
+            judge_threads("threads", &lines(&tools, &rows, ComparedPart::Whole))
+        };
+        assert!(passes(&judged(104.0)));
+        assert!(!passes(&judged(106.0)));
+        assert_eq!(judged(104.0)[0].figure, Some(1.04));
+    }
 }

@@ -269,7 +269,7 @@ impl BenchRun<'_> {
         let memtap = &self.memtap;
         let (text, mut judgements) = match part {
             BenchPart::Loops => {
-                let tools = self.with_before(|memtap, walk_cost| tools::calls(memtap, walk_cost));
+                let tools = self.with_before(tools::calls);
                 let judged = (tools::CALLS_LIMITS, ComparedPart::Whole);
                 let (lines, judgements) = self.lines(name, tools, &depths, &[1], judged)?;
                 document.loops = lines;

@@ -233,7 +233,7 @@ mod tests {
         let mut child = shell("sleep 1000", Scope::Group);
         let waited = child.wait_within(Duration::from_millis(20), || Ok(()));
         assert_eq!(waited.expect("it can be waited for"), None);
-        let stopped = child.wait_within(Duration::from_secs(60), || anyhow::bail!("enough"));
+        let stopped = child.wait_within(Duration::from_mins(1), || anyhow::bail!("enough"));
         assert!(stopped.is_err());
     }
 }

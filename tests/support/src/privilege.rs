@@ -8,12 +8,14 @@ use anyhow::{Result, bail};
 use crate::{process, workspace};
 
 /// Returns whether this process runs as root.
+#[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// `program`, run as root: as it is where the caller is root, else through `sudo`. [`prime`] must
 /// have been called, so that no password is asked for in the middle of a measurement.
+#[must_use]
 pub fn elevated(program: &Path) -> Command {
     if is_root() {
         return workspace::untouched(program);

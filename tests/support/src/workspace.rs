@@ -20,6 +20,7 @@ const OWN_VARIABLES: &[&str] = &[
 const OWN_PREFIXES: &[&str] = &["CARGO_PKG_", "CARGO_BIN_"];
 
 /// The repository's root.
+#[must_use]
 pub fn root() -> PathBuf {
     let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = manifest_dir.ancestors().nth(2);
@@ -55,6 +56,7 @@ pub fn target_dir() -> Result<PathBuf> {
 }
 
 /// A cargo command at the repository's root, with the pinned toolchain.
+#[must_use]
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
@@ -68,6 +70,7 @@ pub fn cargo() -> Command {
 }
 
 /// A rustc command at the repository's root, with the pinned toolchain.
+#[must_use]
 pub fn rustc() -> Command {
     let mut command = Command::new("rustc");
     command.current_dir(root());
@@ -76,6 +79,7 @@ pub fn rustc() -> Command {
 
 /// A program to be measured or traced: without the library path that cargo adds for its own
 /// children.
+#[must_use]
 pub fn untouched(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).env_remove("LD_LIBRARY_PATH");
@@ -98,11 +102,13 @@ pub fn rustc_version() -> Result<String> {
 }
 
 /// Returns whether `program` is found through `PATH`, as a shell would find it.
+#[must_use]
 pub fn in_path(program: &str) -> bool {
     find(program).is_some()
 }
 
 /// Returns where `program` is found through `PATH`.
+#[must_use]
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
