@@ -118,7 +118,7 @@ fn record<'a>(context: &'a Context, steady: &Steady, arguments: &[&str]) -> Resu
 /// Without memtap, with it, and without it again: what it takes must not be more than what noise
 /// does. The aim is 97 %.
 ///
-/// Returns what other programs do to the caches and the CPU can take more than that for seconds:
+/// Effects of other programs on the caches and the CPU can take more than that for seconds:
 /// one round of three is enough. A process that pays for every call would keep less than half of
 /// its speed in each.
 fn keeps_its_speed(context: &Context) -> Result<()> {
@@ -194,7 +194,7 @@ fn is_reported(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Returns where the budget permits it every call is followed, by the default settings too, and
+/// Every call is followed where the budget permits it, by the default settings too, and
 /// nothing is estimated.
 fn slow_is_whole(context: &Context) -> Result<()> {
     let steady = Steady::start(context, 200)?;

@@ -334,7 +334,7 @@ fn live_and_estimate(context: &Context) -> Result<()> {
     busy.stop(context)
 }
 
-/// Returns what is no cgroup is named, with where there are some.
+/// An argument that is no cgroup is named, with the directory of those that there are.
 fn none(context: &Context) -> Result<()> {
     let mut wrong = vec![
         ("/usr", "no cgroup"),

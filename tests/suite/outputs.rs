@@ -107,7 +107,7 @@ fn text_of_xml(xml: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Returns where nothing else is asked for, the report is a table on standard output.
+/// Without an option for output the report is a table on standard output.
 fn table(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let recording = Memtap::record(context)?

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
     Context, Fixture, Leftovers, Memtap, Need, RunningProgram, differing_text, eventually, uprobe_events,
 };
+use test_support::child::{ChildGuard, Scope};
 
 use crate::case::{Case, case};
 use crate::tables::stopped::{guard_of, is_guard};
@@ -263,27 +264,22 @@ fn ctrl_c(context: &Context) -> Result<()> {
         .args(["-qec", &record, "/dev/null"])
         .current_dir(directory.path());
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut terminal = command.spawn()?;
-    let outcome = (|| {
-        let begun = eventually(RELEASE_LIMIT, || Ok(directory.path().join("begun").exists()))?;
-        ensure!(begun, "the command does not begin");
-        terminal.stdin.as_mut().context("no pipe")?.write_all(b"\x03")?;
-        let counted = directory.path().join("counted");
-        ensure!(
-            eventually(RELEASE_LIMIT, || Ok(counted.exists()))?,
-            "the command does not end"
-        );
-        sleep(Duration::from_millis(300));
-        let count = std::fs::read_to_string(counted)?;
-        ensure!(count.trim() == "1", "it was interrupted {} times", count.trim());
-        let folded = std::fs::read_to_string(directory.path().join("stacks.folded"))?;
-        ensure!(!folded.is_empty(), "nothing was reported");
-        Ok(())
-    })();
-    drop(terminal.stdin.take());
-    terminal.kill()?;
-    terminal.wait()?;
-    outcome
+    let mut terminal = ChildGuard::spawn(&mut command, Scope::Process)?;
+    let mut typed = terminal.take_stdin().context("no pipe")?;
+    let begun = eventually(RELEASE_LIMIT, || Ok(directory.path().join("begun").exists()))?;
+    ensure!(begun, "the command does not begin");
+    typed.write_all(b"\x03")?;
+    let counted = directory.path().join("counted");
+    ensure!(
+        eventually(RELEASE_LIMIT, || Ok(counted.exists()))?,
+        "the command does not end"
+    );
+    sleep(Duration::from_millis(300));
+    let count = std::fs::read_to_string(counted)?;
+    ensure!(count.trim() == "1", "it was interrupted {} times", count.trim());
+    let folded = std::fs::read_to_string(directory.path().join("stacks.folded"))?;
+    ensure!(!folded.is_empty(), "nothing was reported");
+    Ok(())
 }
 
 /// A recording without a duration ends with its last target.

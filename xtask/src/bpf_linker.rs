@@ -79,7 +79,7 @@ fn install(root: &Path) -> Command {
             "--root",
         ])
         .arg(root);
-    // Cargo warns that the folder is not in PATH; nobody needs it there.
+    // Cargo warns that the directory is not in PATH; nobody needs it there.
     let path = env::var_os("PATH").unwrap_or_default();
     let with_bin = env::join_paths(env::split_paths(&path).chain([root.join("bin")]));
     command.env("PATH", with_bin.unwrap_or(path));

@@ -12,7 +12,7 @@ use crate::workspace;
 /// release.
 const SUITE: &str = "trixie-backports";
 
-/// Unpacks the `rust-src` package of exactly rustc's `version` into the folder `destination`.
+/// Unpacks the `rust-src` package of exactly rustc's `version` into the directory `destination`.
 pub(crate) fn unpack_rust_src(version: &str, destination: &Path) -> Result<()> {
     let apt = PrivateApt::of_suite(&workspace::cache_dir()?.join("apt"), SUITE)?;
     let package = choose(&apt.versions("rust-src")?, version)?;

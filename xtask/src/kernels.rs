@@ -4,11 +4,11 @@
 //! its memory. So memtap and the tests are built here, and run there as they are.
 
 mod cpio;
-mod folder;
 mod guest;
 mod image;
 mod machine;
 mod round;
+mod run_directory;
 mod series;
 mod share;
 mod suite;

@@ -107,7 +107,7 @@ fn from_debian(version: &str, library: &Path) -> Result<()> {
     link(&source, library)
 }
 
-/// Returns where Debian's package keeps the library, below the folder that it was unpacked into.
+/// Returns where Debian's package keeps the library, below the directory that it was unpacked into.
 fn library_in(unpacked: &Path, version: &str) -> PathBuf {
     unpacked.join(format!("usr/src/rustc-{version}/library"))
 }
@@ -115,7 +115,7 @@ fn library_in(unpacked: &Path, version: &str) -> PathBuf {
 fn link(source: &Path, library: &Path) -> Result<()> {
     let describe = || {
         format!(
-            "failed to link {} to {}; make the folder writable, or create the link as its owner",
+            "failed to link {} to {}; make the directory writable, or create the link as its owner",
             library.display(),
             source.display()
         )

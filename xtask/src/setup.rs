@@ -15,7 +15,7 @@ pub(crate) struct SetupOptions {
 }
 
 /// Puts everything in place; does nothing, and says nothing, where it already is.
-/// Run it as the user who builds, not under `sudo`: the cache folder is that user's.
+/// Run it as the user who builds, not under `sudo`: the cache directory is that user's.
 pub(crate) fn run(options: &SetupOptions) -> Result<()> {
     privilege::warn_of_sudo();
     packages::ensure(packages::BUILD)?;

@@ -46,8 +46,13 @@ pub(crate) const QUICK: Spans = Spans {
 };
 
 /// Measures every tool. A tool that fails fills its row with the reason.
-pub(crate) fn measure(tools: &[BenchTool], spans: &Spans, folder: &Path) -> Result<Vec<Throughput>> {
-    let binary = compile("paced_loop.c", &["-fno-omit-frame-pointer"], folder, "paced_loop")?;
+pub(crate) fn measure(tools: &[BenchTool], spans: &Spans, directory: &Path) -> Result<Vec<Throughput>> {
+    let binary = compile(
+        "paced_loop.c",
+        &["-fno-omit-frame-pointer"],
+        directory,
+        "paced_loop",
+    )?;
     let mut rows: Vec<(Throughput, Vec<BudgetRound>)> =
         tools.iter().map(|tool| (row_of(tool), Vec::new())).collect();
     for round in 1..=spans.rounds {
@@ -62,7 +67,7 @@ pub(crate) fn measure(tools: &[BenchTool], spans: &Spans, folder: &Path) -> Resu
                 "budget: round {round} of {}: {}",
                 spans.rounds, tool.name
             ));
-            let attempt = || one_round(&binary, tracer.as_ref(), spans, &folder.join("budget"));
+            let attempt = || one_round(&binary, tracer.as_ref(), spans, &directory.join("budget"));
             match patiently(tool.kind, attempt) {
                 Ok(round) => rounds.push(round),
                 Err(error) => {
@@ -106,20 +111,20 @@ struct BudgetRound {
     seen_share: Option<f64>,
 }
 
-fn one_round(binary: &Path, tracer: &dyn Tracer, spans: &Spans, folder: &Path) -> Result<BudgetRound> {
-    empty(folder)?;
+fn one_round(binary: &Path, tracer: &dyn Tracer, spans: &Spans, directory: &Path) -> Result<BudgetRound> {
+    empty(directory)?;
     let mut command = workspace::untouched(binary);
     command.args([SIZE_BYTES.to_string(), DEPTH.to_string()]);
     let mut process = LoopTarget::watch(Loop::start_with_arguments(command)?)?;
     process.measured().go()?;
     let before = watch(process.measured(), spans.bare)?.rate()?;
-    let running = tools::attach(tracer, &process, folder)?;
+    let running = tools::attach(tracer, &process, directory)?;
     let during = watch(process.measured(), spans.traced)?;
     running.stop()?;
     process.wait_until_bare()?;
     let after = watch(process.measured(), spans.bare)?.rate()?;
     process.measured().end_input();
-    let seen = match tracer.seen(folder)? {
+    let seen = match tracer.seen(directory)? {
         SeenCalls::Calls(calls) | SeenCalls::Estimate { calls, .. } => Some(calls),
         SeenCalls::Bytes(bytes) => Some(bytes / SIZE_BYTES),
         SeenCalls::Nothing | SeenCalls::Walks { .. } => None,
@@ -197,9 +202,9 @@ fn fill(row: Throughput, rounds: &[BudgetRound]) -> Throughput {
 }
 
 /// The same of redis-server under memtap alone.
-pub(crate) fn measure_server(memtap: &Path, spans: &Spans, folder: &Path) -> Throughput {
+pub(crate) fn measure_server(memtap: &Path, spans: &Spans, directory: &Path) -> Throughput {
     let row = row(redis::NAME, RowKind::Headline);
-    match redis::rounds(memtap, spans, &folder.join("server")) {
+    match redis::rounds(memtap, spans, &directory.join("server")) {
         Ok((rounds, mut on_the_clock)) => {
             let note = median(&mut on_the_clock)
                 .map(|kept| format!("requests; {:.1} % of those on the clock", 100.0 * kept));

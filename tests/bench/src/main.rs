@@ -157,16 +157,16 @@ fn run(options: &BenchOptions) -> Result<()> {
     privilege::prime()?;
     interrupt::catch();
     let _event = tools::perf::EventGuard;
-    let folder = workspace::target_dir()?.join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let directory = workspace::target_dir()?.join("bench");
+    fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
     let run = BenchRun {
         options,
         effort: options.effort(),
-        builds: target::Builds::new(&folder)?,
+        builds: target::Builds::new(&directory)?,
         walk_cost: examples.join("walk_cost"),
         before: options.against.as_deref().map(PreviousBuild::find).transpose()?,
         memtap,
-        folder,
+        directory,
     };
     let mut document = run.document();
     process::report(&report::heading(&document));
@@ -197,7 +197,7 @@ struct BenchRun<'a> {
     walk_cost: PathBuf,
     /// The build that this one is held against.
     before: Option<PreviousBuild>,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 /// Another build of memtap.
@@ -300,8 +300,8 @@ impl BenchRun<'_> {
                 } else {
                     &budget::FULL
                 };
-                document.budget = budget::measure(&tools, spans, &self.folder)?;
-                let server = budget::measure_server(memtap, spans, &self.folder);
+                document.budget = budget::measure(&tools, spans, &self.directory)?;
+                let server = budget::measure_server(memtap, spans, &self.directory);
                 document.budget.push(server);
                 interrupt::check()?;
                 (report::budget(&document.budget), budget::judge(&document.budget))
@@ -314,7 +314,7 @@ impl BenchRun<'_> {
                 };
                 let quick = self.options.quick;
                 document.programs =
-                    programs::measure(memtap, sentinel, &self.effort, quick, &self.folder, &wanted)?;
+                    programs::measure(memtap, sentinel, &self.effort, quick, &self.directory, &wanted)?;
                 (report::programs(&document.programs), Vec::new())
             }
             BenchPart::Walks => {
@@ -338,7 +338,7 @@ impl BenchRun<'_> {
                 } else {
                     startup::FULL
                 };
-                document.startup = startup::measure(memtap, runs, &self.folder)?;
+                document.startup = startup::measure(memtap, runs, &self.directory)?;
                 (
                     startup::text(&document.startup),
                     startup::judge(&document.startup),
@@ -362,7 +362,7 @@ impl BenchRun<'_> {
             part,
             effort: &self.effort,
             builds: &self.builds,
-            folder: &self.folder,
+            directory: &self.directory,
             threads,
         };
         let rows = measure::all(&tools, depths, &place)?;
@@ -432,7 +432,8 @@ fn command() -> String {
 }
 
 /// Builds the programs that measure parts of memtap, with the feature that puts these parts' eBPF
-/// programs in their object. memtap's own binary has been built without it. Returns their folder.
+/// programs in their object. memtap's own binary has been built without it. Returns their
+/// directory.
 fn build_examples() -> Result<PathBuf> {
     let mut command = workspace::cargo();
     command.args(["build", "--release", "-p", "memtap", "--features", "bench"]);

@@ -59,7 +59,7 @@ pub(crate) struct LoopSetup<'a> {
     pub(crate) part: &'a str,
     pub(crate) effort: &'a Effort,
     pub(crate) builds: &'a Builds,
-    pub(crate) folder: &'a Path,
+    pub(crate) directory: &'a Path,
     /// Numbers of threads to measure with.
     pub(crate) threads: &'a [u32],
 }
@@ -128,8 +128,8 @@ pub(crate) fn patiently<T>(kind: RowKind, mut attempt: impl FnMut() -> Result<T>
 
 fn add_round(row: &mut LoopRow, tool: &BenchTool, place: &LoopSetup<'_>) -> Result<()> {
     interrupt::check()?;
-    let folder = place.folder.join(format!("tool-{}", row.tool));
-    empty(&folder)?;
+    let directory = place.directory.join(format!("tool-{}", row.tool));
+    empty(&directory)?;
     let turns = Turns {
         depth: row.depth,
         pairs: place.effort.pairs_at(tool.pace),
@@ -141,19 +141,19 @@ fn add_round(row: &mut LoopRow, tool: &BenchTool, place: &LoopSetup<'_>) -> Resu
     let batches = match &tool.way {
         ToolWay::Alone => alone(binary, &turns)?,
         ToolWay::Launched(launcher) => {
-            let command = launcher.command(binary, &folder)?;
+            let command = launcher.command(binary, &directory)?;
             let mut measured = Loop::start(command, &turns)?;
             let batches = measured.run()?;
             measured.finish()?;
-            row.add_seen(launcher.seen(&folder)?, &turns)?;
+            row.add_seen(launcher.seen(&directory)?, &turns)?;
             batches
         }
         ToolWay::Attached(tracer) => {
             let mut target = LoopTarget::start(binary, &turns)?;
-            let running = tools::attach(tracer.as_ref(), &target, &folder)?;
+            let running = tools::attach(tracer.as_ref(), &target, &directory)?;
             let batches = target.run()?;
             running.stop()?;
-            row.add_seen(tracer.seen(&folder)?, &turns)?;
+            row.add_seen(tracer.seen(&directory)?, &turns)?;
             batches
         }
     };
@@ -171,7 +171,7 @@ fn add_round(row: &mut LoopRow, tool: &BenchTool, place: &LoopSetup<'_>) -> Resu
         None => bail!("failed to measure: the loop timed no batch"),
     }
     // Profiles of single calls are large.
-    empty(&folder)
+    empty(&directory)
 }
 
 /// The number of attempts to run the loop alone.
@@ -190,13 +190,13 @@ fn alone(binary: &Path, turns: &Turns) -> Result<Vec<Batch>> {
     bail!("failed to measure: other tracers come and go in this libc's malloc")
 }
 
-/// Makes a folder that is empty: a tracer that wrote nothing must not be judged by an older run's
-/// file.
-pub(crate) fn empty(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("failed to remove {}", folder.display()))?;
+/// Makes a directory that is empty: a tracer that wrote nothing must not be judged by an older
+/// run's file.
+pub(crate) fn empty(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("failed to remove {}", directory.display()))?;
     }
-    fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))
+    fs::create_dir_all(directory).with_context(|| format!("failed to create {}", directory.display()))
 }
 
 impl LoopRow {

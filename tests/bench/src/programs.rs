@@ -41,7 +41,7 @@ pub(crate) struct ProgramsSetup {
     pub(crate) spend: PathBuf,
     /// A loop that waits, so that one sees when probes are there.
     pub(crate) sentinel: PathBuf,
-    pub(crate) folder: PathBuf,
+    pub(crate) directory: PathBuf,
     pub(crate) quick: bool,
 }
 
@@ -68,16 +68,16 @@ pub(crate) fn measure(
     sentinel: &Path,
     effort: &Effort,
     quick: bool,
-    folder: &Path,
+    directory: &Path,
     wanted: &WantedNames<'_>,
 ) -> Result<Vec<ProgramRow>> {
-    let folder = folder.join("programs");
-    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let directory = directory.join("programs");
+    fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
     let place = ProgramsSetup {
         memtap: memtap.to_path_buf(),
-        spend: compile("spend.c", &["-static"], &folder, "spend")?,
+        spend: compile("spend.c", &["-static"], &directory, "spend")?,
         sentinel: sentinel.to_path_buf(),
-        folder: folder.clone(),
+        directory: directory.clone(),
         quick,
     };
     let tools: Vec<Under> = Under::all()
@@ -91,7 +91,7 @@ pub(crate) fn measure(
         .zip(NAMES)
         .filter(|(_, name)| (wanted.program)(name))
     {
-        let workload = prepare(&folder);
+        let workload = prepare(&directory);
         let mut rounds = start(name, &tools, &place, workload.as_ref().err());
         if let Ok(workload) = &workload {
             let run = |tool: Under| tool.run(workload, &place);

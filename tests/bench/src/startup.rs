@@ -143,11 +143,11 @@ pub(crate) fn list() -> Vec<(String, Option<String>)> {
 }
 
 /// Runs every tool `runs` times, in turns.
-pub(crate) fn measure(memtap: &Path, runs: usize, folder: &Path) -> Result<Startup> {
+pub(crate) fn measure(memtap: &Path, runs: usize, directory: &Path) -> Result<Startup> {
     let load = load();
-    let folder = folder.join("startup");
-    empty(&folder)?;
-    let spend = compile("spend.c", &["-static"], &folder, "spend")?;
+    let directory = directory.join("startup");
+    empty(&directory)?;
+    let spend = compile("spend.c", &["-static"], &directory, "spend")?;
     let libc = tables::libc()?;
     let mut rows: Vec<(StartupTool, StartupRow)> = TOOLS.map(|tool| (tool, StartupRow::new(tool))).into();
     for run in 1..=runs {
@@ -155,7 +155,7 @@ pub(crate) fn measure(memtap: &Path, runs: usize, folder: &Path) -> Result<Start
         for (tool, row) in rows.iter_mut().filter(|(_, row)| row.problem.is_none()) {
             interrupt::check()?;
             match patiently(tool.kind(), || {
-                spent(&spend, &tool.words(memtap, &libc)?, &folder)
+                spent(&spend, &tool.words(memtap, &libc)?, &directory)
             }) {
                 Ok((cpu_s, wall_s)) => {
                     row.round_cpu_s.push(cpu_s);
@@ -170,8 +170,8 @@ pub(crate) fn measure(memtap: &Path, runs: usize, folder: &Path) -> Result<Start
 }
 
 /// Seconds of CPU time and of the clock that a command takes.
-fn spent(spend: &Path, words: &[OsString], folder: &Path) -> Result<(f64, f64)> {
-    let work = folder.join("run");
+fn spent(spend: &Path, words: &[OsString], directory: &Path) -> Result<(f64, f64)> {
+    let work = directory.join("run");
     empty(&work)?;
     let file: PathBuf = work.join("spent");
     let mut command = privilege::elevated(spend);

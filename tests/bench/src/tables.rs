@@ -109,8 +109,9 @@ pub(crate) fn libc() -> Result<PathBuf> {
 
 /// The library that is the compiler: over 100 MB.
 fn driver() -> Result<PathBuf> {
-    let folder = workspace::sysroot()?.join("lib");
-    let entries = fs::read_dir(&folder).with_context(|| format!("failed to read {}", folder.display()))?;
+    let directory = workspace::sysroot()?.join("lib");
+    let entries =
+        fs::read_dir(&directory).with_context(|| format!("failed to read {}", directory.display()))?;
     let is_driver = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("librustc_driver") && name.ends_with(".so")
@@ -118,7 +119,7 @@ fn driver() -> Result<PathBuf> {
     entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(is_driver)
-        .with_context(|| format!("failed to find librustc_driver in {}", folder.display()))
+        .with_context(|| format!("failed to find librustc_driver in {}", directory.display()))
 }
 
 impl TablesRow {

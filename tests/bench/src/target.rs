@@ -20,18 +20,18 @@ pub(crate) enum Build {
 }
 
 impl Build {
-    fn compile(self, folder: &Path) -> Result<PathBuf> {
+    fn compile(self, directory: &Path) -> Result<PathBuf> {
         let (name, flag) = match self {
             Self::FramePointers => ("malloc_loop", "-fno-omit-frame-pointer"),
             Self::NoFramePointers => ("malloc_loop_frameless", "-fomit-frame-pointer"),
         };
-        compile("malloc_loop.c", &[flag, "-pthread"], folder, name)
+        compile("malloc_loop.c", &[flag, "-pthread"], directory, name)
     }
 }
 
-/// Compiles a file of `tests/bench/fixtures/` to `name` in `folder`, and returns where it is.
-pub(crate) fn compile(source: &str, flags: &[&str], folder: &Path, name: &str) -> Result<PathBuf> {
-    let binary = folder.join(name);
+/// Compiles a file of `tests/bench/fixtures/` to `name` in `directory`, and returns where it is.
+pub(crate) fn compile(source: &str, flags: &[&str], directory: &Path, name: &str) -> Result<PathBuf> {
+    let binary = directory.join(name);
     let mut command = Command::new("cc");
     command
         .current_dir(workspace::root())
@@ -52,10 +52,10 @@ pub(crate) struct Builds {
 
 impl Builds {
     /// Compiles the loop.
-    pub(crate) fn new(folder: &Path) -> Result<Self> {
+    pub(crate) fn new(directory: &Path) -> Result<Self> {
         Ok(Self {
-            framed: Build::FramePointers.compile(folder)?,
-            frameless: Build::NoFramePointers.compile(folder)?,
+            framed: Build::FramePointers.compile(directory)?,
+            frameless: Build::NoFramePointers.compile(directory)?,
         })
     }
 

@@ -195,15 +195,15 @@ pub(crate) trait Tracer {
     fn note(&self) -> Option<String> {
         None
     }
-    /// Starts tracing the waiting loop; its files go to `folder`.
-    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer>;
+    /// Starts tracing the waiting loop; its files go to `directory`.
+    fn attach(&self, target: &LoopTarget, directory: &Path) -> Result<RunningTracer>;
     /// Returns whether it says that it is at work, once a probe is there: others may come after the
     /// first.
-    fn is_ready(&self, _folder: &Path) -> bool {
+    fn is_ready(&self, _directory: &Path) -> bool {
         true
     }
     /// Reads what it saw, after it has stopped.
-    fn seen(&self, folder: &Path) -> Result<SeenCalls>;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls>;
 }
 
 /// The time that a tracer may take from its first probe to its word that it is at work; without it,
@@ -215,9 +215,13 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Attaches a tracer to the waiting or working loop, and returns when it is at work.
-pub(crate) fn attach(tracer: &dyn Tracer, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
-    let running = tracer.attach(target, folder)?;
-    at_work(running, || target.wait_until_probed(), || tracer.is_ready(folder))
+pub(crate) fn attach(tracer: &dyn Tracer, target: &LoopTarget, directory: &Path) -> Result<RunningTracer> {
+    let running = tracer.attach(target, directory)?;
+    at_work(
+        running,
+        || target.wait_until_probed(),
+        || tracer.is_ready(directory),
+    )
 }
 
 /// Returns a started tracer when its first probe is there and it says that it is at work.
@@ -251,8 +255,8 @@ pub(crate) trait Launcher {
     }
     /// The command that starts `binary` under the tool, to which the loop's own arguments are
     /// added. The loop has the command's standard input and output, and the command ends after it;
-    /// files go to `folder`.
-    fn command(&self, binary: &Path, folder: &Path) -> Result<Command>;
+    /// files go to `directory`.
+    fn command(&self, binary: &Path, directory: &Path) -> Result<Command>;
     /// Reads what it saw, after it has ended.
-    fn seen(&self, folder: &Path) -> Result<SeenCalls>;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls>;
 }

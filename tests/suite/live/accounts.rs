@@ -28,8 +28,8 @@ fn fixtures_agree(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Returns what tells no figures of its own is at least the same in each run, so that two runs can
-/// be compared.
+/// A program without figures of its own has at least the same figures in each run, so that two runs
+/// can be compared.
 fn same_every_time(context: &Context) -> Result<()> {
     for words in [languages::exceptions(context)?, languages::csv(context)?] {
         let mut first: Option<HeapFigures> = None;

@@ -71,7 +71,7 @@ fn damaged(context: &Context) -> Result<()> {
         ("half", "damaged"),
         ("text", "not a 64-bit ELF"),
         ("empty", "not a 64-bit ELF"),
-        ("folder", "hidden"),
+        ("directory", "hidden"),
         ("program", "no debug information"),
     ] {
         let memtap = Memtap::record(context)?;
@@ -83,7 +83,7 @@ fn damaged(context: &Context) -> Result<()> {
             "half" => std::fs::write(&path, &whole[..whole.len() / 2])?,
             "text" => std::fs::write(&path, "no ELF file")?,
             "empty" => std::fs::write(&path, "")?,
-            "folder" => {
+            "directory" => {
                 std::fs::remove_file(&path)?;
                 std::fs::create_dir(&path)?;
             }
@@ -100,7 +100,7 @@ fn damaged(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Returns where what comes first does not fit, what comes later is used.
+/// A later debug file is used when the first one does not fit.
 fn next_place(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?;
     let shipped = Shipped::build(context, memtap.directory(), &[])?;

@@ -66,14 +66,14 @@ impl Shipped {
     /// Copies the debug information to where it is looked for by build id below `directory`.
     pub(crate) fn lay_out_by_id(&self, directory: &Path) -> Result<PathBuf> {
         let path = by_id(directory, &self.build_id()?);
-        std::fs::create_dir_all(path.parent().context("no folder")?)?;
+        std::fs::create_dir_all(path.parent().context("no directory")?)?;
         std::fs::copy(&self.debug, &path)?;
         Ok(path)
     }
 
     /// Moves the debug information to a path.
     pub(crate) fn lay_out_at(&self, path: &Path) -> Result<()> {
-        std::fs::create_dir_all(path.parent().context("no folder")?)?;
+        std::fs::create_dir_all(path.parent().context("no directory")?)?;
         std::fs::rename(&self.debug, path)?;
         Ok(())
     }

@@ -5,6 +5,8 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::child::{ChildGuard, Scope};
+
 /// Runs `command` to its end, its output passed through. `what` completes "failed to …".
 pub fn run(command: &mut Command, what: &str) -> Result<()> {
     let status = status(command, what)?;
@@ -16,9 +18,9 @@ pub fn run(command: &mut Command, what: &str) -> Result<()> {
 
 /// Runs `command` to its end, its output passed through, and leaves the judgement to the caller.
 pub fn status(command: &mut Command, what: &str) -> Result<ExitStatus> {
-    command
-        .status()
-        .with_context(|| format!("failed to {what}: `{}` does not start", program(command)))
+    ChildGuard::spawn(command, Scope::Process)
+        .and_then(|mut child| child.wait())
+        .with_context(|| format!("failed to {what}"))
 }
 
 /// Runs `command` to its end and returns what it printed on standard output.

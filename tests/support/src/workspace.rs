@@ -27,7 +27,7 @@ pub fn root() -> PathBuf {
     root.unwrap_or(manifest_dir).to_path_buf()
 }
 
-/// The folder that every clone of this repository shares: `$XDG_CACHE_HOME/memtap` or
+/// The directory that every clone of this repository shares: `$XDG_CACHE_HOME/memtap` or
 /// `~/.cache/memtap`.
 pub fn cache_dir() -> Result<PathBuf> {
     let absolute = |name: &str| {
@@ -37,15 +37,15 @@ pub fn cache_dir() -> Result<PathBuf> {
     };
     let base = absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-        .context("failed to find the user's cache folder: set HOME or XDG_CACHE_HOME")?;
+        .context("failed to find the user's cache directory: set HOME or XDG_CACHE_HOME")?;
     Ok(base.join("memtap"))
 }
 
-/// Cargo's target folder, wherever the environment or a configuration file puts it.
+/// Cargo's target directory, wherever the environment or a configuration file puts it.
 pub fn target_dir() -> Result<PathBuf> {
     let metadata = process::output(
         cargo().args(["metadata", "--no-deps", "--offline", "--format-version", "1"]),
-        "ask cargo for its target folder",
+        "ask cargo for its target directory",
     )?;
     let metadata: serde_json::Value =
         serde_json::from_str(&metadata).context("failed to read cargo's metadata")?;

@@ -21,7 +21,7 @@ pub(crate) struct TracedJob {
     /// All variables that it has, beside PATH and those that every workload has.
     pub(crate) environment: Vec<(&'static str, OsString)>,
     /// The working directory.
-    pub(crate) folder: PathBuf,
+    pub(crate) directory: PathBuf,
     pub(crate) input: Option<PathBuf>,
     /// Whom to become first.
     pub(crate) user: Option<&'static str>,
@@ -47,9 +47,9 @@ pub(crate) enum JobKind {
     FramePointers,
 }
 
-/// A folder and the copy that it is restored from.
+/// A directory and the copy that it is restored from.
 pub(crate) struct Restored {
-    pub(crate) folder: PathBuf,
+    pub(crate) directory: PathBuf,
     pub(crate) copy: PathBuf,
 }
 
@@ -64,15 +64,15 @@ impl TracedJob {
     pub(crate) fn new<A: AsRef<OsStr>>(
         program: &Path,
         arguments: impl IntoIterator<Item = A>,
-        folder: &Path,
+        directory: &Path,
     ) -> Result<Self> {
         Ok(Self {
             program: program
                 .canonicalize()
                 .with_context(|| format!("failed to find {}", program.display()))?,
             arguments: arguments.into_iter().map(|one| one.as_ref().to_owned()).collect(),
-            environment: vec![("HOME", folder.into())],
-            folder: folder.to_path_buf(),
+            environment: vec![("HOME", directory.into())],
+            directory: directory.to_path_buf(),
             input: None,
             user: None,
             restored: None,
@@ -116,7 +116,7 @@ impl TracedJob {
         )
     }
 
-    /// Runs `command`, which runs the chain, in the job's folder and with its input. Output and
+    /// Runs `command`, which runs the chain, in the job's directory and with its input. Output and
     /// messages go to `files` with `.stdout` and `.stderr` appended.
     pub(crate) fn run(&self, mut command: Command, files: &Path, what: &str) -> Result<()> {
         self.restore()?;
@@ -131,7 +131,7 @@ impl TracedJob {
                 .into(),
         };
         command
-            .current_dir(&self.folder)
+            .current_dir(&self.directory)
             .stdin(input)
             .stdout(file("stdout")?)
             .stderr(file("stderr")?);
@@ -148,14 +148,15 @@ impl TracedJob {
     }
 
     fn restore(&self) -> Result<()> {
-        let Some(Restored { folder, copy }) = &self.restored else {
+        let Some(Restored { directory, copy }) = &self.restored else {
             return Ok(());
         };
-        if folder.exists() {
-            fs::remove_dir_all(folder).with_context(|| format!("failed to remove {}", folder.display()))?;
+        if directory.exists() {
+            fs::remove_dir_all(directory)
+                .with_context(|| format!("failed to remove {}", directory.display()))?;
         }
         let mut cp = Command::new("cp");
-        cp.arg("-a").arg(copy).arg(folder);
+        cp.arg("-a").arg(copy).arg(directory);
         process::output(&mut cp, "put the workload's files in place").map(drop)
     }
 

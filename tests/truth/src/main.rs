@@ -51,7 +51,8 @@ struct TruthOptions {
     /// memtap's way of walking; its own default where this is not given
     #[arg(long, value_enum)]
     unwind: Option<UnwindOption>,
-    /// Leave both sides' stacks and messages in this folder; target/truth where this is not given
+    /// Leave both sides' stacks and messages in this directory; target/truth where this is not
+    /// given
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Use this memtap instead of building one
@@ -99,7 +100,7 @@ fn run(options: &TruthOptions) -> Result<()> {
         None => workspace::target_dir()?.join("truth"),
     };
     fs::create_dir_all(&out).with_context(|| format!("failed to create {}", out.display()))?;
-    // The tracers and the traced run in other folders, and some as other users.
+    // The tracers and the traced run in other directories, and some as other users.
     let out = out
         .canonicalize()
         .with_context(|| format!("failed to find {}", out.display()))?;

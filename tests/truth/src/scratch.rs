@@ -1,4 +1,4 @@
-//! A folder for a workload's own files, gone when the comparison is over.
+//! A directory for a workload's own files, gone when the comparison is over.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// A folder that is removed when dropped.
+/// A directory that is removed when dropped.
 pub(crate) struct ScratchDirectory {
     path: PathBuf,
 }
 
 impl ScratchDirectory {
     /// Creates it where other users can reach it: some workloads refuse to run as root, and the
-    /// build's folder may be closed to others. Its path has the same length in each run, and so
+    /// build's directory may be closed to others. Its path has the same length in each run, and so
     /// have arguments made of it.
     pub(crate) fn create(name: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("memtap-truth-{:08}-{name}", std::process::id()));

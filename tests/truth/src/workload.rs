@@ -12,7 +12,7 @@ pub(crate) struct TruthWorkload {
     pub(crate) name: &'static str,
     /// Packages beyond those that the comparison itself needs.
     pub(crate) packages: &'static [Package],
-    /// Prepares it in a folder of its own; nothing where the program is not on this machine.
+    /// Prepares it in a directory of its own; nothing where the program is not on this machine.
     pub(crate) prepare: fn(&ScratchDirectory) -> Result<Option<TracedJob>>,
     /// The reason to give then.
     pub(crate) absent: &'static str,

@@ -26,8 +26,8 @@ fn source(name: &str) -> PathBuf {
     workspace::root().join("tests/truth/scripts").join(name)
 }
 
-/// A copy in the folder: its path, which a program may keep on its stack or heap, does not depend
-/// on where the repository is.
+/// A copy in the directory: its path, which a program may keep on its stack or heap, does not
+/// depend on where the repository is.
 fn copied(scratch: &ScratchDirectory, name: &str) -> Result<PathBuf> {
     let from = source(name);
     let to = scratch.path().join(name);
@@ -40,7 +40,7 @@ fn program(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(PathBuf::from("/usr/bin"))
         .chain(std::env::split_paths(&path))
-        .map(|folder| folder.join(name))
+        .map(|directory| directory.join(name))
         .find(|program| program.is_file())
         .with_context(|| format!("failed to find {name} in PATH"))
 }

@@ -25,12 +25,12 @@ impl Archive {
         }
     }
 
-    /// Adds a folder; its parent must have been added before.
+    /// Adds a directory; its parent must have been added before.
     pub(super) fn directory(&mut self, name: &str) -> Result<()> {
         self.entry(name, DIRECTORY, &[])
     }
 
-    /// Adds a file, executable; its folder must have been added before.
+    /// Adds a file, executable; its directory must have been added before.
     pub(super) fn file(&mut self, name: &str, content: &[u8]) -> Result<()> {
         self.entry(name, EXECUTABLE, content)
     }

@@ -1,7 +1,7 @@
 //! A kernel to boot: Debian's package, unpacked and never installed, cut down to what a virtual
 //! machine needs.
 //!
-//! In the cache a kernel is a folder named after its series, with `vmlinuz`, `release` and
+//! In the cache a kernel is a directory named after its series, with `vmlinuz`, `release` and
 //! `modules/`: the modules that the root file system needs, uncompressed, numbered in the order of
 //! loading.
 
@@ -40,26 +40,26 @@ impl KernelImage {
             bail!("failed to choose a kernel: only those for x86-64 are booted, and this machine is another");
         }
         let cache = workspace::cache_dir()?.join("kernels");
-        let folder = cache.join(series.name);
-        if update || !folder.join("release").is_file() {
+        let directory = cache.join(series.name);
+        if update || !directory.join("release").is_file() {
             eprintln!(
                 "xtask: getting a kernel {} from the suite {}",
                 series.name, series.suite
             );
             let home = cache.join("apt").join(series.suite);
             let apt = PrivateApt::of_suite(&home, series.suite)?;
-            download(series, &apt, &folder)?;
+            download(series, &apt, &directory)?;
             // Its lists are several times the size of the kernel, and of no use the next time.
             remove_dir(&home)?;
         }
-        Self::open(&folder)
+        Self::open(&directory)
     }
 
-    fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("release");
+    fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join("release");
         let release =
             fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-        let modules = folder.join("modules");
+        let modules = directory.join("modules");
         let entries =
             fs::read_dir(&modules).with_context(|| format!("failed to read {}", modules.display()))?;
         let mut modules: Vec<PathBuf> = entries
@@ -68,14 +68,14 @@ impl KernelImage {
         modules.sort();
         Ok(Self {
             release,
-            kernel: folder.join("vmlinuz"),
+            kernel: directory.join("vmlinuz"),
             modules,
         })
     }
 }
 
-/// Downloads the newest kernel of `series` and leaves what is needed of it in `folder`.
-fn download(series: &Series, apt: &PrivateApt, folder: &Path) -> Result<()> {
+/// Downloads the newest kernel of `series` and leaves what is needed of it in `directory`.
+fn download(series: &Series, apt: &PrivateApt, directory: &Path) -> Result<()> {
     let prefix = format!("linux-image-{}.", series.name);
     let mut releases: Vec<String> = apt
         .names(&prefix)?
@@ -98,7 +98,7 @@ fn download(series: &Series, apt: &PrivateApt, folder: &Path) -> Result<()> {
     };
     // Unpacked beside its place and then renamed, so that an interrupted run leaves nothing half
     // done.
-    let staging = folder.with_file_name(format!("{}.partial", series.name));
+    let staging = directory.with_file_name(format!("{}.partial", series.name));
     remove_dir(&staging)?;
     let root = staging.join("root");
     fs::create_dir_all(&root).with_context(|| format!("failed to create {}", root.display()))?;
@@ -115,8 +115,9 @@ fn download(series: &Series, apt: &PrivateApt, folder: &Path) -> Result<()> {
     remove_dir(&root)?;
     let path = staging.join("release");
     fs::write(&path, &release).with_context(|| format!("failed to write {}", path.display()))?;
-    remove_dir(folder)?;
-    fs::rename(&staging, folder).with_context(|| format!("failed to move {} into place", folder.display()))
+    remove_dir(directory)?;
+    fs::rename(&staging, directory)
+        .with_context(|| format!("failed to move {} into place", directory.display()))
 }
 
 /// The release in the name of a package with a kernel.

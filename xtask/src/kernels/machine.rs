@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::folder::Folder;
 use super::guest::{self, Results};
 use super::image::KernelImage;
+use super::run_directory::RunDirectory;
 use super::share::{self, FileShare};
 use crate::test_output::{self, TestCounts};
 use crate::{packages, privilege};
@@ -49,19 +49,19 @@ pub(super) struct Ended {
 /// Boots a kernel and runs `job`, lines for a shell, as root. What it prints is passed on: as it
 /// comes or, where guests run beside each other, line by line behind a `label`.
 pub(super) fn run(image: &KernelImage, job: &str, label: Option<&str>) -> Result<Ended> {
-    let folder = Folder::create(&image.release)?;
+    let directory = RunDirectory::create(&image.release)?;
     let file_system = guest::file_system(image, job)?;
-    folder.write("initramfs", &file_system)?;
+    directory.write("initramfs", &file_system)?;
     let (counts, status) = {
-        let _share = FileShare::start(&folder, LIMIT)?;
-        let mut qemu = qemu(image, &folder)?;
+        let _share = FileShare::start(&directory, LIMIT)?;
+        let mut qemu = qemu(image, &directory)?;
         match label {
             Some(label) => test_output::run_labelled(&mut qemu, label)?,
             None => test_output::run(&mut qemu)?,
         }
     };
-    let console = folder.read("console");
-    let results = Results::parse(&folder.read("results"));
+    let console = directory.read("console");
+    let results = Results::parse(&directory.read("results"));
     match results.status {
         Some(status) => Ok(Ended {
             status,
@@ -69,7 +69,7 @@ pub(super) fn run(image: &KernelImage, job: &str, label: Option<&str>) -> Result
             results,
             complaints: complaints(&console),
         }),
-        None => Err(death(status, &console, &folder.read("qemu.log"))),
+        None => Err(death(status, &console, &directory.read("qemu.log"))),
     }
 }
 
@@ -104,8 +104,8 @@ fn complaints(console: &str) -> Vec<String> {
         .collect()
 }
 
-fn qemu(image: &KernelImage, folder: &Folder) -> Result<Command> {
-    let mut command = folder.limited(Path::new("qemu-system-x86_64"), LIMIT);
+fn qemu(image: &KernelImage, directory: &RunDirectory) -> Result<Command> {
+    let mut command = directory.limited(Path::new("qemu-system-x86_64"), LIMIT);
     // cmpxchg16b of QEMU 7.2 spoils the flags; paging by five levels is not needed.
     command.args(["-machine", "pc,memory-backend=memory", "-cpu", "max,-la57,-cx16"]);
     // All processors in one thread, taking turns. With a thread each, QEMU before 8.1 can translate
@@ -133,7 +133,7 @@ fn qemu(image: &KernelImage, folder: &Folder) -> Result<Command> {
         "console=ttyS0 loglevel=6 panic=-1 oops=panic random.trust_cpu=on {}",
         clock(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
     ));
-    command.stderr(folder.file("qemu.log")?);
+    command.stderr(directory.file("qemu.log")?);
     Ok(command)
 }
 

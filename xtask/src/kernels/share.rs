@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use test_support::child::{ChildGuard, Scope};
 
-use super::folder::Folder;
+use super::run_directory::RunDirectory;
 
 /// The paths at which Debian's packages put it: with QEMU up to bookworm, by itself from trixie on.
 const PLACES: [&str; 2] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"];
@@ -23,12 +23,12 @@ pub(super) struct FileShare {
 }
 
 impl FileShare {
-    /// Starts it, with its socket at `share.socket` in `folder`; it is killed after `limit`.
-    pub(super) fn start(folder: &Folder, limit: Duration) -> Result<Self> {
+    /// Starts it, with its socket at `share.socket` in `directory`; it is killed after `limit`.
+    pub(super) fn start(directory: &RunDirectory, limit: Duration) -> Result<Self> {
         const WAIT: Duration = Duration::from_secs(10);
         let program = program().context("failed to find virtiofsd")?;
-        let log = folder.file("share.log")?;
-        let mut command = folder.limited(program, limit);
+        let log = directory.file("share.log")?;
+        let mut command = directory.limited(program, limit);
         // The guest's caches may keep what they have: nothing that it uses changes meanwhile.
         command
             .arg("--socket-path=share.socket")
@@ -39,13 +39,13 @@ impl FileShare {
         let server = ChildGuard::spawn(&mut command, Scope::Process)?.ask_first(Signal::TERM, WAIT);
         let mut share = Self { server };
         let deadline = Instant::now() + WAIT;
-        while !folder.has("share.socket") {
+        while !directory.has("share.socket") {
             let has_ended = share.server.status()?.is_some();
             if has_ended || Instant::now() > deadline {
                 bail!(
                     "failed to share the root file system: virtiofsd {}: {}",
                     if has_ended { "ended" } else { "is not ready" },
-                    folder.read("share.log").trim()
+                    directory.read("share.log").trim()
                 );
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -94,8 +94,9 @@ impl Recorded {
     /// Writes the file.
     pub(super) fn write(&self) -> Result<()> {
         let path = path();
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("failed to create {}", directory.display()))?;
         }
         fs::write(path, self.text()?).with_context(|| format!("failed to write {FILE}"))
     }

@@ -70,9 +70,9 @@ fn rates(server: &RedisServer, span: Duration) -> Result<(f64, f64)> {
 }
 
 /// The server's rounds; and what it keeps of its requests per second on the clock, in each.
-pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec<BudgetRound>, Vec<f64>)> {
-    empty(folder)?;
-    let server = RedisServer::start_alone(folder)?;
+pub(super) fn rounds(memtap: &Path, spans: &Spans, directory: &Path) -> Result<(Vec<BudgetRound>, Vec<f64>)> {
+    empty(directory)?;
+    let server = RedisServer::start_alone(directory)?;
     let mut client = Command::new("redis-benchmark");
     client.args(["-h", "127.0.0.1", "-p", &server.port().to_string()]);
     // As many requests as it takes: it is ended.
@@ -89,7 +89,7 @@ pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec
         "set",
         "-q",
     ]);
-    let clients = folder.join("client");
+    let clients = directory.join("client");
     empty(&clients)?;
     let _client = ProcessGroup::start(&mut client, &clients)?;
     sleep(Duration::from_secs(1));
@@ -98,7 +98,7 @@ pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec
     for round in 1..=count {
         progress::say(&format!("budget: round {round} of {count}: redis-server"));
         let before = rates(&server, LONGER * spans.bare)?;
-        let running = attach(memtap, &server, &folder.join("tracer"))?;
+        let running = attach(memtap, &server, &directory.join("tracer"))?;
         sleep(BEGUN);
         let traced = rates(&server, LONGER * spans.traced)?;
         running.stop()?;
@@ -115,11 +115,11 @@ pub(super) fn rounds(memtap: &Path, spans: &Spans, folder: &Path) -> Result<(Vec
     Ok((rounds, on_the_clock))
 }
 
-fn attach(memtap: &Path, server: &RedisServer, folder: &Path) -> Result<RunningTracer> {
-    empty(folder)?;
+fn attach(memtap: &Path, server: &RedisServer, directory: &Path) -> Result<RunningTracer> {
+    empty(directory)?;
     let mut command = privilege::elevated(memtap);
     command.args(["record", "-p", &server.pid().to_string(), "-o"]);
-    command.arg(folder.join("memtap.folded"));
-    let running = RunningTracer::start(&mut command, folder)?;
-    at_work(running, || Ok(()), || memtap::is_ready(folder))
+    command.arg(directory.join("memtap.folded"));
+    let running = RunningTracer::start(&mut command, directory)?;
+    at_work(running, || Ok(()), || memtap::is_ready(directory))
 }

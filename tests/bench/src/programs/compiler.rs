@@ -15,7 +15,7 @@ const FUNCTIONS: usize = 40;
 
 /// `cc1 -O2`, which is what `cc -O2` runs: started by itself, since heaptrack does not follow a
 /// program's children.
-pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
+pub(crate) fn prepare(directory: &Path) -> Result<ProgramWorkload> {
     let mut ask = Command::new("cc");
     let compiler = process::output(ask.arg("-print-prog-name=cc1"), "ask cc for its compiler")?;
     let compiler = compiler.trim();
@@ -23,7 +23,7 @@ pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
         Path::new(compiler).is_file(),
         "cc is not gcc: it has no cc1 of its own"
     );
-    let file = folder.join("generated.c");
+    let file = directory.join("generated.c");
     fs::write(&file, source(FUNCTIONS)).with_context(|| format!("failed to write {}", file.display()))?;
     let words = [compiler, "-quiet", "-O2", "-o", "/dev/null"];
     Ok(ProgramWorkload {

@@ -14,9 +14,9 @@ const COMMITS: usize = 3000;
 const FILES: usize = 60;
 
 /// `git log -p --stat` over a repository of some thousand commits.
-pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
+pub(crate) fn prepare(directory: &Path) -> Result<ProgramWorkload> {
     let git = program("git")?;
-    let repository = folder.join("repository");
+    let repository = directory.join("repository");
     let environment = vec![
         ("GIT_CONFIG_NOSYSTEM", "1".to_owned()),
         ("GIT_CONFIG_GLOBAL", "/dev/null".to_owned()),
@@ -86,10 +86,10 @@ fn history(commits: usize, files: usize) -> String {
                 format!("line {line} of file {file} has the value {value}\n")
             });
             let contents: String = lines.collect();
-            let folder = file % 6;
+            let directory = file % 6;
             write!(
                 text,
-                "M 100644 inline folder-{folder}/file-{file}.txt\ndata {}\n{contents}",
+                "M 100644 inline directory-{directory}/file-{file}.txt\ndata {}\n{contents}",
                 contents.len()
             )
             .unwrap_or_default();
@@ -107,7 +107,7 @@ mod tests {
     fn a_stream_of_commits() {
         let text = history(3, 5);
         assert_eq!(text.matches("commit refs/heads/main\n").count(), 3);
-        assert_eq!(text.matches("\nM 100644 inline folder-").count(), 6);
+        assert_eq!(text.matches("\nM 100644 inline directory-").count(), 6);
         assert!(text.contains("data 9\nchange 0\nM 100644"));
     }
 }

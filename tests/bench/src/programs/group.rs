@@ -22,9 +22,9 @@ pub(crate) struct ProcessGroup {
 
 impl ProcessGroup {
     /// Starts a command in a group of its own. What it prints is dropped; its messages go to a file
-    /// of `folder`.
-    pub(crate) fn start(command: &mut Command, folder: &Path) -> Result<Self> {
-        let messages = folder.join("messages");
+    /// of `directory`.
+    pub(crate) fn start(command: &mut Command, directory: &Path) -> Result<Self> {
+        let messages = directory.join("messages");
         let file =
             File::create(&messages).with_context(|| format!("failed to create {}", messages.display()))?;
         end_with_parent(command, Signal::TERM);

@@ -30,9 +30,9 @@ print(total)
 ";
 
 /// The distribution's python3 with a script.
-pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
+pub(crate) fn prepare(directory: &Path) -> Result<ProgramWorkload> {
     let python = program("python3")?;
-    let file = folder.join("objects.py");
+    let file = directory.join("objects.py");
     fs::write(&file, SCRIPT).with_context(|| format!("failed to write {}", file.display()))?;
     Ok(ProgramWorkload {
         command: vec![python, "-S".to_owned(), file.display().to_string()],

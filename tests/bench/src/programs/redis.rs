@@ -43,8 +43,8 @@ pub(crate) fn missing() -> Option<Error> {
 
 /// Runs a fresh server under the tool.
 pub(crate) fn run(tool: Under, place: &ProgramsSetup) -> Result<ProgramOutcome> {
-    let folder = place.folder.join("run");
-    empty(&folder)?;
+    let directory = place.directory.join("run");
+    empty(&directory)?;
     let turns = Turns {
         depth: 0,
         pairs: 0,
@@ -53,8 +53,8 @@ pub(crate) fn run(tool: Under, place: &ProgramsSetup) -> Result<ProgramOutcome> 
         starts_one: false,
     };
     let sentinel = LoopTarget::start(&place.sentinel, &turns)?;
-    let server = RedisServer::start(tool, sentinel.libc(), &folder)?;
-    let tracer = attach(tool, place, &server, &sentinel, &folder)?;
+    let server = RedisServer::start(tool, sentinel.libc(), &directory)?;
+    let tracer = attach(tool, place, &server, &sentinel, &directory)?;
     let requests = match tool {
         Under::Massif | Under::Dhat => FEW_REQUESTS,
         _ => REQUESTS,
@@ -76,10 +76,11 @@ pub(crate) fn run(tool: Under, place: &ProgramsSetup) -> Result<ProgramOutcome> 
     server.stop()?;
     if tool == Under::Perf {
         // Its messages are where a tracer's are that runs beside the program.
-        fs::copy(folder.join("stderr"), folder.join("messages")).context("failed to copy perf's messages")?;
+        fs::copy(directory.join("stderr"), directory.join("messages"))
+            .context("failed to copy perf's messages")?;
     }
-    tool.look(&folder, &mut outcome)?;
-    empty(&folder)?;
+    tool.look(&directory, &mut outcome)?;
+    empty(&directory)?;
     Ok(outcome)
 }
 
@@ -89,7 +90,7 @@ fn attach(
     place: &ProgramsSetup,
     server: &RedisServer,
     sentinel: &LoopTarget,
-    folder: &Path,
+    directory: &Path,
 ) -> Result<Option<RunningTracer>> {
     let libc = sentinel.libc();
     let pid = server.pid.to_string();
@@ -97,13 +98,13 @@ fn attach(
         Under::Memtap | Under::MemtapLive | Under::MemtapBudget => {
             let mut command = privilege::elevated(&place.memtap);
             command.args(["record", "-p", &pid]).args(tool.options());
-            command.arg("-o").arg(folder.join("memtap.folded"));
-            command.arg("--summary").arg(folder.join("summary.json"));
+            command.arg("-o").arg(directory.join("memtap.folded"));
+            command.arg("--summary").arg(directory.join("summary.json"));
             command
         }
         Under::Perf => {
             perf::define(libc)?;
-            perf::record(&["--call-graph", "fp", "-p", &pid], folder)
+            perf::record(&["--call-graph", "fp", "-p", &pid], directory)
         }
         Under::Bpftrace => {
             let probe = format!("uprobe:{}:malloc", libc.display());
@@ -114,9 +115,9 @@ fn attach(
         }
         _ => return Ok(None),
     };
-    let running = RunningTracer::start(&mut command, folder)?;
+    let running = RunningTracer::start(&mut command, directory)?;
     let malloc = sentinel.malloc_in(server.pid)?;
-    let is_ready = || tool.kind() == RowKind::Peer || memtap::is_ready(folder);
+    let is_ready = || tool.kind() == RowKind::Peer || memtap::is_ready(directory);
     at_work(running, || malloc.wait(ProbeState::Present), is_ready).map(Some)
 }
 
@@ -129,30 +130,30 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    fn start(tool: Under, libc: &Path, folder: &Path) -> Result<Self> {
+    fn start(tool: Under, libc: &Path, directory: &Path) -> Result<Self> {
         let server = program("redis-server")?;
         let port = free_port()?;
         let mut command = if tool == Under::Heaptrack {
-            Heaptrack.command(Path::new(&server), folder)?
+            Heaptrack.command(Path::new(&server), directory)?
         } else {
-            let mut words = tool.emulator(folder);
+            let mut words = tool.emulator(directory);
             words.push(server);
             let mut command = workspace::untouched(Path::new(&words[0]));
             command.args(&words[1..]);
             command
         };
         command.env("LD_PRELOAD", libc);
-        Self::listen(command, port, folder)
+        Self::listen(command, port, directory)
     }
 
     /// A server that nobody watches, with its own allocator.
-    pub(crate) fn start_alone(folder: &Path) -> Result<Self> {
+    pub(crate) fn start_alone(directory: &Path) -> Result<Self> {
         let server = program("redis-server")?;
-        Self::listen(workspace::untouched(Path::new(&server)), free_port()?, folder)
+        Self::listen(workspace::untouched(Path::new(&server)), free_port()?, directory)
     }
 
     /// Starts it, and waits until it answers.
-    fn listen(mut command: Command, port: u16, folder: &Path) -> Result<Self> {
+    fn listen(mut command: Command, port: u16, directory: &Path) -> Result<Self> {
         command.args([
             "--port",
             &port.to_string(),
@@ -163,9 +164,9 @@ impl RedisServer {
             "--appendonly",
             "no",
         ]);
-        command.args(["--daemonize", "no", "--dir"]).arg(folder);
+        command.args(["--daemonize", "no", "--dir"]).arg(directory);
         let mut server = Self {
-            group: ProcessGroup::start(&mut command, folder)?,
+            group: ProcessGroup::start(&mut command, directory)?,
             port,
             pid: 0,
         };
@@ -219,8 +220,8 @@ impl RedisServer {
 
     /// Seconds of CPU time that the server's threads have taken.
     pub(crate) fn cpu_s(&self) -> Result<f64> {
-        let folder = format!("/proc/{}/task", self.pid);
-        let tasks = fs::read_dir(&folder).context("failed to see the server's threads")?;
+        let directory = format!("/proc/{}/task", self.pid);
+        let tasks = fs::read_dir(&directory).context("failed to see the server's threads")?;
         let mut seconds = 0.0;
         for task in tasks {
             let file = task

@@ -28,9 +28,9 @@ fn script(rows: usize, queries: usize) -> String {
 }
 
 /// sqlite3 with a script.
-pub(crate) fn prepare(folder: &Path) -> Result<ProgramWorkload> {
+pub(crate) fn prepare(directory: &Path) -> Result<ProgramWorkload> {
     let sqlite = program("sqlite3")?;
-    let file = folder.join("statements.sql");
+    let file = directory.join("statements.sql");
     fs::write(&file, script(40_000, 10_000))
         .with_context(|| format!("failed to write {}", file.display()))?;
     Ok(ProgramWorkload {

@@ -132,17 +132,17 @@ impl Under {
 
     /// Runs a program under the tool.
     pub(crate) fn run(self, workload: &ProgramWorkload, place: &ProgramsSetup) -> Result<ProgramOutcome> {
-        let folder = place.folder.join("run");
-        empty(&folder)?;
-        let watcher = self.watcher(workload, place, &folder)?;
-        let mut command = self.command(workload, place, &folder)?;
-        ProcessGroup::start(&mut command, &folder)?.finish(LIMIT)?;
+        let directory = place.directory.join("run");
+        empty(&directory)?;
+        let watcher = self.watcher(workload, place, &directory)?;
+        let mut command = self.command(workload, place, &directory)?;
+        ProcessGroup::start(&mut command, &directory)?.finish(LIMIT)?;
         if let Some((watcher, _)) = watcher {
             watcher.stop()?;
         }
-        let mut outcome = spent(&folder)?;
-        self.look(&folder, &mut outcome)?;
-        empty(&folder)?;
+        let mut outcome = spent(&directory)?;
+        self.look(&directory, &mut outcome)?;
+        empty(&directory)?;
         Ok(outcome)
     }
 
@@ -151,7 +151,7 @@ impl Under {
         self,
         workload: &ProgramWorkload,
         place: &ProgramsSetup,
-        folder: &Path,
+        directory: &Path,
     ) -> Result<Option<(RunningTracer, LoopTarget)>> {
         if self != Self::Bpftrace && self != Self::Perf {
             return Ok(None);
@@ -175,37 +175,37 @@ impl Under {
         let name: String = name.to_string_lossy().chars().take(COMM_LENGTH).collect();
         let script = format!("{probe} /comm == \"{name}\"/ {{ @[ustack] = sum(arg0) }}");
         command.args(["-f", "json", "-e", &script]);
-        let running = RunningTracer::start(&mut command, folder)?;
+        let running = RunningTracer::start(&mut command, directory)?;
         let running = at_work(running, || sentinel.wait_until_probed(), || true)?;
         Ok(Some((running, sentinel)))
     }
 
     /// The whole command: the tool, what tells what the program took, and the program.
-    fn command(self, workload: &ProgramWorkload, place: &ProgramsSetup, folder: &Path) -> Result<Command> {
+    fn command(self, workload: &ProgramWorkload, place: &ProgramsSetup, directory: &Path) -> Result<Command> {
         let mut command = match self {
             Self::Memtap | Self::MemtapLive | Self::MemtapBudget => {
                 let mut command = privilege::elevated(&place.memtap);
                 command.arg("record").args(self.options());
-                command.arg("-o").arg(folder.join("memtap.folded"));
-                command.arg("--summary").arg(folder.join("summary.json"));
+                command.arg("-o").arg(directory.join("memtap.folded"));
+                command.arg("--summary").arg(directory.join("summary.json"));
                 command.arg("--").arg(&place.spend);
                 command
             }
-            Self::Heaptrack => Heaptrack.command(&place.spend, folder)?,
+            Self::Heaptrack => Heaptrack.command(&place.spend, directory)?,
             Self::Perf => {
-                let mut command = perf::record(&["--call-graph", "fp"], folder);
+                let mut command = perf::record(&["--call-graph", "fp"], directory);
                 command.arg("--").arg(&place.spend);
                 command
             }
             Self::Strace => {
                 let mut command = workspace::untouched(Path::new("strace"));
                 command.args(["-f", "-k", "-e", "trace=memory", "-o"]);
-                command.arg(folder.join("strace")).arg(&place.spend);
+                command.arg(directory.join("strace")).arg(&place.spend);
                 command
             }
             Self::Bare | Self::Bpftrace | Self::Massif | Self::Dhat => workspace::untouched(&place.spend),
         };
-        command.arg(folder.join("spent"));
+        command.arg(directory.join("spent"));
         if !workload.environment.is_empty() {
             // A variable would not come through sudo.
             command.arg("env");
@@ -216,33 +216,33 @@ impl Under {
                     .map(|(name, value)| format!("{name}={value}")),
             );
         }
-        command.args(self.emulator(folder));
+        command.args(self.emulator(directory));
         command.args(&workload.command);
         Ok(command)
     }
 
     /// Returns what stands right before the program.
-    pub(crate) fn emulator(self, folder: &Path) -> Vec<String> {
+    pub(crate) fn emulator(self, directory: &Path) -> Vec<String> {
         let tool = match self {
             Self::Massif => Valgrind::Massif,
             Self::Dhat => Valgrind::Dhat,
             _ => return Vec::new(),
         };
         let mut words = vec!["valgrind".to_owned()];
-        words.extend(tool.arguments(folder));
+        words.extend(tool.arguments(directory));
         words
     }
 
     /// Reads what the tool saw: one that saw nothing has no figure.
-    pub(crate) fn look(self, folder: &Path, outcome: &mut ProgramOutcome) -> Result<()> {
+    pub(crate) fn look(self, directory: &Path, outcome: &mut ProgramOutcome) -> Result<()> {
         let read = |name: &str| {
-            let bytes = fs::read(folder.join(name)).with_context(|| format!("failed to read {name}"))?;
+            let bytes = fs::read(directory.join(name)).with_context(|| format!("failed to read {name}"))?;
             Ok::<_, anyhow::Error>(String::from_utf8_lossy(&bytes).into_owned())
         };
         let seen = match self {
             Self::Bare => SeenCalls::Nothing,
             Self::Memtap | Self::MemtapLive | Self::MemtapBudget => {
-                let summary = memtap::summary(folder)?;
+                let summary = memtap::summary(directory)?;
                 let lost = summary["losses"]["total"].as_u64().unwrap_or(0);
                 outcome.note = (lost > 0).then(|| format!("{lost} lost"));
                 let calls = summary["totals"]["alloc"]["count"].as_f64();
@@ -250,7 +250,7 @@ impl Under {
                     calls.context("failed to find the calls in memtap's summary")?,
                 ))
             }
-            Self::Heaptrack => Heaptrack.seen(folder)?,
+            Self::Heaptrack => Heaptrack.seen(directory)?,
             Self::Bpftrace => {
                 let stacks = bpftrace_map(&read("stdout")?, "@")?.0;
                 ensure!(!stacks.is_empty(), "it saw no call");
@@ -275,8 +275,8 @@ impl Under {
                 outcome.note = Some(format!("{calls} system calls, no malloc"));
                 SeenCalls::Nothing
             }
-            Self::Massif => Valgrind::Massif.read(folder)?,
-            Self::Dhat => Valgrind::Dhat.read(folder)?,
+            Self::Massif => Valgrind::Massif.read(directory)?,
+            Self::Dhat => Valgrind::Dhat.read(directory)?,
         };
         if let SeenCalls::Calls(calls) = seen {
             ensure!(calls > 0, "it saw no call");
@@ -287,8 +287,8 @@ impl Under {
 }
 
 /// Returns what `spend.c` wrote.
-fn spent(folder: &Path) -> Result<ProgramOutcome> {
-    let text = fs::read_to_string(folder.join("spent")).context("failed to read what the program took")?;
+fn spent(directory: &Path) -> Result<ProgramOutcome> {
+    let text = fs::read_to_string(directory.join("spent")).context("failed to read what the program took")?;
     figures(&text).with_context(|| format!("failed to read what the program took: {text:?}"))
 }
 

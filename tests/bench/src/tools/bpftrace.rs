@@ -22,7 +22,7 @@ impl Tracer for Bpftrace {
         missing()
     }
 
-    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
+    fn attach(&self, target: &LoopTarget, directory: &Path) -> Result<RunningTracer> {
         let pid = target.pid();
         let probe = format!("uprobe:{}:malloc", target.libc().display());
         let sums = format!("/pid == {pid}/ {{ @[ustack] = sum(arg0) }}");
@@ -35,11 +35,12 @@ impl Tracer for Bpftrace {
             "-e",
             &format!("{probe} {sums}"),
         ]);
-        RunningTracer::start(&mut command, folder)
+        RunningTracer::start(&mut command, directory)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        let text = fs::read_to_string(folder.join("stdout")).context("failed to read bpftrace's output")?;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        let text =
+            fs::read_to_string(directory.join("stdout")).context("failed to read bpftrace's output")?;
         total_bytes(&text).map(SeenCalls::Bytes)
     }
 }

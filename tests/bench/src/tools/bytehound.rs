@@ -27,21 +27,21 @@ impl Launcher for Bytehound {
         Some("its calls are not counted".to_owned())
     }
 
-    fn command(&self, binary: &Path, folder: &Path) -> Result<Command> {
+    fn command(&self, binary: &Path, directory: &Path) -> Result<Command> {
         let library = library().with_context(|| format!("failed to find {LIBRARY}"))?;
-        let messages = folder.join("stderr");
+        let messages = directory.join("stderr");
         let messages =
             File::create(&messages).with_context(|| format!("failed to create {}", messages.display()))?;
         let mut command = workspace::untouched(binary);
         command
             .env("LD_PRELOAD", library)
-            .env("MEMORY_PROFILER_OUTPUT", folder.join(FILE))
+            .env("MEMORY_PROFILER_OUTPUT", directory.join(FILE))
             .stderr(messages);
         Ok(command)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        let file = folder.join(FILE);
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        let file = directory.join(FILE);
         let length = fs::metadata(&file).map_or(0, |metadata| metadata.len());
         ensure!(length > 0, "bytehound wrote nothing");
         Ok(SeenCalls::Nothing)
@@ -51,6 +51,6 @@ impl Launcher for Bytehound {
 fn library() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
-        .flat_map(|folder| [folder.join(LIBRARY), folder.join("../lib").join(LIBRARY)])
+        .flat_map(|directory| [directory.join(LIBRARY), directory.join("../lib").join(LIBRARY)])
         .find(|file| file.is_file())
 }

@@ -22,12 +22,12 @@ impl Launcher for Heaptrack {
         (!programs.into_iter().all(workspace::in_path)).then(|| "heaptrack is not installed".to_owned())
     }
 
-    fn command(&self, binary: &Path, folder: &Path) -> Result<Command> {
-        let messages = folder.join("stderr");
+    fn command(&self, binary: &Path, directory: &Path) -> Result<Command> {
+        let messages = directory.join("stderr");
         let messages =
             File::create(&messages).with_context(|| format!("failed to create {}", messages.display()))?;
         let mut command = workspace::untouched(Path::new("heaptrack"));
-        command.arg("--output").arg(folder.join(STEM)).arg(binary);
+        command.arg("--output").arg(directory.join(STEM)).arg(binary);
         command.stderr(messages);
         Ok(command)
     }
@@ -36,9 +36,9 @@ impl Launcher for Heaptrack {
         Some("counts a block of the C++ library too".to_owned())
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
         let profile = ["zst", "gz"]
-            .map(|extension| folder.join(STEM).with_extension(extension))
+            .map(|extension| directory.join(STEM).with_extension(extension))
             .into_iter()
             .find(|file| file.exists())
             .context("failed to find heaptrack's file")?;

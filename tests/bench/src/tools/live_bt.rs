@@ -17,21 +17,22 @@ impl Tracer for LiveScript {
         bpftrace::missing()
     }
 
-    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
+    fn attach(&self, target: &LoopTarget, directory: &Path) -> Result<RunningTracer> {
         let source = workspace::root().join("tests/bench/fixtures/live.bt");
         let script = fs::read_to_string(&source)
             .with_context(|| format!("failed to read {}", source.display()))?
             .replace(":LIBC:", &format!(":{}:", target.libc().display()));
-        let file = folder.join("live.bt");
+        let file = directory.join("live.bt");
         fs::write(&file, script).with_context(|| format!("failed to write {}", file.display()))?;
         let pid = target.pid().to_string();
         let mut command = bpftrace::command();
         command.args(["-f", "json", "-p", &pid]).arg(file).arg(&pid);
-        RunningTracer::start(&mut command, folder)
+        RunningTracer::start(&mut command, directory)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        let text = fs::read_to_string(folder.join("stdout")).context("failed to read bpftrace's output")?;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        let text =
+            fs::read_to_string(directory.join("stdout")).context("failed to read bpftrace's output")?;
         seen(&text)
     }
 }

@@ -17,18 +17,18 @@ impl Launcher for Ltrace {
         (!workspace::in_path("ltrace")).then(|| "ltrace is not installed".to_owned())
     }
 
-    fn command(&self, binary: &Path, folder: &Path) -> Result<Command> {
-        let messages = folder.join("stderr");
+    fn command(&self, binary: &Path, directory: &Path) -> Result<Command> {
+        let messages = directory.join("stderr");
         let messages =
             File::create(&messages).with_context(|| format!("failed to create {}", messages.display()))?;
         let mut command = workspace::untouched(Path::new("ltrace"));
         command.args(["-f", "-e", "malloc+free", "-o"]);
-        command.arg(folder.join("calls")).arg(binary).stderr(messages);
+        command.arg(directory.join("calls")).arg(binary).stderr(messages);
         Ok(command)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        let calls = fs::read(folder.join("calls")).context("failed to read ltrace's calls")?;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        let calls = fs::read(directory.join("calls")).context("failed to read ltrace's calls")?;
         Ok(SeenCalls::Calls(mallocs(&String::from_utf8_lossy(&calls))))
     }
 }

@@ -93,7 +93,7 @@ impl Headers {
 }
 
 impl Others {
-    /// Those in a folder `linux-headers-VERSION-FLAVOUR`, and what all flavours have in common
+    /// Those in a directory `linux-headers-VERSION-FLAVOUR`, and what all flavours have in common
     /// beside it.
     fn of(build: &Path) -> Option<Self> {
         let (version, flavour) = build.to_str()?.rsplit_once('-')?;
@@ -134,7 +134,7 @@ impl Tracer for Memleak {
         }
     }
 
-    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
+    fn attach(&self, target: &LoopTarget, directory: &Path) -> Result<RunningTracer> {
         let mut command = privilege::elevated(Path::new("unshare"));
         command.args(["--mount", "--"]);
         if let Headers::Others(others) = Headers::find()? {
@@ -143,11 +143,11 @@ impl Tracer for Memleak {
         }
         command.args(["/usr/bin/python3", "-c", WRAPPER, PROGRAM]);
         command.args(["-p", &target.pid().to_string(), INTERVAL_S, REPORTS]);
-        RunningTracer::start(&mut command, folder)
+        RunningTracer::start(&mut command, directory)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        let text = fs::read_to_string(folder.join("stdout")).context("failed to read memleak's output")?;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        let text = fs::read_to_string(directory.join("stdout")).context("failed to read memleak's output")?;
         seen(&text)
     }
 }

@@ -53,21 +53,21 @@ impl Tracer for MemtapTracer {
         missing(&self.binary, &self.options)
     }
 
-    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
+    fn attach(&self, target: &LoopTarget, directory: &Path) -> Result<RunningTracer> {
         let mut command = privilege::elevated(&self.binary);
         command.args(["record", "-p", &target.pid().to_string()]);
         command.args(&self.options);
-        command.arg("-o").arg(folder.join("memtap.folded"));
-        command.arg("--summary").arg(folder.join("summary.json"));
-        RunningTracer::start(&mut command, folder)
+        command.arg("-o").arg(directory.join("memtap.folded"));
+        command.arg("--summary").arg(directory.join("summary.json"));
+        RunningTracer::start(&mut command, directory)
     }
 
-    fn is_ready(&self, folder: &Path) -> bool {
-        is_ready(folder)
+    fn is_ready(&self, directory: &Path) -> bool {
+        is_ready(directory)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        let summary = summary(folder)?;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        let summary = summary(directory)?;
         if self.has("512k") {
             let bytes = &summary["settings"]["sample_bytes"];
             ensure!(
@@ -82,15 +82,16 @@ impl Tracer for MemtapTracer {
 
 /// Returns whether memtap has said that it is at work: its first line is about the probes that it
 /// has attached.
-pub(crate) fn is_ready(folder: &Path) -> bool {
-    let messages = fs::read_to_string(folder.join("stderr")).unwrap_or_default();
+pub(crate) fn is_ready(directory: &Path) -> bool {
+    let messages = fs::read_to_string(directory.join("stderr")).unwrap_or_default();
     let mut lines = messages.lines();
     lines.any(|line| line.starts_with("memtap: ") && line.contains(" probe"))
 }
 
-/// The summary that memtap wrote to this folder.
-pub(crate) fn summary(folder: &Path) -> Result<serde_json::Value> {
-    let text = fs::read_to_string(folder.join("summary.json")).context("failed to read memtap's summary")?;
+/// The summary that memtap wrote to this directory.
+pub(crate) fn summary(directory: &Path) -> Result<serde_json::Value> {
+    let text =
+        fs::read_to_string(directory.join("summary.json")).context("failed to read memtap's summary")?;
     serde_json::from_str(&text).context("failed to read memtap's summary")
 }
 

@@ -34,20 +34,20 @@ impl Tracer for Perf {
         missing()
     }
 
-    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
+    fn attach(&self, target: &LoopTarget, directory: &Path) -> Result<RunningTracer> {
         define(target.libc())?;
         let stacks: &[&str] = match self {
             Self::NoStacks => &[],
             Self::FramePointers => &["--call-graph", "fp"],
             Self::Dwarf => &["--call-graph", "dwarf"],
         };
-        let mut command = record(stacks, folder);
+        let mut command = record(stacks, directory);
         command.args(["-p", &target.pid().to_string()]);
-        RunningTracer::start(&mut command, folder)
+        RunningTracer::start(&mut command, directory)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        let text = fs::read_to_string(folder.join("stderr")).context("failed to read perf's messages")?;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        let text = fs::read_to_string(directory.join("stderr")).context("failed to read perf's messages")?;
         samples(&text).map(SeenCalls::Calls)
     }
 }
@@ -62,13 +62,13 @@ pub(crate) fn missing() -> Option<String> {
     version.err().map(|error| format!("{error:#}"))
 }
 
-/// `perf record` of the event that [`define`] has defined, to a file of `folder`, with more
+/// `perf record` of the event that [`define`] has defined, to a file of `directory`, with more
 /// arguments.
-pub(crate) fn record(arguments: &[&str], folder: &Path) -> Command {
+pub(crate) fn record(arguments: &[&str], directory: &Path) -> Command {
     let mut command = perf();
     command
         .args(["record", "-e", EVENT, "-o"])
-        .arg(folder.join("perf.data"));
+        .arg(directory.join("perf.data"));
     command.args(arguments);
     command
 }

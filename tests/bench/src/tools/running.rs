@@ -24,10 +24,10 @@ pub(crate) struct RunningTracer {
 }
 
 impl RunningTracer {
-    /// Starts `command`, with its standard output and its messages in files of `folder`.
-    pub(crate) fn start(command: &mut Command, folder: &Path) -> Result<Self> {
+    /// Starts `command`, with its standard output and its messages in files of `directory`.
+    pub(crate) fn start(command: &mut Command, directory: &Path) -> Result<Self> {
         let create = |name: &str| {
-            let path = folder.join(name);
+            let path = directory.join(name);
             File::create(&path).with_context(|| format!("failed to create {}", path.display()))
         };
         end_with_parent(command, Signal::INT);
@@ -37,7 +37,7 @@ impl RunningTracer {
             .stderr(create("stderr")?);
         Ok(Self {
             child: ChildGuard::spawn(command, Scope::Process)?.ask_first(Signal::INT, DROP_LIMIT),
-            messages: folder.join("stderr"),
+            messages: directory.join("stderr"),
         })
     }
 

@@ -21,26 +21,26 @@ pub(crate) enum Valgrind {
 const FILE: &str = "valgrind.out";
 
 impl Valgrind {
-    /// Arguments of valgrind, before the program; its messages go to a file of `folder`.
-    pub(crate) fn arguments(self, folder: &Path) -> Vec<String> {
+    /// Arguments of valgrind, before the program; its messages go to a file of `directory`.
+    pub(crate) fn arguments(self, directory: &Path) -> Vec<String> {
         let (tool, option) = match self {
             Self::Dhat => ("dhat", "dhat-out-file"),
             Self::Massif => ("massif", "massif-out-file"),
         };
         vec![
             format!("--tool={tool}"),
-            format!("--{option}={}", folder.join(FILE).display()),
-            format!("--log-file={}", folder.join("log").display()),
+            format!("--{option}={}", directory.join(FILE).display()),
+            format!("--log-file={}", directory.join("log").display()),
         ]
     }
 
     /// Reads what it wrote.
-    pub(crate) fn read(self, folder: &Path) -> Result<SeenCalls> {
+    pub(crate) fn read(self, directory: &Path) -> Result<SeenCalls> {
         let name = match self {
             Self::Dhat => "log",
             Self::Massif => FILE,
         };
-        let text = fs::read_to_string(folder.join(name))
+        let text = fs::read_to_string(directory.join(name))
             .with_context(|| format!("failed to read {name}, which valgrind writes"))?;
         match self {
             Self::Dhat => blocks(&text).map(SeenCalls::Calls),
@@ -57,17 +57,20 @@ impl Launcher for Valgrind {
         missing()
     }
 
-    fn command(&self, binary: &Path, folder: &Path) -> Result<Command> {
-        let messages = folder.join("stderr");
+    fn command(&self, binary: &Path, directory: &Path) -> Result<Command> {
+        let messages = directory.join("stderr");
         let messages =
             File::create(&messages).with_context(|| format!("failed to create {}", messages.display()))?;
         let mut command = workspace::untouched(Path::new("valgrind"));
-        command.args(self.arguments(folder)).arg(binary).stderr(messages);
+        command
+            .args(self.arguments(directory))
+            .arg(binary)
+            .stderr(messages);
         Ok(command)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        self.read(folder)
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        self.read(directory)
     }
 }
 

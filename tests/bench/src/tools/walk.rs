@@ -47,14 +47,15 @@ impl Tracer for WalkCost {
         None
     }
 
-    fn attach(&self, target: &LoopTarget, folder: &Path) -> Result<RunningTracer> {
+    fn attach(&self, target: &LoopTarget, directory: &Path) -> Result<RunningTracer> {
         let mut command = privilege::elevated(&self.binary);
         command.args([self.walker.name(), &target.pid().to_string()]);
-        RunningTracer::start(&mut command, folder)
+        RunningTracer::start(&mut command, directory)
     }
 
-    fn seen(&self, folder: &Path) -> Result<SeenCalls> {
-        let text = fs::read_to_string(folder.join("stdout")).context("failed to read the walker's counts")?;
+    fn seen(&self, directory: &Path) -> Result<SeenCalls> {
+        let text =
+            fs::read_to_string(directory.join("stdout")).context("failed to read the walker's counts")?;
         seen(self.walker, &text)
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn prepare(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     if let Some(user) = user {
         let mut chown = Command::new("chown");
         chown.arg(user).arg(scratch.path());
-        process::output(&mut chown, "give the cluster's folder to its user")?;
+        process::output(&mut chown, "give the cluster's directory to its user")?;
     }
     let (cluster, copy) = (scratch.path().join("cluster"), scratch.path().join("copy"));
     let initdb = programs.join("initdb");
@@ -64,13 +64,13 @@ pub(crate) fn prepare(scratch: &ScratchDirectory) -> Result<Option<TracedJob>> {
     job.input = Some(copied(scratch, "postgres.sql")?);
     job.user = user;
     job.restored = Some(Restored {
-        folder: cluster,
+        directory: cluster,
         copy,
     });
     Ok(Some(job))
 }
 
-/// The folder of the newest version that is here.
+/// The directory of the newest version that is here.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir(VERSIONS).ok()?;
     let mut versions: Vec<PathBuf> = versions

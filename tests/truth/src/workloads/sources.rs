@@ -23,7 +23,7 @@ pub(crate) fn commits(count: usize) -> String {
             }
             write!(
                 stream,
-                "M 100644 inline folder{}/file{file}.txt\ndata {}\n{text}\n",
+                "M 100644 inline directory{}/file{file}.txt\ndata {}\n{text}\n",
                 file % 2,
                 text.len()
             )

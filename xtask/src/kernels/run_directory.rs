@@ -1,4 +1,4 @@
-//! A run's own folder: what the virtual machine is given, and what it leaves.
+//! A run's own directory: what the virtual machine is given, and what it leaves.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,13 +11,13 @@ use anyhow::{Context as _, Result};
 use crate::private_apt::remove_dir;
 use crate::{privilege, workspace};
 
-/// A folder that is removed when it is dropped.
-pub(super) struct Folder {
+/// A directory that is removed when it is dropped.
+pub(super) struct RunDirectory {
     path: PathBuf,
 }
 
-impl Folder {
-    /// Makes one below cargo's target folder.
+impl RunDirectory {
+    /// Makes one below cargo's target directory.
     pub(super) fn create(name: &str) -> Result<Self> {
         let name = format!("{name}-{}", std::process::id());
         let path = workspace::target_dir()?.join("kernels").join(name);
@@ -51,7 +51,7 @@ impl Folder {
         self.path.join(name).exists()
     }
 
-    /// A program in this folder, as root, with a time limit, so that nothing is left behind even
+    /// A program in this directory, as root, with a time limit, so that nothing is left behind even
     /// where it cannot be killed: what root runs through sudo is not ours to kill.
     pub(super) fn limited(&self, program: &Path, limit: Duration) -> Command {
         let mut command = privilege::elevated(Path::new("timeout"));
@@ -66,7 +66,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for RunDirectory {
     fn drop(&mut self) {
         if let Err(error) = remove_dir(&self.path) {
             eprintln!("xtask: {error:#}");
