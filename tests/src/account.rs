@@ -1,11 +1,12 @@
-//! What fixtures tell of their blocks: see `fixtures/live/ledger.h`.
+//! Reports of fixtures on their blocks: see `fixtures/live/ledger.h`.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::Figures;
+use crate::HeapFigures;
 
-/// How often a thread that ends may call `free` for things of the C library that it does not have.
+/// The number of times that a thread that ends may call `free` for things of the C library that it
+/// does not have.
 const FREES_AT_END: u64 = 4;
 
 /// One process image's own figures.
@@ -15,10 +16,11 @@ pub struct Account {
     pub pid: u32,
     /// Its name.
     pub comm: String,
-    /// Highest live count and bytes of all of the fixture's processes at once, where it told them.
+    /// Highest live count and bytes of all of the fixture's processes at once, where it reported
+    /// them.
     pub peak_together: Option<(u64, u64)>,
     threads: u64,
-    figures: Figures,
+    figures: HeapFigures,
 }
 
 impl Account {
@@ -31,7 +33,7 @@ impl Account {
             .collect::<Result<Vec<_>>>()?;
         ensure!(
             !accounts.is_empty(),
-            "the fixture told nothing; it wrote: {stdout:?}"
+            "the fixture reported nothing; it wrote: {stdout:?}"
         );
         Ok(accounts)
     }
@@ -45,27 +47,28 @@ impl Account {
             comm: value["comm"].as_str().context("no comm")?.to_owned(),
             peak_together: together["count"].as_u64().zip(together["bytes"].as_u64()),
             threads: number("threads")?,
-            figures: Figures::parse(&value)?,
+            figures: HeapFigures::parse(&value)?,
         })
     }
 
-    /// What it tells.
+    /// Returns what it tells.
     #[must_use]
-    pub fn figures(&self) -> &Figures {
+    pub fn figures(&self) -> &HeapFigures {
         &self.figures
     }
 
-    /// What differs in what another saw of this image. Each `pthread_create` allocates one block, by `calloc`, of
-    /// a size that the fixture cannot know and that is the same for all; it is never given back. Each thread that
-    /// ends calls `free` for things of the C library, all of them NULL.
-    pub fn difference(&self, found: &Figures) -> Result<Option<String>> {
+    /// Returns what differs in what another saw of this image. Each `pthread_create` allocates one
+    /// block, by `calloc`, of a size that the fixture cannot know and that is the same for all; it
+    /// is never given back. Each thread that ends calls `free` for things of the C library, all of
+    /// them NULL.
+    pub fn difference(&self, found: &HeapFigures) -> Result<Option<String>> {
         let mut expected = self.figures.clone();
         if self.threads > 0 {
             let beyond = |path: &str| found.get(path).saturating_sub(self.figures.get(path));
             let bytes = beyond("functions/calloc/bytes");
             ensure!(
                 beyond("functions/calloc/calls") == self.threads && bytes > 0 && bytes % self.threads == 0,
-                "{} threads began, and calloc was called {} times more than told, for {bytes} bytes",
+                "{} threads began, and calloc was called {} times more than reported, for {bytes} bytes",
                 self.threads,
                 beyond("functions/calloc/calls")
             );
@@ -78,7 +81,7 @@ impl Account {
                 expected.add(&format!("{block}/bytes"), bytes);
             }
         }
-        Ok(Figures::difference(&expected, found))
+        Ok(HeapFigures::difference(&expected, found))
     }
 }
 

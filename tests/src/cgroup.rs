@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::run::{eventually, run};
 use crate::{Context, Fixture};
 
-/// How long the kernel may take to end what is in a cgroup.
+/// The time that the kernel may take to end what is in a cgroup.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Cgroups that this process has made.
@@ -18,13 +18,13 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A cgroup of version 2. Dropping it ends what is in it, and removes it with all below it.
 #[derive(Debug)]
-pub struct Cgroup<'a> {
+pub struct TestCgroup<'a> {
     context: &'a Context,
     path: PathBuf,
     name: String,
 }
 
-impl<'a> Cgroup<'a> {
+impl<'a> TestCgroup<'a> {
     /// Makes one.
     pub fn create(context: &'a Context) -> Result<Self> {
         let root = mount_point().context("no cgroup2 is mounted")?;
@@ -99,7 +99,7 @@ impl<'a> Cgroup<'a> {
     }
 }
 
-impl Drop for Cgroup<'_> {
+impl Drop for TestCgroup<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
             eprintln!("suite: {error:#}");
@@ -117,7 +117,7 @@ fn enter(context: &Context, pid: u32, cgroup: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where the hierarchy of version 2 is mounted so that it can be written to.
+/// Returns where the hierarchy of version 2 is mounted so that it can be written to.
 #[must_use]
 pub(crate) fn mount_point() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;

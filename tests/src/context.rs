@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run::run;
 
-/// What every test is given.
+/// The context of every test.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The program under test.
     pub memtap: PathBuf,
-    /// Where fixtures are built; kept between runs.
+    /// The directory that fixtures are built in; kept between runs.
     pub work: PathBuf,
     is_root: bool,
 }
@@ -77,8 +77,8 @@ pub enum Need {
 }
 
 impl Context {
-    /// Finds memtap (`MEMTAP_BIN`, else the workspace's release build) and a way to become root; `work` is a
-    /// directory for what is built.
+    /// Finds memtap (`MEMTAP_BIN`, else the workspace's release build) and a way to become root;
+    /// `work` is a directory for what is built.
     pub fn find(work: &Path) -> Result<Self> {
         let memtap = match std::env::var_os("MEMTAP_BIN") {
             Some(path) => PathBuf::from(path),
@@ -91,8 +91,7 @@ impl Context {
             )
         })?;
         std::fs::create_dir_all(work).with_context(|| format!("failed to create {}", work.display()))?;
-        // SAFETY: geteuid has no arguments and cannot fail.
-        let is_root = unsafe { libc::geteuid() } == 0;
+        let is_root = test_support::privilege::is_root();
         let context = Self {
             memtap,
             work: work.to_owned(),
@@ -111,7 +110,8 @@ impl Context {
     pub fn privileged(&self, program: impl AsRef<OsStr>) -> Command {
         if self.is_root {
             let mut command = Command::new(program);
-            // A suite that was started by sudo is to test what root sees; tests of sudo set these themselves.
+            // A suite that was started by sudo is to test what root sees; tests of sudo set these
+            // themselves.
             for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
                 command.env_remove(name);
             }
@@ -137,14 +137,14 @@ impl Context {
         }
     }
 
-    /// Whether the suite itself is root.
+    /// Returns whether the suite itself is root.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.is_root
     }
 
-    /// The process of this name that [`privileged`](Self::privileged) started as `pid`: a child of that one
-    /// where sudo was needed.
+    /// The process of this name that [`privileged`](Self::privileged) started as `pid`: a child of
+    /// that one where sudo was needed.
     pub fn behind_sudo(&self, pid: u32, comm: &str) -> Result<u32> {
         if self.is_root {
             return Ok(pid);
@@ -172,7 +172,7 @@ impl Context {
 }
 
 impl Need {
-    /// Why the need is not met, or nothing if it is.
+    /// Returns why the need is not met, or nothing if it is.
     #[must_use]
     pub fn missing(self) -> Option<&'static str> {
         let (is_met, reason) = match self {
@@ -247,7 +247,7 @@ fn on_path(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
-/// Whether the crates of the fixture are there, or can be fetched.
+/// Returns whether the crates of the fixture are there, or can be fetched.
 fn fixture_crates() -> bool {
     static ARE_THERE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *ARE_THERE.get_or_init(|| {
@@ -274,13 +274,13 @@ fn static_libc() -> bool {
     library_file("libc.a")
 }
 
-/// Whether the linker finds a library's file.
+/// Returns whether the linker finds a library's file.
 fn library_file(name: &str) -> bool {
     library_path(name).is_some()
 }
 
-/// The path of a library's file that the linker finds. `cc -print-file-name` repeats a name that it cannot find, and gives
-/// a path for one that it can.
+/// The path of a library's file that the linker finds. `cc -print-file-name` repeats a name that it
+/// cannot find, and gives a path for one that it can.
 #[must_use]
 pub fn library_path(name: &str) -> Option<PathBuf> {
     let output = Command::new("cc")

@@ -32,8 +32,8 @@ impl std::iter::Sum for Count {
     }
 }
 
-/// What differs between two accounts, a line per name; nothing if they are equal. A name that is missing is a
-/// zero.
+/// Returns what differs between two accounts, a line per name; nothing if they are equal. A name
+/// that is missing is a zero.
 #[must_use]
 pub fn difference(expected: &Counts, found: &Counts) -> Option<String> {
     let names: BTreeSet<_> = expected.keys().chain(found.keys()).collect();

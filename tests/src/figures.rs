@@ -1,4 +1,4 @@
-//! What a process did with its heap, from whoever tells it: memtap's summary, a fixture, the shim.
+//! A process's use of its heap, as anyone reports it: memtap's summary, a fixture, the shim.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,13 +9,14 @@ use serde_json::Value;
 /// The blocks of a summary's totals that are about blocks of the heap.
 const BLOCKS: [&str; 6] = ["functions", "alloc", "freed", "live", "peak", "temporary"];
 
-/// Figures by their paths in a summary's totals: `functions/malloc/calls`, `live/bytes`. What is not there is 0.
+/// Figures by their paths in a summary's totals: `functions/malloc/calls`, `live/bytes`. What is
+/// not there is 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Figures(BTreeMap<String, u64>);
+pub struct HeapFigures(BTreeMap<String, u64>);
 
-impl Figures {
-    /// Reads totals; all of the blocks must be there. What is told of `memalign` counts as `aligned_alloc`:
-    /// whether they are one address is the C library's choice.
+impl HeapFigures {
+    /// Reads totals; all of the blocks must be there. What is reported of `memalign` counts as
+    /// `aligned_alloc`: whether they are one address is the C library's choice.
     pub fn parse(totals: &Value) -> Result<Self> {
         let mut figures = Self::default();
         for block in BLOCKS {
@@ -29,7 +30,8 @@ impl Figures {
 
     fn flatten(&mut self, path: &str, value: &Value) -> Result<()> {
         if let Some(fields) = value.as_object() {
-            // How much of the peak is known by stack is no figure of the program, nor how sure an estimate is.
+            // How much of the peak is known by stack is no figure of the program, nor how sure an
+            // estimate is.
             let is_figure = |name: &str| name != "by_stack_bytes" && !name.ends_with("_stderr");
             for (name, value) in fields.iter().filter(|(name, _)| is_figure(name)) {
                 self.flatten(&format!("{path}/{name}"), value)?;
@@ -62,7 +64,7 @@ impl Figures {
         self.add(path, number);
     }
 
-    /// What there is beyond other figures.
+    /// Returns what there is beyond other figures.
     #[must_use]
     pub fn beyond(&self, other: &Self) -> Self {
         let mut rest = Self::default();
@@ -94,19 +96,19 @@ impl Figures {
         self
     }
 
-    /// Whether nothing was done at all.
+    /// Returns whether nothing was done at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What differs, a line per figure; nothing if the two are equal.
+    /// Returns what differs, a line per figure; nothing if the two are equal.
     #[must_use]
     pub fn difference(expected: &Self, found: &Self) -> Option<String> {
         Self::difference_beyond(expected, found, 0)
     }
 
-    /// What differs by more than a share of what was expected, in thousandths.
+    /// Returns what differs by more than a share of what was expected, in thousandths.
     #[must_use]
     pub fn difference_beyond(expected: &Self, found: &Self, thousandths: u64) -> Option<String> {
         let paths: BTreeSet<_> = expected.0.keys().chain(found.0.keys()).collect();

@@ -4,33 +4,33 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{Chain, Told};
+use crate::{Chain, Reported};
 
 /// A folded file.
 #[derive(Debug, Clone)]
-pub struct Folded {
+pub struct FoldedStacks {
     /// The text.
     pub text: String,
     /// Its lines, in their order.
-    pub lines: Vec<Line>,
+    pub lines: Vec<FoldedLine>,
 }
 
 /// One stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct FoldedLine {
     /// The first frame: the process.
     pub process: String,
     /// The callers, from the outermost to the innermost, without the mark of a stack that was cut.
     pub frames: Vec<String>,
     /// The last frame: the function that was called.
     pub function: String,
-    /// Whether the stack could not be walked to its end.
+    /// True if the stack could not be walked to its end.
     pub is_truncated: bool,
     /// The weight.
     pub weight: u64,
 }
 
-impl Folded {
+impl FoldedStacks {
     /// Reads a file; lines must be of the form of the contract, sorted, and no two the same stack.
     pub fn parse(text: &str) -> Result<Self> {
         let lines = text.lines().map(line).collect::<Result<Vec<_>>>()?;
@@ -65,7 +65,7 @@ impl Folded {
     }
 
     /// The sum of the weights of the lines that a test is true for.
-    pub fn weight_of(&self, mut wanted: impl FnMut(&Line) -> bool) -> u64 {
+    pub fn weight_of(&self, mut wanted: impl FnMut(&FoldedLine) -> bool) -> u64 {
         self.lines
             .iter()
             .filter(|line| wanted(line))
@@ -73,11 +73,12 @@ impl Folded {
             .sum()
     }
 
-    /// Compares every chain of the fixtures' own account with the lines that end in it, weighed by `weigh`,
-    /// and gives the lines that are no fixture's: what the C library allocates on its own account.
-    pub fn compare(&self, told: &Told, weigh: impl Fn(&Chain) -> u64) -> Result<Vec<Line>> {
+    /// Compares every chain of the fixtures' own account with the lines that end in it, weighed by
+    /// `weigh`, and gives the lines that are no fixture's: what the C library allocates on its own
+    /// account.
+    pub fn compare(&self, reported: &Reported, weigh: impl Fn(&Chain) -> u64) -> Result<Vec<FoldedLine>> {
         let mut expected: BTreeMap<(&str, &[String], &str), u64> = BTreeMap::new();
-        for image in &told.images {
+        for image in &reported.images {
             for chain in &image.chains {
                 let key = (&*image.comm, &*chain.frames, &*chain.function);
                 *expected.entry(key).or_default() += weigh(chain);
@@ -108,8 +109,8 @@ impl Folded {
     }
 }
 
-impl Line {
-    /// Whether the process has this name, with or without its number (`comm-PID`).
+impl FoldedLine {
+    /// Returns whether the process has this name, with or without its number (`comm-PID`).
     #[must_use]
     pub fn is_of(&self, comm: &str) -> bool {
         self.process == comm
@@ -119,14 +120,14 @@ impl Line {
                 .is_some_and(|(name, pid)| name == comm && pid.parse::<u32>().is_ok())
     }
 
-    /// Whether some frame's name contains this.
+    /// Returns whether some frame's name contains this.
     #[must_use]
     pub fn passes(&self, name: &str) -> bool {
         self.frames.iter().any(|frame| frame.contains(name))
     }
 }
 
-fn line(text: &str) -> Result<Line> {
+fn line(text: &str) -> Result<FoldedLine> {
     let (stack, weight) = text
         .rsplit_once(' ')
         .with_context(|| format!("no weight: {text:?}"))?;
@@ -144,7 +145,7 @@ fn line(text: &str) -> Result<Line> {
     if is_truncated {
         frames.remove(0);
     }
-    Ok(Line {
+    Ok(FoldedLine {
         process,
         frames,
         function,
@@ -155,11 +156,11 @@ fn line(text: &str) -> Result<Line> {
 
 #[cfg(test)]
 mod tests {
-    use super::Folded;
+    use super::FoldedStacks;
 
     #[test]
     fn reads_a_file() -> anyhow::Result<()> {
-        let folded = Folded::parse("a b;[truncated];f;malloc 3\na b;main;f;malloc 4\n")?;
+        let folded = FoldedStacks::parse("a b;[truncated];f;malloc 3\na b;main;f;malloc 4\n")?;
         assert_eq!(folded.total(), 7);
         assert_eq!(folded.lines[0].process, "a b");
         assert!(folded.lines[0].is_truncated && !folded.lines[1].is_truncated);
@@ -179,7 +180,7 @@ mod tests {
             "b;malloc 1\na;malloc 1\n",
             "a;malloc 1\na;malloc 2\n",
         ] {
-            assert!(Folded::parse(text).is_err(), "{text:?} was read");
+            assert!(FoldedStacks::parse(text).is_err(), "{text:?} was read");
         }
     }
 }

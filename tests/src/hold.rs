@@ -7,19 +7,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::{Context, Running, eventually};
+use crate::{Context, RunningProgram, eventually};
 
-/// What it says once it holds it.
+/// The word that it prints once it holds it.
 const HOLDS: &str = "holds";
 
-/// How long that may take.
+/// The time that that may take.
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
-/// A tracer that holds an instruction of a file, as one of static probes does: with the offset of a counter in the file,
-/// which the kernel raises in every process that maps it. Dropping it lets go.
+/// A tracer that holds an instruction of a file, as one of static probes does: with the offset of a
+/// counter in the file, which the kernel raises in every process that maps it. Dropping it lets go.
 #[derive(Debug)]
-pub struct Holder(Running);
+pub struct Holder(RunningProgram);
 
 impl Holder {
     /// Starts one, as root.
@@ -29,7 +30,7 @@ impl Holder {
             .args(["helper", "hold"])
             .arg(file)
             .args([offset.to_string(), counter.to_string()]);
-        let mut holder = Self(Running::start(command)?);
+        let mut holder = Self(RunningProgram::start(command)?);
         let holds = eventually(READY_LIMIT, || {
             ensure!(
                 holder.0.is_alive()?,
@@ -43,15 +44,15 @@ impl Holder {
     }
 }
 
-/// `struct perf_event_attr` of the kernel's `include/uapi/linux/perf_event.h`, up to its second version, in words: the type
-/// and the size, `config`, … `config1` at 7 and `config2` at 8.
+/// `struct perf_event_attr` of the kernel's `include/uapi/linux/perf_event.h`, up to its second
+/// version, in words: the type and the size, `config`, … `config1` at 7 and `config2` at 8.
 const ATTRIBUTE_WORDS: usize = 12;
 
-/// What `suite helper hold FILE OFFSET COUNTER` does: holds the instruction until whoever started it has gone.
+/// Runs `suite helper hold FILE OFFSET COUNTER`: holds the instruction until whoever started it has
+/// gone.
 #[expect(clippy::print_stdout, reason = "who started it waits for the word")]
 pub(crate) fn hold(file: &str, offset: &str, counter: &str) -> Result<String> {
-    // SAFETY: the command has no memory arguments.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let _held = open(file.as_ref(), offset.parse()?, counter.parse()?)?;
     println!("{HOLDS}");
     loop {
@@ -59,8 +60,8 @@ pub(crate) fn hold(file: &str, offset: &str, counter: &str) -> Result<String> {
     }
 }
 
-/// A uprobe of the whole machine with a reference counter, whose offset is in the upper half of `config`
-/// (`PERF_UPROBE_REF_CTR_OFFSET_SHIFT` of the kernel's `kernel/events/core.c`).
+/// A uprobe of the whole machine with a reference counter, whose offset is in the upper half of
+/// `config` (`PERF_UPROBE_REF_CTR_OFFSET_SHIFT` of the kernel's `kernel/events/core.c`).
 fn open(file: &Path, offset: u64, counter: u64) -> Result<OwnedFd> {
     let kind: u64 = std::fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?
         .trim()

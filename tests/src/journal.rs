@@ -1,10 +1,10 @@
-//! What a test has run so far, for the report of its failure.
+//! The commands that a test has run so far, for the report of its failure.
 
 use std::cell::RefCell;
 
 use crate::Finished;
 
-/// How much of each stream is kept: the end of it, where errors are.
+/// The number of bytes of each stream that are kept: the end of it, where errors are.
 const KEPT_BYTES: usize = 4000;
 
 thread_local! {

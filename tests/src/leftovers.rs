@@ -1,4 +1,4 @@
-//! What a tracer can leave behind: probes in a program's text, BPF objects, names in tracefs.
+//! Leftovers of a tracer: probes in a program's text, BPF objects, names in tracefs.
 //!
 //! Looking needs root, which the suite may not be: [`helper`] is what it runs itself as under sudo.
 
@@ -34,8 +34,8 @@ impl Leftovers {
     }
 }
 
-/// Runs a script as root inside tracefs, whether or not the machine has mounted it: in a mount namespace of our own. Returns what
-/// it prints; `words` are its arguments.
+/// Runs a script as root inside tracefs, whether or not the machine has mounted it: in a mount
+/// namespace of our own. Returns what it prints; `words` are its arguments.
 pub fn in_tracefs(context: &Context, script: &str, words: &[&str]) -> Result<String> {
     let script = format!(
         "set -e; test -e /sys/kernel/tracing/uprobe_events || mount -t tracefs tracefs /sys/kernel/tracing; \
@@ -51,7 +51,8 @@ pub fn uprobe_events(context: &Context) -> Result<String> {
     in_tracefs(context, "cat uprobe_events", &[])
 }
 
-/// Where the C library's code in a process differs from its file: nothing, unless a probe is in it.
+/// Returns where the C library's code in a process differs from its file: nothing, unless a probe
+/// is in it.
 pub fn differing_text(context: &Context, pid: u32) -> Result<String> {
     let command = helper_command(context, &["text", &pid.to_string()])?;
     Ok(run(command)?.succeeded()?.stdout)
@@ -63,9 +64,8 @@ fn helper_command(context: &Context, arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// What `suite helper …` does, as root: `bpf` lists BPF objects, `text PID` compares a program's text, `hold` is
-/// another tracer. What is
-/// to be written to standard output is returned.
+/// Runs `suite helper …`, as root: `bpf` lists BPF objects, `text PID` compares a program's text,
+/// `hold` is another tracer. What is to be written to standard output is returned.
 pub fn helper(arguments: &[String]) -> Result<String> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["bpf"] => bpf_objects(),
@@ -75,7 +75,8 @@ pub fn helper(arguments: &[String]) -> Result<String> {
     }
 }
 
-/// `BPF_PROG_GET_NEXT_ID`, `BPF_MAP_GET_NEXT_ID`, `BPF_LINK_GET_NEXT_ID` of `enum bpf_cmd` (linux/bpf.h).
+/// `BPF_PROG_GET_NEXT_ID`, `BPF_MAP_GET_NEXT_ID`, `BPF_LINK_GET_NEXT_ID` of `enum bpf_cmd`
+/// (linux/bpf.h).
 const NEXT_ID: [(&str, libc::c_long); 3] = [("program", 11), ("map", 12), ("link", 31)];
 
 /// The part of `union bpf_attr` that the `…_GET_NEXT_ID` commands use.
@@ -92,8 +93,8 @@ fn bpf_objects() -> Result<String> {
     for (kind, command) in NEXT_ID {
         let mut attribute = NextId::default();
         loop {
-            // SAFETY: the attribute is a live, writable struct of the size that is given, laid out as the
-            // kernel's; the command writes `next` alone.
+            // SAFETY: the attribute is a live, writable struct of the size that is given, laid out
+            // as the kernel's; the command writes `next` alone.
             let result =
                 unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attribute, size_of::<NextId>()) };
             if result != 0 {

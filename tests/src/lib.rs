@@ -1,9 +1,10 @@
-//! What the suite stands on: fixtures that are compiled on demand, memtap run under a time limit with its
-//! outputs read back, and second opinions (the fixtures' own counts, a preloaded shim, strace) to compare with.
+//! The foundation of the suite: fixtures that are compiled on demand, memtap run under a time limit
+//! with its outputs read back, and second opinions (the fixtures' own counts, a preloaded shim,
+//! strace) to compare with.
 //!
-//! A test runs memtap through [`Memtap`] and gets a [`Recording`]; every recording is audited: its totals must
-//! add up whatever the test itself looks at. What was run, and what it said, is kept by [`journal`] and printed
-//! with a failure.
+//! A test runs memtap through [`Memtap`] and gets a [`MemtapRecording`]; every recording is
+//! audited: its totals must add up whatever the test itself looks at. What was run, and what it
+//! said, is kept by [`journal`] and printed with a failure.
 
 mod account;
 mod cgroup;
@@ -19,27 +20,27 @@ mod live;
 mod memtap;
 mod recipe;
 mod recording;
+mod reported;
 mod run;
 mod shim;
 mod strace;
 mod summary;
-mod told;
 
 pub use account::{Account, without_pids};
-pub use cgroup::Cgroup;
+pub use cgroup::TestCgroup;
 pub use context::{Context, Need, library_path};
 pub use count::{Count, Counts, difference};
-pub use figures::Figures;
+pub use figures::HeapFigures;
 pub use fixture::Fixture;
-pub use folded::{Folded, Line};
+pub use folded::{FoldedLine, FoldedStacks};
 pub use hold::Holder;
 pub use leftovers::{Leftovers, differing_text, helper, in_tracefs, uprobe_events};
 pub use live::{ShimImage, shim_images};
-pub use memtap::{ARMS, Memtap, Session};
+pub use memtap::{ARMS, Memtap, MemtapSession};
 pub use recipe::Recipe;
-pub use recording::Recording;
-pub use run::{Finished, LIMIT, Running, eventually, run};
+pub use recording::MemtapRecording;
+pub use reported::{Chain, Reported, ReportedImage};
+pub use run::{Finished, LIMIT, RunningProgram, eventually, run};
 pub use shim::{Shim, shim_counts};
 pub use strace::Strace;
-pub use summary::{Process, Region, Summary};
-pub use told::{Chain, Image, Told};
+pub use summary::{ProcessSummary, RecordingSummary, Region};

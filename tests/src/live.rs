@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{Context, Figures, Finished, Recipe, run};
+use crate::{Context, Finished, HeapFigures, Recipe, run};
 
 /// The order of the functions in the shim's file: see `fixtures/live/images.h`.
 const FUNCTIONS: [&str; 8] = [
@@ -20,7 +20,8 @@ const FUNCTIONS: [&str; 8] = [
 const SUMS: [&str; 4] = ["alloc", "freed", "live", "peak"];
 const COMM_BYTES: usize = 16;
 const EXE_BYTES: usize = 104;
-/// The pid, two names, three numbers a function, two of frees, two a sum, temporary, and given twice.
+/// The pid, two names, three numbers a function, two of frees, two a sum, temporary, and given
+/// twice.
 const IMAGE_BYTES: usize = 8 + COMM_BYTES + EXE_BYTES + (3 * FUNCTIONS.len() + 2 + 2 * SUMS.len() + 2) * 8;
 /// The room for images that the shim has.
 const IMAGES: usize = 4096;
@@ -34,12 +35,12 @@ pub struct ShimImage {
     pub comm: String,
     /// Its executable, at most 103 bytes of it.
     pub exe: String,
-    /// What it did.
-    pub figures: Figures,
+    /// Its use of the heap.
+    pub figures: HeapFigures,
 }
 
-/// Runs a command to its end, and follows its blocks and those of its children, of the programs themselves and of
-/// the C library for them. The images are in the order in which they began.
+/// Runs a command to its end, and follows its blocks and those of its children, of the programs
+/// themselves and of the C library for them. The images are in the order in which they began.
 pub fn shim_images(context: &Context, mut command: Command) -> Result<(Vec<ShimImage>, Finished)> {
     let shim = Recipe::live_c("shim").shared().build(context)?;
     let dir = tempfile::tempdir()?;
@@ -73,7 +74,7 @@ fn image(mut bytes: &[u8]) -> Result<ShimImage> {
         paths.extend(["count", "bytes"].map(|field| format!("{sum}/{field}")));
     }
     paths.push("temporary/count".to_owned());
-    let mut figures = Figures::default();
+    let mut figures = HeapFigures::default();
     for path in paths {
         figures.set(&path, number(&mut bytes)?);
     }

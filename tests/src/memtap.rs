@@ -9,24 +9,25 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
-use crate::run::{LIMIT, Running, eventually};
-use crate::{Context, Fixture, Recording};
+use crate::run::{LIMIT, RunningProgram, eventually};
+use crate::{Context, Fixture, MemtapRecording};
 
-/// How long it may take until the probes are in.
+/// The time that it may take until the probes are in.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
-/// The ways to meet calls whose blocks are followed, for `--probes`: inside their functions where that can be, or at entry
-/// and return. Either must find the same.
+/// The ways to meet calls whose blocks are followed, for `--probes`: inside their functions where
+/// that can be, or at entry and return. Either must find the same.
 pub const ARMS: [&str; 2] = ["auto", "two"];
 
-/// The variable that pins `--probes` of every recording that follows blocks and does not pin it itself.
+/// The variable that pins `--probes` of every recording that follows blocks and does not pin it
+/// itself.
 const PROBES: &str = "MEMTAP_PROBES";
 
 fn is_among(arguments: &[OsString], wanted: &str) -> bool {
     arguments.iter().any(|argument| argument == wanted)
 }
 
-/// Whether blocks are followed: in a recording that asks for it, or by `memtap live`.
+/// Returns whether blocks are followed: in a recording that asks for it, or by `memtap live`.
 fn follows_blocks(arguments: &[OsString]) -> bool {
     is_among(arguments, "--live") || arguments.first().is_some_and(|command| command == "live")
 }
@@ -144,12 +145,12 @@ impl<'a> Memtap<'a> {
     }
 
     /// Runs it to its end.
-    pub fn run(self) -> Result<Recording> {
+    pub fn run(self) -> Result<MemtapRecording> {
         self.start()?.finish()
     }
 
     /// Starts it.
-    pub fn start(self) -> Result<Session<'a>> {
+    pub fn start(self) -> Result<MemtapSession<'a>> {
         let mut program = self.context.memtap.clone();
         if !self.is_privileged {
             // Where the build is may be closed to others.
@@ -195,17 +196,17 @@ impl<'a> Memtap<'a> {
         // Whatever the suite's own environment asks for.
         command.env_remove("NO_COLOR").env_remove("RUST_LOG");
         command.envs(self.environment);
-        Ok(Session {
+        Ok(MemtapSession {
             context: self.context,
-            running: Running::start(command)?,
+            running: RunningProgram::start(command)?,
             directory: self.directory,
             metric: self.metric,
         })
     }
 }
 
-/// Whether processes that run are recorded and the test says nothing of how much is followed: what tests expect are exact
-/// figures, and by default memtap keeps to a budget there.
+/// Returns whether processes that run are recorded and the test says nothing of how much is
+/// followed: what tests expect are exact figures, and by default memtap keeps to a budget there.
 fn wants_all(arguments: &[OsString]) -> bool {
     let has = |words: &[&str]| {
         arguments
@@ -222,14 +223,14 @@ fn wants_all(arguments: &[OsString]) -> bool {
 
 /// memtap while it runs; dropping it kills it.
 #[derive(Debug)]
-pub struct Session<'a> {
+pub struct MemtapSession<'a> {
     context: &'a Context,
-    running: Running,
+    running: RunningProgram,
     directory: TempDir,
     metric: &'static str,
 }
 
-impl Session<'_> {
+impl MemtapSession<'_> {
     /// Waits until memtap has said how many probes it has attached.
     pub fn wait_until_tracing(&mut self) -> Result<()> {
         let is_ready = eventually(READY_LIMIT, || {
@@ -280,15 +281,15 @@ impl Session<'_> {
         self.context.signal(self.pid()?, signal)
     }
 
-    /// What memtap has written to standard output so far.
+    /// Returns what memtap has written to standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         self.running.stdout()
     }
 
     /// Waits for memtap's end, and reads and audits what it has written.
-    pub fn finish(self) -> Result<Recording> {
+    pub fn finish(self) -> Result<MemtapRecording> {
         let finished = self.running.finish(LIMIT)?;
-        Recording::read(finished, self.directory, self.metric)
+        MemtapRecording::read(finished, self.directory, self.metric)
     }
 }

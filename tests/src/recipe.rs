@@ -1,4 +1,4 @@
-//! How a fixture is compiled.
+//! Compilation of fixtures.
 
 use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,7 +21,8 @@ const C_FLAGS: &[&str] = &[
 ];
 const RUST_FLAGS: &[&str] = &["--edition=2024", "-O", "-g", "-Cforce-frame-pointers=yes"];
 
-/// No frame pointers, and no debug information, whose inlined functions would be frames too. Calls stay calls.
+/// No frame pointers, and no debug information, whose inlined functions would be frames too. Calls
+/// stay calls.
 const PLAIN_C_FLAGS: &[&str] = &[
     "-O2",
     "-fomit-frame-pointer",
@@ -71,7 +72,8 @@ impl Recipe {
         Self::new(name, format!("stacks/{name}.cpp"), "c++", PLAIN_C_FLAGS)
     }
 
-    /// A Rust program as it is shipped, with nothing said of frame pointers: `fixtures/stacks/NAME.rs`.
+    /// A Rust program as it is shipped, with nothing said of frame pointers:
+    /// `fixtures/stacks/NAME.rs`.
     #[must_use]
     pub fn plain_rust(name: &str) -> Self {
         Self::new(name, format!("stacks/{name}.rs"), "rustc", PLAIN_RUST_FLAGS)
@@ -151,14 +153,16 @@ impl Recipe {
         self
     }
 
-    /// Links it with a library that is a fixture: without a name of its own it is asked for by its path.
+    /// Links it with a library that is a fixture: without a name of its own it is asked for by its
+    /// path.
     #[must_use]
     pub fn with_library(self, library: &Fixture) -> Self {
         self.flags([&library.path])
     }
 
-    /// Compiles the source into a directory that is named after everything that the result depends on, so that
-    /// it is compiled once; the file itself keeps its plain name, which is what stacks begin with.
+    /// Compiles the source into a directory that is named after everything that the result depends
+    /// on, so that it is compiled once; the file itself keeps its plain name, which is what stacks
+    /// begin with.
     pub fn build(&self, context: &Context) -> Result<Fixture> {
         let Self {
             name,
@@ -186,7 +190,8 @@ impl Recipe {
         if !path.exists() {
             std::fs::create_dir_all(&dir)?;
             let making = dir.join(format!("{name}.{}", std::process::id()));
-            // Libraries among the flags are looked into for what the source needs: they come after it.
+            // Libraries among the flags are looked into for what the source needs: they come after
+            // it.
             let output = Command::new(compiler)
                 .arg(&source)
                 .args(flags)
@@ -210,12 +215,12 @@ impl Recipe {
     }
 }
 
-/// Where a fixture is that has crates of its own.
+/// Returns where a fixture is that has crates of its own.
 pub(crate) fn crate_directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-/// What any fixture may include.
+/// Returns what any fixture may include.
 fn headers(sources: &Path) -> Result<Vec<PathBuf>> {
     let mut headers = Vec::new();
     for directory in [sources, &sources.join("live"), &sources.join("stacks")] {

@@ -1,4 +1,4 @@
-//! What a run of memtap left, and whether it adds up.
+//! The output of a run of memtap, and checks that it adds up.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,19 +6,21 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-use crate::{Count, Counts, Figures, Finished, Folded, Region, Summary, Told, difference};
+use crate::{
+    Count, Counts, Finished, FoldedStacks, HeapFigures, RecordingSummary, Region, Reported, difference,
+};
 
 /// A run of memtap that has ended.
 #[derive(Debug)]
-pub struct Recording {
-    /// How it ended and what it said.
+pub struct MemtapRecording {
+    /// Its exit status and output.
     pub finished: Finished,
-    summary: Option<Summary>,
-    folded: Option<Folded>,
+    summary: Option<RecordingSummary>,
+    folded: Option<FoldedStacks>,
     directory: TempDir,
 }
 
-impl Recording {
+impl MemtapRecording {
     /// Reads the outputs that there are, and fails unless they add up.
     pub(crate) fn read(finished: Finished, directory: TempDir, metric: &str) -> Result<Self> {
         let text = |name: &str| -> Result<Option<String>> {
@@ -32,10 +34,10 @@ impl Recording {
             Ok((!text.is_empty()).then_some(text))
         };
         let summary = text("summary.json")?
-            .map(|text| Summary::parse(&text))
+            .map(|text| RecordingSummary::parse(&text))
             .transpose()?;
         let folded = text("stacks.folded")?
-            .map(|text| Folded::parse(&text))
+            .map(|text| FoldedStacks::parse(&text))
             .transpose()?;
         let recording = Self {
             finished,
@@ -70,7 +72,8 @@ impl Recording {
         Ok(recording)
     }
 
-    /// Fails unless memtap ended with this code after one line on standard error that holds all of `words`.
+    /// Fails unless memtap ended with this code after one line on standard error that holds all of
+    /// `words`.
     pub fn refused(self, code: i32, words: &[&str]) -> Result<Self> {
         let recording = self.ended_with(code)?;
         let lines = recording.finished.stderr_lines();
@@ -91,18 +94,18 @@ impl Recording {
     }
 
     /// The summary.
-    pub fn summary(&self) -> Result<&Summary> {
+    pub fn summary(&self) -> Result<&RecordingSummary> {
         self.summary.as_ref().context("memtap wrote no summary")
     }
 
     /// The folded file.
-    pub fn folded(&self) -> Result<&Folded> {
+    pub fn folded(&self) -> Result<&FoldedStacks> {
         self.folded.as_ref().context("memtap wrote no folded file")
     }
 
-    /// What the fixture told.
-    pub fn told(&self) -> Result<Told> {
-        Told::parse(&self.finished.stdout)
+    /// Returns what the fixture reported.
+    pub fn reported(&self) -> Result<Reported> {
+        Reported::parse(&self.finished.stdout)
     }
 
     /// The test's own directory.
@@ -120,8 +123,9 @@ impl Recording {
     }
 }
 
-/// Seen = counted + set aside + lost; the whole = the sum of the processes = the sum of the functions.
-fn audit(summary: &Summary) -> Result<()> {
+/// Seen = counted + set aside + lost; the whole = the sum of the processes = the sum of the
+/// functions.
+fn audit(summary: &RecordingSummary) -> Result<()> {
     let functions = summary.functions()?;
     let regions = summary.regions()?;
     let total: Count = functions.values().copied().sum();
@@ -168,7 +172,8 @@ fn audit(summary: &Summary) -> Result<()> {
         .iter()
         .map(|name| summary.number(&format!("/losses/{name}")))
         .sum::<Result<u64>>()?;
-    // With sampling, calls are what the tallied ones stand for; so they are where probes were in for a part of the time.
+    // With sampling, calls are what the tallied ones stand for; so they are where probes were in
+    // for a part of the time.
     let is_estimate = summary.number("/settings/sample_bytes")? > 1
         || summary.json["cost"]["budget"]["windows"]
             .as_u64()
@@ -223,14 +228,14 @@ fn audit(summary: &Summary) -> Result<()> {
 }
 
 /// The whole = the sum of the processes, and no more is live at the end than at the peak.
-fn audit_live(summary: &Summary) -> Result<()> {
-    let whole = Figures::parse(&summary.json["totals"])?;
+fn audit_live(summary: &RecordingSummary) -> Result<()> {
+    let whole = HeapFigures::parse(&summary.json["totals"])?;
     let processes = summary.processes()?;
     let all = processes
         .iter()
-        .map(|process| Figures::parse(&process.totals))
+        .map(|process| HeapFigures::parse(&process.totals))
         .collect::<Result<Vec<_>>>()?;
-    if let Some(difference) = Figures::difference(&whole.without(&["peak/"]), &Figures::sum(&all)) {
+    if let Some(difference) = HeapFigures::difference(&whole.without(&["peak/"]), &HeapFigures::sum(&all)) {
         anyhow::bail!("the processes (found) do not add up to the whole (expected):\n{difference}");
     }
     for (process, figures) in processes.iter().zip(&all) {
@@ -244,7 +249,7 @@ fn audit_live(summary: &Summary) -> Result<()> {
     Ok(())
 }
 
-fn audit_folded(summary: &Summary, folded: &Folded, metric: &str) -> Result<()> {
+fn audit_folded(summary: &RecordingSummary, folded: &FoldedStacks, metric: &str) -> Result<()> {
     let equal = |what: &str, weight: u64, figure: u64| {
         ensure!(
             weight == figure,

@@ -1,17 +1,18 @@
 //! Programs run under a time limit, with what they say kept.
 
 use std::io::Read;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use test_support::child::{ChildGuard, Scope};
 
 use crate::journal;
 
-/// How long one run may take before it is killed.
+/// The time that one run may take before it is killed.
 pub const LIMIT: Duration = Duration::from_mins(3);
 
 const POLL: Duration = Duration::from_millis(5);
@@ -19,13 +20,13 @@ const POLL: Duration = Duration::from_millis(5);
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it was called.
+    /// Its command line.
     pub command: String,
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -59,7 +60,7 @@ impl Finished {
 
 /// Runs a program to its end, [`LIMIT`] at the most.
 pub fn run(command: Command) -> Result<Finished> {
-    Running::start(command)?.finish(LIMIT)
+    RunningProgram::start(command)?.finish(LIMIT)
 }
 
 /// Waits until something is true, at most `limit`; says whether it came true.
@@ -78,26 +79,25 @@ pub fn eventually(limit: Duration, mut is_true: impl FnMut() -> Result<bool>) ->
 
 /// A program that runs, in a process group of its own; dropping it kills the group.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningProgram {
     command: String,
-    child: Child,
+    child: ChildGuard,
     stdout: Stream,
     stderr: Stream,
 }
 
-impl Running {
+impl RunningProgram {
     /// Starts a program with nothing on its standard input.
     pub fn start(mut command: Command) -> Result<Self> {
         let text = shown(&command);
-        let mut child = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("failed to start `{text}`"))?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let stderr = child.stderr.take().context("no standard error")?;
+            .stderr(Stdio::piped());
+        let mut child = ChildGuard::spawn(&mut command, Scope::Group)
+            .with_context(|| format!("failed to run `{text}`"))?;
+        let stdout = child.take_stdout().context("no standard output")?;
+        let stderr = child.take_stderr().context("no standard error")?;
         Ok(Self {
             command: text,
             child,
@@ -109,39 +109,33 @@ impl Running {
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid()
     }
 
-    /// What it has written to standard output so far.
+    /// Returns what it has written to standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it has written to standard error so far.
+    /// Returns what it has written to standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// Whether it still runs.
+    /// Returns whether it still runs.
     pub fn is_alive(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
+        Ok(self.child.status()?.is_none())
     }
 
     /// Waits for its end; after `limit` it is killed, which is an error.
     pub fn finish(mut self, limit: Duration) -> Result<Finished> {
-        let mut ended = None;
-        eventually(limit, || {
-            ended = self.child.try_wait()?;
-            Ok(ended.is_some())
-        })?;
+        let ended = self.child.wait_within(limit, || Ok(()))?;
         let late = ended.is_none();
-        let status = if let Some(status) = ended {
-            status
-        } else {
-            self.kill_group();
-            self.child.wait()?
+        let status = match ended {
+            Some(status) => status,
+            None => self.child.end()?,
         };
         let finished = Finished {
             command: self.command.clone(),
@@ -158,21 +152,6 @@ impl Running {
             );
         }
         Ok(finished)
-    }
-
-    fn kill_group(&self) {
-        // SAFETY: kill has no memory arguments; the group is the child's own, and not yet waited for.
-        unsafe { libc::kill(-self.child.id().cast_signed(), libc::SIGKILL) };
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.kill_group();
-            // It was killed: there is nothing to learn from how it ended.
-            drop(self.child.wait());
-        }
     }
 }
 
@@ -206,8 +185,8 @@ impl Stream {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Everything up to the stream's end. A process that was left behind can hold the stream open: half a
-    /// second after the program's end, what is there has to do.
+    /// Everything up to the stream's end. A process that was left behind can hold the stream open:
+    /// half a second after the program's end, what is there has to do.
     fn close(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             let deadline = Instant::now() + Duration::from_millis(500);

@@ -22,7 +22,8 @@ const FUNCTIONS: [&str; 9] = [
     "pvalloc",
 ];
 
-/// The shim's library, and the file that its counters are in: what `LD_PRELOAD` and `SHIM_FILE` name.
+/// The shim's library, and the file that its counters are in: what `LD_PRELOAD` and `SHIM_FILE`
+/// name.
 #[derive(Debug)]
 pub struct Shim {
     /// The library.
@@ -53,7 +54,7 @@ impl Shim {
             .env("SHIM_FILE", &self.file);
     }
 
-    /// What was counted so far, by function.
+    /// Returns what was counted so far, by function.
     pub fn counts(&self) -> Result<Counts> {
         let bytes = std::fs::read(&self.file)?;
         let mut numbers = bytes
@@ -71,8 +72,8 @@ impl Shim {
     }
 }
 
-/// Runs a command, which must end with 0, and counts its calls and those of its children, made by the programs
-/// themselves or by the C library for them.
+/// Runs a command, which must end with 0, and counts its calls and those of its children, made by
+/// the programs themselves or by the C library for them.
 pub fn shim_counts(context: &Context, mut command: Command) -> Result<(Counts, Finished)> {
     let directory = tempfile::tempdir()?;
     let shim = Shim::create(context, directory.path())?;

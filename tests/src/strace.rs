@@ -9,7 +9,7 @@ use crate::{Context, Region, run};
 
 const CALLS: &str = "trace=mmap,munmap,mremap,brk";
 
-/// What strace says of a command and its threads and children.
+/// The report of strace on a command and its threads and children.
 #[derive(Debug, Clone)]
 pub struct Strace {
     /// By function.
@@ -27,8 +27,8 @@ impl Strace {
         Self::read(dir.path())
     }
 
-    /// The words that run a command under `strace -ff`, which leaves a file for each thread in a directory: so
-    /// no call is written in two halves.
+    /// The words that run a command under `strace -ff`, which leaves a file for each thread in a
+    /// directory: so no call is written in two halves.
     pub fn command(dir: &Path, command: &[&str]) -> Result<Vec<String>> {
         let files = dir.join("calls");
         let files = files.to_str().context("not a plain path")?;
@@ -36,8 +36,8 @@ impl Strace {
         Ok(words.iter().chain(command).map(ToString::to_string).collect())
     }
 
-    /// Reads the files. Breaks are followed within a thread: programs that move the break from several are not
-    /// for this.
+    /// Reads the files. Breaks are followed within a thread: programs that move the break from
+    /// several are not for this.
     pub fn read(dir: &Path) -> Result<Self> {
         let mut regions = BTreeMap::new();
         for file in std::fs::read_dir(dir)? {

@@ -9,21 +9,21 @@ use crate::{Count, Counts};
 
 /// A summary.
 #[derive(Debug, Clone)]
-pub struct Summary {
+pub struct RecordingSummary {
     /// The whole file.
     pub json: Value,
 }
 
-/// What a process did.
+/// The figures of a process.
 #[derive(Debug, Clone)]
-pub struct Process {
+pub struct ProcessSummary {
     /// The process.
     pub pid: u32,
     /// The number that it has in its own pid namespace.
     pub inner_pid: Option<u32>,
     /// Its name.
     pub comm: String,
-    /// Whether it had ended.
+    /// True if it had ended.
     pub has_exited: bool,
     /// Its calls to allocators, by function.
     pub functions: Counts,
@@ -33,7 +33,7 @@ pub struct Process {
     pub totals: Value,
 }
 
-/// What the calls of one memory-map function came to.
+/// The totals of one memory-map function.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Region {
     /// Calls, failed ones too.
@@ -50,7 +50,7 @@ pub struct Region {
     pub shrunk_bytes: u64,
 }
 
-impl Summary {
+impl RecordingSummary {
     /// Reads a file.
     pub fn parse(text: &str) -> Result<Self> {
         let json: Value = serde_json::from_str(text).context("the summary is not JSON")?;
@@ -71,7 +71,7 @@ impl Summary {
             .with_context(|| format!("the summary's {path} is not a whole number"))
     }
 
-    /// Whether blocks were followed until they were freed.
+    /// Returns whether blocks were followed until they were freed.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.json["settings"]["live"] == true
@@ -88,7 +88,7 @@ impl Summary {
     }
 
     /// The processes.
-    pub fn processes(&self) -> Result<Vec<Process>> {
+    pub fn processes(&self) -> Result<Vec<ProcessSummary>> {
         let processes = self.json["processes"]
             .as_array()
             .context("the summary has no processes")?;
@@ -96,7 +96,7 @@ impl Summary {
             .iter()
             .map(|process| {
                 let pid = process["pid"].as_u64().context("a process has no pid")?;
-                Ok(Process {
+                Ok(ProcessSummary {
                     pid: u32::try_from(pid)?,
                     inner_pid: process["inner_pid"].as_u64().map(u32::try_from).transpose()?,
                     comm: process["comm"]
@@ -113,7 +113,7 @@ impl Summary {
     }
 
     /// The one process image with this number and name.
-    pub fn process(&self, pid: u32, comm: &str) -> Result<Process> {
+    pub fn process(&self, pid: u32, comm: &str) -> Result<ProcessSummary> {
         let mut all = self.processes()?;
         all.retain(|process| process.pid == pid && process.comm == comm);
         ensure!(

@@ -1,8 +1,8 @@
-//! Allocators other than the libc that a program is linked with: each as a library of the program's, in front of the
-//! libc's (`LD_PRELOAD`), linked in, and loaded later.
+//! Allocators other than the libc that a program is linked with: each as a library of the
+//! program's, in front of the libc's (`LD_PRELOAD`), linked in, and loaded later.
 //!
-//! What libraries allocate for themselves when they are loaded is seen under a program that does nothing: it is taken off
-//! before figures are compared.
+//! Allocations of libraries for themselves, when they are loaded, are seen under a program that
+//! does nothing: it is taken off before figures are compared.
 
 mod cpp;
 mod named;
@@ -14,8 +14,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Account, Context, Count, Counts, Figures, Fixture, Memtap, Need, Process, Recipe, Recording, difference,
-    library_path,
+    Account, Context, Count, Counts, Fixture, HeapFigures, Memtap, MemtapRecording, Need, ProcessSummary,
+    Recipe, difference, library_path,
 };
 
 use crate::case::{Case, case};
@@ -130,12 +130,12 @@ pub(crate) const CASES: &[Case] = &[
 pub(crate) struct Allocator {
     /// The shared library.
     library: &'static str,
-    /// What links a program with it.
+    /// The flag that links a program with it.
     link: &'static str,
     /// The archive.
     archive: &'static str,
     compiler: &'static str,
-    /// What its own functions leave to the libc must not be called.
+    /// Functions that it leaves to the libc, and that must not be called.
     defines: &'static [&'static str],
 }
 
@@ -171,7 +171,7 @@ const MUSL: Allocator = Allocator {
     defines: &["-DNO_PVALLOC"],
 };
 
-/// How a program comes to an allocator.
+/// A way for a program to get an allocator.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
     Preloaded,
@@ -222,7 +222,7 @@ impl Allocator {
         recipe: Recipe,
         how: How,
         live: bool,
-    ) -> Result<[(Fixture, Recording); 2]> {
+    ) -> Result<[(Fixture, MemtapRecording); 2]> {
         let one = |recipe: Recipe| -> Result<_> {
             let fixture = self.build(context, recipe, how)?;
             let recording = Memtap::record(context)?
@@ -239,31 +239,33 @@ impl Allocator {
 /// Every function of the C family, called and followed: what the fixtures tell.
 fn exact(context: &Context, allocator: &Allocator, how: How) -> Result<()> {
     let [(_, recording), nothing] = allocator.record(context, Recipe::c("functions"), how, false)?;
-    let told = recording.told()?;
-    let image = &told.images[0];
+    let reported = recording.reported()?;
+    let image = &reported.images[0];
     let process = recording.summary()?.process(image.pid, "functions")?;
     let found = beyond(&process.functions, &functions_of(&nothing)?);
     if let Some(difference) = difference(&image.functions(), &found) {
         anyhow::bail!("not what the fixture tells:\n{difference}");
     }
-    recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
 
     let [(_, recording), nothing] = allocator.record(context, Recipe::live_c("family"), how, true)?;
     let accounts = Account::parse_all(&recording.finished.stdout)?;
     let process = recording.summary()?.process(accounts[0].pid, "family")?;
     let own = process_of(&nothing)?
-        .map(|own| Figures::parse(&own.totals))
+        .map(|own| HeapFigures::parse(&own.totals))
         .transpose()?;
-    let found = Figures::parse(&process.totals)?.beyond(&own.unwrap_or_default());
+    let found = HeapFigures::parse(&process.totals)?.beyond(&own.unwrap_or_default());
     let expected = accounts[0].figures().clone().without(&["peak/"]);
-    if let Some(difference) = Figures::difference(&expected, &found.without(&["peak/"])) {
+    if let Some(difference) = HeapFigures::difference(&expected, &found.without(&["peak/"])) {
         anyhow::bail!("blocks are not what the fixture tells:\n{difference}");
     }
     Ok(())
 }
 
 /// The process of a fixture; nothing where it has allocated nothing.
-fn process_of((fixture, recording): &(Fixture, Recording)) -> Result<Option<Process>> {
+fn process_of((fixture, recording): &(Fixture, MemtapRecording)) -> Result<Option<ProcessSummary>> {
     let mut processes = recording.summary()?.processes()?;
     processes.retain(|process| process.comm == fixture.comm);
     ensure!(
@@ -275,13 +277,13 @@ fn process_of((fixture, recording): &(Fixture, Recording)) -> Result<Option<Proc
     Ok(processes.pop())
 }
 
-fn functions_of(run: &(Fixture, Recording)) -> Result<Counts> {
+fn functions_of(run: &(Fixture, MemtapRecording)) -> Result<Counts> {
     Ok(process_of(run)?
         .map(|process| process.functions)
         .unwrap_or_default())
 }
 
-/// What there is beyond other counts.
+/// Returns what there is beyond other counts.
 fn beyond(all: &Counts, other: &Counts) -> Counts {
     let rest = all.iter().map(|(function, count)| {
         let less = other.get(function).copied().unwrap_or_default();

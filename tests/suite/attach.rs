@@ -1,17 +1,18 @@
-//! What probes are made of: the same figures either way, hundreds of processes at once, addresses that others hold.
+//! Ways of attaching probes: the same figures either way, hundreds of processes at once, addresses
+//! that others hold.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Account, Context, Count, Counts, Figures, Fixture, Holder, Leftovers, Memtap, Need, Recipe, Recording,
-    eventually, run,
+    Account, Context, Count, Counts, Fixture, HeapFigures, Holder, Leftovers, Memtap, MemtapRecording, Need,
+    Recipe, eventually, run,
 };
 use serde_json::Value;
 
-use crate::busy::Busy;
 use crate::case::{Case, case};
-use crate::crowd::{BIG_BYTES, Crowd};
+use crate::many_processes::{BIG_BYTES, ManyProcesses};
+use crate::under_load::ProcessUnderLoad;
 
 pub(crate) const CASES: &[Case] = &[
     case("attach::sums_each_way", &[Need::Compiler], sums_each_way),
@@ -62,7 +63,7 @@ fn sums_each_way(context: &Context) -> Result<()> {
             .run()?
             .whole()?;
         recording
-            .has_functions(&recording.told()?.functions())
+            .has_functions(&recording.reported()?.functions())
             .with_context(|| format!("--attach {way}"))?;
     }
     Ok(())
@@ -79,7 +80,7 @@ fn live_each_way(context: &Context) -> Result<()> {
                 .whole()?;
             let accounts = Account::parse_all(&recording.finished.stdout)?;
             let process = recording.summary()?.process(accounts[0].pid, name)?;
-            if let Some(difference) = accounts[0].difference(&Figures::parse(&process.totals)?)? {
+            if let Some(difference) = accounts[0].difference(&HeapFigures::parse(&process.totals)?)? {
                 anyhow::bail!("{name} with --attach {way} is not what it tells:\n{difference}");
             }
         }
@@ -87,10 +88,10 @@ fn live_each_way(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Another tracer has probes at the returns of the same functions, which take the place of return addresses on the stack:
-/// calls are counted once, and have their stacks, all the same.
+/// Another tracer has probes at the returns of the same functions, which take the place of return
+/// addresses on the stack: calls are counted once, and have their stacks, all the same.
 fn beside_probes_of_returns(context: &Context) -> Result<()> {
-    let busy = Busy::start(context)?;
+    let busy = ProcessUnderLoad::start(context)?;
     let fixture = Recipe::live_c("family").build(context)?;
     let stacks = |context| -> Result<String> {
         let recording = Memtap::record(context)?.arguments(["--live"]).fixture(&fixture);
@@ -115,11 +116,11 @@ fn beside_probes_of_returns(context: &Context) -> Result<()> {
     busy.stop(context)
 }
 
-/// A process whose main thread waits and whose others allocate: a probe of one process is one of all its threads, and of
-/// no other process that runs the same.
+/// A process whose main thread waits and whose others allocate: a probe of one process is one of
+/// all its threads, and of no other process that runs the same.
 fn threads_each_way(context: &Context) -> Result<()> {
-    let busy = Busy::start(context)?;
-    let other = Busy::start(context)?;
+    let busy = ProcessUnderLoad::start(context)?;
+    let other = ProcessUnderLoad::start(context)?;
     for way in ways(context)? {
         let recording = Memtap::record(context)?
             .arguments(["--attach", way, "-d", "300ms"])
@@ -127,7 +128,7 @@ fn threads_each_way(context: &Context) -> Result<()> {
             .run()?
             .whole()?;
         let summary = recording.summary()?;
-        let calls = summary.process(busy.pid(), "busy")?.functions["malloc"].calls;
+        let calls = summary.process(busy.pid(), "under_load")?.functions["malloc"].calls;
         ensure!(calls > 0, "no call of a thread with --attach {way}");
         // The kernel itself leaves the other process out.
         ensure!(
@@ -139,23 +140,25 @@ fn threads_each_way(context: &Context) -> Result<()> {
     other.stop(context)
 }
 
-/// How many processes there are.
+/// The number of processes.
 const MANY: usize = 200;
 
-/// How long it should take to attach to them, or to end the recording, and how long it may on a machine that is busy.
+/// The time that it should take to attach to them, or to end the recording, and how long it may on
+/// a machine that is busy.
 const SHOULD: Duration = Duration::from_secs(2);
 const MAY: Duration = Duration::from_secs(6);
 
-/// The longest pause that a process may have between two turns: one that is stopped or waits for a lock stands still for
-/// the whole of it; a machine that runs 200 processes and a test on two CPUs has pauses of its own.
+/// The longest pause that a process may have between two turns: one that is stopped or waits for a
+/// lock stands still for the whole of it; a machine that runs 200 processes and a test on two CPUs
+/// has pauses of its own.
 const PAUSE_MAY: Duration = Duration::from_secs(2);
 
-/// How long the kernel may take to let go after a kill.
+/// The time that the kernel may take to let go after a kill.
 const RELEASE_MAY: Duration = Duration::from_secs(20);
 
 fn two_hundred_processes(context: &Context) -> Result<()> {
     let before = Leftovers::now(context)?;
-    let mut crowd = Crowd::start(context, MANY)?;
+    let mut crowd = ManyProcesses::start(context, MANY)?;
     let pause_alone = crowd.longest();
     let pids = crowd.pids();
 
@@ -177,7 +180,7 @@ fn two_hundred_processes(context: &Context) -> Result<()> {
         let calls = number + 10;
         let bytes = calls * (BIG_BYTES + number);
         let expected = Counts::from([("malloc".to_owned(), Count { calls, bytes })]);
-        let process = summary.process(member.pid, "crowd")?;
+        let process = summary.process(member.pid, "many_processes")?;
         ensure!(
             process.functions == expected,
             "child {number}: {:?} instead of {expected:?}",
@@ -219,15 +222,15 @@ fn two_hundred_processes(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What a probe of the fixture's `calloc` is: where, and whether it must be single-stepped.
-fn calloc_probe(recording: &Recording) -> Result<(u64, bool)> {
+/// Returns what a probe of the fixture's `calloc` is: where, and whether it must be single-stepped.
+fn calloc_probe(recording: &MemtapRecording) -> Result<(u64, bool)> {
     let summary = recording.summary()?;
     let probe = probe_of(&summary.json, "calloc", "entry")?.context("no probe of calloc")?;
     Ok((offset(probe)?, probe["single_stepped"] == true))
 }
 
-/// Where a function's first probe of a kind is.
-fn offset_of(recording: &Recording, symbol: &str, kind: &str) -> Result<Option<u64>> {
+/// Returns where a function's first probe of a kind is.
+fn offset_of(recording: &MemtapRecording, symbol: &str, kind: &str) -> Result<Option<u64>> {
     let summary = recording.summary()?;
     probe_of(&summary.json, symbol, kind)?.map(offset).transpose()
 }
@@ -243,8 +246,9 @@ fn offset(probe: &Value) -> Result<u64> {
     Ok(u64::from_str_radix(offset.trim_start_matches("0x"), 16)?)
 }
 
-/// An address that another tracer holds with a reference counter: the kernel refuses it to everyone without. The next
-/// place of the function does as well; for its return there may be none, and memtap says who is in the way.
+/// An address that another tracer holds with a reference counter: the kernel refuses it to everyone
+/// without. The next place of the function does as well; for its return there may be none, and
+/// memtap says who is in the way.
 fn held_address(context: &Context) -> Result<()> {
     let fixture = Recipe::c("held")
         .named("held")
@@ -252,17 +256,17 @@ fn held_address(context: &Context) -> Result<()> {
         .build(context)?;
     let mut tell = fixture.command();
     tell.arg("where");
-    let told = run(tell)?.succeeded()?;
-    let counter: u64 = told.stdout.trim().parse()?;
+    let reported = run(tell)?.succeeded()?;
+    let counter: u64 = reported.stdout.trim().parse()?;
     for way in ways(context)? {
-        let record = |live: &[&str]| -> Result<Recording> {
+        let record = |live: &[&str]| -> Result<MemtapRecording> {
             Memtap::record(context)?
                 .arguments(["--attach", way])
                 .arguments(live)
                 .fixture(&fixture)
                 .run()
         };
-        let has_all = |recording: &Recording| -> Result<()> {
+        let has_all = |recording: &MemtapRecording| -> Result<()> {
             // The C library's own calls at the start are others' stacks.
             let folded = recording.folded()?;
             let bytes =
@@ -291,7 +295,8 @@ fn held_address(context: &Context) -> Result<()> {
         let free = record(&["--live", "--probes", "two"])?.whole()?;
         has_all(&free)?;
 
-        // Of a function that is met inside, each place may be the one of a call: they are left together.
+        // Of a function that is met inside, each place may be the one of a call: they are left
+        // together.
         let inside = record(&["--live"])?.whole()?;
         has_all(&inside)?;
         let offset = offset_of(&inside, "calloc", "single")?.context("calloc is not met inside")?;

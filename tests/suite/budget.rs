@@ -1,4 +1,4 @@
-//! What tracing costs is known, and kept within a budget.
+//! The cost of tracing is known, and kept within a budget.
 
 mod ranks;
 
@@ -6,21 +6,21 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use memtap_tests::{Context, Fixture, Memtap, Need, Recording, Running, eventually};
+use memtap_tests::{Context, Fixture, Memtap, MemtapRecording, Need, RunningProgram, eventually};
 use serde_json::Value;
 
 use crate::case::{Case, case};
 
 pub(crate) const CASES: &[Case] = &[
     case(
-        "budget::a_busy_process_keeps_its_speed",
+        "budget::a_process_under_load_keeps_its_speed",
         &[Need::Compiler],
         keeps_its_speed,
     ),
     case(
-        "budget::where_blocks_are_followed_it_is_told",
+        "budget::where_blocks_are_followed_it_is_reported",
         &[Need::Compiler],
-        is_told,
+        is_reported,
     ),
     case(
         "budget::a_slow_process_is_followed_whole",
@@ -47,9 +47,9 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// The fixture that allocates at a steady rate.
-struct Steady(Running);
+struct Steady(RunningProgram);
 
-/// How far it has come.
+/// Its progress.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Mark {
     turns: f64,
@@ -61,12 +61,12 @@ impl Steady {
     fn start(context: &Context, per_second: u64) -> Result<Self> {
         let mut command: Command = Fixture::c(context, "steady")?.command();
         command.arg(per_second.to_string());
-        let steady = Self(Running::start(command)?);
+        let steady = Self(RunningProgram::start(command)?);
         steady.mark()?;
         Ok(steady)
     }
 
-    /// How far it has come, once it says so next.
+    /// Returns how far it has come, once it says so next.
     fn mark(&self) -> Result<Mark> {
         let before = self.0.stdout().len();
         let mut mark = None;
@@ -99,7 +99,7 @@ fn speed(from: Mark, to: Mark) -> f64 {
 }
 
 /// A number of the summary.
-fn figure(recording: &Recording, path: &str) -> Result<f64> {
+fn figure(recording: &MemtapRecording, path: &str) -> Result<f64> {
     number(&recording.summary()?.json, path)
 }
 
@@ -115,10 +115,12 @@ fn record<'a>(context: &'a Context, steady: &Steady, arguments: &[&str]) -> Resu
     Ok(memtap.arguments(arguments))
 }
 
-/// Without memtap, with it, and without it again: what it takes must not be more than what noise does. The aim is 97 %.
+/// Without memtap, with it, and without it again: what it takes must not be more than what noise
+/// does. The aim is 97 %.
 ///
-/// What other programs do to the caches and the CPU can take more than that for seconds: one round of three is enough. A
-/// process that pays for every call would keep less than half of its speed in each.
+/// Effects of other programs on the caches and the CPU can take more than that for seconds:
+/// one round of three is enough. A process that pays for every call would keep less than half of
+/// its speed in each.
 fn keeps_its_speed(context: &Context) -> Result<()> {
     let steady = Steady::start(context, 1_000_000)?;
     let mut kept = Vec::new();
@@ -172,7 +174,7 @@ fn speed_kept(context: &Context, steady: &Steady) -> Result<f64> {
 }
 
 /// With `--live` probes must stay in: what that costs is said, and nothing is left out in silence.
-fn is_told(context: &Context) -> Result<()> {
+fn is_reported(context: &Context) -> Result<()> {
     let steady = Steady::start(context, 1_000_000)?;
     let recording = record(context, &steady, &["--live", "--max-overhead", "2", "-d", "2s"])?.run()?;
     let said = &recording.finished.stderr;
@@ -192,7 +194,8 @@ fn is_told(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Where the budget permits it every call is followed, by the default settings too, and nothing is estimated.
+/// Every call is followed where the budget permits it, by the default settings too, and
+/// nothing is estimated.
 fn slow_is_whole(context: &Context) -> Result<()> {
     let steady = Steady::start(context, 200)?;
     let outer = steady.mark()?;
@@ -224,7 +227,8 @@ fn slow_is_whole(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The hits of processes, also of those that have ended or executed another program, are all of the hits.
+/// The hits of processes, also of those that have ended or executed another program, are all of the
+/// hits.
 fn by_process(context: &Context) -> Result<()> {
     let quick = Fixture::c(context, "quick")?;
     let script = "for i in 1 2 3 4 5; do \"$0\"; done; exec \"$0\"";
@@ -268,7 +272,8 @@ fn estimate_knows_the_rate(context: &Context) -> Result<()> {
     for per_second in [3_000, 300_000] {
         let steady = Steady::start(context, per_second)?;
         let (mut ratios, mut is_close) = (Vec::new(), false);
-        // Other programs want the CPU as well: what it does just now is not always what it did before.
+        // Other programs want the CPU as well: what it does just now is not always what it did
+        // before.
         for _ in 0..3 {
             let begun = steady.mark()?;
             let document = estimate(context, steady.0.pid())?;
@@ -325,7 +330,8 @@ fn estimate_of_a_command(context: &Context) -> Result<()> {
             finished.stdout
         );
     }
-    // Blocks of some hundred bytes are seldom in a sample of one in 512 KiB, and cost their trap alone.
+    // Blocks of some hundred bytes are seldom in a sample of one in 512 KiB, and cost their trap
+    // alone.
     let steady = Fixture::c(context, "steady")?;
     let json = Memtap::bare(context)?.arguments(["estimate", "--json"]).command([
         steady.path.as_os_str(),

@@ -1,4 +1,4 @@
-//! What a test is: a name, what it needs, and a function.
+//! A test: a name, what it needs, and a function.
 
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Cgroup, Context, Count, Counts, Fixture, LIMIT, Memtap, Need, Running, Summary, Told, eventually,
+    Context, Count, Counts, Fixture, LIMIT, Memtap, Need, RecordingSummary, Reported, RunningProgram,
+    TestCgroup, eventually,
 };
 
-use crate::busy::Busy;
 use crate::case::{Case, case};
 use crate::lives::{MANY, has_each_probe_once, is_all_there, is_left_out};
+use crate::under_load::ProcessUnderLoad;
 
 const NEEDS: &[Need] = &[Need::Compiler, Need::Cgroup2];
 
@@ -32,12 +33,12 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Processes that are in the cgroup, and below it, when memtap comes; one that is not.
 fn running(context: &Context) -> Result<()> {
-    let cgroup = Cgroup::create(context)?;
+    let cgroup = TestCgroup::create(context)?;
     cgroup.below("inner/most")?;
     let (one, two, other) = (
-        Busy::start(context)?,
-        Busy::start(context)?,
-        Busy::start(context)?,
+        ProcessUnderLoad::start(context)?,
+        ProcessUnderLoad::start(context)?,
+        ProcessUnderLoad::start(context)?,
     );
     cgroup.take(one.pid(), "")?;
     cgroup.take(two.pid(), "inner/most")?;
@@ -56,7 +57,7 @@ fn running(context: &Context) -> Result<()> {
             .whole()?;
         let summary = recording.summary()?;
         for busy in [&one, &two] {
-            let process = summary.process(busy.pid(), "busy")?;
+            let process = summary.process(busy.pid(), "under_load")?;
             ensure!(process.functions["malloc"].calls > 0, "no calls: {process:?}");
             ensure!(!process.has_exited, "the process still runs");
         }
@@ -72,10 +73,11 @@ fn running(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Storms that begin later, in the cgroup and below it, are there from their first call; one beside it is not.
+/// Storms that begin later, in the cgroup and below it, are there from their first call; one beside
+/// it is not.
 fn later_processes(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
-    let cgroup = Cgroup::create(context)?;
+    let cgroup = TestCgroup::create(context)?;
     cgroup.below("inner")?;
     let mut session = Memtap::record(context)?
         .arguments(["--cgroup", cgroup.name()])
@@ -83,7 +85,7 @@ fn later_processes(context: &Context) -> Result<()> {
     session.wait_until_tracing()?;
     let start = |mut command: std::process::Command, way: &str| {
         command.args([way, &*MANY.to_string()]);
-        Running::start(command)
+        RunningProgram::start(command)
     };
     let inside = [
         start(cgroup.command("", &fixture), "fork")?,
@@ -91,15 +93,15 @@ fn later_processes(context: &Context) -> Result<()> {
         start(cgroup.command("inner", &fixture), "vfork")?,
     ];
     let outside = start(fixture.command(), "clone")?;
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     for one in inside {
         let finished = one.finish(LIMIT)?.succeeded()?;
-        told.images.extend(Told::parse(&finished.stdout)?.images);
+        reported.images.extend(Reported::parse(&finished.stdout)?.images);
     }
     outside.finish(LIMIT)?.succeeded()?;
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &told, 3 * MANY)?;
+    is_all_there(&recording, &reported, 3 * MANY)?;
     has_each_probe_once(&recording)?;
     let clones = recording
         .folded()?
@@ -110,13 +112,13 @@ fn later_processes(context: &Context) -> Result<()> {
 
 /// A process that works when it is told to.
 struct Batches {
-    running: Running,
+    running: RunningProgram,
     said: usize,
 }
 
 impl Batches {
     fn start(context: &Context) -> Result<Self> {
-        let running = Running::start(Fixture::c(context, "batches")?.command())?;
+        let running = RunningProgram::start(Fixture::c(context, "batches")?.command())?;
         let mut batches = Self { running, said: 0 };
         batches.says("ready")?;
         Ok(batches)
@@ -159,8 +161,8 @@ impl Batches {
     }
 }
 
-/// What the images of a process have done together.
-fn done(summary: &Summary, pid: u32) -> Result<Counts> {
+/// Returns what the images of a process have done together.
+fn done(summary: &RecordingSummary, pid: u32) -> Result<Counts> {
     let mut sums = Counts::new();
     for process in summary.processes()?.iter().filter(|process| process.pid == pid) {
         for (function, count) in &process.functions {
@@ -170,9 +172,10 @@ fn done(summary: &Summary, pid: u32) -> Result<Counts> {
     Ok(sums)
 }
 
-/// A process counts from the moment at which it is moved in; moved out, until it executes another program.
+/// A process counts from the moment at which it is moved in; moved out, until it executes another
+/// program.
 fn moved(context: &Context) -> Result<()> {
-    let cgroup = Cgroup::create(context)?;
+    let cgroup = TestCgroup::create(context)?;
     let mut comes = Batches::start(context)?;
     let mut goes = Batches::start(context)?;
     let mut stays_out = Batches::start(context)?;
@@ -223,13 +226,13 @@ fn moved(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Children that a process outside makes inside the cgroup (`CLONE_INTO_CGROUP`) are in it from the start, and those that a
-/// process inside makes outside are not.
+/// Children that a process outside makes inside the cgroup (`CLONE_INTO_CGROUP`) are in it from the
+/// start, and those that a process inside makes outside are not.
 fn born_into(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
-    let cgroup = Cgroup::create(context)?;
+    let cgroup = TestCgroup::create(context)?;
     let inner = cgroup.below("inner")?;
-    let outer = Cgroup::create(context)?;
+    let outer = TestCgroup::create(context)?;
     let mut session = Memtap::record(context)?
         .arguments(["--cgroup", cgroup.name()])
         .start()?;
@@ -237,15 +240,15 @@ fn born_into(context: &Context) -> Result<()> {
     let many = MANY.to_string();
     let mut into = outer.command("", &fixture);
     into.args(["cgroup", &many]).arg(&inner);
-    let into = Running::start(into)?.finish(LIMIT)?.succeeded()?;
+    let into = RunningProgram::start(into)?.finish(LIMIT)?.succeeded()?;
     let mut out = cgroup.command("", &fixture);
     out.args(["cgroup", &many]).arg(outer.path());
-    let out = Running::start(out)?.finish(LIMIT)?.succeeded()?;
+    let out = RunningProgram::start(out)?.finish(LIMIT)?.succeeded()?;
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &Told::parse(&into.stdout)?, MANY)?;
+    is_all_there(&recording, &Reported::parse(&into.stdout)?, MANY)?;
     let processes = recording.summary()?.processes()?;
-    for image in Told::parse(&out.stdout)?.images {
+    for image in Reported::parse(&out.stdout)?.images {
         let found = processes.iter().find(|process| process.pid == image.pid);
         ensure!(found.is_none(), "it was made outside: {found:?}");
     }
@@ -255,7 +258,7 @@ fn born_into(context: &Context) -> Result<()> {
 /// The root of the hierarchy has every process in it, memtap too, which is left out.
 fn root(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
-    let cgroup = Cgroup::create(context)?;
+    let cgroup = TestCgroup::create(context)?;
     let root = cgroup.path().parent().context("no root")?;
     let mut session = Memtap::record(context)?
         .argument("--cgroup")
@@ -264,40 +267,40 @@ fn root(context: &Context) -> Result<()> {
     session.wait_until_tracing()?;
     let mut storm = cgroup.command("", &fixture);
     storm.args(["fork", &MANY.to_string()]);
-    let finished = Running::start(storm)?.finish(LIMIT)?.succeeded()?;
+    let finished = RunningProgram::start(storm)?.finish(LIMIT)?.succeeded()?;
     let own = session.pid()?;
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &Told::parse(&finished.stdout)?, MANY)?;
+    is_all_there(&recording, &Reported::parse(&finished.stdout)?, MANY)?;
     is_left_out(&recording, own)
 }
 
 /// The recording ends when the cgroup is removed, not when it is empty.
 fn removed(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
-    let cgroup = Cgroup::create(context)?;
+    let cgroup = TestCgroup::create(context)?;
     let mut session = Memtap::record(context)?
         .arguments(["--cgroup", cgroup.name()])
         .start()?;
     session.wait_until_tracing()?;
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     for pause in [Duration::from_millis(2500), Duration::ZERO] {
-        let finished = Running::start(cgroup.command("", &fixture))?
+        let finished = RunningProgram::start(cgroup.command("", &fixture))?
             .finish(LIMIT)?
             .succeeded()?;
-        told.images.extend(Told::parse(&finished.stdout)?.images);
+        reported.images.extend(Reported::parse(&finished.stdout)?.images);
         // Longer than memtap takes to look who is left.
         std::thread::sleep(pause);
     }
     cgroup.remove()?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &told, 2)
+    is_all_there(&recording, &reported, 2)
 }
 
 /// `live` and `estimate` take a cgroup too, and so does a budget.
 fn live_and_estimate(context: &Context) -> Result<()> {
-    let cgroup = Cgroup::create(context)?;
-    let busy = Busy::start(context)?;
+    let cgroup = TestCgroup::create(context)?;
+    let busy = ProcessUnderLoad::start(context)?;
     cgroup.take(busy.pid(), "")?;
     let live = Memtap::bare(context)?
         .arguments(["live", "--cgroup", cgroup.name(), "-d", "300ms"])
@@ -305,7 +308,7 @@ fn live_and_estimate(context: &Context) -> Result<()> {
         .run()?
         .ended_with(0)?;
     let text = std::fs::read_to_string(live.directory().join("live.json"))?;
-    let process = Summary::parse(&text)?.process(busy.pid(), "busy")?;
+    let process = RecordingSummary::parse(&text)?.process(busy.pid(), "under_load")?;
     ensure!(
         process.totals["live"]["count"].as_u64() > Some(0),
         "nothing is live: {process:?}"
@@ -331,7 +334,7 @@ fn live_and_estimate(context: &Context) -> Result<()> {
     busy.stop(context)
 }
 
-/// What is no cgroup is named, with where there are some.
+/// An argument that is no cgroup is named, with the directory of those that there are.
 fn none(context: &Context) -> Result<()> {
     let mut wrong = vec![
         ("/usr", "no cgroup"),

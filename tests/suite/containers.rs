@@ -1,15 +1,18 @@
-//! Targets that see another machine than memtap does: other roots, pid and user namespaces, layers of file systems.
+//! Targets that see another machine than memtap does: other roots, pid and user namespaces, layers
+//! of file systems.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, Recording, Running, Told, difference, eventually};
+use memtap_tests::{
+    Context, Fixture, LIMIT, Memtap, MemtapRecording, Need, Reported, RunningProgram, difference, eventually,
+};
 use tempfile::TempDir;
 
-use crate::busy::copy_libraries;
 use crate::case::{Case, case};
 use crate::lives::{MANY, has_each_probe_once, is_all_there};
+use crate::under_load::copy_libraries;
 
 const NAMESPACES: &[Need] = &[Need::Compiler, Need::Namespaces];
 
@@ -41,7 +44,8 @@ fn root_with(context: &Context, fixtures: &[&str]) -> Result<TempDir> {
     Ok(root)
 }
 
-/// A command that changes its root is traced from the first call of what it runs there, with that root's C library.
+/// A command that changes its root is traced from the first call of what it runs there, with that
+/// root's C library.
 fn chroot(context: &Context) -> Result<()> {
     let root = root_with(context, &["storm"])?;
     let path = root.path().to_str().context("not a plain path")?;
@@ -50,7 +54,7 @@ fn chroot(context: &Context) -> Result<()> {
             .command(["chroot", path, "/storm", way, &MANY.to_string()])
             .run()?
             .whole()?;
-        is_all_there(&recording, &recording.told()?, MANY)?;
+        is_all_there(&recording, &recording.reported()?, MANY)?;
         let probes = recording.summary()?.json["probes"].to_string();
         ensure!(
             probes.contains(&format!("{path}/lib")),
@@ -60,11 +64,16 @@ fn chroot(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Every process that told is there by the number that it sees itself, under another one of the machine's.
-fn is_all_there_inside(recording: &Recording, told: &Told, images: usize) -> Result<()> {
-    ensure!(told.images.len() == images, "{} told", told.images.len());
+/// Every process that reported is there by the number that it sees itself, under another one of the
+/// machine's.
+fn is_all_there_inside(recording: &MemtapRecording, reported: &Reported, images: usize) -> Result<()> {
+    ensure!(
+        reported.images.len() == images,
+        "{} reported",
+        reported.images.len()
+    );
     let processes = recording.summary()?.processes()?;
-    for image in &told.images {
+    for image in &reported.images {
         let found: Vec<_> = processes
             .iter()
             .filter(|process| process.inner_pid == Some(image.pid) && process.comm == image.comm)
@@ -79,11 +88,12 @@ fn is_all_there_inside(recording: &Recording, told: &Told, images: usize) -> Res
             anyhow::bail!("{} {} inside:\n{difference}", image.comm, image.pid);
         }
     }
-    recording.folded()?.compare(told, |chain| chain.count.bytes)?;
+    recording.folded()?.compare(reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 
-/// Processes are known by the machine's numbers, and by those that they see, even if they live for a millisecond.
+/// Processes are known by the machine's numbers, and by those that they see, even if they live for
+/// a millisecond.
 fn pid_namespace(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
     let program = fixture.path.to_str().context("not a plain path")?;
@@ -92,10 +102,10 @@ fn pid_namespace(context: &Context) -> Result<()> {
             .command(["unshare", "-fp", program, way, &MANY.to_string()])
             .run()?
             .whole()?;
-        let told = recording.told()?;
-        is_all_there_inside(&recording, &told, MANY)?;
+        let reported = recording.reported()?;
+        is_all_there_inside(&recording, &reported, MANY)?;
         // The storm's own process is the first of the namespace.
-        let lowest = told.images.iter().map(|image| image.pid).min();
+        let lowest = reported.images.iter().map(|image| image.pid).min();
         ensure!(lowest == Some(2), "{lowest:?} is not the number of a first child");
         // Outside, both numbers are the same.
         let processes = recording.summary()?.processes()?;
@@ -130,10 +140,10 @@ fn inner_pid_in_the_report(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "batches")?;
     let mut command = context.privileged("unshare");
     command.args(["-fp", "--kill-child"]).arg(&fixture.path);
-    let inside = Running::start(command)?;
+    let inside = RunningProgram::start(command)?;
     let unshare = context.behind_sudo(inside.pid(), "unshare")?;
     let inner = child(unshare, "batches")?;
-    let outside = Running::start(fixture.command())?;
+    let outside = RunningProgram::start(fixture.command())?;
     for (running, pid, numbers) in [
         (&inside, inner, format!("batches {inner} (1 in its container) ·")),
         (&outside, outside.pid(), format!("batches {} ·", outside.pid())),
@@ -163,19 +173,20 @@ fn user_namespace(context: &Context) -> Result<()> {
         .command(["unshare", "-Ur", program, "spawn", &many])
         .run()?
         .whole()?;
-    is_all_there(&recording, &recording.told()?, MANY)?;
+    is_all_there(&recording, &recording.reported()?, MANY)?;
     let recording = Memtap::record(context)?
         .command(["unshare", "-Urpf", program, "fork", &many])
         .run()?
         .whole()?;
-    is_all_there_inside(&recording, &recording.told()?, MANY)
+    is_all_there_inside(&recording, &recording.reported()?, MANY)
 }
 
-/// Starts a shell's commands, of which the last is to run on, and waits until one of this name does.
-fn started(context: &Context, words: &[&str], comm: &str) -> Result<Running> {
+/// Starts a shell's commands, of which the last is to run on, and waits until one of this name
+/// does.
+fn started(context: &Context, words: &[&str], comm: &str) -> Result<RunningProgram> {
     let mut command = context.privileged(words[0]);
     command.args(&words[1..]);
-    let mut running = Running::start(command)?;
+    let mut running = RunningProgram::start(command)?;
     let is_there = eventually(LIMIT, || {
         ensure!(running.is_alive()?, "it ended: {}", running.stderr());
         let pid = running.pid();
@@ -188,20 +199,21 @@ fn started(context: &Context, words: &[&str], comm: &str) -> Result<Running> {
     Ok(running)
 }
 
-/// Runs a storm, and adds what it told.
-fn storm(mut command: Command, told: &mut Told) -> Result<()> {
-    let finished = Running::start({
+/// Runs a storm, and adds what it reported.
+fn storm(mut command: Command, reported: &mut Reported) -> Result<()> {
+    let finished = RunningProgram::start({
         command.arg(MANY.to_string());
         command
     })?
     .finish(LIMIT)?
     .succeeded()?;
-    told.images.extend(Told::parse(&finished.stdout)?.images);
+    reported.images.extend(Reported::parse(&finished.stdout)?.images);
     Ok(())
 }
 
-/// A container on layers of file systems, in a mount namespace of its own: processes that start in it later have the C library
-/// of the first one, from the lower layer. A program that is copied up to the upper layer is another file.
+/// A container on layers of file systems, in a mount namespace of its own: processes that start in
+/// it later have the C library of the first one, from the lower layer. A program that is copied up
+/// to the upper layer is another file.
 fn overlay(context: &Context) -> Result<()> {
     let root = root_with(context, &["storm", "sleeper"])?;
     let place = tempfile::tempdir()?;
@@ -216,21 +228,22 @@ fn overlay(context: &Context) -> Result<()> {
     let pid = sleeper.pid();
     let mut session = Memtap::record(context)?.argument("-a").start()?;
     session.wait_until_tracing()?;
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     for (program, way) in [("/storm", "fork"), ("/storm", "spawn"), ("/new", "clone")] {
         let mut command = context.privileged("nsenter");
         command.args([&format!("--mount=/proc/{pid}/ns/mnt"), "chroot"]);
         command.arg(format!("{place}/merged")).args([program, way]);
-        storm(command, &mut told)?;
+        storm(command, &mut reported)?;
     }
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
     drop(sleeper);
-    is_all_there(&recording, &told, 3 * MANY)?;
+    is_all_there(&recording, &reported, 3 * MANY)?;
     has_each_probe_once(&recording)
 }
 
-/// The whole machine, with a root of its own, a pid namespace, a user namespace and a deleted executable at once.
+/// The whole machine, with a root of its own, a pid namespace, a user namespace and a deleted
+/// executable at once.
 fn several_at_once(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
     let root = root_with(context, &["storm", "sleeper"])?;
@@ -242,7 +255,7 @@ fn several_at_once(context: &Context) -> Result<()> {
     let start = |words: &[&str]| {
         let mut command = context.privileged(words[0]);
         command.args(&words[1..]);
-        Running::start(command)
+        RunningProgram::start(command)
     };
     let program = fixture.path.to_str().context("not a plain path")?;
     let copy = Path::new(root).join("copy");
@@ -256,11 +269,11 @@ fn several_at_once(context: &Context) -> Result<()> {
         start(&["sh", "-c", &deleted])?,
     ];
     let inside = start(&["unshare", "-fp", program, "middle", &many])?;
-    let told = |running: Running| Told::parse(&running.finish(LIMIT)?.succeeded()?.stdout);
-    let inside = told(inside)?;
-    let mut others = Told::default();
+    let reported = |running: RunningProgram| Reported::parse(&running.finish(LIMIT)?.succeeded()?.stdout);
+    let inside = reported(inside)?;
+    let mut others = Reported::default();
     for one in outside {
-        others.images.extend(told(one)?.images);
+        others.images.extend(reported(one)?.images);
     }
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;

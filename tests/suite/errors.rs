@@ -1,9 +1,9 @@
-//! What goes wrong is said in one line, with what to do, and with the right exit code.
+//! Errors are reported in one line, with what to do, and with the right exit code.
 
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Memtap, Need, Recording, Running, eventually};
+use memtap_tests::{Context, Fixture, Memtap, MemtapRecording, Need, RunningProgram, eventually};
 
 use crate::case::{Case, case};
 
@@ -50,7 +50,8 @@ fn zombie(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// `kthreadd` is process 2 on every machine whose kernel threads can be seen; it has no user memory at all.
+/// `kthreadd` is process 2 on every machine whose kernel threads can be seen; it has no user memory
+/// at all.
 fn kernel_thread(context: &Context) -> Result<()> {
     let is_kthreadd = std::fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm.trim() == "kthreadd");
     // In a container there is none to trace.
@@ -160,17 +161,18 @@ fn not_root(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// A static executable without symbols: there is nothing to put a probe on, and no zero is reported.
+/// A static executable without symbols: there is nothing to put a probe on, and no zero is
+/// reported.
 fn no_allocator(context: &Context) -> Result<()> {
     let fixture = Fixture::static_c(context, "sleeper")?;
-    let target = Running::start(fixture.command())?;
+    let target = RunningProgram::start(fixture.command())?;
     Memtap::record(context)?
         .process(target.pid())
         .arguments(["-d", "1s"])
         .run()?
         .refused(1, &["allocator", &target.pid().to_string()])?;
     drop(target);
-    let recording: Recording = Memtap::record(context)?
+    let recording: MemtapRecording = Memtap::record(context)?
         .command([fixture.path.as_os_str(), "1".as_ref()])
         .run()?;
     recording.refused(1, &["allocator"])?;

@@ -1,7 +1,7 @@
 //! The fixtures themselves: two accounts of them agree, before memtap is measured by either.
 
 use anyhow::{Result, ensure};
-use memtap_tests::{Context, Counts, Fixture, Need, Told, difference, shim_counts};
+use memtap_tests::{Context, Counts, Fixture, Need, Reported, difference, shim_counts};
 
 use crate::case::{Case, case};
 
@@ -22,18 +22,18 @@ fn tell_what_the_shim_counts(context: &Context) -> Result<()> {
     for name in ["functions", "indirect", "fork", "deep", "threads"] {
         let fixture = Fixture::c(context, name)?;
         let (mut counted, finished) = shim_counts(context, fixture.command())?;
-        let mut told = Told::parse(&finished.stdout)?.functions();
+        let mut reported = Reported::parse(&finished.stdout)?.functions();
         // Behind the shim memalign has an address of its own, and the fixture tells so.
-        if let Some(count) = told.remove("memalign") {
-            *told.entry("aligned_alloc".to_owned()).or_default() += count;
+        if let Some(count) = reported.remove("memalign") {
+            *reported.entry("aligned_alloc".to_owned()).or_default() += count;
         }
         if name == "threads" {
-            // What pthread_create allocates for each of four threads is not told.
-            let calls = counted["calloc"].calls - told["calloc"].calls;
+            // What pthread_create allocates for each of four threads is not reported.
+            let calls = counted["calloc"].calls - reported["calloc"].calls;
             ensure!(calls == 4, "{calls} calls of calloc by pthread_create");
-            counted.insert("calloc".to_owned(), told["calloc"]);
+            counted.insert("calloc".to_owned(), reported["calloc"]);
         }
-        if let Some(difference) = difference(&told, &counted) {
+        if let Some(difference) = difference(&reported, &counted) {
             anyhow::bail!("{name} tells (expected) what the shim (found) does not count:\n{difference}");
         }
     }

@@ -1,7 +1,7 @@
 //! `memtap live`: what it ranks first, what it counts, when it fails.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Memtap, Need, Recording, Summary};
+use memtap_tests::{Context, Fixture, Memtap, MemtapRecording, Need, RecordingSummary};
 use serde_json::Value;
 
 use crate::case::{Case, case};
@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// `memtap live` with a summary, on the fixture that holds memory in these ways.
-fn live(context: &Context, options: &[&str], holding: &[&str]) -> Result<Recording> {
+fn live(context: &Context, options: &[&str], holding: &[&str]) -> Result<MemtapRecording> {
     let fixture = Fixture::c(context, "holding")?;
     let mut command = vec![fixture.path.as_os_str()];
     command.extend(holding.iter().map(std::ffi::OsStr::new));
@@ -29,13 +29,13 @@ fn live(context: &Context, options: &[&str], holding: &[&str]) -> Result<Recordi
         .run()
 }
 
-/// What it has written.
-fn summary(recording: &Recording) -> Result<Summary> {
-    Summary::parse(&std::fs::read_to_string(recording.directory().join("live.json"))?)
+/// Returns what it has written.
+fn summary(recording: &MemtapRecording) -> Result<RecordingSummary> {
+    RecordingSummary::parse(&std::fs::read_to_string(recording.directory().join("live.json"))?)
 }
 
 /// The stack of the summary that this function of the fixture has made.
-fn stack(recording: &Recording, function: &str) -> Result<Value> {
+fn stack(recording: &MemtapRecording, function: &str) -> Result<Value> {
     let summary = summary(recording)?;
     let stacks = summary.json["top_stacks"]
         .as_array()
@@ -182,7 +182,8 @@ fn max_blocks(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// A shell runs a program again and again that leaves its blocks behind: all of them together would not fit.
+/// A shell runs a program again and again that leaves its blocks behind: all of them together would
+/// not fit.
 fn ended_processes(context: &Context) -> Result<()> {
     const ROOM: u64 = 1700;
     let fixture = Fixture::c(context, "holding")?;

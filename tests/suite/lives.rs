@@ -1,7 +1,10 @@
-//! Lives of processes: hundreds made as fast as can be, by every way there is, each with its own figures, name and stacks.
+//! Lives of processes: hundreds made as fast as can be, by every way there is, each with its own
+//! figures, name and stacks.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Recording, Running, Told, difference, run};
+use memtap_tests::{
+    Context, Fixture, LIMIT, Memtap, MemtapRecording, Reported, RunningProgram, difference, run,
+};
 
 use crate::case::{Case, case};
 use memtap_tests::Need;
@@ -20,18 +23,19 @@ pub(crate) const CASES: &[Case] = &[
     case("lives::whole_machine", &[Need::Compiler], whole_machine),
 ];
 
-/// How many processes a storm has.
+/// The number of processes of a storm.
 pub(crate) const MANY: usize = 200;
 
-/// Every process that told is there, once, with its own calls, its name, and stacks that begin with that; `images` told.
-pub(crate) fn is_all_there(recording: &Recording, told: &Told, images: usize) -> Result<()> {
+/// Every process that reported is there, once, with its own calls, its name, and stacks that begin
+/// with that; `images` reported.
+pub(crate) fn is_all_there(recording: &MemtapRecording, reported: &Reported, images: usize) -> Result<()> {
     ensure!(
-        told.images.len() == images,
-        "{} of {images} processes told",
-        told.images.len()
+        reported.images.len() == images,
+        "{} of {images} processes reported",
+        reported.images.len()
     );
     let summary = recording.summary()?;
-    for image in &told.images {
+    for image in &reported.images {
         let process = summary.process(image.pid, &image.comm)?;
         if let Some(difference) = difference(&image.functions(), &process.functions) {
             anyhow::bail!("{} {}:\n{difference}", image.comm, image.pid);
@@ -43,7 +47,7 @@ pub(crate) fn is_all_there(recording: &Recording, told: &Told, images: usize) ->
             image.pid
         );
     }
-    recording.folded()?.compare(told, |chain| chain.count.bytes)?;
+    recording.folded()?.compare(reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 
@@ -55,9 +59,9 @@ fn storm(context: &Context, way: &str) -> Result<()> {
         .command([program, way, &MANY.to_string()])
         .run()?
         .whole()?;
-    let told = recording.told()?;
-    is_all_there(&recording, &told, MANY)?;
-    recording.has_functions(&told.functions())
+    let reported = recording.reported()?;
+    is_all_there(&recording, &reported, MANY)?;
+    recording.has_functions(&reported.functions())
 }
 
 /// One process that executes another program again and again, each time with the same number.
@@ -68,16 +72,20 @@ fn chain(context: &Context) -> Result<()> {
         .command([program, "chain", "20"])
         .run()?
         .whole()?;
-    let told = recording.told()?;
-    is_all_there(&recording, &told, 21)?;
+    let reported = recording.reported()?;
+    is_all_there(&recording, &reported, 21)?;
     ensure!(
-        told.images.iter().all(|image| image.pid == told.images[0].pid),
+        reported
+            .images
+            .iter()
+            .all(|image| image.pid == reported.images[0].pid),
         "the chain is not one process"
     );
-    recording.has_functions(&told.functions())
+    recording.has_functions(&reported.functions())
 }
 
-/// A running process with `--follow`: what it starts is traced from its first call, and what those start.
+/// A running process with `--follow`: what it starts is traced from its first call, and what those
+/// start.
 fn followed(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
     let program = fixture.path.to_str().context("not a plain path")?;
@@ -103,7 +111,7 @@ fn followed(context: &Context) -> Result<()> {
         "exec 3<>'{pipe}'; {script}",
         pipe = directory.path().join("pipe").display()
     );
-    let shell = Running::start(command("bash", &["-c", &script]))?;
+    let shell = RunningProgram::start(command("bash", &["-c", &script]))?;
     let mut session = Memtap::record(context)?
         .process(shell.pid())
         .argument("--follow")
@@ -112,7 +120,7 @@ fn followed(context: &Context) -> Result<()> {
     std::fs::write(&go, "")?;
     let finished = shell.finish(LIMIT)?.succeeded()?;
     let recording = session.finish()?.whole()?;
-    is_all_there(&recording, &Told::parse(&finished.stdout)?, 2 * MANY)
+    is_all_there(&recording, &Reported::parse(&finished.stdout)?, 2 * MANY)
 }
 
 fn command(program: &str, arguments: &[&str]) -> std::process::Command {
@@ -121,32 +129,32 @@ fn command(program: &str, arguments: &[&str]) -> std::process::Command {
     command
 }
 
-/// The whole machine, with several storms at once that begin later: each process is exact, memtap itself is left out, and
-/// there are no more probes than without them.
+/// The whole machine, with several storms at once that begin later: each process is exact, memtap
+/// itself is left out, and there are no more probes than without them.
 fn whole_machine(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
-    let record = |storms: &[&str]| -> Result<(Recording, Told, u32)> {
+    let record = |storms: &[&str]| -> Result<(MemtapRecording, Reported, u32)> {
         let mut session = Memtap::record(context)?.argument("-a").start()?;
         session.wait_until_tracing()?;
         let running = storms.iter().map(|way| {
             let mut command = fixture.command();
             command.args([way, &*MANY.to_string()]);
-            Running::start(command)
+            RunningProgram::start(command)
         });
         let running = running.collect::<Result<Vec<_>>>()?;
-        let mut told = Told::default();
+        let mut reported = Reported::default();
         for one in running {
             let finished = one.finish(LIMIT)?.succeeded()?;
-            told.images.extend(Told::parse(&finished.stdout)?.images);
+            reported.images.extend(Reported::parse(&finished.stdout)?.images);
         }
         let own = session.pid()?;
         session.signal("INT")?;
-        Ok((session.finish()?.whole()?, told, own))
+        Ok((session.finish()?.whole()?, reported, own))
     };
     let (quiet, ..) = record(&[])?;
     let storms = ["fork", "vfork", "clone", "spawn", "middle"];
-    let (recording, told, own) = record(&storms)?;
-    is_all_there(&recording, &told, storms.len() * MANY)?;
+    let (recording, reported, own) = record(&storms)?;
+    is_all_there(&recording, &reported, storms.len() * MANY)?;
     is_left_out(&recording, own)?;
     ensure!(
         quiet.summary()?.json["probes"] == recording.summary()?.json["probes"],
@@ -158,7 +166,7 @@ fn whole_machine(context: &Context) -> Result<()> {
 }
 
 /// A process is not in the summary.
-pub(crate) fn is_left_out(recording: &Recording, pid: u32) -> Result<()> {
+pub(crate) fn is_left_out(recording: &MemtapRecording, pid: u32) -> Result<()> {
     let processes = recording.summary()?.processes()?;
     let found = processes.iter().find(|process| process.pid == pid);
     ensure!(found.is_none(), "it is no target: {found:?}");
@@ -166,7 +174,7 @@ pub(crate) fn is_left_out(recording: &Recording, pid: u32) -> Result<()> {
 }
 
 /// There is one probe at each place of each file, however many processes map it.
-pub(crate) fn has_each_probe_once(recording: &Recording) -> Result<()> {
+pub(crate) fn has_each_probe_once(recording: &MemtapRecording) -> Result<()> {
     let probes = recording.summary()?.json["probes"]
         .as_array()
         .context("no probes")?;

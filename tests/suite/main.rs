@@ -1,22 +1,23 @@
 //! memtap on real programs, as root: exact figures, or a reason why not.
 //!
-//! `cargo test -p memtap-tests` runs it against `target/release/memtap`, or the program that `MEMTAP_BIN`
-//! names. A test whose needs this machine does not meet is named on standard error with the reason and counted
-//! as ignored; with `MEMTAP_TEST_ALL=1` it fails.
+//! `cargo test -p memtap-tests` runs it against `target/release/memtap`, or the program that
+//! `MEMTAP_BIN` names. A test whose needs this machine does not meet is named on standard error
+//! with the reason and counted as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
 mod allocators;
 mod attach;
 mod budget;
-mod busy;
+
 mod case;
 mod cgroups;
 mod containers;
-mod crowd;
+
 mod errors;
 mod fixtures;
 mod live;
 mod live_report;
 mod lives;
+mod many_processes;
 mod outputs;
 mod processes;
 mod python;
@@ -30,6 +31,7 @@ mod sums;
 mod symbols;
 mod system;
 mod tables;
+mod under_load;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -60,7 +62,7 @@ const CASES: &[&[case::Case]] = &[
     tables::late::CASES,
     tables::stopped::CASES,
     tables::room::CASES,
-    tables::odd::CASES,
+    tables::malformed_elf::CASES,
     live::accounts::CASES,
     live::fixtures::CASES,
     live::languages::CASES,
@@ -76,7 +78,7 @@ const CASES: &[&[case::Case]] = &[
     attach::CASES,
     robust::CASES,
     symbols::separate::CASES,
-    symbols::unfit::CASES,
+    symbols::mismatched_debug_files::CASES,
     symbols::fetched::CASES,
     symbols::compiled::CASES,
     symbols::departed::CASES,
@@ -107,7 +109,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Lets SIGINT end the programs that tests run: a shell's background jobs ignore it, and so does all that they start.
+/// Lets SIGINT end the programs that tests run: a shell's background jobs ignore it, and so does
+/// all that they start.
 fn heed_interrupts() {
     // SAFETY: a system call without pointers; no thread has been started.
     unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };

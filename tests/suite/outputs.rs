@@ -1,7 +1,7 @@
-//! What is written: folded stacks, flame graphs, the table, and what is said of losses.
+//! Output: folded stacks, flame graphs, the table, and reports of losses.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Folded, Memtap, Need};
+use memtap_tests::{Context, Fixture, FoldedStacks, Memtap, Need};
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
@@ -43,7 +43,7 @@ fn alloc_count(context: &Context) -> Result<()> {
         .whole()?;
     let rest = recording
         .folded()?
-        .compare(&recording.told()?, |chain| chain.count.calls)?;
+        .compare(&recording.reported()?, |chain| chain.count.calls)?;
     ensure!(rest.is_empty(), "stacks that are not the fixture's: {rest:?}");
     Ok(())
 }
@@ -56,7 +56,7 @@ fn standard_output(context: &Context) -> Result<()> {
         .fixture(&fixture)
         .run()?
         .ended_with(0)?;
-    let folded = Folded::parse(&recording.finished.stdout)?;
+    let folded = FoldedStacks::parse(&recording.finished.stdout)?;
     ensure!(folded.total() == 3210, "{} of 3210 bytes", folded.total());
     let with_file = Memtap::record(context)?.fixture(&fixture).run()?.whole()?;
     ensure!(
@@ -107,7 +107,7 @@ fn text_of_xml(xml: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Where nothing else is asked for, the report is a table on standard output.
+/// Without an option for output the report is a table on standard output.
 fn table(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let recording = Memtap::record(context)?
@@ -170,7 +170,8 @@ fn strict(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// More stacks than there is room for: the totals stand, and what lost its stack is counted and told.
+/// More stacks than there is room for: the totals stand, and what lost its stack is counted and
+/// reported.
 fn stacks_run_out(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let run = |arguments: &[&str]| {
@@ -181,7 +182,7 @@ fn stacks_run_out(context: &Context) -> Result<()> {
     };
     for room in [4, 16] {
         let recording = run(&["--max-stacks", &room.to_string()])?.ended_with(0)?;
-        recording.has_functions(&recording.told()?.functions())?;
+        recording.has_functions(&recording.reported()?.functions())?;
         let summary = recording.summary()?;
         ensure!(
             summary.number("/losses/stack_map_full")? > 0,
@@ -194,7 +195,7 @@ fn stacks_run_out(context: &Context) -> Result<()> {
         );
         ensure!(
             recording.finished.stderr.to_lowercase().contains("lost"),
-            "the loss is not told on standard error"
+            "the loss is not reported on standard error"
         );
     }
     run(&["--max-stacks", "4", "--strict"])?.ended_with(3)?;

@@ -1,13 +1,16 @@
-//! Which processes are traced: children, several targets, names, the whole machine; and how commands end.
+//! The processes that are traced: children, several targets, names, the whole machine; and how
+//! commands end.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, Running, Told, difference, run, shim_counts};
+use memtap_tests::{
+    Context, Fixture, LIMIT, Memtap, Need, Reported, RunningProgram, difference, run, shim_counts,
+};
 
-use crate::busy::Busy;
 use crate::case::{Case, case};
+use crate::under_load::ProcessUnderLoad;
 
 pub(crate) const CASES: &[Case] = &[
     case("processes::fork", &[Need::Compiler], fork),
@@ -30,11 +33,13 @@ pub(crate) const CASES: &[Case] = &[
 fn fork(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "fork")?;
     let recording = Memtap::record(context)?.fixture(&fixture).run()?.whole()?;
-    let told = recording.told()?;
-    ensure!(told.images.len() == 2, "a parent and a child told");
-    recording.has_functions(&told.functions())?;
-    each_process(&recording, &told)?;
-    let rest = recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    let reported = recording.reported()?;
+    ensure!(reported.images.len() == 2, "a parent and a child reported");
+    recording.has_functions(&reported.functions())?;
+    each_process(&recording, &reported)?;
+    let rest = recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     ensure!(rest.is_empty(), "stacks that are not the fixture's: {rest:?}");
     Ok(())
 }
@@ -46,19 +51,25 @@ fn fork_and_exec(context: &Context) -> Result<()> {
         .command([&fork.path, &functions.path])
         .run()?
         .whole()?;
-    let told = recording.told()?;
-    ensure!(told.images.len() == 3, "a parent, a child, and its program told");
-    recording.has_functions(&told.functions())?;
-    each_process(&recording, &told)?;
-    let rest = recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    let reported = recording.reported()?;
+    ensure!(
+        reported.images.len() == 3,
+        "a parent, a child, and its program reported"
+    );
+    recording.has_functions(&reported.functions())?;
+    each_process(&recording, &reported)?;
+    let rest = recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     ensure!(rest.is_empty(), "stacks that are not the fixtures': {rest:?}");
     Ok(())
 }
 
-/// Every process image that told is in the summary, with its own figures, and there is no other.
-fn each_process(recording: &memtap_tests::Recording, told: &Told) -> Result<()> {
+/// Every process image that reported is in the summary, with its own figures, and there is no
+/// other.
+fn each_process(recording: &memtap_tests::MemtapRecording, reported: &Reported) -> Result<()> {
     let summary = recording.summary()?;
-    for image in &told.images {
+    for image in &reported.images {
         let process = summary.process(image.pid, &image.comm)?;
         if let Some(difference) = difference(&image.functions(), &process.functions) {
             anyhow::bail!("{} {}:\n{difference}", image.comm, image.pid);
@@ -70,7 +81,7 @@ fn each_process(recording: &memtap_tests::Recording, told: &Told) -> Result<()> 
         .filter(|process| process.functions.values().all(|count| count.calls == 0))
         .count();
     ensure!(
-        processes.len() - idle == told.images.len(),
+        processes.len() - idle == reported.images.len(),
         "the summary has other processes: {}",
         summary.json["processes"]
     );
@@ -93,8 +104,8 @@ fn shell_script(context: &Context) -> Result<()> {
     let recording = memtap.command([&script]).run()?.ended_with(7)?;
     let summary = recording.summary()?;
     summary.lost_nothing()?;
-    let told = recording.told()?;
-    for image in &told.images {
+    let reported = recording.reported()?;
+    for image in &reported.images {
         let process = summary.process(image.pid, &image.comm)?;
         if let Some(difference) = difference(&image.functions(), &process.functions) {
             anyhow::bail!("{} {}:\n{difference}", image.comm, image.pid);
@@ -108,7 +119,9 @@ fn shell_script(context: &Context) -> Result<()> {
         "the shell itself is not in the summary: {}",
         summary.json["processes"]
     );
-    recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 
@@ -120,12 +133,12 @@ fn no_follow(context: &Context) -> Result<()> {
         .command([&fork.path, &functions.path])
         .run()?
         .whole()?;
-    let told = recording.told()?;
-    let parent = told
+    let reported = recording.reported()?;
+    let parent = reported
         .images
         .iter()
         .find(|image| image.chains.iter().all(|chain| chain.frames[1] == "parent_work"))
-        .context("the parent told nothing")?;
+        .context("the parent reported nothing")?;
     recording.has_functions(&parent.functions())
 }
 
@@ -137,7 +150,7 @@ fn per_pid(context: &Context) -> Result<()> {
         .run()?
         .whole()?;
     let folded = recording.folded()?;
-    for image in &recording.told()?.images {
+    for image in &recording.reported()?.images {
         let expected: u64 = image.chains.iter().map(|chain| chain.count.bytes).sum();
         let root = format!("{}-{}", image.comm, image.pid);
         let found = folded.weight_of(|line| line.process == root);
@@ -176,9 +189,9 @@ fn exit_codes(context: &Context) -> Result<()> {
 }
 
 fn two_targets(context: &Context) -> Result<()> {
-    let one = Busy::start(context)?;
-    let two = Busy::start(context)?;
-    let other = Busy::start(context)?;
+    let one = ProcessUnderLoad::start(context)?;
+    let two = ProcessUnderLoad::start(context)?;
+    let other = ProcessUnderLoad::start(context)?;
     let recording = Memtap::record(context)?
         .argument("-p")
         .argument(format!("{},{}", one.pid(), two.pid()))
@@ -187,7 +200,7 @@ fn two_targets(context: &Context) -> Result<()> {
         .whole()?;
     let summary = recording.summary()?;
     for busy in [&one, &two] {
-        let process = summary.process(busy.pid(), "busy")?;
+        let process = summary.process(busy.pid(), "under_load")?;
         ensure!(
             process.functions["malloc"].calls > 0 && process.functions["realloc"].calls > 0,
             "no calls of {}: {process:?}",
@@ -209,19 +222,22 @@ fn two_targets(context: &Context) -> Result<()> {
 }
 
 fn comm_running(context: &Context) -> Result<()> {
-    let one = Busy::start(context)?;
-    let two = Busy::start(context)?;
+    let one = ProcessUnderLoad::start(context)?;
+    let two = ProcessUnderLoad::start(context)?;
     let recording = Memtap::record(context)?
-        .arguments(["--comm", "busy", "-d", "300ms"])
+        .arguments(["--comm", "under_load", "-d", "300ms"])
         .run()?
         .whole()?;
     let summary = recording.summary()?;
     for busy in [&one, &two] {
-        let process = summary.process(busy.pid(), "busy")?;
+        let process = summary.process(busy.pid(), "under_load")?;
         ensure!(process.functions["malloc"].calls > 0, "no calls: {process:?}");
     }
     ensure!(
-        summary.processes()?.iter().all(|process| process.comm == "busy"),
+        summary
+            .processes()?
+            .iter()
+            .all(|process| process.comm == "under_load"),
         "other names are in the summary: {}",
         summary.json["processes"]
     );
@@ -237,11 +253,11 @@ fn comm_started_later(context: &Context) -> Result<()> {
         .arguments(["--comm", "functions"])
         .start()?;
     session.wait_until_tracing()?;
-    let told = Told::parse(&run(fixture.command())?.succeeded()?.stdout)?;
+    let reported = Reported::parse(&run(fixture.command())?.succeeded()?.stdout)?;
     run(other.command())?.succeeded()?;
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
-    recording.has_functions(&told.functions())
+    recording.has_functions(&reported.functions())
 }
 
 fn whole_machine(context: &Context) -> Result<()> {
@@ -255,20 +271,20 @@ fn whole_machine(context: &Context) -> Result<()> {
     session.wait_until_tracing()?;
     let running = fixtures
         .iter()
-        .map(|fixture| Running::start(fixture.command()))
+        .map(|fixture| RunningProgram::start(fixture.command()))
         .collect::<Result<Vec<_>>>()?;
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     for one in running {
         let finished = one.finish(LIMIT)?.succeeded()?;
-        told.images.extend(Told::parse(&finished.stdout)?.images);
+        reported.images.extend(Reported::parse(&finished.stdout)?.images);
     }
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
     let summary = recording.summary()?;
-    for image in &told.images {
+    for image in &reported.images {
         let process = summary.process(image.pid, &image.comm)?;
         let expected = match &*image.comm {
-            // What pthread_create allocates is not told.
+            // What pthread_create allocates is not reported.
             "threads" => threads_counts.clone(),
             _ => image.functions(),
         };
@@ -276,14 +292,16 @@ fn whole_machine(context: &Context) -> Result<()> {
             anyhow::bail!("{} {}:\n{difference}", image.comm, image.pid);
         }
     }
-    recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 
 /// A process in a root of its own has a C library of its own: another file, with its own probes.
 fn two_libcs(context: &Context) -> Result<()> {
-    let inside = Busy::start_in_chroot(context)?;
-    let outside = Busy::start(context)?;
+    let inside = ProcessUnderLoad::start_in_chroot(context)?;
+    let outside = ProcessUnderLoad::start(context)?;
     std::thread::sleep(Duration::from_millis(50));
     let recording = Memtap::record(context)?
         .argument("-p")
@@ -293,7 +311,7 @@ fn two_libcs(context: &Context) -> Result<()> {
         .whole()?;
     let summary = recording.summary()?;
     for busy in [&inside, &outside] {
-        let process = summary.process(busy.pid(), "busy")?;
+        let process = summary.process(busy.pid(), "under_load")?;
         ensure!(process.functions["malloc"].calls > 0, "no calls: {process:?}");
     }
     let probes = summary.json["probes"].as_array().context("no probes")?;
@@ -303,7 +321,7 @@ fn two_libcs(context: &Context) -> Result<()> {
         "{of_malloc} probes of malloc instead of 2: {probes:?}"
     );
     let folded = recording.folded()?;
-    let unnamed = folded.weight_of(|line| !line.passes("busy_"));
+    let unnamed = folded.weight_of(|line| !line.passes("under_load_"));
     ensure!(
         unnamed * 10 < folded.total(),
         "{unnamed} of {} bytes have no name of the program:\n{}",

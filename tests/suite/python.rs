@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use memtap_tests::{Context, Memtap, Need, Running, eventually};
+use memtap_tests::{Context, Memtap, Need, RunningProgram, eventually};
 
 use crate::case::{Case, case};
 
@@ -26,7 +26,7 @@ while True:
 fn running(context: &Context) -> Result<()> {
     let mut command = Command::new("/usr/bin/python3");
     command.args(["-c", SCRIPT]).env("PYTHONMALLOC", "malloc");
-    let mut python = Running::start(command)?;
+    let mut python = RunningProgram::start(command)?;
     let is_ready = eventually(Duration::from_secs(10), || {
         ensure!(python.is_alive()?, "python ended: {}", python.stderr());
         Ok(python.stdout().contains("ready"))
@@ -42,7 +42,8 @@ fn running(context: &Context) -> Result<()> {
     let calls = summary.number("/totals/functions/malloc/calls")?;
     ensure!(calls > 10_000, "{calls} calls in two seconds");
     ensure!(summary.processes()?.len() == 1, "there is one process");
-    // The caller of malloc is read from the stack and never lost: it is the interpreter, by name or by place.
+    // The caller of malloc is read from the stack and never lost: it is the interpreter, by name or
+    // by place.
     let folded = recording.folded()?;
     let of_python = folded.weight_of(|line| {
         line.frames.last().is_some_and(|frame| {

@@ -1,8 +1,8 @@
-//! Programs as people run them: what memtap counts of a run is what a shim counts that is preloaded into the same run, or the
-//! kernel where nothing can be preloaded.
+//! Programs as people run them: what memtap counts of a run is what a shim counts that is preloaded
+//! into the same run, or the kernel where nothing can be preloaded.
 //!
-//! The shim calls the C library's functions by their other names, which are at the same addresses: memtap sees its calls as the
-//! program's.
+//! The shim calls the C library's functions by their other names, which are at the same addresses:
+//! memtap sees its calls as the program's.
 
 mod rustc;
 
@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Context, Count, Counts, LIMIT, Memtap, Need, Recording, Running, Session, Shim, eventually, run,
+    Context, Count, Counts, LIMIT, Memtap, MemtapRecording, MemtapSession, Need, RunningProgram, Shim,
+    eventually, run,
 };
 
 use crate::case::{Case, case};
@@ -57,8 +58,9 @@ fn behind_the_shim<'a>(context: &'a Context, shim: &Shim, words: &[&str]) -> Res
     Ok(Memtap::record(context)?.command([&["env", &preload, &file], words].concat()))
 }
 
-/// What memtap has of a command behind the shim, without `env`, which was not yet behind it.
-fn counted(recording: &Recording) -> Result<Counts> {
+/// Returns what memtap has of a command behind the shim, without `env`, which was not yet behind
+/// it.
+fn counted(recording: &MemtapRecording) -> Result<Counts> {
     let mut sums = Counts::new();
     for process in recording.summary()?.processes()? {
         if process.comm != "env" {
@@ -71,7 +73,7 @@ fn counted(recording: &Recording) -> Result<Counts> {
 }
 
 /// A command that ends by itself, and all that it starts.
-fn program(context: &Context, words: &[&str]) -> Result<Recording> {
+fn program(context: &Context, words: &[&str]) -> Result<MemtapRecording> {
     let directory = tempfile::tempdir()?;
     let shim = Shim::create(context, directory.path())?;
     let recording = behind_the_shim(context, &shim, words)?.run()?.whole()?;
@@ -79,8 +81,9 @@ fn program(context: &Context, words: &[&str]) -> Result<Recording> {
     Ok(recording)
 }
 
-/// The driver, the compiler proper, the assembler and the linker. The compiler makes most of its calls before a table of its
-/// size can be made: its stacks are whole since it is stopped until then.
+/// The driver, the compiler proper, the assembler and the linker. The compiler makes most of its
+/// calls before a table of its size can be made: its stacks are whole since it is stopped until
+/// then.
 fn gcc(context: &Context) -> Result<()> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/functions.c");
     let directory = tempfile::tempdir()?;
@@ -116,7 +119,8 @@ fn node(context: &Context) -> Result<()> {
     program(context, &["node", "-e", script]).map(drop)
 }
 
-/// The Java virtual machine asks the C library for what is not on its own heap. It compiles a class, and runs it.
+/// The Java virtual machine asks the C library for what is not on its own heap. It compiles a
+/// class, and runs it.
 fn java(context: &Context) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let source = directory.path().join("Words.java");
@@ -143,7 +147,7 @@ fn free_port() -> Result<u16> {
 }
 
 /// Connects to a server that may not listen yet.
-fn connect(session: &mut Session<'_>, port: u16) -> Result<TcpStream> {
+fn connect(session: &mut MemtapSession<'_>, port: u16) -> Result<TcpStream> {
     session.wait_until_tracing()?;
     let mut stream = None;
     eventually(LIMIT, || {
@@ -238,7 +242,7 @@ fn nginx(context: &Context) -> Result<()> {
 
 /// A cluster of a test's own, and its server.
 struct Postgres {
-    server: Running,
+    server: RunningProgram,
     place: tempfile::TempDir,
 }
 
@@ -286,7 +290,7 @@ impl Postgres {
             "-c",
             "fsync=off",
         ];
-        let server = Running::start(Self::command(context, place.path(), &serve))?;
+        let server = RunningProgram::start(Self::command(context, place.path(), &serve))?;
         let postgres = Self { server, place };
         let is_ready = eventually(LIMIT, || {
             let ask = ["psql", "-qc", "SELECT 1"];
@@ -332,7 +336,8 @@ fn stop(context: &Context, pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// A backend that memtap attaches to between two of its queries, or in one, and lets go a second later.
+/// A backend that memtap attaches to between two of its queries, or in one, and lets go a second
+/// later.
 fn postgres(context: &Context) -> Result<()> {
     let place = tempfile::tempdir()?;
     let mut chown = context.privileged("chown");
@@ -344,7 +349,7 @@ fn postgres(context: &Context) -> Result<()> {
     let fill = ["pgbench", "-q", "-i", "-s", "1"];
     run(Postgres::command(context, directory, &fill))?.succeeded()?;
     let queries = Postgres::command(context, directory, &["pgbench", "-n", "-T", "30"]);
-    let client = Running::start(queries)?;
+    let client = RunningProgram::start(queries)?;
     // Its first connection only asks how large the tables are.
     std::thread::sleep(Duration::from_secs(1));
     let backend = postgres.backend()?;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Memtap, Need, Process, Recording, Region, Strace, difference};
+use memtap_tests::{
+    Context, Fixture, Memtap, MemtapRecording, Need, ProcessSummary, Region, Strace, difference,
+};
 
 use crate::case::{Case, case};
 
@@ -34,7 +36,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// Records a command's memory-map calls and compares calls, errors and bytes with strace's.
-fn as_strace(context: &Context, command: &[&str]) -> Result<Recording> {
+fn as_strace(context: &Context, command: &[&str]) -> Result<MemtapRecording> {
     let recording = Memtap::record(context)?
         .arguments(["--events", "region"])
         .metric("region-bytes")
@@ -45,7 +47,7 @@ fn as_strace(context: &Context, command: &[&str]) -> Result<Recording> {
     Ok(recording)
 }
 
-fn same_as_strace(context: &Context, command: &[&str], recording: &Recording) -> Result<()> {
+fn same_as_strace(context: &Context, command: &[&str], recording: &MemtapRecording) -> Result<()> {
     let found = recording.summary()?.regions()?;
     let strace = Strace::of(context, command)?;
     same_regions(&strace.regions, &found)?;
@@ -75,7 +77,7 @@ fn same_regions(expected: &Regions, found: &Regions) -> Result<()> {
     Ok(())
 }
 
-fn every_line_has_a_stack(recording: &Recording) -> Result<()> {
+fn every_line_has_a_stack(recording: &MemtapRecording) -> Result<()> {
     let folded = recording.folded()?;
     ensure!(!folded.lines.is_empty(), "the folded file is empty");
     for line in &folded.lines {
@@ -98,8 +100,9 @@ fn every_call(context: &Context) -> Result<()> {
     );
     let folded = recording.folded()?;
     let page = 4096;
-    // The wrappers of mmap in libc have no frame of their own, and may hide their caller from a walk by frame
-    // pointers, but nothing beyond it. sbrk uses the frame pointer's register for itself.
+    // The wrappers of mmap in libc have no frame of their own, and may hide their caller from a
+    // walk by frame pointers, but nothing beyond it. sbrk uses the frame pointer's register for
+    // itself.
     for (name, bytes) in [
         ("map_and_unmap", 100 * 16 * page),
         ("map_odd", 10_000),
@@ -135,9 +138,10 @@ fn empty_rust_program(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Records a fixture under strace, so that both look at one and the same run, and compares: what the C library
-/// maps can depend on where the heap begins and on which thread is first. Returns the fixture's process too.
-fn one_run(fixture: &Fixture, memtap: Memtap<'_>) -> Result<(Recording, Process)> {
+/// Records a fixture under strace, so that both look at one and the same run, and compares: what
+/// the C library maps can depend on where the heap begins and on which thread is first. Returns the
+/// fixture's process too.
+fn one_run(fixture: &Fixture, memtap: Memtap<'_>) -> Result<(MemtapRecording, ProcessSummary)> {
     let dir = tempfile::tempdir()?;
     let command = Strace::command(dir.path(), &[plain(&fixture.path)?])?;
     let recording = memtap.command(command).run()?.whole()?;
@@ -167,11 +171,13 @@ fn with_heap(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let memtap = Memtap::record(context)?.arguments(["--events", "heap,region"]);
     let (recording, process) = one_run(&fixture, memtap)?;
-    let told = recording.told()?;
-    if let Some(difference) = difference(&told.functions(), &process.functions) {
+    let reported = recording.reported()?;
+    if let Some(difference) = difference(&reported.functions(), &process.functions) {
         anyhow::bail!("the functions are not what they should be:\n{difference}");
     }
-    recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Context, Fixture, Leftovers, Memtap, Need, Running, differing_text, eventually, uprobe_events,
+    Context, Fixture, Leftovers, Memtap, Need, RunningProgram, differing_text, eventually, uprobe_events,
 };
+use test_support::child::{ChildGuard, Scope};
 
-use crate::busy::Busy;
 use crate::case::{Case, case};
 use crate::tables::stopped::{guard_of, is_guard};
+use crate::under_load::ProcessUnderLoad;
 
 pub(crate) const CASES: &[Case] = &[
     case(
@@ -38,10 +39,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// How long the kernel may take to let go of what a process that has ended held.
+/// The time that the kernel may take to let go of what a process that has ended held.
 const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
-/// What there was before memtap ran.
+/// The state before memtap ran.
 struct Before {
     objects: Leftovers,
     events: String,
@@ -56,7 +57,7 @@ impl Before {
     }
 
     /// Fails unless everything is as it was, in the kernel and in the target's code.
-    fn is_restored(&self, context: &Context, target: &mut Busy) -> Result<()> {
+    fn is_restored(&self, context: &Context, target: &mut ProcessUnderLoad) -> Result<()> {
         let mut left = Vec::new();
         let is_clean = eventually(RELEASE_LIMIT, || {
             left = Leftovers::now(context)?.since(&self.objects);
@@ -81,13 +82,13 @@ impl Before {
 
 fn attach_100_times(context: &Context) -> Result<()> {
     let before = Before::look(context)?;
-    let mut busy = Busy::start(context)?;
+    let mut busy = ProcessUnderLoad::start(context)?;
     for round in 0..100 {
         let recording = Memtap::record(context)?
             .process(busy.pid())
             .arguments(["-d", "50ms"])
             .run()
-            .and_then(memtap_tests::Recording::whole)
+            .and_then(memtap_tests::MemtapRecording::whole)
             .with_context(|| format!("attaching for the {round}th time"))?;
         let calls = recording.summary()?.number("/totals/alloc/count")?;
         ensure!(calls > 0, "round {round} saw no call");
@@ -105,7 +106,7 @@ fn attach_100_times(context: &Context) -> Result<()> {
 /// `kill -9` at various times: while it attaches, and while it records.
 fn killed(context: &Context) -> Result<()> {
     let before = Before::look(context)?;
-    let mut busy = Busy::start(context)?;
+    let mut busy = ProcessUnderLoad::start(context)?;
     let mut was_probed = false;
     for delay_ms in [0, 20, 50, 100, 150, 200, 300] {
         let session = Memtap::record(context)?.process(busy.pid()).start()?;
@@ -131,9 +132,10 @@ fn killed(context: &Context) -> Result<()> {
     busy.stop(context)
 }
 
-/// A command whose launcher is killed goes on or ends; it is not left waiting for a start that nobody gives.
+/// A command whose launcher is killed goes on or ends; it is not left waiting for a start that
+/// nobody gives.
 fn launcher_killed(context: &Context) -> Result<()> {
-    let busy = Fixture::c(context, "busy")?;
+    let busy = Fixture::c(context, "under_load")?;
     for delay_ms in [0, 10, 30, 60, 100, 150, 200, 300] {
         let memtap = Memtap::record(context)?;
         let progress = memtap.directory().join("progress");
@@ -172,7 +174,7 @@ fn with_argument(argument: &str) -> Result<Vec<u32>> {
 
 /// The first interrupt stops and reports.
 fn interrupted(context: &Context) -> Result<()> {
-    let busy = Busy::start(context)?;
+    let busy = ProcessUnderLoad::start(context)?;
     for signal in ["INT", "TERM"] {
         let mut session = Memtap::record(context)?.process(busy.pid()).start()?;
         session.wait_until_tracing()?;
@@ -189,10 +191,10 @@ fn interrupted(context: &Context) -> Result<()> {
     busy.stop(context)
 }
 
-/// A signal that ends the recording reaches the command too, and its exit code is passed on: busy ends well
-/// at SIGTERM, and knows nothing of SIGINT.
+/// A signal that ends the recording reaches the command too, and its exit code is passed on: busy
+/// ends well at SIGTERM, and knows nothing of SIGINT.
 fn interrupted_command(context: &Context) -> Result<()> {
-    let busy = Fixture::c(context, "busy")?;
+    let busy = Fixture::c(context, "under_load")?;
     for (signal, code) in [("TERM", 0), ("INT", 130)] {
         let memtap = Memtap::record(context)?;
         let progress = memtap.directory().join("progress");
@@ -212,8 +214,8 @@ fn interrupted_command(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// A command that heeds no signal is waited for, which is said, and nothing may stop it any more; a second signal ends memtap
-/// alone.
+/// A command that heeds no signal is waited for, which is said, and nothing may stop it any more; a
+/// second signal ends memtap alone.
 fn second_signal(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?.command([
         "sh",
@@ -242,8 +244,8 @@ fn second_signal(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Ctrl-C on a terminal reaches a command at once, with memtap: memtap does not send it for a second time, which many
-/// programs take for impatience.
+/// Ctrl-C on a terminal reaches a command at once, with memtap: memtap does not send it for a
+/// second time, which many programs take for impatience.
 fn ctrl_c(context: &Context) -> Result<()> {
     const COUNTS: &str = "count=0; trap 'count=$((count + 1))' INT; touch begun; \
                           while [ $count = 0 ]; do sleep 0.1; done; \
@@ -262,27 +264,22 @@ fn ctrl_c(context: &Context) -> Result<()> {
         .args(["-qec", &record, "/dev/null"])
         .current_dir(directory.path());
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut terminal = command.spawn()?;
-    let outcome = (|| {
-        let begun = eventually(RELEASE_LIMIT, || Ok(directory.path().join("begun").exists()))?;
-        ensure!(begun, "the command does not begin");
-        terminal.stdin.as_mut().context("no pipe")?.write_all(b"\x03")?;
-        let counted = directory.path().join("counted");
-        ensure!(
-            eventually(RELEASE_LIMIT, || Ok(counted.exists()))?,
-            "the command does not end"
-        );
-        sleep(Duration::from_millis(300));
-        let count = std::fs::read_to_string(counted)?;
-        ensure!(count.trim() == "1", "it was interrupted {} times", count.trim());
-        let folded = std::fs::read_to_string(directory.path().join("stacks.folded"))?;
-        ensure!(!folded.is_empty(), "nothing was reported");
-        Ok(())
-    })();
-    drop(terminal.stdin.take());
-    terminal.kill()?;
-    terminal.wait()?;
-    outcome
+    let mut terminal = ChildGuard::spawn(&mut command, Scope::Process)?;
+    let mut typed = terminal.take_stdin().context("no pipe")?;
+    let begun = eventually(RELEASE_LIMIT, || Ok(directory.path().join("begun").exists()))?;
+    ensure!(begun, "the command does not begin");
+    typed.write_all(b"\x03")?;
+    let counted = directory.path().join("counted");
+    ensure!(
+        eventually(RELEASE_LIMIT, || Ok(counted.exists()))?,
+        "the command does not end"
+    );
+    sleep(Duration::from_millis(300));
+    let count = std::fs::read_to_string(counted)?;
+    ensure!(count.trim() == "1", "it was interrupted {} times", count.trim());
+    let folded = std::fs::read_to_string(directory.path().join("stacks.folded"))?;
+    ensure!(!folded.is_empty(), "nothing was reported");
+    Ok(())
 }
 
 /// A recording without a duration ends with its last target.
@@ -290,7 +287,7 @@ fn target_ends(context: &Context) -> Result<()> {
     let sleeper = Fixture::c(context, "sleeper")?;
     let mut command = sleeper.command();
     command.arg("4000");
-    let target = Running::start(command)?;
+    let target = RunningProgram::start(command)?;
     let mut session = Memtap::record(context)?.process(target.pid()).start()?;
     session.wait_until_tracing()?;
     context.signal(target.pid(), "TERM")?;
@@ -303,14 +300,15 @@ fn target_ends(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Whenever the target goes, memtap either records what there was or says in one line that it has gone.
+/// Whenever the target goes, memtap either records what there was or says in one line that it has
+/// gone.
 fn exits_during_attach(context: &Context) -> Result<()> {
     let sleeper = Fixture::c(context, "sleeper")?;
     let mut refused = 0;
     for delay_ms in (0..600).step_by(30) {
         let mut command = sleeper.command();
         command.arg(delay_ms.to_string());
-        let target = Running::start(command)?;
+        let target = RunningProgram::start(command)?;
         let pid = target.pid().to_string();
         let recording = Memtap::record(context)?
             .process(target.pid())

@@ -1,7 +1,7 @@
 //! The program that this tool was first wanted for: a vector that doubles as it is pushed to.
 
 use anyhow::{Result, ensure};
-use memtap_tests::{Context, Count, Fixture, Memtap, Need, Recording, shim_counts};
+use memtap_tests::{Context, Count, Fixture, Memtap, MemtapRecording, Need, shim_counts};
 
 use crate::case::{Case, case};
 
@@ -17,8 +17,8 @@ pub(crate) const CASES: &[Case] = &[
 const PUSHES: u64 = 50 * 1024 * 1024;
 const ELEMENT_BYTES: u64 = 8;
 
-/// The sizes of the blocks of a vector that is pushed to: room for 4 elements at first, then twice as many
-/// each time (`RawVec::grow_amortized` in the standard library).
+/// The sizes of the blocks of a vector that is pushed to: room for 4 elements at first, then twice
+/// as many each time (`RawVec::grow_amortized` in the standard library).
 fn blocks() -> (u64, Vec<u64>) {
     let first = 4;
     let mut elements = first;
@@ -30,7 +30,7 @@ fn blocks() -> (u64, Vec<u64>) {
     (first * ELEMENT_BYTES, resized)
 }
 
-fn record(context: &Context, arguments: &[&str]) -> Result<Recording> {
+fn record(context: &Context, arguments: &[&str]) -> Result<MemtapRecording> {
     let fixture = Fixture::rust(context, "push")?;
     let mut memtap = Memtap::record(context)?;
     if arguments == ["count"] {

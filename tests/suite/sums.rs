@@ -1,7 +1,7 @@
 //! Sums of launched programs: exact, by function, by call chain, by process.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Count, Counts, Fixture, Memtap, Need, Recording, Told, shim_counts};
+use memtap_tests::{Context, Count, Counts, Fixture, Memtap, MemtapRecording, Need, Reported, shim_counts};
 
 use crate::case::{Case, case};
 
@@ -16,18 +16,20 @@ pub(crate) const CASES: &[Case] = &[
     case("sums::rust_program", &[Need::Compiler, Need::Rustc], rust_program),
 ];
 
-/// Records a C fixture that tells its chains, and compares everything there is to compare. What the C library
-/// allocates on the program's behalf is in the shim's count and not in the fixture's: it must be the whole of
-/// the lines that are no chain of the fixture.
-fn exact(context: &Context, name: &str) -> Result<Recording> {
+/// Records a C fixture that tells its chains, and compares everything there is to compare. What the
+/// C library allocates on the program's behalf is in the shim's count and not in the fixture's: it
+/// must be the whole of the lines that are no chain of the fixture.
+fn exact(context: &Context, name: &str) -> Result<MemtapRecording> {
     let fixture = Fixture::c(context, name)?;
     let (counts, _) = shim_counts(context, fixture.command())?;
     let recording = Memtap::record(context)?.fixture(&fixture).run()?.whole()?;
     recording.has_functions(&counts)?;
-    let told = recording.told()?;
-    let rest = recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    let reported = recording.reported()?;
+    let rest = recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     let bytes = |counts: &Counts| counts.values().map(|count| count.bytes).sum::<u64>();
-    let runtime = bytes(&counts) - bytes(&told.functions());
+    let runtime = bytes(&counts) - bytes(&reported.functions());
     let found: u64 = rest.iter().map(|line| line.weight).sum();
     ensure!(
         found == runtime,
@@ -39,14 +41,14 @@ fn exact(context: &Context, name: &str) -> Result<Recording> {
 fn every_function(context: &Context) -> Result<()> {
     let recording = exact(context, "functions")?;
     // No chain of this fixture is the C library's own.
-    recording.has_functions(&recording.told()?.functions())?;
+    recording.has_functions(&recording.reported()?.functions())?;
     let summary = recording.summary()?;
     ensure!(
         summary.number("/events/nested")? > 0,
         "realloc(NULL) and reallocarray go on to malloc and realloc: some events are nested"
     );
-    let told = recording.told()?;
-    let process = summary.process(told.images[0].pid, "functions")?;
+    let reported = recording.reported()?;
+    let process = summary.process(reported.images[0].pid, "functions")?;
     ensure!(process.has_exited, "the process has ended");
     Ok(())
 }
@@ -63,7 +65,7 @@ fn failing(context: &Context) -> Result<()> {
         let without_bytes = |(name, count): (String, Count)| (name, Count { bytes: 0, ..count });
         counts.into_iter().map(without_bytes).collect()
     };
-    let expected = calls(recording.told()?.functions());
+    let expected = calls(recording.reported()?.functions());
     let found = calls(recording.summary()?.functions()?);
     if let Some(difference) = memtap_tests::difference(&expected, &found) {
         anyhow::bail!("the calls are not what they should be:\n{difference}");
@@ -79,7 +81,7 @@ fn four_threads(context: &Context) -> Result<()> {
         "threads are one process: {}",
         summary.json["processes"]
     );
-    let own = recording.told()?.functions();
+    let own = recording.reported()?.functions();
     let all = summary.functions()?;
     ensure!(
         all["calloc"].calls == own["calloc"].calls + 4,
@@ -190,8 +192,8 @@ fn sizes(context: &Context) -> Result<()> {
         recording
             .has_functions(&expected)
             .with_context(|| limits.join(" "))?;
-        let told: Told = recording.told()?;
-        let all: Count = told.functions().values().copied().sum();
+        let reported: Reported = recording.reported()?;
+        let all: Count = reported.functions().values().copied().sum();
         let kept: Count = expected.values().copied().sum();
         let filtered = recording.summary()?.number("/events/filtered")?;
         ensure!(

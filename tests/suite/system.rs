@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Folded, Memtap, Need};
+use memtap_tests::{Context, Fixture, FoldedStacks, Memtap, Need};
 
 use crate::case::{Case, case};
 
@@ -81,7 +81,8 @@ fn tracefs_mounted(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The profile does not fit where it was asked for: it is saved elsewhere, whole, and memtap says where.
+/// The profile does not fit where it was asked for: it is saved elsewhere, whole, and memtap says
+/// where.
 fn full_disk(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "deep")?;
     let memtap = Memtap::record(context)?;
@@ -109,7 +110,7 @@ fn full_disk(context: &Context) -> Result<()> {
         .context("no message says where the profile was saved instead")?;
     let text = std::fs::read_to_string(&saved)?;
     std::fs::remove_file(&saved)?;
-    let folded = Folded::parse(&text)?;
+    let folded = FoldedStacks::parse(&text)?;
     ensure!(
         folded.text == recording.folded()?.text,
         "what was saved in {} is not the profile",

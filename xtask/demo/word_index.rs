@@ -1,7 +1,8 @@
 //! The workload of `cargo xtask demo`: writes documents, indexes their words, and answers queries.
 //!
-//! It allocates the ways that programs do: strings built piece by piece, vectors that double, maps that
-//! grow and are hashed again, a cache that keeps everything. The work is the same in every run.
+//! It allocates the ways that programs do: strings built piece by piece, vectors that double, maps
+//! that grow and are hashed again, a cache that keeps everything. The work is the same in every
+//! run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;

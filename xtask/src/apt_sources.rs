@@ -7,11 +7,13 @@
 pub(crate) struct Mirror {
     /// The archive's address, the first where several are given.
     pub(crate) uri: String,
-    /// The value of `Signed-By`, a path or an inline key of several lines, exactly as it was written.
+    /// The value of `Signed-By`, a path or an inline key of several lines, exactly as it was
+    /// written.
     pub(crate) signed_by: Option<String>,
 }
 
-/// Names by which suites of Debian itself begin: what tells Debian's archive from others on the machine.
+/// Names by which suites of Debian itself begin: what tells Debian's archive from others on the
+/// machine.
 const SUITES: &[&str] = &[
     "bullseye",
     "bookworm",
@@ -75,7 +77,8 @@ pub(crate) fn in_deb822_style(text: &str) -> Option<Mirror> {
     })
 }
 
-/// Whether a suite is one of Debian's main archive; the security archive holds no backports.
+/// Returns whether a suite is one of Debian's main archive; the security archive holds no
+/// backports.
 fn is_debian(suite: &str) -> bool {
     let name = suite.split(['-', '/']).next().unwrap_or_default();
     SUITES.contains(&name) && !suite.contains("security") && !suite.ends_with("/updates")

@@ -1,4 +1,5 @@
-//! The linker of the eBPF side. It has to load the LLVM of the rustc in use, so its version is pinned.
+//! The linker of the eBPF side. It has to load the LLVM of the rustc in use, so its version is
+//! pinned.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,14 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::ebpf::object::{LINKER_OVERRIDE as OVERRIDE, LINKER_VERSION as VERSION};
 use crate::{process, workspace};
 
-const VERSION: &str = "0.10.1";
-
-/// Names the linker to use in place of the one that set-up installs; `tracer/build.rs` reads it too.
-const OVERRIDE: &str = "MEMTAP_BPF_LINKER";
-
-/// Prefixes of variables with which a caller shapes its own builds, and that must not shape the linker's.
+/// Prefixes of variables with which a caller shapes its own builds, and that must not shape the
+/// linker's.
 const BUILD_PREFIXES: &[&str] = &[
     "CARGO_BUILD_",
     "CARGO_PROFILE_",
@@ -81,14 +79,14 @@ fn install(root: &Path) -> Command {
             "--root",
         ])
         .arg(root);
-    // Cargo warns that the folder is not in PATH; nobody needs it there.
+    // Cargo warns that the directory is not in PATH; nobody needs it there.
     let path = env::var_os("PATH").unwrap_or_default();
     let with_bin = env::join_paths(env::split_paths(&path).chain([root.join("bin")]));
     command.env("PATH", with_bin.unwrap_or(path));
     command
 }
 
-/// What `bpf-linker --version` says, without the name.
+/// Returns what `bpf-linker --version` says, without the name.
 fn reported_version(linker: &Path) -> Result<String> {
     let line = process::output(Command::new(linker).arg("--version"), "run bpf-linker")?;
     line.split_whitespace()

@@ -8,14 +8,16 @@ use anyhow::{Context as _, Result, bail};
 use crate::private_apt::{PrivateApt, remove_dir};
 use crate::workspace;
 
-/// The suite that has the pinned version. Its source package is independent of architecture and release.
+/// The suite that has the pinned version. Its source package is independent of architecture and
+/// release.
 const SUITE: &str = "trixie-backports";
 
-/// Unpacks the `rust-src` package of exactly rustc's `version` into the folder `destination`.
+/// Unpacks the `rust-src` package of exactly rustc's `version` into the directory `destination`.
 pub(crate) fn unpack_rust_src(version: &str, destination: &Path) -> Result<()> {
     let apt = PrivateApt::of_suite(&workspace::cache_dir()?.join("apt"), SUITE)?;
     let package = choose(&apt.versions("rust-src")?, version)?;
-    // Unpacked beside its place and then renamed, so that an interrupted run leaves nothing half done.
+    // Unpacked beside its place and then renamed, so that an interrupted run leaves nothing half
+    // done.
     let staging = destination.with_extension("partial");
     remove_dir(&staging)?;
     apt.unpack(&package, &staging)?;

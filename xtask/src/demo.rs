@@ -5,27 +5,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::setup::{self, Options};
+use crate::setup::{self, SetupOptions};
 use crate::{privilege, process, product, workspace};
 
 /// Sets up, builds, traces the workload, shows its top stacks, and leaves files for a closer look.
 pub(crate) fn run() -> Result<()> {
     privilege::prime()?;
-    setup::run(&Options::default())?;
+    setup::run(&SetupOptions::default())?;
     let memtap = product::build()?;
-    let folder = workspace::target_dir()?.join("demo");
-    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let workload = build_workload(&folder)?;
+    let directory = workspace::target_dir()?.join("demo");
+    fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
+    let workload = build_workload(&directory)?;
     privilege::prime()?;
 
-    // memtap prints its table only where no other output is asked for, so the table is a run of its own.
+    // memtap prints its table only where no other output is asked for, so the table is a run of its
+    // own.
     eprintln!("xtask: memtap record -- {}", workload.display());
     record(&memtap, &[Path::new("--top"), Path::new("10")], &workload)?;
 
     let files = [
-        folder.join("demo.folded"),
-        folder.join("demo.svg"),
-        folder.join("summary.json"),
+        directory.join("demo.folded"),
+        directory.join("demo.svg"),
+        directory.join("summary.json"),
     ];
     let [stacks, flame_graph, summary] = &files;
     eprintln!("xtask: once more, into files");
@@ -58,8 +59,8 @@ fn record(memtap: &Path, options: &[&Path], workload: &Path) -> Result<()> {
 }
 
 /// Compiled with frame pointers, and with debug information so that inlined functions have names.
-fn build_workload(folder: &Path) -> Result<PathBuf> {
-    let binary = folder.join("word-index");
+fn build_workload(directory: &Path) -> Result<PathBuf> {
+    let binary = directory.join("word-index");
     let mut rustc = workspace::rustc();
     rustc
         .args([

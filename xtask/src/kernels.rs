@@ -1,19 +1,21 @@
 //! `cargo xtask kernels`: other kernels, booted under QEMU, and what memtap does on them.
 //!
-//! A guest sees the host's whole root file system and may write to it, but what it writes stays in its memory.
-//! So memtap and the tests are built here, and run there as they are.
+//! A guest sees the host's whole root file system and may write to it, but what it writes stays in
+//! its memory. So memtap and the tests are built here, and run there as they are.
 
 mod cpio;
-mod folder;
 mod guest;
 mod image;
 mod machine;
 mod round;
+mod run_directory;
 mod series;
 mod share;
 mod suite;
 mod verdict;
 mod verifier;
+
+pub(crate) use verifier::counts_in as verifier_counts;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,17 +24,17 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use self::image::Image;
-use self::round::Round;
+use self::image::KernelImage;
+use self::round::KernelRound;
 use self::series::Series;
 use self::suite::Suite;
 use self::verdict::Trial;
-use crate::test_output::Counts;
+use crate::test_output::TestCounts;
 use crate::{privilege, product, setup};
 
-/// What to run, and where.
+/// The tests to run, and the kernels.
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct KernelsOptions {
     /// Series of Debian's kernels, such as 6.1; all that are known if none is given
     #[arg(value_parser = series::parse)]
     series: Vec<&'static Series>,
@@ -53,9 +55,9 @@ pub(crate) struct Options {
     command: Vec<OsString>,
 }
 
-/// Boots each kernel, runs what is to be run, and sums up. A kernel that fails does not hide what the others
-/// would say.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+/// Boots each kernel, runs what is to be run, and sums up. A kernel that fails does not hide what
+/// the others would say.
+pub(crate) fn run(options: &KernelsOptions) -> Result<ExitCode> {
     machine::prepare()?;
     let series = match &options.series[..] {
         [] => &series::ALL,
@@ -64,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.command.is_empty() {
         return run_command(series, options);
     }
-    setup::run(&setup::Options::default())?;
+    setup::run(&setup::SetupOptions::default())?;
     let memtap = match &options.memtap {
         Some(path) => path
             .canonicalize()
@@ -81,13 +83,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             here.failed
         );
     }
-    let mut round = Round::new(memtap, suite, options.bless)?;
-    for series in series {
-        match Image::find(series, options.update) {
-            Ok(image) => round.try_kernel(series, &image),
-            Err(error) => round.miss(series, &error, true),
-        }
-    }
+    let mut round = KernelRound::new(memtap, suite, options.bless)?;
+    round.try_kernels(series, options.update, true);
     round.judge_here()?;
     let (_, has_succeeded) = round.finish()?;
     if !has_succeeded {
@@ -96,10 +93,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The core tests on the kernels that `cargo xtask test` has to try, after the suite has run here. Where they
-/// cannot be had, that is said, and counted as skipped; with `MEMTAP_TEST_ALL=1` it is a failure. Returns the
-/// tests' results on all of them, and whether everything is as it has to be.
-pub(crate) fn for_tests() -> Result<(Counts, bool)> {
+/// The core tests on the kernels that `cargo xtask test` has to try, after the suite has run here.
+/// Where they cannot be had, that is said, and counted as skipped; with `MEMTAP_TEST_ALL=1` it is a
+/// failure. Returns the tests' results on all of them, and whether everything is as it has to be.
+pub(crate) fn for_tests() -> Result<(TestCounts, bool)> {
     let must_run = std::env::var_os("MEMTAP_TEST_ALL").is_some_and(|value| value == "1");
     if let Err(error) = machine::prepare() {
         let trials = series::FOR_TESTS.map(|series| Trial::missed(series, &error, must_run));
@@ -108,23 +105,18 @@ pub(crate) fn for_tests() -> Result<(Counts, bool)> {
     let memtap = product::build()?;
     let suite = Suite::build(None)?;
     privilege::prime()?;
-    let mut round = Round::new(memtap, suite, false)?;
-    for series in series::FOR_TESTS {
-        match Image::find(series, false) {
-            Ok(image) => round.try_kernel(series, &image),
-            Err(error) => round.miss(series, &error, must_run),
-        }
-    }
+    let mut round = KernelRound::new(memtap, suite, false)?;
+    round.try_kernels(&series::FOR_TESTS, false, must_run);
     round.judge_here()?;
     round.finish()
 }
 
 /// One command in place of tests, on one kernel after the other until one fails.
-fn run_command(series: &[&'static Series], options: &Options) -> Result<ExitCode> {
+fn run_command(series: &[&'static Series], options: &KernelsOptions) -> Result<ExitCode> {
     let job = guest::line(&options.command);
     for series in series {
-        let image = Image::find(series, options.update)?;
-        let ended = machine::run(&image, &job)?;
+        let image = KernelImage::find(series, options.update)?;
+        let ended = machine::run(&image, &job, None)?;
         round::tell_complaints(&image, &ended);
         if ended.status != 0 {
             return Ok(ExitCode::from(ended.status));

@@ -1,69 +1,70 @@
-//! What a developer does with this repository, as `cargo xtask COMMAND`.
+//! A developer's commands, as `cargo xtask COMMAND`.
 //!
 //! Each command does its own set-up, builds as the caller, and uses `sudo` for tracing alone.
 
 mod apt_sources;
-mod bench;
 mod bpf_linker;
 mod debian;
 mod demo;
+mod ebpf;
 mod kernels;
 mod lint;
-mod packages;
+mod measuring;
 mod private_apt;
-mod privilege;
-mod process;
-mod product;
 mod rust_src;
 mod setup;
 mod test;
 mod test_output;
-mod truth;
-mod workspace;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use test_support::{packages, privilege, process, product, workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
-struct Arguments {
+struct XtaskArguments {
     #[command(subcommand)]
-    command: Command,
+    command: XtaskCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum XtaskCommand {
     /// Put in place what the eBPF side's build needs: rust-src and bpf-linker
-    Setup(setup::Options),
+    Setup(setup::SetupOptions),
     /// Build memtap, trace a workload, show its top stacks and leave a flame graph
     Demo,
     /// Check formatting, clippy on both sides, and the repository's own rules
     Lint,
+    /// Build the eBPF side alone, and see that this kernel's verifier takes it
+    Ebpf,
     /// Everything that CI runs: lint, unit tests, and traces of real programs
-    Test(test::Options),
+    Test(test::TestOptions),
     /// Measure what tracing costs loops and real programs, beside other tools
-    Bench(bench::Options),
+    #[command(disable_help_flag = true)]
+    Bench(measuring::PassedArguments),
     /// Boot other kernels and run the core of the suite on each
-    Kernels(kernels::Options),
+    Kernels(kernels::KernelsOptions),
     /// Compare memtap's stacks with gdb's, frame by frame, on programs as they are shipped
-    Truth(truth::Options),
+    #[command(disable_help_flag = true)]
+    Truth(measuring::PassedArguments),
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Setup(options) => setup::run(&options),
-        Command::Demo => demo::run(),
+    let result = match XtaskArguments::parse().command {
+        XtaskCommand::Setup(options) => setup::run(&options),
+        XtaskCommand::Demo => demo::run(),
         // Clippy compiles both sides, so it needs what a build needs.
-        Command::Lint => setup::run(&setup::Options::default()).and_then(|()| lint::run()),
-        Command::Test(options) => test::run(&options),
-        Command::Bench(options) => bench::run(&options),
+        XtaskCommand::Lint => setup::run(&setup::SetupOptions::default()).and_then(|()| lint::run()),
+        XtaskCommand::Ebpf => ebpf::run(),
+        XtaskCommand::Test(options) => test::run(&options),
+        XtaskCommand::Bench(options) => measuring::run("bench", &options),
         // As the command in the guest ends, so does this.
-        Command::Kernels(options) => match kernels::run(&options) {
+        XtaskCommand::Kernels(options) => match kernels::run(&options) {
             Ok(status) => return status,
             Err(error) => Err(error),
         },
-        Command::Truth(options) => truth::run(&options),
+        XtaskCommand::Truth(options) => measuring::run("truth", &options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,8 @@
 //! An apt of our own: it downloads Debian packages, which are unpacked and never installed.
 //!
-//! It has its own sources, lists, cache and state below the user's cache folder, so that it needs no root and
-//! leaves the machine's apt as it is. From the machine it takes the mirror's address, the keyring, and how to
-//! reach the network.
+//! It has its own sources, lists, cache and state below the user's cache directory, so that it
+//! needs no root and leaves the machine's apt as it is. From the machine it takes the mirror's
+//! address, the keyring, and how to reach the network.
 
 use std::fs;
 use std::io::Write as _;
@@ -15,14 +15,15 @@ use anyhow::{Context as _, Result, bail};
 use crate::apt_sources::{self, Mirror};
 use crate::{process, workspace};
 
-/// An apt whose every file lies in one folder, and which knows one suite of Debian.
+/// An apt whose every file lies in one directory, and which knows one suite of Debian.
 pub(crate) struct PrivateApt {
     home: PathBuf,
     suite: &'static str,
 }
 
 impl PrivateApt {
-    /// Sets one up in the folder `home`, and reads what `suite` offers from the mirror that the machine uses.
+    /// Sets one up in the directory `home`, and reads what `suite` offers from the mirror that the
+    /// machine uses.
     pub(crate) fn of_suite(home: &Path, suite: &'static str) -> Result<Self> {
         for program in ["apt-get", "apt-cache", "apt-config", "dpkg-deb"] {
             if !workspace::in_path(program) {
@@ -57,7 +58,8 @@ impl PrivateApt {
         Ok(versions_in(&offers))
     }
 
-    /// Downloads `package` (a name, or `name=version`) and unpacks it over what is in `destination`.
+    /// Downloads `package` (a name, or `name=version`) and unpacks it over what is in
+    /// `destination`.
     pub(crate) fn unpack(&self, package: &str, destination: &Path) -> Result<()> {
         let archives = self.home.join("archives");
         process::output(
@@ -80,7 +82,7 @@ impl PrivateApt {
     fn create(home: &Path, mirror: &Mirror, suite: &'static str) -> Result<Self> {
         // Packages of an earlier run that was interrupted would be taken for this one's.
         remove_dir(&home.join("archives"))?;
-        for folder in [
+        for directory in [
             "archives/partial",
             "lists/partial",
             "cache",
@@ -88,8 +90,9 @@ impl PrivateApt {
             "parts",
             "preferences",
         ] {
-            let folder = home.join(folder);
-            fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+            let directory = home.join(directory);
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("failed to create {}", directory.display()))?;
         }
         let signed_by = mirror
             .signed_by
@@ -117,7 +120,7 @@ impl PrivateApt {
     }
 }
 
-/// Removes a folder, which need not be there.
+/// Removes a directory, which need not be there.
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -172,8 +175,8 @@ fn machine_mirror() -> Result<Mirror> {
         .context("failed to find a Debian mirror: no file of /etc/apt/sources.list* names a suite of Debian")
 }
 
-/// The machine's own network settings (proxies, certificates, time limits) without its hooks, which may
-/// need root or clear the system's cache; then this apt's own folders.
+/// The machine's own network settings (proxies, certificates, time limits) without its hooks, which
+/// may need root or clear the system's cache; then this apt's own directories.
 fn configuration(home: &Path) -> Result<String> {
     let machine = process::output(
         Command::new("apt-config").arg("dump"),

@@ -10,20 +10,21 @@ use clap::ValueEnum;
 
 use crate::{debian, process, workspace};
 
-/// Where the source can come from.
+/// An origin of the source.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Origin {
+pub(crate) enum SourceOrigin {
     /// The toolchain manager's own component.
     Rustup,
     /// Debian's package of the same version, unpacked and not installed.
     Debian,
 }
 
-/// Where rustc looks for the library's source, below its sysroot.
+/// The directory in which rustc looks for the library's source, below its sysroot.
 const LIBRARY: &str = "lib/rustlib/src/rust/library";
 
-/// Makes sure that the pinned toolchain has its library's source; `only` pins one way of getting it.
-pub(crate) fn ensure(only: Option<Origin>) -> Result<()> {
+/// Makes sure that the pinned toolchain has its library's source; `only` pins one way of getting
+/// it.
+pub(crate) fn ensure(only: Option<SourceOrigin>) -> Result<()> {
     let sysroot = workspace::sysroot()?;
     let library = sysroot.join(LIBRARY);
     if is_complete(&library) {
@@ -32,8 +33,8 @@ pub(crate) fn ensure(only: Option<Origin>) -> Result<()> {
     let version = workspace::rustc_version()?;
     eprintln!("xtask: rustc {version} has no library source; getting rust-src");
     match only {
-        Some(Origin::Rustup) => from_rustup(&sysroot, &library)?,
-        Some(Origin::Debian) => from_debian(&version, &library)?,
+        Some(SourceOrigin::Rustup) => from_rustup(&sysroot, &library)?,
+        Some(SourceOrigin::Debian) => from_debian(&version, &library)?,
         None => from_rustup(&sysroot, &library).or_else(|by_rustup| {
             eprintln!("xtask: {by_rustup:#}; trying Debian's package");
             from_debian(&version, &library).map_err(|by_debian| {
@@ -106,7 +107,7 @@ fn from_debian(version: &str, library: &Path) -> Result<()> {
     link(&source, library)
 }
 
-/// Where Debian's package keeps the library, below the folder that it was unpacked into.
+/// Returns where Debian's package keeps the library, below the directory that it was unpacked into.
 fn library_in(unpacked: &Path, version: &str) -> PathBuf {
     unpacked.join(format!("usr/src/rustc-{version}/library"))
 }
@@ -114,7 +115,7 @@ fn library_in(unpacked: &Path, version: &str) -> PathBuf {
 fn link(source: &Path, library: &Path) -> Result<()> {
     let describe = || {
         format!(
-            "failed to link {} to {}; make the folder writable, or create the link as its owner",
+            "failed to link {} to {}; make the directory writable, or create the link as its owner",
             library.display(),
             source.display()
         )

@@ -1,20 +1,21 @@
 //! `cargo xtask test`: everything that CI runs.
 
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::test_output::{self, Counts};
+use crate::test_output::{self, TestCounts};
 use crate::{kernels, lint, packages, privilege, process, product, setup, workspace};
 
-/// What to run.
+/// The tests to run.
 #[derive(Args)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line, and independent of the others"
 )]
-pub(crate) struct Options {
+pub(crate) struct TestOptions {
     /// Run only the tests whose names contain one of these
     filters: Vec<String>,
     /// Leave out formatting, clippy and the repository's own rules
@@ -34,31 +35,37 @@ pub(crate) struct Options {
     runner_arguments: Vec<String>,
 }
 
-/// Sets up, checks, tests, and sums up. A failure of one part does not hide what the others would say.
-pub(crate) fn run(options: &Options) -> Result<()> {
+/// Sets up, checks, tests, and sums up. A failure of one part does not hide what the others would
+/// say.
+pub(crate) fn run(options: &TestOptions) -> Result<()> {
     if !options.unit {
         privilege::prime()?;
     }
-    setup::run(&setup::Options::default())?;
+    setup::run(&setup::SetupOptions::default())?;
     packages::ensure(packages::TEST)?;
     let mut failed = Vec::new();
-    if !options.no_lint
-        && let Err(error) = lint::run()
-    {
-        eprintln!("xtask: {error:#}");
-        failed.push("lint");
-    }
     let mut parts = Vec::new();
-    if !options.suite {
-        parts.push(("unit", unit_tests(options)?));
-    }
-    if !options.unit {
-        parts.push(("suite", suite(options)?));
-    }
-    // The last, since it takes longest and runs what the suite has compiled.
     if !options.no_kernels && !options.unit && !options.suite && options.filters.is_empty() {
-        let (counts, succeeded) = kernels::for_tests()?;
-        parts.push(("kernels", Part { counts, succeeded }));
+        // The suite looks at times and at all of the machine's probes: nothing runs beside it. The
+        // guests run what it has compiled.
+        parts.push(("suite", suite(options)?));
+        let beside = beside_guests(options)?;
+        failed.extend(beside.lint_failed.then_some("lint"));
+        parts.insert(0, ("unit", beside.unit));
+        parts.push(("kernels", beside.kernels));
+    } else {
+        if !options.no_lint
+            && let Err(error) = lint::run()
+        {
+            eprintln!("xtask: {error:#}");
+            failed.push("lint");
+        }
+        if !options.suite {
+            parts.push(("unit", unit_tests(options, run_all)?));
+        }
+        if !options.unit {
+            parts.push(("suite", suite(options)?));
+        }
     }
     failed.extend(
         parts
@@ -74,13 +81,55 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// One part of the tests, after it ran.
-struct Part {
-    counts: Counts,
+struct PartResult {
+    counts: TestCounts,
     succeeded: bool,
 }
 
+/// The results of what runs while other kernels boot.
+struct BesideGuests {
+    lint_failed: bool,
+    unit: PartResult,
+    kernels: PartResult,
+}
+
+/// Boots the other kernels and, meanwhile, lints and runs the unit tests, whose output follows as a
+/// whole: a guest keeps one processor at work, and no time is looked at.
+fn beside_guests(options: &TestOptions) -> Result<BesideGuests> {
+    thread::scope(|scope| {
+        let lane = scope.spawn(|| {
+            let lint_failed = !options.no_lint && !lint_passes()?;
+            Ok::<_, anyhow::Error>((lint_failed, unit_tests(options, collect_all)?))
+        });
+        let kernels = kernels::for_tests();
+        let lane = match lane.join() {
+            Ok(lane) => lane,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let ((lint_failed, unit), (counts, succeeded)) = (lane?, kernels?);
+        Ok(BesideGuests {
+            lint_failed,
+            unit,
+            kernels: PartResult { counts, succeeded },
+        })
+    })
+}
+
+/// Runs `xtask lint` as a process of its own, whose messages are printed as a whole. Returns
+/// whether it passed.
+fn lint_passes() -> Result<bool> {
+    let program = std::env::current_exe().context("failed to find xtask itself")?;
+    eprintln!("xtask: lint runs beside the guests; its messages follow");
+    let (_, status, text) = test_output::collect(workspace::untouched(&program).arg("lint"))?;
+    eprint!("{text}");
+    Ok(status.success())
+}
+
+/// A way of running commands and adding up their results.
+type Runner = fn(Vec<Command>) -> Result<PartResult>;
+
 /// All tests of all crates but the suite: pure code, without root.
-fn unit_tests(options: &Options) -> Result<Part> {
+fn unit_tests(options: &TestOptions, run: Runner) -> Result<PartResult> {
     let mut all_but_suite = workspace::cargo();
     all_but_suite.args([
         "test",
@@ -96,11 +145,11 @@ fn unit_tests(options: &Options) -> Result<Part> {
     let mut helpers = workspace::cargo();
     helpers.args(["test", "-p", "memtap-tests", "--lib", "--"]);
     helpers.args(&options.filters).args(&options.runner_arguments);
-    run_all([all_but_suite, helpers])
+    run(vec![all_but_suite, helpers])
 }
 
 /// Traces of real programs, by the release binary, as root.
-fn suite(options: &Options) -> Result<Part> {
+fn suite(options: &TestOptions) -> Result<PartResult> {
     let memtap = product::build()?;
     privilege::prime()?;
     let suite = |filter: Option<&String>| {
@@ -113,15 +162,15 @@ fn suite(options: &Options) -> Result<Part> {
         command
     };
     if options.filters.is_empty() {
-        return run_all([suite(None)]);
+        return run_all(vec![suite(None)]);
     }
     // The suite's runner takes one filter at a time.
-    run_all(options.filters.iter().map(|filter| suite(Some(filter))))
+    run_all(options.filters.iter().map(|filter| suite(Some(filter))).collect())
 }
 
-fn run_all(commands: impl IntoIterator<Item = Command>) -> Result<Part> {
-    let mut part = Part {
-        counts: Counts::default(),
+fn run_all(commands: Vec<Command>) -> Result<PartResult> {
+    let mut part = PartResult {
+        counts: TestCounts::default(),
         succeeded: true,
     };
     for mut command in commands {
@@ -132,9 +181,24 @@ fn run_all(commands: impl IntoIterator<Item = Command>) -> Result<Part> {
     Ok(part)
 }
 
+/// Like [`run_all`]; what each command prints follows as a whole.
+fn collect_all(commands: Vec<Command>) -> Result<PartResult> {
+    let mut part = PartResult {
+        counts: TestCounts::default(),
+        succeeded: true,
+    };
+    for mut command in commands {
+        let (counts, status, text) = test_output::collect(&mut command)?;
+        process::report(&text);
+        part.counts += counts;
+        part.succeeded &= status.success();
+    }
+    Ok(part)
+}
+
 /// One line in addition to the runners' own.
-fn summarize(parts: &[(&str, Part)]) {
-    let mut total = Counts::default();
+fn summarize(parts: &[(&str, PartResult)]) {
+    let mut total = TestCounts::default();
     for (_, part) in parts {
         total += part.counts;
     }
@@ -142,7 +206,7 @@ fn summarize(parts: &[(&str, Part)]) {
         .iter()
         .map(|(name, part)| format!("{name}: {}", part.counts.passed))
         .collect();
-    let Counts {
+    let TestCounts {
         passed,
         failed,
         skipped,

@@ -1,4 +1,5 @@
-//! Any bytes: a sound table or an error, never a panic. `cargo test` does the same to damaged real files.
+//! Any bytes: a sound table or an error, never a panic. `cargo test` does the same to damaged real
+//! files.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

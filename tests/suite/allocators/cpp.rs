@@ -7,8 +7,8 @@ use memtap_tests::{Context, Count, Counts, Memtap, Recipe, run};
 
 use super::{Allocator, How};
 
-/// The program does, says and ends the same with and without memtap, exceptions and new-handlers too; and each call that
-/// makes a block is counted once, under whatever name.
+/// The program does, says and ends the same with and without memtap, exceptions and new-handlers
+/// too; and each call that makes a block is counted once, under whatever name.
 pub(crate) fn operators(context: &Context, allocator: &Allocator) -> Result<()> {
     let fixture = Recipe::allocator_cpp("operators").build(context)?;
     let words = allocator.command(&fixture, How::Preloaded)?;
@@ -54,7 +54,7 @@ pub(crate) fn operators(context: &Context, allocator: &Allocator) -> Result<()> 
             if !live {
                 continue;
             }
-            // What is not followed is told, and nothing else: the rest is given back.
+            // What is not followed is reported, and nothing else: the rest is given back.
             let totals = &processes[0].totals;
             let untracked = totals["untracked"]["count"].as_u64().unwrap_or_default();
             let free = |name: &str| totals["functions"]["free"][name].as_u64().unwrap_or_default();
@@ -73,7 +73,8 @@ pub(crate) fn operators(context: &Context, allocator: &Allocator) -> Result<()> 
     Ok(())
 }
 
-/// What the fixture tells, and the bytes by function of the stacks that go through its calls.
+/// Returns what the fixture tells, and the bytes by function of the stacks that go through its
+/// calls.
 fn figures(stdout: &str, folded: &str) -> Result<(Count, Counts)> {
     let words: Vec<&str> = stdout.split_whitespace().collect();
     let number = |at: usize| {

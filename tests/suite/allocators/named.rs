@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use memtap_tests::{Context, Count, Counts, Memtap, Recipe, Recording, run};
+use memtap_tests::{Context, Count, Counts, Memtap, MemtapRecording, Recipe, run};
 
-/// What pool.c calls: by the functions of C that they are like.
+/// Returns what pool.c calls: by the functions of C that they are like.
 fn calls(of: &[&str]) -> Counts {
     let all = [("malloc", 40, 100), ("realloc", 40, 300), ("calloc", 40, 63)];
     let named = all.into_iter().filter(|(name, _, _)| of.contains(name));
@@ -17,7 +17,7 @@ fn calls(of: &[&str]) -> Counts {
         .collect()
 }
 
-fn record(context: &Context, recipe: &Recipe, arguments: &[String], live: bool) -> Result<Recording> {
+fn record(context: &Context, recipe: &Recipe, arguments: &[String], live: bool) -> Result<MemtapRecording> {
     let fixture = recipe.build(context)?;
     Memtap::record(context)?
         .arguments(live.then_some("--live"))
@@ -27,7 +27,8 @@ fn record(context: &Context, recipe: &Recipe, arguments: &[String], live: bool) 
         .whole()
 }
 
-/// `pool_malloc`, `pool_realloc` and `pool_free`; what `take` makes by `pool_malloc` is a call of that.
+/// `pool_malloc`, `pool_realloc` and `pool_free`; what `take` makes by `pool_malloc` is a call of
+/// that.
 pub(crate) fn prefix(context: &Context) -> Result<()> {
     let arguments = ["--allocator".to_owned(), "pool_".to_owned()];
     let mut expected = calls(&["malloc", "realloc"]);

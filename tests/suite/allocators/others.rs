@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Context, Count, Counts, Fixture, LIMIT, Memtap, Recipe, Running, Told, library_path, run,
+    Context, Count, Counts, Fixture, LIMIT, Memtap, Recipe, Reported, RunningProgram, library_path, run,
 };
 
 use super::{How, JEMALLOC, MIMALLOC, beyond, difference, functions_of};
@@ -14,10 +14,10 @@ pub(crate) fn extended(context: &Context) -> Result<()> {
     for how in [How::Linked, How::Static] {
         let [(_, recording), nothing] =
             JEMALLOC.record(context, Recipe::allocator_c("extended"), how, false)?;
-        let told = recording.told()?;
-        let process = recording.summary()?.process(told.images[0].pid, "extended")?;
+        let reported = recording.reported()?;
+        let process = recording.summary()?.process(reported.images[0].pid, "extended")?;
         let found = beyond(&process.functions, &functions_of(&nothing)?);
-        if let Some(difference) = difference(&told.functions(), &found) {
+        if let Some(difference) = difference(&reported.functions(), &found) {
             anyhow::bail!("not what the fixture tells:\n{difference}");
         }
         let [(_, recording), (_, nothing)] =
@@ -82,10 +82,12 @@ pub(crate) fn prefixed(context: &Context) -> Result<()> {
         .flags(["-lstdc++", "-lm"])
         .build(context)?;
     let recording = Memtap::record(context)?.fixture(&fixture).run()?.whole()?;
-    let told = recording.told()?;
-    recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    let reported = recording.reported()?;
+    recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     let found = recording.summary()?.functions()?;
-    for (function, expected) in told.functions() {
+    for (function, expected) in reported.functions() {
         let count = found.get(&function).copied().unwrap_or_default();
         // The libc's and libstdc++'s own calls are there too.
         ensure!(
@@ -107,8 +109,10 @@ pub(crate) fn two(context: &Context) -> Result<()> {
             .command(["env", STATIC_TLS, &path, &libraries[0], "", &libraries[1], "mi_"])
             .run()?
             .whole()?;
-        let told = recording.told()?;
-        recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+        let reported = recording.reported()?;
+        recording
+            .folded()?
+            .compare(&reported, |chain| chain.count.bytes)?;
         for library in ["libjemalloc", "libmimalloc"] {
             let probes = recording.summary()?.json["probes"].to_string();
             ensure!(
@@ -138,7 +142,7 @@ pub(crate) fn two_later(context: &Context) -> Result<()> {
             .arg("")
             .arg(&libraries[1])
             .args(["mi_", "wait"]);
-        let target = Running::start(command)?;
+        let target = RunningProgram::start(command)?;
         let mut session = Memtap::record(context)?
             .arguments(["--sample", "1", "--max-overhead", "off", "--follow"])
             .arguments(live.then_some("--live"))
@@ -148,8 +152,10 @@ pub(crate) fn two_later(context: &Context) -> Result<()> {
         context.signal(target.pid(), "USR1")?;
         let finished = target.finish(LIMIT)?.succeeded()?;
         let recording = session.finish()?.whole()?;
-        let told = Told::parse(&finished.stdout)?;
-        recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+        let reported = Reported::parse(&finished.stdout)?;
+        recording
+            .folded()?
+            .compare(&reported, |chain| chain.count.bytes)?;
         ensure!(
             !recording.finished.stderr.contains("was met when"),
             "calls were missed: {}",
@@ -159,8 +165,8 @@ pub(crate) fn two_later(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Room for the variables of threads that jemalloc wants to have at fixed places, which few are left of for libraries that
-/// come later.
+/// Room for the variables of threads that jemalloc wants to have at fixed places, which few are
+/// left of for libraries that come later.
 const STATIC_TLS: &str = "GLIBC_TUNABLES=glibc.rtld.optional_static_tls=65536";
 
 /// A shell's shell starts a program that jemalloc is linked into.
@@ -171,12 +177,15 @@ pub(crate) fn grandchild(context: &Context) -> Result<()> {
         .command(["sh", "-c", &inner])
         .run()?
         .whole()?;
-    let told = recording.told()?;
-    recording.folded()?.compare(&told, |chain| chain.count.bytes)?;
+    let reported = recording.reported()?;
+    recording
+        .folded()?
+        .compare(&reported, |chain| chain.count.bytes)?;
     Ok(())
 }
 
-/// A library that stands in front of the libc's functions and calls them is no allocator: each call is one.
+/// A library that stands in front of the libc's functions and calls them is no allocator: each call
+/// is one.
 pub(crate) fn forwarding(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "functions")?;
     let shim = Fixture::library(context, "shim")?;
@@ -188,10 +197,12 @@ pub(crate) fn forwarding(context: &Context) -> Result<()> {
         ])
         .run()?
         .whole()?;
-    let told = recording.told()?;
-    let process = recording.summary()?.process(told.images[0].pid, "functions")?;
+    let reported = recording.reported()?;
+    let process = recording
+        .summary()?
+        .process(reported.images[0].pid, "functions")?;
     let calls = |counts: &Counts| counts.values().copied().sum::<Count>();
-    let (expected, found) = (calls(&told.functions()), calls(&process.functions));
+    let (expected, found) = (calls(&reported.functions()), calls(&process.functions));
     ensure!(found == expected, "{found:?} instead of {expected:?}");
     Ok(())
 }

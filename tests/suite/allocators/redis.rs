@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{Context, Count, Counts, Memtap, Recipe, eventually, run};
 
-/// How long the server may take until it listens.
+/// The time that the server may take until it listens.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// The calls are those that a library in front of jemalloc counts in the same run, within 1 %: it is not there yet when
-/// the first libraries are set up.
+/// The calls are those that a library in front of jemalloc counts in the same run, within 1 %: it
+/// is not there yet when the first libraries are set up.
 pub(crate) fn redis(context: &Context) -> Result<()> {
     let counter = Recipe::allocator_c("counter").shared().build(context)?;
     let dir = tempfile::tempdir()?;
@@ -66,7 +66,7 @@ pub(crate) fn redis(context: &Context) -> Result<()> {
     run(cli(&["shutdown", "nosave"]))?;
     let recording = session.finish()?.whole()?;
 
-    let expected = told(&std::fs::read_to_string(&counts)?)?;
+    let expected = reported(&std::fs::read_to_string(&counts)?)?;
     let mut processes = recording.summary()?.processes()?;
     processes.retain(|process| process.comm == "redis-server");
     ensure!(processes.len() == 1, "{} servers", processes.len());
@@ -95,7 +95,7 @@ pub(crate) fn redis(context: &Context) -> Result<()> {
 }
 
 /// `malloc 10 4711`
-fn told(text: &str) -> Result<Counts> {
+fn reported(text: &str) -> Result<Counts> {
     let mut counts = Counts::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split(' ').collect();
@@ -107,6 +107,6 @@ fn told(text: &str) -> Result<Counts> {
             bytes: bytes.parse().context("no number")?,
         };
     }
-    ensure!(!counts.is_empty(), "the counter told nothing");
+    ensure!(!counts.is_empty(), "the counter reported nothing");
     Ok(counts)
 }

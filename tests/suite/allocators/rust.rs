@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Count, Counts, Fixture, Folded, Memtap, Recording, run};
+use memtap_tests::{Context, Count, Counts, Fixture, FoldedStacks, Memtap, MemtapRecording, run};
 
-/// Calls and bytes by function of what the fixture's own functions ask for, and the blocks that they keep, are those that it
-/// tells.
+/// Calls and bytes by function of what the fixture's own functions ask for, and the blocks that
+/// they keep, are those that it tells.
 pub(crate) fn crates(context: &Context, feature: &str) -> Result<()> {
     let fixture = Fixture::package(context, "rust_allocators", feature)?;
     for live in [false, true] {
@@ -33,7 +33,7 @@ pub(crate) fn crates(context: &Context, feature: &str) -> Result<()> {
             "{feature} is not named: {}",
             recording.finished.stderr
         );
-        let (expected, kept) = told(&recording.finished.stdout)?;
+        let (expected, kept) = reported(&recording.finished.stdout)?;
         let bytes = own(recording.folded()?);
         let calls = own(&read(&file("alloc-count"))?);
         let found = bytes.iter().map(|(function, bytes)| {
@@ -62,12 +62,12 @@ pub(crate) fn crates(context: &Context, feature: &str) -> Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Folded> {
-    Folded::parse(&std::fs::read_to_string(path)?)
+fn read(path: &Path) -> Result<FoldedStacks> {
+    FoldedStacks::parse(&std::fs::read_to_string(path)?)
 }
 
 /// The weights, by function, of stacks that go through the fixture's functions: as bytes.
-fn own(folded: &Folded) -> Counts {
+fn own(folded: &FoldedStacks) -> Counts {
     let mut counts = Counts::new();
     for line in &folded.lines {
         // With the crate's name before it or not: that is for the debug information to say.
@@ -84,7 +84,7 @@ fn own(folded: &Folded) -> Counts {
 }
 
 /// `malloc 10 4711`, and at last `kept 5 300`.
-fn told(stdout: &str) -> Result<(Counts, Count)> {
+fn reported(stdout: &str) -> Result<(Counts, Count)> {
     let mut counts = Counts::new();
     for line in stdout.lines() {
         let words: Vec<&str> = line.split(' ').collect();
@@ -100,7 +100,8 @@ fn told(stdout: &str) -> Result<(Counts, Count)> {
     Ok((counts, kept))
 }
 
-/// Without symbols there is nothing to find the allocator by: that is an error, and says what helps. Separate symbols do.
+/// Without symbols there is nothing to find the allocator by: that is an error, and says what
+/// helps. Separate symbols do.
 pub(crate) fn without_symbols(context: &Context) -> Result<()> {
     let fixture = Fixture::package(context, "rust_allocators", "jemalloc")?;
     let dir = tempfile::tempdir()?;
@@ -116,10 +117,10 @@ pub(crate) fn without_symbols(context: &Context) -> Result<()> {
         .arg(&fixture.path)
         .arg(&stripped);
     run(strip)?.succeeded()?;
-    let record = || -> Result<Recording> { Memtap::record(context)?.command([&stripped]).run() };
+    let record = || -> Result<MemtapRecording> { Memtap::record(context)?.command([&stripped]).run() };
 
     let recording = record()?.whole()?;
-    let (expected, _) = told(&recording.finished.stdout)?;
+    let (expected, _) = reported(&recording.finished.stdout)?;
     let found = own(recording.folded()?);
     for (function, count) in &expected {
         let bytes = found.get(function).map_or(0, |count| count.bytes);

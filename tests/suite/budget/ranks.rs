@@ -1,29 +1,29 @@
-//! What is estimated within a budget is the profile that there would be without one.
+//! Estimates within a budget give the profile that there would be without one.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Memtap, Recording, Running};
+use memtap_tests::{Context, Fixture, Memtap, MemtapRecording, RunningProgram};
 
 use super::{eventually, figure};
 
-/// How many of the heaviest stacks are compared.
+/// The number of the heaviest stacks that are compared.
 const TOP: usize = 10;
 
-/// Stacks in so many standard errors of each other may be in either order; estimates may be off by as many. With four, one in
-/// 16,000 is further off, of a few dozen.
+/// Stacks in so many standard errors of each other may be in either order; estimates may be off by
+/// as many. With four, one in 16,000 is further off, of a few dozen.
 const ERRORS: f64 = 4.0;
 
 /// A stack's share of all bytes, and the standard error of that.
 #[derive(Debug, Clone, Copy)]
-struct Share {
+struct SumShare {
     share: f64,
     stderr: f64,
 }
 
 /// The fixture's stacks, by the function that calls malloc.
-fn shares(recording: &Recording) -> Result<BTreeMap<String, Share>> {
+fn shares(recording: &MemtapRecording) -> Result<BTreeMap<String, SumShare>> {
     let summary = recording.summary()?;
     let total = figure(recording, "/totals/alloc/bytes")?;
     // What all estimates have in common changes no order.
@@ -40,7 +40,7 @@ fn shares(recording: &Recording) -> Result<BTreeMap<String, Share>> {
         let bytes = stack["bytes"].as_f64().context("no bytes")?;
         let stderr = stack["bytes_stderr"].as_f64().unwrap_or(0.0);
         let own = (stderr.powi(2) - (common * bytes).powi(2)).max(0.0).sqrt();
-        let share = Share {
+        let share = SumShare {
             share: bytes / total,
             stderr: own / total,
         };
@@ -53,8 +53,8 @@ fn shares(recording: &Recording) -> Result<BTreeMap<String, Share>> {
 }
 
 /// The heaviest first.
-fn ranking(shares: &BTreeMap<String, Share>) -> Vec<(&str, Share)> {
-    let mut ranking: Vec<(&str, Share)> = shares
+fn ranking(shares: &BTreeMap<String, SumShare>) -> Vec<(&str, SumShare)> {
+    let mut ranking: Vec<(&str, SumShare)> = shares
         .iter()
         .map(|(name, share)| (name.as_str(), *share))
         .collect();
@@ -62,16 +62,17 @@ fn ranking(shares: &BTreeMap<String, Share>) -> Vec<(&str, Share)> {
     ranking
 }
 
-/// The ten heaviest stacks of a program that makes a million calls a second are the same, and in the same order, where every
-/// call is followed and where the budget permits a few windows: as far as the estimates say that they know.
+/// The ten heaviest stacks of a program that makes a million calls a second are the same, and in
+/// the same order, where every call is followed and where the budget permits a few windows: as far
+/// as the estimates say that they know.
 pub(super) fn are_kept(context: &Context) -> Result<()> {
     let command: Command = Fixture::c(context, "ranked")?.command();
-    let ranked = Running::start(command)?;
+    let ranked = RunningProgram::start(command)?;
     let is_ready = eventually(std::time::Duration::from_secs(20), || {
         Ok(ranked.stdout().contains("ready"))
     })?;
     ensure!(is_ready, "the fixture does not begin");
-    let record = |options: &[&str]| -> Result<Recording> {
+    let record = |options: &[&str]| -> Result<MemtapRecording> {
         Memtap::record(context)?
             .process(ranked.pid())
             .arguments(options)
@@ -89,7 +90,7 @@ pub(super) fn are_kept(context: &Context) -> Result<()> {
     let (truth, estimates) = (shares(&every)?, shares(&some)?);
     let truth = ranking(&truth);
     ensure!(truth.len() >= TOP, "{} stacks", truth.len());
-    let top: Vec<(&str, Share, Share)> = truth
+    let top: Vec<(&str, SumShare, SumShare)> = truth
         .iter()
         .take(TOP)
         .map(|(name, exact)| {

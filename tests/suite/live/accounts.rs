@@ -1,7 +1,7 @@
 //! The accounts themselves: fixtures, shim and heaptrack agree, before memtap is measured by them.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Figures, Need, Recipe, shim_images};
+use memtap_tests::{Context, HeapFigures, Need, Recipe, shim_images};
 
 use super::compare::{command, shim_agrees, words};
 use super::fixtures::{FIXTURES, executed, inherited_executed};
@@ -28,17 +28,18 @@ fn fixtures_agree(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What tells no figures of its own is at least the same in each run, so that two runs can be compared.
+/// A program without figures of its own has at least the same figures in each run, so that two runs
+/// can be compared.
 fn same_every_time(context: &Context) -> Result<()> {
     for words in [languages::exceptions(context)?, languages::csv(context)?] {
-        let mut first: Option<Figures> = None;
+        let mut first: Option<HeapFigures> = None;
         for _ in 0..5 {
             let (images, finished) = shim_images(context, command(&words)?)?;
             finished.succeeded()?;
             ensure!(images.len() == 1, "{} images", images.len());
             let figures = images[0].figures.clone();
             let first = first.get_or_insert_with(|| figures.clone());
-            if let Some(difference) = Figures::difference(first, &figures) {
+            if let Some(difference) = HeapFigures::difference(first, &figures) {
                 anyhow::bail!("two runs of {} differ:\n{difference}", words[0].display());
             }
         }

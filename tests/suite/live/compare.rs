@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    ARMS, Account, Context, Figures, Fixture, Memtap, Recording, ShimImage, run, shim_images, without_pids,
+    ARMS, Account, Context, Fixture, HeapFigures, Memtap, MemtapRecording, ShimImage, run, shim_images,
+    without_pids,
 };
 
 /// A fixture with its arguments.
@@ -23,7 +24,7 @@ pub(crate) fn command(words: &[OsString]) -> Result<Command> {
     Ok(command)
 }
 
-/// What the shim saw is what the fixture's processes tell, image by image.
+/// Returns what the shim saw is what the fixture's processes tell, image by image.
 pub(crate) fn shim_agrees(context: &Context, words: &[OsString], code: i32) -> Result<Vec<ShimImage>> {
     let (images, finished) = shim_images(context, command(words)?)?;
     ensure!(
@@ -39,9 +40,9 @@ pub(crate) fn shim_agrees(context: &Context, words: &[OsString], code: i32) -> R
     Ok(images)
 }
 
-/// memtap's figures are what the fixture's processes tell, and what the shim sees; the fixture says and ends the
-/// same without either.
-pub(crate) fn memtap_agrees(context: &Context, words: &[OsString], code: i32) -> Result<Recording> {
+/// memtap's figures are what the fixture's processes tell, and what the shim sees; the fixture says
+/// and ends the same without either.
+pub(crate) fn memtap_agrees(context: &Context, words: &[OsString], code: i32) -> Result<MemtapRecording> {
     let images = shim_agrees(context, words, code)?;
     let mut recording = None;
     for arm in ARMS {
@@ -57,7 +58,7 @@ fn arm_agrees(
     code: i32,
     images: &[ShimImage],
     arm: &str,
-) -> Result<Recording> {
+) -> Result<MemtapRecording> {
     let recording = recorded(context, words, code, Some(arm))?;
     let accounts = Account::parse_all(&recording.finished.stdout)?;
     let summary = recording.summary()?;
@@ -67,13 +68,13 @@ fn arm_agrees(
         found.push((
             process.pid,
             process.comm.as_str(),
-            Figures::parse(&process.totals)?,
+            HeapFigures::parse(&process.totals)?,
         ));
     }
     each_agrees(&accounts, &found).context("memtap")?;
-    let totals = Figures::parse(&summary.json["totals"])?;
-    let shim = Figures::sum(images.iter().map(|image| &image.figures));
-    if let Some(difference) = Figures::difference(&shim, &totals.clone().without(&["peak/"])) {
+    let totals = HeapFigures::parse(&summary.json["totals"])?;
+    let shim = HeapFigures::sum(images.iter().map(|image| &image.figures));
+    if let Some(difference) = HeapFigures::difference(&shim, &totals.clone().without(&["peak/"])) {
         anyhow::bail!("the shim (expected) and memtap (found):\n{difference}");
     }
     let peak = (totals.get("peak/count"), totals.get("peak/bytes"));
@@ -101,7 +102,7 @@ fn arm_agrees(
     Ok(recording)
 }
 
-/// What its processes told, in whatever order.
+/// Returns what its processes reported, in whatever order.
 fn sorted(stdout: &str) -> Vec<String> {
     let mut lines: Vec<_> = without_pids(stdout).lines().map(str::to_owned).collect();
     lines.sort();
@@ -109,7 +110,7 @@ fn sorted(stdout: &str) -> Vec<String> {
 }
 
 /// `memtap record --live -- WORDS`, with nothing lost.
-pub(crate) fn record(context: &Context, words: &[OsString], code: i32) -> Result<Recording> {
+pub(crate) fn record(context: &Context, words: &[OsString], code: i32) -> Result<MemtapRecording> {
     recorded(context, words, code, None)
 }
 
@@ -119,7 +120,7 @@ pub(crate) fn recorded(
     words: &[OsString],
     code: i32,
     arm: Option<&str>,
-) -> Result<Recording> {
+) -> Result<MemtapRecording> {
     let probes = arm.into_iter().flat_map(|arm| ["--probes", arm]);
     let recording = Memtap::record(context)?
         .argument("--live")
@@ -132,7 +133,7 @@ pub(crate) fn recorded(
 }
 
 /// Every account has its image, and there is no other image that did or has anything.
-fn each_agrees(accounts: &[Account], found: &[(u32, &str, Figures)]) -> Result<()> {
+fn each_agrees(accounts: &[Account], found: &[(u32, &str, HeapFigures)]) -> Result<()> {
     let mut left: Vec<_> = found
         .iter()
         .filter(|(_, _, figures)| !figures.is_empty())

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{ARMS, Account, Context, Figures, LIMIT, Memtap, Need, Recipe, Recording, Running};
+use memtap_tests::{
+    ARMS, Account, Context, HeapFigures, LIMIT, Memtap, MemtapRecording, Need, Recipe, RunningProgram,
+};
 
 use super::compare::{memtap_agrees, words};
 use crate::case::{Case, case};
@@ -107,7 +109,8 @@ pub(crate) fn inherited_executed(context: &Context) -> Result<Vec<OsString>> {
     Ok(words(&parent, &[OsString::from("executed"), after.path.into()]))
 }
 
-/// Blocks that were made before memtap came are no blocks to it; their frees are counted as unmatched.
+/// Blocks that were made before memtap came are no blocks to it; their frees are counted as
+/// unmatched.
 fn attached(context: &Context) -> Result<()> {
     for arm in ARMS {
         attached_by(context, arm).with_context(|| format!("--probes {arm}"))?;
@@ -117,7 +120,7 @@ fn attached(context: &Context) -> Result<()> {
 
 fn attached_by(context: &Context, arm: &str) -> Result<()> {
     let fixture = Recipe::live_c("attached").build(context)?;
-    let target = Running::start(fixture.command())?;
+    let target = RunningProgram::start(fixture.command())?;
     let mut session = Memtap::record(context)?
         .arguments(["--live", "--probes", arm])
         .process(target.pid())
@@ -128,14 +131,14 @@ fn attached_by(context: &Context, arm: &str) -> Result<()> {
     let recording = session.finish()?.whole()?;
     let accounts = Account::parse_all(&finished.stdout)?;
     let process = recording.summary()?.process(accounts[0].pid, "attached")?;
-    if let Some(difference) = accounts[0].difference(&Figures::parse(&process.totals)?)? {
+    if let Some(difference) = accounts[0].difference(&HeapFigures::parse(&process.totals)?)? {
         anyhow::bail!("not what the fixture tells:\n{difference}");
     }
     Ok(())
 }
 
-/// An address that is allocated twice: the new block stands, and the free in between is said to be missed. Children are
-/// left out, so that the one that gives the block back is nobody's.
+/// An address that is allocated twice: the new block stands, and the free in between is said to be
+/// missed. Children are left out, so that the one that gives the block back is nobody's.
 fn missed_free(context: &Context) -> Result<()> {
     for arm in ARMS {
         missed_free_by(context, arm).with_context(|| format!("--probes {arm}"))?;
@@ -165,16 +168,17 @@ fn missed_free_by(context: &Context, arm: &str) -> Result<()> {
     Ok(())
 }
 
-/// `malloc` or `calloc` of this machine's libc is met inside; each call by one hit, or by two where its size is not kept.
+/// `malloc` or `calloc` of this machine's libc is met inside; each call by one hit, or by two where
+/// its size is not kept.
 fn one_probe(context: &Context) -> Result<()> {
     let fixture = Recipe::live_c("temporary").build(context)?;
-    let record = |arm: &str| -> Result<Recording> {
+    let record = |arm: &str| -> Result<MemtapRecording> {
         let arguments = ["--live", "--no-follow", "--probes", arm];
         let recording = Memtap::record(context)?.arguments(arguments).fixture(&fixture);
         recording.run()?.whole()
     };
     let (one, two) = (record("one")?, record("two")?);
-    let kinds = |recording: &Recording, wanted: &str| -> Result<usize> {
+    let kinds = |recording: &MemtapRecording, wanted: &str| -> Result<usize> {
         let probes = recording.summary()?.json["probes"].as_array().cloned();
         let probes = probes.context("the summary lists no probes")?;
         Ok(probes.iter().filter(|probe| probe["kind"] == wanted).count())

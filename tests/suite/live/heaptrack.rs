@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Figures, Fixture, Need, run, shim_images};
+use memtap_tests::{Context, Fixture, HeapFigures, Need, run, shim_images};
 
 use super::compare::{command, record, words};
 use super::languages::csv;
@@ -26,32 +26,32 @@ pub(crate) const CASES: &[Case] = &[
 
 fn shim_agrees(context: &Context) -> Result<()> {
     let words = csv(context)?;
-    heaptrack(&words)?.agrees_with(&shim(context, &words)?, &Own::find(context)?)
+    heaptrack(&words)?.agrees_with(&shim(context, &words)?, &HeaptrackOwn::find(context)?)
 }
 
 fn memtap_agrees(context: &Context) -> Result<()> {
     let words = csv(context)?;
     let recording = record(context, &words, 0)?;
-    let totals = Figures::parse(&recording.summary()?.json["totals"])?;
-    heaptrack(&words)?.agrees_with(&totals, &Own::find(context)?)
+    let totals = HeapFigures::parse(&recording.summary()?.json["totals"])?;
+    heaptrack(&words)?.agrees_with(&totals, &HeaptrackOwn::find(context)?)
 }
 
-fn shim(context: &Context, words: &[OsString]) -> Result<Figures> {
+fn shim(context: &Context, words: &[OsString]) -> Result<HeapFigures> {
     let (images, finished) = shim_images(context, command(words)?)?;
     finished.succeeded()?;
     ensure!(images.len() == 1, "{} images", images.len());
     Ok(images[0].figures.clone())
 }
 
-/// What heaptrack says of a run.
+/// The report of heaptrack on a run.
 #[derive(Debug)]
-struct Heaptrack {
+struct HeaptrackReport {
     // Exact, from its interpreter.
     calls: u64,
     leaked_count: u64,
     temporary: u64,
-    // As `heaptrack_print` has it. It takes a block for the latest if size and stack are those of the latest, so
-    // its temporary ones can be more.
+    // As `heaptrack_print` has it. It takes a block for the latest if size and stack are those of
+    // the latest, so its temporary ones can be more.
     printed_calls: u64,
     printed_temporary: u64,
     peak: Rounded,
@@ -65,13 +65,14 @@ struct Rounded {
     error: f64,
 }
 
-/// What heaptrack allocates in each program: a pool of the C++ library that it brings along, given back at the end.
-struct Own {
+/// The allocations of heaptrack itself in each program: a pool of the C++ library that it brings
+/// along, given back at the end.
+struct HeaptrackOwn {
     calls: u64,
     peak_bytes: f64,
 }
 
-impl Own {
+impl HeaptrackOwn {
     /// On a program that the C++ library is not in otherwise.
     #[expect(clippy::cast_precision_loss, reason = "a few thousand bytes")]
     fn find(context: &Context) -> Result<Self> {
@@ -85,7 +86,7 @@ impl Own {
     }
 }
 
-fn heaptrack(words: &[OsString]) -> Result<Heaptrack> {
+fn heaptrack(words: &[OsString]) -> Result<HeaptrackReport> {
     let dir = tempfile::tempdir()?;
     let mut traced = Command::new("heaptrack");
     traced.arg("-o").arg(dir.path().join("out")).args(words);
@@ -93,7 +94,7 @@ fn heaptrack(words: &[OsString]) -> Result<Heaptrack> {
     let mut print = Command::new("heaptrack_print");
     print.arg(only_file(dir.path())?);
     let printed = run(print)?.succeeded()?.stdout;
-    Ok(Heaptrack {
+    Ok(HeaptrackReport {
         calls: after(&stats, "allocations:")?.parse()?,
         leaked_count: after(&stats, "leaked allocations:")?.parse()?,
         temporary: after(&stats, "temporary allocations:")?.parse()?,
@@ -137,15 +138,15 @@ impl Rounded {
         })
     }
 
-    /// Whether this is how a number is printed, itself known to within 10 bytes.
+    /// Returns whether this is how a number is printed, itself known to within 10 bytes.
     #[expect(clippy::cast_precision_loss, reason = "far below 2 to the 53")]
     fn is(&self, bytes: u64, own_bytes: f64) -> bool {
         (self.bytes - bytes as f64 - own_bytes).abs() <= self.error + 10.0
     }
 }
 
-impl Heaptrack {
-    fn agrees_with(&self, figures: &Figures, own: &Own) -> Result<()> {
+impl HeaptrackReport {
+    fn agrees_with(&self, figures: &HeapFigures, own: &HeaptrackOwn) -> Result<()> {
         let calls = figures.get("alloc/count") + own.calls;
         ensure!(
             self.calls == calls && self.printed_calls == calls,

@@ -1,7 +1,7 @@
 //! `record --live`: blocks followed from their allocation to their free.
 //!
-//! The fixtures know what they made and gave back, the shim follows the blocks of any program, and memtap has to
-//! say the same as both.
+//! The fixtures know what they made and gave back, the shim follows the blocks of any program, and
+//! memtap has to say the same as both.
 
 pub(crate) mod accounts;
 mod compare;

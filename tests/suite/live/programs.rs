@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{ARMS, Context, Figures, Memtap, Need, Recipe, shim_images};
+use memtap_tests::{ARMS, Context, HeapFigures, Memtap, Need, Recipe, shim_images};
 
 use super::compare::command;
 use crate::case::{Case, case};
@@ -64,7 +64,7 @@ fn arm_agrees(
     words: &[OsString],
     environment: &[(&str, &str)],
     leeway: &Leeway,
-    behind: (&Figures, &str),
+    behind: (&HeapFigures, &str),
     arm: &str,
 ) -> Result<()> {
     let (shim, stdout) = behind;
@@ -82,7 +82,7 @@ fn arm_agrees(
     }
     let recording = memtap.run()?.whole()?;
     ensure!(recording.finished.stdout == stdout, "its output is another");
-    let totals = Figures::parse(&recording.summary()?.json["totals"])?;
+    let totals = HeapFigures::parse(&recording.summary()?.json["totals"])?;
     let expected = shim.clone().without(leeway.without);
     let mut totals = totals.without(leeway.without);
     for block in ["functions/calloc", "alloc", "live", "peak"] {
@@ -91,7 +91,7 @@ fn arm_agrees(
             totals.set(&path, expected.get(&path));
         }
     }
-    if let Some(difference) = Figures::difference_beyond(&expected, &totals, THOUSANDTHS) {
+    if let Some(difference) = HeapFigures::difference_beyond(&expected, &totals, THOUSANDTHS) {
         anyhow::bail!("the shim (expected) and memtap (found):\n{difference}");
     }
     Ok(())
@@ -188,8 +188,8 @@ fn compiler(context: &Context) -> Result<()> {
     ensure!(preprocessed.success(), "{fixture} is not preprocessed");
     let source = source.to_str().context("not a plain path")?;
     let arguments = ["-fpreprocessed", "-quiet", "-O2", source, "-o", "-"];
-    // Its garbage collector asks for pages by callocs of 32 KiB, one more or less by where they come to lie; its
-    // peak is at one of two moments that are almost as high.
+    // Its garbage collector asks for pages by callocs of 32 KiB, one more or less by where they
+    // come to lie; its peak is at one of two moments that are almost as high.
     let leeway = Leeway {
         bytes: 2 * 32768,
         without: &["peak/count"],

@@ -20,17 +20,19 @@ pub(crate) const CASES: &[Case] = &[case(
     memcached,
 )];
 
-/// How long the server may take until it listens, and for one answer.
+/// The time that the server may take until it listens, and for one answer.
 const LIMIT: Duration = Duration::from_secs(30);
 
 const CLIENTS: usize = 20;
 const ROUNDS: usize = 200;
 
-/// memcached takes its blocks from libc's malloc: pages of items, and a buffer for each answer to `stats`.
+/// memcached takes its blocks from libc's malloc: pages of items, and a buffer for each answer to
+/// `stats`.
 fn memcached(context: &Context) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let ports = dir.path().join("ports");
-    // Any free port of the loopback, one worker, and a client that may stop it; root has to be asked for.
+    // Any free port of the loopback, one worker, and a client that may stop it; root has to be
+    // asked for.
     let words = [
         "memcached",
         "-l",
@@ -74,7 +76,7 @@ fn converse(ports: &Path, is_over: &AtomicBool) -> Result<()> {
         .find_map(|line| line.strip_prefix("TCP INET: ")?.parse().ok())
         .with_context(|| format!("no port in {listed:?}"))?;
     let mut clients = (0..CLIENTS)
-        .map(|_| Client::connect(port))
+        .map(|_| ServerClient::connect(port))
         .collect::<Result<Vec<_>>>()?;
     for round in 0..ROUNDS {
         for (at, client) in clients.iter_mut().enumerate() {
@@ -96,12 +98,12 @@ fn converse(ports: &Path, is_over: &AtomicBool) -> Result<()> {
 }
 
 /// One connection.
-struct Client {
+struct ServerClient {
     stream: BufReader<TcpStream>,
     said: String,
 }
 
-impl Client {
+impl ServerClient {
     fn connect(port: u16) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;

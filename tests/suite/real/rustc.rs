@@ -1,5 +1,6 @@
-//! rustc as rustup ships it has jemalloc in its executable, and nothing can be preloaded in front of that. The second opinion is
-//! the kernel's own: events of uprobes at the same functions, with their arguments, as text from tracefs.
+//! rustc as rustup ships it has jemalloc in its executable, and nothing can be preloaded in front
+//! of that. The second opinion is the kernel's own: events of uprobes at the same functions, with
+//! their arguments, as text from tracefs.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -25,12 +26,12 @@ const GROUP: &str = "memtap_second_opinion";
 const BUFFER_KB: u32 = 128 << 10;
 
 /// Events of functions of a file, in a buffer of their own. Dropping it takes them off.
-struct Events<'a> {
+struct TracefsEvents<'a> {
     context: &'a Context,
     names: Vec<&'static str>,
 }
 
-impl<'a> Events<'a> {
+impl<'a> TracefsEvents<'a> {
     /// Begins to write them down.
     fn start(context: &'a Context, file: &Path, functions: &BTreeMap<&'static str, u64>) -> Result<Self> {
         let events = Self {
@@ -54,7 +55,7 @@ impl<'a> Events<'a> {
         Ok(events)
     }
 
-    /// What was written down, by function.
+    /// Returns what was written down, by function.
     fn counts(&self) -> Result<Counts> {
         let script = "echo 0 > instances/$1/events/$1/enable; cat instances/$1/per_cpu/cpu*/stats";
         let stats = in_tracefs(self.context, script, &[GROUP])?;
@@ -74,7 +75,7 @@ impl<'a> Events<'a> {
     }
 }
 
-impl Drop for Events<'_> {
+impl Drop for TracefsEvents<'_> {
     fn drop(&mut self) {
         let script = "echo 0 > instances/$1/events/$1/enable; rmdir instances/$1; group=$1; shift; \
                       for name; do echo \"-:$group/$name\" >> uprobe_events; done";
@@ -84,7 +85,8 @@ impl Drop for Events<'_> {
     }
 }
 
-/// `rustc-4711 [001] ..... 12.345678: malloc: (0x55d0) a=24 b=0 c=1`: its function, and for how many bytes it asks.
+/// `rustc-4711 [001] ..... 12.345678: malloc: (0x55d0) a=24 b=0 c=1`: its function, and for how
+/// many bytes it asks.
 fn parse(line: &str) -> Option<(&'static str, u64)> {
     let (_, event) = line.split_once(": ")?;
     let (name, rest) = event.split_once(": ")?;
@@ -100,7 +102,7 @@ fn parse(line: &str) -> Option<(&'static str, u64)> {
     Some((name, bytes))
 }
 
-/// Where the functions are in a file, as binutils tell: those that it has.
+/// Returns where the functions are in a file, as binutils tell: those that it has.
 fn offsets(file: &Path) -> Result<BTreeMap<&'static str, u64>> {
     let mut nm = Command::new("nm");
     nm.args(["-D", "--defined-only"]).arg(file);
@@ -137,7 +139,8 @@ fn offsets(file: &Path) -> Result<BTreeMap<&'static str, u64>> {
     Ok(found)
 }
 
-/// A copy of the compiler's executable, so that no other compilation is counted, beside its own libraries.
+/// A copy of the compiler's executable, so that no other compilation is counted, beside its own
+/// libraries.
 fn copy_of_rustc(directory: &Path) -> Result<PathBuf> {
     let mut ask = Command::new("rustc");
     ask.args(["--print", "sysroot"]);
@@ -171,7 +174,7 @@ pub(super) fn rustc(context: &Context) -> Result<()> {
         // A distribution's own has the C library's.
         return super::program(context, &words).map(drop);
     }
-    let events = Events::start(context, &compiler, &functions)?;
+    let events = TracefsEvents::start(context, &compiler, &functions)?;
     let recording = Memtap::record(context)?.command(words).run()?.whole()?;
     let counts = events.counts()?;
     super::agree(&counts, &recording.summary()?.functions()?)?;

@@ -1,11 +1,12 @@
-//! What is estimated from a sample, against the truth.
+//! Estimates from a sample, against the truth.
 //!
-//! An allocation of `s` bytes is sampled with `p = 1 - exp(-s / T)` and then stands for `w` of its kind, `1 / p` on
-//! average. One of its kind adds `1/p - 1` to the variance of an estimated count, and a little for the rounding of `w` to a
-//! whole number; `s²` times that to the variance of bytes. All tests allow five times the root of what comes of it:
-//! a right implementation exceeds that once in two million times, and the random numbers are the same each time but for
-//! what threads do to each other. Sizes and numbers of calls are such that five times the root, of the mean over all
-//! processes, is below 2 %, which is checked: a bias of that size fails.
+//! An allocation of `s` bytes is sampled with `p = 1 - exp(-s / T)` and then stands for `w` of its
+//! kind, `1 / p` on average. One of its kind adds `1/p - 1` to the variance of an estimated count,
+//! and a little for the rounding of `w` to a whole number; `s²` times that to the variance of
+//! bytes. All tests allow five times the root of what comes of it: a right implementation exceeds
+//! that once in two million times, and the random numbers are the same each time but for what
+//! threads do to each other. Sizes and numbers of calls are such that five times the root, of the
+//! mean over all processes, is below 2 %, which is checked: a bias of that size fails.
 #![expect(clippy::cast_precision_loss, reason = "statistics")]
 
 mod truth;
@@ -13,7 +14,9 @@ mod truth;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{ARMS, Context, Counts, Figures, Fixture, Folded, Memtap, Need, Recording};
+use memtap_tests::{
+    ARMS, Context, Counts, Fixture, FoldedStacks, HeapFigures, Memtap, MemtapRecording, Need,
+};
 use serde_json::Value;
 
 use crate::case::{Case, case};
@@ -37,7 +40,7 @@ pub(crate) const CASES: &[Case] = &[
 type Weights = BTreeMap<String, BTreeMap<&'static str, u64>>;
 
 /// The weights of the fixture's stacks, by process.
-fn weights(folded: &Folded) -> Weights {
+fn weights(folded: &FoldedStacks) -> Weights {
     let mut weights = Weights::new();
     for line in &folded.lines {
         let Some(leaf) = line.frames.last() else { continue };
@@ -61,15 +64,15 @@ fn of_stack(stack: &'static str) -> impl Iterator<Item = &'static Calls> {
 }
 
 /// A second folded file that was asked for.
-fn second(recording: &Recording, name: &str) -> Result<Folded> {
-    Folded::parse(&std::fs::read_to_string(recording.directory().join(name))?)
+fn second(recording: &MemtapRecording, name: &str) -> Result<FoldedStacks> {
+    FoldedStacks::parse(&std::fs::read_to_string(recording.directory().join(name))?)
 }
 
 /// Children in one run of memtap: each run has a seed of its own.
 const CHILDREN: usize = 25;
 
 /// The children that ran: all of the fixture's processes but the first, which makes no calls.
-fn children(recording: &Recording) -> Result<Vec<Value>> {
+fn children(recording: &MemtapRecording) -> Result<Vec<Value>> {
     let processes = recording.summary()?.json["processes"].as_array().cloned();
     let mut processes = processes.context("no processes")?;
     processes.retain(|process| process["totals"]["alloc"]["count"].as_u64() > Some(0));
@@ -89,7 +92,8 @@ fn number(process: &Value, path: &str) -> Result<f64> {
         .with_context(|| format!("a process has no {path}: {process}"))
 }
 
-/// 200 children: each stack's bytes and calls, and the standard errors of four functions that are sampled thinly enough.
+/// 200 children: each stack's bytes and calls, and the standard errors of four functions that are
+/// sampled thinly enough.
 fn every_stack(context: &Context) -> Result<()> {
     const INTERVAL: u64 = 256;
     const COVERED: [&str; 4] = ["malloc", "calloc", "realloc", "reallocarray"];
@@ -163,8 +167,8 @@ fn every_stack(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// 150 children that keep half of their blocks: what is live of each stack, and what lived for a moment; whichever way
-/// calls are met.
+/// 150 children that keep half of their blocks: what is live of each stack, and what lived for a
+/// moment; whichever way calls are met.
 fn live(context: &Context) -> Result<()> {
     for arm in ARMS {
         live_by(context, arm).with_context(|| format!("--probes {arm}"))?;
@@ -249,7 +253,7 @@ fn live_by(context: &Context, arm: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether blocks are followed, and the ways to do so.
+/// True if blocks are followed, and the ways to do so.
 const LIVE: [(bool, &str); 3] = [(false, ARMS[0]), (true, ARMS[0]), (true, ARMS[1])];
 
 /// 500,000 calls of four threads at once, whose programs interrupt each other.
@@ -266,7 +270,8 @@ fn threads(context: &Context) -> Result<()> {
             .whole()?;
         let all = calls("spun", "malloc", 64, 500_000, 0, 500_000);
         let found = recording.folded()?.weight_of(|line| line.passes("spun"));
-        // One run: five sigma of the whole are 2.0 %, of which a little is left to what the threads' ends allocate.
+        // One run: five sigma of the whole are 2.0 %, of which a little is left to what the
+        // threads' ends allocate.
         let truth = Truth::of([&all].into_iter(), INTERVAL, true, |calls| calls.calls);
         let allowed = 5.0 * truth.variance.sqrt();
         ensure!(allowed < 0.025 * truth.value, "{allowed} of {}", truth.value);
@@ -288,16 +293,16 @@ fn threads(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Calls that another function passes on by a jump are neither taken for calls of their own nor left out, though the two
-/// hits are sampled or not by themselves: an implementation that takes one in four of them for another function's is off by
-/// more than 5 sigma. All calls are of 64 bytes.
+/// Calls that another function passes on by a jump are neither taken for calls of their own nor
+/// left out, though the two hits are sampled or not by themselves: an implementation that takes one
+/// in four of them for another function's is off by more than 5 sigma. All calls are of 64 bytes.
 fn jumps(context: &Context) -> Result<()> {
     const INTERVAL: u64 = 128;
     const RUNS: u64 = 6;
     let fixture = Fixture::c(context, "indirect")?;
     for live in [false, true] {
         let mut sums = Counts::new();
-        let mut told = Counts::new();
+        let mut reported = Counts::new();
         // One after the other each way to meet them.
         for (seed, arm) in (1..=RUNS).zip(ARMS.iter().cycle()) {
             let recording = Memtap::record(context)?
@@ -311,14 +316,15 @@ fn jumps(context: &Context) -> Result<()> {
             for (name, count) in recording.summary()?.functions()? {
                 *sums.entry(name).or_default() += count;
             }
-            for (name, count) in recording.told()?.functions() {
-                *told.entry(name).or_default() += count;
+            for (name, count) in recording.reported()?.functions() {
+                *reported.entry(name).or_default() += count;
             }
             let nested = recording.summary()?.number("/events/nested")?;
-            // 1,000 calls of realloc(NULL), 500 of reallocarray with a block, and 500 without one, which jump twice.
+            // 1,000 calls of realloc(NULL), 500 of reallocarray with a block, and 500 without one,
+            // which jump twice.
             ensure!(live || nested == 1000 + 500 + 2 * 500, "{nested} nested");
         }
-        for (name, count) in &told {
+        for (name, count) in &reported {
             let found = sums.get(name).copied().unwrap_or_default();
             let allowed = 5.0 * (count.calls as f64 * variance(64, INTERVAL)).sqrt();
             let off = found.calls as f64 - count.calls as f64;
@@ -333,7 +339,7 @@ fn jumps(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Whether a value has a standard error anywhere.
+/// Returns whether a value has a standard error anywhere.
 fn has_errors(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields
@@ -367,7 +373,7 @@ fn one_is_every_call(context: &Context) -> Result<()> {
             // Thin enough that some is left out, and all the same whole.
             let few = run(&["--sample", "100"])?;
             let totals = &few.summary()?.json["totals"];
-            Figures::parse(totals)?;
+            HeapFigures::parse(totals)?;
             ensure!(
                 totals["functions"]["free"]["unmatched"] == 0,
                 "frees of what is not sampled are not unmatched: {totals}"
@@ -400,7 +406,7 @@ fn seeds(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What a person is told.
+/// Messages that a person reads.
 fn words(context: &Context) -> Result<()> {
     let fixture = Fixture::c(context, "sampled")?;
     let recording = Memtap::bare(context)?

@@ -1,4 +1,4 @@
-//! What the fixture does, what that comes to, and what is allowed of estimates of it.
+//! The fixture's calls, their totals, and the permitted error of estimates.
 
 use anyhow::{Result, ensure};
 
@@ -56,8 +56,8 @@ pub(super) struct Truth {
     pub(super) variance: f64,
 }
 
-/// The variance that one allocation adds to that of a count, `E[w² I] - 1`: `w` is one of the two whole numbers next to
-/// `1/p`.
+/// The variance that one allocation adds to that of a count, `E[w² I] - 1`: `w` is one of the two
+/// whole numbers next to `1/p`.
 pub(super) fn variance(bytes: u64, interval: u64) -> f64 {
     let p = -(-(bytes.max(1) as f64) / interval as f64).exp_m1();
     let (low, fraction) = ((1.0 / p).floor(), (1.0 / p).fract());
@@ -82,8 +82,8 @@ impl Truth {
         })
     }
 
-    /// How far the mean of estimates is off, as a part of the truth. Fails if that is too much, or could not show a bias of
-    /// 2 %.
+    /// Returns how far the mean of estimates is off, as a part of the truth. Fails if that is too
+    /// much, or could not show a bias of 2 %.
     pub(super) fn assert_mean(self, what: &str, found: &[f64]) -> Result<f64> {
         let runs = found.len() as f64;
         let mean = found.iter().sum::<f64>() / runs;
@@ -103,7 +103,8 @@ impl Truth {
     }
 }
 
-/// How many estimates there are, and how many have the truth within 1.96 of their own standard errors.
+/// The number of estimates, and of those that have the truth within 1.96 of their own standard
+/// errors.
 #[derive(Default)]
 pub(super) struct Coverage {
     pub(super) all: u32,
@@ -116,8 +117,9 @@ impl Coverage {
         self.covered += u32::from((estimate - truth).abs() <= 1.96 * stderr);
     }
 
-    /// 95 of 100 are expected. Of `n`, the share has a standard deviation of `sqrt(0.95 × 0.05 / n)`, 0.77 % of 800: five
-    /// of those, and 1 % more since sums of some hundred terms are not quite normal.
+    /// 95 of 100 are expected. Of `n`, the share has a standard deviation of `sqrt(0.95 × 0.05 /
+    /// n)`, 0.77 % of 800: five of those, and 1 % more since sums of some hundred terms are not
+    /// quite normal.
     pub(super) fn assert(&self) -> Result<f64> {
         let share = f64::from(self.covered) / f64::from(self.all);
         let allowed = 5.0 * (0.95 * 0.05 / f64::from(self.all)).sqrt() + 0.01;

@@ -1,7 +1,7 @@
 //! Programs without a dynamic linker, and with another C library than glibc.
 
 use anyhow::{Result, ensure};
-use memtap_tests::{Context, Need, Recipe, Told, run};
+use memtap_tests::{Context, Need, Recipe, Reported, run};
 
 use super::walked::{Walked, came_before_main};
 use crate::case::{Case, case};
@@ -27,7 +27,7 @@ fn without_linker(context: &Context, flag: &str) -> Result<()> {
     for name in ["chains", "signals"] {
         let fixture = Recipe::plain_c(name).flags([flag]).build(context)?;
         let walked = Walked::record(context, &fixture)?;
-        let rest = walked.holds(&walked.recording.told()?)?;
+        let rest = walked.holds(&walked.recording.reported()?)?;
         // The rest is what the C library does in place of the dynamic linker.
         came_before_main(&rest)?;
         if name == "chains" {
@@ -37,21 +37,22 @@ fn without_linker(context: &Context, flag: &str) -> Result<()> {
     Ok(())
 }
 
-/// musl has no unwind information for its own functions: stacks go up to `main`, and no further for sure.
+/// musl has no unwind information for its own functions: stacks go up to `main`, and no further for
+/// sure.
 fn musl(context: &Context, flags: &[&str]) -> Result<()> {
     for name in ["chains", "signals"] {
         let fixture = Recipe::plain_c(name)
             .compiler("musl-gcc")
             .flags(flags)
             .build(context)?;
-        let told_alone = Told::parse(&run(fixture.command())?.succeeded()?.stdout)?;
+        let reported_alone = Reported::parse(&run(fixture.command())?.succeeded()?.stdout)?;
         let walked = Walked::record(context, &fixture)?;
-        let told = walked.recording.told()?;
+        let reported = walked.recording.reported()?;
         ensure!(
-            told.functions() == told_alone.functions(),
+            reported.functions() == reported_alone.functions(),
             "the program did otherwise than alone"
         );
-        walked.holds_nothing_but_up_to_main(&told)?;
+        walked.holds_nothing_but_up_to_main(&reported)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Line, Memtap, Need, Recipe};
+use memtap_tests::{Context, Fixture, FoldedLine, Memtap, Need, Recipe};
 
 use super::walked::Walked;
 use crate::case::{Case, case};
@@ -26,7 +26,7 @@ pub(crate) const CASES: &[Case] = &[
 fn chains(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_c("chains").build(context)?;
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }
 
@@ -38,18 +38,18 @@ fn by_tables_alone(context: &Context) -> Result<()> {
         Walked::run(memtap.fixture(&fixture))
     };
     let tables = record("dwarf")?;
-    let told = tables.recording.told()?;
-    tables.holds_nothing_but(&told)?;
+    let reported = tables.recording.reported()?;
+    tables.holds_nothing_but(&reported)?;
     tables.ends_are("complete")?;
     let pointers = record("fp")?.recording;
-    pointers.has_functions(&told.functions())?;
-    tables.recording.has_functions(&told.functions())
+    pointers.has_functions(&reported.functions())?;
+    tables.recording.has_functions(&reported.functions())
 }
 
 /// The most frames that are kept.
 const MAX_FRAMES: usize = 127;
 
-/// How many frames the stacks have, from the start of the program to the caller of malloc.
+/// The numbers of frames of the stacks, from the start of the program to the caller of malloc.
 const DEPTHS: [usize; 7] = [10, 50, 126, 127, 128, 200, 1000];
 
 fn recursion(context: &Context) -> Result<()> {
@@ -105,7 +105,7 @@ fn descended(context: &Context, fixture: &Fixture, turns: &[usize]) -> Result<Wa
 }
 
 /// The one stack of a recursion, by its place among the arguments.
-fn leaf(walked: &Walked, at: usize) -> Result<Line> {
+fn leaf(walked: &Walked, at: usize) -> Result<FoldedLine> {
     let name = format!("leaf_{at}");
     let folded = walked.recording.folded()?;
     let mut lines = folded
@@ -131,6 +131,6 @@ fn variable_size(context: &Context) -> Result<()> {
         );
     }
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }

@@ -1,4 +1,4 @@
-//! What binutils say of a fixture.
+//! Reports of binutils on a fixture.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(super) fn functions(path: &Path) -> Result<BTreeMap<u64, String>> {
     Ok(text.lines().filter_map(function).collect())
 }
 
-/// What `readelf` shows of a file: one of its options.
+/// Returns what `readelf` shows of a file: one of its options.
 pub(super) fn shown(path: &Path, option: &str) -> Result<String> {
     let mut command = Command::new("readelf");
     command.args(["-W", option]).arg(path);

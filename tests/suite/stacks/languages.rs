@@ -11,8 +11,8 @@ pub(crate) const CASES: &[Case] = &[
     case("stacks::cpp_exceptions", &[Need::CppCompiler], cpp_exceptions),
 ];
 
-/// Between a fixture's function and malloc are functions of the standard library wherever a vector grows: which
-/// ones is its own business.
+/// Between a fixture's function and malloc are functions of the standard library wherever a vector
+/// grows: which ones is its own business.
 fn rust_release(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_rust("growth").build(context)?;
     let alone = run(fixture.command())?.succeeded()?;
@@ -21,7 +21,8 @@ fn rust_release(context: &Context) -> Result<()> {
         walked.recording.finished.stdout == alone.stdout,
         "the program's output changed"
     );
-    // A vector of words begins with room for 4, one of bytes with room for 8, and both double up to 1024.
+    // A vector of words begins with room for 4, one of bytes with room for 8, and both double up to
+    // 1024.
     let words: u64 = (3..=10).map(|power| 8 << power).sum();
     let bytes: u64 = (4..=10).map(|power| 1 << power).sum();
     let nested = ["growth::nest::<17>"; 5].join(";");
@@ -67,7 +68,8 @@ fn rust_release(context: &Context) -> Result<()> {
     walked.ends_are("complete")
 }
 
-/// Chains that the unwinder of exceptions has jumped into: landing pads, destructors that it runs, handlers.
+/// Chains that the unwinder of exceptions has jumped into: landing pads, destructors that it runs,
+/// handlers.
 fn cpp_exceptions(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_cpp("throwing").build(context)?;
     let alone = run(fixture.command())?;
@@ -87,7 +89,8 @@ fn cpp_exceptions(context: &Context) -> Result<()> {
     walked.ends_are("complete")
 }
 
-/// What precedes a thrown object in its block (`__cxa_refcounted_exception` in libsupc++'s `unwind-cxx.h`).
+/// The bytes before a thrown object in its block (`__cxa_refcounted_exception` in libsupc++'s
+/// `unwind-cxx.h`).
 const EXCEPTION_HEADER: u64 = 128;
 
 /// `outer` is called with each of three kinds: of failures, two are caught there.

@@ -54,12 +54,13 @@ fn linkage_table(context: &Context, binding: &str) -> Result<()> {
         );
     }
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }
 
-/// A function that the dynamic linker calls while it looks for another one, inside that one's first call. The linker's
-/// own frame counts from rbx, which the walker does not follow: the stack has what is inside of it, and says so.
+/// A function that the dynamic linker calls while it looks for another one, inside that one's first
+/// call. The linker's own frame counts from rbx, which the walker does not follow: the stack has
+/// what is inside of it, and says so.
 fn inside_lazy_binding(context: &Context) -> Result<()> {
     let lazy = ["-Wl,-z,lazy"];
     let library = Recipe::plain_c("resolver").shared().flags(lazy).build(context)?;
@@ -78,7 +79,8 @@ fn inside_lazy_binding(context: &Context) -> Result<()> {
     walked.ends_are("unsupported")
 }
 
-/// A library that is loaded while memtap records, and let go, or even deleted, before it asks for names.
+/// A library that is loaded while memtap records, and let go, or even deleted, before it asks for
+/// names.
 fn gone(context: &Context, is_deleted: bool) -> Result<()> {
     let library = Recipe::plain_c("late").shared().build(context)?;
     let loader = Recipe::plain_c("loader").flags(["-ldl"]).build(context)?;
@@ -100,8 +102,9 @@ fn gone(context: &Context, is_deleted: bool) -> Result<()> {
         own_library.exists() != is_deleted,
         "the library was to be deleted: {is_deleted}"
     );
-    // The rest is the dynamic linker's, and the library's first call, which may have come before its table.
-    let rest = walked.holds(&walked.recording.told()?)?;
+    // The rest is the dynamic linker's, and the library's first call, which may have come before
+    // its table.
+    let rest = walked.holds(&walked.recording.reported()?)?;
     ensure!(
         !rest
             .iter()

@@ -1,7 +1,8 @@
 //! Whole, right stacks of programs without frame pointers, walked by `.eh_frame`.
 //!
-//! The fixtures know each chain of callers, from `main` to the caller of the allocator, and how often it was
-//! taken for how many bytes. A chain must be there frame by frame; what is above it is the C library's.
+//! The fixtures know each chain of callers, from `main` to the caller of the allocator, and how
+//! often it was taken for how many bytes. A chain must be there frame by frame; what is above it is
+//! the C library's.
 
 pub(crate) mod c_libraries;
 pub(crate) mod chains;

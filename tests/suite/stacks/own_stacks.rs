@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
 fn coroutines(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_c("coroutines").build(context)?;
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }
 
@@ -34,6 +34,6 @@ fn called_on(context: &Context, arguments: &[&str]) -> Result<()> {
         .chain(arguments)
         .collect();
     let walked = Walked::run(Memtap::record(context)?.command(command))?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }

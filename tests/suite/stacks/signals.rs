@@ -19,7 +19,7 @@ pub(crate) const CASES: &[Case] = &[
 fn handlers(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_c("signals").build(context)?;
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     // Whole; for sure where the stack lies in one piece.
     let ends = walked.ends()?;
     let others = ends
@@ -36,6 +36,6 @@ fn handlers(context: &Context) -> Result<()> {
 fn every_instruction(context: &Context) -> Result<()> {
     let fixture = Recipe::plain_c("stepped").build(context)?;
     let walked = Walked::record(context, &fixture)?;
-    walked.holds_nothing_but(&walked.recording.told()?)?;
+    walked.holds_nothing_but(&walked.recording.reported()?)?;
     walked.ends_are("complete")
 }

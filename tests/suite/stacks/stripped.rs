@@ -29,7 +29,7 @@ fn stripped(context: &Context) -> Result<()> {
 
     let by_name = Walked::record(context, &named)?;
     let by_place = Walked::run(memtap.fixture(&bare))?;
-    by_name.holds_nothing_but(&by_name.recording.told()?)?;
+    by_name.holds_nothing_but(&by_name.recording.reported()?)?;
     by_place.ends_are("complete")?;
 
     let functions = elf::functions(&named.path)?;

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Chain, Context, Count, Fixture, Folded, Image, Line, Memtap, Recording, Session, Told};
+use memtap_tests::{
+    Chain, Context, Count, Fixture, FoldedLine, FoldedStacks, Memtap, MemtapRecording, MemtapSession,
+    Reported, ReportedImage,
+};
 
 /// Stands in a chain for frames of others than the fixture: one or more.
 const OTHERS: &str = "...";
 
-/// What the half of a function is called that the compiler moved out of the way, after the function's name.
+/// The suffix of the name of a function's half that the compiler moved out of the way.
 const COLD: &str = " [clone .cold]";
 
 /// The most frames that a C library has above `main`, inlined functions included.
@@ -17,8 +20,8 @@ const MAX_START_FRAMES: usize = 8;
 /// A recording by both metrics.
 pub(crate) struct Walked {
     /// The recording; its folded file is by bytes.
-    pub(crate) recording: Recording,
-    calls: Folded,
+    pub(crate) recording: MemtapRecording,
+    calls: FoldedStacks,
 }
 
 impl Walked {
@@ -33,7 +36,7 @@ impl Walked {
     }
 
     /// Starts it.
-    pub(crate) fn start(memtap: Memtap<'_>) -> Result<Session<'_>> {
+    pub(crate) fn start(memtap: Memtap<'_>) -> Result<MemtapSession<'_>> {
         let calls = memtap.directory().join("calls.folded");
         memtap
             .arguments(["-o", &format!("alloc-count={}", calls.display())])
@@ -41,36 +44,38 @@ impl Walked {
     }
 
     /// Waits for its end.
-    pub(crate) fn end(session: Session<'_>) -> Result<Self> {
+    pub(crate) fn end(session: MemtapSession<'_>) -> Result<Self> {
         Self::read(session.finish()?.whole()?)
     }
 
     /// Reads what a recording has left that was begun by [`start`](Self::start).
-    pub(crate) fn read(recording: Recording) -> Result<Self> {
+    pub(crate) fn read(recording: MemtapRecording) -> Result<Self> {
         let calls = std::fs::read_to_string(recording.directory().join("calls.folded"))?;
         Ok(Self {
-            calls: Folded::parse(&calls)?,
+            calls: FoldedStacks::parse(&calls)?,
             recording,
         })
     }
 
-    /// Fails unless each chain has its bytes and its calls. Gives the lines, by bytes, that are of no chain.
-    pub(crate) fn holds(&self, told: &Told) -> Result<Vec<Line>> {
-        let chains = Chains::of(told);
+    /// Fails unless each chain has its bytes and its calls. Gives the lines, by bytes, that are of
+    /// no chain.
+    pub(crate) fn holds(&self, reported: &Reported) -> Result<Vec<FoldedLine>> {
+        let chains = Chains::of(reported);
         chains.compare(&self.calls, "calls", |count| count.calls)?;
         chains.compare(self.recording.folded()?, "bytes", |count| count.bytes)
     }
 
     /// The same for a program that makes no other calls.
-    pub(crate) fn holds_nothing_but(&self, told: &Told) -> Result<()> {
-        let rest = self.holds(told)?;
+    pub(crate) fn holds_nothing_but(&self, reported: &Reported) -> Result<()> {
+        let rest = self.holds(reported)?;
         ensure!(rest.is_empty(), "these stacks are of no chain: {rest:#?}");
         Ok(())
     }
 
-    /// The same where nothing can be known of what calls `main`: that a stack is cut short above it is no mistake.
-    pub(crate) fn holds_nothing_but_up_to_main(&self, told: &Told) -> Result<()> {
-        let mut chains = Chains::of(told);
+    /// The same where nothing can be known of what calls `main`: that a stack is cut short above it
+    /// is no mistake.
+    pub(crate) fn holds_nothing_but_up_to_main(&self, reported: &Reported) -> Result<()> {
+        let mut chains = Chains::of(reported);
         chains.may_be_cut = true;
         chains.compare(&self.calls, "calls", |count| count.calls)?;
         let rest = chains.compare(self.recording.folded()?, "bytes", |count| count.bytes)?;
@@ -89,7 +94,7 @@ impl Walked {
         Ok(())
     }
 
-    /// How many stacks ended for each reason there was.
+    /// Returns how many stacks ended for each reason there was.
     pub(crate) fn ends(&self) -> Result<BTreeMap<String, u64>> {
         let stacks = self.recording.summary()?.json["stacks"]
             .as_object()
@@ -104,14 +109,14 @@ impl Walked {
 }
 
 /// The account of a fixture that cannot tell it: chain, function, calls, bytes of all calls.
-pub(crate) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Told {
+pub(crate) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Reported {
     let chain = |&(frames, function, calls, bytes): &(&str, &str, u64, u64)| Chain {
         frames: frames.split(';').map(str::to_owned).collect(),
         function: function.to_owned(),
         count: Count { calls, bytes },
     };
-    Told {
-        images: vec![Image {
+    Reported {
+        images: vec![ReportedImage {
             pid: 0,
             comm: fixture.comm.clone(),
             chains: chains.iter().map(chain).collect(),
@@ -120,8 +125,8 @@ pub(crate) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Tol
 }
 
 /// Fails if one of these stacks of no chain is of the program itself.
-pub(crate) fn came_before_main(rest: &[Line]) -> Result<()> {
-    let below_main = |line: &Line| line.frames.iter().any(|frame| frame == "main");
+pub(crate) fn came_before_main(rest: &[FoldedLine]) -> Result<()> {
+    let below_main = |line: &FoldedLine| line.frames.iter().any(|frame| frame == "main");
     ensure!(
         !rest.iter().any(below_main),
         "these stacks are of no chain: {rest:#?}"
@@ -132,16 +137,17 @@ pub(crate) fn came_before_main(rest: &[Line]) -> Result<()> {
 /// The known chains of a program, with what each is counted.
 struct Chains<'a> {
     counts: BTreeMap<(&'a str, &'a [String], &'a str), Count>,
-    /// The functions that stand in any chain: none of them may stand in a place that no chain knows.
+    /// The functions that stand in any chain: none of them may stand in a place that no chain
+    /// knows.
     own: BTreeSet<&'a str>,
     may_be_cut: bool,
 }
 
 impl<'a> Chains<'a> {
-    fn of(told: &'a Told) -> Self {
+    fn of(reported: &'a Reported) -> Self {
         let mut counts = BTreeMap::new();
         let mut own = BTreeSet::new();
-        for image in &told.images {
+        for image in &reported.images {
             for chain in &image.chains {
                 let key = (&*image.comm, &*chain.frames, &*chain.function);
                 *counts.entry(key).or_insert_with(Count::default) += chain.count;
@@ -156,7 +162,12 @@ impl<'a> Chains<'a> {
         }
     }
 
-    fn compare(&self, folded: &Folded, metric: &str, weigh: impl Fn(&Count) -> u64) -> Result<Vec<Line>> {
+    fn compare(
+        &self,
+        folded: &FoldedStacks,
+        metric: &str,
+        weigh: impl Fn(&Count) -> u64,
+    ) -> Result<Vec<FoldedLine>> {
         let mut found: BTreeMap<_, u64> = BTreeMap::new();
         let mut rest = Vec::new();
         for line in &folded.lines {
@@ -189,7 +200,8 @@ impl<'a> Chains<'a> {
         Ok(rest)
     }
 
-    /// Whether frames end in a chain, with nothing but others' frames, and few of them, above it.
+    /// Returns whether frames end in a chain, with nothing but others' frames, and few of them,
+    /// above it.
     fn fits(&self, frames: &[String], chain: &[String]) -> bool {
         let mut rest = frames;
         let mut may_skip = false;
@@ -217,7 +229,7 @@ impl<'a> Chains<'a> {
         rest.len() <= MAX_START_FRAMES && rest.iter().all(|frame| self.is_other(frame))
     }
 
-    /// Whether a frame is of known code that is not the fixture's.
+    /// Returns whether a frame is of known code that is not the fixture's.
     fn is_other(&self, frame: &str) -> bool {
         !self.own.contains(plain(frame)) && !frame.starts_with("[0x")
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Memtap, Need, Recipe, Recording, run};
+use memtap_tests::{Context, Memtap, MemtapRecording, Need, Recipe, run};
 
 use super::shipped::has_chain;
 use crate::case::{Case, case};
@@ -34,9 +34,9 @@ pub(crate) const CASES: &[Case] = &[
 const BYTES: u64 = 10 * 777;
 
 /// Files that a fixture leaves in /tmp; they go when the test has ended.
-struct Leftovers(Vec<PathBuf>);
+struct CompiledLeftovers(Vec<PathBuf>);
 
-impl Drop for Leftovers {
+impl Drop for CompiledLeftovers {
     fn drop(&mut self) {
         for path in &self.0 {
             if path.symlink_metadata().is_ok()
@@ -48,15 +48,15 @@ impl Drop for Leftovers {
     }
 }
 
-fn maps_of(pid: &str) -> Leftovers {
-    Leftovers(vec![
+fn maps_of(pid: &str) -> CompiledLeftovers {
+    CompiledLeftovers(vec![
         format!("/tmp/perf-{pid}.map").into(),
         format!("/tmp/other-{pid}.map").into(),
     ])
 }
 
 /// Runs the fixture; it goes on when memtap has had time to find the map.
-fn record(context: &Context, way: &str) -> Result<Recording> {
+fn record(context: &Context, way: &str) -> Result<MemtapRecording> {
     let fixture = Recipe::symbols_c("compiled").build(context)?;
     let memtap = Memtap::record(context)?.argument("-v");
     let go = memtap.directory().join("go");
@@ -73,13 +73,13 @@ fn record(context: &Context, way: &str) -> Result<Recording> {
     session.finish()
 }
 
-fn pid_of(recording: &Recording) -> Result<String> {
+fn pid_of(recording: &MemtapRecording) -> Result<String> {
     let line = recording
         .finished
         .stdout
         .lines()
         .find_map(|line| line.strip_prefix("pid "));
-    Ok(line.context("the fixture told no number")?.to_owned())
+    Ok(line.context("the fixture reported no number")?.to_owned())
 }
 
 fn named(context: &Context, way: &str) -> Result<()> {
@@ -96,7 +96,8 @@ fn nameless(context: &Context, way: &str) -> Result<()> {
     has_chain(&recording, &["main", "[jit]"], BYTES)
 }
 
-/// The process has another number in its own namespace, another /tmp, and has gone when names are wanted.
+/// The process has another number in its own namespace, another /tmp, and has gone when names are
+/// wanted.
 fn in_namespace(context: &Context) -> Result<()> {
     let fixture = Recipe::symbols_c("compiled").build(context)?;
     let memtap = Memtap::record(context)?.argument("-v");
@@ -134,7 +135,7 @@ console.log('pid ' + process.pid);
 console.log(outerLoop());
 ";
 
-fn record_node(context: &Context, options: &[&str]) -> Result<Recording> {
+fn record_node(context: &Context, options: &[&str]) -> Result<MemtapRecording> {
     let memtap = Memtap::record(context)?;
     let script = memtap.directory().join("script.js");
     std::fs::write(&script, SCRIPT)?;
@@ -155,8 +156,9 @@ fn node(context: &Context) -> Result<()> {
     let recording = record_node(context, &["--perf-basic-prof"])?;
     let _maps = maps_of(&pid_of(&recording)?);
     let folded = recording.folded()?;
-    let position =
-        |line: &memtap_tests::Line, name: &str| line.frames.iter().position(|frame| frame.contains(name));
+    let position = |line: &memtap_tests::FoldedLine, name: &str| {
+        line.frames.iter().position(|frame| frame.contains(name))
+    };
     let of_buffers =
         folded.weight_of(
             |line| match (position(line, "outerLoop"), position(line, "makeBuffers")) {

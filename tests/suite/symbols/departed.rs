@@ -1,10 +1,11 @@
-//! Names of files that have gone, or were replaced or overwritten, by the time when names are wanted.
+//! Names of files that have gone, or were replaced or overwritten, by the time when names are
+//! wanted.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use memtap_tests::{Context, LIMIT, Memtap, Need, Recipe, Recording, Running, eventually};
+use memtap_tests::{Context, LIMIT, Memtap, MemtapRecording, Need, Recipe, RunningProgram, eventually};
 
 use super::shipped::{CHAIN, ROUND_BYTES, has_chain, object};
 use crate::case::{Case, case};
@@ -37,14 +38,14 @@ fn hidden(context: &Context, flags: &[&str]) -> Result<std::path::PathBuf> {
 }
 
 /// Attaches to the fixture, changes what its path leads to, and lets it go on.
-fn while_it_runs(context: &Context, change: impl FnOnce(&Path) -> Result<()>) -> Result<Recording> {
+fn while_it_runs(context: &Context, change: impl FnOnce(&Path) -> Result<()>) -> Result<MemtapRecording> {
     let memtap = Memtap::record(context)?;
     let program = memtap.directory().join("hidden");
     std::fs::copy(hidden(context, &[])?, &program)?;
     let go = memtap.directory().join("go");
     let mut command = std::process::Command::new(&program);
     command.arg(&go);
-    let mut running = Running::start(command)?;
+    let mut running = RunningProgram::start(command)?;
     let is_ready = eventually(LIMIT, || {
         ensure!(running.is_alive()?, "the fixture ended: {}", running.stderr());
         Ok(running.stdout().contains("waiting"))
@@ -83,7 +84,7 @@ fn replaced(context: &Context) -> Result<()> {
 }
 
 /// Runs a shell script in the directory of the test, with `one` and `other` in it.
-fn scripted(context: &Context, flag: &str, script: &str) -> Result<Recording> {
+fn scripted(context: &Context, flag: &str, script: &str) -> Result<MemtapRecording> {
     let memtap = Memtap::record(context)?;
     let directory = memtap.directory().to_owned();
     std::fs::copy(hidden(context, &[flag])?, directory.join("one"))?;
@@ -102,8 +103,9 @@ fn exited(context: &Context) -> Result<()> {
     has_chain(&recording, &CHAIN, 2 * ROUND_BYTES)
 }
 
-/// The same file has another program in it when names are wanted: the first one's frames have no names, since those of
-/// the second would be wrong; and the second one's, which ran from there too, have their own.
+/// The same file has another program in it when names are wanted: the first one's frames have no
+/// names, since those of the second would be wrong; and the second one's, which ran from there too,
+/// have their own.
 fn overwritten(context: &Context, flag: &str) -> Result<()> {
     let script = "cp one hidden; (sleep 0.5; touch go) & ./hidden go; wait; sleep 0.1; cat other > hidden; \
         rm go; (sleep 0.5; touch go) & ./hidden go; wait; sleep 0.2";

@@ -1,12 +1,13 @@
-//! Debug information from a server: only when asked for, kept for the next time, and no harm if it fails.
+//! Debug information from a server: only when asked for, kept for the next time, and no harm if it
+//! fails.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Memtap, Need, Recording};
+use memtap_tests::{Context, Memtap, MemtapRecording, Need};
 
-use super::server::{Answer, Server};
+use super::server::{DebuginfodServer, ServerAnswer};
 use super::shipped::{Shipped, is_named, is_nameless, object};
 use crate::case::{Case, case};
 
@@ -33,13 +34,14 @@ fn with_cache<'a>(memtap: Memtap<'a>, cache: &Path) -> Memtap<'a> {
     memtap.environment("DEBUGINFOD_CACHE_PATH", &cache.to_string_lossy())
 }
 
-/// What was asked for of the fixture: other files of the process may lack debug information too.
-fn of_fixture(server: &Server, shipped: &Shipped) -> Result<usize> {
+/// Returns what was asked for of the fixture: other files of the process may lack debug information
+/// too.
+fn of_fixture(server: &DebuginfodServer, shipped: &Shipped) -> Result<usize> {
     let path = format!("/buildid/{}/debuginfo", shipped.build_id()?);
     Ok(server.requests().iter().filter(|asked| **asked == path).count())
 }
 
-fn lines_with(recording: &Recording, word: &str) -> Vec<String> {
+fn lines_with(recording: &MemtapRecording, word: &str) -> Vec<String> {
     let lines = recording.finished.stderr_lines().into_iter();
     lines
         .filter(|line| line.contains(word))
@@ -50,7 +52,10 @@ fn lines_with(recording: &Recording, word: &str) -> Vec<String> {
 fn fetched(context: &Context) -> Result<()> {
     let (memtap, shipped) = begin(context)?;
     let cache = tempfile::tempdir()?;
-    let server = Server::start(&shipped.build_id()?, Answer::File(std::fs::read(&shipped.debug)?))?;
+    let server = DebuginfodServer::start(
+        &shipped.build_id()?,
+        ServerAnswer::File(std::fs::read(&shipped.debug)?),
+    )?;
     let option = format!("--debuginfod={}", server.url);
     let recording = shipped.record(with_cache(memtap, cache.path()).argument(&option))?;
     is_named(&recording)?;
@@ -86,7 +91,10 @@ fn fetched(context: &Context) -> Result<()> {
 
 fn unasked(context: &Context) -> Result<()> {
     let (memtap, shipped) = begin(context)?;
-    let server = Server::start(&shipped.build_id()?, Answer::File(std::fs::read(&shipped.debug)?))?;
+    let server = DebuginfodServer::start(
+        &shipped.build_id()?,
+        ServerAnswer::File(std::fs::read(&shipped.debug)?),
+    )?;
     let cache = tempfile::tempdir()?;
     // The program is in its directory.
     let first = shipped.record(with_cache(memtap, cache.path()))?;
@@ -102,8 +110,11 @@ fn unasked(context: &Context) -> Result<()> {
 fn by_environment(context: &Context) -> Result<()> {
     let (memtap, shipped) = begin(context)?;
     let cache = tempfile::tempdir()?;
-    let nothing = Server::start(&shipped.build_id()?, Answer::NotFound)?;
-    let server = Server::start(&shipped.build_id()?, Answer::File(std::fs::read(&shipped.debug)?))?;
+    let nothing = DebuginfodServer::start(&shipped.build_id()?, ServerAnswer::NotFound)?;
+    let server = DebuginfodServer::start(
+        &shipped.build_id()?,
+        ServerAnswer::File(std::fs::read(&shipped.debug)?),
+    )?;
     let urls = format!("{} {}", nothing.url, server.url);
     let memtap = with_cache(memtap, cache.path())
         .environment("DEBUGINFOD_URLS", &urls)
@@ -126,7 +137,7 @@ fn by_environment(context: &Context) -> Result<()> {
 fn has_none(context: &Context) -> Result<()> {
     let (memtap, shipped) = begin(context)?;
     let cache = tempfile::tempdir()?;
-    let server = Server::start(&shipped.build_id()?, Answer::NotFound)?;
+    let server = DebuginfodServer::start(&shipped.build_id()?, ServerAnswer::NotFound)?;
     let option = format!("--debuginfod={}", server.url);
     let recording = shipped.record(with_cache(memtap, cache.path()).argument(&option))?;
     is_nameless(&recording)?;
@@ -147,7 +158,7 @@ fn has_none(context: &Context) -> Result<()> {
 }
 
 /// Fails unless the recording is whole but for its names, with one warning that holds `word`.
-fn is_warned(recording: &Recording, server: &Server, word: &str) -> Result<()> {
+fn is_warned(recording: &MemtapRecording, server: &DebuginfodServer, word: &str) -> Result<()> {
     is_nameless(recording)?;
     let warnings = lines_with(recording, "warn");
     ensure!(
@@ -160,7 +171,7 @@ fn is_warned(recording: &Recording, server: &Server, word: &str) -> Result<()> {
 fn silent(context: &Context) -> Result<()> {
     let (memtap, shipped) = begin(context)?;
     let cache = tempfile::tempdir()?;
-    let server = Server::start(&shipped.build_id()?, Answer::Silence)?;
+    let server = DebuginfodServer::start(&shipped.build_id()?, ServerAnswer::Silence)?;
     let memtap = with_cache(memtap, cache.path())
         .argument(format!("--debuginfod={}", server.url))
         .environment("DEBUGINFOD_TIMEOUT", "1");
@@ -184,14 +195,14 @@ fn damaged(context: &Context) -> Result<()> {
     let other = Shipped::build(context, directory.path(), &["-DSIZE=1"])?;
     let whole = std::fs::read(&shipped.debug)?;
     for (answer, word) in [
-        (Answer::File(b"no ELF file".to_vec()), "not a 64-bit ELF"),
-        (Answer::File(std::fs::read(&other.debug)?), "build id"),
-        (Answer::File(whole[..whole.len() / 2].to_vec()), "damaged"),
-        (Answer::Half(whole), ""),
-        (Answer::Failure, "500"),
+        (ServerAnswer::File(b"no ELF file".to_vec()), "not a 64-bit ELF"),
+        (ServerAnswer::File(std::fs::read(&other.debug)?), "build id"),
+        (ServerAnswer::File(whole[..whole.len() / 2].to_vec()), "damaged"),
+        (ServerAnswer::Half(whole), ""),
+        (ServerAnswer::Failure, "500"),
     ] {
         let cache = tempfile::tempdir()?;
-        let server = Server::start(&shipped.build_id()?, answer)?;
+        let server = DebuginfodServer::start(&shipped.build_id()?, answer)?;
         let memtap = with_cache(Memtap::record(context)?, cache.path())
             .argument(format!("--debuginfod={}", server.url));
         is_warned(&shipped.record(memtap)?, &server, word).with_context(|| word.to_owned())?;

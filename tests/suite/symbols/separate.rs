@@ -5,13 +5,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, Running, eventually, run};
+use memtap_tests::{Context, Fixture, LIMIT, Memtap, Need, RunningProgram, eventually, run};
 
 use super::shipped::{
     CHAIN, PLAIN_CHAIN, ROUND_BYTES, Shipped, by_id, has_chain, is_named, is_nameless, objcopy, object,
 };
-use crate::busy::copy_libraries;
 use crate::case::{Case, case};
+use crate::under_load::copy_libraries;
 
 const NEEDS: &[Need] = &[Need::Compiler, Need::Binutils];
 
@@ -85,14 +85,14 @@ fn link_in_debug_dir(context: &Context) -> Result<()> {
     let shipped = Shipped::build(context, memtap.directory(), WITHOUT_ID)?;
     shipped.link()?;
     let directory = memtap.directory().join("symbols");
-    let folder = shipped.program.path.parent().context("no folder")?;
-    let place = directory.join(folder.strip_prefix("/")?).join("hidden.debug");
+    let parent = shipped.program.path.parent().context("no directory")?;
+    let place = directory.join(parent.strip_prefix("/")?).join("hidden.debug");
     shipped.lay_out_at(&place)?;
     let memtap = memtap.argument("--debug-dir").argument(&directory);
     is_named(&shipped.record(memtap)?)
 }
 
-/// Where distributions put it, for memtap in a mount namespace that has it there.
+/// The directory of distributions, for memtap in a mount namespace that has it there.
 fn global_directory(context: &Context) -> Result<()> {
     if !Path::new("/usr/lib/debug").is_dir() {
         // Nothing is put into the machine's own directories for a test's sake.
@@ -124,7 +124,7 @@ fn targets_root(context: &Context) -> Result<()> {
         .arg(&root)
         .args(["/bin/hidden", "/go"])
         .env("LD_LIBRARY_PATH", "/lib");
-    let mut running = Running::start(command)?;
+    let mut running = RunningProgram::start(command)?;
     let is_ready = eventually(Duration::from_secs(10), || {
         ensure!(running.is_alive()?, "the fixture ended: {}", running.stderr());
         Ok(running.stdout().contains("waiting"))
@@ -143,7 +143,8 @@ fn targets_root(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// `.gnu_debugdata`: a symbol table of the functions, packed with xz, in a file that is stripped otherwise.
+/// `.gnu_debugdata`: a symbol table of the functions, packed with xz, in a file that is stripped
+/// otherwise.
 fn small_table(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?;
     let shipped = Shipped::build(context, memtap.directory(), &[])?;
@@ -188,7 +189,7 @@ fn compressed(context: &Context, way: &str) -> Result<()> {
     let directory = memtap.directory().join("symbols");
     shipped.lay_out_by_id(&directory)?;
     let whole = memtap.directory().join("whole/hidden");
-    std::fs::create_dir_all(whole.parent().context("no folder")?)?;
+    std::fs::create_dir_all(whole.parent().context("no directory")?)?;
     objcopy([option.as_ref(), shipped.whole.as_os_str(), whole.as_ref()])?;
     let memtap = memtap.argument("--debug-dir").argument(&directory);
     // The files are in its directory.
@@ -203,7 +204,7 @@ fn compressed(context: &Context, way: &str) -> Result<()> {
     has_chain(&recording, &CHAIN, ROUND_BYTES)
 }
 
-/// Where nothing is found, there is one hint, unless nothing is to be said.
+/// One hint is printed when nothing is found, unless messages are off.
 fn hint(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?;
     let shipped = Shipped::build(context, memtap.directory(), &[])?;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-/// What the server does with a request.
+/// The server's answer to a request.
 #[derive(Clone)]
-pub(crate) enum Answer {
+pub(crate) enum ServerAnswer {
     /// Sends this file.
     File(Vec<u8>),
     /// Has nothing.
@@ -23,15 +23,15 @@ pub(crate) enum Answer {
 }
 
 /// A server; it goes on until the suite ends.
-pub(crate) struct Server {
+pub(crate) struct DebuginfodServer {
     /// Its address.
     pub(crate) url: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
-impl Server {
+impl DebuginfodServer {
     /// Starts one that knows this build alone; of others it has nothing.
-    pub(crate) fn start(build_id: &str, answer: Answer) -> Result<Self> {
+    pub(crate) fn start(build_id: &str, answer: ServerAnswer) -> Result<Self> {
         let known = format!("/buildid/{build_id}/debuginfo");
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let url = format!("http://{}/", listener.local_addr()?);
@@ -59,7 +59,12 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, known: &str, answer: &Answer, asked: &Mutex<Vec<String>>) -> Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    known: &str,
+    answer: &ServerAnswer,
+    asked: &Mutex<Vec<String>>,
+) -> Result<()> {
     let mut request = Vec::new();
     let mut piece = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -71,20 +76,24 @@ fn serve(mut stream: TcpStream, known: &str, answer: &Answer, asked: &Mutex<Vec<
     }
     let request = String::from_utf8_lossy(&request).into_owned();
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let answer = if path == known { answer } else { &Answer::NotFound };
+    let answer = if path == known {
+        answer
+    } else {
+        &ServerAnswer::NotFound
+    };
     asked.lock().unwrap_or_else(PoisonError::into_inner).push(path);
     let head = |status: &str, len: usize| {
         format!("HTTP/1.1 {status}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n").into_bytes()
     };
     match answer {
-        Answer::File(bytes) => {
+        ServerAnswer::File(bytes) => {
             stream.write_all(&head("200 OK", bytes.len()))?;
             stream.write_all(bytes)?;
         }
-        Answer::NotFound => stream.write_all(&head("404 Not Found", 0))?,
-        Answer::Failure => stream.write_all(&head("500 Internal Server Error", 0))?,
-        Answer::Silence => std::thread::sleep(Duration::from_secs(30)),
-        Answer::Half(bytes) => {
+        ServerAnswer::NotFound => stream.write_all(&head("404 Not Found", 0))?,
+        ServerAnswer::Failure => stream.write_all(&head("500 Internal DebuginfodServer Error", 0))?,
+        ServerAnswer::Silence => std::thread::sleep(Duration::from_secs(30)),
+        ServerAnswer::Half(bytes) => {
             stream.write_all(&head("200 OK", bytes.len()))?;
             stream.write_all(&bytes[..bytes.len() / 2])?;
         }

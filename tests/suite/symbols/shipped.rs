@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Line, Memtap, Recipe, Recording, run};
+use memtap_tests::{Context, Fixture, FoldedLine, Memtap, MemtapRecording, Recipe, run};
 
 /// Rounds of the fixture, and the bytes of each.
 pub(crate) const ROUND_BYTES: u64 = 10 * 4321;
@@ -27,7 +27,8 @@ pub(crate) struct Shipped {
 }
 
 impl Shipped {
-    /// Compiles the fixture with more `flags`, and takes it apart: `bin/hidden` and `hidden.debug` in `directory`.
+    /// Compiles the fixture with more `flags`, and takes it apart: `bin/hidden` and `hidden.debug`
+    /// in `directory`.
     pub(crate) fn build(context: &Context, directory: &Path, flags: &[&str]) -> Result<Self> {
         let whole = Recipe::symbols_c("hidden").flags(flags).build(context)?;
         let bin = directory.join("bin");
@@ -65,20 +66,20 @@ impl Shipped {
     /// Copies the debug information to where it is looked for by build id below `directory`.
     pub(crate) fn lay_out_by_id(&self, directory: &Path) -> Result<PathBuf> {
         let path = by_id(directory, &self.build_id()?);
-        std::fs::create_dir_all(path.parent().context("no folder")?)?;
+        std::fs::create_dir_all(path.parent().context("no directory")?)?;
         std::fs::copy(&self.debug, &path)?;
         Ok(path)
     }
 
     /// Moves the debug information to a path.
     pub(crate) fn lay_out_at(&self, path: &Path) -> Result<()> {
-        std::fs::create_dir_all(path.parent().context("no folder")?)?;
+        std::fs::create_dir_all(path.parent().context("no directory")?)?;
         std::fs::rename(&self.debug, path)?;
         Ok(())
     }
 
     /// Records the program.
-    pub(crate) fn record(&self, memtap: Memtap<'_>) -> Result<Recording> {
+    pub(crate) fn record(&self, memtap: Memtap<'_>) -> Result<MemtapRecording> {
         memtap.fixture(&self.program).run()?.whole()
     }
 }
@@ -93,8 +94,8 @@ pub(crate) fn by_id(directory: &Path, id: &str) -> PathBuf {
 pub(crate) fn build_id(file: &Path) -> Result<String> {
     let mut command = Command::new("readelf");
     command.arg("-n").arg(file);
-    let told = run(command)?.succeeded()?.stdout;
-    let (_, rest) = told.split_once("Build ID: ").context("no build id")?;
+    let reported = run(command)?.succeeded()?.stdout;
+    let (_, rest) = reported.split_once("Build ID: ").context("no build id")?;
     Ok(rest.split_whitespace().next().context("no build id")?.to_owned())
 }
 
@@ -107,9 +108,9 @@ pub(crate) fn objcopy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
 }
 
 /// Fails unless exactly so many bytes were allocated below these frames.
-pub(crate) fn has_chain(recording: &Recording, chain: &[&str], bytes: u64) -> Result<()> {
+pub(crate) fn has_chain(recording: &MemtapRecording, chain: &[&str], bytes: u64) -> Result<()> {
     let folded = recording.folded()?;
-    let ends = |line: &Line| {
+    let ends = |line: &FoldedLine| {
         line.frames
             .iter()
             .rev()
@@ -126,7 +127,7 @@ pub(crate) fn has_chain(recording: &Recording, chain: &[&str], bytes: u64) -> Re
 }
 
 /// Fails unless the fixture's frames have all their names, and the lines of the source.
-pub(crate) fn is_named(recording: &Recording) -> Result<()> {
+pub(crate) fn is_named(recording: &MemtapRecording) -> Result<()> {
     has_chain(recording, &CHAIN, ROUND_BYTES)?;
     let summary = recording.summary()?;
     let stacks = summary.json["top_stacks"].as_array().context("no top stacks")?;
@@ -156,7 +157,7 @@ pub(crate) fn is_named(recording: &Recording) -> Result<()> {
 }
 
 /// Fails unless the fixture's frames have places instead of names.
-pub(crate) fn is_nameless(recording: &Recording) -> Result<()> {
+pub(crate) fn is_nameless(recording: &MemtapRecording) -> Result<()> {
     let folded = recording.folded()?;
     let nameless = folded.weight_of(|line| {
         !line.passes("hidden_")
@@ -176,8 +177,8 @@ pub(crate) fn is_nameless(recording: &Recording) -> Result<()> {
     Ok(())
 }
 
-/// What the summary says of a file, by the end of its path.
-pub(crate) fn object<'a>(recording: &'a Recording, name: &str) -> Result<&'a serde_json::Value> {
+/// Returns what the summary says of a file, by the end of its path.
+pub(crate) fn object<'a>(recording: &'a MemtapRecording, name: &str) -> Result<&'a serde_json::Value> {
     let objects = recording.summary()?.json["objects"].as_array();
     objects
         .context("no objects")?

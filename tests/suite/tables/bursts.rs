@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, Line, Memtap, Recipe, Told};
+use memtap_tests::{Context, Fixture, FoldedLine, Memtap, Recipe, Reported};
 
 use crate::stacks::walked::Walked;
 
-/// The libraries, each a file of its own, and the files by which a program is told to begin and tells its end.
+/// The libraries, each a file of its own, and the files by which a program is told to begin and
+/// tells its end.
 pub(super) struct Bursts {
     libraries: Vec<PathBuf>,
     /// The program waits for it, if it was asked to.
@@ -48,7 +49,8 @@ impl Bursts {
         Recipe::plain_c("bursts").flags(["-ldl"]).build(context)
     }
 
-    /// Words for a shell to read a program's name, as `$program`, from a file in a directory: it cannot be known before.
+    /// Words for a shell to read a program's name, as `$program`, from a file in a directory: it
+    /// cannot be known before.
     pub(super) fn to_be_read(program: &Fixture, directory: &Path) -> Result<String> {
         let list = directory.join("programs");
         let path = program.path.to_str().context("not a plain path")?;
@@ -56,7 +58,7 @@ impl Bursts {
         Ok(format!("read -r program < {}", list.display()))
     }
 
-    /// What the program reads in its environment.
+    /// Returns what the program reads in its environment.
     fn environment(&self) -> Result<Vec<(&'static str, String)>> {
         let plain = |path: &Path| path.to_str().map(str::to_owned).context("not a plain path");
         let libraries = self.libraries.iter().map(|path| plain(path));
@@ -87,18 +89,18 @@ impl Bursts {
         Ok(std::fs::write(&self.go, "")?)
     }
 
-    /// Whether the program has made its last call.
+    /// Returns whether the program has made its last call.
     pub(super) fn is_done(&self) -> bool {
         self.done.exists()
     }
 }
 
-/// Fails unless every chain is exact, every stack whole, and all that was copied was finished. Gives the block
-/// `unwind_tables` of the summary.
-pub(super) fn is_whole(walked: &Walked, told: &Told) -> Result<BTreeMap<String, u64>> {
-    let rest = walked.holds(told)?;
+/// Fails unless every chain is exact, every stack whole, and all that was copied was finished.
+/// Gives the block `unwind_tables` of the summary.
+pub(super) fn is_whole(walked: &Walked, reported: &Reported) -> Result<BTreeMap<String, u64>> {
+    let rest = walked.holds(reported)?;
     // The dynamic linker's own, and a thread's.
-    let strays: Vec<&Line> = rest.iter().filter(|line| line.passes("burst_")).collect();
+    let strays: Vec<&FoldedLine> = rest.iter().filter(|line| line.passes("burst_")).collect();
     ensure!(strays.is_empty(), "these stacks are of no chain: {strays:#?}");
     walked.ends_are("complete")?;
     let tables = tables(walked)?;

@@ -1,5 +1,5 @@
-//! Code that is loaded while memtap records, and allocates before its table can be there. Where nothing is stopped until
-//! then, such walks are finished in user space, from copies of the stacks.
+//! Code that is loaded while memtap records, and allocates before its table can be there. Where
+//! nothing is stopped until then, such walks are finished in user space, from copies of the stacks.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ const NEVER: &str = "--stop-on-dlopen=never";
 /// Calls from late libraries, in all: the ring has room for some 400 copies.
 const CALLS: usize = 200;
 
-/// Several libraries: that the tables of all of them are made before their first calls is beyond chance.
+/// Several libraries: that the tables of all of them are made before their first calls is beyond
+/// chance.
 const LIBRARIES: usize = 8;
 
 fn loaded_late(context: &Context) -> Result<()> {
@@ -32,7 +33,7 @@ fn loaded_late(context: &Context) -> Result<()> {
     let calls = (CALLS / LIBRARIES).to_string();
     let command = [program.path.as_os_str(), calls.as_ref()];
     let walked = Walked::run(bursts.of_memtap(memtap)?.command(command))?;
-    let tables = is_whole(&walked, &walked.recording.told()?)?;
+    let tables = is_whole(&walked, &walked.recording.reported()?)?;
     ensure!(
         tables["finished_from_copies"] > 0,
         "no walk came to code without a table: {tables:?}"
@@ -40,7 +41,8 @@ fn loaded_late(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// memtap stands still while a library is loaded and used: every one of its calls must be finished from a copy.
+/// memtap stands still while a library is loaded and used: every one of its calls must be finished
+/// from a copy.
 fn loaded_unseen(context: &Context) -> Result<()> {
     unseen(context, &[NEVER], CALLS)
 }
@@ -60,7 +62,7 @@ pub(super) fn unseen(context: &Context, options: &[&str], calls: usize) -> Resul
     session.signal("CONT")?;
     ensure!(is_done, "the program does not come to its end");
     let walked = Walked::end(session)?;
-    let tables = is_whole(&walked, &walked.recording.told()?)?;
+    let tables = is_whole(&walked, &walked.recording.reported()?)?;
     ensure!(
         tables["finished_from_copies"] == calls as u64,
         "{calls} walks came to code without a table: {tables:?}"
@@ -77,7 +79,7 @@ fn executed_late(context: &Context) -> Result<()> {
     let calls = CALLS / LIBRARIES;
     let script = format!("{read}; exec \"$program\" {calls}");
     let walked = Walked::run(bursts.of_memtap(memtap)?.command(["sh", "-c", &script]))?;
-    let tables = is_whole(&walked, &walked.recording.told()?)?;
+    let tables = is_whole(&walked, &walked.recording.reported()?)?;
     ensure!(
         tables["finished_from_copies"] > 0,
         "no walk came to code without a table: {tables:?}"

@@ -15,8 +15,8 @@ pub(crate) const CASES: &[Case] = &[
     case("tables::no_room", &[Need::Compiler, Need::Python], no_room),
 ];
 
-/// A child maps two libraries and ends. Its parent goes on, and the tables of both go; the next child maps one of them
-/// again, and its table is made anew.
+/// A child maps two libraries and ends. Its parent goes on, and the tables of both go; the next
+/// child maps one of them again, and its table is made anew.
 fn given_back(context: &Context) -> Result<()> {
     let memtap = Memtap::record(context)?.argument("-v");
     let bursts = Bursts::new(context, memtap.directory(), 2)?.waiting();
@@ -28,9 +28,9 @@ fn given_back(context: &Context) -> Result<()> {
     std::thread::sleep(Duration::from_millis(50));
     bursts.begin()?;
     let walked = Walked::end(session)?;
-    let told = walked.recording.told()?;
-    ensure!(told.images.len() == 2, "two children told");
-    let tables = is_whole(&walked, &told)?;
+    let reported = walked.recording.reported()?;
+    ensure!(reported.images.len() == 2, "two children reported");
+    let tables = is_whole(&walked, &reported)?;
     ensure!(
         tables["files_released"] == 2 && tables["bytes"] < tables["bytes_most"],
         "the tables of two libraries were to be given back, and one to be made anew: {tables:?}"

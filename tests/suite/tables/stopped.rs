@@ -1,10 +1,12 @@
-//! `--stop-on-dlopen`, and what memtap itself runs: whoever loads code is stopped until its table is there, and goes on
-//! whatever happens to memtap.
+//! `--stop-on-dlopen`, and what memtap itself runs: whoever loads code is stopped until its table
+//! is there, and goes on whatever happens to memtap.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Chain, Context, LIMIT, Memtap, Need, Recipe, Running, Session, Told, eventually, run};
+use memtap_tests::{
+    Chain, Context, LIMIT, Memtap, MemtapSession, Need, Recipe, Reported, RunningProgram, eventually, run,
+};
 
 use super::bursts::{Bursts, is_whole, tables};
 use super::late;
@@ -32,10 +34,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// How long it may take until a process is where it has to come.
+/// The time that it may take until a process is where it has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the program ends with.
+/// The program's exit code.
 const CODE: i32 = 7;
 
 /// Many times as many calls as there is room for copies, on one thread and on several.
@@ -72,11 +74,11 @@ fn stops(context: &Context, options: &[&str], libraries: usize, calls: u64, thre
     ensure!(!is_guard(guard), "the guard {guard} is left");
 
     walked.recording.summary()?.lost_nothing()?;
-    let told = walked.recording.told()?;
-    let tables = is_whole(&walked, &told)?;
+    let reported = walked.recording.reported()?;
+    let tables = is_whole(&walked, &reported)?;
     let copies = tables["finished_from_copies"];
-    // A thread alone stops where it comes to new code. The kernel may stop several by way of another of them: until that
-    // one gets a processor, the others go on.
+    // A thread alone stops where it comes to new code. The kernel may stop several by way of
+    // another of them: until that one gets a processor, the others go on.
     let most = if threads == 0 { libraries as u64 } else { calls / 2 };
     ensure!(
         (1..=most).contains(&copies),
@@ -89,21 +91,22 @@ fn stops(context: &Context, options: &[&str], libraries: usize, calls: u64, thre
     bursts.of_command(&mut alone)?;
     let alone = run(alone)?;
     ensure!(alone.code() == CODE, "alone it ends with {}", alone.code());
-    let others = |told: &Told| {
-        told.images
+    let others = |reported: &Reported| {
+        reported
+            .images
             .iter()
             .map(|image| account(&image.chains))
             .collect::<Vec<_>>()
     };
-    let (found, expected) = (others(&told), others(&Told::parse(&alone.stdout)?));
-    ensure!(found == expected, "it told {found:?}, and alone {expected:?}");
+    let (found, expected) = (others(&reported), others(&Reported::parse(&alone.stdout)?));
+    ensure!(found == expected, "it reported {found:?}, and alone {expected:?}");
     Ok(())
 }
 
-/// Who would notice is not stopped: who has other threads, a tracer, or a shell that looks after jobs. And nobody is that
-/// others run.
+/// A process that would notice is not stopped: one that has other threads, a tracer, or a shell
+/// that looks after jobs. And nobody is that others run.
 fn stopped_unseen(context: &Context) -> Result<()> {
-    /// What the program ends with if it saw a stop of its plainest child, and of no other.
+    /// The program's exit code if it saw a stop of its plainest child, and of no other.
     const PLAIN: i32 = 1;
     /// In each way; there is room for copies of them.
     const CALLS: u64 = 50;
@@ -115,10 +118,13 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     let command = [watched.path.as_os_str(), calls.as_ref()];
     let session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
     let walked = Walked::read(session.finish()?.ended_with(PLAIN)?)?;
-    let told = walked.recording.told()?;
-    let told_calls = told.functions()["malloc"].calls;
-    ensure!(told_calls == 4 * CALLS, "the program told {told_calls} calls");
-    let figures = is_whole(&walked, &told)?;
+    let reported = walked.recording.reported()?;
+    let reported_calls = reported.functions()["malloc"].calls;
+    ensure!(
+        reported_calls == 4 * CALLS,
+        "the program reported {reported_calls} calls"
+    );
+    let figures = is_whole(&walked, &reported)?;
     ensure!(
         figures["stops"] == 1,
         "its own command: expected one stop: {figures:?}"
@@ -129,7 +135,7 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     let mut command = watched.command();
     command.arg(&calls);
     bursts.of_command(&mut command)?;
-    let target = Running::start(command)?;
+    let target = RunningProgram::start(command)?;
     let memtap = Memtap::record(context)?
         .argument("--follow")
         .process(target.pid());
@@ -147,8 +153,8 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Programs that a shell runs, one beside the other, and that cannot be known before: those that come to code whose table
-/// is being made for another are stopped as well.
+/// Programs that a shell runs, one beside the other, and that cannot be known before: those that
+/// come to code whose table is being made for another are stopped as well.
 fn executed_and_stopped(context: &Context) -> Result<()> {
     const CALLS: u64 = 2000;
     let memtap = Memtap::record(context)?;
@@ -158,25 +164,33 @@ fn executed_and_stopped(context: &Context) -> Result<()> {
     let run = format!("\"$program\" {CALLS}");
     let script = format!("{read}; {run} > one & {run} > two; wait; cat one two; rm one two");
     let walked = Walked::run(bursts.of_memtap(memtap)?.command(["sh", "-c", &script]))?;
-    let told = walked.recording.told()?;
-    ensure!(told.images.len() == 2, "two programs were to tell: {told:?}");
-    let tables = is_whole(&walked, &told)?;
+    let reported = walked.recording.reported()?;
+    ensure!(
+        reported.images.len() == 2,
+        "two programs were to tell: {reported:?}"
+    );
+    let tables = is_whole(&walked, &reported)?;
     ensure!(tables["stops"] > 0, "nothing was stopped: {tables:?}");
     Ok(())
 }
 
-/// What a program told, without its process's number.
+/// Returns what a program reported, without its process's number.
 fn account(chains: &[Chain]) -> Vec<(String, u64, u64)> {
     let account = |chain: &Chain| (chain.frames.join(";"), chain.count.calls, chain.count.bytes);
     chains.iter().map(account).collect()
 }
 
-/// A program that waits to load what it calls from, so often, and memtap at work on it; and memtap's guard.
-fn traced<'a>(context: &'a Context, bursts: &Bursts, calls: &str) -> Result<(Running, Session<'a>, u32)> {
+/// A program that waits to load what it calls from, so often, and memtap at work on it; and
+/// memtap's guard.
+fn traced<'a>(
+    context: &'a Context,
+    bursts: &Bursts,
+    calls: &str,
+) -> Result<(RunningProgram, MemtapSession<'a>, u32)> {
     let mut command = Bursts::program(context)?.command();
     command.arg(calls);
     bursts.of_command(&mut command)?;
-    let target = Running::start(command)?;
+    let target = RunningProgram::start(command)?;
     let mut session = Memtap::record(context)?
         .argument("--stop-on-dlopen")
         .process(target.pid())
@@ -199,7 +213,7 @@ fn killed_while_stopped(context: &Context) -> Result<()> {
     session.signal("KILL")?;
     session.finish()?.ended_with(137)?;
     let finished = target.finish(LIMIT)?.succeeded()?;
-    let calls: u64 = Told::parse(&finished.stdout)?.functions()["malloc"].calls;
+    let calls: u64 = Reported::parse(&finished.stdout)?.functions()["malloc"].calls;
     ensure!(calls == 100, "the target made {calls} calls");
     ensure!(
         eventually(PATIENCE, || Ok(!is_guard(guard)))?,
@@ -208,13 +222,14 @@ fn killed_while_stopped(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// memtap stands still, and cannot resume what was stopped: its guard does after a while, and no stack is lost.
+/// memtap stands still, and cannot resume what was stopped: its guard does after a while, and no
+/// stack is lost.
 fn memtap_hangs(context: &Context) -> Result<()> {
     late::unseen(context, &[], 100)
 }
 
-/// memtap is killed while a program that loads one library after the other is stopped for each: until the last probe is
-/// off, it is stopped again.
+/// memtap is killed while a program that loads one library after the other is stopped for each:
+/// until the last probe is off, it is stopped again.
 fn killed_at_any_time(context: &Context) -> Result<()> {
     let directory = tempfile::tempdir()?;
     for delay_ms in [1, 10, 30] {
@@ -259,7 +274,7 @@ pub(crate) fn is_guard(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "memtap-guard")
 }
 
-/// How a process is: `R`, `S`, `T`, …
+/// Returns how a process is: `R`, `S`, `T`, …
 fn state(pid: u32) -> Option<char> {
     stat_word(pid, 0)?.chars().next()
 }

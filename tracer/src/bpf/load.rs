@@ -22,7 +22,18 @@ use crate::settings::Limits;
 use crate::unwind::Capacity;
 
 /// The object that `build.rs` made.
-pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
+static EMBEDDED: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
+
+/// The object to load: the embedded one or, in a development build alone, the file that `MEMTAP_EBPF_OBJECT` names
+/// (`cargo xtask ebpf`). A release build can run with capabilities that its caller does not have, and heeds no variable.
+pub(super) fn object_bytes() -> &'static [u8] {
+    static NAMED: std::sync::OnceLock<Option<Vec<u8>>> = std::sync::OnceLock::new();
+    if !cfg!(debug_assertions) {
+        return EMBEDDED;
+    }
+    let named = NAMED.get_or_init(|| std::fs::read(std::env::var_os("MEMTAP_EBPF_OBJECT")?).ok());
+    named.as_deref().unwrap_or(EMBEDDED)
+}
 
 /// Which programs are wanted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -101,12 +112,12 @@ const MAX_FUNCTIONS: u32 = MAX_SITES as u32;
 /// on by a tail call: their table is one then whose least recently used entries make room.
 fn object_for(live: bool) -> Cow<'static, [u8]> {
     if live {
-        return Cow::Borrowed(OBJECT);
+        return Cow::Borrowed(object_bytes());
     }
-    let mut object = OBJECT.to_vec();
+    let mut object = object_bytes().to_vec();
     let Some(kind) = kind_of_map("PENDING_CALLS").and_then(|at| object.get_mut(at..at + 4)) else {
         log::error!("the eBPF object has no map PENDING_CALLS");
-        return Cow::Borrowed(OBJECT);
+        return Cow::Borrowed(object_bytes());
     };
     kind.copy_from_slice(&(bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32).to_ne_bytes());
     Cow::Owned(object)
@@ -114,7 +125,7 @@ fn object_for(live: bool) -> Cow<'static, [u8]> {
 
 /// The offset in the object of a map's type, which its definition begins with (`bpf_map_def` of libbpf).
 fn kind_of_map(name: &str) -> Option<usize> {
-    let object = object::File::parse(OBJECT).ok()?;
+    let object = object::File::parse(object_bytes()).ok()?;
     let symbol = object.symbol_by_name(name)?;
     let section = object.section_by_index(symbol.section_index()?).ok()?;
     let (offset, _) = section.file_range()?;

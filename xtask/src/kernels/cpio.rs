@@ -1,6 +1,7 @@
 //! Archives that the kernel unpacks as its first file system.
 //!
-//! Layout: `Documentation/driver-api/early-userspace/buffer-format.rst` of the kernel, the format "newc".
+//! Layout: `Documentation/driver-api/early-userspace/buffer-format.rst` of the kernel, the format
+//! "newc".
 
 use std::io::Write as _;
 
@@ -24,12 +25,12 @@ impl Archive {
         }
     }
 
-    /// Adds a folder; its parent must have been added before.
+    /// Adds a directory; its parent must have been added before.
     pub(super) fn directory(&mut self, name: &str) -> Result<()> {
         self.entry(name, DIRECTORY, &[])
     }
 
-    /// Adds a file, executable; its folder must have been added before.
+    /// Adds a file, executable; its directory must have been added before.
     pub(super) fn file(&mut self, name: &str, content: &[u8]) -> Result<()> {
         self.entry(name, EXECUTABLE, content)
     }
@@ -45,7 +46,8 @@ impl Archive {
             u32::try_from(content.len()).with_context(|| format!("failed to archive {name}: too large"))?;
         let name_size = u32::try_from(name.len() + 1)
             .with_context(|| format!("failed to archive {name}: a name too long"))?;
-        // Inode, mode, owner, group, links, time, size, four numbers of devices, length of the name, checksum.
+        // Inode, mode, owner, group, links, time, size, four numbers of devices, length of the
+        // name, checksum.
         let fields = [self.next_inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
         self.next_inode += 1;
         self.bytes.extend_from_slice(b"070701");

@@ -1,4 +1,4 @@
-//! What runs inside: the first process, and the job that it is given.
+//! The guest's programs: the first process, and the job that it is given.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::cpio::Archive;
-use super::image::Image;
+use super::image::KernelImage;
 use crate::workspace;
 
 const INIT: &str = include_str!("init.sh");
@@ -20,7 +20,7 @@ pub(super) const RESULTS: &str = "/dev/ttyS2";
 const PASSED_ON: &[&str] = &["PATH", "HOME", "LANG", "RUST_BACKTRACE", "MEMTAP_TEST_ALL"];
 
 /// The first file system: busybox, modules, the first process, and `job`, lines for a shell.
-pub(super) fn file_system(image: &Image, job: &str) -> Result<Vec<u8>> {
+pub(super) fn file_system(image: &KernelImage, job: &str) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("failed to read {}", path.display()));
     let mut archive = Archive::new();
     archive.directory("bin")?;
@@ -60,14 +60,14 @@ fn quoted(word: &OsStr) -> String {
     format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
 }
 
-/// What the guest has written to its port of results.
+/// The guest's output on its port of results.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Results {
     /// The job's exit status; nothing if the guest did not get that far.
     pub(super) status: Option<u8>,
-    /// What `memtap doctor --json` printed.
+    /// The output of `memtap doctor --json`.
     pub(super) doctor: String,
-    /// What memtap said where it would not record.
+    /// The messages of memtap where it would not record.
     pub(super) refusal: Vec<String>,
 }
 
@@ -91,7 +91,8 @@ impl Results {
     }
 }
 
-/// A job: what memtap says of the kernel and, unless it refuses to record at all, the suite's tests.
+/// A job: what memtap says of the kernel and, unless it refuses to record at all, the suite's
+/// tests.
 pub(super) fn testing(memtap: &Path, suite: &Path, arguments: &[OsString]) -> String {
     let memtap = quoted(memtap.as_os_str());
     let suite = line(

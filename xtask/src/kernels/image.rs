@@ -1,7 +1,9 @@
-//! A kernel to boot: Debian's package, unpacked and never installed, cut down to what a virtual machine needs.
+//! A kernel to boot: Debian's package, unpacked and never installed, cut down to what a virtual
+//! machine needs.
 //!
-//! In the cache a kernel is a folder named after its series, with `vmlinuz`, `release` and `modules/`: the
-//! modules that the root file system needs, uncompressed, numbered in the order of loading.
+//! In the cache a kernel is a directory named after its series, with `vmlinuz`, `release` and
+//! `modules/`: the modules that the root file system needs, uncompressed, numbered in the order of
+//! loading.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +18,12 @@ use crate::{process, workspace};
 /// The flavour for virtual machines: small, and it has the drivers that QEMU's machine needs.
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// What the guest's root file system needs. Each brings along what it depends on itself.
+/// The modules that the guest's root file system needs. Each brings along what it depends on
+/// itself.
 const MODULES: &[&str] = &["virtio_pci", "virtiofs", "overlay"];
 
 /// A kernel in the cache.
-pub(super) struct Image {
+pub(super) struct KernelImage {
     /// As `uname -r` says, such as `6.1.0-50-cloud-amd64`.
     pub(super) release: String,
     /// The compressed kernel.
@@ -29,34 +32,34 @@ pub(super) struct Image {
     pub(super) modules: Vec<PathBuf>,
 }
 
-impl Image {
-    /// The kernel of this series in the cache; the newest of the mirror if there is none, or if `update` asks
-    /// for it.
+impl KernelImage {
+    /// The kernel of this series in the cache; the newest of the mirror if there is none, or if
+    /// `update` asks for it.
     pub(super) fn find(series: &Series, update: bool) -> Result<Self> {
         if std::env::consts::ARCH != "x86_64" {
             bail!("failed to choose a kernel: only those for x86-64 are booted, and this machine is another");
         }
         let cache = workspace::cache_dir()?.join("kernels");
-        let folder = cache.join(series.name);
-        if update || !folder.join("release").is_file() {
+        let directory = cache.join(series.name);
+        if update || !directory.join("release").is_file() {
             eprintln!(
                 "xtask: getting a kernel {} from the suite {}",
                 series.name, series.suite
             );
             let home = cache.join("apt").join(series.suite);
             let apt = PrivateApt::of_suite(&home, series.suite)?;
-            download(series, &apt, &folder)?;
+            download(series, &apt, &directory)?;
             // Its lists are several times the size of the kernel, and of no use the next time.
             remove_dir(&home)?;
         }
-        Self::open(&folder)
+        Self::open(&directory)
     }
 
-    fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("release");
+    fn open(directory: &Path) -> Result<Self> {
+        let path = directory.join("release");
         let release =
             fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-        let modules = folder.join("modules");
+        let modules = directory.join("modules");
         let entries =
             fs::read_dir(&modules).with_context(|| format!("failed to read {}", modules.display()))?;
         let mut modules: Vec<PathBuf> = entries
@@ -65,14 +68,14 @@ impl Image {
         modules.sort();
         Ok(Self {
             release,
-            kernel: folder.join("vmlinuz"),
+            kernel: directory.join("vmlinuz"),
             modules,
         })
     }
 }
 
-/// Downloads the newest kernel of `series` and leaves what is needed of it in `folder`.
-fn download(series: &Series, apt: &PrivateApt, folder: &Path) -> Result<()> {
+/// Downloads the newest kernel of `series` and leaves what is needed of it in `directory`.
+fn download(series: &Series, apt: &PrivateApt, directory: &Path) -> Result<()> {
     let prefix = format!("linux-image-{}.", series.name);
     let mut releases: Vec<String> = apt
         .names(&prefix)?
@@ -93,12 +96,14 @@ fn download(series: &Series, apt: &PrivateApt, folder: &Path) -> Result<()> {
             break release;
         }
     };
-    // Unpacked beside its place and then renamed, so that an interrupted run leaves nothing half done.
-    let staging = folder.with_file_name(format!("{}.partial", series.name));
+    // Unpacked beside its place and then renamed, so that an interrupted run leaves nothing half
+    // done.
+    let staging = directory.with_file_name(format!("{}.partial", series.name));
     remove_dir(&staging)?;
     let root = staging.join("root");
     fs::create_dir_all(&root).with_context(|| format!("failed to create {}", root.display()))?;
-    // The newer of these packages are empty: the kernel, its modules, and what is built in are in three others.
+    // The newer of these packages are empty: the kernel, its modules, and what is built in are in
+    // three others.
     for part in ["linux-image", "linux-binary", "linux-modules", "linux-base"] {
         let package = format!("{part}-{release}");
         if !apt.versions(&package)?.is_empty() {
@@ -110,8 +115,9 @@ fn download(series: &Series, apt: &PrivateApt, folder: &Path) -> Result<()> {
     remove_dir(&root)?;
     let path = staging.join("release");
     fs::write(&path, &release).with_context(|| format!("failed to write {}", path.display()))?;
-    remove_dir(folder)?;
-    fs::rename(&staging, folder).with_context(|| format!("failed to move {} into place", folder.display()))
+    remove_dir(directory)?;
+    fs::rename(&staging, directory)
+        .with_context(|| format!("failed to move {} into place", directory.display()))
 }
 
 /// The release in the name of a package with a kernel.
@@ -120,7 +126,7 @@ fn release_in(package: &str) -> Option<String> {
     release.ends_with(FLAVOUR).then(|| release.to_owned())
 }
 
-/// What releases are ordered by: `6.1.0-9` comes before `6.1.0-50`.
+/// Returns what releases are ordered by: `6.1.0-9` comes before `6.1.0-50`.
 fn numbers_in(release: &str) -> Vec<u64> {
     let words = release.split(|character: char| !character.is_ascii_digit());
     words.filter_map(|word| word.parse().ok()).collect()

@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::folder::Folder;
 use super::guest::{self, Results};
-use super::image::Image;
-use super::share::{self, Share};
-use crate::test_output::{self, Counts};
+use super::image::KernelImage;
+use super::run_directory::RunDirectory;
+use super::share::{self, FileShare};
+use crate::test_output::{self, TestCounts};
 use crate::{packages, privilege};
 
-/// How long a guest may run. An emulated processor is 10 to 30 times slower than the host's.
+/// The time that a guest may run. An emulated processor is 10 to 30 times slower than the host's.
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// MiB of memory, and processors.
 const MEMORY: u32 = 1024;
 const PROCESSORS: u32 = 2;
 
-/// What the kernel says on its console when it is not well.
+/// Messages of the kernel on its console when something is wrong.
 const COMPLAINTS: &[&str] = &[
     "WARNING: ",
     "BUG: ",
@@ -38,26 +38,30 @@ const COMPLAINTS: &[&str] = &[
 pub(super) struct Ended {
     /// The job's exit status.
     pub(super) status: u8,
-    /// What test results among its output add up to.
-    pub(super) counts: Counts,
-    /// What came through the port of results.
+    /// The sum of the test results in its output.
+    pub(super) counts: TestCounts,
+    /// The output on the port of results.
     pub(super) results: Results,
     /// Lines of the console by which the kernel complains.
     pub(super) complaints: Vec<String>,
 }
 
-/// Boots a kernel and runs `job`, lines for a shell, as root. What it prints is passed on as it comes.
-pub(super) fn run(image: &Image, job: &str) -> Result<Ended> {
-    let folder = Folder::create(&image.release)?;
+/// Boots a kernel and runs `job`, lines for a shell, as root. What it prints is passed on: as it
+/// comes or, where guests run beside each other, line by line behind a `label`.
+pub(super) fn run(image: &KernelImage, job: &str, label: Option<&str>) -> Result<Ended> {
+    let directory = RunDirectory::create(&image.release)?;
     let file_system = guest::file_system(image, job)?;
-    folder.write("initramfs", &file_system)?;
+    directory.write("initramfs", &file_system)?;
     let (counts, status) = {
-        let _share = Share::start(&folder, LIMIT)?;
-        let mut qemu = qemu(image, &folder)?;
-        test_output::run(&mut qemu)?
+        let _share = FileShare::start(&directory, LIMIT)?;
+        let mut qemu = qemu(image, &directory)?;
+        match label {
+            Some(label) => test_output::run_labelled(&mut qemu, label)?,
+            None => test_output::run(&mut qemu)?,
+        }
     };
-    let console = folder.read("console");
-    let results = Results::parse(&folder.read("results"));
+    let console = directory.read("console");
+    let results = Results::parse(&directory.read("results"));
     match results.status {
         Some(status) => Ok(Ended {
             status,
@@ -65,7 +69,7 @@ pub(super) fn run(image: &Image, job: &str) -> Result<Ended> {
             results,
             complaints: complaints(&console),
         }),
-        None => Err(death(status, &console, &folder.read("qemu.log"))),
+        None => Err(death(status, &console, &directory.read("qemu.log"))),
     }
 }
 
@@ -78,7 +82,7 @@ pub(super) fn prepare() -> Result<()> {
     privilege::prime()
 }
 
-/// Why there is no exit status.
+/// Returns why there is no exit status.
 fn death(status: ExitStatus, console: &str, log: &str) -> anyhow::Error {
     const LAST_LINES: usize = 40;
     let lines: Vec<&str> = console.lines().collect();
@@ -100,13 +104,14 @@ fn complaints(console: &str) -> Vec<String> {
         .collect()
 }
 
-fn qemu(image: &Image, folder: &Folder) -> Result<Command> {
-    let mut command = folder.limited(Path::new("qemu-system-x86_64"), LIMIT);
+fn qemu(image: &KernelImage, directory: &RunDirectory) -> Result<Command> {
+    let mut command = directory.limited(Path::new("qemu-system-x86_64"), LIMIT);
     // cmpxchg16b of QEMU 7.2 spoils the flags; paging by five levels is not needed.
     command.args(["-machine", "pc,memory-backend=memory", "-cpu", "max,-la57,-cx16"]);
-    // All processors in one thread, taking turns. With a thread each, QEMU before 8.1 can translate code while another
-    // processor changes it, and keep what was there before: a kernel that was just patching a tracepoint in dies of
-    // the breakpoint that it had put there meanwhile (seen on 7.2, "Oops: int3").
+    // All processors in one thread, taking turns. With a thread each, QEMU before 8.1 can translate
+    // code while another processor changes it, and keep what was there before: a kernel that was
+    // just patching a tracepoint in dies of the breakpoint that it had put there meanwhile (seen on
+    // 7.2, "Oops: int3").
     command.args(["-accel", "tcg,thread=single", "-smp", &PROCESSORS.to_string()]);
     command.args(["-m", &MEMORY.to_string()]);
     // virtiofsd reads and writes the guest's memory.
@@ -128,13 +133,13 @@ fn qemu(image: &Image, folder: &Folder) -> Result<Command> {
         "console=ttyS0 loglevel=6 panic=-1 oops=panic random.trust_cpu=on {}",
         clock(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
     ));
-    command.stderr(folder.file("qemu.log")?);
+    command.stderr(directory.file("qemu.log")?);
     Ok(command)
 }
 
-/// How the guest should tell the time. It sees the host's counter; on a busy host it may find out the rate
-/// wrongly, by a factor. Where the host is a virtual machine the rate is what it says of its processor, else
-/// the guest is better off with another clock.
+/// Returns how the guest should tell the time. It sees the host's counter; on a busy host it may
+/// find out the rate wrongly, by a factor. Where the host is a virtual machine the rate is what it
+/// says of its processor, else the guest is better off with another clock.
 fn clock(processors: &str) -> String {
     let value = |name: &str| {
         processors

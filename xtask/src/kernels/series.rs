@@ -1,4 +1,4 @@
-//! Which kernels there are to boot: Debian's, one series each.
+//! The kernels that can be booted: Debian's, one series each.
 
 /// A series of Debian's kernels, of which the newest is booted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,12 +7,12 @@ pub(crate) struct Series {
     pub(super) name: &'static str,
     /// The suite of Debian that has it.
     pub(super) suite: &'static str,
-    /// Whether memtap may refuse to run on it, if it does so by one clear error.
+    /// True if memtap may refuse to run on it, if it does so by one clear error.
     pub(super) may_refuse: bool,
-    /// Whether the kernel tells how many instructions its verifier went through: `verified_insns` in
-    /// `struct bpf_prog_info` of `include/uapi/linux/bpf.h`, from 5.16.
+    /// True if the kernel tells how many instructions its verifier went through: `verified_insns`
+    /// in `struct bpf_prog_info` of `include/uapi/linux/bpf.h`, from 5.16.
     pub(super) counts_instructions: bool,
-    /// What `memtap doctor` looks at that the kernel is too old for.
+    /// Checks of `memtap doctor` that the kernel is too old for.
     pub(super) lacks: &'static [&'static str],
 }
 

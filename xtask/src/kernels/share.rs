@@ -1,14 +1,15 @@
 //! The host's root file system for the guest: virtiofsd.
 
 use std::path::Path;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use test_support::child::{ChildGuard, Scope};
 
-use super::folder::Folder;
+use super::run_directory::RunDirectory;
 
-/// Where Debian's packages put it: with QEMU up to bookworm, by itself from trixie on.
+/// The paths at which Debian's packages put it: with QEMU up to bookworm, by itself from trixie on.
 const PLACES: [&str; 2] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"];
 
 /// The server's program, if it is here.
@@ -17,54 +18,38 @@ pub(super) fn program() -> Option<&'static Path> {
 }
 
 /// The server that gives the guest the host's root file system; stopped when it is dropped.
-pub(super) struct Share {
-    server: Child,
+pub(super) struct FileShare {
+    server: ChildGuard,
 }
 
-impl Share {
-    /// Starts it, with its socket at `share.socket` in `folder`; it is killed after `limit`.
-    pub(super) fn start(folder: &Folder, limit: Duration) -> Result<Self> {
+impl FileShare {
+    /// Starts it, with its socket at `share.socket` in `directory`; it is killed after `limit`.
+    pub(super) fn start(directory: &RunDirectory, limit: Duration) -> Result<Self> {
         const WAIT: Duration = Duration::from_secs(10);
         let program = program().context("failed to find virtiofsd")?;
-        let log = folder.file("share.log")?;
-        let mut command = folder.limited(program, limit);
+        let log = directory.file("share.log")?;
+        let mut command = directory.limited(program, limit);
         // The guest's caches may keep what they have: nothing that it uses changes meanwhile.
         command
             .arg("--socket-path=share.socket")
             .args(["-o", "source=/,cache=always,sandbox=chroot"])
             .stdout(log.try_clone().context("failed to share the log")?)
             .stderr(log);
-        let server = command.spawn().context("failed to start virtiofsd")?;
+        // It ends by itself when QEMU does.
+        let server = ChildGuard::spawn(&mut command, Scope::Process)?.ask_first(Signal::TERM, WAIT);
         let mut share = Self { server };
         let deadline = Instant::now() + WAIT;
-        while !folder.has("share.socket") {
-            let has_ended = share.server.try_wait().is_ok_and(|status| status.is_some());
+        while !directory.has("share.socket") {
+            let has_ended = share.server.status()?.is_some();
             if has_ended || Instant::now() > deadline {
                 bail!(
                     "failed to share the root file system: virtiofsd {}: {}",
                     if has_ended { "ended" } else { "is not ready" },
-                    folder.read("share.log").trim()
+                    directory.read("share.log").trim()
                 );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(share)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        // It ends by itself when QEMU does. Where it has not, and is root's while we are not, its time limit
-        // ends it.
-        if let Ok(None) = self.server.try_wait() {
-            // SAFETY: kill has no memory arguments; the child has not been waited for, so the number is its.
-            let sent = unsafe { libc::kill(self.server.id().cast_signed(), libc::SIGTERM) };
-            if sent != 0 {
-                return;
-            }
-        }
-        if let Err(error) = self.server.wait() {
-            eprintln!("xtask: failed to wait for virtiofsd: {error}");
-        }
     }
 }

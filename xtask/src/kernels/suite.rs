@@ -6,12 +6,12 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::test_output::{self, Counts};
+use crate::test_output::{self, TestCounts};
 use crate::{privilege, process, workspace};
 
-/// The tests that every kernel has to pass: what a kernel can do differently, and no more, since an emulated
-/// processor takes its time. Nothing that compares times, and nothing that needs rustc, which takes longer to
-/// start there than the test itself.
+/// The tests that every kernel has to pass: what a kernel can do differently, and no more, since an
+/// emulated processor takes its time. Nothing that compares times, and nothing that needs rustc,
+/// which takes longer to start there than the test itself.
 const CORE: &[&str] = &[
     "sums::every_function",
     "sums::one_call_instruction",
@@ -69,9 +69,9 @@ impl Suite {
         Ok(Self { path, arguments })
     }
 
-    /// Runs the tests here. It shows what fails on any kernel, and compiles the programs that are traced, which
-    /// a guest could not keep.
-    pub(super) fn run_here(&self, memtap: &Path) -> Result<Counts> {
+    /// Runs the tests here. It shows what fails on any kernel, and compiles the programs that are
+    /// traced, which a guest could not keep.
+    pub(super) fn run_here(&self, memtap: &Path) -> Result<TestCounts> {
         let mut command = privilege::elevated(Path::new("env"));
         let mut assignment = OsString::from("MEMTAP_BIN=");
         assignment.push(memtap);

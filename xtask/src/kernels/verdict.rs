@@ -1,27 +1,27 @@
-//! What became of one kernel.
+//! The outcome of one kernel's tests.
 
 use std::time::Duration;
 
 use super::machine::Ended;
 use super::series::Series;
 use crate::process;
-use crate::test_output::Counts;
+use crate::test_output::TestCounts;
 
 /// A kernel that was tried.
 pub(super) struct Trial {
     /// The series' name.
     pub(super) name: &'static str,
     /// The tests' results.
-    pub(super) counts: Counts,
+    pub(super) counts: TestCounts,
     /// From before the boot to after the power-off.
     pub(super) time: Duration,
-    /// How it went.
-    pub(super) verdict: Verdict,
+    /// The outcome.
+    pub(super) verdict: KernelVerdict,
 }
 
-/// How it went.
+/// The outcome.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum KernelVerdict {
     /// All that ran passed.
     Passed,
     /// memtap does not run there, says so by this one line, and may.
@@ -33,23 +33,23 @@ pub(super) enum Verdict {
 }
 
 /// Judges a guest that has run the tests.
-pub(super) fn judge(series: &Series, ended: &Ended) -> Verdict {
-    let Counts { passed, failed, .. } = ended.counts;
+pub(super) fn judge(series: &Series, ended: &Ended) -> KernelVerdict {
+    let TestCounts { passed, failed, .. } = ended.counts;
     match (&ended.results.refusal[..], series.may_refuse) {
-        ([line], true) => Verdict::Refused(line.clone()),
-        ([], _) if failed > 0 => Verdict::Failed(vec![format!("{failed} tests failed")]),
+        ([line], true) => KernelVerdict::Refused(line.clone()),
+        ([], _) if failed > 0 => KernelVerdict::Failed(vec![format!("{failed} tests failed")]),
         ([], _) if ended.status != 0 => {
-            Verdict::Failed(vec![format!("the tests ended with {}", ended.status)])
+            KernelVerdict::Failed(vec![format!("the tests ended with {}", ended.status)])
         }
-        ([], _) if passed == 0 => Verdict::Failed(vec!["no test ran".to_owned()]),
-        ([], _) => Verdict::Passed,
+        ([], _) if passed == 0 => KernelVerdict::Failed(vec!["no test ran".to_owned()]),
+        ([], _) => KernelVerdict::Passed,
         (lines, may_refuse) => {
             let what = if may_refuse {
                 format!("memtap refuses by {} lines, not by one", lines.len())
             } else {
                 "memtap refuses".to_owned()
             };
-            Verdict::Failed(vec![format!("{what}: {}", shortened(lines).join("\n  "))])
+            KernelVerdict::Failed(vec![format!("{what}: {}", shortened(lines).join("\n  "))])
         }
     }
 }
@@ -65,7 +65,7 @@ fn shortened(lines: &[String]) -> Vec<String> {
     shortened
 }
 
-impl Verdict {
+impl KernelVerdict {
     /// Adds what is wrong.
     pub(super) fn object(&mut self, objections: Vec<String>) {
         match self {
@@ -91,26 +91,26 @@ impl Trial {
         let reason = format!("{error:#}");
         Self {
             name: series.name,
-            counts: Counts {
+            counts: TestCounts {
                 skipped: usize::from(!is_failure),
-                ..Counts::default()
+                ..TestCounts::default()
             },
             time: Duration::ZERO,
             verdict: if is_failure {
-                Verdict::Failed(vec![reason])
+                KernelVerdict::Failed(vec![reason])
             } else {
-                Verdict::Skipped(reason)
+                KernelVerdict::Skipped(reason)
             },
         }
     }
 
     fn has_failed(&self) -> bool {
-        matches!(self.verdict, Verdict::Failed(_))
+        matches!(self.verdict, KernelVerdict::Failed(_))
     }
 
-    /// What is said of this kernel, a line and perhaps more below it.
+    /// Returns what is said of this kernel, a line and perhaps more below it.
     pub(super) fn text(&self) -> String {
-        let Counts {
+        let TestCounts {
             passed,
             failed,
             skipped,
@@ -122,17 +122,17 @@ impl Trial {
             self.time.as_secs()
         )];
         match &self.verdict {
-            Verdict::Passed => {}
-            Verdict::Refused(reason) | Verdict::Skipped(reason) => lines.push(reason.clone()),
-            Verdict::Failed(reasons) => lines.extend_from_slice(reasons),
+            KernelVerdict::Passed => {}
+            KernelVerdict::Refused(reason) | KernelVerdict::Skipped(reason) => lines.push(reason.clone()),
+            KernelVerdict::Failed(reasons) => lines.extend_from_slice(reasons),
         }
         lines.join("\n  ")
     }
 }
 
-/// Prints what became of each kernel, and of all. Returns the tests' results on all of them, and whether
-/// everything is as it has to be; `is_well_here` adds what was found elsewhere.
-pub(super) fn report(trials: &[Trial], is_well_here: bool) -> (Counts, bool) {
+/// Prints what became of each kernel, and of all. Returns the tests' results on all of them, and
+/// whether everything is as it has to be; `is_well_here` adds what was found elsewhere.
+pub(super) fn report(trials: &[Trial], is_well_here: bool) -> (TestCounts, bool) {
     for trial in trials {
         process::report(&trial.text());
     }
@@ -141,8 +141,8 @@ pub(super) fn report(trials: &[Trial], is_well_here: bool) -> (Counts, bool) {
     (total(trials), has_succeeded)
 }
 
-fn total(trials: &[Trial]) -> Counts {
-    let mut counts = Counts::default();
+fn total(trials: &[Trial]) -> TestCounts {
+    let mut counts = TestCounts::default();
     for trial in trials {
         counts += trial.counts;
     }
@@ -176,7 +176,7 @@ mod tests {
     fn ended(status: u8, passed: usize, failed: usize, refusal: &[&str]) -> Ended {
         Ended {
             status,
-            counts: Counts {
+            counts: TestCounts {
                 passed,
                 failed,
                 skipped: 0,
@@ -194,11 +194,11 @@ mod tests {
     fn verdicts() {
         let old = series::parse("5.10").expect("it is there");
         let new = series::parse("6.1").expect("it is there");
-        assert_eq!(judge(new, &ended(0, 3, 0, &[])), Verdict::Passed);
+        assert_eq!(judge(new, &ended(0, 3, 0, &[])), KernelVerdict::Passed);
         let refusal = ended(1, 0, 0, &["memtap: error: too old"]);
         assert_eq!(
             judge(old, &refusal),
-            Verdict::Refused("memtap: error: too old".to_owned())
+            KernelVerdict::Refused("memtap: error: too old".to_owned())
         );
         let failures = [
             judge(new, &refusal),
@@ -208,7 +208,7 @@ mod tests {
             judge(new, &ended(0, 0, 0, &[])),
         ];
         for verdict in failures {
-            assert!(matches!(verdict, Verdict::Failed(_)), "{verdict:?}");
+            assert!(matches!(verdict, KernelVerdict::Failed(_)), "{verdict:?}");
         }
     }
 
@@ -225,7 +225,7 @@ mod tests {
     fn what_is_said() {
         let trial = |name, verdict| Trial {
             name,
-            counts: Counts {
+            counts: TestCounts {
                 passed: 2,
                 failed: 1,
                 skipped: 0,
@@ -233,11 +233,11 @@ mod tests {
             time: Duration::from_millis(2900),
             verdict,
         };
-        let mut verdict = Verdict::Passed;
+        let mut verdict = KernelVerdict::Passed;
         verdict.object(Vec::new());
-        assert_eq!(verdict, Verdict::Passed);
+        assert_eq!(verdict, KernelVerdict::Passed);
         verdict.object(vec!["malloc grew".to_owned()]);
-        let trials = [trial("6.1", verdict), trial("7.2", Verdict::Passed)];
+        let trials = [trial("6.1", verdict), trial("7.2", KernelVerdict::Passed)];
         assert_eq!(
             trials[0].text(),
             "kernel 6.1   FAILED   2 passed, 1 failed, 0 ignored, 2 s\n  malloc grew"

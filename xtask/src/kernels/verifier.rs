@@ -1,7 +1,8 @@
-//! How many instructions each kernel's verifier went through for each program: figures that people review.
+//! The number of instructions that each kernel's verifier went through for each program: figures
+//! that people review.
 //!
-//! What a program costs the verifier is near what it costs to load, and a program that comes near the limit of
-//! a million is one that the next kernel may refuse.
+//! A program's cost to the verifier is near its cost to load, and a program that comes near the
+//! limit of a million is one that the next kernel may refuse.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +13,14 @@ use serde_json::Value;
 
 use crate::workspace;
 
-/// Where the figures are kept, below the repository's root.
+/// The file of the figures, below the repository's root.
 const FILE: &str = "tests/kernels/verifier.json";
 
 /// By how much a figure may grow before somebody has to look: a tenth.
 const TOLERANCE: u64 = 10;
 
 /// Instructions by program, on one kernel.
-pub(super) type Counts = BTreeMap<String, u64>;
+pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// The reviewed figures: by program, then by kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) struct Recorded {
 }
 
 /// Reads the figures in what `memtap doctor --json` printed.
-pub(super) fn counts_in(doctor: &str) -> Result<Counts> {
+pub(crate) fn counts_in(doctor: &str) -> Result<Counts> {
     let document: Value = serde_json::from_str(doctor).with_context(|| {
         format!(
             "failed to read the output of `memtap doctor --json`: {}",
@@ -62,8 +63,9 @@ pub(super) fn release_in(doctor: &str) -> Option<String> {
     document["kernel"].as_str().map(str::to_owned)
 }
 
-/// What `memtap doctor --json` does not say yes to, except for what the kernel `lacks`. Tests alone do not show it: where
-/// the kernel refuses to walk by tables, memtap walks by frame pointers, and small programs have them.
+/// Returns what `memtap doctor --json` does not say yes to, except for what the kernel `lacks`.
+/// Tests alone do not show it: where the kernel refuses to walk by tables, memtap walks by frame
+/// pointers, and small programs have them.
 pub(super) fn missing_in(doctor: &str, lacks: &[&str]) -> Vec<String> {
     let Ok(document) = serde_json::from_str::<Value>(doctor) else {
         return vec![format!(
@@ -92,8 +94,9 @@ impl Recorded {
     /// Writes the file.
     pub(super) fn write(&self) -> Result<()> {
         let path = path();
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("failed to create {}", directory.display()))?;
         }
         fs::write(path, self.text()?).with_context(|| format!("failed to write {FILE}"))
     }
@@ -108,7 +111,7 @@ impl Recorded {
         Ok(text + "\n")
     }
 
-    /// Whether anything is recorded of `kernel`.
+    /// Returns whether anything is recorded of `kernel`.
     pub(super) fn has(&self, kernel: &str) -> bool {
         self.programs.values().any(|kernels| kernels.contains_key(kernel))
     }
@@ -125,7 +128,7 @@ impl Recorded {
         self.programs.retain(|_, kernels| !kernels.is_empty());
     }
 
-    /// What is wrong with what was found on `kernel`, one sentence each.
+    /// Returns what is wrong with what was found on `kernel`, one sentence each.
     pub(super) fn objections(&self, kernel: &str, found: &Counts) -> Vec<String> {
         if !self.has(kernel) {
             return vec![format!(

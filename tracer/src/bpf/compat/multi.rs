@@ -16,7 +16,7 @@ use aya_obj::{ProgramSection, VerifierLog};
 
 use super::sys::{self, Program, Types, Uprobes};
 use crate::bpf::error::BpfError;
-use crate::bpf::load::{OBJECT, map_data};
+use crate::bpf::load::{map_data, object_bytes};
 
 /// The programs: their code, and those that are loaded, by name.
 pub(in crate::bpf) struct Multi {
@@ -167,7 +167,7 @@ fn is_refused_with(program: BorrowedFd, pid: u32, expected: i32) -> io::Result<(
 /// The object's code, with the maps that aya has made.
 fn relocated(ebpf: &Ebpf) -> Result<aya_obj::Object, BpfError> {
     let failed = |error: &dyn std::error::Error| BpfError::Relocation(error.to_string());
-    let mut object = aya_obj::Object::parse(OBJECT).map_err(|error| failed(&error))?;
+    let mut object = aya_obj::Object::parse(object_bytes()).map_err(|error| failed(&error))?;
     let maps = std::mem::take(&mut object.maps);
     let made = maps.iter().filter_map(|(name, map)| {
         let data = map_data(ebpf.map(name)?)?;
