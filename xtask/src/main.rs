@@ -38,8 +38,8 @@ enum Command {
     Setup(setup::Options),
     /// Build memtap, trace a workload, show its top stacks and leave a flame graph
     Demo,
-    /// Check formatting, clippy on both sides, and the repository's own rules
-    Lint,
+    /// Check formatting, clippy, documentation, spelling, licences, and the repository's own rules
+    Lint(lint::LintOptions),
     /// Everything that CI runs: lint, unit tests, and traces of real programs
     Test(test::Options),
     /// Measure what tracing costs loops and real programs, beside other tools
@@ -52,10 +52,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Setup(options) => setup::run(&options),
+        Command::Setup(options) => setup::run(&options).and_then(|()| lint::tools::ensure()),
         Command::Demo => demo::run(),
         // Clippy compiles both sides, so it needs what a build needs.
-        Command::Lint => setup::run(&setup::Options::default()).and_then(|()| lint::run()),
+        Command::Lint(options) => setup::run(&setup::Options::default()).and_then(|()| lint::run(&options)),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
         // As the command in the guest ends, so does this.

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     packages::ensure(packages::TEST)?;
     let mut failed = Vec::new();
     if !options.no_lint
-        && let Err(error) = lint::run()
+        && let Err(error) = lint::run(&lint::LintOptions::default())
     {
         eprintln!("xtask: {error:#}");
         failed.push("lint");
