@@ -71,7 +71,7 @@ pub(crate) struct Options {
     /// Fail if memtap is over a limit, or missed a call
     #[arg(long)]
     check: bool,
-    /// Measure nothing: write the figures of this file, which --json wrote, into README.md
+    /// Measure nothing: write the figures of this file, which --json wrote, into docs/costs.md
     #[arg(long, value_name = "FILE", exclusive = true)]
     readme: Option<PathBuf>,
 }

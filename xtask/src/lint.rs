@@ -1,5 +1,5 @@
-//! `cargo xtask lint`: formatting, clippy on both sides, checkers from elsewhere, and the repository's
-//! own rules.
+//! `cargo xtask lint`: formatting, clippy on both sides, checkers from elsewhere, and the
+//! repository's own rules.
 
 mod layers;
 mod layout;
@@ -19,7 +19,8 @@ use clap::{Args, ValueEnum};
 use self::source::{TextFile, Violation};
 use crate::{process, workspace};
 
-/// Flags of the eBPF side's build that decide which code is compiled; `tracer/build.rs` has them all.
+/// Flags of the eBPF side's build that decide which code is compiled; `tracer/build.rs` has them
+/// all.
 const EBPF_FLAGS: &[&str] = &[
     "--cfg",
     "bpf_target_arch=\"x86_64\"",
@@ -195,8 +196,8 @@ fn clippy() -> Result<()> {
     })
 }
 
-/// The kernel side is empty on the host, so clippy has to see it built for its own target: as it ships, and
-/// with what is for development alone, which nothing else compiles.
+/// The kernel side is empty on the host, so clippy has to see it built for its own target: as it
+/// ships, and with what is for development alone, which nothing else compiles.
 fn clippy_ebpf() -> Result<()> {
     [[].as_slice(), &["--features", "hot-log,bench"]]
         .into_iter()

@@ -10,7 +10,8 @@ use super::source::{TextFile, Violation};
 /// The crate whose layers are checked.
 const ROOT: &str = "tracer/src/lib.rs";
 
-/// ModuleTree from the top down. One may use those of later rows; those of one row do not know each other.
+/// ModuleTree from the top down. One may use those of later rows; those of one row do not know each
+/// other.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["top", "trace", "agent", "doctor"],
@@ -21,14 +22,15 @@ const LAYERS: &[&[&str]] = &[
     &["elf"],
 ];
 
-/// Results and their rendering, from the top down, for the modules of [`LAYERS`] down to [`REPORTER`].
+/// Results and their rendering, from the top down, for the modules of [`LAYERS`] down to
+/// [`REPORTER`].
 const REPORT: &[&str] = &["report", "profile"];
 
 /// The lowest module that may use those of [`REPORT`].
 const REPORTER: &str = "recorder";
 
 /// ModuleTree that every other may use, and that use none.
-const LEAVES: &[&str] = &["settings", "clock", "privileges", "signals", "output"];
+const LEAVES: &[&str] = &["settings", "clock", "privileges", "signals", "output", "numeric"];
 
 /// Checks the layers, then the directories, of the tracer.
 pub(crate) fn check(files: &[TextFile]) -> Result<Vec<Violation>> {
@@ -91,8 +93,8 @@ fn may_use(from: &str, to: &str) -> bool {
     }
 }
 
-/// Uses between siblings that close a circle, in each directory of modules. A child may use its parent's items,
-/// and a parent its children's.
+/// Uses between siblings that close a circle, in each directory of modules. A child may use its
+/// parent's items, and a parent its children's.
 fn cycles(modules: &ModuleTree) -> Vec<Violation> {
     let mut directories: BTreeMap<&[String], Siblings> = BTreeMap::new();
     for mention in &modules.mentions {

@@ -184,7 +184,8 @@ fn tests(document: &TextFile, files: &[TextFile]) -> Vec<Violation> {
     violations
 }
 
-/// The picture of the tree: every path in it exists, and it has every directory of [`LISTED_WHOLE`].
+/// The picture of the tree: every path in it exists, and it has every directory of
+/// [`LISTED_WHOLE`].
 fn layout(document: &TextFile, tree: &FileTree<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut listed = BTreeSet::new();

@@ -10,7 +10,8 @@ const MAX_COLUMNS: usize = 100;
 /// Words that turn documentation into an answer to a question nobody asked.
 const QUESTION_WORDS: &[&str] = &["What", "How", "Whether", "Where", "Who"];
 
-/// Of a thousand openings, those that may be such words: in rare sentences nothing else is as plain.
+/// Of a thousand openings, those that may be such words: in rare sentences nothing else is as
+/// plain.
 const MAX_PER_MILLE: usize = 40;
 
 /// Comment lines that are too wide. A line of one word (an address) cannot be broken.

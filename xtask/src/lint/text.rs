@@ -9,14 +9,12 @@ use crate::workspace;
 /// Files longer than this are a reason to split; said, never an error.
 const MAX_LINES: usize = 400;
 
-/// Beginnings of paths that exist on one person's machine only. In two parts, so that this file passes.
-const PRIVATE_ROOTS: &[&str] = &[
-    concat!("/", "home/"),
-    concat!("/", "root/"),
-    concat!("/", "work/"),
-];
+/// Beginnings of paths that exist on one person's machine only, beside this clone's own. In two
+/// parts, so that this file passes.
+const PRIVATE_ROOTS: &[&str] = &[concat!("/", "home/"), concat!("/", "root/")];
 
-/// Hosts that packages come from: the clients' own settings say where, never a file in the repository.
+/// Hosts that packages come from: the clients' own settings say where, never a file in the
+/// repository.
 const REGISTRIES: &[&str] = &[
     concat!("crates", ".io"),
     concat!("static.rust-lang", ".org"),
@@ -105,7 +103,8 @@ fn findings(name: &str, text: &str, this_clone: &str) -> Vec<TextFinding> {
     findings
 }
 
-/// True where a path that begins with `root` stands in `line`: `/proc/1/root/x` begins with `/proc`.
+/// True where a path that begins with `root` stands in `line`: `/proc/1/root/x` begins with
+/// `/proc`.
 fn has_path(line: &str, root: &str) -> bool {
     line.match_indices(root).any(|(position, _)| {
         let before = line[..position].chars().next_back();
@@ -130,7 +129,7 @@ mod tests {
         assert_eq!(errors("a.md", &format!("see {home}me/x\nand \"{home}you\"")), 2);
         assert_eq!(errors("a.md", "see /clone/src"), 1);
         assert_eq!(
-            errors("a.rs", "/proc/1/root/lib {pid}/root/lib $HOME/work/x ../work/x"),
+            errors("a.rs", "/proc/1/root/lib {pid}/root/lib $HOME/clone/x ../clone/x"),
             0
         );
     }

@@ -55,12 +55,15 @@ fn tool(name: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Documentation of all crates, private items included, without a broken link.
+/// Documentation of all crates, without a broken link. It is for developers: it has private items,
+/// and may link to them.
 pub(crate) fn rustdoc() -> Result<()> {
     let mut command = workspace::cargo();
-    command.env("RUSTDOCFLAGS", "-D warnings").args([
+    let flags = "-D warnings -A rustdoc::private-intra-doc-links";
+    command.env("RUSTDOCFLAGS", flags).args([
         "doc",
         "--quiet",
+        "--keep-going",
         "--no-deps",
         "--workspace",
         "--document-private-items",
