@@ -12,6 +12,7 @@ mod case;
 mod cgroups;
 mod containers;
 mod crowd;
+mod documents;
 mod errors;
 mod fixtures;
 mod live;
@@ -46,6 +47,7 @@ const CASES: &[&[case::Case]] = &[
     cgroups::CASES,
     containers::CASES,
     outputs::CASES,
+    documents::CASES,
     live_report::CASES,
     regions::CASES,
     seed::CASES,

@@ -218,3 +218,17 @@ fn clippy_ebpf_with(features: &[&str]) -> Result<()> {
         .args(["--", "-D", "warnings"]);
     process::run(&mut command, "pass clippy for bpfel-unknown-none")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_is_documented() {
+        let document = include_str!("../../CONTRIBUTING.md");
+        for check in Check::value_variants() {
+            let name = check.name();
+            assert!(document.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}

@@ -73,3 +73,35 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands of the documents: lines of their code blocks, and words in backticks.
+    #[test]
+    fn documented_commands_parse() {
+        let documents = [
+            include_str!("../../README.md"),
+            include_str!("../../CONTRIBUTING.md"),
+            include_str!("../../docs/allocators.md"),
+            include_str!("../../docs/costs.md"),
+        ];
+        let mut commands = 0;
+        for line in documents.iter().flat_map(|text| text.lines()) {
+            let quoted = line.split('`').skip(1).step_by(2);
+            for command in std::iter::once(line).chain(quoted) {
+                if !command.starts_with("cargo xtask ") || command.contains('…') {
+                    continue;
+                }
+                let command = command.split('#').next().unwrap_or_default();
+                let words = command.split_whitespace().skip(1);
+                if let Err(error) = Arguments::try_parse_from(words) {
+                    panic!("{command}: {error}");
+                }
+                commands += 1;
+            }
+        }
+        assert!(commands > 20, "{commands} commands");
+    }
+}

@@ -35,6 +35,13 @@ const HEAPTRACK: Package = Package {
 /// What a build needs.
 pub(crate) const BUILD: &[Package] = &[GCC, LIBC_DEV];
 
+/// The source of lint's tools, where another Python does not provide it.
+pub(crate) const LINT: &[Package] = &[Package {
+    name: "python3-venv",
+    provides: "/usr/share/doc/python3-venv",
+    reason: "installs the tools of lint",
+}];
+
 /// What `cargo xtask test` needs.
 pub(crate) const TEST: &[Package] = &[
     GCC,

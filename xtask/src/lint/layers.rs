@@ -14,9 +14,8 @@ const ROOT: &str = "tracer/src/lib.rs";
 /// other.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
-    &["top", "trace", "agent", "doctor"],
+    &["top", "trace", "agent"],
     &["recorder"],
-    &["cost"],
     &["probe_plan", "bpf", "symbolize"],
     &["process", "unwind"],
     &["elf"],

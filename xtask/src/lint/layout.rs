@@ -23,7 +23,7 @@ pub(crate) fn check(files: &[TextFile]) -> Vec<Violation> {
         .filter(|file| file.name.ends_with(".md") && !file.name.contains("fixtures/"));
     for document in documents {
         violations.extend(paths(document, &tree));
-        violations.extend(links(document, &tree));
+        violations.extend(links(document, files, &tree));
         violations.extend(tests(document, files));
         if document.name == README {
             violations.extend(length(document));
@@ -116,8 +116,8 @@ fn braces(word: &str) -> Vec<String> {
     }
 }
 
-/// Links between the repository's own documents.
-fn links(document: &TextFile, tree: &FileTree<'_>) -> Vec<Violation> {
+/// Links between the repository's own documents, and the headings that they name.
+fn links(document: &TextFile, files: &[TextFile], tree: &FileTree<'_>) -> Vec<Violation> {
     let directory = document
         .name
         .rsplit_once('/')
@@ -125,20 +125,43 @@ fn links(document: &TextFile, tree: &FileTree<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (number, line) in (1..).zip(document.text.lines()) {
         for rest in line.split("](").skip(1) {
-            let Some((target, _)) = rest.split_once(')') else {
+            let Some((link, _)) = rest.split_once(')') else {
                 continue;
             };
-            let path = target.split('#').next().unwrap_or_default();
-            if path.is_empty() || path.contains("://") {
+            if link.contains("://") {
                 continue;
             }
-            let path = joined(directory, path);
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let path = if path.is_empty() {
+                document.name.clone()
+            } else {
+                joined(directory, path)
+            };
+            let target = files.iter().find(|file| file.name == path);
             if !tree.has(&path) {
                 violations.push(missing(document, number, &path));
+            } else if !anchor.is_empty() && !target.is_some_and(|target| has_heading(target, anchor)) {
+                let message = format!("{path} has no heading #{anchor}");
+                violations.push(Violation::at(&document.name, number, message));
             }
         }
     }
     violations
+}
+
+/// Headings are named as web front ends of git name them: in lower case, without punctuation, with hyphens
+/// between words.
+fn has_heading(document: &TextFile, anchor: &str) -> bool {
+    let headings = document.text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+        .any(|title| {
+            let kept = title
+                .chars()
+                .filter(|character| character.is_alphanumeric() || "- _".contains(*character));
+            kept.map(|character| if character == ' ' { '-' } else { character })
+                .eq(anchor.chars())
+        })
 }
 
 /// A relative path from a directory, without `..`.

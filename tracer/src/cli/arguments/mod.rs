@@ -88,4 +88,23 @@ mod tests {
         use clap::CommandFactory as _;
         Arguments::command().debug_assert();
     }
+
+    /// The commands of the documents, as a shell would pass them on.
+    #[test]
+    fn documented_commands_parse() {
+        let documents = [
+            include_str!("../../../../README.md"),
+            include_str!("../../../../docs/guide.md"),
+            include_str!("../../../../docs/allocators.md"),
+        ];
+        let lines = documents.iter().flat_map(|text| text.lines());
+        let mut commands = 0;
+        for line in lines.filter(|line| line.starts_with("sudo memtap ") || line.starts_with("memtap ")) {
+            let command = line.trim_start_matches("sudo ").split(['#', '|']).next();
+            let words = command.unwrap_or_default().split_whitespace();
+            assert!(Arguments::try_parse_from(words).is_ok(), "{line}");
+            commands += 1;
+        }
+        assert!(commands > 20, "{commands} commands");
+    }
 }
