@@ -149,8 +149,8 @@ fn links(document: &TextFile, files: &[TextFile], tree: &FileTree<'_>) -> Vec<Vi
     violations
 }
 
-/// Headings are named as web front ends of git name them: in lower case, without punctuation, with hyphens
-/// between words.
+/// Looks for a heading by the name that web front ends of git give it: in lower case, without
+/// punctuation, with hyphens between words.
 fn has_heading(document: &TextFile, anchor: &str) -> bool {
     let headings = document.text.lines().filter(|line| line.starts_with('#'));
     headings

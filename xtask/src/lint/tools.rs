@@ -15,6 +15,9 @@ use crate::{packages, process, workspace};
 /// The wheels, in pip's format, with the checksums of their files for `x86_64`.
 const REQUIREMENTS: &str = include_str!("tools.txt");
 
+/// The target that deny.toml names.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
 /// Makes sure that the pinned versions are in place.
 pub(crate) fn ensure() -> Result<()> {
     let directory = directory()?;
@@ -94,6 +97,11 @@ pub(crate) fn taplo() -> Result<()> {
 
 /// Licences and versions of all dependencies, by `deny.toml`. Advisories would need the network.
 pub(crate) fn deny() -> Result<()> {
+    // cargo-deny reads the manifest and licence of every dependency, also of those not built here.
+    process::run(
+        workspace::cargo().args(["fetch", "--quiet", "--locked", "--target", TARGET]),
+        "fetch the dependencies",
+    )?;
     process::run(
         tool("cargo-deny")?.args(["--offline", "--log-level", "error", "check", "licenses", "bans"]),
         "find the dependencies within deny.toml",
