@@ -27,7 +27,8 @@ fn commands(context: &Context) -> Result<()> {
     let cgroup = Cgroup::create(context)?;
     cgroup.take(targets[0].pid(), "")?;
     let mut count = 0;
-    for line in README.lines() {
+    let blocks = README.split("```").skip(1).step_by(2);
+    for line in blocks.flat_map(str::lines) {
         let Some(command) = line.trim_start_matches("sudo ").strip_prefix("memtap ") else {
             continue;
         };
@@ -39,16 +40,13 @@ fn commands(context: &Context) -> Result<()> {
         let mut memtap = Memtap::bare(context)?;
         let mut before = "";
         for word in arguments.split_whitespace() {
-            let mut word_here = word.to_owned();
-            for (pid, target) in PIDS.iter().zip(&targets) {
-                word_here = word_here.replace(pid, &target.pid().to_string());
-            }
-            memtap = memtap.argument(match before {
-                "-d" => "500ms",
-                "--comm" => fixture.comm.as_str(),
-                "--cgroup" => cgroup.name(),
-                _ => &word_here,
-            });
+            memtap = match before {
+                "-d" => memtap.argument("500ms"),
+                "--comm" => memtap.argument(&fixture.comm),
+                "--cgroup" => memtap.argument(cgroup.name()),
+                "-p" => memtap.argument(here(word, &targets)),
+                _ => memtap.argument(word),
+            };
             before = word;
         }
         let records = ["record", "live"].iter().any(|name| arguments.starts_with(name));
@@ -67,4 +65,13 @@ fn commands(context: &Context) -> Result<()> {
     }
     ensure!(count >= 10, "only {count} commands in the README");
     Ok(())
+}
+
+/// The README's process ids, as those of the targets.
+fn here(pids: &str, targets: &[Running; 2]) -> String {
+    let pids = pids.split(',').map(|pid| {
+        let target = PIDS.iter().position(|known| *known == pid);
+        target.map_or_else(|| pid.to_owned(), |target| targets[target].pid().to_string())
+    });
+    pids.collect::<Vec<_>>().join(",")
 }

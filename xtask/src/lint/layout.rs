@@ -275,11 +275,19 @@ mod tests {
 
     #[test]
     fn a_broken_link_is_found() {
-        let text =
-            "[a](guide.md#names), [b](../README.md), [c](https://example.org/x), [d](#here)\n[e](gone.md)\n";
+        let text = "# It's here\n[a](guide.md#names), [b](../README.md), [c](https://example.org/x), [d](#its-here)\n\
+                    [e](gone.md), [f](guide.md#gone)\n";
+        let texts = [
+            ("docs/x.md", text),
+            ("docs/guide.md", "## Names\n"),
+            ("README.md", ""),
+        ];
         assert_eq!(
-            found(&[("docs/x.md", text), ("docs/guide.md", ""), ("README.md", "")]),
-            ["docs/x.md:2: docs/gone.md does not exist"]
+            found(&texts),
+            [
+                "docs/x.md:3: docs/gone.md does not exist",
+                "docs/x.md:3: docs/guide.md has no heading #gone",
+            ]
         );
     }
 

@@ -97,12 +97,21 @@ mod tests {
             include_str!("../../../../docs/guide.md"),
             include_str!("../../../../docs/allocators.md"),
         ];
-        let lines = documents.iter().flat_map(|text| text.lines());
+        let blocks = documents
+            .iter()
+            .flat_map(|text| text.split("```").skip(1).step_by(2));
         let mut commands = 0;
-        for line in lines.filter(|line| line.starts_with("sudo memtap ") || line.starts_with("memtap ")) {
-            let command = line.trim_start_matches("sudo ").split(['#', '|']).next();
-            let words = command.unwrap_or_default().split_whitespace();
-            assert!(Arguments::try_parse_from(words).is_ok(), "{line}");
+        for line in blocks.flat_map(str::lines) {
+            let command = line.trim_start_matches("sudo ");
+            if !command.starts_with("memtap ") {
+                continue;
+            }
+            // Neither a comment nor a pipe is memtap's.
+            let command = command.split(['#', '|']).next().unwrap_or_default();
+            assert!(
+                Arguments::try_parse_from(command.split_whitespace()).is_ok(),
+                "{line}"
+            );
             commands += 1;
         }
         assert!(commands > 20, "{commands} commands");
