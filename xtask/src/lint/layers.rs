@@ -10,7 +10,7 @@ use super::source::{TextFile, Violation};
 /// The crate whose layers are checked.
 const ROOT: &str = "tracer/src/lib.rs";
 
-/// ModuleTree from the top down. One may use those of later rows; those of one row do not know each
+/// Modules from the top down. One may use those of later rows; those of one row do not know each
 /// other.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
@@ -28,7 +28,7 @@ const REPORT: &[&str] = &["report", "profile"];
 /// The lowest module that may use those of [`REPORT`].
 const REPORTER: &str = "recorder";
 
-/// ModuleTree that every other may use, and that use none.
+/// Modules that every other may use, and that use none.
 const LEAVES: &[&str] = &["settings", "clock", "privileges", "signals", "output", "numeric"];
 
 /// Checks the layers, then the directories, of the tracer.
@@ -85,9 +85,8 @@ fn may_use(from: &str, to: &str) -> bool {
     }
     let report = |module: &str| REPORT.iter().position(|name| *name == module);
     match (layer(from), layer(to), report(from), report(to)) {
-        (Some(from), Some(to), _, _) => from < to,
+        (Some(from), Some(to), _, _) | (None, None, Some(from), Some(to)) => from < to,
         (Some(from), None, _, Some(_)) => layer(REPORTER).is_some_and(|lowest| from <= lowest),
-        (None, None, Some(from), Some(to)) => from < to,
         _ => false,
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn check(files: &[TextFile]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let documents = files
         .iter()
-        .filter(|file| file.name.ends_with(".md") && !file.name.contains("fixtures/"));
+        .filter(|file| file.has_extension("md") && !file.name.contains("fixtures/"));
     for document in documents {
         violations.extend(paths(document, &tree));
         violations.extend(links(document, files, &tree));

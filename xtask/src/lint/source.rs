@@ -1,6 +1,7 @@
 //! Rust source as lint reads it: parsed files, module paths, and what belongs to tests.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use syn::visit::{self, Visit};
@@ -23,11 +24,18 @@ impl TextFile {
         }
     }
 
+    /// True where the name ends in a dot and `extension`.
+    pub(crate) fn has_extension(&self, extension: &str) -> bool {
+        Path::new(&self.name)
+            .extension()
+            .is_some_and(|found| found == extension)
+    }
+
     /// True for Rust of the project itself: fixtures and the demo are programs to be
     /// traced, and fuzz targets are a workspace of their own.
     pub(crate) fn is_project_rust(&self) -> bool {
         let foreign = ["tests/fixtures/", "tests/fuzz/", "xtask/demo/"];
-        self.name.ends_with(".rs") && !foreign.iter().any(|prefix| self.name.starts_with(prefix))
+        self.has_extension("rs") && !foreign.iter().any(|prefix| self.name.starts_with(prefix))
     }
 }
 
