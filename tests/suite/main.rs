@@ -11,7 +11,7 @@ mod budget;
 mod case;
 mod cgroups;
 mod containers;
-
+mod documents;
 mod errors;
 mod fixtures;
 mod live;
@@ -48,6 +48,7 @@ const CASES: &[&[case::Case]] = &[
     cgroups::CASES,
     containers::CASES,
     outputs::CASES,
+    documents::CASES,
     live_report::CASES,
     regions::CASES,
     seed::CASES,

@@ -34,8 +34,8 @@ enum XtaskCommand {
     Setup(setup::SetupOptions),
     /// Build memtap, trace a workload, show its top stacks and leave a flame graph
     Demo,
-    /// Check formatting, clippy on both sides, and the repository's own rules
-    Lint,
+    /// Check formatting, clippy, documentation, spelling, licences, and the repository's own rules
+    Lint(lint::LintOptions),
     /// Build the eBPF side alone, and see that this kernel's verifier takes it
     Ebpf,
     /// Everything that CI runs: lint, unit tests, and traces of real programs
@@ -52,10 +52,12 @@ enum XtaskCommand {
 
 fn main() -> ExitCode {
     let result = match XtaskArguments::parse().command {
-        XtaskCommand::Setup(options) => setup::run(&options),
+        XtaskCommand::Setup(options) => setup::run(&options).and_then(|()| lint::tools::ensure()),
         XtaskCommand::Demo => demo::run(),
         // Clippy compiles both sides, so it needs what a build needs.
-        XtaskCommand::Lint => setup::run(&setup::SetupOptions::default()).and_then(|()| lint::run()),
+        XtaskCommand::Lint(options) => {
+            setup::run(&setup::SetupOptions::default()).and_then(|()| lint::run(&options))
+        }
         XtaskCommand::Ebpf => ebpf::run(),
         XtaskCommand::Test(options) => test::run(&options),
         XtaskCommand::Bench(options) => measuring::run("bench", &options),
@@ -72,5 +74,37 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands of the documents: lines of their code blocks, and words in backticks.
+    #[test]
+    fn documented_commands_parse() {
+        let documents = [
+            include_str!("../../README.md"),
+            include_str!("../../CONTRIBUTING.md"),
+            include_str!("../../docs/allocators.md"),
+            include_str!("../../docs/costs.md"),
+        ];
+        let mut commands = 0;
+        for line in documents.iter().flat_map(|text| text.lines()) {
+            let quoted = line.split('`').skip(1).step_by(2);
+            for command in std::iter::once(line).chain(quoted) {
+                if !command.starts_with("cargo xtask ") || command.contains('…') {
+                    continue;
+                }
+                let command = command.split('#').next().unwrap_or_default();
+                let words = command.split_whitespace().skip(1);
+                if let Err(error) = Arguments::try_parse_from(words) {
+                    panic!("{command}: {error}");
+                }
+                commands += 1;
+            }
+        }
+        assert!(commands > 20, "{commands} commands");
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(options: &TestOptions) -> Result<()> {
         parts.push(("kernels", beside.kernels));
     } else {
         if !options.no_lint
-            && let Err(error) = lint::run()
+            && let Err(error) = lint::run(&lint::LintOptions::default())
         {
             eprintln!("xtask: {error:#}");
             failed.push("lint");

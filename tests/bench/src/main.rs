@@ -93,7 +93,7 @@ struct BenchOptions {
     /// Use this memtap instead of building one
     #[arg(long, value_name = "FILE", hide = true)]
     memtap: Option<PathBuf>,
-    /// Measure nothing: write the figures of this file, which --json wrote, into README.md
+    /// Measure nothing: write the figures of this file, which --json wrote, into docs/costs.md
     #[arg(long, value_name = "FILE", exclusive = true)]
     readme: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! The README's figures, made from those of a run.
+//! The figures of docs/costs.md, made from those of a run.
 
 use std::fs;
 use std::path::Path;
@@ -13,17 +13,17 @@ use test_support::workspace;
 const BEGIN: &str = "<!-- figures: made by `cargo xtask bench --readme FILE` -->";
 const END: &str = "<!-- end of figures -->";
 
-/// The depth that stands for all in the README.
+/// The depth that stands for all in the document.
 const DEPTH: u32 = 20;
 
-/// Writes the figures of a file between the two comments of README.md.
+/// Writes the figures of a file between the two comments of docs/costs.md.
 pub(crate) fn rewrite(file: &Path) -> Result<()> {
     let document = Document::read(file)?;
-    let readme = workspace::root().join("README.md");
-    let text = fs::read_to_string(&readme).with_context(|| format!("failed to read {}", readme.display()))?;
+    let costs = workspace::root().join("docs/costs.md");
+    let text = fs::read_to_string(&costs).with_context(|| format!("failed to read {}", costs.display()))?;
     let text = replace(&text, &section(&document))?;
-    fs::write(&readme, text).with_context(|| format!("failed to write {}", readme.display()))?;
-    eprintln!("xtask: wrote {}", readme.display());
+    fs::write(&costs, text).with_context(|| format!("failed to write {}", costs.display()))?;
+    eprintln!("xtask: wrote {}", costs.display());
     Ok(())
 }
 
@@ -32,21 +32,22 @@ fn replace(text: &str, section: &str) -> Result<String> {
     let parts = text
         .split_once(BEGIN)
         .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.with_context(|| format!("failed to find {BEGIN} and {END} in README.md"))?;
+    let (before, after) =
+        parts.with_context(|| format!("failed to find {BEGIN} and {END} in docs/costs.md"))?;
     ensure!(
         !after.contains(BEGIN),
-        "there is more than one {BEGIN} in README.md"
+        "there is more than one {BEGIN} in docs/costs.md"
     );
     Ok(format!("{before}{BEGIN}\n{section}{END}{after}"))
 }
 
-/// Returns what the README shows of a run: one depth, rows with figures.
+/// Returns the part of a run that the document shows: one depth, rows with figures.
 fn section(document: &Document) -> String {
     let machine = &document.machine;
     let mut parts = vec![format!(
         "Made by `{}` on Linux {}, {}, {} CPUs. {}\n",
         document.command,
-        machine.kernel,
+        kernel_version(&machine.kernel),
         machine.processor,
         machine.cpus,
         versions::line(&document.versions)
@@ -91,6 +92,11 @@ fn section(document: &Document) -> String {
     parts.join("\n")
 }
 
+/// The kernel's version without patch level and vendor: `6.18` of `6.18.44-vendor`.
+fn kernel_version(release: &str) -> String {
+    release.split(['.', '-']).take(2).collect::<Vec<_>>().join(".")
+}
+
 fn shown(lines: &[LoopLine]) -> Vec<LoopLine> {
     let shown = |line: &&LoopLine| line.depth == DEPTH && line.median_ns.is_some();
     lines.iter().filter(shown).cloned().collect()
@@ -111,8 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_its_comments() {
-        let readme = include_str!("../../../README.md");
-        assert!(replace(readme, "figures\n").is_ok());
+    fn versions_of_kernels() {
+        assert_eq!(kernel_version("6.18.44-vendor-1"), "6.18");
+        assert_eq!(kernel_version("7.2-rc1"), "7.2");
+    }
+
+    #[test]
+    fn the_document_has_its_comments() {
+        let costs = include_str!("../../../docs/costs.md");
+        assert!(replace(costs, "figures\n").is_ok());
     }
 }

@@ -37,6 +37,13 @@ const HEAPTRACK: Package = Package {
 /// Packages that a build needs.
 pub const BUILD: &[Package] = &[GCC, LIBC_DEV];
 
+/// The source of lint's tools, where another Python does not provide it.
+pub const LINT: &[Package] = &[Package {
+    name: "python3-venv",
+    provides: "/usr/share/doc/python3-venv",
+    reason: "installs the tools of lint",
+}];
+
 /// Packages that `cargo xtask test` needs.
 pub const TEST: &[Package] = &[
     GCC,

@@ -1,24 +1,20 @@
-//! The repository's own rules, checked on the text of its files.
+//! Rules on the text of every file: length, paths of one machine, registries, unfinished code.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Result, bail};
-
-use crate::{process, workspace};
+use super::source::{TextFile, Violation};
+use crate::workspace;
 
 /// Files longer than this are a reason to split; said, never an error.
 const MAX_LINES: usize = 400;
 
-/// Beginnings of paths that exist on one person's machine only. In two parts, so that this file passes.
-const PRIVATE_ROOTS: &[&str] = &[
-    concat!("/", "home/"),
-    concat!("/", "root/"),
-    concat!("/", "work/"),
-];
+/// Beginnings of paths that exist on one person's machine only, beside this clone's own. In two
+/// parts, so that this file passes.
+const PRIVATE_ROOTS: &[&str] = &[concat!("/", "home/"), concat!("/", "root/")];
 
-/// Hosts that packages come from: the clients' own settings say where, never a file in the repository.
+/// Hosts that packages come from: the clients' own settings say where, never a file in the
+/// repository.
 const REGISTRIES: &[&str] = &[
     concat!("crates", ".io"),
     concat!("static.rust-lang", ".org"),
@@ -34,49 +30,33 @@ const REGISTRIES: &[&str] = &[
 /// Macros that belong to unfinished work, in code that no build here compiles too.
 const UNFINISHED: &[&str] = &[concat!("todo", "!("), concat!("dbg", "!(")];
 
-/// Checks every file that git tracks or would track.
-pub(crate) fn check() -> Result<()> {
-    let root = workspace::root();
-    let listed = process::output(
-        workspace::untouched(Path::new("git")).args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ]),
-        "list the repository's files",
-    )?;
-    let this_clone = format!("{}/", root.display());
-    let mut errors = 0;
-    for name in listed.split('\0').filter(|name| !name.is_empty()) {
-        // A file that was deleted is still listed; one that is not text has no lines to check.
-        let Ok(text) = fs::read_to_string(root.join(name)) else {
-            continue;
-        };
-        for finding in findings(name, &text, &this_clone) {
-            errors += usize::from(finding.is_error);
-            eprintln!(
-                "{}: {name}{}",
-                if finding.is_error { "error" } else { "warning" },
-                finding.message
-            );
+/// Checks each file; prints warnings, and returns errors.
+pub(crate) fn check(files: &[TextFile]) -> Vec<Violation> {
+    let this_clone = format!("{}/", workspace::root().display());
+    let mut errors = Vec::new();
+    for file in files {
+        for finding in findings(&file.name, &file.text, &this_clone) {
+            let place = finding
+                .line
+                .map_or_else(|| file.name.clone(), |line| format!("{}:{line}", file.name));
+            if finding.is_error {
+                errors.push(Violation::new(place, finding.message));
+            } else {
+                eprintln!("warning: {place}: {}", finding.message);
+            }
         }
     }
-    if errors > 0 {
-        bail!("failed to pass the repository's own rules: {errors} errors");
-    }
-    Ok(())
+    errors
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Finding {
+struct TextFinding {
     is_error: bool,
-    /// Follows the file's name directly, so that it can begin with a line number.
+    line: Option<usize>,
     message: String,
 }
 
-fn findings(name: &str, text: &str, this_clone: &str) -> Vec<Finding> {
+fn findings(name: &str, text: &str, this_clone: &str) -> Vec<TextFinding> {
     let mut findings = Vec::new();
     let extension = Path::new(name)
         .extension()
@@ -85,9 +65,10 @@ fn findings(name: &str, text: &str, this_clone: &str) -> Vec<Finding> {
     let is_code = ["rs", "c", "h", "cc", "cpp", "sh", "py", "toml", "md"].contains(&extension);
     let lines = text.lines().count();
     if is_code && lines > MAX_LINES {
-        let message = format!(": {lines} lines; more than {MAX_LINES} are a reason to split");
-        findings.push(Finding {
+        let message = format!("{lines} lines; more than {MAX_LINES} are a reason to split");
+        findings.push(TextFinding {
             is_error: false,
+            line: None,
             message,
         });
     }
@@ -97,9 +78,10 @@ fn findings(name: &str, text: &str, this_clone: &str) -> Vec<Finding> {
     }
     for (number, line) in (1..).zip(text.lines()) {
         let mut error = |what: &str, found: &str| {
-            findings.push(Finding {
+            findings.push(TextFinding {
                 is_error: true,
-                message: format!(":{number}: {what}: {found}"),
+                line: Some(number),
+                message: format!("{what}: {found}"),
             });
         };
         for root in PRIVATE_ROOTS.iter().copied().chain([this_clone]) {
@@ -121,7 +103,8 @@ fn findings(name: &str, text: &str, this_clone: &str) -> Vec<Finding> {
     findings
 }
 
-/// Whether a path that begins with `root` stands in `line`: `/proc/1/root/x` begins with `/proc`.
+/// True where a path that begins with `root` stands in `line`: `/proc/1/root/x` begins with
+/// `/proc`.
 fn has_path(line: &str, root: &str) -> bool {
     line.match_indices(root).any(|(position, _)| {
         let before = line[..position].chars().next_back();
@@ -146,7 +129,7 @@ mod tests {
         assert_eq!(errors("a.md", &format!("see {home}me/x\nand \"{home}you\"")), 2);
         assert_eq!(errors("a.md", "see /clone/src"), 1);
         assert_eq!(
-            errors("a.rs", "/proc/1/root/lib {pid}/root/lib $HOME/work/x ../work/x"),
+            errors("a.rs", "/proc/1/root/lib {pid}/root/lib $HOME/clone/x ../clone/x"),
             0
         );
     }

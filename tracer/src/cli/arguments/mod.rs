@@ -88,4 +88,32 @@ mod tests {
         use clap::CommandFactory as _;
         CommandLine::command().debug_assert();
     }
+
+    /// The commands of the documents, as a shell would pass them on.
+    #[test]
+    fn documented_commands_parse() {
+        let documents = [
+            include_str!("../../../../README.md"),
+            include_str!("../../../../docs/guide.md"),
+            include_str!("../../../../docs/allocators.md"),
+        ];
+        let blocks = documents
+            .iter()
+            .flat_map(|text| text.split("```").skip(1).step_by(2));
+        let mut commands = 0;
+        for line in blocks.flat_map(str::lines) {
+            let command = line.trim_start_matches("sudo ");
+            if !command.starts_with("memtap ") {
+                continue;
+            }
+            // Neither a comment nor a pipe is memtap's.
+            let command = command.split(['#', '|']).next().unwrap_or_default();
+            assert!(
+                Arguments::try_parse_from(command.split_whitespace()).is_ok(),
+                "{line}"
+            );
+            commands += 1;
+        }
+        assert!(commands > 20, "{commands} commands");
+    }
 }
