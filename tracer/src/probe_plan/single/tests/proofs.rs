@@ -113,8 +113,8 @@ fn size_that_is_not_kept_on_one_way_is_met_before() {
         sites(&parts),
         [
             (14, Kind::Whole, RBX, RAX),
-            (25, Kind::Request, RSI, 0),
-            (30, Kind::Result, 0, RAX)
+            (25, Kind::Request, RSI, Operand::NONE),
+            (30, Kind::Result, Operand::NONE, RAX)
         ]
     );
 }
