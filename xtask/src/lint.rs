@@ -17,7 +17,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use self::source::{TextFile, Violation};
-use test_support::{process, workspace};
+use crate::{process, workspace};
 
 /// Flags of the eBPF side's build that decide which code is compiled; `tracer/build.rs` has them
 /// all.

@@ -30,9 +30,26 @@ pub(crate) fn complete(
     let call = unsafe { &mut (*slot.scratch()).call };
     // Nothing waits for its return.
     note(call, spec, request, sum, 0, 0, weight);
+    add_complete(slot.index(), key.thread, address);
+    count(Counter::Tallied);
+}
+
+/// Adds the call in a slot, and follows its block.
+///
+/// A global function, so that its variables are not on the stack while one is walked, and the verifier checks it once. Its
+/// answer is nothing: the verifier wants a number.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn add_complete(slot: u32, thread: u32, address: u64) -> u32 {
+    let Some(slot) = Slot::borrowed(slot) else {
+        return 0;
+    };
+    // SAFETY: the caller owns the slot of this index on this CPU; programs do not migrate.
+    let call = unsafe { &(*slot.scratch()).call };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    sums::add_whole(slot, call, address);
-    keep(call, key.thread, address, now);
-    count(Counter::Tallied);
+    sums::add_whole(&slot, call, address);
+    keep(call, thread, address, now);
+    0
 }

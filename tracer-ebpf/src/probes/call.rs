@@ -19,6 +19,7 @@ use crate::{
 ///
 /// A uprobe program must return 0: another answer costs the target more.
 #[uprobe]
+#[inline(always)]
 pub(crate) fn call_begin(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
     let Some(spec) = operands::spec(&ctx) else {

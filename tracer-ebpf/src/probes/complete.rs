@@ -22,6 +22,7 @@ use crate::{
 
 /// An instruction that has the size and the result.
 #[uprobe]
+#[inline(always)]
 pub(crate) fn call_complete(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
     let Some(spec) = operands::spec(&ctx) else {
@@ -39,6 +40,7 @@ pub(crate) fn call_complete(ctx: ProbeContext) -> u32 {
 
 /// An instruction that has the result of a call whose size was met before.
 #[uprobe]
+#[inline(always)]
 pub(crate) fn call_result(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
     let Some(spec) = operands::spec(&ctx) else {
@@ -93,23 +95,50 @@ fn try_complete(ctx: &ProbeContext, spec: &ProbeSpec, request: &Request) -> Resu
         complete(slot, spec, request, &start, return_address, result, weight as u32);
         return Ok(());
     }
-    let failed = result == 0;
-    let mut amount = aggregate::amount(if failed { 0 } else { request.bytes }, weight);
-    if failed {
-        amount.failed = amount.calls;
-    }
-    let mut sum = SumKey {
-        stack: 0,
-        process: hit.process,
-        function: spec.function,
-    };
+    let whose = (hit.process as u64) << 32 | spec.function as u64;
+    let failed = u64::from(result == 0);
+    let bytes = if result == 0 { 0 } else { request.bytes };
     let Some(slot) = slot else {
-        aggregate::add_without_stack(&sum, &amount);
+        add_unwalked(NO_SLOT, 0, whose, bytes, weight << 1 | failed);
         return Err(Loss::ScratchBusy);
     };
-    sum.stack = slot.unreadable(&start);
-    aggregate::add(&slot, &sum, &amount);
+    let stack = slot.unreadable(&start);
+    add_unwalked(slot.index(), stack, whose, bytes, weight << 1 | failed);
     Ok(())
+}
+
+/// In place of a slot's index: no slot was free.
+const NO_SLOT: u32 = u32::MAX;
+
+/// Adds a call whose stack could not be read, or had no room. `whose`: the process, and in the lower half the function.
+/// `weight_failed`: the weight, and in the lowest bit whether the call has failed.
+///
+/// A global function, so that its variables are not on the stack while one is walked. Its answer is nothing: the verifier
+/// wants a number.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn add_unwalked(
+    slot: u32,
+    stack: u64,
+    whose: u64,
+    bytes: u64,
+    weight_failed: u64,
+) -> u32 {
+    let mut amount = aggregate::amount(bytes, weight_failed >> 1);
+    if weight_failed & 1 != 0 {
+        amount.failed = amount.calls;
+    }
+    let sum = SumKey {
+        stack,
+        process: (whose >> 32) as u32,
+        function: whose as u32,
+    };
+    match Slot::borrowed(slot) {
+        Some(slot) => aggregate::add(&slot, &sum, &amount),
+        None => aggregate::add_without_stack(&sum, &amount),
+    }
+    0
 }
 
 /// Follows the block of a call.

@@ -19,6 +19,7 @@ use crate::{
 
 /// The return of an allocator function.
 #[uretprobe]
+#[inline(always)]
 pub(crate) fn call_return(ctx: RetProbeContext) -> u32 {
     let entry = ProbeContext { regs: ctx.regs };
     thread_stack::require(&entry);
@@ -57,6 +58,7 @@ fn block_of(call: &PendingCall, returned: u64) -> u64 {
 
 /// The entry of a function that gives a block back.
 #[uprobe]
+#[inline(always)]
 pub(crate) fn call_free(ctx: ProbeContext) -> u32 {
     thread_stack::require(&ctx);
     if !hit::begin(&ctx, None) {

@@ -1,5 +1,7 @@
 //! Scratch slots: room for one walk, owned by one program at a time.
 
+use core::mem::ManuallyDrop;
+
 use tracer_ebpf::{PendingCall, SCRATCH_SLOTS, StackRecord, WINDOW_BYTES};
 
 use super::mapping::{Answer, CACHED, Mapping};
@@ -93,6 +95,13 @@ impl Slot {
             turn += 1;
         }
         None
+    }
+
+    /// The slot of an index that the program has taken, for a function that it calls. It stays the program's.
+    #[inline(always)]
+    pub(crate) fn borrowed(index: u32) -> Option<ManuallyDrop<Self>> {
+        let scratch = SCRATCH.get_ptr_mut(index)?;
+        Some(ManuallyDrop::new(Self { index, scratch }))
     }
 
     /// The slot's place among its CPU's.
