@@ -135,7 +135,7 @@ impl Segments {
 
 /// The facts that change when a file is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     size_bytes: u64,
     modified_s: i64,
     modified_ns: i64,
@@ -144,7 +144,7 @@ pub struct Stamp {
 impl Stamp {
     /// The facts from `stat` that change when a file is written to.
     #[must_use]
-    pub fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             size_bytes: metadata.len(),
             modified_s: metadata.mtime(),

@@ -189,17 +189,18 @@ impl<'a> Builder<'a> {
                     let pid = tracked.map_or(0, |tracked| tracked.pid);
                     Unnamed::Compiled(pid, address.saturating_sub(u64::from(is_call)))
                 }
-                Some(place) => match place.file {
-                    Some(file) => Unnamed::Location(Location {
-                        file: self.file(&file),
-                        offset: place.file_offset + u64::from(is_call),
-                        is_return: is_call,
-                    }),
-                    None => {
+                Some(place) => {
+                    if let Some(file) = place.file {
+                        Unnamed::Location(Location {
+                            file: self.file(&file),
+                            offset: place.file_offset + u64::from(is_call),
+                            is_return: is_call,
+                        })
+                    } else {
                         let frame = symbolize::outside_files(&place.path, place.file_offset, *address);
                         Unnamed::Outside(Frame::from(&frame))
                     }
-                },
+                }
                 None => Unnamed::Outside(Frame::from(&symbolize::outside_files("".as_ref(), 0, *address))),
             };
             frames.push((frame, mapped));
