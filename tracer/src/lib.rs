@@ -15,15 +15,15 @@ mod clock;
 pub mod elf;
 mod numeric;
 mod output;
-pub mod privileges;
+mod privileges;
 pub mod probe_plan;
 pub mod process;
-pub mod profile;
+mod profile;
 pub mod recorder;
 mod report;
-pub mod settings;
-pub mod signals;
-pub mod symbolize;
+mod settings;
+mod signals;
+mod symbolize;
 pub mod unwind;
 
 // The path that the recorder's modules use.

@@ -20,6 +20,6 @@ pub(crate) fn saturating_u64(estimate: f64) -> u64 {
 
 /// Returns a figure rounded to three decimals, the precision of measured percentages.
 #[must_use]
-pub fn rounded(figure: f64) -> f64 {
+pub(crate) fn rounded(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }

@@ -16,7 +16,7 @@ const NEEDED: [(&str, u32); 4] = [
 
 /// The needed capabilities that this process lacks.
 #[must_use]
-pub fn missing() -> Vec<&'static str> {
+pub(crate) fn missing() -> Vec<&'static str> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let held = status
         .lines()
@@ -33,10 +33,10 @@ pub fn missing() -> Vec<&'static str> {
 /// The capabilities that are missing.
 #[derive(Debug, thiserror::Error)]
 #[error("tracing other processes takes {}, which this user has not: run memtap with sudo", .0.join(", "))]
-pub struct MissingCapabilities(Vec<&'static str>);
+pub(crate) struct MissingCapabilities(Vec<&'static str>);
 
 /// Fails, in words, where a needed capability is missing.
-pub fn require() -> Result<(), MissingCapabilities> {
+pub(crate) fn require() -> Result<(), MissingCapabilities> {
     let missing = missing();
     if missing.is_empty() {
         Ok(())

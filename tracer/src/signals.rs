@@ -19,7 +19,7 @@ pub struct Ending {
 /// Waits for such signals: `SIGINT`, `SIGTERM` and `SIGHUP`. From the first of these values on they
 /// do not end memtap by themselves any more, also when the value is gone.
 #[derive(Debug)]
-pub struct Endings {
+pub(crate) struct Endings {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
@@ -37,7 +37,7 @@ impl Endings {
     ///
     /// # Errors
     /// The kernel's, where a handler cannot be installed.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // The senders first: handlers are called in the order in which they were registered.
         let is_noted = IS_NOTED.get_or_init(|| note_senders().map_err(|error| error.kind()));
         (*is_noted)?;
@@ -49,7 +49,7 @@ impl Endings {
     }
 
     /// The next of these signals.
-    pub async fn next(&mut self) -> Ending {
+    pub(crate) async fn next(&mut self) -> Ending {
         let signal = tokio::select! {
             biased;
             _ = self.interrupt.recv() => libc::SIGINT,

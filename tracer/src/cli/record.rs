@@ -217,7 +217,7 @@ fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -
             per_pid: report.per_pid,
         };
         let mut bytes = Vec::new();
-        let written = report::write(&recording.profile, output.format, &options, &mut bytes)
+        let written = report::write(&recording.profile, output.format, options, &mut bytes)
             .with_context(|| format!("failed to write {}", output.path.display()))?;
         let what = format!(
             "{}, {}",

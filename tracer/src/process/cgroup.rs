@@ -14,7 +14,7 @@ use super::proc_fs;
 
 /// A cgroup of version 2.
 #[derive(Debug)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     /// Its directory.
     path: PathBuf,
     directory: File,
@@ -80,7 +80,7 @@ const VERSION_1: i64 = 0x0027_e0eb;
 impl Cgroup {
     /// Opens a cgroup: an absolute path, or one from the root of the hierarchy on, with or without
     /// a slash before it.
-    pub fn open(path: &Path) -> Result<Self, CgroupError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, CgroupError> {
         let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
         Self::open_among(path, &mounts)
     }
@@ -138,19 +138,19 @@ impl Cgroup {
 
     /// Its open directory.
     #[must_use]
-    pub fn directory(&self) -> &File {
+    pub(crate) fn directory(&self) -> &File {
         &self.directory
     }
 
     /// Returns true if it still exists: a container's manager removes the cgroup at its end.
     #[must_use]
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
     }
 
     /// The processes that are in it and below it now, but for kernel threads, those that have
     /// ended, and this one.
-    pub fn processes(&self) -> Result<Vec<u32>, CgroupError> {
+    pub(crate) fn processes(&self) -> Result<Vec<u32>, CgroupError> {
         let mut pids = Vec::new();
         collect(&self.path, &mut pids).map_err(|error| CgroupError::Unreadable {
             path: self.path.display().to_string(),

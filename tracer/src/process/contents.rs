@@ -39,7 +39,7 @@ impl Segments {
 
 /// The size and time of change of a file, by which a write to it is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     size_bytes: u64,
     modified_s: i64,
     modified_ns: i64,
@@ -48,7 +48,7 @@ pub struct Stamp {
 impl Stamp {
     /// The stamp of what `stat` says of a file.
     #[must_use]
-    pub fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             size_bytes: metadata.len(),
             modified_s: metadata.mtime(),

@@ -14,7 +14,7 @@ use crate::privileges::User;
 
 /// A command that waits to be let go.
 #[derive(Debug)]
-pub struct HeldCommand {
+pub(crate) struct HeldCommand {
     /// The child's process id.
     pub pid: u32,
     gate: PipeWriter,
@@ -24,7 +24,7 @@ pub struct HeldCommand {
 }
 
 /// Starts a command as the user who called `sudo`, and holds it.
-pub fn hold(command: &[OsString], user: Option<&User>) -> io::Result<HeldCommand> {
+pub(crate) fn hold(command: &[OsString], user: Option<&User>) -> io::Result<HeldCommand> {
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::other("there is no command to run"))?;
@@ -103,7 +103,7 @@ fn wait_at_gate(gate: RawFd, parent_end: RawFd, pid: RawFd) -> io::Result<()> {
 
 impl HeldCommand {
     /// Lets the command go. An error is the one of executing it.
-    pub fn release(mut self) -> io::Result<Child> {
+    pub(crate) fn release(mut self) -> io::Result<Child> {
         self.gate.write_all(&[1])?;
         drop(self.gate);
         join(self.spawner)

@@ -31,12 +31,12 @@ pub struct Mapping {
 }
 
 /// Reads the executable mappings of a process.
-pub fn executable_mappings(pid: u32) -> io::Result<Vec<Mapping>> {
+pub(crate) fn executable_mappings(pid: u32) -> io::Result<Vec<Mapping>> {
     Ok(parse(&std::fs::read(format!("/proc/{pid}/maps"))?))
 }
 
 /// The file that this process has mapped at an address.
-pub fn file_at(address: u64) -> io::Result<Option<FileId>> {
+pub(crate) fn file_at(address: u64) -> io::Result<Option<FileId>> {
     let text = std::fs::read("/proc/self/maps")?;
     let mut mappings = text.split(|byte| *byte == b'\n').filter_map(parse_line);
     let found = mappings.find(|(_, mapping)| mapping.start <= address && address < mapping.end);
@@ -45,7 +45,7 @@ pub fn file_at(address: u64) -> io::Result<Option<FileId>> {
 
 /// The executable mappings in the text of a `maps` file. Lines that cannot be read are passed over.
 #[must_use]
-pub fn parse(text: &[u8]) -> Vec<Mapping> {
+pub(crate) fn parse(text: &[u8]) -> Vec<Mapping> {
     let mappings = text.split(|byte| *byte == b'\n').filter_map(parse_line);
     mappings
         .filter_map(|(executable, mapping)| executable.then_some(mapping))

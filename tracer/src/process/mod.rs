@@ -8,15 +8,15 @@
 //! write of their code; [`cgroup`] tells which processes are in one; `task_clocks` tells the CPU
 //! time of threads in a moment.
 
-pub mod cgroup;
-pub mod contents;
+pub(crate) mod cgroup;
+pub(crate) mod contents;
 pub mod files;
 pub mod history;
-pub mod launch;
-pub mod maps;
+pub(crate) mod launch;
+pub(crate) mod maps;
 mod perf_event;
-pub mod perf_maps;
+pub(crate) mod perf_maps;
 pub mod proc_fs;
-pub mod root;
+pub(crate) mod root;
 pub mod sideband;
 pub(crate) mod task_clocks;

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 /// The identity of a root: the mount namespace, and the directory in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RootId {
+pub(crate) struct RootId {
     namespace: u64,
     device: u64,
     inode: u64,
@@ -21,7 +21,7 @@ impl RootId {
     /// Returns the identity of a process's root, by its process ID or `self`; nothing where it has
     /// gone.
     #[must_use]
-    pub fn of(process: &str) -> Option<Self> {
+    pub(crate) fn of(process: &str) -> Option<Self> {
         let directory = Path::new("/proc").join(process);
         let namespace = std::fs::metadata(directory.join("ns/mnt")).ok()?;
         let root = std::fs::metadata(directory.join("root")).ok()?;

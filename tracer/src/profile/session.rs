@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-pub use super::cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
+pub(crate) use super::cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
 use super::losses::Losses;
-pub use crate::numeric::rounded;
+pub(crate) use crate::numeric::rounded;
 
 /// The circumstances of a profile.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Session {
+pub(crate) struct Session {
     /// The duration of the recording.
     pub duration: Duration,
     /// The kernel's release, as `uname -r` has it.
@@ -34,7 +34,7 @@ pub struct Session {
 
 /// The settings of the recording, as reports show them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionSettings {
+pub(crate) struct SessionSettings {
     /// The kinds of events.
     pub traced: Traced,
     /// The sample: one allocation per this many bytes on average; 1 is every allocation.
@@ -55,7 +55,7 @@ pub struct SessionSettings {
     clippy::struct_excessive_bools,
     reason = "each kind was traced or not by itself"
 )]
-pub struct Traced {
+pub(crate) struct Traced {
     /// Calls to allocators.
     pub heap: bool,
     /// `mmap`, `munmap`, `mremap` and `brk`.
@@ -117,7 +117,7 @@ pub struct EventCounts {
 
 /// The memory of one map of the kernel side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MapMemory {
+pub(crate) struct MapMemory {
     /// The map's name.
     pub name: String,
     /// The bytes that it takes.

@@ -26,8 +26,8 @@ use crate::profile::Profile;
 /// Writes the profile as folded stacks, and flushes `out`.
 ///
 /// Fails only as `out` fails.
-pub(crate) fn write(profile: &Profile, options: &ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
-    let folded = FoldedProfile::of(profile, *options);
+pub(crate) fn write(profile: &Profile, options: ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
+    let folded = FoldedProfile::of(profile, options);
     let mut out = BufWriter::new(out);
     for line in &folded.lines {
         let mut separator = "";
@@ -165,7 +165,7 @@ mod tests {
 
     fn text(profile: &Profile, options: ExportOptions) -> String {
         let mut out = Vec::new();
-        let written = write(profile, &options, &mut out).unwrap();
+        let written = write(profile, options, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), written.stacks);
         let weights = text.lines().map(|line| line.rsplit_once(' ').unwrap().1);
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_writer_that_fails_is_an_error() {
         let mut out: &mut [u8] = &mut [0; 4];
-        let error = write(&mixed(), &options(), &mut out).unwrap_err();
+        let error = write(&mixed(), options(), &mut out).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WriteZero);
     }
 }

@@ -71,7 +71,7 @@ pub(crate) struct Written {
 pub(crate) fn write(
     profile: &Profile,
     format: Format,
-    options: &ExportOptions,
+    options: ExportOptions,
     out: &mut dyn io::Write,
 ) -> io::Result<Written> {
     match format {

@@ -22,8 +22,8 @@ const NAMED_PROCESSES: usize = 3;
 /// picture says so.
 ///
 /// Fails only as `out` fails.
-pub(crate) fn write(profile: &Profile, options: &ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
-    draw(profile, *options, graph(profile, *options), pruned, out)
+pub(crate) fn write(profile: &Profile, options: ExportOptions, out: &mut dyn Write) -> io::Result<Written> {
+    draw(profile, options, graph(profile, options), pruned, out)
 }
 
 /// The settings of the picture.
@@ -166,7 +166,7 @@ mod tests {
 
     fn text(profile: &Profile, options: ExportOptions) -> String {
         let mut out = Vec::new();
-        write(profile, &options, &mut out).unwrap();
+        write(profile, options, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

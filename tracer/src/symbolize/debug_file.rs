@@ -88,7 +88,7 @@ pub(super) fn find(
 
 /// The file with the separate symbols of a file, if there is one that fits: in `directories`, or where it is usual.
 #[must_use]
-pub fn debug_file_of(file: &MappedFile, directories: &[PathBuf]) -> Option<File> {
+pub(crate) fn debug_file_of(file: &MappedFile, directories: &[PathBuf]) -> Option<File> {
     let opened = File::open(file.open_path()).ok()?;
     let link = Sections::of(&opened).ok()?.link;
     find(file, link.as_ref(), directories, &*host_root()?).map(|found| found.file)

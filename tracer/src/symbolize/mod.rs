@@ -23,15 +23,15 @@ use crate::process::files::MappedFile;
 use crate::process::root::Root;
 use crate::settings::SymbolSettings;
 use debug_file::DebugFile;
-pub use debug_file::debug_file_of;
+pub(crate) use debug_file::debug_file_of;
 use debuginfod::DebuginfodClient;
 use names::{OwnSymbols, SymbolizeJob};
-pub use resolved::{ResolvedFile, ResolvedFrame, ResolvedLine, ResolvedName, outside_files};
+pub(crate) use resolved::{ResolvedFile, ResolvedFrame, ResolvedName, outside_files};
 use sections::Sections;
 
 /// A code address, as a place in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Location {
+pub(crate) struct Location {
     /// An index that the caller has for the file.
     pub file: usize,
     /// The offset in the file.
@@ -49,7 +49,7 @@ impl Location {
 
 /// The result of a symbolization.
 #[derive(Debug, Default)]
-pub struct Symbolized {
+pub(crate) struct Symbolized {
     /// The frames of each location, from the outermost to the innermost: more than one where
     /// functions were inlined.
     pub frames: HashMap<Location, Arc<[ResolvedFrame]>>,
@@ -59,7 +59,7 @@ pub struct Symbolized {
 
 /// A symbolizer of places in files, with a cache: interim reports ask for the same places again.
 #[derive(Debug)]
-pub struct Namer {
+pub(crate) struct Namer {
     settings: SymbolSettings,
     known: Mutex<KnownFiles>,
 }
@@ -90,7 +90,7 @@ type FramesByPlace = HashMap<(u64, bool), Arc<[ResolvedFrame]>>;
 impl Namer {
     /// Makes one that looks where `settings` say.
     #[must_use]
-    pub fn new(settings: SymbolSettings) -> Self {
+    pub(crate) fn new(settings: SymbolSettings) -> Self {
         Self {
             settings,
             known: Mutex::default(),
@@ -100,7 +100,12 @@ impl Namer {
     /// Gives names to locations. `files` are what their indices stand for. Servers are asked only
     /// if `may_fetch`.
     #[must_use]
-    pub fn name(&self, files: &[Arc<MappedFile>], locations: &[Location], may_fetch: bool) -> Symbolized {
+    pub(crate) fn name(
+        &self,
+        files: &[Arc<MappedFile>],
+        locations: &[Location],
+        may_fetch: bool,
+    ) -> Symbolized {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted: Vec<Vec<&Location>> = vec![Vec::new(); files.len()];
         for location in locations {
@@ -280,7 +285,7 @@ impl FileNames {
 /// The names of code that was compiled at run time, by address, from the perf maps of a process:
 /// its own first, then those of the processes that it was made by.
 #[must_use]
-pub fn compiled(maps: &[File], mut wanted: Vec<u64>) -> HashMap<u64, Arc<str>> {
+pub(crate) fn compiled(maps: &[File], mut wanted: Vec<u64>) -> HashMap<u64, Arc<str>> {
     let mut named = HashMap::new();
     wanted.sort_unstable();
     wanted.dedup();

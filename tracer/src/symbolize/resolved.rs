@@ -62,7 +62,7 @@ pub struct ResolvedFile {
 
 /// Returns the frame of an address in memory without a file, or in a file that could not be kept.
 #[must_use]
-pub fn outside_files(path: &Path, offset: u64, address: u64) -> ResolvedFrame {
+pub(crate) fn outside_files(path: &Path, offset: u64, address: u64) -> ResolvedFrame {
     let text = path.to_string_lossy();
     let name = match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         // `[vdso]` and its like

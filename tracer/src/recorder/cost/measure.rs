@@ -26,8 +26,8 @@ const ROUNDS: usize = 7;
 /// A function of the child, and how often a round calls it.
 type Kind = (extern "C" fn(), u32);
 
-/// What the child can be told to call. Of the stepped one few: a step costs ten microseconds on a
-/// virtual machine.
+/// The functions that the child can call, and the number of calls. Of the stepped one few: a step
+/// costs ten microseconds on a virtual machine.
 const KINDS: [Kind; 4] = [
     (functions::bare, 1000),
     (functions::emulated, 1000),
@@ -35,7 +35,7 @@ const KINDS: [Kind; 4] = [
     (functions::returning, 500),
 ];
 
-/// Why it could not be measured.
+/// The reasons for which the cost cannot be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
     /// The child could not be made, or said nothing.
@@ -52,7 +52,7 @@ pub enum MeasureError {
     Attach(#[from] AttachError),
 }
 
-/// What was measured, or why nothing was.
+/// The measured costs, or the reason why there are none.
 pub type Measured = Result<Traps, MeasureError>;
 
 /// A measurement that is prepared, and then runs: the child waits, and its probes are attached.
@@ -122,7 +122,7 @@ fn thread_ended() -> io::Error {
     io::Error::other("the measuring thread ended early")
 }
 
-/// Where a function of memtap's own is in its file.
+/// Returns the place of a function of memtap's own in its file.
 fn file_offset(function: extern "C" fn()) -> Option<u64> {
     let address = function as usize as u64;
     let mappings = maps::executable_mappings(std::process::id()).ok()?;

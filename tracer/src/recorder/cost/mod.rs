@@ -1,4 +1,4 @@
-//! What a hit of a probe costs the process that runs into it: the trap, and what the programs do.
+//! The cost of a hit for the process that runs into the probe: the trap, and the programs.
 //! [`measure`] finds out what a trap costs here; the rest of this module is arithmetic.
 
 mod functions;
@@ -6,16 +6,16 @@ pub mod measure;
 
 pub(crate) use crate::numeric::{saturating_u64, to_f64};
 
-/// What the traps of one hit cost, in nanoseconds, with programs that do nothing.
+/// The cost of the traps of one hit, in nanoseconds, with programs that do nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Traps {
-    /// At an instruction that the kernel emulates.
+    /// The trap at an instruction that the kernel emulates.
     pub emulated_ns: f64,
-    /// At one that it must single-step.
+    /// The trap at an instruction that the kernel single-steps.
     pub stepped_ns: f64,
-    /// What a probe of the function's return adds.
+    /// The addition of a probe at the function's return.
     pub return_ns: f64,
-    /// Whether these were measured here; else they are [`Traps::ELSEWHERE`].
+    /// True if the costs were measured here; else they are [`Traps::ELSEWHERE`].
     pub is_measured: bool,
 }
 
@@ -28,7 +28,7 @@ impl Traps {
         is_measured: false,
     };
 
-    /// What a hit costs at a probe of this kind.
+    /// Returns the cost of a hit at a probe of this kind.
     #[must_use]
     pub fn of(&self, site: SiteKind) -> f64 {
         let entry = if site.single_stepped {
@@ -40,40 +40,40 @@ impl Traps {
     }
 }
 
-/// What a probe is, as far as its cost goes.
+/// The properties of a probe that decide its cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SiteKind {
-    /// Whether the kernel must single-step the instruction.
+    /// True if the kernel must single-step the instruction.
     pub single_stepped: bool,
-    /// Whether the call's return is probed as well.
+    /// True if the call's return is probed as well.
     pub has_return: bool,
-    /// Whether it is a call that gives a block back.
+    /// True for a call that frees a block.
     pub is_free: bool,
 }
 
-/// What the programs do at a hit, in nanoseconds, as far as it is known.
+/// The cost of the programs at a hit, in nanoseconds, as far as it is known.
 ///
 /// The kernel tells what all hits together took; what of that is the work for allocations that are
 /// followed is told apart by how many of them there were.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Work {
-    /// At a hit that is not followed.
+    /// The cost of a hit that is not traced further.
     pub passed_ns: f64,
-    /// What following the allocation adds.
+    /// The addition of an allocation that is traced.
     pub followed_ns: f64,
-    /// Whether the kernel's statistics were seen.
+    /// True once the kernel's statistics were read.
     pub is_measured: bool,
 }
 
-/// Where fewer hits than this are followed, their mean says nothing of what following takes.
+/// The share of traced hits below which their mean says nothing of the cost of tracing.
 const SHARE_THAT_TELLS: f64 = 0.02;
 
 /// Of a new figure so much goes into the one that is kept.
 const NEW_PART: f64 = 0.5;
 
 impl Work {
-    /// What is assumed until there are figures: as measured with Linux 6.18 (AMD Zen 4), on stacks
-    /// of some twenty frames.
+    /// Returns the costs assumed until there are figures: as measured with Linux 6.18 (AMD Zen 4),
+    /// on stacks of some twenty frames.
     #[must_use]
     pub const fn assumed(live: bool) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Work {
         self.is_measured = true;
     }
 
-    /// What a hit takes on average while this share of the hits is followed.
+    /// Returns the mean cost of a hit while this share of the hits is traced.
     #[must_use]
     pub fn mean_ns(&self, followed_share: f64) -> f64 {
         self.passed_ns + followed_share * self.followed_ns
