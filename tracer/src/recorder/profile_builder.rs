@@ -291,7 +291,7 @@ impl<'a> ProfileBuilder<'a> {
         }
         locations.sort_unstable_by_key(|location| (location.file, location.offset));
         locations.dedup();
-        let names = namer.name(&self.files, &locations, is_over);
+        let resolved = namer.name(&self.files, &locations, is_over);
         let compiled = self.compiled();
         let no_name = Frame {
             name: FrameName::Compiled,
@@ -306,7 +306,7 @@ impl<'a> ProfileBuilder<'a> {
                 match frame {
                     UnnamedFrame::Outside(frame) => indices.push(frames.index(frame)),
                     UnnamedFrame::Location(location) => {
-                        let expanded = names.frames.get(location).map_or(&[][..], AsRef::as_ref);
+                        let expanded = resolved.frames.get(location).map_or(&[][..], AsRef::as_ref);
                         indices.extend(expanded.iter().map(|frame| frames.index(frame)));
                     }
                     UnnamedFrame::Compiled(pid, address) => {
@@ -332,7 +332,7 @@ impl<'a> ProfileBuilder<'a> {
             processes: self.processes,
             frames: frames.frames,
             stacks,
-            objects: names.objects,
+            objects: resolved.objects,
             held: self.held,
             together: self.together,
             has_ages: false,
