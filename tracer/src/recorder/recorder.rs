@@ -245,7 +245,6 @@ impl Recorder {
                         .begin(object, attachments, &self.processes, settings, measuring)?;
             }
             Purpose::Estimate => {
-                object.set_intake(intake::UNWALKED)?;
                 self.clock.started =
                     self.budget
                         .begin_estimate(object, attachments, &self.processes, measuring)?;
