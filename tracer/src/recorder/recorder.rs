@@ -246,7 +246,6 @@ impl Recorder {
                         .begin(object, attachments, &self.processes, settings, measuring)?;
             }
             Purpose::Estimate => {
-                object.set_capture_mode(CaptureMode::Unwalked)?;
                 self.clock.started =
                     self.budget
                         .begin_estimate(object, attachments, &self.processes, measuring)?;

@@ -311,7 +311,7 @@ impl RecordingSources<'_> {
                             calls: sum.calls,
                             function: Function::from_number(key.function),
                             end: stack.map(|stack| stack.end),
-                            addresses: stack.map(|stack| stack.frames.to_vec()).unwrap_or_default(),
+                            addresses: stack.map(|stack| stack.frames.clone()).unwrap_or_default(),
                         }
                     })
                     .collect(),

@@ -148,16 +148,18 @@ impl BudgetController {
         Ok(self.started)
     }
 
-    /// Begins to count hits for an estimate, without a level. Returns the time of the begin.
+    /// Begins to count calls without stacks for an estimate. Returns the time of the begin.
     pub(super) fn begin_estimate(
         &mut self,
-        object: &Object,
+        object: &mut Object,
         attachments: &Attachments,
         processes: &ProcessTable,
         measuring: Option<Measuring>,
     ) -> Result<Instant, BpfError> {
         self.meter
             .set_prices(measuring.map(Measuring::finish), attachments.sites());
+        // After the wait for prices: calls count from the begin on.
+        object.set_intake(intake::UNWALKED)?;
         self.meter.begin(object, processes)?;
         Ok(self.meter.read_at())
     }
