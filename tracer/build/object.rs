@@ -48,6 +48,8 @@ pub(crate) fn build(workspace: &Path, target_dir: &Path, features: &[&str]) -> R
     command
         .current_dir(workspace)
         .env_remove("RUSTFLAGS")
+        // Set for a build script alone; aya's own are run again where it differs from the last time.
+        .env_remove("HOST")
         // Nightly options of a stable toolchain: `-Z build-std`, and the atomics of the target.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
