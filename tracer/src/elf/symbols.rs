@@ -138,3 +138,52 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
             .ok_or(Error::Symbols)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_program_has_symbols_and_slots() {
+        let bytes = std::fs::read("/proc/self/exe").expect("readable");
+        let elf = Elf::parse(&*bytes).expect("an ELF file");
+        let mut functions = elf.symbols(SymbolTable::Static).expect("whole");
+        let main = functions.find(|symbol| symbol.name == b"main" && symbol.kind == SymbolKind::Function);
+        let main = main.expect("a program has a main function");
+        assert!(main.size > 0 && elf.file_offset(main.address).is_some());
+        let mut dynamic = elf.symbols(SymbolTable::Dynamic).expect("whole");
+        assert!(dynamic.any(|symbol| symbol.kind == SymbolKind::Undefined && symbol.name == b"malloc"));
+        let mut relocations = elf.relocations();
+        assert!(relocations.any(|one| matches!(one, Relocation::Named { name: b"malloc", .. })));
+    }
+
+    #[test]
+    fn damaged_headers_do_no_harm() {
+        let mut bytes = std::fs::read("/proc/self/exe").expect("readable");
+        let sections = usize::try_from(u64::from_le_bytes(*bytes[40..].first_chunk().expect("a header")));
+        let sections = sections.expect("small");
+        let names = usize::from(u16::from_le_bytes(*bytes[62..].first_chunk().expect("a header")));
+        // The file header, the first program headers, the first section headers, those of the names.
+        let headers = (0..0x200).chain(sections..sections + 0x200);
+        for at in headers.chain(sections + 64 * names..sections + 64 * (names + 1)) {
+            bytes[at] ^= 0xff;
+            if let Ok(elf) = Elf::parse(&*bytes) {
+                for table in [SymbolTable::Dynamic, SymbolTable::Static] {
+                    if let Ok(symbols) = elf.symbols(table) {
+                        symbols.take(100).for_each(drop);
+                    }
+                }
+                elf.relocations().take(100).for_each(drop);
+                for segment in elf.segments() {
+                    assert!(elf.segment_bytes(segment).len() <= bytes.len());
+                }
+                assert!(elf.build_id().is_none_or(|id| id.len() < bytes.len()));
+                assert!(elf.debug_link().is_none_or(|link| !link.name.contains('/')));
+                assert!(
+                    elf.section_headers().is_ok() || elf.section(".text").is_ok_and(|text| text.is_none())
+                );
+            }
+            bytes[at] ^= 0xff;
+        }
+    }
+}
