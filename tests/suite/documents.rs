@@ -1,7 +1,7 @@
 //! The README's commands, run as they are written but for targets and times.
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Cgroup, Context, Fixture, Memtap, Need, Running};
+use memtap_tests::{Context, Fixture, Memtap, Need, RunningProgram, TestCgroup};
 
 use crate::case::{Case, case};
 
@@ -21,10 +21,10 @@ fn commands(context: &Context) -> Result<()> {
     let start = || {
         let mut command = fixture.command();
         command.arg("1000");
-        Running::start(command)
+        RunningProgram::start(command)
     };
     let targets = [start()?, start()?];
-    let cgroup = Cgroup::create(context)?;
+    let cgroup = TestCgroup::create(context)?;
     cgroup.take(targets[0].pid(), "")?;
     let mut count = 0;
     let blocks = README.split("```").skip(1).step_by(2);
@@ -68,7 +68,7 @@ fn commands(context: &Context) -> Result<()> {
 }
 
 /// The README's process ids, as those of the targets.
-fn here(pids: &str, targets: &[Running; 2]) -> String {
+fn here(pids: &str, targets: &[RunningProgram; 2]) -> String {
     let pids = pids.split(',').map(|pid| {
         let target = PIDS.iter().position(|known| *known == pid);
         target.map_or_else(|| pid.to_owned(), |target| targets[target].pid().to_string())

@@ -159,7 +159,7 @@ impl BudgetController {
         self.meter
             .set_prices(measuring.map(Measuring::finish), attachments.sites());
         // After the wait for prices: calls count from the begin on.
-        object.set_intake(intake::UNWALKED)?;
+        object.set_capture_mode(CaptureMode::Unwalked)?;
         self.meter.begin(object, processes)?;
         Ok(self.meter.read_at())
     }
