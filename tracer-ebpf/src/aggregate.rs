@@ -1,7 +1,7 @@
 //! The sums, and the records that go with them.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output},
     maps::HashMap,
 };
@@ -14,23 +14,29 @@ use crate::{
     atomic,
     bounds::mask,
     loss::{count, lose},
-    maps::{LOST, OVERFLOW, RECORDS, SUMS},
-    settings,
+    maps::{LOST, OVERFLOW, RECORDS, SUM_SHARDS, SUMS},
+    settings, shards,
     unwind::Slot,
 };
 
 /// Adds what a call did to the sum of its process, stack and function, and sends the stack the first time.
 #[inline(always)]
 pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
-    let Some(sum) = entry(&SUMS, key) else {
+    let Some(sum) = own(&SUMS, key) else {
         lose(Loss::StackMapFull);
         add_without_stack(key, amount);
         return;
     };
-    // SAFETY: `entry` gives a pointer to a map value.
+    // SAFETY: pointers to map values.
     unsafe {
         add_to(sum, amount);
-        send_once(slot, sum, key.process);
+        // A shard has this once the sum has it: most often, nothing is asked of the sum.
+        if (*sum).sent == 0
+            && let Some(whole) = SUMS.get_ptr_mut(key)
+        {
+            send_once(slot, whole, key.process);
+            (*sum).sent = (*whole).sent;
+        }
     }
     tallied(key);
 }
@@ -38,12 +44,12 @@ pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
 /// As [`add`], for a stack that was walked, and sent, before.
 #[inline(always)]
 pub(crate) fn add_known(key: &SumKey, amount: &Sum) {
-    let Some(sum) = entry(&SUMS, key) else {
+    let Some(sum) = own(&SUMS, key) else {
         lose(Loss::StackMapFull);
         add_without_stack(key, amount);
         return;
     };
-    // SAFETY: as in `add`.
+    // SAFETY: a pointer to a map value.
     unsafe { add_to(sum, amount) };
     tallied(key);
 }
@@ -65,8 +71,8 @@ pub(crate) unsafe fn send_once(slot: &Slot, sum: *mut Sum, process: u32) {
 /// Makes the entry of a stack whose call has not returned yet, so that the stack is sent while it is at hand.
 #[inline(always)]
 pub(crate) fn prepare(slot: &Slot, key: &SumKey) {
-    if let Some(sum) = entry(&SUMS, key) {
-        // SAFETY: as in `add`.
+    if let Some(sum) = shards::whole(&SUMS, key, &NOTHING) {
+        // SAFETY: a pointer to a map value.
         unsafe { send_once(slot, sum, key.process) };
     }
 }
@@ -78,7 +84,7 @@ pub(crate) fn add_without_stack(key: &SumKey, amount: &Sum) {
         stack: STACK_LOST,
         ..*key
     };
-    let sum = match entry(&LOST, &key) {
+    let sum = match own(&LOST, &key) {
         Some(sum) => sum,
         None => match OVERFLOW.get_ptr_mut(key.function) {
             Some(sum) => sum,
@@ -96,6 +102,34 @@ fn tallied(key: &SumKey) {
     } else {
         count(Counter::Tallied);
     }
+}
+
+/// The sum that this CPU adds to. `sums` is the one of `SUMS` and `LOST` that the key belongs to.
+#[inline(always)]
+fn own(sums: &HashMap<SumKey, Sum>, key: &SumKey) -> Option<*mut Sum> {
+    shards::own(sums, &SUM_SHARDS, key, || {
+        make_sum(key.stack, key.process, key.function);
+    })
+}
+
+/// Makes a sum, and this CPU's shard of it.
+///
+/// A global function, so that the verifier checks it once. The result means nothing: such a function must have one.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn make_sum(stack: u64, process: u32, function: u32) -> u32 {
+    let key = SumKey {
+        stack,
+        process,
+        function,
+    };
+    if stack == STACK_LOST {
+        shards::make(&LOST, &SUM_SHARDS, &key, &NOTHING);
+    } else {
+        shards::make(&SUMS, &SUM_SHARDS, &key, &NOTHING);
+    }
+    0
 }
 
 /// A new sum. A static, since the stack of all functions together has 512 bytes.
@@ -117,18 +151,6 @@ pub(crate) fn amount(bytes: u64, weight: u64) -> Sum {
         amount.bytes_variance = sampling::bytes_variance(bytes, weight, settings::halvings());
     }
     amount
-}
-
-/// The sum of this key in a table, made if there is none; nothing if the table is full.
-#[inline(always)]
-fn entry(table: &HashMap<SumKey, Sum>, key: &SumKey) -> Option<*mut Sum> {
-    if let Some(sum) = table.get_ptr_mut(key) {
-        return Some(sum);
-    }
-    // Another CPU may be first, which is as good: the look-up that follows tells.
-    match table.insert(key, &NOTHING, BPF_NOEXIST as u64) {
-        Ok(()) | Err(_) => table.get_ptr_mut(key),
-    }
 }
 
 /// # Safety

@@ -8,13 +8,17 @@ use aya_ebpf::{
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
     Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, MAX_SITES, PendingCall,
-    PendingRegion, ProbeSite, Process, SCRATCH_SLOTS, Sampler, SingleSite, Sum, SumKey, TailCall, TailKey,
+    PendingRegion, ProbeSite, Process, ProcessCounts, SCRATCH_SLOTS, Sampler, SingleSite, Sum, SumKey,
+    TailCall, TailKey,
 };
 
 use crate::unwind::{KeptKey, KeptMapping, Scratch};
 
 /// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// `BPF_F_NO_PREALLOC` of the kernel's `include/uapi/linux/bpf.h`: an entry's memory is allocated when it is made.
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// What is taken in: a value of `tracer_ebpf::intake`. Written by the loader: probes come and go one after the other, and
 /// what each sees alone would not fit what the others see.
@@ -40,6 +44,11 @@ pub(crate) static SINGLES: Array<SingleSite> = Array::with_max_entries(2048, 0);
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(16_384, 0);
 
+/// What each CPU counts of processes. Written here, read by the loader. Never full: a word that another process needs is sent
+/// to user space, and where that cannot be, `PROCESSES` counts.
+#[map]
+pub(crate) static PROCESS_COUNTS: PerCpuArray<ProcessCounts> = PerCpuArray::with_max_entries(1, 0);
+
 /// The cgroup that is traced, if one is. Written by the loader.
 #[map]
 pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
@@ -48,8 +57,8 @@ pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static PROCESS_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The sums per (process, stack, function). Written here, read by the loader. Full: `stack_map_full`; calls
-/// and bytes go to `LOST`.
+/// The sums per (process, stack, function). Written here, read by the loader. An entry is made before its shards and has what
+/// found no room there. Full: `stack_map_full`; calls and bytes go to `LOST`.
 #[map]
 pub(crate) static SUMS: HashMap<SumKey, Sum> = HashMap::with_max_entries(65_536, 0);
 
@@ -61,6 +70,11 @@ pub(crate) static LOST: HashMap<SumKey, Sum> = HashMap::with_max_entries(16_384,
 /// Sums per function of the events that found `LOST` full: totals stay exact for the whole. Never full.
 #[map]
 pub(crate) static OVERFLOW: Array<Sum> = Array::with_max_entries(64, 0);
+
+/// What each CPU adds to the sums of `SUMS` and `LOST`, by [`SumKey::on_cpu`]. Full: what CPUs without a shard add goes to the
+/// sum itself.
+#[map]
+pub(crate) static SUM_SHARDS: HashMap<SumKey, Sum> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Event and loss counters. Never full.
 #[map]
@@ -119,9 +133,6 @@ pub(crate) static STOPPED: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0
 #[map]
 pub(crate) static CALLS: HashMap<CallKey, PendingCall> = HashMap::with_max_entries(16_384, 0);
 
-/// `BPF_F_NO_PREALLOC` of the kernel's `include/uapi/linux/bpf.h`: an entry's memory is allocated when it is made.
-const BPF_F_NO_PREALLOC: u32 = 1;
-
 /// Live blocks. Written here; the loader takes out those of processes that have ended. Full: `live_map_full`.
 #[map]
 pub(crate) static BLOCKS: HashMap<BlockKey, Block> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -130,11 +141,20 @@ pub(crate) static BLOCKS: HashMap<BlockKey, Block> = HashMap::with_max_entries(1
 #[map]
 pub(crate) static HEAP_SUMS: HashMap<SumKey, HeapSum> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// The shards of `HEAP_SUMS`, as `SUM_SHARDS` has those of `SUMS`.
+#[map]
+pub(crate) static HEAP_SUM_SHARDS: HashMap<SumKey, HeapSum> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
 /// What each process holds, by its number. Full: `heap_map_full`.
 #[map]
 pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// What all processes hold together.
+/// The number of the process that alone has held blocks, 0 for none, or `SEVERAL_PROCESSES`.
+#[map]
+pub(crate) static ONLY_PROCESS: Array<u64> = Array::with_max_entries(1, 0);
+
+/// What all processes hold together, where several have held blocks; else the one's entry of `HEAPS` is that.
 #[map]
 pub(crate) static HEAP: Array<Heap> = Array::with_max_entries(1, 0);
 

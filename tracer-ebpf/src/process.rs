@@ -14,7 +14,7 @@ use crate::{
     aggregate, atomic, heap,
     loss::lose,
     maps::{CGROUP, PROCESS_COUNT, PROCESSES, RECORDS},
-    settings,
+    process_counts, settings,
 };
 
 /// The number of the current process's image; nothing if it is not a target.
@@ -24,7 +24,7 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
         // SAFETY: the pointer is to a map value, whose fields are plain numbers.
         unsafe {
             let number = (*process).number;
-            atomic::add(&raw mut (*process).hits, 1);
+            add_hit(process);
             if (*process).announced != Process::ANNOUNCED
                 && announce(tgid, number, PROCESS_UNKNOWN, own_number(), false)
             {
@@ -39,6 +39,20 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
     let number = enter(tgid, PROCESS_UNKNOWN, Whose::Own, BPF_NOEXIST, false);
     count_hit(tgid);
     Some(number)
+}
+
+/// Counts a hit of a process, for this CPU if that can be.
+///
+/// # Safety
+/// `process` must point to a value of `PROCESSES`.
+#[inline(always)]
+unsafe fn add_hit(process: *mut Process) {
+    // SAFETY: the caller's promise; the counter is only ever added to.
+    unsafe {
+        if !process_counts::count_hit((*process).number) {
+            atomic::add(&raw mut (*process).hits, 1);
+        }
+    }
 }
 
 /// Whether the current process is a target though it is not in the table yet.
@@ -93,8 +107,8 @@ enum Whose {
 #[inline(always)]
 pub(crate) fn count_hit(tgid: u32) {
     if let Some(process) = PROCESSES.get_ptr_mut(&tgid) {
-        // SAFETY: the pointer is to a map value; the counter is only ever added to.
-        unsafe { atomic::add(&raw mut (*process).hits, 1) };
+        // SAFETY: the pointer is to a value of the table.
+        unsafe { add_hit(process) };
     }
 }
 
@@ -138,7 +152,7 @@ fn enter(tgid: u32, parent: u32, whose: Whose, flags: u32, urgent: bool) -> u32 
 /// room for it on the stacks of the programs that walk.
 #[inline(always)]
 fn announce(tgid: u32, number: u32, parent: u32, inner_pid: u32, urgent: bool) -> bool {
-    // Of the image that this one takes the place of, if there is one: with it the count goes.
+    // Of the image that this one takes the place of, if there is one: with it goes what no CPU has counted by itself.
     // SAFETY: the value is copied at once.
     let hits_before = unsafe { PROCESSES.get(&tgid) }.map_or(0, |process| process.hits);
     let Some(mut entry) = RECORDS.reserve::<ProcessRecord>(0) else {

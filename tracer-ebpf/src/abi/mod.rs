@@ -10,6 +10,7 @@ pub mod identity;
 pub mod intake;
 mod records;
 pub mod sampling;
+mod shards;
 mod single;
 pub mod unwind;
 mod values;
@@ -21,6 +22,7 @@ pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
+pub use shards::{CountWord, CountsRecord, LiveWord, PROCESS_WORDS, ProcessCounts, SEVERAL_PROCESSES};
 pub use single::SingleSite;
 pub use values::{
     CodeRange, FileKey, FileTable, HitCounts, PendingRegion, ProbeSite, Process, Sampler, Segment, Sum,

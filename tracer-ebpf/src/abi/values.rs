@@ -155,7 +155,8 @@ pub struct Process {
     pub number: u32,
     /// What user space knows of it: one of the `ANNOUNCED_*` constants.
     pub announced: u32,
-    /// Hits of probes in allocators by this image, whatever became of them.
+    /// Hits of probes in allocators by this image, whatever became of them: those that its word of
+    /// [`ProcessCounts`](crate::ProcessCounts) could not take.
     pub hits: u64,
 }
 

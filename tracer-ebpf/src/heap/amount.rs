@@ -1,6 +1,6 @@
 //! Blocks, as figures count them.
 
-use tracer_ebpf::sampling;
+use tracer_ebpf::{LiveWord, sampling};
 
 use crate::settings;
 
@@ -37,5 +37,24 @@ impl Amount {
             variance: sampling::count_variance(weight),
             bytes_variance: sampling::bytes_variance(bytes, weight, settings::halvings()),
         }
+    }
+
+    /// What of it is to be counted in the machine's totals too, by what the words of the process's row held before.
+    #[inline(always)]
+    pub(super) fn counted_in_all(&self, live: LiveWord, bytes: LiveWord) -> Option<Self> {
+        // Between the two words, the state may just have changed: each tells for itself.
+        let counted = (live.is_counted_in_all(), bytes.is_counted_in_all());
+        if counted == (false, false) {
+            return None;
+        }
+        let (blocks, bytes) = (
+            if counted.0 { self.blocks } else { 0 },
+            if counted.1 { self.bytes } else { 0 },
+        );
+        Some(Self {
+            blocks,
+            bytes,
+            ..*self
+        })
     }
 }

@@ -1,14 +1,14 @@
 //! What each process holds, exact in time; and what all hold together.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
-use tracer_ebpf::{Heap, Loss};
+use tracer_ebpf::{Heap, LiveWord, Loss, SEVERAL_PROCESSES};
 
 use super::amount::Amount;
 use crate::{
     atomic,
     loss::lose,
-    maps::{HEAP, HEAPS},
-    settings,
+    maps::{HEAP, HEAPS, ONLY_PROCESS},
+    process_counts, settings,
 };
 
 /// An empty row. A static, since the stack of all functions together has 512 bytes.
@@ -40,13 +40,73 @@ pub(super) fn of(process: u32) -> Option<*mut Heap> {
     if let Some(heap) = HEAPS.get_ptr_mut(&process) {
         return Some(heap);
     }
-    // Another CPU may be first, which is as good: the look-up that follows tells.
-    let made = HEAPS.insert(&process, &NOTHING, BPF_NOEXIST as u64);
-    let heap = HEAPS.get_ptr_mut(&process);
-    if heap.is_none() && made.is_err() {
+    make_totals(process);
+    HEAPS.get_ptr_mut(&process)
+}
+
+/// Makes the row of a process, and counts it in the machine's totals from now on together with that of the process that has
+/// been alone so far. A process that is alone is not counted there: what it holds is what the machine holds.
+///
+/// A global function, so that the verifier checks it once. The result means nothing: such a function must have one.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn make_totals(process: u32) -> u32 {
+    let is_made = HEAPS.insert(&process, &NOTHING, BPF_NOEXIST as u64).is_ok();
+    let (Some(heap), Some(only)) = (HEAPS.get_ptr_mut(&process), ONLY_PROCESS.get_ptr_mut(0)) else {
         lose(Loss::HeapMapFull);
+        return 0;
+    };
+    if !is_made {
+        // Another CPU was first, which is as good.
+        return 0;
     }
-    heap
+    // SAFETY: pointers to map values. Who makes a row is one, and so is who swaps the number of a process out.
+    unsafe {
+        if atomic::replace(only, 0, process as u64) {
+            return 0;
+        }
+        let before = atomic::swap(only, SEVERAL_PROCESSES);
+        if before != SEVERAL_PROCESSES
+            && let Some(first) = HEAPS.get_ptr_mut(&(before as u32))
+        {
+            count_in_all(first);
+        }
+        count_in_all(heap);
+    }
+    0
+}
+
+/// Adds what a process holds to the machine's totals; from now on, changes of it change them too.
+///
+/// # Safety
+/// `heap` must point to a map value, for which this has not been called yet.
+#[inline(always)]
+unsafe fn count_in_all(heap: *mut Heap) {
+    // SAFETY: the caller's promise; words are changed by atomic operations alone.
+    unsafe {
+        let bytes = LiveWord(atomic::fetch_add(
+            &raw mut (*heap).live_bytes,
+            LiveWord::COUNTED_IN_ALL,
+        ));
+        let live = LiveWord(atomic::fetch_add(&raw mut (*heap).live, LiveWord::COUNTED_IN_ALL));
+        let Some(all) = HEAP.get_ptr_mut(0) else { return };
+        let held = Amount {
+            blocks: live.value(),
+            bytes: bytes.value(),
+            variance: (*heap).live_variance,
+            bytes_variance: (*heap).live_bytes_variance,
+        };
+        // What it has held alone, and then what it adds to others.
+        let variances = (
+            &raw const (*heap).peak_variance,
+            &raw const (*heap).peak_bytes_variance,
+        );
+        raise(all, (*heap).peak_bytes, (*heap).peak, variances);
+        if !bytes.has_ended() {
+            grow_row(all, &held);
+        }
+    }
 }
 
 /// A block is live from now on.
@@ -54,11 +114,11 @@ pub(super) fn of(process: u32) -> Option<*mut Heap> {
 pub(super) fn grow(process: u32, amount: &Amount) {
     if let Some(heap) = of(process) {
         // SAFETY: the pointer is to a map value.
-        unsafe { grow_row(heap, amount) };
-    }
-    if let Some(heap) = HEAP.get_ptr_mut(0) {
-        // SAFETY: as above.
-        unsafe { grow_row(heap, amount) };
+        let counted = unsafe { grow_row(heap, amount) };
+        if let (Some(counted), Some(all)) = (counted, HEAP.get_ptr_mut(0)) {
+            // SAFETY: as above.
+            unsafe { grow_row(all, &counted) };
+        }
     }
 }
 
@@ -67,26 +127,50 @@ pub(super) fn grow(process: u32, amount: &Amount) {
 pub(super) fn shrink(process: u32, amount: &Amount) {
     if let Some(heap) = of(process) {
         // SAFETY: the pointer is to a map value.
-        unsafe { shrink_row(heap, amount) };
-    }
-    if let Some(heap) = HEAP.get_ptr_mut(0) {
-        // SAFETY: as above.
-        unsafe { shrink_row(heap, amount) };
+        let counted = unsafe { shrink_row(heap, amount) };
+        if let (Some(counted), Some(all)) = (counted, HEAP.get_ptr_mut(0)) {
+            // SAFETY: as above.
+            unsafe { shrink_row(all, &counted) };
+        }
     }
 }
 
+/// Adds to a row. Returns what is to be added to the machine's.
+///
 /// # Safety
 /// `heap` must point to a map value.
 #[inline(always)]
-unsafe fn grow_row(heap: *mut Heap, amount: &Amount) {
+unsafe fn grow_row(heap: *mut Heap, amount: &Amount) -> Option<Amount> {
     // SAFETY: the caller's promise; these fields are changed by atomic operations alone.
     unsafe {
-        let live = atomic::fetch_add(&raw mut (*heap).live, amount.blocks) + amount.blocks;
+        let live = LiveWord(atomic::fetch_add(&raw mut (*heap).live, amount.blocks));
         if settings::sampled() {
             atomic::add(&raw mut (*heap).live_variance, amount.variance);
             atomic::add(&raw mut (*heap).live_bytes_variance, amount.bytes_variance);
         }
-        let live_bytes = atomic::fetch_add(&raw mut (*heap).live_bytes, amount.bytes) + amount.bytes;
+        let bytes = LiveWord(atomic::fetch_add(&raw mut (*heap).live_bytes, amount.bytes));
+        let variances = (
+            &raw const (*heap).live_variance,
+            &raw const (*heap).live_bytes_variance,
+        );
+        raise(
+            heap,
+            bytes.value().wrapping_add(amount.bytes),
+            live.value().wrapping_add(amount.blocks),
+            variances,
+        );
+        amount.counted_in_all(live, bytes)
+    }
+}
+
+/// Raises the peak of a row, if so many bytes are more. `variances`: of the blocks and of their bytes.
+///
+/// # Safety
+/// All must point to map values.
+#[inline(always)]
+unsafe fn raise(heap: *mut Heap, live_bytes: u64, live: u64, variances: (*const u64, *const u64)) {
+    // SAFETY: the caller's promise; these fields are changed by whole words alone.
+    unsafe {
         let peak = &raw mut (*heap).peak_bytes;
         let mut turn = 0;
         while turn < TURNS {
@@ -97,9 +181,9 @@ unsafe fn grow_row(heap: *mut Heap, amount: &Amount) {
             if atomic::replace(peak, before, live_bytes) {
                 core::ptr::write_volatile(&raw mut (*heap).peak, live);
                 if settings::sampled() {
-                    let variance = core::ptr::read_volatile(&raw const (*heap).live_variance);
+                    let variance = core::ptr::read_volatile(variances.0);
                     core::ptr::write_volatile(&raw mut (*heap).peak_variance, variance);
-                    let variance = core::ptr::read_volatile(&raw const (*heap).live_bytes_variance);
+                    let variance = core::ptr::read_volatile(variances.1);
                     core::ptr::write_volatile(&raw mut (*heap).peak_bytes_variance, variance);
                 }
                 break;
@@ -109,14 +193,22 @@ unsafe fn grow_row(heap: *mut Heap, amount: &Amount) {
     }
 }
 
+/// Takes from a row. Returns what is to be taken from the machine's.
+///
 /// # Safety
 /// As for [`grow_row`].
 #[inline(always)]
-unsafe fn shrink_row(heap: *mut Heap, amount: &Amount) {
+unsafe fn shrink_row(heap: *mut Heap, amount: &Amount) -> Option<Amount> {
     // SAFETY: the caller's promise.
     unsafe {
-        atomic::add(&raw mut (*heap).live, amount.blocks.wrapping_neg());
-        atomic::add(&raw mut (*heap).live_bytes, amount.bytes.wrapping_neg());
+        let live = LiveWord(atomic::fetch_add(
+            &raw mut (*heap).live,
+            amount.blocks.wrapping_neg(),
+        ));
+        let bytes = LiveWord(atomic::fetch_add(
+            &raw mut (*heap).live_bytes,
+            amount.bytes.wrapping_neg(),
+        ));
         if settings::sampled() {
             atomic::add(&raw mut (*heap).live_variance, amount.variance.wrapping_neg());
             atomic::add(
@@ -124,13 +216,16 @@ unsafe fn shrink_row(heap: *mut Heap, amount: &Amount) {
                 amount.bytes_variance.wrapping_neg(),
             );
         }
+        amount.counted_in_all(live, bytes)
     }
 }
 
 /// Counts a call of `free`.
 #[inline(always)]
 pub(super) fn called_free(process: u32) {
-    if let Some(heap) = of(process) {
+    if !process_counts::count_free(process)
+        && let Some(heap) = of(process)
+    {
         // SAFETY: the pointer is to a map value.
         unsafe { atomic::add(&raw mut (*heap).free_calls, 1) };
     }
@@ -163,8 +258,8 @@ unsafe fn held(heap: *const Heap) -> Amount {
     // SAFETY: the caller's promise.
     unsafe {
         Amount {
-            blocks: (*heap).live,
-            bytes: (*heap).live_bytes,
+            blocks: LiveWord((*heap).live).value(),
+            bytes: LiveWord((*heap).live_bytes).value(),
             variance: (*heap).live_variance,
             bytes_variance: (*heap).live_bytes_variance,
         }
@@ -179,25 +274,15 @@ pub(crate) fn forked(parent: u32, child: u32) {
         return;
     };
     let Some(to) = of(child) else { return };
-    // SAFETY: pointers to map values; the child has not run yet, so that its row is only ours.
+    // SAFETY: pointers to map values; the child has not run yet, so that its row is only ours. It is counted in the machine's
+    // totals by now, since its parent was there before.
     unsafe {
-        let now = bpf_ktime_get_ns();
         let copied = held(from);
-        (*to).live_bytes = copied.bytes;
-        (*to).live = copied.blocks;
-        (*to).peak_bytes = copied.bytes;
-        (*to).peak = copied.blocks;
-        (*to).live_variance = copied.variance;
-        (*to).live_bytes_variance = copied.bytes_variance;
-        (*to).peak_variance = copied.variance;
-        (*to).peak_bytes_variance = copied.bytes_variance;
+        grow(child, &copied);
         (*to).parent = parent;
-        (*to).forked_ns = now;
+        (*to).forked_ns = bpf_ktime_get_ns();
         (*to).sibling = (*from).child;
         (*from).child = child;
-        if let Some(all) = HEAP.get_ptr_mut(0) {
-            grow_row(all, &copied);
-        }
     }
 }
 
@@ -224,8 +309,13 @@ fn end(process: u32) {
             return;
         }
         (*heap).is_over = 1;
-        if let Some(all) = HEAP.get_ptr_mut(0) {
-            shrink_row(all, &held(heap));
+        let held = held(heap);
+        // From here on it is not counted in the machine's totals any more if it is not yet.
+        let bytes = LiveWord(atomic::fetch_add(&raw mut (*heap).live_bytes, LiveWord::ENDED));
+        if bytes.is_counted_in_all()
+            && let Some(all) = HEAP.get_ptr_mut(0)
+        {
+            shrink_row(all, &held);
         }
         // Those before it are still there; the others are found by their younger siblings.
         if let Some(parent) = HEAPS.get_ptr_mut(&(*heap).parent)

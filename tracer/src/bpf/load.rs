@@ -13,6 +13,7 @@ pub use super::error::BpfError;
 use super::limits::Limits;
 use super::links::AttachBy;
 use super::multi::Multi;
+use super::records::Counted;
 use super::sampling::Sampling;
 use crate::probe_plan::single::Kind;
 
@@ -57,6 +58,8 @@ pub struct Object {
     pub(super) has_sampled: bool,
     sites_len: u32,
     pub(super) singles_len: u32,
+    /// What CPUs have counted of process images, and count anew, by their numbers.
+    pub(super) counted: std::collections::HashMap<u32, Counted>,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -93,16 +96,15 @@ impl Object {
     pub fn load(settings: &BpfSettings, limits: &Limits, wanted: Wanted) -> Result<Self, BpfError> {
         raise_memlock_limit();
         let mut loader = EbpfLoader::new();
+        let sums = if wanted.live && !wanted.region {
+            1
+        } else {
+            limits.stacks
+        };
         loader
             .override_global("SETTINGS", settings, true)
-            .map_max_entries(
-                "SUMS",
-                if wanted.live && !wanted.region {
-                    1
-                } else {
-                    limits.stacks
-                },
-            )
+            .map_max_entries("SUMS", sums)
+            .map_max_entries("SUM_SHARDS", sums)
             .map_max_entries("PROCESSES", limits.processes)
             .map_max_entries("LOST", limits.processes)
             .map_max_entries("ROWS", limits.tables.row_chunks)
@@ -121,9 +123,17 @@ impl Object {
             loader
                 .map_max_entries("BLOCKS", limits.blocks)
                 .map_max_entries("HEAP_SUMS", limits.stacks)
+                .map_max_entries("HEAP_SUM_SHARDS", limits.stacks)
                 .map_max_entries("HEAPS", limits.processes);
         } else {
-            for map in ["CALLS", "BLOCKS", "HEAP_SUMS", "HEAPS", "LAST_BLOCKS"] {
+            for map in [
+                "CALLS",
+                "BLOCKS",
+                "HEAP_SUMS",
+                "HEAP_SUM_SHARDS",
+                "HEAPS",
+                "LAST_BLOCKS",
+            ] {
                 loader.map_max_entries(map, 1);
             }
         }
@@ -144,6 +154,7 @@ impl Object {
             has_sampled: false,
             sites_len: 0,
             singles_len: 0,
+            counted: std::collections::HashMap::new(),
             messages: None,
         };
         if messages {

@@ -6,51 +6,9 @@ use std::collections::hash_map::Entry;
 use tracer_ebpf::{Heap, HeapSum, Sum, SumKey};
 
 use super::copied::Copied;
+use crate::bpf::sums::Additive;
 use crate::cost::whole;
 use crate::profile::{HeapValues, Held, HeldVariances, Values, Variances};
-
-/// Figures that can be added to others of the same stack.
-pub(super) trait Additive: Copy {
-    fn add(&mut self, other: &Self);
-}
-
-impl Additive for Sum {
-    fn add(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.bytes += other.bytes;
-        self.bytes_out += other.bytes_out;
-        self.failed += other.failed;
-        self.sent |= other.sent;
-        self.hits += other.hits;
-        self.calls_variance += other.calls_variance;
-        self.bytes_variance += other.bytes_variance;
-    }
-}
-
-impl Additive for HeapSum {
-    fn add(&mut self, other: &Self) {
-        self.sum.add(&other.sum);
-        self.blocks += other.blocks;
-        self.freed += other.freed;
-        self.freed_bytes += other.freed_bytes;
-        self.temporary += other.temporary;
-        self.usable_bytes += other.usable_bytes;
-        self.untracked += other.untracked;
-        self.untracked_bytes += other.untracked_bytes;
-        self.blocks_variance += other.blocks_variance;
-        self.freed_variance += other.freed_variance;
-        self.freed_bytes_variance += other.freed_bytes_variance;
-        self.temporary_variance += other.temporary_variance;
-        self.untracked_variance += other.untracked_variance;
-        self.untracked_bytes_variance += other.untracked_bytes_variance;
-        for (to, from) in self.sizes.iter_mut().zip(other.sizes) {
-            *to += from;
-        }
-        for (to, from) in self.lifetimes.iter_mut().zip(other.lifetimes) {
-            *to += from;
-        }
-    }
-}
 
 /// The sums with one entry for each stack: provisional identities are replaced.
 pub(super) fn merged<T: Additive>(sums: Vec<(SumKey, T)>, copied: &Copied) -> Vec<(SumKey, T)> {

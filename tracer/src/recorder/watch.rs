@@ -197,6 +197,7 @@ impl Recorder {
                     self.stacks.entry(stack.hash).or_insert(stack);
                 }
                 Record::File(new) => self.learn(&new),
+                Record::Counts(new) => self.object.take_counted(new),
                 Record::Process(new) => {
                     if !self.lives.knows(new.tgid)
                         && let Err(error) = self.lives.snapshot(new.tgid)

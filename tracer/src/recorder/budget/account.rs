@@ -15,6 +15,9 @@ impl Recorder {
         for (_, process) in self.object.listed_processes()? {
             *hits.entry(process.number).or_default() += process.hits;
         }
+        for (number, counted) in self.object.counted_by_process()? {
+            *hits.entry(number).or_default() += counted.hits;
+        }
         for (number, before) in &self.control.hits_before {
             if let Some(hits) = hits.get_mut(number) {
                 *hits = hits.saturating_sub(*before);
