@@ -1,4 +1,4 @@
-//! The sums, and the records that go with them.
+//! The aggregation of calls in sums, and the records that carry stacks to user space.
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
@@ -13,17 +13,17 @@ use tracer_ebpf::{
 use crate::{
     atomic,
     bounds::mask,
-    loss::{count, lose},
+    loss::{count, count_loss},
     maps::{LOST, OVERFLOW, RECORDS, SUM_SHARDS, SUMS},
     settings, shards,
     unwind::Slot,
 };
 
-/// Adds what a call did to the sum of its process, stack and function, and sends the stack the first time.
+/// Adds a call to the sum of its process, stack and function, and sends the stack the first time.
 #[inline(always)]
 pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
     let Some(sum) = own(&SUMS, key) else {
-        lose(Loss::StackMapFull);
+        count_loss(Loss::StackMapFull);
         add_without_stack(key, amount);
         return;
     };
@@ -38,20 +38,20 @@ pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
             (*sum).sent = (*whole).sent;
         }
     }
-    tallied(key);
+    count_recorded(key);
 }
 
 /// As [`add`], for a stack that was walked, and sent, before.
 #[inline(always)]
 pub(crate) fn add_known(key: &SumKey, amount: &Sum) {
     let Some(sum) = own(&SUMS, key) else {
-        lose(Loss::StackMapFull);
+        count_loss(Loss::StackMapFull);
         add_without_stack(key, amount);
         return;
     };
     // SAFETY: a pointer to a map value.
     unsafe { add_to(sum, amount) };
-    tallied(key);
+    count_recorded(key);
 }
 
 /// Sends the slot's stack, if that has not been done for this sum.
@@ -68,7 +68,7 @@ pub(crate) unsafe fn send_once(slot: &Slot, sum: *mut Sum, process: u32) {
     }
 }
 
-/// Makes the entry of a stack whose call has not returned yet, so that the stack is sent while it is at hand.
+/// Makes the sum of a call that has not returned yet, so that the stack is sent while it is in the slot.
 #[inline(always)]
 pub(crate) fn prepare(slot: &Slot, key: &SumKey) {
     if let Some(sum) = shards::whole(&SUMS, key, &NOTHING) {
@@ -77,7 +77,7 @@ pub(crate) fn prepare(slot: &Slot, key: &SumKey) {
     }
 }
 
-/// Adds what a call did where its stack is not known: totals stay exact. The loss is the caller's to count.
+/// Adds a call whose stack is not known: totals stay exact. The loss is the caller's to count.
 #[inline(always)]
 pub(crate) fn add_without_stack(key: &SumKey, amount: &Sum) {
     let key = SumKey {
@@ -96,9 +96,9 @@ pub(crate) fn add_without_stack(key: &SumKey, amount: &Sum) {
 }
 
 #[inline(always)]
-fn tallied(key: &SumKey) {
+fn count_recorded(key: &SumKey) {
     if key.process == PROCESS_UNKNOWN {
-        lose(Loss::ProcessMapFull);
+        count_loss(Loss::ProcessMapFull);
     } else {
         count(Counter::Tallied);
     }
@@ -135,7 +135,7 @@ extern "C" fn make_sum(stack: u64, process: u32, function: u32) -> u32 {
 /// A new sum. A static, since the stack of all functions together has 512 bytes.
 static NOTHING: Sum = Sum::NOTHING;
 
-/// What a call adds that asks for so many bytes and stands for `weight` of its kind.
+/// The figures of a call of so many bytes with this sample weight.
 #[inline(always)]
 pub(crate) fn amount(bytes: u64, weight: u64) -> Sum {
     let mut amount = Sum {
@@ -214,11 +214,11 @@ pub(crate) fn send_record<T>(record: &T, urgent: bool) -> bool {
     }
 }
 
-/// Whether user space is called for a record, as the ring takes it.
+/// The flags for a record: whether it wakes user space up.
 #[inline(always)]
 pub(crate) fn record_flags(urgent: bool) -> u64 {
-    // A wake-up costs the target some six microseconds, so user space comes by a timer; only what cannot wait, and
-    // a ring that fills up faster than that, calls it.
+    // A wake-up costs the target some six microseconds, so that user space polls by a timer. A record that cannot wait, and
+    // a ring that fills up, wake it.
     let urgent =
         urgent || RECORDS.query(BPF_RB_AVAIL_DATA as u64) > RECORDS.query(BPF_RB_RING_SIZE as u64) / 4;
     if urgent {

@@ -7,12 +7,12 @@ use aya_ebpf::{
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
-    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, MAX_SITES, PendingCall,
-    PendingRegion, ProbeSite, Process, ProcessCounts, SCRATCH_SLOTS, Sampler, SingleSite, Sum, SumKey,
-    TailCall, TailKey,
+    Block, BlockKey, CallKey, Counter, FileKey, FileTable, HeapSum, HitCounts, MAX_SITES, PendingCall,
+    PendingRegion, ProbeSite, Process, ProcessCounts, ProcessTotals, SCRATCH_SLOTS, Sampler, SingleSite, Sum,
+    SumKey, TailCall, TailKey,
 };
 
-use crate::unwind::{KeptKey, KeptMapping, Scratch};
+use crate::unwind::{CachedVma, Scratch, VmaKey};
 
 /// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -44,7 +44,7 @@ pub(crate) static SINGLES: Array<SingleSite> = Array::with_max_entries(2048, 0);
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(16_384, 0);
 
-/// What each CPU counts of processes. Written here, read by the loader. Never full: a word that another process needs is sent
+/// The counters that each CPU has of processes. Written here, read by the loader. Never full: a word that another process needs is sent
 /// to user space, and where that cannot be, `PROCESSES` counts.
 #[map]
 pub(crate) static PROCESS_COUNTS: PerCpuArray<ProcessCounts> = PerCpuArray::with_max_entries(1, 0);
@@ -71,7 +71,7 @@ pub(crate) static LOST: HashMap<SumKey, Sum> = HashMap::with_max_entries(16_384,
 #[map]
 pub(crate) static OVERFLOW: Array<Sum> = Array::with_max_entries(64, 0);
 
-/// What each CPU adds to the sums of `SUMS` and `LOST`, by [`SumKey::on_cpu`]. Full: what CPUs without a shard add goes to the
+/// The shards that each CPU has of the sums of `SUMS` and `LOST`, by [`SumKey::on_cpu`]. Full: what CPUs without a shard add goes to the
 /// sum itself.
 #[map]
 pub(crate) static SUM_SHARDS: HashMap<SumKey, Sum> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
@@ -105,7 +105,7 @@ pub(crate) static GENERATION: Array<u64> = Array::with_max_entries(1, BPF_F_MMAP
 /// Mappings of code that walks have found, some for each process, for when its address space is being changed and
 /// cannot be asked. Least recently used entries make room.
 #[map]
-pub(crate) static MAPPINGS: LruHashMap<KeptKey, KeptMapping> = LruHashMap::with_max_entries(16_384, 0);
+pub(crate) static MAPPINGS: LruHashMap<VmaKey, CachedVma> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Room for walks. A slot belongs to one program at a time. All taken: `scratch_busy`.
 #[map]
@@ -146,17 +146,18 @@ pub(crate) static HEAP_SUMS: HashMap<SumKey, HeapSum> = HashMap::with_max_entrie
 pub(crate) static HEAP_SUM_SHARDS: HashMap<SumKey, HeapSum> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// What each process holds, by its number. Full: `heap_map_full`.
+/// The totals of each process, by its number. Full: `heap_map_full`.
 #[map]
-pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+pub(crate) static PROCESS_TOTALS: HashMap<u32, ProcessTotals> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 /// The number of the process that alone has held blocks, 0 for none, or `SEVERAL_PROCESSES`.
 #[map]
 pub(crate) static ONLY_PROCESS: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What all processes hold together, where several have held blocks; else the one's entry of `HEAPS` is that.
+/// The totals of the machine, where several processes have held blocks; else they are those of the one.
 #[map]
-pub(crate) static HEAP: Array<Heap> = Array::with_max_entries(1, 0);
+pub(crate) static MACHINE_TOTALS: Array<ProcessTotals> = Array::with_max_entries(1, 0);
 
 /// The last block that each thread has allocated, until its next call of the allocator. Least recently used entries make
 /// room: those of threads that have ended.

@@ -1,5 +1,4 @@
-//! What each CPU counts of processes, in words of its own: a line that all CPUs of a process write is one that they all wait
-//! for.
+//! The counters that each CPU has of processes: a cache line that all CPUs of a process write is one that they all wait for.
 //!
 //! A word has the number of its process and the count, and is changed as one, since programs interrupt one another. Where
 //! another process needs it, what it has is sent to user space, which adds it to what it reads.

@@ -128,11 +128,11 @@ pub struct HeapSum {
     pub lifetimes: [u32; BUCKETS],
 }
 
-/// What one process holds; and in a row of its own, all processes together. With sampling, what is live are estimates; `free`
-/// is counted as it is called.
+/// The totals of one process, or of the machine. With sampling, figures of what is live are estimates; `free` is counted as it
+/// is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Heap {
+pub struct ProcessTotals {
     /// Bytes of live blocks, as asked for: a [`LiveWord`](crate::LiveWord).
     pub live_bytes: u64,
     /// Live blocks, likewise.

@@ -18,7 +18,7 @@ mod values;
 pub use bpf_settings::{BpfSettings, KernelOffsets, StopOffsets};
 pub use codes::{Counter, Loss, StackEnd};
 pub use function::{Function, Shape};
-pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, PendingCall};
+pub use heap::{BUCKETS, Block, BlockKey, CallKey, HeapSum, PendingCall, ProcessTotals};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };

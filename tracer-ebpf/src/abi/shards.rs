@@ -2,7 +2,7 @@
 //! their keys; counters of process images, in words of each CPU's own.
 
 use super::values::crosses_the_boundary;
-use crate::{Heap, SumKey};
+use crate::{ProcessTotals, SumKey};
 
 impl SumKey {
     /// Where the CPU's number stands in `function`, above the numbers of functions.
@@ -31,7 +31,7 @@ impl SumKey {
 /// Words of [`ProcessCounts`] of each kind. A power of two.
 pub const PROCESS_WORDS: usize = 512;
 
-/// What one CPU counts of process images. A word belongs to the image whose number it has, and moves to another one that
+/// The counters that one CPU has of process images. A word belongs to the image whose number it has, and moves to another one that
 /// needs it: see [`CountsRecord`]. The word of an image is found by its number, modulo [`PROCESS_WORDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -75,7 +75,7 @@ impl CountWord {
     }
 }
 
-/// What was counted of a process image whose word of [`ProcessCounts`] was given to another one, or was full.
+/// The counts of a process image whose word of [`ProcessCounts`] was given to another one, or was full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct CountsRecord {
@@ -91,8 +91,8 @@ pub struct CountsRecord {
 
 const _: () = assert!(size_of::<CountsRecord>() == 16);
 
-/// What `live` and `live_bytes` of [`Heap`] hold: a number from -2^61 on, below 2^61, and above it the state of the
-/// process, so that who changes the number learns the state at that moment.
+/// The form of `live` and `live_bytes` in [`ProcessTotals`]: a number from -2^61 on, below 2^61, and in the bits above it the
+/// state of the process. Who changes the number learns the state at that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveWord(pub u64);
 
@@ -126,7 +126,7 @@ impl LiveWord {
     }
 }
 
-impl Heap {
+impl ProcessTotals {
     /// The totals with plain numbers in `live` and `live_bytes`.
     #[must_use]
     pub const fn with_plain_numbers(self) -> Self {

@@ -1,8 +1,8 @@
 //! Keys and values of the maps.
 
 use crate::{
-    BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES, PendingCall,
-    SingleSite,
+    BUCKETS, Block, BlockKey, CallKey, HeapSum, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES, PendingCall,
+    ProcessTotals, SingleSite,
 };
 
 /// Asserts a type's size, which proves that it has no padding, and makes it readable byte by byte.
@@ -24,7 +24,7 @@ crosses_the_boundary! {
     BlockKey: 16;
     Block: 32;
     HeapSum: 64 + 13 * 8 + 2 * 4 * 32;
-    Heap: 112;
+    ProcessTotals: 112;
     SumKey: 16;
     Sum: 64;
     Sampler: 24;

@@ -1,10 +1,10 @@
-//! Blocks, as figures count them.
+//! The figures of a block.
 
 use tracer_ebpf::{LiveWord, sampling};
 
 use crate::settings;
 
-/// What a block adds to figures, as often as it counts; several blocks together likewise.
+/// The figures of a block, multiplied by its sample weight; or of several blocks together.
 #[derive(Clone, Copy)]
 pub(super) struct Amount {
     /// Blocks.
@@ -39,7 +39,7 @@ impl Amount {
         }
     }
 
-    /// What of it is to be counted in the machine's totals too, by what the words of the process's row held before.
+    /// The part of it that counts in the machine's totals too, by what the words of the process's totals held before.
     #[inline(always)]
     pub(super) fn counted_in_all(&self, live: LiveWord, bytes: LiveWord) -> Option<Self> {
         // Between the two words, the state may just have changed: each tells for itself.

@@ -6,12 +6,12 @@
 
 mod amount;
 mod blocks;
-mod heaps;
+mod process_totals;
 mod sums;
 mod unsampled;
 mod whole;
 
-pub(crate) use heaps::{executed, exited, forked};
+pub(crate) use process_totals::{executed, exited, forked};
 pub(crate) use sums::bucket;
 pub(crate) use unsampled::{look, pass_over};
 pub(crate) use whole::{decide, is_known, pass, whole};
@@ -243,7 +243,7 @@ fn keep(call: &PendingCall, thread: u32, address: u64, now: u64) {
 /// A call of `free`.
 #[inline(always)]
 pub(crate) fn free(process: u32, address: u64) {
-    heaps::called_free(process);
+    process_totals::called_free(process);
     let thread = bpf_get_current_pid_tgid() as u32;
     let is_temporary = was_last(thread, address);
     if address == 0 {
@@ -275,7 +275,7 @@ pub(crate) fn free(process: u32, address: u64) {
 #[inline(always)]
 fn unmatched(process: u32) {
     if !settings::sampled() {
-        heaps::unmatched(process);
+        process_totals::unmatched(process);
     }
 }
 

@@ -7,7 +7,7 @@ use super::amount::Amount;
 use crate::{
     aggregate, atomic,
     bounds::mask,
-    loss::lose,
+    loss::count_loss,
     maps::{HEAP_SUM_SHARDS, HEAP_SUMS},
     settings, shards,
     unwind::Slot,
@@ -97,7 +97,7 @@ fn add(call: &PendingCall, failed: bool, address: u64, with: impl FnOnce(*mut Su
         amount.failed = amount.calls;
     }
     let Some(sum) = of(&call.key) else {
-        lose(Loss::StackMapFull);
+        count_loss(Loss::StackMapFull);
         aggregate::add_without_stack(&call.key, &amount);
         return;
     };
@@ -129,7 +129,7 @@ pub(super) fn add_undecided(key: &SumKey, weight: u32) {
     aggregate::add_without_stack(key, &aggregate::amount(0, weight as u64));
 }
 
-/// Adds a block that was given back.
+/// Adds a block that was freed.
 #[inline(always)]
 pub(super) fn add_freed(process: u32, block: &Block, amount: &Amount, now: u64, is_temporary: bool) {
     let key = SumKey {

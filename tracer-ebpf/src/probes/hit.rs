@@ -1,5 +1,4 @@
-//! What every hit of a probe in an allocator begins with: it is counted, whatever comes of it, since it costs its process
-//! what it costs.
+//! The beginning of every hit of a probe in an allocator. Each is counted, whatever comes of it: its process has paid for it.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aya::Pod;
 use aya::maps::{Array, MapData, MapError};
-use tracer_ebpf::{Block, BlockKey, CallKey, Heap, HeapSum, PendingCall, SEVERAL_PROCESSES, SumKey};
+use tracer_ebpf::{Block, BlockKey, CallKey, HeapSum, PendingCall, ProcessTotals, SEVERAL_PROCESSES, SumKey};
 
 use super::batch;
 use super::load::{BpfError, Object};
@@ -16,10 +16,10 @@ impl Object {
     }
 
     /// What each process holds, by its number.
-    pub fn heaps(&self) -> Result<Vec<(u32, Heap)>, BpfError> {
-        let rows: Vec<(u32, Heap)> =
-            batch::read_all(self.map_fd("HEAPS")?).map_err(|error| BpfError::map("HEAPS", error))?;
-        let mut heaps: HashMap<u32, Heap> = rows
+    pub fn process_totals(&self) -> Result<Vec<(u32, ProcessTotals)>, BpfError> {
+        let rows: Vec<(u32, ProcessTotals)> = batch::read_all(self.map_fd("PROCESS_TOTALS")?)
+            .map_err(|error| BpfError::map("PROCESS_TOTALS", error))?;
+        let mut heaps: HashMap<u32, ProcessTotals> = rows
             .into_iter()
             .map(|(process, row)| (process, row.with_plain_numbers()))
             .collect();
@@ -32,31 +32,31 @@ impl Object {
     }
 
     /// What all processes hold together.
-    pub fn heap(&self) -> Result<Heap, BpfError> {
+    pub fn machine_totals(&self) -> Result<ProcessTotals, BpfError> {
         let only: u64 = self.first_of("ONLY_PROCESS")?;
         if let Ok(process) = u32::try_from(only) {
-            return self.heap_of(process);
+            return self.totals_of(process);
         }
         debug_assert_eq!(only, SEVERAL_PROCESSES);
-        self.first_of("HEAP")
+        self.first_of("MACHINE_TOTALS")
     }
 
     /// What is held where no other process has ever held anything.
-    fn heap_of(&self, process: u32) -> Result<Heap, BpfError> {
-        let failed = |error| BpfError::map("HEAPS", error);
-        let map = self.ebpf.map("HEAPS");
-        let map = map.ok_or_else(|| BpfError::Missing("map HEAPS".to_owned()))?;
-        let heaps = aya::maps::HashMap::<&MapData, u32, Heap>::try_from(map).map_err(failed)?;
+    fn totals_of(&self, process: u32) -> Result<ProcessTotals, BpfError> {
+        let failed = |error| BpfError::map("PROCESS_TOTALS", error);
+        let map = self.ebpf.map("PROCESS_TOTALS");
+        let map = map.ok_or_else(|| BpfError::Missing("map PROCESS_TOTALS".to_owned()))?;
+        let heaps = aya::maps::HashMap::<&MapData, u32, ProcessTotals>::try_from(map).map_err(failed)?;
         let heap = match heaps.get(&process, 0) {
             Ok(heap) => heap.with_plain_numbers(),
-            Err(MapError::KeyNotFound) => return Ok(Heap::default()),
+            Err(MapError::KeyNotFound) => return Ok(ProcessTotals::default()),
             Err(error) => return Err(failed(error)),
         };
         Ok(if heap.is_over == 0 {
             heap
         } else {
             // With its process went what it held.
-            Heap {
+            ProcessTotals {
                 live_bytes: 0,
                 live: 0,
                 live_variance: 0,

@@ -66,6 +66,10 @@ pub struct Object {
 /// The smallest ring that the kernel makes: a page.
 const LEAST_RING_BYTES: u32 = 4096;
 
+/// Shards that each sum has room for, on the average: one for each CPU of a small machine, and for the first stacks, which
+/// are the busy ones, on a large one. Their memory is taken when they are made.
+const SHARDS_OF_A_SUM: u32 = 2;
+
 /// The programs of process life, with the tracepoints that they go to.
 pub const PROCESS_PROGRAMS: [(&str, &str, &str); 2] = [
     ("process_fork", "task", "task_newtask"),
@@ -104,7 +108,7 @@ impl Object {
         loader
             .override_global("SETTINGS", settings, true)
             .map_max_entries("SUMS", sums)
-            .map_max_entries("SUM_SHARDS", sums)
+            .map_max_entries("SUM_SHARDS", sums.saturating_mul(SHARDS_OF_A_SUM))
             .map_max_entries("PROCESSES", limits.processes)
             .map_max_entries("LOST", limits.processes)
             .map_max_entries("ROWS", limits.tables.row_chunks)
@@ -124,14 +128,14 @@ impl Object {
                 .map_max_entries("BLOCKS", limits.blocks)
                 .map_max_entries("HEAP_SUMS", limits.stacks)
                 .map_max_entries("HEAP_SUM_SHARDS", limits.stacks)
-                .map_max_entries("HEAPS", limits.processes);
+                .map_max_entries("PROCESS_TOTALS", limits.processes);
         } else {
             for map in [
                 "CALLS",
                 "BLOCKS",
                 "HEAP_SUMS",
                 "HEAP_SUM_SHARDS",
-                "HEAPS",
+                "PROCESS_TOTALS",
                 "LAST_BLOCKS",
             ] {
                 loader.map_max_entries(map, 1);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tracer_ebpf::{Function, Heap, StackEnd};
+use tracer_ebpf::{Function, ProcessTotals, StackEnd};
 
 use super::figures::{Unit, held};
 use super::recorder::Recorder;
@@ -78,16 +78,16 @@ impl<'a> Builder<'a> {
     }
 
     /// Says what processes hold, and held at the most.
-    pub(super) fn hold(&mut self, heaps: &[(u32, Heap)], all: &Heap, unit: Unit) {
+    pub(super) fn hold(&mut self, heaps: &[(u32, ProcessTotals)], all: &ProcessTotals, unit: Unit) {
         let mut total = Held {
             peak_by_stack_bytes: Some(self.recorder.snapshots.peak.bytes()),
             ..held(
-                &Heap {
+                &ProcessTotals {
                     peak_bytes: all.peak_bytes,
                     peak: all.peak,
                     peak_variance: all.peak_variance,
                     peak_bytes_variance: all.peak_bytes_variance,
-                    ..Heap::default()
+                    ..ProcessTotals::default()
                 },
                 unit,
             )

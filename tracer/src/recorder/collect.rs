@@ -114,7 +114,11 @@ impl Recorder {
             builder.add(key.process, known.then_some(key.stack), function, &values);
         }
         if self.live {
-            builder.hold(&self.object.heaps()?, &self.object.heap()?, self.unit);
+            builder.hold(
+                &self.object.process_totals()?,
+                &self.object.machine_totals()?,
+                self.unit,
+            );
         }
         self.hold_together(&mut builder);
         for (function, sum) in &overflow {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::Heap;
+use tracer_ebpf::ProcessTotals;
 
 use super::pace::Pace;
 use super::recorder::Recorder;
@@ -41,7 +41,7 @@ pub(super) fn holds(ended_ns: Option<u64>, now_ns: u64) -> bool {
 
 /// Processes whose blocks nobody can give back any more: those that are over, and from which no living process has
 /// copies of blocks.
-fn without_heirs(heaps: &[(u32, Heap)]) -> HashSet<u32> {
+fn without_heirs(heaps: &[(u32, ProcessTotals)]) -> HashSet<u32> {
     let parents: HashMap<u32, u32> = heaps
         .iter()
         .map(|(number, heap)| (*number, heap.parent))
@@ -73,7 +73,7 @@ impl Recorder {
         }
         let began = Instant::now();
         let now_ns = monotonic_ns();
-        let mut over = without_heirs(&self.object.heaps()?);
+        let mut over = without_heirs(&self.object.process_totals()?);
         over.retain(|number| !self.departed.is_done(*number));
         for number in &over {
             // The kernel side knows of it, whether or not we have heard.
@@ -100,12 +100,12 @@ impl Recorder {
 mod tests {
     use super::*;
 
-    fn heap(parent: u32, child: u32, is_over: u32) -> Heap {
-        Heap {
+    fn heap(parent: u32, child: u32, is_over: u32) -> ProcessTotals {
+        ProcessTotals {
             parent,
             child,
             is_over,
-            ..Heap::default()
+            ..ProcessTotals::default()
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use tracer_ebpf::{Heap, HeapSum, Sum, SumKey};
+use tracer_ebpf::{HeapSum, ProcessTotals, Sum, SumKey};
 
 use super::copied::Copied;
 use crate::bpf::sums::Additive;
@@ -94,7 +94,7 @@ pub(super) fn heap_values_of(sum: &HeapSum, unit: Unit) -> Values {
 }
 
 /// What a process held.
-pub(super) fn held(heap: &Heap, unit: Unit) -> Held {
+pub(super) fn held(heap: &ProcessTotals, unit: Unit) -> Held {
     Held {
         live_bytes: heap.live_bytes,
         live: heap.live,

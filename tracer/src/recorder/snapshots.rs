@@ -28,7 +28,7 @@ impl Recorder {
             return Ok(());
         }
         let elapsed = self.started.elapsed();
-        let is_peak = self.object.heap()?.live_bytes > self.snapshots.peak.bytes();
+        let is_peak = self.object.machine_totals()?.live_bytes > self.snapshots.peak.bytes();
         let is_due = self
             .snapshots
             .history

@@ -1,18 +1,22 @@
-//! What each process holds, exact in time; and what all hold together.
+//! The totals of each process, exact in time, and those of the machine.
+//!
+//! A peak is exact because each change of what is live has its place among all others: all CPUs of a process change the same
+//! two words. The machine's totals are changed only where several processes have held blocks. Everything else that is counted
+//! of a process is counted by each CPU for itself.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
-use tracer_ebpf::{Heap, LiveWord, Loss, SEVERAL_PROCESSES};
+use tracer_ebpf::{LiveWord, Loss, ProcessTotals, SEVERAL_PROCESSES};
 
 use super::amount::Amount;
 use crate::{
     atomic,
-    loss::lose,
-    maps::{HEAP, HEAPS, ONLY_PROCESS},
+    loss::count_loss,
+    maps::{MACHINE_TOTALS, ONLY_PROCESS, PROCESS_TOTALS},
     process_counts, settings,
 };
 
 /// An empty row. A static, since the stack of all functions together has 512 bytes.
-static NOTHING: Heap = Heap {
+static NOTHING: ProcessTotals = ProcessTotals {
     live_bytes: 0,
     live: 0,
     peak_bytes: 0,
@@ -31,17 +35,17 @@ static NOTHING: Heap = Heap {
     is_over: 0,
 };
 
-/// Turns of the loop that raises a peak: others that raise it at the same time are few.
+/// Attempts to raise a peak: CPUs that raise it at the same time are few.
 const TURNS: u32 = 8;
 
 /// The row of a process, made if there is none.
 #[inline(always)]
-pub(super) fn of(process: u32) -> Option<*mut Heap> {
-    if let Some(heap) = HEAPS.get_ptr_mut(&process) {
+pub(super) fn of(process: u32) -> Option<*mut ProcessTotals> {
+    if let Some(heap) = PROCESS_TOTALS.get_ptr_mut(&process) {
         return Some(heap);
     }
     make_totals(process);
-    HEAPS.get_ptr_mut(&process)
+    PROCESS_TOTALS.get_ptr_mut(&process)
 }
 
 /// Makes the row of a process, and counts it in the machine's totals from now on together with that of the process that has
@@ -52,9 +56,11 @@ pub(super) fn of(process: u32) -> Option<*mut Heap> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn make_totals(process: u32) -> u32 {
-    let is_made = HEAPS.insert(&process, &NOTHING, BPF_NOEXIST as u64).is_ok();
-    let (Some(heap), Some(only)) = (HEAPS.get_ptr_mut(&process), ONLY_PROCESS.get_ptr_mut(0)) else {
-        lose(Loss::HeapMapFull);
+    let is_made = PROCESS_TOTALS
+        .insert(&process, &NOTHING, BPF_NOEXIST as u64)
+        .is_ok();
+    let (Some(heap), Some(only)) = (PROCESS_TOTALS.get_ptr_mut(&process), ONLY_PROCESS.get_ptr_mut(0)) else {
+        count_loss(Loss::HeapMapFull);
         return 0;
     };
     if !is_made {
@@ -68,7 +74,7 @@ extern "C" fn make_totals(process: u32) -> u32 {
         }
         let before = atomic::swap(only, SEVERAL_PROCESSES);
         if before != SEVERAL_PROCESSES
-            && let Some(first) = HEAPS.get_ptr_mut(&(before as u32))
+            && let Some(first) = PROCESS_TOTALS.get_ptr_mut(&(before as u32))
         {
             count_in_all(first);
         }
@@ -82,7 +88,7 @@ extern "C" fn make_totals(process: u32) -> u32 {
 /// # Safety
 /// `heap` must point to a map value, for which this has not been called yet.
 #[inline(always)]
-unsafe fn count_in_all(heap: *mut Heap) {
+unsafe fn count_in_all(heap: *mut ProcessTotals) {
     // SAFETY: the caller's promise; words are changed by atomic operations alone.
     unsafe {
         let bytes = LiveWord(atomic::fetch_add(
@@ -90,7 +96,9 @@ unsafe fn count_in_all(heap: *mut Heap) {
             LiveWord::COUNTED_IN_ALL,
         ));
         let live = LiveWord(atomic::fetch_add(&raw mut (*heap).live, LiveWord::COUNTED_IN_ALL));
-        let Some(all) = HEAP.get_ptr_mut(0) else { return };
+        let Some(all) = MACHINE_TOTALS.get_ptr_mut(0) else {
+            return;
+        };
         let held = Amount {
             blocks: live.value(),
             bytes: bytes.value(),
@@ -109,26 +117,26 @@ unsafe fn count_in_all(heap: *mut Heap) {
     }
 }
 
-/// A block is live from now on.
+/// Adds a block that is live from now on.
 #[inline(always)]
 pub(super) fn grow(process: u32, amount: &Amount) {
     if let Some(heap) = of(process) {
         // SAFETY: the pointer is to a map value.
         let counted = unsafe { grow_row(heap, amount) };
-        if let (Some(counted), Some(all)) = (counted, HEAP.get_ptr_mut(0)) {
+        if let (Some(counted), Some(all)) = (counted, MACHINE_TOTALS.get_ptr_mut(0)) {
             // SAFETY: as above.
             unsafe { grow_row(all, &counted) };
         }
     }
 }
 
-/// A block is live no more.
+/// Takes a block off that is live no more.
 #[inline(always)]
 pub(super) fn shrink(process: u32, amount: &Amount) {
     if let Some(heap) = of(process) {
         // SAFETY: the pointer is to a map value.
         let counted = unsafe { shrink_row(heap, amount) };
-        if let (Some(counted), Some(all)) = (counted, HEAP.get_ptr_mut(0)) {
+        if let (Some(counted), Some(all)) = (counted, MACHINE_TOTALS.get_ptr_mut(0)) {
             // SAFETY: as above.
             unsafe { shrink_row(all, &counted) };
         }
@@ -140,7 +148,7 @@ pub(super) fn shrink(process: u32, amount: &Amount) {
 /// # Safety
 /// `heap` must point to a map value.
 #[inline(always)]
-unsafe fn grow_row(heap: *mut Heap, amount: &Amount) -> Option<Amount> {
+unsafe fn grow_row(heap: *mut ProcessTotals, amount: &Amount) -> Option<Amount> {
     // SAFETY: the caller's promise; these fields are changed by atomic operations alone.
     unsafe {
         let live = LiveWord(atomic::fetch_add(&raw mut (*heap).live, amount.blocks));
@@ -168,7 +176,7 @@ unsafe fn grow_row(heap: *mut Heap, amount: &Amount) -> Option<Amount> {
 /// # Safety
 /// All must point to map values.
 #[inline(always)]
-unsafe fn raise(heap: *mut Heap, live_bytes: u64, live: u64, variances: (*const u64, *const u64)) {
+unsafe fn raise(heap: *mut ProcessTotals, live_bytes: u64, live: u64, variances: (*const u64, *const u64)) {
     // SAFETY: the caller's promise; these fields are changed by whole words alone.
     unsafe {
         let peak = &raw mut (*heap).peak_bytes;
@@ -198,7 +206,7 @@ unsafe fn raise(heap: *mut Heap, live_bytes: u64, live: u64, variances: (*const 
 /// # Safety
 /// As for [`grow_row`].
 #[inline(always)]
-unsafe fn shrink_row(heap: *mut Heap, amount: &Amount) -> Option<Amount> {
+unsafe fn shrink_row(heap: *mut ProcessTotals, amount: &Amount) -> Option<Amount> {
     // SAFETY: the caller's promise.
     unsafe {
         let live = LiveWord(atomic::fetch_add(
@@ -249,12 +257,12 @@ pub(super) fn missed(process: u32) {
     }
 }
 
-/// What a process holds.
+/// The blocks that a process holds.
 ///
 /// # Safety
 /// `heap` must point to a map value.
 #[inline(always)]
-unsafe fn held(heap: *const Heap) -> Amount {
+unsafe fn held(heap: *const ProcessTotals) -> Amount {
     // SAFETY: the caller's promise.
     unsafe {
         Amount {
@@ -266,10 +274,10 @@ unsafe fn held(heap: *const Heap) -> Amount {
     }
 }
 
-/// A process has made a child with copies of its blocks.
+/// Begins the totals of a child that has copies of its parent's blocks.
 #[inline(always)]
 pub(crate) fn forked(parent: u32, child: u32) {
-    let Some(from) = HEAPS.get_ptr_mut(&parent) else {
+    let Some(from) = PROCESS_TOTALS.get_ptr_mut(&parent) else {
         // It has no blocks.
         return;
     };
@@ -286,13 +294,13 @@ pub(crate) fn forked(parent: u32, child: u32) {
     }
 }
 
-/// A process has executed another program: its blocks are gone, and its figures stand as they were.
+/// Ends the totals of a process image that has executed another program: its blocks are gone, its figures stand.
 #[inline(always)]
 pub(crate) fn executed(before: u32) {
     end(before);
 }
 
-/// A process has ended: likewise.
+/// Ends the totals of a process that has exited, likewise.
 #[inline(always)]
 pub(crate) fn exited(process: u32) {
     end(process);
@@ -300,7 +308,7 @@ pub(crate) fn exited(process: u32) {
 
 #[inline(always)]
 fn end(process: u32) {
-    let Some(heap) = HEAPS.get_ptr_mut(&process) else {
+    let Some(heap) = PROCESS_TOTALS.get_ptr_mut(&process) else {
         return;
     };
     // SAFETY: the pointer is to a map value.
@@ -310,15 +318,15 @@ fn end(process: u32) {
         }
         (*heap).is_over = 1;
         let held = held(heap);
-        // From here on it is not counted in the machine's totals any more if it is not yet.
+        // If it is not counted in the machine's totals by now, it never will be.
         let bytes = LiveWord(atomic::fetch_add(&raw mut (*heap).live_bytes, LiveWord::ENDED));
         if bytes.is_counted_in_all()
-            && let Some(all) = HEAP.get_ptr_mut(0)
+            && let Some(all) = MACHINE_TOTALS.get_ptr_mut(0)
         {
             shrink_row(all, &held);
         }
         // Those before it are still there; the others are found by their younger siblings.
-        if let Some(parent) = HEAPS.get_ptr_mut(&(*heap).parent)
+        if let Some(parent) = PROCESS_TOTALS.get_ptr_mut(&(*heap).parent)
             && (*parent).child == process
         {
             (*parent).child = (*heap).sibling;
