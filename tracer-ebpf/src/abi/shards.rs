@@ -10,7 +10,7 @@ impl SumKey {
 
     /// The key of one CPU's shard of this sum.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub const fn on_cpu(self, cpu: u32) -> Self {
         Self {
             function: self.function | (cpu + 1) << Self::CPU_SHIFT,
@@ -58,15 +58,15 @@ pub struct CountWord {
 impl CountWord {
     /// One word of both.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub const fn pack(self) -> u64 {
         (self.process as u64) << 32 | self.count as u64
     }
 
     /// The reverse of [`pack`](Self::pack).
     #[must_use]
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "each half fits its type")]
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "each half fits its type")]
     pub const fn unpack(word: u64) -> Self {
         Self {
             process: (word >> 32) as u32,
@@ -106,21 +106,21 @@ impl LiveWord {
 
     /// The number.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub const fn value(self) -> u64 {
         (self.0.wrapping_add(Self::BIAS) & (Self::COUNTED_IN_ALL - 1)).wrapping_sub(Self::BIAS)
     }
 
     /// Whether what the process holds is counted in the totals of the machine.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub const fn is_counted_in_all(self) -> bool {
         self.0.wrapping_add(Self::BIAS) & Self::COUNTED_IN_ALL != 0
     }
 
     /// Whether the process has ended.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub const fn has_ended(self) -> bool {
         self.0.wrapping_add(Self::BIAS) & Self::ENDED != 0
     }
