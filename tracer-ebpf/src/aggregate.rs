@@ -1,7 +1,7 @@
-//! The sums, and the records that go with them.
+//! The aggregation of calls in sums, and the records that carry stacks to user space.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output},
     maps::HashMap,
 };
@@ -13,39 +13,45 @@ use tracer_ebpf::{
 use crate::{
     atomic,
     bounds::mask,
-    loss::{count, lose},
-    maps::{LOST, OVERFLOW, RECORDS, SUMS},
-    settings,
+    loss::{count, count_loss},
+    maps::{LOST, OVERFLOW, RECORDS, SUM_SHARDS, SUMS},
+    settings, shards,
     unwind::Slot,
 };
 
-/// Adds what a call did to the sum of its process, stack and function, and sends the stack the first time.
+/// Adds a call to the sum of its process, stack and function, and sends the stack the first time.
 #[inline(always)]
 pub(crate) fn add(slot: &Slot, key: &SumKey, amount: &Sum) {
-    let Some(sum) = entry(&SUMS, key) else {
-        lose(Loss::StackMapFull);
+    let Some(sum) = own(&SUMS, key) else {
+        count_loss(Loss::StackMapFull);
         add_without_stack(key, amount);
         return;
     };
-    // SAFETY: `entry` gives a pointer to a map value.
+    // SAFETY: pointers to map values.
     unsafe {
         add_to(sum, amount);
-        send_once(slot, sum, key.process);
+        // A shard has this once the sum has it: most often, nothing is asked of the sum.
+        if (*sum).sent == 0
+            && let Some(whole) = SUMS.get_ptr_mut(key)
+        {
+            send_once(slot, whole, key.process);
+            (*sum).sent = (*whole).sent;
+        }
     }
-    tallied(key);
+    count_recorded(key);
 }
 
 /// As [`add`], for a stack that was walked, and sent, before.
 #[inline(always)]
 pub(crate) fn add_known(key: &SumKey, amount: &Sum) {
-    let Some(sum) = entry(&SUMS, key) else {
-        lose(Loss::StackMapFull);
+    let Some(sum) = own(&SUMS, key) else {
+        count_loss(Loss::StackMapFull);
         add_without_stack(key, amount);
         return;
     };
-    // SAFETY: as in `add`.
+    // SAFETY: a pointer to a map value.
     unsafe { add_to(sum, amount) };
-    tallied(key);
+    count_recorded(key);
 }
 
 /// Sends the slot's stack, if that has not been done for this sum.
@@ -62,23 +68,23 @@ pub(crate) unsafe fn send_once(slot: &Slot, sum: *mut Sum, process: u32) {
     }
 }
 
-/// Makes the entry of a stack whose call has not returned yet, so that the stack is sent while it is at hand.
+/// Makes the sum of a call that has not returned yet, so that the stack is sent while it is in the slot.
 #[inline(always)]
 pub(crate) fn prepare(slot: &Slot, key: &SumKey) {
-    if let Some(sum) = entry(&SUMS, key) {
-        // SAFETY: as in `add`.
+    if let Some(sum) = shards::whole(&SUMS, key, &NOTHING) {
+        // SAFETY: a pointer to a map value.
         unsafe { send_once(slot, sum, key.process) };
     }
 }
 
-/// Adds what a call did where its stack is not known: totals stay exact. The loss is the caller's to count.
+/// Adds a call whose stack is not known: totals stay exact. The loss is the caller's to count.
 #[inline(always)]
 pub(crate) fn add_without_stack(key: &SumKey, amount: &Sum) {
     let key = SumKey {
         stack: STACK_LOST,
         ..*key
     };
-    let sum = match entry(&LOST, &key) {
+    let sum = match own(&LOST, &key) {
         Some(sum) => sum,
         None => match OVERFLOW.get_ptr_mut(key.function) {
             Some(sum) => sum,
@@ -90,18 +96,46 @@ pub(crate) fn add_without_stack(key: &SumKey, amount: &Sum) {
 }
 
 #[inline(always)]
-fn tallied(key: &SumKey) {
+fn count_recorded(key: &SumKey) {
     if key.process == PROCESS_UNKNOWN {
-        lose(Loss::ProcessMapFull);
+        count_loss(Loss::ProcessMapFull);
     } else {
         count(Counter::Tallied);
     }
 }
 
+/// The sum that this CPU adds to. `sums` is the one of `SUMS` and `LOST` that the key belongs to.
+#[inline(always)]
+fn own(sums: &HashMap<SumKey, Sum>, key: &SumKey) -> Option<*mut Sum> {
+    shards::own(sums, &SUM_SHARDS, key, || {
+        make_sum(key.stack, key.process, key.function);
+    })
+}
+
+/// Makes a sum, and this CPU's shard of it.
+///
+/// A global function, so that the verifier checks it once. The result means nothing: such a function must have one.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn make_sum(stack: u64, process: u32, function: u32) -> u32 {
+    let key = SumKey {
+        stack,
+        process,
+        function,
+    };
+    if stack == STACK_LOST {
+        shards::make(&LOST, &SUM_SHARDS, &key, &NOTHING);
+    } else {
+        shards::make(&SUMS, &SUM_SHARDS, &key, &NOTHING);
+    }
+    0
+}
+
 /// A new sum. A static, since the stack of all functions together has 512 bytes.
 static NOTHING: Sum = Sum::NOTHING;
 
-/// What a call adds that asks for so many bytes and stands for `weight` of its kind.
+/// The figures of a call of so many bytes with this sample weight.
 #[inline(always)]
 pub(crate) fn amount(bytes: u64, weight: u64) -> Sum {
     let mut amount = Sum {
@@ -117,18 +151,6 @@ pub(crate) fn amount(bytes: u64, weight: u64) -> Sum {
         amount.bytes_variance = sampling::bytes_variance(bytes, weight, settings::halvings());
     }
     amount
-}
-
-/// The sum of this key in a table, made if there is none; nothing if the table is full.
-#[inline(always)]
-fn entry(table: &HashMap<SumKey, Sum>, key: &SumKey) -> Option<*mut Sum> {
-    if let Some(sum) = table.get_ptr_mut(key) {
-        return Some(sum);
-    }
-    // Another CPU may be first, which is as good: the look-up that follows tells.
-    match table.insert(key, &NOTHING, BPF_NOEXIST as u64) {
-        Ok(()) | Err(_) => table.get_ptr_mut(key),
-    }
 }
 
 /// # Safety
@@ -192,11 +214,11 @@ pub(crate) fn send_record<T>(record: &T, urgent: bool) -> bool {
     }
 }
 
-/// Whether user space is called for a record, as the ring takes it.
+/// The flags for a record: whether it wakes user space up.
 #[inline(always)]
 pub(crate) fn record_flags(urgent: bool) -> u64 {
-    // A wake-up costs the target some six microseconds, so user space comes by a timer; only what cannot wait, and
-    // a ring that fills up faster than that, calls it.
+    // A wake-up costs the target some six microseconds, so that user space polls by a timer. A record that cannot wait, and
+    // a ring that fills up, wake it.
     let urgent =
         urgent || RECORDS.query(BPF_RB_AVAIL_DATA as u64) > RECORDS.query(BPF_RB_RING_SIZE as u64) / 4;
     if urgent {

@@ -1,4 +1,4 @@
-//! Counters: each event ends in exactly one of them.
+//! The counters of events and losses: each event ends in exactly one of them.
 
 use tracer_ebpf::{Counter, Loss};
 
@@ -12,7 +12,7 @@ pub(crate) fn count(counter: Counter) {
 
 /// Counts a loss.
 #[inline(always)]
-pub(crate) fn lose(loss: Loss) {
+pub(crate) fn count_loss(loss: Loss) {
     bump(loss.index());
 }
 

@@ -58,9 +58,13 @@ mod probes;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
+mod process_counts;
+#[cfg(target_arch = "bpf")]
 mod sampler;
 #[cfg(target_arch = "bpf")]
 mod settings;
+#[cfg(target_arch = "bpf")]
+mod shards;
 #[cfg(target_arch = "bpf")]
 mod tail_call;
 #[cfg(target_arch = "bpf")]

@@ -7,14 +7,19 @@ use aya_ebpf::{
 };
 use tracer_ebpf::unwind::{PageEntry, RowChunk, Rule};
 use tracer_ebpf::{
-    Block, BlockKey, CallKey, Counter, FileKey, FileTable, Heap, HeapSum, HitCounts, LastCall, MAX_SPECS,
-    OPEN_CALLS_LEN, PendingCall, PendingRegion, ProbeSpec, Process, SCRATCH_SLOTS, Sampler, Sum, SumKey,
+    Block, BlockKey, CallKey, Counter, FileKey, FileTable, HeapSum, HitCounts, LastCall, MAX_SPECS,
+    OPEN_CALLS_LEN, PendingCall, PendingRegion, ProbeSpec, Process, ProcessCounts, ProcessTotals,
+    SCRATCH_SLOTS, Sampler, Sum, SumKey,
 };
 
-use crate::unwind::{KeptKey, KeptMapping, Scratch};
+use crate::unwind::{CachedVma, Scratch, VmaKey};
 
 /// `BPF_F_MMAPABLE` of the kernel's `include/uapi/linux/bpf.h`.
 const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// `BPF_F_NO_PREALLOC` of the kernel's `include/uapi/linux/bpf.h`: an entry's memory is allocated
+/// when it is made.
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// What is captured: the number of a `CaptureMode`. Written by the loader: probes come and go one after the other, and what
 /// each sees alone would not fit what the others see.
@@ -35,6 +40,11 @@ pub(crate) static HITS: PerCpuArray<HitCounts> = PerCpuArray::with_max_entries(1
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(16_384, 0);
 
+/// The counters that each CPU has of processes. Written here, read by the loader. Never full: a word that another process needs is sent
+/// to user space, and where that cannot be, `PROCESSES` counts.
+#[map]
+pub(crate) static PROCESS_COUNTS: PerCpuArray<ProcessCounts> = PerCpuArray::with_max_entries(1, 0);
+
 /// The cgroup that is traced, if one is. Written by the loader.
 #[map]
 pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
@@ -43,8 +53,8 @@ pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static PROCESS_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The sums per (process, stack, function). Written here, read by the loader. Full: `stack_map_full`; calls
-/// and bytes go to `LOST`.
+/// The sums per (process, stack, function). Written here, read by the loader. An entry is made before its shards and has what
+/// found no room there. Full: `stack_map_full`; calls and bytes go to `LOST`.
 #[map]
 pub(crate) static SUMS: HashMap<SumKey, Sum> = HashMap::with_max_entries(65_536, 0);
 
@@ -56,6 +66,11 @@ pub(crate) static LOST: HashMap<SumKey, Sum> = HashMap::with_max_entries(16_384,
 /// Sums per function of the events that found `LOST` full: totals stay exact for the whole. Never full.
 #[map]
 pub(crate) static OVERFLOW: Array<Sum> = Array::with_max_entries(64, 0);
+
+/// The shards that each CPU has of the sums of `SUMS` and `LOST`, by [`SumKey::on_cpu`]. Full: what CPUs without a shard add goes to the
+/// sum itself.
+#[map]
+pub(crate) static SUM_SHARDS: HashMap<SumKey, Sum> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Event and loss counters. Never full.
 #[map]
@@ -86,7 +101,7 @@ pub(crate) static GENERATION: Array<u64> = Array::with_max_entries(1, BPF_F_MMAP
 /// Mappings of code that walks have found, some for each process, for when its address space is being changed and
 /// cannot be asked. Least recently used entries make room.
 #[map]
-pub(crate) static MAPPINGS: LruHashMap<KeptKey, KeptMapping> = LruHashMap::with_max_entries(16_384, 0);
+pub(crate) static MAPPINGS: LruHashMap<VmaKey, CachedVma> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Room for walks. A slot belongs to one program at a time. All taken: `scratch_busy`.
 #[map]
@@ -115,9 +130,6 @@ pub(crate) static STOPPED: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0
 #[map]
 pub(crate) static PENDING_CALLS: HashMap<CallKey, PendingCall> = HashMap::with_max_entries(16_384, 0);
 
-/// `BPF_F_NO_PREALLOC` of the kernel's `include/uapi/linux/bpf.h`: an entry's memory is allocated when it is made.
-const BPF_F_NO_PREALLOC: u32 = 1;
-
 /// Live blocks. Written here; the loader takes out those of processes that have ended. Full: `live_map_full`.
 #[map]
 pub(crate) static BLOCKS: HashMap<BlockKey, Block> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
@@ -126,13 +138,23 @@ pub(crate) static BLOCKS: HashMap<BlockKey, Block> = HashMap::with_max_entries(1
 #[map]
 pub(crate) static HEAP_SUMS: HashMap<SumKey, HeapSum> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// What each process holds, by its number. Full: `heap_map_full`.
+/// The shards of `HEAP_SUMS`, as `SUM_SHARDS` has those of `SUMS`.
 #[map]
-pub(crate) static HEAPS: HashMap<u32, Heap> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+pub(crate) static HEAP_SUM_SHARDS: HashMap<SumKey, HeapSum> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// What all processes hold together.
+/// The totals of each process, by its number. Full: `heap_map_full`.
 #[map]
-pub(crate) static HEAP: Array<Heap> = Array::with_max_entries(1, 0);
+pub(crate) static PROCESS_TOTALS: HashMap<u32, ProcessTotals> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// The number of the process that alone has held blocks, 0 for none, or `SEVERAL_PROCESSES`.
+#[map]
+pub(crate) static ONLY_PROCESS: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The totals of the machine, where several processes have held blocks; else they are those of the one.
+#[map]
+pub(crate) static MACHINE_TOTALS: Array<ProcessTotals> = Array::with_max_entries(1, 0);
 
 /// The last calls of each thread. Least recently used entries make room: those of threads that have ended.
 #[map]

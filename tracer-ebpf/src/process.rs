@@ -1,4 +1,4 @@
-//! Which process an event belongs to, and the life of processes.
+//! The table of traced processes: the process image of an event, and forks, execs and exits.
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -12,9 +12,9 @@ use tracer_ebpf::{FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessR
 
 use crate::{
     aggregate, atomic, heap,
-    loss::lose,
+    loss::count_loss,
     maps::{CGROUP, PROCESS_COUNT, PROCESSES, RECORDS},
-    settings,
+    process_counts, settings,
 };
 
 /// The number of the current process's image; nothing if it is not a target.
@@ -24,7 +24,7 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
         // SAFETY: the pointer is to a map value, whose fields are plain numbers.
         unsafe {
             let number = (*process).number;
-            atomic::add(&raw mut (*process).hits, 1);
+            add_hit(process);
             if (*process).announced != Process::ANNOUNCED
                 && announce(tgid, number, PROCESS_UNKNOWN, own_number(), false)
             {
@@ -41,13 +41,27 @@ pub(crate) fn current(tgid: u32) -> Option<u32> {
     Some(number)
 }
 
-/// Whether the current process is a target though it is not in the table yet.
+/// Counts a hit of a process, for this CPU if that can be.
+///
+/// # Safety
+/// `process` must point to a value of `PROCESSES`.
+#[inline(always)]
+unsafe fn add_hit(process: *mut Process) {
+    // SAFETY: the caller's promise; the counter is only ever added to.
+    unsafe {
+        if !process_counts::count_hit((*process).number) {
+            atomic::add(&raw mut (*process).hits, 1);
+        }
+    }
+}
+
+/// Returns true if the current process is in scope though it is not in the table yet.
 #[inline(always)]
 fn is_in_scope() -> bool {
     settings::whole_machine() || is_in_cgroup()
 }
 
-/// Whether a cgroup is traced, and the current process is in it or below it.
+/// Returns true if a cgroup is traced and the current process is in it or below it.
 #[inline(always)]
 fn is_in_cgroup() -> bool {
     settings::whole_cgroup() && CGROUP.current_task_under_cgroup(0) == Ok(true)
@@ -80,21 +94,21 @@ fn own_number() -> u32 {
     }
 }
 
-/// Whose process image it is that is given a number.
+/// The relation of a new process image to the current process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// The current process's.
+    /// It is the current process's.
     Own,
-    /// A child's, which has not run yet.
+    /// It is that of a child that has not run yet.
     Child,
 }
 
-/// Counts a hit of a process that is in the table, of which nothing is taken in.
+/// Counts a hit, if the process is in the table.
 #[inline(always)]
 pub(crate) fn count_hit(tgid: u32) {
     if let Some(process) = PROCESSES.get_ptr_mut(&tgid) {
-        // SAFETY: the pointer is to a map value; the counter is only ever added to.
-        unsafe { atomic::add(&raw mut (*process).hits, 1) };
+        // SAFETY: the pointer is to a value of the table.
+        unsafe { add_hit(process) };
     }
 }
 
@@ -138,11 +152,11 @@ fn enter(tgid: u32, parent: u32, whose: Whose, flags: u32, urgent: bool) -> u32 
 /// room for it on the stacks of the programs that walk.
 #[inline(always)]
 fn announce(tgid: u32, number: u32, parent: u32, inner_pid: u32, urgent: bool) -> bool {
-    // Of the image that this one takes the place of, if there is one: with it the count goes.
+    // Of the image that this one takes the place of, if there is one: with it goes what no CPU has counted by itself.
     // SAFETY: the value is copied at once.
     let hits_before = unsafe { PROCESSES.get(&tgid) }.map_or(0, |process| process.hits);
     let Some(mut entry) = RECORDS.reserve::<ProcessRecord>(0) else {
-        lose(Loss::ProcessRecordLost);
+        count_loss(Loss::ProcessRecordLost);
         return false;
     };
     let record = entry.as_mut_ptr();
@@ -201,7 +215,7 @@ fn leave(tgid: u32, before: u32) {
 #[inline(always)]
 fn remove(tgid: u32) {
     if PROCESSES.remove(&tgid).is_err() {
-        lose(Loss::ProcessMapFull);
+        count_loss(Loss::ProcessMapFull);
     }
 }
 

@@ -153,14 +153,14 @@ pub struct HeapSum {
     pub lifetimes: [u32; BUCKETS],
 }
 
-/// What one process holds; and in a row of its own, all processes together. With sampling, what is live are estimates; `free`
-/// is counted as it is called.
+/// The totals of one process, or of the machine. With sampling, figures of what is live are
+/// estimates; `free` is counted as it is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Heap {
-    /// Bytes of live blocks, as asked for.
+pub struct ProcessTotals {
+    /// Bytes of live blocks, as asked for: a [`LiveWord`](crate::LiveWord).
     pub live_bytes: u64,
-    /// Live blocks.
+    /// Live blocks, likewise.
     pub live: u64,
     /// The most bytes that were live at once.
     pub peak_bytes: u64,
@@ -174,7 +174,7 @@ pub struct Heap {
     pub peak_variance: u64,
     /// The variance of `peak_bytes`.
     pub peak_bytes_variance: u64,
-    /// Calls of `free`.
+    /// Calls of `free`: those that the process's word of [`ProcessCounts`](crate::ProcessCounts) could not take.
     pub free_calls: u64,
     /// Those of blocks that are not known: allocated before tracing began, or lost. 0 with sampling, where most are not known.
     pub unmatched: u64,

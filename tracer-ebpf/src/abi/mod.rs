@@ -11,6 +11,7 @@ pub mod identity;
 mod probe_spec;
 mod records;
 pub mod sampling;
+mod shards;
 pub mod unwind;
 mod values;
 
@@ -18,11 +19,12 @@ pub use bpf_settings::{BpfSettings, KernelOffsets, StopOffsets};
 pub use capture_mode::CaptureMode;
 pub use codes::{Counter, Loss, StackEnd};
 pub use function::Function;
-pub use heap::{BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, LastCall, PendingCall};
+pub use heap::{BUCKETS, Block, BlockKey, CallKey, HeapSum, LastCall, PendingCall, ProcessTotals};
 pub use probe_spec::{Operand, Operands, ProbeSpec};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
 };
+pub use shards::{CountWord, CountsRecord, LiveWord, PROCESS_WORDS, ProcessCounts, SEVERAL_PROCESSES};
 pub use values::{
     CodeRange, FileKey, FileTable, HitCounts, PendingRegion, Process, Sampler, Segment, Sum, SumKey,
 };

@@ -14,6 +14,8 @@ pub enum RecordKind {
     Process = 2,
     /// A [`FileRecord`].
     File = 3,
+    /// A [`CountsRecord`](crate::CountsRecord).
+    Counts = 4,
 }
 
 /// The part of a [`StackRecord`] before its frames.

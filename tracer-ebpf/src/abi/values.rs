@@ -3,8 +3,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    BUCKETS, Block, BlockKey, CallKey, Heap, HeapSum, LastCall, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES,
-    PendingCall, ProbeSpec,
+    BUCKETS, Block, BlockKey, CallKey, HeapSum, LastCall, MAX_CODE_RANGES, MAX_SEGMENTS, MAX_SITES,
+    PendingCall, ProbeSpec, ProcessTotals,
 };
 
 /// Asserts the sizes of types that maps hold, and makes them keys and values of maps on the host. That each has neither padding
@@ -30,7 +30,7 @@ map_types! {
     BlockKey: 16;
     Block: 32;
     HeapSum: 64 + 13 * 8 + 2 * 4 * 32;
-    Heap: 112;
+    ProcessTotals: 112;
     SumKey: 16;
     Sum: 64;
     Sampler: 24;
@@ -124,7 +124,8 @@ pub struct Process {
     pub number: u32,
     /// What user space knows of it: one of the `ANNOUNCED_*` constants.
     pub announced: u32,
-    /// Hits of probes in allocators by this image, whatever became of them.
+    /// Hits of probes in allocators by this image, whatever became of them: those that its word of
+    /// [`ProcessCounts`](crate::ProcessCounts) could not take.
     pub hits: u64,
 }
 

@@ -1,10 +1,10 @@
-//! Blocks, as figures count them.
+//! The figures of a block.
 
-use tracer_ebpf::sampling;
+use tracer_ebpf::{LiveWord, sampling};
 
 use crate::settings;
 
-/// What a block adds to figures, as often as it counts; several blocks together likewise.
+/// The figures of a block, multiplied by its sample weight; or of several blocks together.
 #[derive(Clone, Copy)]
 pub(super) struct Amount {
     /// Blocks.
@@ -37,5 +37,24 @@ impl Amount {
             variance: sampling::count_variance(weight),
             bytes_variance: sampling::bytes_variance(bytes, weight, settings::halvings()),
         }
+    }
+
+    /// The part of it that counts in the machine's totals too, by what the words of the process's totals held before.
+    #[inline(always)]
+    pub(super) fn counted_in_all(&self, live: LiveWord, bytes: LiveWord) -> Option<Self> {
+        // Between the two words, the state may just have changed: each tells for itself.
+        let counted = (live.is_counted_in_all(), bytes.is_counted_in_all());
+        if counted == (false, false) {
+            return None;
+        }
+        let (blocks, bytes) = (
+            if counted.0 { self.blocks } else { 0 },
+            if counted.1 { self.bytes } else { 0 },
+        );
+        Some(Self {
+            blocks,
+            bytes,
+            ..*self
+        })
     }
 }

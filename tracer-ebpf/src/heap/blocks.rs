@@ -7,10 +7,10 @@
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use tracer_ebpf::{Block, BlockKey, Loss, PendingCall};
 
-use super::{amount::Amount, heaps, sums};
+use super::{amount::Amount, process_totals, sums};
 use crate::{
-    loss::lose,
-    maps::{BLOCKS, HEAPS},
+    loss::count_loss,
+    maps::{BLOCKS, PROCESS_TOTALS},
 };
 
 /// Parents of parents that are looked at: servers fork workers, and those rarely fork again.
@@ -22,7 +22,7 @@ const CHILDREN: u32 = 64;
 /// Takes a block out of the table. False if it is not there.
 #[inline(always)]
 pub(super) fn take(key: &BlockKey, taken: &mut Block) -> bool {
-    let Some(heap) = HEAPS.get_ptr(&key.process) else {
+    let Some(heap) = PROCESS_TOTALS.get_ptr(&key.process) else {
         return false;
     };
     // SAFETY: pointers to map values, whose fields are plain numbers; a block's entry is replaced as a whole.
@@ -45,11 +45,11 @@ pub(super) fn take(key: &BlockKey, taken: &mut Block) -> bool {
     }
 }
 
-/// Whether [`take`] may find a block: it is there, or may be an ancestor's.
+/// Returns false if [`take`] cannot find a block: it is not there, and cannot be an ancestor's.
 #[inline(always)]
 pub(super) fn may_have(key: &BlockKey) -> bool {
     BLOCKS.get_ptr(key).is_some()
-        || HEAPS
+        || PROCESS_TOTALS
             .get_ptr(&key.process)
             // SAFETY: a pointer to a map value, whose fields are plain numbers.
             .is_some_and(|heap| unsafe { (*heap).parent } != 0)
@@ -61,7 +61,7 @@ fn leave(key: &BlockKey, block: &Block, last: u32) {
     let mut process = last;
     let mut turn = 0;
     while turn < CHILDREN {
-        let Some(heap) = HEAPS.get_ptr(&process) else {
+        let Some(heap) = PROCESS_TOTALS.get_ptr(&process) else {
             return;
         };
         // SAFETY: a pointer to a map value, whose fields are plain numbers.
@@ -88,7 +88,7 @@ fn take_inherited(key: &BlockKey, taken: &mut Block) -> bool {
     let mut since = u64::MAX;
     let mut turn = 0;
     while turn < GENERATIONS {
-        let Some(heap) = HEAPS.get_ptr(&process) else {
+        let Some(heap) = PROCESS_TOTALS.get_ptr(&process) else {
             return false;
         };
         // SAFETY: as in `take`.
@@ -121,8 +121,8 @@ fn take_inherited(key: &BlockKey, taken: &mut Block) -> bool {
 #[inline(always)]
 pub(super) fn put_back(key: &BlockKey, block: &Block) {
     if BLOCKS.insert(key, block, BPF_ANY as u64).is_err() {
-        lose(Loss::LiveMapFull);
-        heaps::shrink(key.process, &Amount::of(block.bytes, block.weight));
+        count_loss(Loss::LiveMapFull);
+        process_totals::shrink(key.process, &Amount::of(block.bytes, block.weight));
     }
 }
 
@@ -139,11 +139,11 @@ pub(super) fn put(key: &BlockKey, call: &PendingCall, now: u64) {
     };
     let amount = Amount::of(call.bytes, call.weight);
     if BLOCKS.insert(key, &block, BPF_NOEXIST as u64).is_err() && !replace(key, &block, now) {
-        lose(Loss::LiveMapFull);
+        count_loss(Loss::LiveMapFull);
         sums::add_untracked(&call.key, &amount);
         return;
     }
-    heaps::grow(key.process, &amount);
+    process_totals::grow(key.process, &amount);
 }
 
 /// Puts a block in the place of another one of the same address. False if there is none: the table is full.
@@ -155,7 +155,7 @@ fn replace(key: &BlockKey, block: &Block, now: u64) -> bool {
     // SAFETY: a pointer to a map value, copied at once.
     let before = unsafe { *before };
     if before.is_gone == 0 {
-        heaps::missed(key.process);
+        process_totals::missed(key.process);
         given_back(key.process, &before, now, false);
     }
     BLOCKS.insert(key, block, BPF_ANY as u64).is_ok()
@@ -166,5 +166,5 @@ fn replace(key: &BlockKey, block: &Block, now: u64) -> bool {
 pub(super) fn given_back(process: u32, block: &Block, now: u64, is_temporary: bool) {
     let amount = Amount::of(block.bytes, block.weight);
     sums::add_freed(process, block, &amount, now, is_temporary);
-    heaps::shrink(process, &amount);
+    process_totals::shrink(process, &amount);
 }

@@ -7,12 +7,12 @@
 mod amount;
 mod blocks;
 mod complete;
-mod heaps;
+mod process_totals;
 mod skipped;
 mod sums;
 
 pub(crate) use complete::{complete, skip};
-pub(crate) use heaps::{executed, exited, forked};
+pub(crate) use process_totals::{executed, exited, forked};
 pub(crate) use skipped::count_skipped;
 pub(crate) use sums::bucket;
 
@@ -22,7 +22,7 @@ use tracer_ebpf::{Block, BlockKey, CallKey, Counter, LastCall, Loss, PendingCall
 use amount::Amount;
 
 use crate::{
-    loss::{count, lose},
+    loss::{count, count_loss},
     maps::{LAST_CALLS, PENDING_CALLS, SCRATCH},
     probes::{Request, called_by_allocator},
     settings, trampoline,
@@ -83,7 +83,7 @@ pub(crate) fn track_nested(slot: &Slot, key: &CallKey, return_address: u64) {
     call.return_address = return_address;
     call.flags = PendingCall::NESTED;
     if PENDING_CALLS.insert(key, call, 0).is_err() {
-        lose(Loss::TailMapFull);
+        count_loss(Loss::TailMapFull);
     }
 }
 
@@ -130,7 +130,7 @@ fn wait(
     }
     let is_kept = PENDING_CALLS.insert(key, call, 0).is_ok();
     if !is_kept {
-        lose(Loss::CallMapFull);
+        count_loss(Loss::CallMapFull);
     }
     is_kept
 }
@@ -264,7 +264,7 @@ pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) 
     }
     keep(call, place.thread, address, now);
     if PENDING_CALLS.remove(place).is_err() {
-        lose(Loss::CallMapFull);
+        count_loss(Loss::CallMapFull);
     }
 }
 
@@ -288,7 +288,7 @@ fn keep(call: &PendingCall, thread: u32, address: u64, now: u64) {
 /// A call of `free`.
 #[inline(always)]
 pub(crate) fn free(process: u32, address: u64) {
-    heaps::called_free(process);
+    process_totals::called_free(process);
     let thread = bpf_get_current_pid_tgid() as u32;
     let is_temporary = was_last(thread, address);
     if address != 0 {
@@ -331,7 +331,7 @@ pub(crate) extern "C" fn give_back(process: u32, address: u64, is_temporary: u32
 #[inline(always)]
 fn unmatched(process: u32) {
     if !settings::sampled() {
-        heaps::unmatched(process);
+        process_totals::unmatched(process);
     }
 }
 

@@ -1,10 +1,17 @@
 //! The sums per (process, stack, function), where blocks are followed.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_probe_read_user};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_ebpf::{BUCKETS, Block, HeapSum, Loss, PendingCall, Sum, SumKey};
 
 use super::amount::Amount;
-use crate::{aggregate, atomic, bounds::mask, loss::lose, maps::HEAP_SUMS, settings, unwind::Slot};
+use crate::{
+    aggregate, atomic,
+    bounds::mask,
+    loss::count_loss,
+    maps::{HEAP_SUM_SHARDS, HEAP_SUMS},
+    settings, shards,
+    unwind::Slot,
+};
 
 /// A new sum. A static, since the stack of all functions together has 512 bytes.
 static NOTHING: HeapSum = HeapSum {
@@ -26,22 +33,34 @@ static NOTHING: HeapSum = HeapSum {
     lifetimes: [0; BUCKETS],
 };
 
-/// The sum of this key, made if there is none; nothing if the table is full.
+/// The sum of this key that this CPU adds to; nothing if the table is full.
 #[inline(always)]
 fn of(key: &SumKey) -> Option<*mut HeapSum> {
-    if let Some(sum) = HEAP_SUMS.get_ptr_mut(key) {
-        return Some(sum);
-    }
-    // Another CPU may be first, which is as good: the look-up that follows tells.
-    match HEAP_SUMS.insert(key, &NOTHING, BPF_NOEXIST as u64) {
-        Ok(()) | Err(_) => HEAP_SUMS.get_ptr_mut(key),
-    }
+    shards::own(&HEAP_SUMS, &HEAP_SUM_SHARDS, key, || {
+        make_heap_sum(key.stack, key.process, key.function);
+    })
+}
+
+/// Makes a sum, and this CPU's shard of it.
+///
+/// A global function, so that the verifier checks it once. The result means nothing: such a function must have one.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn make_heap_sum(stack: u64, process: u32, function: u32) -> u32 {
+    let key = SumKey {
+        stack,
+        process,
+        function,
+    };
+    shards::make(&HEAP_SUMS, &HEAP_SUM_SHARDS, &key, &NOTHING);
+    0
 }
 
 /// Makes the sum of a call that has not returned yet, so that its stack is sent while it is at hand.
 #[inline(always)]
 pub(super) fn prepare(slot: &Slot, key: &SumKey) {
-    if let Some(sum) = of(key) {
+    if let Some(sum) = shards::whole(&HEAP_SUMS, key, &NOTHING) {
         // SAFETY: a pointer to a map value.
         unsafe { aggregate::send_once(slot, &raw mut (*sum).sum, key.process) };
     }
@@ -57,8 +76,16 @@ pub(super) fn add_call(call: &PendingCall, failed: bool, address: u64) {
 #[inline(always)]
 pub(super) fn add_whole(slot: &Slot, call: &PendingCall, address: u64) {
     add(call, address == 0, address, |sum| {
-        // SAFETY: a pointer to a map value.
-        unsafe { aggregate::send_once(slot, sum, call.key.process) };
+        // SAFETY: pointers to map values.
+        unsafe {
+            // As in `aggregate::add`.
+            if (*sum).sent == 0
+                && let Some(whole) = HEAP_SUMS.get_ptr_mut(&call.key)
+            {
+                aggregate::send_once(slot, &raw mut (*whole).sum, call.key.process);
+                (*sum).sent = (*whole).sum.sent;
+            }
+        }
     });
 }
 
@@ -70,7 +97,7 @@ fn add(call: &PendingCall, failed: bool, address: u64, with: impl FnOnce(*mut Su
         amount.failed = amount.calls;
     }
     let Some(sum) = of(&call.key) else {
-        lose(Loss::StackMapFull);
+        count_loss(Loss::StackMapFull);
         aggregate::add_without_stack(&call.key, &amount);
         return;
     };
@@ -102,7 +129,7 @@ pub(super) fn add_undecided(key: &SumKey, weight: u32) {
     aggregate::add_without_stack(key, &aggregate::amount(0, weight as u64));
 }
 
-/// Adds a block that was given back.
+/// Adds a block that was freed.
 #[inline(always)]
 pub(super) fn add_freed(process: u32, block: &Block, amount: &Amount, now: u64, is_temporary: bool) {
     let key = SumKey {

@@ -92,7 +92,7 @@ fn walk(ctx: &ProbeContext, fresh: bool) {
         return;
     };
     if fresh {
-        slot.forget();
+        slot.evict();
     }
     // The loader places the probe at the function's first instruction: nothing has been pushed.
     let start = Start {

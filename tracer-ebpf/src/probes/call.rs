@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     aggregate, heap,
-    loss::{count, lose},
+    loss::{count, count_loss},
     settings, tail_call, thread_stack, trampoline,
     unwind::{Slot, Start},
 };
@@ -30,7 +30,7 @@ pub(crate) fn call_begin(ctx: ProbeContext) -> u32 {
     if hit::begin(&ctx, Some(request.bytes))
         && let Err(loss) = try_begin(&ctx, spec, &request)
     {
-        lose(loss);
+        count_loss(loss);
     }
     0
 }
@@ -198,7 +198,7 @@ fn is_nested(
         is_nested = is_nested || tail_call::pop_matching(spec, request, key, return_address, probe);
         // A function in the middle of a chain of tail calls passes the call on.
         if request.may_tail_call(spec) && !tail_call::push(request, key, return_address, probe) {
-            lose(Loss::TailMapFull);
+            count_loss(Loss::TailMapFull);
         }
     }
     is_nested

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     aggregate, heap,
-    loss::{count, lose},
+    loss::{count, count_loss},
     settings, thread_stack,
     unwind::{Slot, Start},
 };
@@ -33,7 +33,7 @@ pub(crate) fn call_complete(ctx: ProbeContext) -> u32 {
     if hit::begin(&ctx, Some(request.bytes))
         && let Err(loss) = try_complete(&ctx, spec, &request)
     {
-        lose(loss);
+        count_loss(loss);
     }
     0
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     heap,
-    loss::{count, lose},
+    loss::{count, count_loss},
     settings, thread_stack,
 };
 
@@ -68,7 +68,7 @@ pub(crate) fn call_free(ctx: ProbeContext) -> u32 {
         // It is here to be counted alone.
         hit::pass_over();
     } else if let Err(loss) = try_free(&ctx) {
-        lose(loss);
+        count_loss(loss);
     }
     0
 }
@@ -101,7 +101,7 @@ fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
             && block != 0
             && !heap::push_freed(&key, return_address, block, regs.rip)
         {
-            lose(Loss::TailMapFull);
+            count_loss(Loss::TailMapFull);
         }
         if nested {
             count(Counter::Nested);

@@ -1,5 +1,4 @@
-//! What every hit of a probe in an allocator begins with: it is counted, whatever comes of it, since it costs its process
-//! what it costs.
+//! The beginning of every hit of a probe in an allocator. Each is counted, whatever comes of it: its process has paid for it.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
@@ -11,7 +10,7 @@ use crate::{
     atomic,
     bounds::mask,
     heap::bucket,
-    loss::{count, lose},
+    loss::{count, count_loss},
     maps::HITS,
     process, settings,
 };
@@ -59,7 +58,7 @@ pub(super) fn pass_over() {
 #[inline(always)]
 pub(super) fn unknown(ctx: &ProbeContext) {
     if begin(ctx, None) {
-        lose(Loss::UnknownSite);
+        count_loss(Loss::UnknownSite);
     }
 }
 

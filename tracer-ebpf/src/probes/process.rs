@@ -74,7 +74,7 @@ pub(crate) fn code_unmapped(ctx: TracePointContext) -> u32 {
     // SAFETY: the offsets are inside the record.
     let (start, len) = unsafe { (ctx.read_at::<u64>(16), ctx.read_at::<u64>(24)) };
     if let (Ok(start), Ok(len)) = (start, len)
-        && unwind::may_have_kept(process, start, len)
+        && unwind::may_have_cached(process, start, len)
         && let Some(generation) = GENERATION.get_ptr_mut(0)
     {
         // SAFETY: the pointer is to a map value that is only ever added to.

@@ -14,7 +14,7 @@ use tracer_ebpf::{CaptureMode, Counter, Function, Loss, PendingRegion, STACK_LOS
 
 use crate::{
     aggregate,
-    loss::{count, lose},
+    loss::{count, count_loss},
     maps::PENDING,
     process, settings,
     unwind::{Slot, Start},
@@ -127,10 +127,10 @@ fn enter(function: Function, process: u32, thread: u32, bytes: u64, bytes_out: u
     // SAFETY: the answer alone is used.
     if unsafe { PENDING.get(&thread) }.is_some() {
         // A thread that was killed inside the call had the same id.
-        lose(Loss::UnfinishedCall);
+        count_loss(Loss::UnfinishedCall);
     }
     if PENDING.insert(&thread, &pending, 0).is_err() {
-        lose(Loss::PendingMapFull);
+        count_loss(Loss::PendingMapFull);
     }
 }
 
@@ -177,7 +177,7 @@ fn exit(ctx: &TracePointContext, function: Function) {
         return;
     }
     if pending.function != function.number() {
-        lose(Loss::UnfinishedCall);
+        count_loss(Loss::UnfinishedCall);
         return;
     }
     // SAFETY: the offset of `ret` in every `sys_exit_*` record.
@@ -190,7 +190,7 @@ fn exit(ctx: &TracePointContext, function: Function) {
     let amount = amount(function, &pending, result);
     if pending.loss != 0 {
         aggregate::add_without_stack(&key, &amount);
-        lose(Loss::ScratchBusy);
+        count_loss(Loss::ScratchBusy);
     } else {
         aggregate::add_known(&key, &amount);
     }

@@ -6,7 +6,7 @@ use tracer_ebpf::{CallKey, Counter, Loss, ProbeSpec};
 use super::operands::Request;
 use crate::{
     heap,
-    loss::{count, lose},
+    loss::{count, count_loss},
     sampler, settings, tail_call,
     unwind::Start,
 };
@@ -66,7 +66,7 @@ fn is_continuation(probe: u64, spec: &ProbeSpec, request: &Request, key: &CallKe
     let is_continuation = tail_call::pop_matching(spec, request, key, return_address, probe);
     // A function in the middle of a chain of tail calls passes the call on.
     if may_tail_call && !tail_call::push(request, key, return_address, probe) {
-        lose(Loss::TailMapFull);
+        count_loss(Loss::TailMapFull);
     }
     is_continuation
 }

@@ -1,4 +1,4 @@
-//! What the walk benchmark needs of a slot, and no other program may do.
+//! Operations on a slot for the walk benchmark alone.
 
 use super::Slot;
 
@@ -6,8 +6,8 @@ impl Slot {
     /// Makes sure that the next walk is not answered from memory. Mappings that were found stay: they are kept for
     /// the walks of new stacks too.
     #[inline(always)]
-    pub(crate) fn forget(&self) {
+    pub(crate) fn evict(&self) {
         // SAFETY: the slot is ours.
-        unsafe { (*self.scratch()).forget() };
+        unsafe { (*self.scratch()).evict() };
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     settings,
 };
 
-/// How a walk ends that user space is to finish, as long as it has not. The frames so far stand if it cannot.
+/// The provisional end of a walk that user space is to finish. The frames so far stand if it cannot.
 const UNTIL_FINISHED: StackEnd = StackEnd::NoTable;
 
 /// Sends a copy of the slot's stack. Returns how the walk ended, or [`MORE`] where it goes on by what there is: no copy
@@ -45,7 +45,7 @@ pub(super) extern "C" fn send_copy(slot: u32) -> u32 {
     };
     // No two copies are the same stack until user space says so: what lies above is not known.
     scratch.provisional = identity::finish(identity::mix(!number), UNTIL_FINISHED as u32);
-    scratch.forget();
+    scratch.evict();
     let base = scratch.stack_pointer & !(WINDOW_BYTES as u64 - 1);
     let record = entry.as_mut_ptr();
     let mut flags = 0;

@@ -55,7 +55,7 @@ pub(crate) struct Mapping {
 /// [`Mapping::page_count`] of a file whose table is being made.
 pub(super) const AWAITED: u32 = u32::MAX;
 
-/// How often a busy address space is asked: for some two microseconds.
+/// Attempts to ask about a busy address space: some two microseconds.
 const PATIENCE: u32 = 64;
 
 /// `ask_kernel`: the answer is in the slot.
@@ -64,7 +64,7 @@ const FOUND: u32 = 0;
 /// `ask_kernel`: the address space is being changed.
 const BUSY: u32 = 1;
 
-/// What the kernel's tree says of an address.
+/// The answer of the kernel's tree for an address.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Answer {
@@ -126,12 +126,12 @@ impl Scratch {
             turn += 1;
         }
         if outcome == BUSY {
-            if let Some(mapping) = self.kept(address) {
+            if let Some(mapping) = self.cached_vma(address) {
                 return self.cache(mapping);
             }
             count(Counter::MappingBusy);
             // The next walk from here may find more.
-            self.forget();
+            self.evict();
             return UNTOLD;
         }
         let answer = &self.answer;
@@ -160,7 +160,7 @@ impl Scratch {
                 .wrapping_sub(place.to_table);
         }
         let index = self.cache(found);
-        vma_cache::keep_mapping(slot);
+        vma_cache::cache_mapping(slot);
         index
     }
 
@@ -239,7 +239,7 @@ extern "C" fn ask_kernel(slot: u32) -> u32 {
     }
 }
 
-/// Where the table of a mapping is.
+/// The place of a mapping's unwind table.
 struct TablePlace {
     page_base: u32,
     page_count: u32,

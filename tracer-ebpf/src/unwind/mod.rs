@@ -5,7 +5,7 @@
 //! so a copy that does not cross into the next page does not fault for running past the stack's top.
 //!
 //! A step ([`step`]) finds the mapping of the code ([`mapping`]), the rule in the file's unwind table
-//! ([`row_lookup`]), and by it the caller's registers. A walk remembers every word that it read ([`walk_cache`]): when
+//! ([`row_lookup`]), and by it the caller's registers. A walk keeps every word that it read ([`walk_cache`]): when
 //! the same thread comes from the same place and all those words are the same, so is the stack.
 
 #[cfg(feature = "bench")]
@@ -22,7 +22,7 @@ mod vma_cache;
 mod walk_cache;
 
 pub(crate) use scratch::{Scratch, Slot};
-pub(crate) use vma_cache::{KeptKey, KeptMapping, may_have_kept};
+pub(crate) use vma_cache::{CachedVma, VmaKey, may_have_cached};
 
 use aya_ebpf::bindings::pt_regs;
 use tracer_ebpf::{Counter, MAX_FRAMES, StackEnd, identity};
@@ -35,7 +35,7 @@ pub(crate) const MORE: u32 = 0;
 /// A step's answer where the walk is better finished in user space: the code's table, or its mapping, is not at hand.
 pub(crate) const UNFINISHED: u32 = 1 << 16;
 
-/// Where a walk begins.
+/// The state that a walk begins with.
 #[derive(Clone, Copy)]
 pub(crate) struct Start {
     /// The thread.
@@ -137,7 +137,7 @@ impl Slot {
         // SAFETY: the slot is ours.
         unsafe {
             (*self.scratch()).begin(start);
-            (*self.scratch()).forget();
+            (*self.scratch()).evict();
             (*self.scratch()).finish(StackEnd::ReadFault as u32)
         }
     }

@@ -5,11 +5,11 @@ use core::mem::ManuallyDrop;
 use tracer_ebpf::{PendingCall, SCRATCH_SLOTS, StackRecord, WINDOW_BYTES};
 
 use super::mapping::{Answer, CACHED, Mapping};
-use super::rule_cache::KeptRules;
+use super::rule_cache::CachedRules;
 use super::walk_cache::Words;
 use crate::{atomic, maps::SCRATCH};
 
-/// The state of one walk, and what is worth keeping of it for the next.
+/// The state of one walk, and the caches of its slot.
 #[repr(C)]
 pub(crate) struct Scratch {
     /// 1 while a program owns the slot.
@@ -46,23 +46,23 @@ pub(crate) struct Scratch {
     pub(super) generation: u64,
     /// The address that the kernel is asked for.
     pub(super) asked: u64,
-    /// What it says of it.
+    /// The kernel's answer.
     pub(super) answer: Answer,
-    /// Mappings met lately.
+    /// Mappings of recent walks.
     pub(super) mappings: [Mapping; CACHED],
 
     /// The call that is being begun.
     pub(crate) call: PendingCall,
 
-    /// What `rules` must have been kept under.
+    /// The stamp of entries of `rules` that are valid.
     pub(super) stamp: u64,
-    /// Rules of return addresses met lately.
-    pub(super) rules: KeptRules,
+    /// The rule cache.
+    pub(super) rules: CachedRules,
 
-    /// What the last walk read.
+    /// The walk cache: words that the last walk read.
     pub(super) words: Words,
 
-    /// The frames, as user space gets them.
+    /// The frames, as they are sent to user space.
     pub(crate) record: StackRecord,
     /// The address that the window begins at.
     pub(super) window_start: u64,

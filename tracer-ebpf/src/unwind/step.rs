@@ -56,7 +56,7 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
     unsafe {
         let address = (*scratch).instruction - (*scratch).is_return as u64;
         if (*scratch).is_return != 0
-            && let Some(rule) = Scratch::kept_rule(scratch, address)
+            && let Some(rule) = Scratch::cached_rule(scratch, address)
         {
             return by_rule(scratch, rule, address);
         }
@@ -91,7 +91,7 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
         match rule {
             Some(rule) if rule.cfa_kind != cfa::NO_INFO => {
                 if (*scratch).is_return != 0 {
-                    Scratch::keep_rule(scratch, address, rule);
+                    Scratch::cache_rule(scratch, address, rule);
                 }
                 by_rule(scratch, rule, address)
             }

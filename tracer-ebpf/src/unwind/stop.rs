@@ -42,7 +42,7 @@ pub(super) extern "C" fn stop_for_table() -> u32 {
     0
 }
 
-/// Whether nobody would see the process stopped: it has one thread, nobody traces it, and its parent has left it in its
+/// Returns true if nobody would see the process stopped: it has one thread, nobody traces it, and its parent has left it in its
 /// own process group. A shell that looks after jobs, which would take the terminal from one that stops, gives each a group.
 #[inline(always)]
 fn is_unseen() -> bool {

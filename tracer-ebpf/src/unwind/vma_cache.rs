@@ -1,4 +1,4 @@
-//! Mappings that walks have found, kept for each process, for when its address space is busy and cannot be asked.
+//! The VMA cache: mappings of code that walks have found, by process, for walks that find the address space locked.
 
 use tracer_ebpf::Counter;
 
@@ -8,81 +8,81 @@ use crate::{
     maps::{MAPPINGS, SCRATCH},
 };
 
-/// Mappings that are kept for each process.
-const KEPT: u32 = 64;
+/// Entries of each process.
+const MAX_VMAS: u32 = 64;
 
-/// The place of a mapping that is kept for a process.
+/// The key of an entry: a process image and the index of the entry among its own.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct KeptKey {
+pub(crate) struct VmaKey {
     process: u32,
     index: u32,
 }
 
-/// A mapping that is kept for a process.
+/// A mapping, and the state of all mappings that it was found in.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct KeptMapping {
+pub(crate) struct CachedVma {
     generation: u64,
     mapping: Mapping,
 }
 
-/// Keeps the slot's current mapping for all walks of its process: in its own place, else in a free one, else in that of
-/// another, which is asked for again.
+/// Caches the slot's current mapping for all walks of its process: in its own entry, else in a free one, else in place of
+/// another one, which the kernel is asked for again.
 ///
 /// A global function, so that its variables are not on the stack while the kernel is asked: all functions of a chain of
 /// calls together have 512 bytes there.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(super) extern "C" fn keep_mapping(slot: u32) -> u32 {
+pub(super) extern "C" fn cache_mapping(slot: u32) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr(slot) else {
         return 0;
     };
     // SAFETY: the caller owns the slot.
     let scratch = unsafe { &*scratch };
-    let kept = KeptMapping {
+    let vma = CachedVma {
         generation: scratch.generation,
         mapping: *scratch.mapping(scratch.current_mapping),
     };
-    let mut key = KeptKey {
+    let mut key = VmaKey {
         process: scratch.mapped_process,
         index: 0,
     };
-    while key.index < KEPT - 1 {
+    while key.index < MAX_VMAS - 1 {
         // SAFETY: entries are replaced as wholes, and the value is only looked at.
         let free = unsafe { MAPPINGS.get(&key) }.is_none_or(|other| {
-            other.generation != kept.generation || other.mapping.start == kept.mapping.start
+            other.generation != vma.generation || other.mapping.start == vma.mapping.start
         });
         if free {
             break;
         }
         key.index += 1;
     }
-    if MAPPINGS.insert(&key, &kept, 0).is_err() {
-        // Nothing is lost: it is only a help for later.
+    if MAPPINGS.insert(&key, &vma, 0).is_err() {
+        // No loss: a later walk asks the kernel again.
         count(Counter::MappingNotKept);
     }
     0
 }
 
 impl Scratch {
-    /// A mapping of this process that any walk has found before.
+    /// The cached mapping of this process that has an address.
     #[inline(always)]
-    pub(super) fn kept(&self, address: u64) -> Option<Mapping> {
+    pub(super) fn cached_vma(&self, address: u64) -> Option<Mapping> {
         let mut index = 0;
-        while index < KEPT {
-            let key = KeptKey {
+        while index < MAX_VMAS {
+            let key = VmaKey {
                 process: self.mapped_process,
                 index,
             };
             // SAFETY: entries are replaced as wholes, and the value is copied at once.
-            if let Some(kept) = unsafe { MAPPINGS.get(&key) }
-                && kept.generation == self.generation
-                && address >= kept.mapping.start
-                && address < kept.mapping.end
+            if let Some(vma) = unsafe { MAPPINGS.get(&key) }
+                && vma.generation == self.generation
+                && address >= vma.mapping.start
+                && address < vma.mapping.end
             {
-                return Some(kept.mapping);
+                return Some(vma.mapping);
             }
             index += 1;
         }
@@ -90,21 +90,21 @@ impl Scratch {
     }
 }
 
-/// Whether walks may have kept code of this range of a process's addresses.
+/// Returns false if no code of this range of a process's addresses is in the cache.
 #[inline(always)]
-pub(crate) fn may_have_kept(process: u32, start: u64, len: u64) -> bool {
+pub(crate) fn may_have_cached(process: u32, start: u64, len: u64) -> bool {
     let end = start.wrapping_add(len);
     let mut index = 0;
-    while index < KEPT {
+    while index < MAX_VMAS {
         // SAFETY: entries are replaced as wholes, and the value is only looked at.
-        let Some(kept) = (unsafe { MAPPINGS.get(&KeptKey { process, index }) }) else {
+        let Some(vma) = (unsafe { MAPPINGS.get(&VmaKey { process, index }) }) else {
             return false;
         };
-        if kept.mapping.start < end && start < kept.mapping.end {
+        if vma.mapping.start < end && start < vma.mapping.end {
             return true;
         }
         index += 1;
     }
-    // All places are taken: there may be more mappings than are kept.
+    // All entries are in use: there may be more mappings than are cached.
     true
 }

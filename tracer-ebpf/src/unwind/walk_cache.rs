@@ -1,11 +1,10 @@
-//! Remembering the last walk. A walk is decided by the registers that it begins with, the words of the stack
-//! that it reads, and the tables. Where all three are as they were, so is its outcome: a loop that allocates again
-//! and again from one place is not walked again and again.
-
+//! The walk cache: the last walk of each slot, reused while it would come out the same. A walk depends on the registers that
+//! it begins with, the words of the stack that it reads, and the tables. While all three are as they were, so is the stack:
+//! a loop that allocates from one place is walked once.
 //!
-//! Most of the words are near the stack pointer, in the one copy of the stack that a walk begins with. Of those it is
-//! remembered where in the copy they are: comparing one takes some instructions, and a copy for the next walk need not
-//! reach beyond the last of them.
+//! Most of the words are near the stack pointer, in the one copy of the stack that a walk begins with. Their places in the
+//! copy are kept, not their addresses: comparing one takes some instructions, and a copy for the next walk need not reach
+//! beyond the last of them.
 
 use tracer_ebpf::{Counter, WINDOW_BYTES};
 
@@ -16,10 +15,10 @@ use crate::{
     maps::{GENERATION, SCRATCH},
 };
 
-/// Words that can be remembered: two for each frame. Walks that read more are not remembered.
+/// The most words of one walk: two for each frame. Walks that read more are not cached.
 const MOST: u64 = 256;
 
-/// Near words that are compared without a branch between them.
+/// Near words compared without a branch between them.
 const TOGETHER: u64 = 8;
 
 /// Near words that one call compares.
@@ -37,7 +36,7 @@ const SAME: u32 = 1;
 /// There are no more, and all were the same.
 const ALL_SAME: u32 = 2;
 
-/// What a walk read.
+/// The words that a walk read.
 #[repr(C)]
 pub(super) struct Words {
     instruction: u64,
@@ -45,11 +44,11 @@ pub(super) struct Words {
     frame_pointer: u64,
     thread: u32,
     process: u32,
-    /// How many of the walks since then were the same.
+    /// Walks since then that were the same.
     same: u64,
-    /// Where the copy begins that the near words are in.
+    /// The address at which the copy begins that the near words are in.
     base: u64,
-    /// How far from there the last of them ends: bytes.
+    /// Bytes from there to the end of the last of them.
     near_end: u64,
     /// The near words are at the front of the arrays, the far ones at their back, and between them is room for as many as
     /// are compared together.
@@ -61,7 +60,7 @@ pub(super) struct Words {
 }
 
 impl Scratch {
-    /// Notes where a walk begins, and forgets the last one. The window is the copy of the stack that the walk begins
+    /// Begins an entry for a walk in place of the last one. The window is the copy of the stack that the walk begins
     /// with.
     #[inline(always)]
     pub(super) fn remember(&mut self, start: &Start) {
@@ -77,18 +76,18 @@ impl Scratch {
         self.words.far = 0;
     }
 
-    /// Makes sure that this walk is not taken for the next one.
+    /// Evicts this walk: the next one is walked anew.
     #[inline(always)]
-    pub(super) fn forget(&mut self) {
+    pub(super) fn evict(&mut self) {
         self.words.near = MOST;
     }
 
-    /// Notes a word that a walk depends on, and has just read.
+    /// Adds a word that a walk has just read.
     #[inline(always)]
     pub(super) fn note(&mut self, address: u64, word: u64) {
         let (near, far) = (self.words.near, self.words.far);
         if near + far >= MOST - TOGETHER {
-            self.forget();
+            self.evict();
             return;
         }
         let base = self.words.base;
@@ -112,7 +111,7 @@ impl Scratch {
         }
     }
 
-    /// Ends what was noted: fills up the last of the near words that are compared together, with the first.
+    /// Ends the entry: fills up the last group of near words with the first one.
     #[inline(always)]
     pub(super) fn end_words(&mut self) {
         let first = mask::<{ MOST - 1 }>(self.words.near) as usize;
@@ -128,8 +127,7 @@ impl Scratch {
         }
     }
 
-    /// How many bytes from here a copy of the stack is to have: where the last walks from here were all the same, as many
-    /// as they read.
+    /// The length of a copy of the stack from here, in bytes: as much as the last walks from here read, if all were the same.
     #[inline(always)]
     pub(super) fn bytes_wanted(&self, base: u64) -> u64 {
         let words = &self.words;
@@ -140,7 +138,7 @@ impl Scratch {
         }
     }
 
-    /// Whether a walk from here might be the last one again.
+    /// Returns false if a walk from here cannot be the last one again.
     #[inline(always)]
     fn may_be_remembered(&self, start: &Start) -> bool {
         let words = &self.words;

@@ -17,6 +17,7 @@ use super::compat::multi::Multi;
 pub use super::error::BpfError;
 use super::links::AttachBy;
 use super::programs;
+use super::records::Counted;
 use super::sampling::Sampling;
 use crate::settings::Limits;
 use crate::unwind::Capacity;
@@ -73,11 +74,17 @@ pub struct Object {
     pub(super) has_sampled: bool,
     functions_len: u32,
     specs_len: u32,
+    /// Counts of process images that CPUs have given up, by the images' numbers.
+    pub(super) counted: std::collections::HashMap<u32, Counted>,
     messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
 /// The smallest ring that the kernel makes: a page.
 const LEAST_RING_BYTES: u32 = 4096;
+
+/// Shards that each sum has room for, on the average: one for each CPU of a small machine, and for the first stacks, which
+/// are the busy ones, on a large one. Their memory is taken when they are made.
+const SHARDS_OF_A_SUM: u32 = 2;
 
 /// The programs of process life, with the tracepoints that they go to.
 pub const PROCESS_PROGRAMS: [(&str, &str, &str); 2] = [
@@ -138,16 +145,15 @@ impl Object {
         raise_memlock_limit();
         let tables = Capacity::of_bytes(limits.unwind_bytes);
         let mut loader = EbpfLoader::new();
+        let sums = if wanted.live && !wanted.region {
+            1
+        } else {
+            limits.stacks
+        };
         loader
             .override_global("SETTINGS", settings, true)
-            .map_max_entries(
-                "SUMS",
-                if wanted.live && !wanted.region {
-                    1
-                } else {
-                    limits.stacks
-                },
-            )
+            .map_max_entries("SUMS", sums)
+            .map_max_entries("SUM_SHARDS", sums.saturating_mul(SHARDS_OF_A_SUM))
             .map_max_entries("PROCESSES", limits.processes)
             .map_max_entries("LOST", limits.processes)
             .map_max_entries("ROWS", tables.row_chunks)
@@ -166,9 +172,16 @@ impl Object {
             loader
                 .map_max_entries("BLOCKS", limits.blocks)
                 .map_max_entries("HEAP_SUMS", limits.stacks)
-                .map_max_entries("HEAPS", limits.processes);
+                .map_max_entries("HEAP_SUM_SHARDS", limits.stacks)
+                .map_max_entries("PROCESS_TOTALS", limits.processes);
         } else {
-            for map in ["BLOCKS", "HEAP_SUMS", "HEAPS", "LAST_CALLS"] {
+            for map in [
+                "BLOCKS",
+                "HEAP_SUMS",
+                "HEAP_SUM_SHARDS",
+                "PROCESS_TOTALS",
+                "LAST_CALLS",
+            ] {
                 loader.map_max_entries(map, 1);
             }
             // There are no probes inside functions.
@@ -191,6 +204,7 @@ impl Object {
             has_sampled: false,
             functions_len: 0,
             specs_len: 0,
+            counted: std::collections::HashMap::new(),
             messages: None,
         };
         if messages {

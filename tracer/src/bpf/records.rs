@@ -1,6 +1,8 @@
 //! The ring: new stacks and new processes.
 
-use tracer_ebpf::{FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader};
+use tracer_ebpf::{
+    CountsRecord, FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader,
+};
 use zerocopy::FromBytes as _;
 
 use super::load::{BpfError, Object};
@@ -15,6 +17,8 @@ pub enum Record {
     Process(NewProcess),
     /// A file with code that has no unwind table yet.
     File(NewFile),
+    /// What a CPU has counted of a process, and counts anew.
+    Counts(Counted),
 }
 
 /// A stack's addresses.
@@ -62,6 +66,17 @@ pub struct NewFile {
     pub end: u64,
     /// The file, as the kernel side knows it.
     pub key: FileKey,
+}
+
+/// What a CPU has counted of a process image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The number of the image.
+    pub process: u32,
+    /// Hits of probes in allocators.
+    pub hits: u64,
+    /// Calls of `free`, where blocks are followed.
+    pub frees: u64,
 }
 
 /// The user side of the ring.
@@ -140,6 +155,14 @@ fn parse(bytes: &[u8]) -> Option<Record> {
             key: record.key,
         }));
     }
+    if kind == RecordKind::Counts as u32 {
+        let record = CountsRecord::read_from_bytes(bytes).ok()?;
+        return Some(Record::Counts(Counted {
+            process: record.process,
+            hits: u64::from(record.hits),
+            frees: u64::from(record.frees),
+        }));
+    }
     None
 }
 
@@ -194,6 +217,19 @@ mod tests {
         };
         assert_eq!(parse(&bytes), Some(Record::File(expected)));
         assert_eq!(parse(&bytes[..40]), None);
+    }
+
+    #[test]
+    fn counts_are_read_as_they_were_written() {
+        let words = [RecordKind::Counts as u32, 7, 8, 9];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let expected = Counted {
+            process: 7,
+            hits: 8,
+            frees: 9,
+        };
+        assert_eq!(parse(&bytes), Some(Record::Counts(expected)));
+        assert_eq!(parse(&bytes[..12]), None);
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl EventSinks<'_> {
                     unwinding.on_file_met(self.object, self.processes, &new);
                 }
             }
+            Record::Counts(new) => self.object.take_counted(new),
             Record::Process(new) => {
                 self.processes.on_announced(new);
                 // It may have taken the place of another image.

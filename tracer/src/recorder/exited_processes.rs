@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use tracer_ebpf::Heap;
+use tracer_ebpf::ProcessTotals;
 
 use super::pacing::WorkPace;
 use super::process_table::ProcessTable;
@@ -48,7 +48,7 @@ impl ExitedProcesses {
         }
         let began = Instant::now();
         let now_ns = monotonic_ns();
-        let mut exited = reclaimable(&object.heaps()?);
+        let mut exited = reclaimable(&object.process_totals()?);
         exited.retain(|number| !self.reclaimed.contains(number));
         for number in &exited {
             // The kernel side knows of the end, even if no record of it has come.
@@ -78,7 +78,7 @@ pub(super) fn still_holds(ended_ns: Option<u64>, now_ns: u64) -> bool {
 
 /// Process images whose blocks nobody can free any more: they are over, and no living process has
 /// copies of their blocks.
-fn reclaimable(heaps: &[(u32, Heap)]) -> HashSet<u32> {
+fn reclaimable(heaps: &[(u32, ProcessTotals)]) -> HashSet<u32> {
     let parents: HashMap<u32, u32> = heaps
         .iter()
         .map(|(number, heap)| (*number, heap.parent))
@@ -103,12 +103,12 @@ fn reclaimable(heaps: &[(u32, Heap)]) -> HashSet<u32> {
 mod tests {
     use super::*;
 
-    fn heap(parent: u32, child: u32, is_over: u32) -> Heap {
-        Heap {
+    fn heap(parent: u32, child: u32, is_over: u32) -> ProcessTotals {
+        ProcessTotals {
             parent,
             child,
             is_over,
-            ..Heap::default()
+            ..ProcessTotals::default()
         }
     }
 

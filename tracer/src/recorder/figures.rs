@@ -4,58 +4,15 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use tracer_ebpf::{Block, BlockKey, Heap, HeapSum, Sum, SumKey, sampling};
+use tracer_ebpf::{Block, BlockKey, HeapSum, ProcessTotals, Sum, SumKey, sampling};
 
 use super::exited_processes::still_holds;
 use super::heap_history::HeapSnapshot;
 use super::process_table::ProcessTable;
 use super::stack_table::StackTable;
+use crate::bpf::sums::Additive;
 use crate::cost::saturating_u64;
 use crate::profile::{Aged, HeapTotals, HeapValues, HeapVariances, Marks, Values, Variances};
-
-/// Figures that are added to others of the same stack.
-pub(super) trait Additive: Copy {
-    /// Adds the other figures.
-    fn add(&mut self, other: &Self);
-}
-
-impl Additive for Sum {
-    fn add(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.bytes += other.bytes;
-        self.bytes_out += other.bytes_out;
-        self.failed += other.failed;
-        self.sent |= other.sent;
-        self.hits += other.hits;
-        self.calls_variance += other.calls_variance;
-        self.bytes_variance += other.bytes_variance;
-    }
-}
-
-impl Additive for HeapSum {
-    fn add(&mut self, other: &Self) {
-        self.sum.add(&other.sum);
-        self.blocks += other.blocks;
-        self.freed += other.freed;
-        self.freed_bytes += other.freed_bytes;
-        self.temporary += other.temporary;
-        self.usable_bytes += other.usable_bytes;
-        self.untracked += other.untracked;
-        self.untracked_bytes += other.untracked_bytes;
-        self.blocks_variance += other.blocks_variance;
-        self.freed_variance += other.freed_variance;
-        self.freed_bytes_variance += other.freed_bytes_variance;
-        self.temporary_variance += other.temporary_variance;
-        self.untracked_variance += other.untracked_variance;
-        self.untracked_bytes_variance += other.untracked_bytes_variance;
-        for (to, from) in self.sizes.iter_mut().zip(other.sizes) {
-            *to += from;
-        }
-        for (to, from) in self.lifetimes.iter_mut().zip(other.lifetimes) {
-            *to += from;
-        }
-    }
-}
 
 /// Merges sums to one for each stack: provisional identities are replaced.
 pub(super) fn merged<T: Additive>(sums: Vec<(SumKey, T)>, stacks: &StackTable) -> Vec<(SumKey, T)> {
@@ -151,7 +108,7 @@ pub(super) fn heap_values_of(sum: &HeapSum, unit: VarianceUnit) -> Values {
 }
 
 /// Memory that a process holds and held.
-pub(super) fn held(heap: &Heap, unit: VarianceUnit) -> HeapTotals {
+pub(super) fn held(heap: &ProcessTotals, unit: VarianceUnit) -> HeapTotals {
     HeapTotals {
         live_bytes: heap.live_bytes,
         live: heap.live,

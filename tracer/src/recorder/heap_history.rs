@@ -38,7 +38,7 @@ impl HeapHistory {
         if !self.pace.is_due() {
             return Ok(());
         }
-        let is_peak = object.heap()?.live_bytes > self.peak.bytes;
+        let is_peak = object.machine_totals()?.live_bytes > self.peak.bytes;
         let timeline = self.timeline.as_mut().filter(|it| it.is_due(elapsed));
         if !is_peak && timeline.is_none() {
             return Ok(());

@@ -132,6 +132,9 @@ impl ProcessTable {
         for (_, process) in object.listed_processes()? {
             *hits.entry(process.number).or_default() += process.hits;
         }
+        for (number, counted) in object.counted_by_process()? {
+            *hits.entry(number).or_default() += counted.hits;
+        }
         Ok(hits)
     }
 

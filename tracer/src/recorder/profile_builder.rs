@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tracer_ebpf::{Function, Heap, StackEnd};
+use tracer_ebpf::{Function, ProcessTotals, StackEnd};
 
 use super::figures::{VarianceUnit, held};
 use super::process_table::ProcessTable;
@@ -95,20 +95,20 @@ impl<'a> ProfileBuilder<'a> {
     /// `peak_by_stack_bytes` are those in the snapshot of the peak.
     pub(super) fn set_heaps(
         &mut self,
-        heaps: &[(u32, Heap)],
-        all: &Heap,
+        heaps: &[(u32, ProcessTotals)],
+        all: &ProcessTotals,
         peak_by_stack_bytes: u64,
         unit: VarianceUnit,
     ) {
         let mut total = HeapTotals {
             peak_by_stack_bytes: Some(peak_by_stack_bytes),
             ..held(
-                &Heap {
+                &ProcessTotals {
                     peak_bytes: all.peak_bytes,
                     peak: all.peak,
                     peak_variance: all.peak_variance,
                     peak_bytes_variance: all.peak_bytes_variance,
-                    ..Heap::default()
+                    ..ProcessTotals::default()
                 },
                 unit,
             )

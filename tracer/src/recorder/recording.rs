@@ -182,7 +182,12 @@ impl RecordingSources<'_> {
             builder.add(key.process, stack.map(|_| key.stack), function, &values);
         }
         if let Some(history) = self.heap_history {
-            builder.set_heaps(&object.heaps()?, &object.heap()?, history.peak_bytes(), unit);
+            builder.set_heaps(
+                &object.process_totals()?,
+                &object.machine_totals()?,
+                history.peak_bytes(),
+                unit,
+            );
         }
         self.add_group_variances(&mut builder);
         for (function, sum) in &overflow {
