@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tracer_ebpf::{CallKey, Counter, ProbeSpec, SumKey};
 
-use super::{keep, note, sums, was_last};
+use super::{CallSite, keep, note, sums, was_last};
 use crate::{loss::count, probes::Request, unwind::Slot};
 
 /// Skips a call, which is counted as `counter`.
@@ -29,7 +29,11 @@ pub(crate) fn complete(
     // SAFETY: the slot is the caller's.
     let call = unsafe { &mut (*slot.scratch()).call };
     // Nothing waits for its return.
-    note(call, spec, request, sum, 0, 0, weight);
+    let nowhere = CallSite {
+        probe: 0,
+        return_address: 0,
+    };
+    note(call, spec, request, sum, nowhere, weight);
     add_complete(slot.index(), key.thread, address);
     count(Counter::Tallied);
 }

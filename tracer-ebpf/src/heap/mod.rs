@@ -29,6 +29,15 @@ use crate::{
     unwind::Slot,
 };
 
+/// Where a call was met, and where it returns to.
+#[derive(Clone, Copy)]
+pub(crate) struct CallSite {
+    /// The address of the probe; 0 for a call that is never pending.
+    pub(crate) probe: u64,
+    /// The return address; likewise.
+    pub(crate) return_address: u64,
+}
+
 /// Whether a hit continues a pending call, which another function has passed on by a tail call: it is at the place of a call
 /// that has not returned, and returns elsewhere, since the kernel has put its own address there.
 #[inline(always)]
@@ -95,12 +104,11 @@ pub(crate) fn begin_call(
     request: &Request,
     key: &CallKey,
     sum: &SumKey,
-    probe: u64,
-    return_address: u64,
+    site: CallSite,
     weight: u32,
 ) {
     sums::prepare(slot, sum);
-    if wait(slot, spec, request, key, sum, probe, return_address, weight) {
+    if wait(slot, spec, request, key, sum, site, weight) {
         count(Counter::Tallied);
     } else {
         sums::add_undecided(sum, weight);
@@ -115,13 +123,12 @@ fn wait(
     request: &Request,
     key: &CallKey,
     sum: &SumKey,
-    probe: u64,
-    return_address: u64,
+    site: CallSite,
     weight: u32,
 ) -> bool {
     // SAFETY: the slot is the caller's.
     let call = unsafe { &mut (*slot.scratch()).call };
-    note(call, spec, request, sum, probe, return_address, weight);
+    note(call, spec, request, sum, site, weight);
     if request.block != 0 {
         call.flags |= take_old(slot.index(), request.block, sum.process);
         if was_last(key.thread, request.block) {
@@ -195,14 +202,13 @@ fn note(
     spec: &ProbeSpec,
     request: &Request,
     key: &SumKey,
-    probe: u64,
-    return_address: u64,
+    site: CallSite,
     weight: u32,
 ) {
     call.key = *key;
     call.bytes = request.bytes;
-    call.return_address = return_address;
-    call.probe = probe;
+    call.return_address = site.return_address;
+    call.probe = site.probe;
     call.out = request.out;
     call.old_address = request.block;
     call.flags = spec.flags

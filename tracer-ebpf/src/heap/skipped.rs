@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_probe_read_user;
 use tracer_ebpf::{BlockKey, CallKey, Counter, Loss, ProbeSpec, STACK_LOST, SumKey};
 
-use super::{blocks, may_hide_return, track_nested, wait, was_last};
+use super::{CallSite, blocks, may_hide_return, track_nested, wait, was_last};
 use crate::{
     loss::count,
     probes::{Request, called_by_allocator},
@@ -51,7 +51,11 @@ pub(crate) fn count_skipped(
         process,
         function: spec.function,
     };
-    if wait(&slot, spec, request, key, &sum, probe, return_address, 0) {
+    let site = CallSite {
+        probe,
+        return_address,
+    };
+    if wait(&slot, spec, request, key, &sum, site, 0) {
         count(counter);
     }
     Ok(())

@@ -240,6 +240,10 @@ fn begin_call(
     if request.block == 0 && spec.flags & ProbeSpec::ENTRY_ONLY != 0 {
         heap::add_unseen(slot, request, &key, &sum, weight);
     } else {
-        heap::begin_call(slot, spec, request, &key, &sum, probe, return_address, weight);
+        let site = heap::CallSite {
+            probe,
+            return_address,
+        };
+        heap::begin_call(slot, spec, request, &key, &sum, site, weight);
     }
 }
