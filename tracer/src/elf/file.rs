@@ -5,13 +5,13 @@ use object::ReadRef;
 use object::elf;
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionTable};
 
-use super::Error;
+use super::ElfError;
 
 pub(super) type Header = elf::FileHeader64<LE>;
 
 /// A part of the file that is mapped into memory (`PT_LOAD`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
+pub struct LoadedSegment {
     /// The offset of its first byte in the file.
     pub offset: u64,
     /// Its first virtual address, before any load bias.
@@ -31,24 +31,24 @@ pub struct Elf<'data, R: ReadRef<'data> = &'data [u8]> {
     pub(super) data: R,
     pub(super) header: &'data Header,
     pub(super) programs: &'data [elf::ProgramHeader64<LE>],
-    segments: Vec<Segment>,
+    segments: Vec<LoadedSegment>,
 }
 
 impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// Reads the file header and the program headers.
     ///
     /// # Errors
-    /// [`Error::NotElf`], [`Error::Architecture`] and [`Error::ProgramHeaders`].
-    pub fn parse(data: R) -> Result<Self, Error> {
+    /// [`ElfError::NotElf`], [`ElfError::Architecture`] and [`ElfError::ProgramHeaders`].
+    pub fn parse(data: R) -> Result<Self, ElfError> {
         let header = supported_header(data)?;
         let programs = header
             .program_headers(LE, data)
             .ok()
-            .ok_or(Error::ProgramHeaders)?;
+            .ok_or(ElfError::ProgramHeaders)?;
         let segments = programs
             .iter()
             .filter(|program| program.p_type(LE) == elf::PT_LOAD)
-            .map(|program| Segment {
+            .map(|program| LoadedSegment {
                 offset: program.p_offset(LE),
                 address: program.p_vaddr(LE),
                 file_size: program.p_filesz(LE),
@@ -66,7 +66,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
 
     /// The loaded segments, in the order of the program headers.
     #[must_use]
-    pub fn segments(&self) -> &[Segment] {
+    pub fn segments(&self) -> &[LoadedSegment] {
         &self.segments
     }
 
@@ -92,7 +92,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     }
 
     /// The bytes that the file has of a segment.
-    pub(crate) fn segment_bytes(&self, segment: &Segment) -> &'data [u8] {
+    pub(crate) fn segment_bytes(&self, segment: &LoadedSegment) -> &'data [u8] {
         self.file_bytes(segment.offset, segment.file_size)
     }
 
@@ -136,30 +136,30 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     }
 
     /// The section headers, none where the file has none.
-    pub(super) fn section_table(&self) -> Result<SectionTable<'data, Header, R>, Error> {
+    pub(super) fn section_table(&self) -> Result<SectionTable<'data, Header, R>, ElfError> {
         self.header
             .sections(LE, self.data)
             .ok()
-            .ok_or(Error::SectionHeaders)
+            .ok_or(ElfError::SectionHeaders)
     }
 }
 
-fn supported_header<'data, R: ReadRef<'data>>(data: R) -> Result<&'data Header, Error> {
+fn supported_header<'data, R: ReadRef<'data>>(data: R) -> Result<&'data Header, ElfError> {
     // The identification and `e_machine` lie at the same place in all ELF files.
-    let start: &[u8] = data.read_bytes_at(0, 20).ok().ok_or(Error::NotElf)?;
+    let start: &[u8] = data.read_bytes_at(0, 20).ok().ok_or(ElfError::NotElf)?;
     if !start.starts_with(&elf::ELFMAG) {
-        return Err(Error::NotElf);
+        return Err(ElfError::NotElf);
     }
     let (class, encoding) = (start[4], start[5]);
     let machine = u16::from_le_bytes([start[18], start[19]]);
     if class != elf::ELFCLASS64 || encoding != elf::ELFDATA2LSB || machine != elf::EM_X86_64 {
-        return Err(Error::Architecture {
+        return Err(ElfError::Architecture {
             machine,
             class,
             encoding,
         });
     }
-    Header::parse(data).ok().ok_or(Error::NotElf)
+    Header::parse(data).ok().ok_or(ElfError::NotElf)
 }
 
 #[cfg(test)]

@@ -17,14 +17,14 @@ mod symbols;
 pub use object::{ReadCache as FileCache, ReadRef};
 
 pub use debug_link::DebugLink;
-pub use file::{Elf, Segment};
+pub use file::{Elf, LoadedSegment};
 pub use notes::BuildId;
 pub(crate) use sections::Section;
 pub(crate) use symbols::{Relocation, SymbolKind, SymbolTable};
 
 /// The reason why bytes are not read as an ELF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum ElfError {
     /// The bytes do not begin with a whole ELF header.
     #[error("not an ELF file")]
     NotElf,
@@ -70,6 +70,6 @@ pub enum FileError {
         /// The file, as a user knows it.
         path: String,
         /// The reason.
-        source: Error,
+        source: ElfError,
     },
 }

@@ -9,7 +9,7 @@ use object::read::elf::{CompressionHeader as _, ProgramHeader as _, SectionHeade
 use object::read::{CompressedData, CompressionFormat};
 
 use super::file::Elf;
-use super::{DebugLink, Error};
+use super::{DebugLink, ElfError};
 
 /// The most bytes that a compressed section may unpack to. The largest `.debug_frame` known is some
 /// 30 MiB.
@@ -37,8 +37,8 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// The headers of the sections that have bytes in the file, in their order.
     ///
     /// # Errors
-    /// [`Error::SectionHeaders`].
-    pub(crate) fn section_headers(&self) -> Result<Vec<SectionHeader<'data>>, Error> {
+    /// [`ElfError::SectionHeaders`].
+    pub(crate) fn section_headers(&self) -> Result<Vec<SectionHeader<'data>>, ElfError> {
         let table = self.section_table()?;
         let with_bytes = table.iter().skip(1);
         let with_bytes = with_bytes.filter(|section| section.sh_type(LE) != elf::SHT_NOBITS);
@@ -65,14 +65,14 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// debug files.
     ///
     /// # Errors
-    /// [`Error::Compression`].
-    pub(crate) fn section(&self, name: &str) -> Result<Option<Section<'data>>, Error> {
+    /// [`ElfError::Compression`].
+    pub(crate) fn section(&self, name: &str) -> Result<Option<Section<'data>>, ElfError> {
         let Some(section) = self.header_of(name) else {
             return Ok(None);
         };
         let address = section.sh_addr(LE);
         if section.sh_flags(LE) & u64::from(elf::SHF_COMPRESSED) != 0 {
-            let bytes = self.unpack(section).ok_or(Error::Compression)?;
+            let bytes = self.unpack(section).ok_or(ElfError::Compression)?;
             return Ok(Some(Section { address, bytes }));
         }
         let bytes = section.data(LE, self.data).ok().filter(|bytes| !bytes.is_empty());

@@ -5,7 +5,7 @@ use object::ReadRef;
 use object::elf;
 use object::read::elf::{Rela as _, SectionHeader as _, Sym as _};
 
-use super::Error;
+use super::ElfError;
 use super::file::{Elf, Header};
 
 /// A kind of symbol.
@@ -72,11 +72,11 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// The symbols of a table, none where the file does not have it.
     ///
     /// # Errors
-    /// [`Error::SectionHeaders`] and [`Error::Symbols`].
+    /// [`ElfError::SectionHeaders`] and [`ElfError::Symbols`].
     pub(crate) fn symbols(
         &self,
         table: SymbolTable,
-    ) -> Result<impl ExactSizeIterator<Item = Symbol<'data>>, Error> {
+    ) -> Result<impl ExactSizeIterator<Item = Symbol<'data>>, ElfError> {
         let table = self.object_symbols(table)?;
         let strings = table.strings();
         Ok(table.symbols().iter().map(move |symbol| Symbol {
@@ -127,7 +127,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     fn object_symbols(
         &self,
         table: SymbolTable,
-    ) -> Result<object::read::elf::SymbolTable<'data, Header, R>, Error> {
+    ) -> Result<object::read::elf::SymbolTable<'data, Header, R>, ElfError> {
         let section_type = match table {
             SymbolTable::Dynamic => elf::SHT_DYNSYM,
             SymbolTable::Static => elf::SHT_SYMTAB,
@@ -135,7 +135,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         self.section_table()?
             .symbols(LE, self.data, section_type)
             .ok()
-            .ok_or(Error::Symbols)
+            .ok_or(ElfError::Symbols)
     }
 }
 
@@ -163,7 +163,8 @@ mod tests {
         let sections = usize::try_from(u64::from_le_bytes(*bytes[40..].first_chunk().expect("a header")));
         let sections = sections.expect("small");
         let names = usize::from(u16::from_le_bytes(*bytes[62..].first_chunk().expect("a header")));
-        // The file header, the first program headers, the first section headers, those of the names.
+        // The file header, the first program headers, the first section headers, those of the
+        // names.
         let headers = (0..0x200).chain(sections..sections + 0x200);
         for at in headers.chain(sections + 64 * names..sections + 64 * (names + 1)) {
             bytes[at] ^= 0xff;

@@ -7,7 +7,7 @@ use tracer_ebpf::ProbeSpec;
 use super::dataflow::{Code, Obstacle};
 use super::detect::symbols;
 pub use super::placement::inner::Kind;
-use super::placement::inner::{Found, plan};
+use super::placement::inner::{InnerSite, plan};
 use super::plan::{Plan, PlannedProbe};
 
 /// A site to be attached.
@@ -44,7 +44,7 @@ pub fn sites(allocator: &Plan) -> Vec<Result<Vec<Site>, Obstacle>> {
 const TAIL_CALLS: u32 =
     ProbeSpec::MAY_TAIL_CALL | ProbeSpec::ALWAYS_TAIL_CALLS | ProbeSpec::MAY_TAIL_CALL_FREE;
 
-fn site(code: &Code, probe: &PlannedProbe, found: &Found) -> Result<Site, Obstacle> {
+fn site(code: &Code, probe: &PlannedProbe, found: &InnerSite) -> Result<Site, Obstacle> {
     let no_code = Obstacle::NoCode(found.address);
     let from_probe = found
         .address

@@ -10,11 +10,11 @@ use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSpec};
 use super::dataflow::{Functions, Reach};
 use super::detect::allocators::{find, forwarders, names, stands_in_front};
 use super::detect::functions::{
-    ASAN_MARK, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOADER_MARK, LOOKUPS, Row, Set, Table, Throws,
+    ASAN_MARK, FunctionRow, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOADER_MARK, LOOKUPS, Set, Table, Throws,
 };
-use super::detect::symbols::{self, Placed, Symbols};
+use super::detect::symbols::{self, FileFunctions, Placed};
 use super::placement::callers::put_callers;
-use super::placement::entry::{Place, places};
+use super::placement::entry::{ProbePlace, places};
 use super::placement::tail_calls::TailCalls;
 use super::roles::Roles;
 use crate::elf::FileError;
@@ -141,7 +141,7 @@ pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, FileError
     }))
 }
 
-fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe> {
+fn probes(symbols: &FileFunctions, mut found: Vec<(&FunctionRow, Placed)>) -> Vec<PlannedProbe> {
     let is_libc = symbols.functions.contains_key(LIBC_MARK);
     let throws = Throwing::of(symbols, &found);
     let all = found.iter().map(|(_, placed)| (placed.address, placed.len));
@@ -177,7 +177,7 @@ fn probes(symbols: &Symbols, mut found: Vec<(&Row, Placed)>) -> Vec<PlannedProbe
             if row.frees_on_failure {
                 flags |= ProbeSpec::FREES_ON_FAILURE;
             }
-            let probe_at = |place: Place| {
+            let probe_at = |place: ProbePlace| {
                 let mut spec = ProbeSpec {
                     operands: place.operands,
                     function: row.function.number(),
@@ -217,14 +217,14 @@ struct Throwing {
 }
 
 impl Throwing {
-    fn of(symbols: &Symbols, found: &[(&Row, Placed)]) -> Self {
+    fn of(symbols: &FileFunctions, found: &[(&FunctionRow, Placed)]) -> Self {
         Self {
             catches: symbols.functions.contains_key("tc_malloc")
                 || found.iter().any(|(row, _)| row.function == Function::Mallocx),
         }
     }
 
-    fn may(&self, row: &Row) -> bool {
+    fn may(&self, row: &FunctionRow) -> bool {
         match row.throws {
             Throws::Never => false,
             Throws::Nothrow => !self.catches,
@@ -247,7 +247,7 @@ mod tests {
     use super::super::dataflow::Code;
     use super::*;
 
-    fn planned(symbols: &Symbols) -> Vec<PlannedProbe> {
+    fn planned(symbols: &FileFunctions) -> Vec<PlannedProbe> {
         let table = Table::default();
         let mut found = find(symbols, &table);
         found.retain(|(row, _)| row.set == Set::Prefix(String::new()) && row.symbol != "free");
@@ -262,8 +262,8 @@ mod tests {
         }
     }
 
-    fn symbols(functions: &[(&str, Placed, &[u8])]) -> Symbols {
-        let mut symbols = Symbols::default();
+    fn symbols(functions: &[(&str, Placed, &[u8])]) -> FileFunctions {
+        let mut symbols = FileFunctions::default();
         for (name, placed, code) in functions {
             symbols.functions.insert((*name).to_owned(), *placed);
             symbols.code.functions.insert(placed.address);

@@ -6,7 +6,7 @@
 pub enum Error {
     /// The bytes are not an ELF file, or a damaged one.
     #[error(transparent)]
-    Elf(#[from] crate::elf::Error),
+    Elf(#[from] crate::elf::ElfError),
     /// No segment with bytes in the file is executable.
     #[error("no executable segment")]
     NoCode,

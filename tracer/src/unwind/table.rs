@@ -1,6 +1,6 @@
 //! The table of one executable: its rows by page, as the kernel has them.
 
-use crate::elf::{Elf, Segment};
+use crate::elf::{Elf, LoadedSegment};
 use crate::unwind::cfi::RuleStart;
 use crate::unwind::layout::{
     self, MAPPED_PAGE_BYTES, PAGE_BYTES, PAGE_SHIFT, PageEntry, ROW_RULE_MASK, Rule,
@@ -17,7 +17,7 @@ pub struct Table {
     pages: Vec<u32>,
     rows: Vec<u32>,
     rules: Vec<Rule>,
-    segments: Vec<Segment>,
+    segments: Vec<LoadedSegment>,
     build_id: Option<Box<[u8]>>,
     kind: Rows,
     statistics: CompileStatistics,
@@ -137,7 +137,7 @@ impl Table {
 
     /// The executable segments of the file.
     #[must_use]
-    pub fn segments(&self) -> &[Segment] {
+    pub fn segments(&self) -> &[LoadedSegment] {
         &self.segments
     }
 

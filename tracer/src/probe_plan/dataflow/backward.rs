@@ -2,14 +2,14 @@
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind};
 
-use super::state::{Location, Memory, State, number, survives_call, survives_syscall};
+use super::state::{AbstractState, Location, Memory, number, survives_call, survives_syscall};
 use super::step::{half, immediate, is_same_register, whole, writes};
 
 /// Returns the location before an instruction of what is at `location` after it; `None` if the
 /// instruction makes it, or may. `state` is the one before the instruction.
 pub(super) fn before(
     location: Location,
-    state: &State,
+    state: &AbstractState,
     instruction: &Instruction,
     info: &mut InstructionInfoFactory,
 ) -> Option<Location> {
@@ -57,7 +57,7 @@ pub(super) fn before(
 }
 
 /// Returns the location from which an instruction that only moves values has the one at `location`.
-fn moved(location: Location, state: &State, instruction: &Instruction) -> Option<Location> {
+fn moved(location: Location, state: &AbstractState, instruction: &Instruction) -> Option<Location> {
     match (instruction.mnemonic(), location) {
         (Mnemonic::Mov, Location::Register(wanted)) => {
             if whole(instruction, 0) == Some(wanted) {

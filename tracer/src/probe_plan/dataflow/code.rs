@@ -6,7 +6,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKi
 
 /// A loaded part of a file.
 #[derive(Debug, Clone)]
-pub(in crate::probe_plan) struct Part {
+pub(in crate::probe_plan) struct CodePart {
     pub(in crate::probe_plan) address: u64,
     pub(in crate::probe_plan) file_offset: u64,
     pub(in crate::probe_plan) bytes: Vec<u8>,
@@ -16,7 +16,7 @@ pub(in crate::probe_plan) struct Part {
 /// A file's code, and what its tables say of functions.
 #[derive(Debug, Clone, Default)]
 pub(in crate::probe_plan) struct Code {
-    pub(in crate::probe_plan) parts: Vec<Part>,
+    pub(in crate::probe_plan) parts: Vec<CodePart>,
     /// The first addresses of the allocator's functions.
     pub(in crate::probe_plan) functions: HashSet<u64>,
     /// Functions by the slots that the loader puts their addresses into (`.got`).
@@ -65,7 +65,7 @@ impl Code {
     #[cfg(test)]
     pub(in crate::probe_plan) fn of_bytes(address: u64, bytes: &[u8]) -> Self {
         Self {
-            parts: vec![Part {
+            parts: vec![CodePart {
                 address,
                 file_offset: address,
                 bytes: bytes.to_vec(),
@@ -83,7 +83,7 @@ impl Code {
 
     /// The code at an address, to the end of its part, and its offset in the file.
     fn at(&self, address: u64) -> Option<(&[u8], u64)> {
-        let inside = |part: &&Part| {
+        let inside = |part: &&CodePart| {
             let at = address.checked_sub(part.address);
             part.is_code && at.is_some_and(|at| at < part.bytes.len() as u64)
         };

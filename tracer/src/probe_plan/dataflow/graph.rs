@@ -12,7 +12,7 @@ use iced_x86::{ConditionCode, FlowControl, Instruction, InstructionInfoFactory};
 
 use super::code::{Code, Destination, Transfer};
 use super::obstacle::Obstacle;
-use super::state::{ARGUMENTS, Flags, RETURN_ADDRESS, State, Value};
+use super::state::{ARGUMENTS, AbstractState, Flags, RETURN_ADDRESS, Value};
 use super::step::step;
 
 /// The most instructions that are followed for one function, those of the functions that it calls
@@ -50,7 +50,7 @@ pub(in crate::probe_plan) struct Node {
     /// Its first byte.
     pub(in crate::probe_plan) first: Option<u8>,
     /// The state before it.
-    pub(in crate::probe_plan) state: State,
+    pub(in crate::probe_plan) state: AbstractState,
     pub(in crate::probe_plan) next: Vec<Edge>,
     pub(in crate::probe_plan) end: Option<End>,
 }
@@ -72,8 +72,8 @@ pub(in crate::probe_plan) struct Explorer<'a> {
 }
 
 /// An instruction's ways out, each with what is known there.
-struct Outcome {
-    next: Vec<(Edge, State)>,
+struct Successors {
+    next: Vec<(Edge, AbstractState)>,
     end: Option<End>,
 }
 
@@ -88,13 +88,13 @@ impl<'a> Explorer<'a> {
         }
     }
 
-    /// The graph of the function at `entry`. `factors`: see [`State::at_entry`].
+    /// The graph of the function at `entry`. `factors`: see [`AbstractState::at_entry`].
     pub(in crate::probe_plan) fn graph(
         &mut self,
         entry: u64,
         factors: Option<(u8, u8)>,
     ) -> Result<Graph, Obstacle> {
-        let states = self.states(entry, State::at_entry(factors, &[]), 0, |_| false)?;
+        let states = self.states(entry, AbstractState::at_entry(factors, &[]), 0, |_| false)?;
         let mut graph = Graph::new();
         for (address, state) in &states {
             let instruction = self.decode(*address)?;
@@ -121,10 +121,10 @@ impl<'a> Explorer<'a> {
     fn states(
         &mut self,
         entry: u64,
-        start: State,
+        start: AbstractState,
         depth: usize,
         stop: impl Fn(End) -> bool,
-    ) -> Result<BTreeMap<u64, State>, Obstacle> {
+    ) -> Result<BTreeMap<u64, AbstractState>, Obstacle> {
         let mut states = BTreeMap::from([(entry, start)]);
         let mut work = vec![entry];
         let most = if depth == 0 { MAX_STEPS } else { MAX_STEPS_OF_CALL };
@@ -162,11 +162,11 @@ impl<'a> Explorer<'a> {
     fn outcome(
         &mut self,
         instruction: &Instruction,
-        state: &State,
+        state: &AbstractState,
         depth: usize,
-    ) -> Result<Outcome, Obstacle> {
+    ) -> Result<Successors, Obstacle> {
         let address = instruction.ip();
-        let mut outcome = Outcome {
+        let mut outcome = Successors {
             next: Vec::new(),
             end: None,
         };
@@ -216,9 +216,9 @@ impl<'a> Explorer<'a> {
         entry: u64,
         len: u64,
         factors: Option<(u8, u8)>,
-    ) -> Vec<(Instruction, State)> {
+    ) -> Vec<(Instruction, AbstractState)> {
         let mut line = Vec::new();
-        let mut state = State::at_entry(factors, &[]);
+        let mut state = AbstractState::at_entry(factors, &[]);
         for instruction in self.code.sweep(entry, len) {
             if instruction.is_invalid() {
                 break;
@@ -237,8 +237,8 @@ impl<'a> Explorer<'a> {
     fn branch(
         &mut self,
         instruction: &Instruction,
-        state: &State,
-        outcome: &mut Outcome,
+        state: &AbstractState,
+        outcome: &mut Successors,
     ) -> Result<(), Obstacle> {
         let (taken, not_taken) = (instruction.near_branch_target(), instruction.next_ip());
         self.check_traced(instruction.ip(), taken)?;
@@ -262,7 +262,8 @@ impl<'a> Explorer<'a> {
             && instruction.is_jcc_short_or_near();
         let mut fits = after.clone();
         fits.product_fits = true;
-        let mut edge = |to, zero, state: &State| outcome.next.push((Edge { to, zero }, state.clone()));
+        let mut edge =
+            |to, zero, state: &AbstractState| outcome.next.push((Edge { to, zero }, state.clone()));
         match state.flags {
             Flags::Decided(set) if is_of_zero => edge(if set { met } else { unmet }, None, &after),
             Flags::Zero(register) if is_of_zero => {
@@ -292,7 +293,7 @@ impl<'a> Explorer<'a> {
 
     /// Returns true if a call may return. Only where no way to a return is found, and all of the
     /// code is understood, it does not.
-    fn may_return(&mut self, target: u64, state: &State, depth: usize) -> bool {
+    fn may_return(&mut self, target: u64, state: &AbstractState, depth: usize) -> bool {
         let constants: Vec<(u8, u64)> = ARGUMENTS
             .iter()
             .filter_map(|number| match state.register(*number) {
@@ -313,7 +314,7 @@ impl<'a> Explorer<'a> {
         if depth >= MAX_DEPTH {
             return true;
         }
-        let start = State::at_entry(None, &call.1);
+        let start = AbstractState::at_entry(None, &call.1);
         // Whichever functions are traced, what they do is done on behalf of the caller.
         let traced = std::mem::replace(&mut self.traced, empty());
         let never = self.states(call.0, start, depth + 1, |_| true).is_ok();

@@ -5,7 +5,7 @@
 //! (DWARF 5, 6.4): the return address is at -8. A slot is eight bytes of the function's own frame.
 //! Stores through pointers that are not known leave slots alone as long as the function has made no
 //! pointer to its frame but the stack pointer and the frame pointer: nobody else has one. After
-//! that ([`State::escaped`]) every such store, and every call, may change any slot.
+//! that ([`AbstractState::escaped`]) every such store, and every call, may change any slot.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +85,7 @@ pub(in crate::probe_plan) enum Memory {
 
 /// The state before an instruction, whichever way led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::probe_plan) struct State {
+pub(in crate::probe_plan) struct AbstractState {
     registers: [Value; 16],
     slots: BTreeMap<i64, Value>,
     pub(super) flags: Flags,
@@ -97,7 +97,7 @@ pub(in crate::probe_plan) struct State {
     pub(super) escaped: bool,
 }
 
-impl State {
+impl AbstractState {
     /// The state at a function's first instruction. `factors`: the registers of two arguments that
     /// are multiplied to the size; `constants`: arguments that are known, by register.
     pub(in crate::probe_plan) fn at_entry(factors: Option<(u8, u8)>, constants: &[(u8, u64)]) -> Self {

@@ -3,7 +3,7 @@
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::obstacle::Obstacle;
-use super::state::{Flags, Memory, RAX, RBP, RDX, RETURN_ADDRESS, RSP, State, Value, number};
+use super::state::{AbstractState, Flags, Memory, RAX, RBP, RDX, RETURN_ADDRESS, RSP, Value, number};
 
 /// Returns true if an access writes, or may.
 pub(super) fn writes(access: OpAccess) -> bool {
@@ -15,7 +15,7 @@ pub(super) fn writes(access: OpAccess) -> bool {
 
 /// Follows an instruction that is no jump, call or return.
 pub(super) fn step(
-    state: &mut State,
+    state: &mut AbstractState,
     instruction: &Instruction,
     info: &mut InstructionInfoFactory,
 ) -> Result<(), Obstacle> {
@@ -32,7 +32,7 @@ pub(super) fn step(
 
 /// Fails for an instruction that overwrites the return address.
 fn keep_return_address(
-    state: &State,
+    state: &AbstractState,
     instruction: &Instruction,
     info: &mut InstructionInfoFactory,
 ) -> Result<(), Obstacle> {
@@ -62,7 +62,7 @@ fn keep_return_address(
 }
 
 /// Follows an instruction whose outcome can be told. False for another one.
-fn known(state: &mut State, instruction: &Instruction) -> bool {
+fn known(state: &mut AbstractState, instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
         Mnemonic::Mov => mov(state, instruction),
         Mnemonic::Movzx => movzx(state, instruction),
@@ -103,7 +103,7 @@ fn known(state: &mut State, instruction: &Instruction) -> bool {
 }
 
 /// Follows an instruction of which only what it writes is known.
-fn other(state: &mut State, instruction: &Instruction, info: &mut InstructionInfoFactory) {
+fn other(state: &mut AbstractState, instruction: &Instruction, info: &mut InstructionInfoFactory) {
     // A pointer to the frame that is computed with is a pointer that is not followed any more.
     for operand in 0..instruction.op_count() {
         if instruction.op_kind(operand) == OpKind::Register
@@ -185,7 +185,7 @@ pub(super) fn immediate(instruction: &Instruction, operand: u32) -> Option<u64> 
 
 const LOW_HALF: u64 = 0xffff_ffff;
 
-fn mov(state: &mut State, instruction: &Instruction) -> bool {
+fn mov(state: &mut AbstractState, instruction: &Instruction) -> bool {
     if let Some(target) = whole(instruction, 0) {
         let value = if let Some(source) = whole(instruction, 1) {
             state.register(source)
@@ -231,7 +231,7 @@ fn mov(state: &mut State, instruction: &Instruction) -> bool {
     true
 }
 
-fn movzx(state: &mut State, instruction: &Instruction) -> bool {
+fn movzx(state: &mut AbstractState, instruction: &Instruction) -> bool {
     let Some(source) = byte(instruction, 1) else {
         return false;
     };
@@ -247,7 +247,7 @@ fn movzx(state: &mut State, instruction: &Instruction) -> bool {
     true
 }
 
-fn seto(state: &mut State, instruction: &Instruction) -> bool {
+fn seto(state: &mut AbstractState, instruction: &Instruction) -> bool {
     let Some(target) = byte(instruction, 0) else {
         return false;
     };
@@ -258,7 +258,7 @@ fn seto(state: &mut State, instruction: &Instruction) -> bool {
     true
 }
 
-fn lea(state: &mut State, instruction: &Instruction) -> bool {
+fn lea(state: &mut AbstractState, instruction: &Instruction) -> bool {
     let (Some(target), Memory::Stack(place)) = (whole(instruction, 0), state.operand(instruction)) else {
         return false;
     };
@@ -267,7 +267,7 @@ fn lea(state: &mut State, instruction: &Instruction) -> bool {
 }
 
 /// `add` and `sub` of a number.
-fn add(state: &mut State, instruction: &Instruction) -> bool {
+fn add(state: &mut AbstractState, instruction: &Instruction) -> bool {
     let (Some(target), Some(amount)) = (whole(instruction, 0), immediate(instruction, 1)) else {
         return false;
     };
@@ -287,7 +287,7 @@ fn add(state: &mut State, instruction: &Instruction) -> bool {
 }
 
 /// `and` of a number.
-fn and(state: &mut State, instruction: &Instruction) -> bool {
+fn and(state: &mut AbstractState, instruction: &Instruction) -> bool {
     let Some(bits) = immediate(instruction, 1) else {
         return false;
     };
@@ -305,7 +305,7 @@ fn and(state: &mut State, instruction: &Instruction) -> bool {
 }
 
 /// Returns the contents of the flags after `test` or `cmp`.
-fn compared(state: &State, instruction: &Instruction) -> Flags {
+fn compared(state: &AbstractState, instruction: &Instruction) -> Flags {
     let is_test = instruction.mnemonic() == Mnemonic::Test;
     let with_itself = is_test && is_same_register(instruction);
     let constant = immediate(instruction, 1);
@@ -327,7 +327,7 @@ fn compared(state: &State, instruction: &Instruction) -> Flags {
     }
 }
 
-fn push(state: &mut State, instruction: &Instruction) -> bool {
+fn push(state: &mut AbstractState, instruction: &Instruction) -> bool {
     let Some(top) = state.depth() else {
         return false;
     };
@@ -343,7 +343,7 @@ fn push(state: &mut State, instruction: &Instruction) -> bool {
     true
 }
 
-fn pop(state: &mut State, instruction: &Instruction) -> bool {
+fn pop(state: &mut AbstractState, instruction: &Instruction) -> bool {
     let (Some(top), Some(target)) = (state.depth(), whole(instruction, 0)) else {
         return false;
     };
@@ -355,7 +355,7 @@ fn pop(state: &mut State, instruction: &Instruction) -> bool {
     true
 }
 
-fn leave(state: &mut State) {
+fn leave(state: &mut AbstractState) {
     if let Value::Stack(frame) = state.register(RBP) {
         let saved = state.slot(frame);
         state.set(RSP, Value::Stack(frame + 8));
@@ -367,7 +367,7 @@ fn leave(state: &mut State) {
 }
 
 /// `mul` and `imul`: the low half is the same of both.
-fn multiply(state: &mut State, instruction: &Instruction, unsigned: bool) -> bool {
+fn multiply(state: &mut AbstractState, instruction: &Instruction, unsigned: bool) -> bool {
     let (target, operand) = match instruction.op_count() {
         1 => (RAX, 0),
         2 => match whole(instruction, 0) {

@@ -3,13 +3,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::functions::{ASAN_MARK, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOOKUPS, Row, Set, Table};
-use super::symbols::{Placed, Symbols};
+use super::functions::{ASAN_MARK, FunctionRow, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOOKUPS, Set, Table};
+use super::symbols::{FileFunctions, Placed};
 use crate::probe_plan::dataflow::Functions;
 
 /// The functions that are there, each address once: the first name in the table's order stands for
 /// it. A name by itself may be anything: an allocator makes blocks and takes them back.
-pub(in crate::probe_plan) fn find<'a>(symbols: &Symbols, table: &'a Table) -> Vec<(&'a Row, Placed)> {
+pub(in crate::probe_plan) fn find<'a>(
+    symbols: &FileFunctions,
+    table: &'a Table,
+) -> Vec<(&'a FunctionRow, Placed)> {
     let rows = || {
         let rows = table.rows().iter();
         rows.filter_map(|row| Some((row, *symbols.functions.get(&row.symbol)?)))
@@ -39,7 +42,7 @@ pub(in crate::probe_plan) fn find<'a>(symbols: &Symbols, table: &'a Table) -> Ve
 
 /// Returns true if the file stands in front of another allocator and calls it: then that one's
 /// probes see every call.
-pub(in crate::probe_plan) fn stands_in_front(symbols: &Symbols) -> bool {
+pub(in crate::probe_plan) fn stands_in_front(symbols: &FileFunctions) -> bool {
     let has = |name: &str| symbols.functions.contains_key(name);
     if has(LIBC_MARK) || has(ASAN_MARK) || ["mallocx", "tc_malloc", "mi_malloc"].into_iter().any(has) {
         return false;
@@ -49,7 +52,7 @@ pub(in crate::probe_plan) fn stands_in_front(symbols: &Symbols) -> bool {
 }
 
 /// The allocators that functions belong to, by name.
-pub(in crate::probe_plan) fn names(symbols: &Symbols, found: &[(&Row, Placed)]) -> Vec<String> {
+pub(in crate::probe_plan) fn names(symbols: &FileFunctions, found: &[(&FunctionRow, Placed)]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for (row, _) in found {
         let has = |name: &str| symbols.functions.contains_key(name);
@@ -80,10 +83,10 @@ pub(in crate::probe_plan) fn names(symbols: &Symbols, found: &[(&Row, Placed)]) 
 /// probe, may also call the other one and count as that.
 pub(in crate::probe_plan) fn forwarders(
     functions: &Functions,
-    found: &[(&Row, Placed)],
-    may_throw: &impl Fn(&Row) -> bool,
+    found: &[(&FunctionRow, Placed)],
+    may_throw: &impl Fn(&FunctionRow) -> bool,
 ) -> HashSet<u64> {
-    let rows: HashMap<u64, &Row> = found.iter().map(|(row, placed)| (placed.address, *row)).collect();
+    let rows: HashMap<u64, &FunctionRow> = found.iter().map(|(row, placed)| (placed.address, *row)).collect();
     let mut forwarders = HashSet::new();
     for (row, placed) in found {
         let alike: HashSet<u64> = found

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use tracer_ebpf::Function;
 
 use super::names::{
-    C_FAMILY, JEMALLOC, JEMALLOC_PREFIXES, Line, MIMALLOC, NEW, OPERATOR_DELETE, OPERATOR_NEW, PREFIXES,
-    TC_DELETE, TC_NEW,
+    C_FAMILY, FunctionLine, JEMALLOC, JEMALLOC_PREFIXES, MIMALLOC, NEW, OPERATOR_DELETE, OPERATOR_NEW,
+    PREFIXES, TC_DELETE, TC_NEW,
 };
 use super::signature::Signature;
 
@@ -20,7 +20,7 @@ use crate::settings::{SymbolOrOffset, UserSymbol, UserSymbols};
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct FunctionRow {
     /// The symbol.
     pub symbol: String,
     /// The functions that it belongs together with.
@@ -109,7 +109,7 @@ pub type FindSymbols = fn(&MappedFile, &[PathBuf]) -> Option<File>;
 /// All rows, and where each name is among them.
 #[derive(Debug, Clone)]
 pub struct Table {
-    rows: Vec<Row>,
+    rows: Vec<FunctionRow>,
     by_name: HashMap<String, usize>,
     asked_for: UserSymbols,
     /// Functions of one file that have no symbol: their names and their offsets.
@@ -150,7 +150,7 @@ impl Table {
             table.add_prefix(prefix);
         }
         for (symbol, throws) in OPERATOR_NEW {
-            table.add(Row {
+            table.add(FunctionRow {
                 throws,
                 ..row(
                     symbol.to_owned(),
@@ -237,7 +237,7 @@ impl Table {
 
     /// Returns true if the user has asked for this row.
     #[must_use]
-    pub fn is_asked_for(&self, row: &Row) -> bool {
+    pub fn is_asked_for(&self, row: &FunctionRow) -> bool {
         match &row.set {
             Set::Prefix(prefix) => self.asked_for.prefixes.contains(prefix),
             Set::Operators => false,
@@ -259,8 +259,8 @@ impl Table {
         }
     }
 
-    fn add_line(&mut self, prefix: &str, &(name, function, roles): &Line) {
-        self.add(Row {
+    fn add_line(&mut self, prefix: &str, &(name, function, roles): &FunctionLine) {
+        self.add(FunctionRow {
             frees_on_failure: name.ends_with("reallocf"),
             ..row(
                 format!("{prefix}{name}"),
@@ -273,13 +273,13 @@ impl Table {
 
     fn add_new(&mut self, prefix: &str, name: &str, roles: Roles, throws: Throws) {
         let set = Set::Prefix(prefix.to_owned());
-        self.add(Row {
+        self.add(FunctionRow {
             throws,
             ..row(format!("{prefix}{name}"), set, Function::OperatorNew, roles)
         });
     }
 
-    fn add(&mut self, row: Row) {
+    fn add(&mut self, row: FunctionRow) {
         if !self.by_name.contains_key(&row.symbol) {
             self.by_name.insert(row.symbol.clone(), self.rows.len());
             self.rows.push(row);
@@ -288,7 +288,7 @@ impl Table {
 
     /// The rows, in the order in which names stand for an address that has several.
     #[must_use]
-    pub fn rows(&self) -> &[Row] {
+    pub fn rows(&self) -> &[FunctionRow] {
         &self.rows
     }
 
@@ -299,8 +299,8 @@ impl Table {
     }
 }
 
-pub(super) fn row(symbol: String, set: Set, function: Function, roles: Roles) -> Row {
-    Row {
+pub(super) fn row(symbol: String, set: Set, function: Function, roles: Roles) -> FunctionRow {
+    FunctionRow {
         symbol,
         set,
         function,

@@ -1,9 +1,9 @@
 //! Finding allocators: in a file by the names of functions, and files before they are mapped.
 //!
-//! [`functions`] is the table of functions, [`signature`] the rows that the user adds to it; [`symbols`]
-//! finds them in a file, and [`allocators`] says which of them are an allocator's. [`loader`] lists
-//! the files that a command is going to map, [`roots`] those in another root directory, and
-//! [`libraries`] the allocators that it may load later.
+//! [`functions`] is the table of functions, [`signature`] the rows that the user adds to it;
+//! [`symbols`] finds them in a file, and [`allocators`] says which of them are an allocator's.
+//! [`loader`] lists the files that a command is going to map, [`roots`] those in another root
+//! directory, and [`libraries`] the allocators that it may load later.
 
 pub(super) mod allocators;
 pub mod functions;

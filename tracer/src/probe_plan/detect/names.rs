@@ -16,11 +16,11 @@ pub(super) const PREFIXES: [&str; 5] = ["", "je_", "_rjem_", "tc_", "mi_"];
 pub(super) const JEMALLOC_PREFIXES: [&str; 3] = ["", "je_", "_rjem_"];
 
 /// A function: its name, the function that it counts as, the roles of its arguments.
-pub(super) type Line = (&'static str, Function, Roles);
+pub(super) type FunctionLine = (&'static str, Function, Roles);
 
 /// The C family, in the order of the summary: where one address has several names, the first names
 /// it.
-pub(super) static C_FAMILY: [Line; 13] = [
+pub(super) static C_FAMILY: [FunctionLine; 13] = [
     ("malloc", Function::Malloc, Roles::SIZE),
     ("calloc", Function::Calloc, Roles::COUNT_SIZE),
     ("realloc", Function::Realloc, Roles::RESIZE),
@@ -36,7 +36,7 @@ pub(super) static C_FAMILY: [Line; 13] = [
     ("free_aligned_sized", Function::Free, Roles::FREE),
 ];
 
-pub(super) const JEMALLOC: [Line; 5] = [
+pub(super) const JEMALLOC: [FunctionLine; 5] = [
     ("mallocx", Function::Mallocx, Roles::SIZE),
     ("rallocx", Function::Rallocx, Roles::RESIZE),
     ("xallocx", Function::Xallocx, Roles::RESIZE_IN_PLACE),
@@ -46,7 +46,7 @@ pub(super) const JEMALLOC: [Line; 5] = [
 
 /// After `mi_`. Not here: `mi_strdup`, `mi_strndup` and `mi_realpath`, which are not told a size;
 /// and `mi_heap_recalloc` and its like, which jump to `mi_heap_rezalloc` and count as that.
-pub(super) const MIMALLOC: [Line; 40] = [
+pub(super) const MIMALLOC: [FunctionLine; 40] = [
     ("malloc_small", Function::Malloc, Roles::SIZE),
     ("zalloc", Function::Zalloc, Roles::SIZE),
     ("zalloc_small", Function::Zalloc, Roles::SIZE),

@@ -2,17 +2,17 @@
 
 use tracer_ebpf::Function;
 
-use super::functions::{Row, Set, Throws, row};
-use super::names::{C_FAMILY, Line};
+use super::functions::{FunctionRow, Set, Throws, row};
+use super::names::{C_FAMILY, FunctionLine};
 use crate::probe_plan::roles::Roles;
 
 /// A function of the C family, or an operator of C++, as the signature that another function has
 /// too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signature(&'static Line);
+pub struct Signature(&'static FunctionLine);
 
 /// The operators, as signatures.
-static OPERATORS: [Line; 2] = [
+static OPERATORS: [FunctionLine; 2] = [
     ("new", Function::OperatorNew, Roles::SIZE),
     ("delete", Function::Free, Roles::FREE),
 ];
@@ -26,7 +26,7 @@ impl Signature {
 
     /// All that there are.
     pub fn all() -> impl Iterator<Item = Self> {
-        static ALL: [&[Line]; 2] = [&C_FAMILY, &OPERATORS];
+        static ALL: [&[FunctionLine]; 2] = [&C_FAMILY, &OPERATORS];
         ALL.iter().copied().flatten().map(Self)
     }
 
@@ -44,10 +44,10 @@ impl Signature {
 
     /// The row of a function that has this signature. One of C++ may throw, whatever it is like.
     #[must_use]
-    pub(super) fn row(self, symbol: &str) -> Row {
+    pub(super) fn row(self, symbol: &str) -> FunctionRow {
         let &(_, function, roles) = self.0;
         let is_cpp = symbol.starts_with("_Z") || function == Function::OperatorNew;
-        Row {
+        FunctionRow {
             throws: if is_cpp && !roles.frees() {
                 Throws::May
             } else {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::elf::{self, Elf, FileCache, FileError, ReadRef, Relocation, SymbolKind, SymbolTable};
-use crate::probe_plan::dataflow::{Code, Part};
+use crate::probe_plan::dataflow::{Code, CodePart};
 
 /// The largest file whose code is looked through as a whole.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -27,7 +27,7 @@ pub struct Placed {
 
 /// The functions that were looked for in a file, and the code of the file.
 #[derive(Debug, Clone, Default)]
-pub struct Symbols {
+pub struct FileFunctions {
     /// The wanted functions that the file defines, by name.
     pub functions: HashMap<String, Placed>,
     /// The code; empty where the file has none of the functions.
@@ -61,7 +61,7 @@ const MESSAGES: [(&[u8], &str); 3] = [
 ];
 
 /// A predicate that chooses functions by their names.
-pub type Wanted<'a> = &'a dyn Fn(&str) -> bool;
+pub type NamePredicate<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Finds functions by name, in the dynamic symbols and in the static ones; and takes in those that
 /// have no symbol by their offsets in the file, under names. `separate`: its symbols, where they
@@ -72,10 +72,10 @@ pub type Wanted<'a> = &'a dyn Fn(&str) -> bool;
 pub fn find_functions(
     path: &Path,
     shown: &Path,
-    names: Wanted,
+    names: NamePredicate,
     offsets: &[(String, u64)],
     separate: Option<&File>,
-) -> Result<Symbols, FileError> {
+) -> Result<FileFunctions, FileError> {
     let file = File::open(path).map_err(|source| FileError::Unreadable {
         path: shown.display().to_string(),
         source,
@@ -96,14 +96,14 @@ pub(super) fn interpreter(path: &Path) -> Option<String> {
 
 fn read<'data, R: ReadRef<'data>>(
     data: R,
-    names: Wanted,
+    names: NamePredicate,
     offsets: &[(String, u64)],
     separate: Option<&File>,
-) -> Result<Symbols, elf::Error> {
+) -> Result<FileFunctions, elf::ElfError> {
     let elf = Elf::parse(data)?;
-    let mut found = Symbols {
+    let mut found = FileFunctions {
         interpreter: elf.interpreter(),
-        ..Symbols::default()
+        ..FileFunctions::default()
     };
     let has_dynamic = found.collect(&elf, &elf, SymbolTable::Dynamic, names)?;
     let dynamic: HashSet<u64> = found.functions.values().map(|placed| placed.address).collect();
@@ -142,15 +142,15 @@ fn read<'data, R: ReadRef<'data>>(
     Ok(found)
 }
 
-impl Symbols {
+impl FileFunctions {
     /// Takes in the symbols of a table: whether it has any. `elf`: the file whose code they name.
     fn collect<'data, 'other, R: ReadRef<'data>, S: ReadRef<'other>>(
         &mut self,
         symbols: &Elf<'other, S>,
         elf: &Elf<'data, R>,
         table: SymbolTable,
-        names: Wanted,
-    ) -> Result<bool, elf::Error> {
+        names: NamePredicate,
+    ) -> Result<bool, elf::ElfError> {
         let symbols = symbols.symbols(table)?;
         let has_any = symbols.len() > 0;
         for symbol in symbols {
@@ -197,7 +197,7 @@ fn hidden<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>) -> Option<&'static str>
 fn code<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, with_data: bool) -> Code {
     let segments = elf.segments().iter();
     let wanted = segments.filter(|segment| segment.executable || with_data);
-    let parts = wanted.map(|segment| Part {
+    let parts = wanted.map(|segment| CodePart {
         address: segment.address,
         file_offset: segment.offset,
         bytes: elf.segment_bytes(segment).to_vec(),

@@ -15,13 +15,13 @@ use iced_x86::{
 };
 use tracer_ebpf::{Operand, Operands};
 
-use super::operands::{Locations, Part};
-use crate::probe_plan::dataflow::{Code, Explorer, RBP, State, Value, is_emulated};
+use super::operands::{Locations, Position};
+use crate::probe_plan::dataflow::{AbstractState, Code, Explorer, RBP, Value, is_emulated};
 use crate::probe_plan::roles::Roles;
 
 /// A place for a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::probe_plan) struct Place {
+pub(in crate::probe_plan) struct ProbePlace {
     /// Bytes after the function's first.
     pub(in crate::probe_plan) offset: u64,
     /// The locations of what a call asks for.
@@ -35,7 +35,7 @@ const UNKNOWN_LEN: u64 = 64;
 
 /// Returns the places for the probe of a function, the best first: those that the kernel emulates,
 /// in their order, then those that it must step. `len`: 0 where it is not known.
-pub(in crate::probe_plan) fn places(code: &Code, entry: u64, len: u64, roles: &Roles) -> Vec<Place> {
+pub(in crate::probe_plan) fn places(code: &Code, entry: u64, len: u64, roles: &Roles) -> Vec<ProbePlace> {
     let len = if len == 0 { UNKNOWN_LEN } else { len };
     let nothing = HashSet::new();
     let line = Explorer::new(code, &nothing).straight_line(entry, len, roles.factor_registers());
@@ -48,7 +48,7 @@ pub(in crate::probe_plan) fn places(code: &Code, entry: u64, len: u64, roles: &R
         if let Some(operands) = operands(state, roles)
             && !is_entered_before(code, entry, len, offset)
         {
-            places.push(Place {
+            places.push(ProbePlace {
                 offset,
                 operands,
                 single_stepped: !is_emulated(instruction, code.byte(instruction.ip())),
@@ -58,8 +58,8 @@ pub(in crate::probe_plan) fn places(code: &Code, entry: u64, len: u64, roles: &R
     if places.is_empty() {
         // There is no code to look at, or none that is understood: the function is entered there
         // all the same.
-        let operands = operands(&State::at_entry(None, &[]), roles).unwrap_or_default();
-        places.push(Place {
+        let operands = operands(&AbstractState::at_entry(None, &[]), roles).unwrap_or_default();
+        places.push(ProbePlace {
             offset: 0,
             operands,
             single_stepped: true,
@@ -70,8 +70,8 @@ pub(in crate::probe_plan) fn places(code: &Code, entry: u64, len: u64, roles: &R
 }
 
 /// The operands of a call where all that it asks for is known.
-fn operands(state: &State, roles: &Roles) -> Option<Operands> {
-    let locations = Locations::new(state, Part::Entry)?;
+fn operands(state: &AbstractState, roles: &Roles) -> Option<Operands> {
+    let locations = Locations::new(state, Position::Entry)?;
     let mut operands = locations.frame()?;
     if !locations.put_request(roles, &mut operands) {
         return None;
@@ -86,7 +86,7 @@ fn operands(state: &State, roles: &Roles) -> Option<Operands> {
 
 /// Returns true if a probe may come after an instruction: it pushes a register, makes room on the
 /// stack, or changes neither memory nor the stack pointer.
-fn is_harmless((instruction, _): &(Instruction, State)) -> bool {
+fn is_harmless((instruction, _): &(Instruction, AbstractState)) -> bool {
     if instruction.flow_control() != FlowControl::Next {
         return false;
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use tracer_ebpf::{Operand, Operands};
 
-use crate::probe_plan::dataflow::{Location, RBP, State, Value};
+use crate::probe_plan::dataflow::{AbstractState, Location, RBP, Value};
 use crate::probe_plan::roles::Roles;
 
 /// The part of a function that an instruction is in.
 #[derive(Clone, Copy)]
-pub(super) enum Part<'a> {
+pub(super) enum Position<'a> {
     /// Its first instructions: arguments are mostly in their own registers, and pushed ones in
     /// slots that nobody has written to since.
     Entry,
@@ -19,15 +19,15 @@ pub(super) enum Part<'a> {
 
 /// The locations of values at an instruction.
 pub(super) struct Locations<'a> {
-    state: &'a State,
-    part: Part<'a>,
+    state: &'a AbstractState,
+    part: Position<'a>,
     /// The distance of the stack pointer from the CFA.
     top: i64,
 }
 
 impl<'a> Locations<'a> {
     /// The locations at an instruction; `None` where the depth of the stack is not known.
-    pub(super) fn new(state: &'a State, part: Part<'a>) -> Option<Self> {
+    pub(super) fn new(state: &'a AbstractState, part: Position<'a>) -> Option<Self> {
         let top = state.depth().filter(|top| *top < 0)?;
         Some(Self { state, part, top })
     }
@@ -99,7 +99,7 @@ impl<'a> Locations<'a> {
     /// The operand of what a register held at the function's entry; among the first instructions
     /// that one itself, if it still does.
     fn entry(&self, register: u8) -> Option<Operand> {
-        let first = matches!(self.part, Part::Entry).then_some(register);
+        let first = matches!(self.part, Position::Entry).then_some(register);
         self.of(Value::Entry(register), first)
     }
 
@@ -112,8 +112,8 @@ impl<'a> Locations<'a> {
         let register = self.state.registers().find(|(_, value)| *value == wanted);
         register.map(|(number, _)| Operand::register(number)).or_else(|| {
             let may_be_read = |slot: &i64| match self.part {
-                Part::Entry => true,
-                Part::Middle(read_back) => read_back.contains(slot),
+                Position::Entry => true,
+                Position::Middle(read_back) => read_back.contains(slot),
             };
             let is_one = |slot: &i64, value: Value| value == wanted && may_be_read(slot) && *slot >= self.top;
             let slot = self.state.slots().find(|(slot, value)| is_one(slot, *value))?;

@@ -6,12 +6,12 @@ use std::collections::{HashMap, HashSet};
 use tracer_ebpf::{Function, ProbeSpec};
 
 use crate::probe_plan::dataflow::Reach;
-use crate::probe_plan::detect::functions::{Row, Tail};
+use crate::probe_plan::detect::functions::{FunctionRow, Tail};
 use crate::probe_plan::detect::symbols::Placed;
 
 /// The jumps between the functions of a file that have a probe.
 pub(in crate::probe_plan) struct TailCalls<'a> {
-    rows: HashMap<u64, &'a Row>,
+    rows: HashMap<u64, &'a FunctionRow>,
     reached: &'a HashMap<u64, Reach>,
     /// Functions with a probe that one with a probe jumps to, the next ones on each way.
     passes: HashMap<u64, HashSet<u64>>,
@@ -23,7 +23,10 @@ pub(in crate::probe_plan) struct TailCalls<'a> {
 
 impl<'a> TailCalls<'a> {
     /// Of the functions that have a probe. `reached`: also of those that have none.
-    pub(in crate::probe_plan) fn new(probed: &[(&'a Row, Placed)], reached: &'a HashMap<u64, Reach>) -> Self {
+    pub(in crate::probe_plan) fn new(
+        probed: &[(&'a FunctionRow, Placed)],
+        reached: &'a HashMap<u64, Reach>,
+    ) -> Self {
         let mut calls = Self {
             rows: probed
                 .iter()
@@ -82,7 +85,7 @@ impl<'a> TailCalls<'a> {
         calls.extend(further);
     }
 
-    fn has_unknown_jump(&self, row: &Row, placed: &Placed) -> bool {
+    fn has_unknown_jump(&self, row: &FunctionRow, placed: &Placed) -> bool {
         row.tail != Tail::Never
             && self
                 .reached
@@ -91,12 +94,12 @@ impl<'a> TailCalls<'a> {
     }
 
     /// Returns the flags of [`ProbeSpec`] that say what tail calls a function has.
-    pub(in crate::probe_plan) fn flags(&self, row: &Row, placed: &Placed, is_libc: bool) -> u32 {
+    pub(in crate::probe_plan) fn flags(&self, row: &FunctionRow, placed: &Placed, is_libc: bool) -> u32 {
         let mut flags = 0;
-        let frees = |row: &Row| row.roles.frees();
+        let frees = |row: &FunctionRow| row.roles.frees();
         let has_unknown_jump = !frees(row) && self.has_unknown_jump(row, placed);
         let targets = self.passes.get(&placed.address).into_iter().flatten();
-        let (alike, others): (Vec<&Row>, Vec<&Row>) = targets
+        let (alike, others): (Vec<&FunctionRow>, Vec<&FunctionRow>) = targets
             .filter_map(|target| self.rows.get(target).copied())
             .partition(|other| frees(other) == frees(row));
         if !frees(row) && (!others.is_empty() || has_unknown_jump) {
@@ -106,7 +109,7 @@ impl<'a> TailCalls<'a> {
             flags |= ProbeSpec::MAY_TAIL_CALL;
             // What resizes or aligns is jumped to whatever is asked for; `malloc` by what asks for
             // no more than it gives.
-            let is_plain = |row: &Row| {
+            let is_plain = |row: &FunctionRow| {
                 matches!(
                     row.function,
                     Function::Malloc | Function::Calloc | Function::Zalloc | Function::Mallocn

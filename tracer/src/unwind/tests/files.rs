@@ -50,7 +50,7 @@ fn debug_frame_serves_where_it_is_all() {
         elf.frames = broken;
         assert_eq!(
             compile(&elf.bytes(), ALL).unwrap_err(),
-            elf::Error::Compression.into()
+            elf::ElfError::Compression.into()
         );
     }
 }
@@ -86,11 +86,14 @@ fn other_files_are_refused() {
         file[at] = value;
         compile(&file, ALL).map(|_| ()).unwrap_err()
     };
-    assert_eq!(with(0, b'#'), elf::Error::NotElf.into());
-    assert_eq!(compile(&sound[..19], ALL).unwrap_err(), elf::Error::NotElf.into());
+    assert_eq!(with(0, b'#'), elf::ElfError::NotElf.into());
+    assert_eq!(
+        compile(&sound[..19], ALL).unwrap_err(),
+        elf::ElfError::NotElf.into()
+    );
     assert_eq!(
         with(4, 1),
-        elf::Error::Architecture {
+        elf::ElfError::Architecture {
             machine: 62,
             class: 1,
             encoding: 1
@@ -99,7 +102,7 @@ fn other_files_are_refused() {
     );
     assert_eq!(
         with(5, 2),
-        elf::Error::Architecture {
+        elf::ElfError::Architecture {
             machine: 62,
             class: 2,
             encoding: 2
@@ -108,7 +111,7 @@ fn other_files_are_refused() {
     );
     assert_eq!(
         with(18, 183),
-        elf::Error::Architecture {
+        elf::ElfError::Architecture {
             machine: 183,
             class: 2,
             encoding: 1
@@ -116,7 +119,7 @@ fn other_files_are_refused() {
         .into()
     );
     assert_eq!(with(16, 1), Error::NoCode, "not linked");
-    assert_eq!(with(36, 0xff), elf::Error::ProgramHeaders.into());
+    assert_eq!(with(36, 0xff), elf::ElfError::ProgramHeaders.into());
     elf.code.clear();
     assert_eq!(compile(&elf.bytes(), ALL).unwrap_err(), Error::NoCode);
     let empty = TestElf {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tracer_ebpf::{Operand, Operands};
 
-use super::{Place, operands, places};
-use crate::probe_plan::dataflow::State;
+use super::{ProbePlace, operands, places};
+use crate::probe_plan::dataflow::AbstractState;
 use crate::probe_plan::detect::functions::{Table, Throws};
 use crate::probe_plan::detect::symbols;
 use crate::probe_plan::roles::Roles;
@@ -77,12 +77,12 @@ fn no_function_of_the_distribution_is_single_stepped() {
 
 /// A place as the table shows it: `+0x7`, with the bytes pushed before it, and the values that were
 /// moved.
-fn shown(place: &Place, roles: &Roles) -> String {
+fn shown(place: &ProbePlace, roles: &Roles) -> String {
     let pushed = match place.operands.cfa_bytes - RETURN_ADDRESS_BYTES {
         0 => String::new(),
         bytes => format!(" (pushed {bytes})"),
     };
-    let first = operands(&State::at_entry(None, &[]), roles).expect("all are in registers");
+    let first = operands(&AbstractState::at_entry(None, &[]), roles).expect("all are in registers");
     let values = |operands: &Operands| {
         [
             ("size", operands.size),

@@ -14,15 +14,15 @@ const FACTORS: Roles = Roles::COUNT_SIZE;
 const THREE: Roles = Roles::RESIZE_ARRAY;
 
 /// A place that is emulated, with all arguments of [`THREE`] where they were.
-fn at(offset: u64) -> Place {
+fn at(offset: u64) -> ProbePlace {
     with(offset, 0, &THREE)
 }
 
 /// The same for other functions, `pushed_bytes` of pushes after the first instruction.
-fn with(offset: u64, pushed_bytes: u32, roles: &Roles) -> Place {
-    let mut operands = operands(&State::at_entry(None, &[]), roles).expect("all are in registers");
+fn with(offset: u64, pushed_bytes: u32, roles: &Roles) -> ProbePlace {
+    let mut operands = operands(&AbstractState::at_entry(None, &[]), roles).expect("all are in registers");
     operands.cfa_bytes += pushed_bytes;
-    Place {
+    ProbePlace {
         offset,
         operands,
         single_stepped: false,
@@ -30,25 +30,25 @@ fn with(offset: u64, pushed_bytes: u32, roles: &Roles) -> Place {
 }
 
 /// A place at which the size is in another register.
-fn moved(offset: u64, pushed_bytes: u32, size: u8) -> Place {
+fn moved(offset: u64, pushed_bytes: u32, size: u8) -> ProbePlace {
     let mut place = with(offset, pushed_bytes, &ONE);
     place.operands.size = Operand::register(size);
     place
 }
 
-fn entry(roles: &Roles) -> Place {
-    Place {
+fn entry(roles: &Roles) -> ProbePlace {
+    ProbePlace {
         single_stepped: true,
         ..with(0, 0, roles)
     }
 }
 
-fn places_in(code: &[u8], roles: &Roles) -> Vec<Place> {
+fn places_in(code: &[u8], roles: &Roles) -> Vec<ProbePlace> {
     places(&Code::of_bytes(ENTRY, code), ENTRY, code.len() as u64, roles)
 }
 
 /// The places that are emulated, and the best of the others.
-fn best(code: &[u8], roles: &Roles) -> Vec<Place> {
+fn best(code: &[u8], roles: &Roles) -> Vec<ProbePlace> {
     let mut places = places_in(code, roles);
     let emulated = places.iter().filter(|place| !place.single_stepped).count();
     places.truncate(emulated + 1);
@@ -56,7 +56,7 @@ fn best(code: &[u8], roles: &Roles) -> Vec<Place> {
 }
 
 /// The best place, where all three arguments are needed.
-fn place(code: &[u8]) -> Place {
+fn place(code: &[u8]) -> ProbePlace {
     places_in(code, &THREE).swap_remove(0)
 }
 
@@ -103,7 +103,7 @@ fn not_where_a_jump_leads() {
 fn pushes_may_come_before() {
     // push %r12; mov %rdi,%rbx; push %rbx; test %rdi,%rdi; je +0
     let code = [0x41, 0x54, 0x48, 0x89, 0xfb, 0x53, 0x48, 0x85, 0xff, 0x74, 0x00];
-    let stepped = |place: Place| Place {
+    let stepped = |place: ProbePlace| ProbePlace {
         single_stepped: true,
         ..place
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tracer_ebpf::{Operand, Operands};
 
 use crate::probe_plan::dataflow::{Location, Node, is_emulated, is_steppable};
-use crate::probe_plan::placement::operands::{Locations, Part};
+use crate::probe_plan::placement::operands::{Locations, Position};
 use crate::probe_plan::roles::Roles;
 
 /// The cost of an instruction that has size and result. Where the same ways can be cut in several
@@ -20,7 +20,7 @@ const COST_WITHOUT_SIZE: u64 = 10_000;
 
 /// An instruction at which a site could be.
 #[derive(Debug, Clone)]
-pub(super) struct Candidate {
+pub(super) struct InnerCandidate {
     /// All operands but the result.
     pub(super) operands: Operands,
     pub(super) has_size: bool,
@@ -30,7 +30,7 @@ pub(super) struct Candidate {
     pub(super) stepped: bool,
 }
 
-impl Candidate {
+impl InnerCandidate {
     /// The candidate at an instruction; `None` if it is of no use. `results`: the locations of the
     /// result; `read_back`: slots that hold what they held.
     pub(super) fn at(
@@ -39,7 +39,7 @@ impl Candidate {
         roles: &Roles,
         read_back: &BTreeSet<i64>,
     ) -> Option<Self> {
-        let locations = Locations::new(&node.state, Part::Middle(read_back))?;
+        let locations = Locations::new(&node.state, Position::Middle(read_back))?;
         let mut operands = locations.frame()?;
         let has_size = locations.put_request(roles, &mut operands);
         let stepped = !is_emulated(&node.instruction, node.first);

@@ -33,7 +33,7 @@ pub enum Kind {
 
 /// A site in a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::probe_plan) struct Found {
+pub(in crate::probe_plan) struct InnerSite {
     /// Its address in the file.
     pub(in crate::probe_plan) address: u64,
     pub(in crate::probe_plan) kind: Kind,
@@ -48,7 +48,7 @@ pub(in crate::probe_plan) fn plan(
     entry: u64,
     roles: &Roles,
     traced: &HashSet<u64>,
-) -> Result<Vec<Found>, Obstacle> {
+) -> Result<Vec<InnerSite>, Obstacle> {
     if !roles.returns_new_block() {
         return Err(Obstacle::Signature);
     }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use iced_x86::{InstructionInfoFactory, OpAccess};
 use tracer_ebpf::Operand;
 
-use super::candidate::Candidate;
+use super::candidate::InnerCandidate;
 use super::min_cut::{self, Sides};
-use super::{Found, Kind};
+use super::{InnerSite, Kind};
 use crate::probe_plan::dataflow::{Graph, Memory, Obstacle, Results, results};
 use crate::probe_plan::roles::Roles;
 
@@ -21,18 +21,18 @@ pub(super) fn sites(
     entry: u64,
     roles: &Roles,
     at_calls: bool,
-) -> Result<Vec<Found>, Obstacle> {
+) -> Result<Vec<InnerSite>, Obstacle> {
     let results = results(graph);
     if !results.contains_key(&entry) {
         return Err(Obstacle::NoReturn);
     }
     let read_back = read_back(graph);
     let covered = covered(graph);
-    let mut candidates: BTreeMap<u64, Candidate> = BTreeMap::new();
+    let mut candidates: BTreeMap<u64, InnerCandidate> = BTreeMap::new();
     for (address, locations) in &results {
         if (at_calls || !graph[address].instruction.is_call_near())
             && !covered.contains(address)
-            && let Some(found) = Candidate::at(&graph[address], locations, roles, &read_back)
+            && let Some(found) = InnerCandidate::at(&graph[address], locations, roles, &read_back)
         {
             candidates.insert(*address, found);
         }
@@ -48,7 +48,7 @@ pub(super) fn sites(
     let sites = with_sizes(graph, &results, entry, &candidates, &ends, &is_over)?;
     check(graph, &results, entry, &sites)?;
     // Two probes inside cost more than an entry and its return.
-    let gains = |site: &Found| site.kind == Kind::Complete && site.operands.result != Operand::ZERO;
+    let gains = |site: &InnerSite| site.kind == Kind::Complete && site.operands.result != Operand::ZERO;
     if !sites.iter().any(gains) {
         return Err(Obstacle::NothingGained);
     }
@@ -91,10 +91,10 @@ fn with_sizes(
     graph: &Graph,
     results: &Results,
     entry: u64,
-    candidates: &BTreeMap<u64, Candidate>,
+    candidates: &BTreeMap<u64, InnerCandidate>,
     ends: &Sides,
     is_over: &BTreeSet<u64>,
-) -> Result<Vec<Found>, Obstacle> {
+) -> Result<Vec<InnerSite>, Obstacle> {
     let decides = |address: u64| {
         candidates
             .get(&address)
@@ -149,7 +149,7 @@ fn with_sizes(
         if kind != Kind::Request {
             operands.result = candidate.result;
         }
-        sites.push(Found {
+        sites.push(InnerSite {
             address: *address,
             kind,
             operands,
@@ -192,7 +192,7 @@ enum Phase {
 
 /// Goes all ways from the entry, and fails unless each meets the sites as it must. Ways that never
 /// return may end before their site, or behind it.
-fn check(graph: &Graph, results: &Results, entry: u64, sites: &[Found]) -> Result<(), Obstacle> {
+fn check(graph: &Graph, results: &Results, entry: u64, sites: &[InnerSite]) -> Result<(), Obstacle> {
     let kinds: BTreeMap<u64, Kind> = sites.iter().map(|site| (site.address, site.kind)).collect();
     let mut seen = BTreeSet::from([(entry, Phase::Fresh)]);
     let mut work = vec![(entry, Phase::Fresh)];

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::probe_plan::dataflow::Obstacle;
 use crate::probe_plan::detect::functions::Table;
 use crate::probe_plan::detect::symbols;
-use crate::probe_plan::placement::inner::{Found, Kind, plan};
+use crate::probe_plan::placement::inner::{InnerSite, Kind, plan};
 
 /// The packages and their libraries; the C library is the one that this machine runs.
 const LIBRARIES: [(&str, &str); 5] = [
@@ -31,7 +31,7 @@ const FOLDERS: [&str; 4] = [
 struct Verdict {
     symbol: String,
     address: u64,
-    planned: Result<Vec<Found>, Obstacle>,
+    planned: Result<Vec<InnerSite>, Obstacle>,
 }
 
 /// A library's allocator functions, each with its sites or why there are none. Those of the other
@@ -70,7 +70,7 @@ fn verdicts(path: &Path) -> Vec<Verdict> {
 fn print(verdict: &Verdict) {
     let told = match &verdict.planned {
         Ok(sites) => {
-            let place = |site: &Found| {
+            let place = |site: &InnerSite| {
                 let kind = match site.kind {
                     Kind::Complete => "",
                     Kind::Request => " size",
@@ -107,7 +107,7 @@ fn allocators_of_the_distribution() {
             let Ok(sites) = &verdict.planned else { continue };
             let has_complete = sites.iter().any(|site| site.kind == Kind::Complete);
             assert!(has_complete, "{name}: {} gains nothing", verdict.symbol);
-            let is_dear = |site: &&Found| site.stepped && site.kind != Kind::Complete;
+            let is_dear = |site: &&InnerSite| site.stepped && site.kind != Kind::Complete;
             assert_eq!(
                 sites.iter().filter(is_dear).count(),
                 0,

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 
 use tracer_ebpf::Operand;
 
-use super::{Found, Kind, plan};
+use super::{InnerSite, Kind, plan};
 use crate::probe_plan::dataflow::{Code as Image, Obstacle};
 use crate::probe_plan::roles::Roles;
 
@@ -31,16 +31,16 @@ const PLACE: &[u8] = &[0x75, 0x00];
 const UD2: &[u8] = &[0x0f, 0x0b];
 
 /// A piece of code, or a call of another function.
-enum Part {
+enum Piece {
     Code(&'static [u8]),
     Call(u64),
     Jump(u64),
 }
 
-use Part::{Call, Code, Jump};
+use Piece::{Call, Code, Jump};
 
 /// Puts code together, and with it a function at `CALLEE` that returns.
-fn image(parts: &[Part]) -> Image {
+fn image(parts: &[Piece]) -> Image {
     let mut code = Vec::new();
     for part in parts {
         let (opcode, target) = match part {
@@ -61,12 +61,12 @@ fn image(parts: &[Part]) -> Image {
     Image::of_bytes(CODE, &code)
 }
 
-fn planned(parts: &[Part]) -> Result<Vec<Found>, Obstacle> {
+fn planned(parts: &[Piece]) -> Result<Vec<InnerSite>, Obstacle> {
     plan(&image(parts), CODE, &Roles::SIZE, &HashSet::new())
 }
 
 /// The sites: (offset, kind, where the size is, where the result is).
-fn sites(parts: &[Part]) -> Vec<(u64, Kind, Operand, Operand)> {
+fn sites(parts: &[Piece]) -> Vec<(u64, Kind, Operand, Operand)> {
     let found = planned(parts).expect("a plan");
     found
         .iter()

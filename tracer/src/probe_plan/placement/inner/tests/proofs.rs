@@ -222,7 +222,7 @@ fn frame_pointer_that_was_pushed() {
     );
 }
 
-const PRODUCT: [Part; 10] = [
+const PRODUCT: [Piece; 10] = [
     Code(&[0x53, 0x48, 0x89, 0xf8]), // push %rbx; mov %rdi,%rax
     Code(&[0x48, 0xf7, 0xe6]),       // mul %rsi
     Code(&[0x48, 0x89, 0xc3]),       // mov %rax,%rbx

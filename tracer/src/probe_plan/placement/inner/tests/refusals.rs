@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn refused(parts: &[Part]) -> Obstacle {
+fn refused(parts: &[Piece]) -> Obstacle {
     planned(parts).expect_err("no plan")
 }
 
