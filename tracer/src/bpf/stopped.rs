@@ -1,4 +1,5 @@
-//! The `STOPPED` map by raw `bpf(2)` calls that take no memory from an allocator, for the forked guard.
+//! The `STOPPED` map by raw `bpf(2)` calls that take no memory from an allocator, for the forked
+//! guard.
 
 use std::os::fd::RawFd;
 
@@ -15,8 +16,8 @@ struct MapElementAttr {
     next_key: u64,
 }
 
-/// The map of processes that the kernel side has stopped, by a descriptor that the caller keeps open. Its methods
-/// are async-signal-safe.
+/// The map of processes that the kernel side has stopped, by a descriptor that the caller keeps
+/// open. Its methods are async-signal-safe.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoppedMap(RawFd);
 
@@ -40,8 +41,9 @@ impl StoppedMap {
                 .map_or(0, |pid| std::ptr::from_ref(pid).expose_provenance() as u64),
             next_key: (&raw mut next).expose_provenance() as u64,
         };
-        // SAFETY: the attribute has the size that is passed; its key and next key point to live numbers of the size of
-        // the map's keys. On a descriptor of anything else the kernel fails and writes nothing.
+        // SAFETY: the attribute has the size that is passed; its key and next key point to live
+        // numbers of the size of the map's keys. On a descriptor of anything else the kernel fails
+        // and writes nothing.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -61,8 +63,8 @@ impl StoppedMap {
             key: (&raw const pid).expose_provenance() as u64,
             next_key: 0,
         };
-        // SAFETY: the attribute has the size that is passed, and its key points to a live number of the size of the
-        // map's keys.
+        // SAFETY: the attribute has the size that is passed, and its key points to a live number of
+        // the size of the map's keys.
         unsafe {
             libc::syscall(
                 libc::SYS_bpf,

@@ -11,22 +11,22 @@ use crate::cost::{Traps, Work, to_f64};
 
 /// The calls of processes in a short time, and the prices to compute costs from.
 #[derive(Debug, Clone)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// The time in which calls were counted.
-    pub counted: Duration,
+    pub(crate) counted: Duration,
     /// The count was cut short, since the targets call so often.
-    pub is_cut: bool,
+    pub(crate) is_cut: bool,
     /// The targets' speed without counting, relative to that with it: at a high rate, counting
     /// slows a program that only computes. Rates are corrected by it, counts are not.
-    pub slowing_factor: f64,
+    pub(crate) slowing_factor: f64,
     /// Calls that allocate, by function: calls, bytes.
-    pub functions: Vec<(Function, u64, u64)>,
+    pub(crate) functions: Vec<(Function, u64, u64)>,
     /// Calls that free.
-    pub frees: u64,
+    pub(crate) frees: u64,
     /// The cost of a trap on this machine.
-    pub traps: Traps,
+    pub(crate) traps: Traps,
     /// The run time of the programs.
-    pub work: Work,
+    pub(crate) work: Work,
     pub(super) load: Load,
     pub(super) asking_ns: f64,
     pub(super) freeing_ns: f64,
@@ -35,35 +35,35 @@ pub struct Estimate {
 
 /// A way of tracing.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TracingWay {
+pub(crate) struct TracingWay {
     /// Mean bytes between sampled allocations; 1: every allocation is followed.
-    pub interval_bytes: u64,
+    pub(crate) interval_bytes: u64,
     /// Blocks are followed until they are freed.
-    pub live: bool,
+    pub(crate) live: bool,
 }
 
 impl Estimate {
     /// Calls that allocate.
     #[must_use]
-    pub fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.functions.iter().map(|(_, calls, _)| calls).sum()
     }
 
     /// Bytes that they request.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.functions.iter().map(|(_, _, bytes)| bytes).sum()
     }
 
     /// Converts a count to a rate per second, without the slowing by counting.
     #[must_use]
-    pub fn per_second(&self, count: u64) -> f64 {
+    pub(crate) fn per_second(&self, count: u64) -> f64 {
         self.slowing_factor * to_f64(count) / self.counted.as_secs_f64().max(1e-9)
     }
 
     /// The cost of a way of tracing, in percent of a CPU.
     #[must_use]
-    pub fn percent(&self, way: TracingWay) -> f64 {
+    pub(crate) fn percent(&self, way: TracingWay) -> f64 {
         let share = self.load.followed_share(way.interval_bytes);
         let mut per_call = self.asking_ns + self.work.mean_ns(share);
         let mut frees = 0.0;
@@ -80,7 +80,7 @@ impl Estimate {
 
     /// The level for a budget in percent, and its cost in percent.
     #[must_use]
-    pub fn with_budget(&self, percent: f64) -> (Followed, f64) {
+    pub(crate) fn with_budget(&self, percent: f64) -> (Followed, f64) {
         let wants = Wants {
             budget: percent / 100.0,
             interval_bytes: None,

@@ -41,8 +41,7 @@ const BARE: Duration = Duration::from_millis(50);
 const MIN_SLOWED: f64 = 0.02;
 
 /// A recorder that counts calls for an estimate.
-#[expect(missing_debug_implementations, reason = "the ring of aya has none")]
-pub struct Estimator {
+pub(crate) struct Estimator {
     recorder: Recorder,
 }
 
@@ -57,25 +56,25 @@ struct CallCount {
 
 impl Estimator {
     /// Attaches to the targets. A command waits for [`release`](Self::release).
-    pub fn start(settings: &Record) -> Result<Self, StartError> {
+    pub(crate) fn start(settings: &Record) -> Result<Self, StartError> {
         let recorder = Recorder::start_for(settings, Purpose::Estimate)?;
         Ok(Self { recorder })
     }
 
     /// The recorder, whose targets are counted.
     #[must_use]
-    pub fn recorder(&self) -> &Recorder {
+    pub(crate) fn recorder(&self) -> &Recorder {
         &self.recorder
     }
 
     /// Lets a launched command run.
-    pub fn release(&mut self) -> Result<Option<std::process::Child>, StartError> {
+    pub(crate) fn release(&mut self) -> Result<Option<std::process::Child>, StartError> {
         self.recorder.release()
     }
 
     /// Counts for this time, or until the command or all targets have ended, and detaches the
     /// probes.
-    pub async fn estimate(
+    pub(crate) async fn estimate(
         &mut self,
         duration: Duration,
         mut child: Option<ChildStatus>,

@@ -24,7 +24,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Recorder {
     /// Records until it is time to stop. `child` yields when the launched command has ended.
-    pub async fn watch(
+    pub(crate) async fn watch(
         &mut self,
         duration: Option<Duration>,
         mut child: Option<ChildStatus>,

@@ -38,9 +38,9 @@ mod stack_table;
 mod targets;
 mod unwind_tables;
 
-pub use budget::Followed;
-pub use estimate::{Estimate, TracingWay};
-pub use estimator::Estimator;
-pub use recorder::{ChildStatus, Observer, Progress, Recorder, Stop, Stopped};
-pub use recording::Recording;
+pub(crate) use budget::Followed;
+pub(crate) use estimate::{Estimate, TracingWay};
+pub(crate) use estimator::Estimator;
+pub(crate) use recorder::{ChildStatus, Observer, Progress, Recorder, Stop};
+pub(crate) use recording::Recording;
 pub use targets::StartError;

@@ -31,7 +31,7 @@ use crate::unwind::Capacity;
 
 /// A reason for the end of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// The time was up.
     Duration,
     /// Every target has ended.
@@ -41,38 +41,38 @@ pub enum Stop {
 }
 
 /// The end of the launched command, when it comes.
-pub type ChildStatus = tokio::task::JoinHandle<std::io::Result<ExitStatus>>;
+pub(crate) type ChildStatus = tokio::task::JoinHandle<std::io::Result<ExitStatus>>;
 
 /// The end of a recording.
 #[derive(Debug)]
-pub struct Stopped {
+pub(crate) struct Stopped {
     /// Its reason.
-    pub why: Stop,
+    pub(crate) why: Stop,
     /// The command's status, if it has ended.
-    pub status: Option<ExitStatus>,
+    pub(crate) status: Option<ExitStatus>,
     /// The command, if it has not.
-    pub child: Option<ChildStatus>,
+    pub(crate) child: Option<ChildStatus>,
 }
 
 /// The progress of a recording.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Time since the start.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// Events seen.
-    pub events: u64,
+    pub(crate) events: u64,
     /// Distinct stacks.
-    pub stacks: usize,
+    pub(crate) stacks: usize,
     /// Lost events.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// Time that the targets have lost since the last report, in percent of a CPU.
-    pub cost_percent: f64,
+    pub(crate) cost_percent: f64,
     /// The present level.
-    pub followed: Followed,
+    pub(crate) followed: Followed,
 }
 
 /// An observer of a recording.
-pub trait Observer {
+pub(crate) trait Observer {
     /// Takes the progress: every second.
     fn on_progress(&mut self, progress: &Progress);
 
@@ -87,8 +87,7 @@ pub trait Observer {
 }
 
 /// A recording in progress.
-#[expect(missing_debug_implementations, reason = "the ring of aya has none")]
-pub struct Recorder {
+pub(crate) struct Recorder {
     // Dropped in this order: probes are detached first; the guard resumes what is stopped, once
     // nothing stops any more; then the maps go, which probes write to.
     pub(super) attachments: Attachments,
@@ -122,7 +121,7 @@ struct FoundTargets {
 
 impl Recorder {
     /// Finds the targets and attaches to them. A command waits for [`release`](Self::release).
-    pub fn start(settings: &Record) -> Result<Self, StartError> {
+    pub(crate) fn start(settings: &Record) -> Result<Self, StartError> {
         Self::start_for(settings, Purpose::Record)
     }
 
@@ -255,7 +254,7 @@ impl Recorder {
     }
 
     /// Lets a launched command run.
-    pub fn release(&mut self) -> Result<Option<std::process::Child>, StartError> {
+    pub(crate) fn release(&mut self) -> Result<Option<std::process::Child>, StartError> {
         if self.command.is_held() {
             self.clock.started = Instant::now();
             self.budget.restart(self.clock.started);
@@ -300,7 +299,7 @@ impl Recorder {
     }
 
     /// Detaches the probes, and makes a profile of what was counted.
-    pub fn collect(mut self) -> Result<Recording, BpfError> {
+    pub(crate) fn collect(mut self) -> Result<Recording, BpfError> {
         // The memory of the maps during the recording.
         let memory = self.memory();
         self.finish();
@@ -335,31 +334,31 @@ impl Recorder {
 
     /// The probes that were attached.
     #[must_use]
-    pub fn probes(&self) -> &[Probe] {
+    pub(crate) fn probes(&self) -> &[Probe] {
         self.attachments.listed()
     }
 
     /// The allocators in a file that has probes, by name.
     #[must_use]
-    pub fn allocators(&self, file: &Path) -> &[String] {
+    pub(crate) fn allocators(&self, file: &Path) -> &[String] {
         self.attachments.allocators(file)
     }
 
     /// The present level.
     #[must_use]
-    pub fn followed(&self) -> Followed {
+    pub(crate) fn followed(&self) -> Followed {
         self.budget.followed()
     }
 
     /// Bytes of kernel memory that the maps take, by map.
     #[must_use]
-    pub fn memory(&self) -> std::collections::BTreeMap<String, u64> {
+    pub(crate) fn memory(&self) -> std::collections::BTreeMap<String, u64> {
         self.object.memory()
     }
 
     /// The present targets: names and process ids.
     #[must_use]
-    pub fn found(&self) -> Vec<(String, u32)> {
+    pub(crate) fn found(&self) -> Vec<(String, u32)> {
         self.processes.present_targets()
     }
 }

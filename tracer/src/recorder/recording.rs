@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::{Counter, Function, Loss, PROCESS_UNKNOWN, STACK_LOST, Sum, SumKey};
 
-use super::budget::{BudgetController, Followed};
+use super::budget::BudgetController;
 use super::figures::{AgeLimits, HeapAges, VarianceUnit, heap_values_of, merged, seen, values_of};
 use super::heap_history::HeapHistory;
 use super::process_table::ProcessTable;
@@ -24,29 +24,27 @@ use crate::symbolize::Namer;
 
 /// A recording.
 #[derive(Debug)]
-pub struct Recording {
+pub(crate) struct Recording {
     /// The stacks and their figures.
-    pub profile: Profile,
+    pub(crate) profile: Profile,
     /// Its length.
-    pub duration: Duration,
-    /// EventCounts by outcome.
-    pub events: EventCounts,
+    pub(crate) duration: Duration,
+    /// Events by outcome.
+    pub(crate) events: EventCounts,
     /// Lost events by reason.
-    pub losses: Losses,
+    pub(crate) losses: Losses,
     /// The cost of tracing.
-    pub cost: Option<Cost>,
-    /// The last level.
-    pub followed: Followed,
+    pub(crate) cost: Option<Cost>,
     /// The probes that were attached.
-    pub probes: Vec<Probe>,
+    pub(crate) probes: Vec<Probe>,
     /// Bytes of kernel memory, by map.
-    pub memory: BTreeMap<String, u64>,
+    pub(crate) memory: BTreeMap<String, u64>,
     /// The stacks as addresses, by process image.
-    pub address_stacks: Vec<AddressStacks>,
+    pub(crate) address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
-    pub tables: Option<report::session::TableUsage>,
+    pub(crate) tables: Option<report::session::TableUsage>,
     /// Records of process life that the kernel could not write: names may be missing.
-    pub life_records_lost: u64,
+    pub(crate) life_records_lost: u64,
 }
 
 /// The beginning and the end of a recording.
@@ -209,7 +207,6 @@ impl RecordingSources<'_> {
             events: events(&counts, hits, unsent),
             losses,
             cost,
-            followed: self.budget.followed(),
             probes: self.probes.to_vec(),
             memory: BTreeMap::new(),
             address_stacks,
@@ -325,7 +322,7 @@ impl RecordingSources<'_> {
     }
 }
 
-/// EventCounts by outcome, from the hits of uprobes and the calls whose stacks were counted and never
+/// Events by outcome, from the hits of uprobes and the calls whose stacks were counted and never
 /// sent.
 fn events(counts: &Counts, hits: u64, unsent: u64) -> EventCounts {
     EventCounts {

@@ -220,13 +220,13 @@ impl LevelController {
 
 /// The present level as the user sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Followed {
+pub(crate) struct Followed {
     /// Mean bytes between sampled allocations; 1: every allocation is followed.
-    pub interval_bytes: u64,
+    pub(crate) interval_bytes: u64,
     /// The share of time in which probes are attached.
-    pub share: f64,
+    pub(crate) share: f64,
     /// The expected cost in percent of a CPU, where the budget cannot be kept.
-    pub over_budget_percent: Option<f64>,
+    pub(crate) over_budget_percent: Option<f64>,
 }
 
 /// The levels of a recording.

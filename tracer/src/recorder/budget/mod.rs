@@ -36,7 +36,7 @@ use crate::report::session::Cost;
 use crate::settings::{Record, Sample, Target};
 
 pub(super) use self::cost_meter::RunStatistics;
-pub use self::level::Followed;
+pub(crate) use self::level::Followed;
 
 /// Limits of the first count, in which hits are counted alone before the first level is chosen.
 const MAX_FIRST_COUNT: Duration = Duration::from_millis(30);
