@@ -50,7 +50,7 @@ pub(in crate::cli) struct LiveArguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Sort {
-    /// By their likeness to leaks
+    /// Likeness to leaks
     Score,
     /// Bytes that are live
     LiveBytes,
