@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The processes to trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// These processes.
     Pids(Vec<u32>),
     /// Every process of the machine.
@@ -22,7 +22,7 @@ pub enum Target {
 
 /// The processes that are stopped while unwind tables of newly loaded code are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopForCode {
+pub(crate) enum StopForCode {
     /// None. Stacks of calls made meanwhile are copied, as far as there is room.
     Never,
     /// Those whose stop is not noticed: with one thread, no debugger, and their parent's process
@@ -34,7 +34,7 @@ pub enum StopForCode {
 
 /// The unwinder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unwind {
+pub(crate) enum Unwind {
     /// Unwind tables, and frame pointers in code without one.
     Auto,
     /// Unwind tables alone.
@@ -46,7 +46,7 @@ pub enum Unwind {
 impl Unwind {
     /// Returns the name on the command line and in the summary.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Dwarf => "dwarf",
@@ -57,7 +57,7 @@ impl Unwind {
 
 /// The probes of calls whose blocks are tracked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probing {
+pub(crate) enum Probing {
     /// One inside the function, where the size and the result are known, if every call is proven to
     /// pass there; else one at the entry and one at the return.
     Auto,
@@ -69,7 +69,7 @@ pub enum Probing {
 
 /// The choice of allocations to trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sample {
+pub(crate) enum Sample {
     /// Every one.
     Every,
     /// A sample: one per this many bytes on average, 2 to 1 GiB.
@@ -80,7 +80,7 @@ pub enum Sample {
 
 /// The places where debug information is searched, beside the usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SymbolSettings {
+pub(crate) struct SymbolSettings {
     /// Absolute paths of directories that are searched before the usual ones.
     pub debug_directories: Vec<PathBuf>,
     /// The debuginfod servers, where they may be asked.
@@ -89,7 +89,7 @@ pub struct SymbolSettings {
 
 /// Settings of the debuginfod client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Debuginfod {
+pub(crate) struct Debuginfod {
     /// The servers' URLs, in the order in which they are asked.
     pub servers: Vec<String>,
     /// The directory of the cache, where there is one.
@@ -160,7 +160,7 @@ impl UserSymbol {
 
 /// The user that files are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The user ID.
     pub uid: u32,
     /// The group ID.
@@ -225,7 +225,7 @@ impl Default for Limits {
 /// Settings of a recording.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
-pub struct Record {
+pub(crate) struct Record {
     /// The target.
     pub target: Target,
     /// Trace the children of traced processes.

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A signal that asked memtap to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Its number.
     pub signal: i32,
     /// True if the terminal sent it (Ctrl-C, or it was closed): to everything in its foreground

@@ -4,7 +4,7 @@
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
-pub use crate::elf::BuildId;
+pub(crate) use crate::elf::BuildId;
 use crate::elf::{Elf, FileCache};
 
 /// The loadable segments of a file: (offset, length, virtual address).

@@ -4,7 +4,7 @@ use tracer_ebpf::{Function, StackEnd};
 
 /// The stacks of one process image as addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AddressStacks {
+pub(crate) struct AddressStacks {
     /// The process ID and `comm`, where they are known.
     pub process: Option<(u32, String)>,
     /// The stacks.
@@ -13,7 +13,7 @@ pub struct AddressStacks {
 
 /// A stack as addresses, and its calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AddressStack {
+pub(crate) struct AddressStack {
     /// The calls made with this stack.
     pub calls: u64,
     /// The function that was called, where its number is known.

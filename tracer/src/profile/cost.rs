@@ -6,7 +6,7 @@ use crate::numeric::{rounded, saturating_u64, to_f64};
 
 /// The cost of tracing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// Hits of probes in allocators, by all processes.
     pub hits: u64,
     /// The hits by processes that are not traced.
@@ -26,7 +26,7 @@ pub struct Cost {
 
 /// The cost of a hit, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct PricesBlock {
+pub(crate) struct PricesBlock {
     /// The trap at an instruction that the kernel emulates.
     pub emulated_ns: u64,
     /// The trap at one that it must single-step.
@@ -45,7 +45,7 @@ pub struct PricesBlock {
 
 /// The budget, and the means by which it was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct BudgetBlock {
+pub(crate) struct BudgetBlock {
     /// The budget in percent of one CPU's time.
     pub max_overhead_percent: f64,
     /// True if it was kept to the end.
@@ -80,7 +80,7 @@ pub struct BudgetBlock {
 
 /// The cost of tracing one process.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ProcessCost {
+pub(crate) struct ProcessCost {
     /// Its hits of probes.
     pub hits: u64,
     /// Time that it lost, in nanoseconds.
@@ -92,7 +92,7 @@ pub struct ProcessCost {
 impl Cost {
     /// Returns the part of the cost that belongs to this number of hits.
     #[must_use]
-    pub fn of(&self, hits: u64) -> ProcessCost {
+    pub(crate) fn of(&self, hits: u64) -> ProcessCost {
         let part = if self.hits > 0 {
             to_f64(hits) / to_f64(self.hits)
         } else {

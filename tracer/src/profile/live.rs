@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Moments of a recording, as offsets from its start, from which the figures of each stack are
 /// kept: the snapshots nearest to its quarters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marks {
+pub(crate) struct Marks {
     /// Near a quarter, the half and three quarters of the time.
     pub at: [Duration; Self::COUNT],
     /// The end, or now where the recording goes on.
@@ -14,17 +14,17 @@ pub struct Marks {
 
 impl Marks {
     /// The number of marks.
-    pub const COUNT: usize = 3;
+    pub(crate) const COUNT: usize = 3;
 
     /// The index of the half-way mark.
-    pub const HALF: usize = 1;
+    pub(crate) const HALF: usize = 1;
 }
 
 /// The live blocks of one stack in processes that still have their memory. A process that ended
 /// earlier counts for nothing; where all have ended, those count that ended last, with their blocks
 /// at that time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Aged {
+pub(crate) struct Aged {
     /// Live blocks.
     pub live: u64,
     /// Bytes of live blocks.

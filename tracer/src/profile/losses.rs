@@ -7,12 +7,12 @@ use tracer_ebpf::Loss;
 
 /// The number of events lost, by reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Losses(BTreeMap<Loss, u64>);
+pub(crate) struct Losses(BTreeMap<Loss, u64>);
 
 impl Losses {
     /// Makes losses of counts; those of the same loss are added up, those that are missing are
     /// zero.
-    pub fn new(counts: impl IntoIterator<Item = (Loss, u64)>) -> Self {
+    pub(crate) fn new(counts: impl IntoIterator<Item = (Loss, u64)>) -> Self {
         let mut losses = Self::default();
         for (loss, count) in counts {
             let sum = losses.0.entry(loss).or_default();
@@ -23,13 +23,13 @@ impl Losses {
 
     /// Returns the number of events lost for one reason.
     #[must_use]
-    pub fn get(&self, loss: Loss) -> u64 {
+    pub(crate) fn get(&self, loss: Loss) -> u64 {
         self.0.get(&loss).copied().unwrap_or_default()
     }
 
     /// Returns the number of events lost for any reason; with `--strict` anything above zero fails.
     #[must_use]
-    pub fn total(&self) -> u128 {
+    pub(crate) fn total(&self) -> u128 {
         self.0.values().map(|it| u128::from(*it)).sum()
     }
 }

@@ -23,7 +23,7 @@ pub(crate) use session::Session;
 
 /// The stacks of all processes, with their figures.
 #[derive(Debug, Clone, Default)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// The processes; [`Stack::process`] is an index into it.
     pub processes: Vec<ProfiledProcess>,
     /// The frames; [`Stack::frames`] holds indices into it.
@@ -52,7 +52,7 @@ pub struct Profile {
 /// The variance of a sum over several stacks that vary together: a lower bound, whatever the
 /// variances of the stacks add up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GroupVariance {
+pub(crate) struct GroupVariance {
     /// The stacks of this process, an index into [`Profile::processes`]; of all where there is
     /// none.
     pub process: Option<usize>,
@@ -66,7 +66,7 @@ pub struct GroupVariance {
 
 /// The heap of a process, or of all processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HeapTotals {
+pub(crate) struct HeapTotals {
     /// Bytes that are live at the end; of a process that has ended, at its end.
     pub live_bytes: u64,
     /// Live blocks.
@@ -92,7 +92,7 @@ pub struct HeapTotals {
 /// they were others: where several processes are taken together that have them, their figures are
 /// less sure than this says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HeapVariances {
+pub(crate) struct HeapVariances {
     /// The variance of [`HeapTotals::live`].
     pub live: u128,
     /// The variance of [`HeapTotals::live_bytes`], in bytes².
@@ -105,7 +105,7 @@ pub struct HeapVariances {
 
 /// A process image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProfiledProcess {
+pub(crate) struct ProfiledProcess {
     /// The process id, as the machine's first pid namespace counts; 0 where it is not known.
     pub pid: u32,
     /// The process id that the process itself sees, in its own pid namespace, where that is known.
@@ -124,7 +124,7 @@ pub struct ProfiledProcess {
 
 /// A place in a program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// Its name.
     pub name: FrameName,
     /// Source file and line, where there is debug information.
@@ -135,7 +135,7 @@ pub struct Frame {
 
 /// The name of a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum FrameName {
+pub(crate) enum FrameName {
     /// A function, demangled.
     Symbol(Arc<str>),
     /// A place in a file that has no symbol for it: the file's base name, and the address that the
@@ -154,7 +154,7 @@ pub enum FrameName {
 
 /// A line of source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SourceLine {
+pub(crate) struct SourceLine {
     /// The file, as the debug information names it.
     pub file: Arc<str>,
     /// The line, from 1.
@@ -163,7 +163,7 @@ pub struct SourceLine {
 
 /// A stack of one process, and its figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stack {
+pub(crate) struct Stack {
     /// An index into [`Profile::processes`].
     pub process: usize,
     /// The function that was called: the innermost frame, not among `frames`.
@@ -178,7 +178,7 @@ pub struct Stack {
 
 /// The figures of one stack.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Values {
+pub(crate) struct Values {
     /// Calls, failed ones too.
     pub calls: u64,
     /// Bytes allocated or mapped; for `munmap` bytes unmapped.
@@ -196,7 +196,7 @@ pub struct Values {
 /// The variances of figures where allocations were sampled, else zero. Those of different
 /// allocations are independent: variances of sums are sums of variances.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Variances {
+pub(crate) struct Variances {
     /// The variance of [`Values::calls`].
     pub calls: u128,
     /// The variance of [`Values::bytes`], in bytes².
@@ -217,7 +217,7 @@ pub struct Variances {
 
 impl Variances {
     /// Adds those of other figures.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         let sums = [
             (&mut self.calls, other.calls),
             (&mut self.bytes, other.bytes),
@@ -236,14 +236,14 @@ impl Variances {
     /// Returns the variance of [`Values::live`]: a block that was freed or is not tracked has no
     /// part in it.
     #[must_use]
-    pub const fn live(&self) -> u128 {
+    pub(crate) const fn live(&self) -> u128 {
         self.blocks
             .saturating_sub(self.freed.saturating_add(self.untracked))
     }
 
     /// Returns the variance of [`Values::live_bytes`], in bytes².
     #[must_use]
-    pub const fn live_bytes(&self) -> u128 {
+    pub(crate) const fn live_bytes(&self) -> u128 {
         self.bytes
             .saturating_sub(self.freed_bytes.saturating_add(self.untracked_bytes))
     }
@@ -251,7 +251,7 @@ impl Variances {
 
 /// The blocks that one stack allocated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HeapValues {
+pub(crate) struct HeapValues {
     /// Blocks that were allocated.
     pub blocks: u64,
     /// Blocks that were freed.
@@ -281,14 +281,14 @@ pub struct HeapValues {
 impl Values {
     /// Bytes that are still allocated. Blocks that a child has from its parent are the parent's.
     #[must_use]
-    pub const fn live_bytes(&self) -> u64 {
+    pub(crate) const fn live_bytes(&self) -> u64 {
         let gone = self.heap.freed_bytes.saturating_add(self.heap.untracked_bytes);
         self.bytes.saturating_sub(gone)
     }
 
     /// Blocks that are still allocated.
     #[must_use]
-    pub const fn live(&self) -> u64 {
+    pub(crate) const fn live(&self) -> u64 {
         let gone = self.heap.freed.saturating_add(self.heap.untracked);
         self.heap.blocks.saturating_sub(gone)
     }

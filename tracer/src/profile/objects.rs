@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// A program or library that frames are in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ObjectFile {
+pub(crate) struct ObjectFile {
     /// Its path, as the process that mapped it first saw it.
     pub path: PathBuf,
     /// Its build id in hexadecimal, where it has one.

@@ -68,7 +68,7 @@ pub(crate) struct Traced {
 
 /// A probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// The file that it is in.
     pub object: PathBuf,
     /// The function.
@@ -85,7 +85,7 @@ pub struct Probe {
 /// The place of a probe in the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ProbeKind {
+pub(crate) enum ProbeKind {
     /// The entry of the function.
     Entry,
     /// The return of the function.
@@ -100,7 +100,7 @@ pub enum ProbeKind {
 
 /// The counts of events. `seen` is the sum of the others and of the losses that are events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct EventCounts {
+pub(crate) struct EventCounts {
     /// Probe hits, and returns of memory-map system calls.
     pub seen: u64,
     /// Events in the sums, with their stack.
@@ -126,7 +126,7 @@ pub(crate) struct MapMemory {
 
 /// The unwind tables in the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TableUsage {
+pub(crate) struct TableUsage {
     /// Files with a table.
     pub files: u64,
     /// Files without: they have no unwind information, or there was no room.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// A frame of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ResolvedFrame {
+pub(crate) struct ResolvedFrame {
     /// Its name.
     pub name: ResolvedName,
     /// The line of source, where there is debug information.
@@ -16,7 +16,7 @@ pub struct ResolvedFrame {
 
 /// The name of a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ResolvedName {
+pub(crate) enum ResolvedName {
     /// A function, demangled.
     Symbol(Arc<str>),
     /// A place in a file that has no symbol for it.
@@ -32,7 +32,7 @@ pub enum ResolvedName {
 
 /// A line of source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ResolvedLine {
+pub(crate) struct ResolvedLine {
     /// The file, as the debug information names it.
     pub file: Arc<str>,
     /// The line, from 1.
@@ -41,7 +41,7 @@ pub struct ResolvedLine {
 
 /// A program or library, and the source of its names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ResolvedFile {
+pub(crate) struct ResolvedFile {
     /// Its path, as the process that mapped it first saw it.
     pub path: PathBuf,
     /// Its build ID in hexadecimal, where it has one.

@@ -109,7 +109,7 @@ mod tests {
             // Neither a comment nor a pipe is memtap's.
             let command = command.split(['#', '|']).next().unwrap_or_default();
             assert!(
-                Arguments::try_parse_from(command.split_whitespace()).is_ok(),
+                CommandLine::try_parse_from(command.split_whitespace()).is_ok(),
                 "{line}"
             );
             commands += 1;
