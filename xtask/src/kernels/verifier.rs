@@ -4,7 +4,7 @@
 //! A program's cost to the verifier is near its cost to load, and a program that comes near the
 //! limit of a million is one that the next kernel may refuse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -18,6 +18,13 @@ const FILE: &str = "tests/kernels/verifier.json";
 
 /// By how much a figure may grow before somebody has to look: a tenth.
 const TOLERANCE: u64 = 10;
+
+/// The most instructions that the verifier may go through for a recording of live blocks with sampling: its time is nearly all
+/// that starting takes.
+const MAX_RECORDING: u64 = 497_000;
+
+/// The name under which `memtap doctor` gives a program's figure for such a recording, where it is another one.
+const RECORDING: &str = ", live, sampled";
 
 /// Instructions by program, on one kernel.
 pub(crate) type Counts = BTreeMap<String, u64>;
@@ -149,6 +156,12 @@ impl Recorded {
                 Some(_) => {}
             }
         }
+        let recording = recording(found);
+        if recording > MAX_RECORDING {
+            objections.push(format!(
+                "a recording takes {recording} verified instructions on kernel {kernel}, more than {MAX_RECORDING}"
+            ));
+        }
         let gone = self
             .programs
             .iter()
@@ -158,6 +171,21 @@ impl Recorded {
         );
         objections
     }
+}
+
+/// Instructions of all programs of a recording of live blocks with sampling.
+fn recording(found: &Counts) -> u64 {
+    let names: BTreeSet<&str> = found
+        .keys()
+        .map(|name| name.split(',').next().unwrap_or(name))
+        .collect();
+    let figures = names.iter().filter_map(|name| {
+        let variants = [RECORDING, ", live", ""];
+        variants
+            .iter()
+            .find_map(|variant| found.get(&format!("{name}{variant}")))
+    });
+    figures.sum()
 }
 
 fn path() -> PathBuf {
@@ -229,6 +257,22 @@ mod tests {
         assert!(objections[1].contains("free grew on kernel 6.1, from 100"));
         assert!(objections[2].contains("malloc is gone"));
         assert_eq!(recorded.objections("7.2", &counts(&[("free", 1)])).len(), 1);
+    }
+
+    #[test]
+    fn a_recording() {
+        let found = counts(&[
+            ("begin", 1),
+            ("begin, live", 10),
+            ("begin, live, sampled", 400_000),
+            ("free, live", 97_000),
+            ("fork", 1),
+        ]);
+        assert_eq!(recording(&found), 497_001);
+        let mut recorded = Recorded::default();
+        recorded.bless("6.1", &found);
+        let objections = recorded.objections("6.1", &found);
+        assert_eq!(objections.len(), 1, "{objections:?}");
     }
 
     #[test]
