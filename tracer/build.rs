@@ -33,8 +33,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The directory that all profiles' builds of the object share, so that it is made once for all of them: `ebpf` in
-/// cargo's target directory, which is four levels above `PROFILE/build/PACKAGE/out`.
+/// The directory that all profiles' builds of the object share, so that it is made once for all of
+/// them: `ebpf` in cargo's target directory, which is four levels above
+/// `PROFILE/build/PACKAGE/out`.
 fn target_dir(out: &Path) -> PathBuf {
     out.ancestors().nth(4).unwrap_or(out).join("ebpf")
 }

@@ -12,12 +12,12 @@ pub struct FoldedStacks {
     /// The text.
     pub text: String,
     /// Its lines, in their order.
-    pub lines: Vec<FoldedLine>,
+    pub lines: Vec<FoldedStackLine>,
 }
 
 /// One stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoldedLine {
+pub struct FoldedStackLine {
     /// The first frame: the process.
     pub process: String,
     /// The callers, from the outermost to the innermost, without the mark of a stack that was cut.
@@ -65,7 +65,7 @@ impl FoldedStacks {
     }
 
     /// The sum of the weights of the lines that a test is true for.
-    pub fn weight_of(&self, mut wanted: impl FnMut(&FoldedLine) -> bool) -> u64 {
+    pub fn weight_of(&self, mut wanted: impl FnMut(&FoldedStackLine) -> bool) -> u64 {
         self.lines
             .iter()
             .filter(|line| wanted(line))
@@ -76,7 +76,11 @@ impl FoldedStacks {
     /// Compares every chain of the fixtures' own account with the lines that end in it, weighed by
     /// `weigh`, and gives the lines that are no fixture's: what the C library allocates on its own
     /// account.
-    pub fn compare(&self, reported: &Reported, weigh: impl Fn(&Chain) -> u64) -> Result<Vec<FoldedLine>> {
+    pub fn compare(
+        &self,
+        reported: &Reported,
+        weigh: impl Fn(&Chain) -> u64,
+    ) -> Result<Vec<FoldedStackLine>> {
         let mut expected: BTreeMap<(&str, &[String], &str), u64> = BTreeMap::new();
         for image in &reported.images {
             for chain in &image.chains {
@@ -109,7 +113,7 @@ impl FoldedStacks {
     }
 }
 
-impl FoldedLine {
+impl FoldedStackLine {
     /// Returns whether the process has this name, with or without its number (`comm-PID`).
     #[must_use]
     pub fn is_of(&self, comm: &str) -> bool {
@@ -127,7 +131,7 @@ impl FoldedLine {
     }
 }
 
-fn line(text: &str) -> Result<FoldedLine> {
+fn line(text: &str) -> Result<FoldedStackLine> {
     let (stack, weight) = text
         .rsplit_once(' ')
         .with_context(|| format!("no weight: {text:?}"))?;
@@ -145,7 +149,7 @@ fn line(text: &str) -> Result<FoldedLine> {
     if is_truncated {
         frames.remove(0);
     }
-    Ok(FoldedLine {
+    Ok(FoldedStackLine {
         process,
         frames,
         function,

@@ -32,7 +32,7 @@ pub use context::{Context, Need, library_path};
 pub use count::{Count, Counts, difference};
 pub use figures::HeapFigures;
 pub use fixture::Fixture;
-pub use folded::{FoldedLine, FoldedStacks};
+pub use folded::{FoldedStackLine, FoldedStacks};
 pub use hold::Holder;
 pub use leftovers::{Leftovers, differing_text, helper, in_tracefs, uprobe_events};
 pub use live::{ShimImage, shim_images};

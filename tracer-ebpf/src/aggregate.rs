@@ -68,7 +68,8 @@ pub(crate) unsafe fn send_once(slot: &Slot, sum: *mut Sum, process: u32) {
     }
 }
 
-/// Makes the sum of a call that has not returned yet, so that the stack is sent while it is in the slot.
+/// Makes the sum of a call that has not returned yet, so that the stack is sent while it is in the
+/// slot.
 #[inline(always)]
 pub(crate) fn prepare(slot: &Slot, key: &SumKey) {
     if let Some(sum) = shards::whole(&SUMS, key, &NOTHING) {
@@ -114,7 +115,8 @@ fn own(sums: &HashMap<SumKey, Sum>, key: &SumKey) -> Option<*mut Sum> {
 
 /// Makes a sum, and this CPU's shard of it.
 ///
-/// A global function, so that the verifier checks it once. The result means nothing: such a function must have one.
+/// A global function, so that the verifier checks it once. The result means nothing: such a
+/// function must have one.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -201,7 +203,8 @@ fn send_stack(slot: &Slot, process: u32) -> bool {
     sent
 }
 
-/// Sends a record of fixed size. False if the ring is full. `urgent`: user space is to come at once.
+/// Sends a record of fixed size. False if the ring is full. `urgent`: user space is to come at
+/// once.
 #[inline(always)]
 pub(crate) fn send_record<T>(record: &T, urgent: bool) -> bool {
     // SAFETY: a reference to `size_of::<T>()` initialised bytes on the program's stack.
@@ -217,8 +220,8 @@ pub(crate) fn send_record<T>(record: &T, urgent: bool) -> bool {
 /// The flags for a record: whether it wakes user space up.
 #[inline(always)]
 pub(crate) fn record_flags(urgent: bool) -> u64 {
-    // A wake-up costs the target some six microseconds, so that user space polls by a timer. A record that cannot wait, and
-    // a ring that fills up, wake it.
+    // A wake-up costs the target some six microseconds, so that user space polls by a timer. A
+    // record that cannot wait, and a ring that fills up, wake it.
     let urgent =
         urgent || RECORDS.query(BPF_RB_AVAIL_DATA as u64) > RECORDS.query(BPF_RB_RING_SIZE as u64) / 4;
     if urgent {

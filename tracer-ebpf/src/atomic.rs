@@ -1,5 +1,5 @@
-//! Atomic read-modify-write. A uprobe program can be preempted by another one on the same CPU, so that even
-//! per-CPU values need it.
+//! Atomic read-modify-write. A uprobe program can be preempted by another one on the same CPU, so
+//! that even per-CPU values need it.
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 
@@ -15,8 +15,8 @@ pub(crate) unsafe fn add(target: *mut u64, amount: u64) {
 
 /// Adds `amount` to `*target`; returns what was there. Needs Linux 5.12.
 ///
-/// Not relaxed: for a relaxed addition LLVM 22 emits the instruction that does not fetch, even where the result
-/// is used, and gives the amount for it (seen: every process had the same number).
+/// Not relaxed: for a relaxed addition LLVM 22 emits the instruction that does not fetch, even
+/// where the result is used, and gives the amount for it (seen: every process had the same number).
 ///
 /// # Safety
 /// As for [`add`].
@@ -58,15 +58,16 @@ pub(crate) unsafe fn swap(target: *mut u64, value: u64) -> u64 {
     unsafe { atomic_xchg::<u64, { AtomicOrdering::Relaxed }>(target, value) }
 }
 
-/// Puts 0 into `*target`, which only programs of this CPU look at, after all that was written before: they are interrupted
-/// by one another, and do not run side by side, so that a plain store does.
+/// Puts 0 into `*target`, which only programs of this CPU look at, after all that was written
+/// before: they are interrupted by one another, and do not run side by side, so that a plain store
+/// does.
 ///
 /// # Safety
 /// As for [`add`].
 #[inline(always)]
 pub(crate) unsafe fn release(target: *mut u64) {
-    // SAFETY: the caller's promise. One store, of which LLVM does not know what memory it touches: what was written before
-    // stays before it. There is no instruction for a fence.
+    // SAFETY: the caller's promise. One store, of which LLVM does not know what memory it touches:
+    // what was written before stays before it. There is no instruction for a fence.
     unsafe {
         core::arch::asm!(
             "*(u64 *)({target} + 0) = {zero}",

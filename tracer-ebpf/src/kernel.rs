@@ -2,7 +2,8 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
-/// The eight bytes at an offset in a structure; 0 where they cannot be read, so that chains of pointers end.
+/// The eight bytes at an offset in a structure; 0 where they cannot be read, so that chains of
+/// pointers end.
 #[inline(always)]
 pub(crate) fn word(base: u64, offset: u32) -> u64 {
     // SAFETY: the helper checks the address.

@@ -1,5 +1,5 @@
-//! memtap's eBPF programs. Built for `bpfel-unknown-none` by `tracer/build.rs`; on the host this is an empty
-//! program, so that the workspace builds as a whole.
+//! memtap's eBPF programs. Built for `bpfel-unknown-none` by `tracer/build.rs`; on the host this is
+//! an empty program, so that the workspace builds as a whole.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(
@@ -79,7 +79,8 @@ fn main() {}
 
 /// The kernel gives helpers that read memory to programs under a GPL-compatible licence alone.
 #[cfg(target_arch = "bpf")]
-// SAFETY: the section is read by the loader, which expects a NUL-terminated string there; no other item has it.
+// SAFETY: the section is read by the loader, which expects a NUL-terminated string there; no other
+// item has it.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
@@ -87,6 +88,7 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
-    // The verifier proves that this cannot be reached: a program that could loop here does not load.
+    // The verifier proves that this cannot be reached: a program that could loop here does not
+    // load.
     loop {}
 }

@@ -119,8 +119,8 @@ pub(crate) fn listed(tgid: u32) -> Option<u32> {
     unsafe { PROCESSES.get(&tgid) }.map(|process| process.number)
 }
 
-/// Gives a process image a number and tells user space, which comes at once if it is `urgent`. `parent` is the number
-/// of the image that it came from.
+/// Gives a process image a number and tells user space, which comes at once if it is `urgent`.
+/// `parent` is the number of the image that it came from.
 #[inline(always)]
 fn enter(tgid: u32, parent: u32, whose: Whose, flags: u32, urgent: bool) -> u32 {
     let Some(counter) = PROCESS_COUNT.get_ptr_mut(0) else {
@@ -148,11 +148,12 @@ fn enter(tgid: u32, parent: u32, whose: Whose, flags: u32, urgent: bool) -> u32 
     listed(tgid).unwrap_or(PROCESS_UNKNOWN)
 }
 
-/// Tells user space of a process image. False if the ring is full. The record is put together in the ring: Linux 6.1 has no
-/// room for it on the stacks of the programs that walk.
+/// Tells user space of a process image. False if the ring is full. The record is put together in
+/// the ring: Linux 6.1 has no room for it on the stacks of the programs that walk.
 #[inline(always)]
 fn announce(tgid: u32, number: u32, parent: u32, inner_pid: u32, urgent: bool) -> bool {
-    // Of the image that this one takes the place of, if there is one: with it goes what no CPU has counted by itself.
+    // Of the image that this one takes the place of, if there is one: with it goes what no CPU has
+    // counted by itself.
     // SAFETY: the value is copied at once.
     let hits_before = unsafe { PROCESSES.get(&tgid) }.map_or(0, |process| process.hits);
     let Some(mut entry) = RECORDS.reserve::<ProcessRecord>(0) else {
@@ -160,7 +161,8 @@ fn announce(tgid: u32, number: u32, parent: u32, inner_pid: u32, urgent: bool) -
         return false;
     };
     let record = entry.as_mut_ptr();
-    // SAFETY: the reserved bytes are this program's own until they are submitted, and every field is written.
+    // SAFETY: the reserved bytes are this program's own until they are submitted, and every field
+    // is written.
     unsafe {
         (&raw mut (*record).kind).write(RecordKind::Process as u32);
         (&raw mut (*record).tgid).write(tgid);
@@ -178,17 +180,20 @@ fn announce(tgid: u32, number: u32, parent: u32, inner_pid: u32, urgent: bool) -
     true
 }
 
-/// The current process has executed another program. Returns the new image's number, if it is a target.
+/// The current process has executed another program. Returns the new image's number, if it is a
+/// target.
 #[inline(always)]
 pub(crate) fn executed() -> Option<u32> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // A new program has code that user space may not know: its tables are begun before its first allocation.
+    // A new program has code that user space may not know: its tables are begun before its first
+    // allocation.
     let urgent = settings::by_tables();
     if let Some(before) = listed(tgid) {
         if settings::live() {
             heap::executed(before);
         }
-        // Who starts the programs of other cgroups moves its children there before they execute them.
+        // Who starts the programs of other cgroups moves its children there before they execute
+        // them.
         if settings::whole_cgroup() && !is_in_cgroup() {
             leave(tgid, before);
             return None;
@@ -219,8 +224,8 @@ fn remove(tgid: u32) {
     }
 }
 
-/// The current process has made a child, which has not run yet; `copies`: with copies of its memory; `elsewhere`: in a
-/// cgroup that was named. Returns the child's number, if it is a target.
+/// The current process has made a child, which has not run yet; `copies`: with copies of its
+/// memory; `elsewhere`: in a cgroup that was named. Returns the child's number, if it is a target.
 #[inline(always)]
 pub(crate) fn forked(child_tgid: u32, copies: bool, elsewhere: bool) -> Option<u32> {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -233,8 +238,8 @@ pub(crate) fn forked(child_tgid: u32, copies: bool, elsewhere: bool) -> Option<u
         }
         return Some(child);
     }
-    // The id may have been that of another process, whose end user space has not seen yet. Most often there is
-    // nothing to remove.
+    // The id may have been that of another process, whose end user space has not seen yet. Most
+    // often there is nothing to remove.
     if listed(child_tgid).is_some() {
         remove(child_tgid);
     }

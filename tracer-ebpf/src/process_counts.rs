@@ -1,7 +1,9 @@
-//! The counters that each CPU has of processes: a cache line that all CPUs of a process write is one that they all wait for.
+//! The counters that each CPU has of processes: a cache line that all CPUs of a process write is
+//! one that they all wait for.
 //!
-//! A word has the number of its process and the count, and is changed as one, since programs interrupt one another. Where
-//! another process needs it, what it has is sent to user space, which adds it to what it reads.
+//! A word has the number of its process and the count, and is changed as one, since programs
+//! interrupt one another. Where another process needs it, what it has is sent to user space, which
+//! adds it to what it reads.
 
 use tracer_ebpf::{CountWord, CountsRecord, PROCESS_WORDS, RecordKind};
 
@@ -63,7 +65,8 @@ fn word(process: u32, what: u32) -> Option<*mut u64> {
     }
 }
 
-/// Gives a process the word that is another one's, or nobody's, or is full, and counts the first in it. 0 if that cannot be.
+/// Gives a process the word that is another one's, or nobody's, or is full, and counts the first in
+/// it. 0 if that cannot be.
 ///
 /// A global function, so that the verifier checks it once.
 // SAFETY: no other symbol has this name.
@@ -87,7 +90,8 @@ extern "C" fn begin_count(process: u32, what: u32) -> u32 {
         process: owner,
         count,
     } = CountWord::unpack(before);
-    // SAFETY: the reserved bytes are this program's own until they are submitted, and every field is written.
+    // SAFETY: the reserved bytes are this program's own until they are submitted, and every field
+    // is written.
     unsafe {
         entry.as_mut_ptr().write(CountsRecord {
             kind: RecordKind::Counts as u32,

@@ -1,5 +1,5 @@
-//! Which allocations are followed, decided before anything else is done about them. The arithmetic is in the library
-//! (`tracer_ebpf::sampling`), where the host tests it.
+//! Which allocations are followed, decided before anything else is done about them. The arithmetic
+//! is in the library (`tracer_ebpf::sampling`), where the host tests it.
 
 use tracer_ebpf::{
     Sampler,
@@ -75,7 +75,8 @@ pub(crate) fn sample_weight(bytes: u64) -> u64 {
 
 /// The weight of an allocation that the distance to the next sample point does not exclude.
 ///
-/// A global function, so that its variables are not on the stack while one is walked, and the verifier checks it once.
+/// A global function, so that its variables are not on the stack while one is walked, and the
+/// verifier checks it once.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -4,8 +4,8 @@ use tracer_ebpf::{BpfSettings, CaptureMode, KernelOffsets, StopOffsets};
 
 use crate::maps::CAPTURE_MODE;
 
-/// Written by the loader before the object is loaded, into `.rodata`, which the kernel freezes: the verifier
-/// knows every field's value and drops the branches that it decides.
+/// Written by the loader before the object is loaded, into `.rodata`, which the kernel freezes: the
+/// verifier knows every field's value and drops the branches that it decides.
 // SAFETY: no other symbol has this name; the loader finds it by it.
 #[unsafe(no_mangle)]
 static SETTINGS: BpfSettings = BpfSettings {
@@ -58,7 +58,8 @@ static SETTINGS: BpfSettings = BpfSettings {
 
 macro_rules! read {
     ($field:ident) => {
-        // SAFETY: a valid reference to a static; volatile, since the loader changes it behind the compiler.
+        // SAFETY: a valid reference to a static; volatile, since the loader changes it behind the
+        // compiler.
         unsafe { core::ptr::read_volatile(&raw const SETTINGS.$field) }
     };
 }

@@ -1,8 +1,9 @@
 //! Sums that each CPU adds to in a shard of its own.
 //!
-//! One entry that all CPUs add to is one cache line that they all wait for. Programs do not change their CPU while they run, and
-//! those that interrupt one another there add atomically, so that a shard is exact. Readers add the shards up: each number
-//! only ever grows, and nothing moves from one place to another, so that nothing is seen twice or not at all.
+//! One entry that all CPUs add to is one cache line that they all wait for. Programs do not change
+//! their CPU while they run, and those that interrupt one another there add atomically, so that a
+//! shard is exact. Readers add the shards up: each number only ever grows, and nothing moves from
+//! one place to another, so that nothing is seen twice or not at all.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_get_smp_processor_id, maps::HashMap};
 use tracer_ebpf::SumKey;
@@ -26,8 +27,9 @@ pub(crate) fn whole<V>(sums: &HashMap<SumKey, V>, key: &SumKey, nothing: &V) -> 
     }
 }
 
-/// This CPU's shard of a sum, or the sum itself where there is no room for it; nothing if there is none for the sum either.
-/// `make` is called where there is no shard, for a global function that calls [`make`].
+/// This CPU's shard of a sum, or the sum itself where there is no room for it; nothing if there is
+/// none for the sum either. `make` is called where there is no shard, for a global function that
+/// calls [`make`].
 #[inline(always)]
 pub(crate) fn own<V>(
     sums: &HashMap<SumKey, V>,

@@ -1,9 +1,11 @@
-//! Tail calls: `reallocarray` ends in a jump to `realloc`, `realloc(NULL, n)` in one to `malloc`. Such a call hits two probes,
-//! with the same return address at the same place of the stack, and is one call.
+//! Tail calls: `reallocarray` ends in a jump to `realloc`, `realloc(NULL, n)` in one to `malloc`.
+//! Such a call hits two probes, with the same return address at the same place of the stack, and is
+//! one call.
 //!
-//! Where blocks are followed, every call is pending until it returns. Where they are not, only those are that may go on by a
-//! tail call, until the function that they go on to is hit; those that do not go on leave their entries behind, and the table
-//! makes room for new ones by evicting the oldest.
+//! Where blocks are followed, every call is pending until it returns. Where they are not, only
+//! those are that may go on by a tail call, until the function that they go on to is hit; those
+//! that do not go on leave their entries behind, and the table makes room for new ones by evicting
+//! the oldest.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_ebpf::{Block, CallKey, OPEN_CALLS_LEN, PendingCall, ProbeSpec, SumKey};
@@ -15,8 +17,8 @@ use crate::{
     trampoline,
 };
 
-/// The counter of pending calls of this thread and of those few that share it, which is nobody else's cache line. Mostly it is
-/// 0, and the table need not be asked.
+/// The counter of pending calls of this thread and of those few that share it, which is nobody
+/// else's cache line. Mostly it is 0, and the table need not be asked.
 #[inline(always)]
 fn open_calls(thread: u32) -> Option<*mut u64> {
     let row = OPEN_CALLS.get_ptr_mut(thread & (OPEN_CALLS_LEN - 1))?;
@@ -44,8 +46,8 @@ pub(crate) fn pop_matching(
     if spec.flags & ProbeSpec::MAY_BE_TAIL_CALLED == 0 {
         return false;
     }
-    // SAFETY: a pointer to a map value; volatile, since other threads may count in it. What this thread has opened was counted
-    // before it came here.
+    // SAFETY: a pointer to a map value; volatile, since other threads may count in it. What this
+    // thread has opened was counted before it came here.
     if open_calls(key.thread).is_none_or(|open| unsafe { core::ptr::read_volatile(open) } == 0) {
         return false;
     }
@@ -70,7 +72,8 @@ pub(crate) fn push(request: &Request, key: &CallKey, return_address: u64, probe:
     ) != 0
 }
 
-/// Takes out the call of this thread that is pending at a stack pointer, if the hit of `probe` continues it: 1.
+/// Takes out the call of this thread that is pending at a stack pointer, if the hit of `probe`
+/// continues it: 1.
 ///
 /// A global function, so that the verifier checks it once, and not with all that comes after it.
 // SAFETY: no other symbol has this name.
@@ -93,7 +96,8 @@ pub(crate) extern "C" fn pop_pending_call(
     };
     // SAFETY: a pointer to a map value, which only this thread changes.
     let outer = unsafe { &*outer };
-    // `pvalloc` rounds the size up before it passes it on; another tracer's probe of returns may have come between.
+    // `pvalloc` rounds the size up before it passes it on; another tracer's probe of returns may
+    // have come between.
     let returns_alike = outer.return_address == return_address || trampoline::is_trampoline(return_address);
     if !returns_alike || outer.bytes > bytes || outer.old_address != block || outer.probe == probe {
         return 0;

@@ -1,18 +1,21 @@
 //! Return addresses that another tracer's return probe has replaced by the kernel's trampoline.
 //!
-//! Such a probe writes the trampoline's address over the return address as soon as the function is entered: whoever reads it
-//! later, inside the function, finds the trampoline. The kernel keeps the original, in a list of the thread's
-//! (`struct return_instance` in `include/linux/uprobes.h`), the innermost call first.
+//! Such a probe writes the trampoline's address over the return address as soon as the function is
+//! entered: whoever reads it later, inside the function, finds the trampoline. The kernel keeps the
+//! original, in a list of the thread's (`struct return_instance` in `include/linux/uprobes.h`), the
+//! innermost call first.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 
 use crate::{kernel::word, settings};
 
-/// The page of the trampoline. The kernel puts it as high as there is room (`xol_add_vma` in `kernel/events/uprobes.c`), which
-/// is the last page but one of a process's addresses, since stacks begin below it.
+/// The page of the trampoline. The kernel puts it as high as there is room (`xol_add_vma` in
+/// `kernel/events/uprobes.c`), which is the last page but one of a process's addresses, since
+/// stacks begin below it.
 const TRAMPOLINE: u64 = 0x7fff_ffff_e000;
 
-/// The most entries of the list that are searched: calls of functions with such a probe, one in the other.
+/// The most entries of the list that are searched: calls of functions with such a probe, one in the
+/// other.
 const MAX_INSTANCES: u32 = 8;
 
 /// Whether a return address is the trampoline's.
@@ -21,7 +24,8 @@ pub(crate) fn is_trampoline(return_address: u64) -> bool {
     return_address >> 12 == TRAMPOLINE >> 12
 }
 
-/// The return address that a probe has replaced at this place of the stack; 0 where it is not known.
+/// The return address that a probe has replaced at this place of the stack; 0 where it is not
+/// known.
 ///
 /// A global function, so that the verifier checks it once.
 // SAFETY: no other symbol has this name.

@@ -1,4 +1,5 @@
-//! The recipe of the eBPF object: the one for `tracer/build.rs` and for `cargo xtask ebpf`, which both include this file.
+//! The recipe of the eBPF object: the one for `tracer/build.rs` and for `cargo xtask ebpf`, which
+//! both include this file.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The version of bpf-linker that `cargo xtask setup` installs: it loads the LLVM that ships with the pinned rustc.
+/// The version of bpf-linker that `cargo xtask setup` installs: it loads the LLVM that ships with
+/// the pinned rustc.
 pub(crate) const LINKER_VERSION: &str = "0.10.1";
 
 /// Names the linker to use in place of the one that set-up installs.
@@ -21,9 +23,9 @@ pub(crate) const SOURCES: [&str; 4] = [
     "rust-toolchain.toml",
 ];
 
-/// Builds the eBPF side of `workspace` from source, for `bpfel-unknown-none`, with the pinned stable toolchain. What cargo
-/// keeps is below `target_dir`, which has to be none that another cargo waits in. Returns the object as the kernel takes
-/// it.
+/// Builds the eBPF side of `workspace` from source, for `bpfel-unknown-none`, with the pinned
+/// stable toolchain. What cargo keeps is below `target_dir`, which has to be none that another
+/// cargo waits in. Returns the object as the kernel takes it.
 pub(crate) fn build(workspace: &Path, target_dir: &Path, features: &[&str]) -> Result<Vec<u8>> {
     let linker = linker()?;
     require_rust_src()?;
@@ -48,7 +50,8 @@ pub(crate) fn build(workspace: &Path, target_dir: &Path, features: &[&str]) -> R
     command
         .current_dir(workspace)
         .env_remove("RUSTFLAGS")
-        // Set for a build script alone; aya's own are run again where it differs from the last time.
+        // Set for a build script alone; aya's own are run again where it differs from the last
+        // time.
         .env_remove("HOST")
         // Nightly options of a stable toolchain: `-Z build-std`, and the atomics of the target.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -80,9 +83,10 @@ pub(crate) fn build(workspace: &Path, target_dir: &Path, features: &[&str]) -> R
     Ok(bytes)
 }
 
-/// Gives generic unions names that the kernel takes. It refuses type information whose names are no C names;
-/// bpf-linker rewrites those of structs, and leaves those of unions, of which `MaybeUninit` is one (in aya-log's
-/// level). Without type information there are no global functions, and loops are verified turn by turn.
+/// Gives generic unions names that the kernel takes. It refuses type information whose names are no
+/// C names; bpf-linker rewrites those of structs, and leaves those of unions, of which
+/// `MaybeUninit` is one (in aya-log's level). Without type information there are no global
+/// functions, and loops are verified turn by turn.
 fn name_unions(object: &mut [u8]) {
     let name = b"MaybeUninit<";
     let mut at = 0;

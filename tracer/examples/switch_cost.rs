@@ -1,5 +1,6 @@
-//! `switch_cost [ROUNDS]`: how long it takes to take a process's probes off and to put them back in, until its hits cease,
-//! and until they come again; for links of many uprobes and for perf events, of one process and of all.
+//! `switch_cost [ROUNDS]`: how long it takes to take a process's probes off and to put them back
+//! in, until its hits cease, and until they come again; for links of many uprobes and for perf
+//! events, of one process and of all.
 #![expect(clippy::print_stdout, reason = "a report")]
 
 use std::fs::File;
@@ -12,7 +13,8 @@ use memtap::bpf::UprobeScope;
 use memtap::bpf::links::AttachBy;
 use memtap::recorder::bench::Switch;
 
-/// A call that takes so much longer than one without probes meets them; one that takes longer still met something else.
+/// A call that takes so much longer than one without probes meets them; one that takes longer still
+/// met something else.
 const PROBED_NS: std::ops::Range<u64> = 400..20_000;
 
 /// Calls that are looked at before there are probes.
@@ -29,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let rounds: usize = first.map_or(Ok(20), |rounds| rounds.parse())?;
     let file = tempfile::NamedTempFile::new()?;
-    let target = Target(
+    let target = ProbedProcess(
         Command::new(std::env::current_exe()?)
             .arg("busy")
             .arg(file.path())
@@ -70,9 +72,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The busy process; dropping it ends it.
-struct Target(Child);
+struct ProbedProcess(Child);
 
-impl Drop for Target {
+impl Drop for ProbedProcess {
     fn drop(&mut self) {
         if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
             eprintln!("switch_cost: the target: {error}");

@@ -1,6 +1,6 @@
-//! `table_cost [--runs N] [--mapped | FILE…]`: what making the unwind tables of these files takes, in JSON; with
-//! `--mapped` of all files whose code any running process has mapped. As memtap does it: files are read whole, a
-//! thread each, and placed in one arena.
+//! `table_cost [--runs N] [--mapped | FILE…]`: what making the unwind tables of these files takes,
+//! in JSON; with `--mapped` of all files whose code any running process has mapped. As memtap does
+//! it: files are read whole, a thread each, and placed in one arena.
 #![expect(clippy::print_stdout, reason = "a report")]
 
 use std::collections::HashSet;

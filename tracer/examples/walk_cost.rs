@@ -1,5 +1,5 @@
-//! `walk_cost WALKER PID`: one walk at each `malloc` of a process until Ctrl-C, then what the walks came to, in JSON.
-//! `cargo xtask bench` reads from the process what they cost.
+//! `walk_cost WALKER PID`: one walk at each `malloc` of a process until Ctrl-C, then what the walks
+//! came to, in JSON. `cargo xtask bench` reads from the process what they cost.
 #![expect(clippy::print_stdout, reason = "a report")]
 
 use std::num::NonZeroU32;

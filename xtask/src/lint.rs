@@ -35,12 +35,12 @@ const EBPF_FLAGS: &[&str] = &[
 pub(crate) struct LintOptions {
     /// Run these checks alone
     #[arg(value_enum)]
-    checks: Vec<Check>,
+    checks: Vec<LintCheck>,
 }
 
 /// One check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Check {
+enum LintCheck {
     /// rustfmt
     Fmt,
     /// clippy of the user side
@@ -73,7 +73,7 @@ enum Check {
     MapNames,
 }
 
-impl Check {
+impl LintCheck {
     fn name(self) -> String {
         self.to_possible_value()
             .map(|value| value.get_name().to_owned())
@@ -129,7 +129,7 @@ impl Check {
 /// Runs every check, and fails after the last one with the names of those that failed.
 pub(crate) fn run(options: &LintOptions) -> Result<()> {
     let checks = if options.checks.is_empty() {
-        Check::value_variants()
+        LintCheck::value_variants()
     } else {
         &options.checks
     };
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn every_rule_is_documented() {
         let document = include_str!("../../CONTRIBUTING.md");
-        for check in Check::value_variants() {
+        for check in LintCheck::value_variants() {
             let name = check.name();
             assert!(document.contains(&format!("`{name}`")), "{name}");
         }

@@ -99,7 +99,7 @@ mod tests {
                 }
                 let command = command.split('#').next().unwrap_or_default();
                 let words = command.split_whitespace().skip(1);
-                if let Err(error) = Arguments::try_parse_from(words) {
+                if let Err(error) = XtaskArguments::try_parse_from(words) {
                     panic!("{command}: {error}");
                 }
                 commands += 1;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, FoldedLine, Memtap, Need, Recipe};
+use memtap_tests::{Context, Fixture, FoldedStackLine, Memtap, Need, Recipe};
 
 use super::walked::Walked;
 use crate::case::{Case, case};
@@ -105,7 +105,7 @@ fn descended(context: &Context, fixture: &Fixture, turns: &[usize]) -> Result<Wa
 }
 
 /// The one stack of a recursion, by its place among the arguments.
-fn leaf(walked: &Walked, at: usize) -> Result<FoldedLine> {
+fn leaf(walked: &Walked, at: usize) -> Result<FoldedStackLine> {
     let name = format!("leaf_{at}");
     let folded = walked.recording.folded()?;
     let mut lines = folded

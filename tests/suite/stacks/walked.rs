@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Chain, Context, Count, Fixture, FoldedLine, FoldedStacks, Memtap, MemtapRecording, MemtapSession,
+    Chain, Context, Count, Fixture, FoldedStackLine, FoldedStacks, Memtap, MemtapRecording, MemtapSession,
     Reported, ReportedImage,
 };
 
@@ -59,7 +59,7 @@ impl Walked {
 
     /// Fails unless each chain has its bytes and its calls. Gives the lines, by bytes, that are of
     /// no chain.
-    pub(crate) fn holds(&self, reported: &Reported) -> Result<Vec<FoldedLine>> {
+    pub(crate) fn holds(&self, reported: &Reported) -> Result<Vec<FoldedStackLine>> {
         let chains = Chains::of(reported);
         chains.compare(&self.calls, "calls", |count| count.calls)?;
         chains.compare(self.recording.folded()?, "bytes", |count| count.bytes)
@@ -125,8 +125,8 @@ pub(crate) fn known(fixture: &Fixture, chains: &[(&str, &str, u64, u64)]) -> Rep
 }
 
 /// Fails if one of these stacks of no chain is of the program itself.
-pub(crate) fn came_before_main(rest: &[FoldedLine]) -> Result<()> {
-    let below_main = |line: &FoldedLine| line.frames.iter().any(|frame| frame == "main");
+pub(crate) fn came_before_main(rest: &[FoldedStackLine]) -> Result<()> {
+    let below_main = |line: &FoldedStackLine| line.frames.iter().any(|frame| frame == "main");
     ensure!(
         !rest.iter().any(below_main),
         "these stacks are of no chain: {rest:#?}"
@@ -167,7 +167,7 @@ impl<'a> Chains<'a> {
         folded: &FoldedStacks,
         metric: &str,
         weigh: impl Fn(&Count) -> u64,
-    ) -> Result<Vec<FoldedLine>> {
+    ) -> Result<Vec<FoldedStackLine>> {
         let mut found: BTreeMap<_, u64> = BTreeMap::new();
         let mut rest = Vec::new();
         for line in &folded.lines {

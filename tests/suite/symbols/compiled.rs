@@ -156,7 +156,7 @@ fn node(context: &Context) -> Result<()> {
     let recording = record_node(context, &["--perf-basic-prof"])?;
     let _maps = maps_of(&pid_of(&recording)?);
     let folded = recording.folded()?;
-    let position = |line: &memtap_tests::FoldedLine, name: &str| {
+    let position = |line: &memtap_tests::FoldedStackLine, name: &str| {
         line.frames.iter().position(|frame| frame.contains(name))
     };
     let of_buffers =

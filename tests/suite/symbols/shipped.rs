@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, FoldedLine, Memtap, MemtapRecording, Recipe, run};
+use memtap_tests::{Context, Fixture, FoldedStackLine, Memtap, MemtapRecording, Recipe, run};
 
 /// Rounds of the fixture, and the bytes of each.
 pub(crate) const ROUND_BYTES: u64 = 10 * 4321;
@@ -110,7 +110,7 @@ pub(crate) fn objcopy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
 /// Fails unless exactly so many bytes were allocated below these frames.
 pub(crate) fn has_chain(recording: &MemtapRecording, chain: &[&str], bytes: u64) -> Result<()> {
     let folded = recording.folded()?;
-    let ends = |line: &FoldedLine| {
+    let ends = |line: &FoldedStackLine| {
         line.frames
             .iter()
             .rev()

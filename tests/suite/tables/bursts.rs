@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use memtap_tests::{Context, Fixture, FoldedLine, Memtap, Recipe, Reported};
+use memtap_tests::{Context, Fixture, FoldedStackLine, Memtap, Recipe, Reported};
 
 use crate::stacks::walked::Walked;
 
@@ -100,7 +100,7 @@ impl Bursts {
 pub(super) fn is_whole(walked: &Walked, reported: &Reported) -> Result<BTreeMap<String, u64>> {
     let rest = walked.holds(reported)?;
     // The dynamic linker's own, and a thread's.
-    let strays: Vec<&FoldedLine> = rest.iter().filter(|line| line.passes("burst_")).collect();
+    let strays: Vec<&FoldedStackLine> = rest.iter().filter(|line| line.passes("burst_")).collect();
     ensure!(strays.is_empty(), "these stacks are of no chain: {strays:#?}");
     walked.ends_are("complete")?;
     let tables = tables(walked)?;

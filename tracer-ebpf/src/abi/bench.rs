@@ -1,4 +1,5 @@
-//! What both sides of the walk benchmark speak. Behind the feature `bench`: the object that ships has none of it.
+//! What both sides of the walk benchmark speak. Behind the feature `bench`: the object that ships
+//! has none of it.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -22,7 +22,8 @@ pub struct BpfSettings {
     pub offsets: KernelOffsets,
     /// One of the `UNWIND_*` constants.
     pub unwind: u32,
-    /// The most copies of stacks that are sent to user space: each takes an entry of the table of sums. 0: none.
+    /// The most copies of stacks that are sent to user space: each takes an entry of the table of
+    /// sums. 0: none.
     pub copies_max: u32,
     /// One of the `SCOPE_*` constants.
     pub scope: u32,
@@ -34,7 +35,8 @@ pub struct BpfSettings {
     pub match_comm: u32,
     /// The name to match, padded with zeros.
     pub comm: [u8; 16],
-    /// Which processes are stopped when a stack goes through code that has no table yet: one of the `STOP_*` constants.
+    /// Which processes are stopped when a stack goes through code that has no table yet: one of the
+    /// `STOP_*` constants.
     pub stop_for_code: u32,
     /// What tells a process that nobody would see stopped.
     pub stop_offsets: StopOffsets,
@@ -72,8 +74,8 @@ pub struct KernelOffsets {
     pub inode_number: u32,
     /// `inode.i_size`
     pub inode_size: u32,
-    /// The seconds of the time of change: `inode.i_mtime_sec`, before Linux 6.11 the first word of `inode.__i_mtime`,
-    /// before 6.7 of `inode.i_mtime`.
+    /// The seconds of the time of change: `inode.i_mtime_sec`, before Linux 6.11 the first word of
+    /// `inode.__i_mtime`, before 6.7 of `inode.i_mtime`.
     pub inode_modified: u32,
     /// `task_struct.group_leader`
     pub task_leader: u32,
@@ -97,7 +99,8 @@ pub struct KernelOffsets {
     pub reserved: u32,
 }
 
-/// Offsets of members that tell who would notice that a process is stopped, in bytes; all 0 where they are not known.
+/// Offsets of members that tell who would notice that a process is stopped, in bytes; all 0 where
+/// they are not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct StopOffsets {

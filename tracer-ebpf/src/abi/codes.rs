@@ -29,7 +29,8 @@ macro_rules! coded {
 coded! {
     /// Why the walk of a stack ended. Each stack carries one; its frames up to there are kept.
     StackEnd {
-        /// The outermost frame was reached: a zero frame pointer or return address, or a frame that says so.
+        /// The outermost frame was reached: a zero frame pointer or return address, or a frame that
+        /// says so.
         Complete = 1, "complete";
         /// There are more frames than are kept.
         Truncated = 2, "truncated";
@@ -37,7 +38,8 @@ coded! {
         FramePointer = 3, "frame_pointer";
         /// The stack could not be read there.
         ReadFault = 4, "read_fault";
-        /// The code there is in no mapping, or in none that could be looked up, and has no frame pointer.
+        /// The code there is in no mapping, or in none that could be looked up, and has no frame
+        /// pointer.
         NoMapping = 5, "no_mapping";
         /// The file that is mapped there has no unwind table, and the code no frame pointer.
         NoTable = 6, "no_table";
@@ -49,22 +51,25 @@ coded! {
         RbpLost = 9, "rbp_lost";
         /// The next frame would be this one, or lie inside it.
         NoProgress = 10, "no_progress";
-        /// The outermost frame was reached, through a signal handler's frame, and the unwind information at hand does not
-        /// tell for sure where the signal interrupted: the frames behind it may be wrong.
+        /// The outermost frame was reached, through a signal handler's frame, and the unwind
+        /// information at hand does not tell for sure where the signal interrupted: the frames
+        /// behind it may be wrong.
         Signal = 11, "signal";
     }
 }
 
 coded! {
     /// What the kernel side counts of events, per CPU. Always:
-    /// `Seen + hits of uprobes - PassedOver = Tallied + Nested + Filtered + Foreign + Unsampled + the losses that are
-    /// events`: what was hit, whatever it stands for. Hits of uprobes are counted by probe ([`HitCounts`](crate::HitCounts)).
+    /// `Seen + hits of uprobes - PassedOver = Tallied + Nested + Filtered + Foreign + Unsampled + the losses that are events`:
+    /// what was hit, whatever it stands for. Hits of uprobes are counted by probe
+    /// ([`HitCounts`](crate::HitCounts)).
     Counter {
         /// Returns of memory-map system calls.
         Seen = 0, "seen";
         /// Events in the sums, with their stack.
         Tallied = 1, "tallied";
-        /// Calls that an allocator function made to do its own work: counted once, for the outermost.
+        /// Calls that an allocator function made to do its own work: counted once, for the
+        /// outermost.
         Nested = 2, "nested";
         /// Events outside `--min-size` and `--max-size`.
         Filtered = 3, "filtered";
@@ -74,14 +79,15 @@ coded! {
         StackSent = 5, "stacks_sent";
         /// A stack that found the ring full and will be sent at its next hit: no loss yet.
         StackDeferred = 6, "stacks_deferred";
-        /// Walks that took the identity of the thread's last one, since they would have read the very same.
+        /// Walks that took the identity of the thread's last one, since they would have read the
+        /// very same.
         StackRemembered = 7, "stacks_remembered";
         /// Look-ups of mappings that found the address space being changed.
         MappingBusy = 8, "mappings_busy";
         /// Files with code that had no room in the table of files.
         FilesFull = 9, "files_full";
-        /// Walks that took frame pointers through code whose table was still being made, since no copy of the stack
-        /// could be sent.
+        /// Walks that took frame pointers through code whose table was still being made, since no
+        /// copy of the stack could be sent.
         TableAwaited = 10, "tables_awaited";
         /// Mappings that could not be kept for later.
         MappingNotKept = 11, "mappings_not_kept";
@@ -89,7 +95,8 @@ coded! {
         StackCopied = 12, "stacks_copied";
         /// Calls into which no sample point fell: those that were sampled stand for them.
         Unsampled = 13, "unsampled";
-        /// Hits of uprobes that are no events: while none were taken in, and those that decide a call that another began.
+        /// Hits of uprobes that are no events: while none were taken in, and those that decide a
+        /// call that another began.
         PassedOver = 14, "passed_over";
     }
 }
@@ -97,7 +104,8 @@ coded! {
 coded! {
     /// Every way in which an event can fail to reach the report whole.
     Loss {
-        /// The table of sums was full: the event's size and count are kept, its stack and process are not.
+        /// The table of sums was full: the event's size and count are kept, its stack and process
+        /// are not.
         StackMapFull = 0, "stack_map_full";
         /// No scratch slot was free on the CPU: size and count are kept, the stack is not.
         ScratchBusy = 1, "scratch_busy";
@@ -113,11 +121,11 @@ coded! {
         TailMapFull = 6, "tail_map_full";
         /// A record of a new process did not fit the ring: it has no name in the report.
         ProcessRecordLost = 7, "process_record_lost";
-        /// A system call was entered and its return was never seen: the thread was killed inside it, or is
-        /// still there.
+        /// A system call was entered and its return was never seen: the thread was killed inside
+        /// it, or is still there.
         UnfinishedCall = 8, "unfinished_call";
-        /// The table of calls that have not returned was full: whether the call succeeded is not known, and it is
-        /// counted without a stack.
+        /// The table of calls that have not returned was full: whether the call succeeded is not
+        /// known, and it is counted without a stack.
         CallMapFull = 9, "call_map_full";
         /// The table of blocks was full: the block is in no figure of what is live.
         LiveMapFull = 10, "live_map_full";

@@ -2,8 +2,8 @@
 
 macro_rules! functions {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
-        /// A function whose calls are tallied. The order is that of the summary: where one address has several
-        /// names, the first of them in this order names it.
+        /// A function whose calls are tallied. The order is that of the summary: where one address
+        /// has several names, the first of them in this order names it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
         pub enum Function { $($(#[$doc])* $variant = $number,)* }
@@ -46,16 +46,18 @@ functions! {
     Valloc = 8, "valloc";
     /// `void *pvalloc(size_t size)`
     Pvalloc = 9, "pvalloc";
-    /// `void free(void *p)`, and every other function that gives a block back: they allocate nothing, and have no sums of
-    /// their own
+    /// `void free(void *p)`, and every other function that gives a block back: they allocate
+    /// nothing, and have no sums of their own
     Free = 10, "free";
-    /// `void *operator new(std::size_t size)`, `operator new[]` and their other forms, where the allocator itself has them
+    /// `void *operator new(std::size_t size)`, `operator new[]` and their other forms, where the
+    /// allocator itself has them
     OperatorNew = 11, "operator new";
     /// jemalloc's `void *mallocx(size_t size, int flags)`
     Mallocx = 12, "mallocx";
     /// jemalloc's `void *rallocx(void *p, size_t size, int flags)`
     Rallocx = 13, "rallocx";
-    /// jemalloc's `size_t xallocx(void *p, size_t size, size_t extra, int flags)`, which resizes a block where it is
+    /// jemalloc's `size_t xallocx(void *p, size_t size, size_t extra, int flags)`, which resizes a
+    /// block where it is
     Xallocx = 14, "xallocx";
     /// mimalloc's `void *mi_zalloc(size_t size)`: zeroed memory
     Zalloc = 15, "zalloc";
@@ -74,7 +76,8 @@ functions! {
 }
 
 impl Function {
-    /// Whether this is a call to an allocator, as opposed to a system call that changes the address space.
+    /// Whether this is a call to an allocator, as opposed to a system call that changes the address
+    /// space.
     #[must_use]
     pub const fn is_heap(self) -> bool {
         (self as u32) < Self::Mmap as u32

@@ -1,12 +1,12 @@
-//! Keys and values of the live heap: calls that have not returned, blocks that are allocated, what each stack and each
-//! process holds.
+//! Keys and values of the live heap: calls that have not returned, blocks that are allocated, what
+//! each stack and each process holds.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Sum, SumKey};
 
-/// A call of an allocator that has not returned, by its place: a thread may be in several, in signal handlers, and may
-/// leave one by a jump; each is at a stack position of its own.
+/// A call of an allocator that has not returned, by its place: a thread may be in several, in
+/// signal handlers, and may leave one by a jump; each is at a stack position of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CallKey {
@@ -26,11 +26,12 @@ pub struct PendingCall {
     pub key: SumKey,
     /// Bytes asked for.
     pub bytes: u64,
-    /// The return address. Where blocks are followed, a hit at the same place that returns elsewhere is this call, passed on
-    /// by a tail call: its return address is the kernel's by then.
+    /// The return address. Where blocks are followed, a hit at the same place that returns
+    /// elsewhere is this call, passed on by a tail call: its return address is the kernel's by
+    /// then.
     pub return_address: u64,
-    /// The address of the probe that began it. A call that failed before its tail call leaves its entry behind, and the next
-    /// hit of the same probe there is a call of its own.
+    /// The address of the probe that began it. A call that failed before its tail call leaves its
+    /// entry behind, and the next hit of the same probe there is a call of its own.
     pub probe: u64,
     /// The address that `posix_memalign` writes its result to.
     pub out: u64,
@@ -112,8 +113,8 @@ pub struct Block {
 /// Buckets of the histograms of sizes and lifetimes: powers of two, the last one open.
 pub const BUCKETS: usize = 32;
 
-/// What one (process, stack, function) allocated, and what became of it. With sampling, estimates, as in [`Sum`]; the units of
-/// variances are the same too.
+/// What one (process, stack, function) allocated, and what became of it. With sampling, estimates,
+/// as in [`Sum`]; the units of variances are the same too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HeapSum {
@@ -129,14 +130,15 @@ pub struct HeapSum {
     pub temporary: u64,
     /// Bytes that the allocated blocks have room for, where the allocator tells.
     pub usable_bytes: u64,
-    /// Blocks that had no room in the table of blocks, or whose address is not known, since their function may throw and has
-    /// no probe at its return: they are in no figure of what is live.
+    /// Blocks that had no room in the table of blocks, or whose address is not known, since their
+    /// function may throw and has no probe at its return: they are in no figure of what is live.
     pub untracked: u64,
     /// Their bytes.
     pub untracked_bytes: u64,
     /// The variance of `blocks`.
     pub blocks_variance: u64,
-    /// That part of it which is of blocks that were given back: what is left is the variance of those that are live.
+    /// That part of it which is of blocks that were given back: what is left is the variance of
+    /// those that are live.
     pub freed_variance: u64,
     /// Likewise of [`Sum::bytes_variance`].
     pub freed_bytes_variance: u64,
@@ -146,10 +148,11 @@ pub struct HeapSum {
     pub untracked_variance: u64,
     /// Likewise of [`Sum::bytes_variance`].
     pub untracked_bytes_variance: u64,
-    /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket 0 also empty ones.
+    /// Blocks by size: bucket `i` has those of at least 2^i bytes and less than twice that; bucket
+    /// 0 also empty ones.
     pub sizes: [u32; BUCKETS],
-    /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds; bucket 0 also
-    /// shorter ones.
+    /// Blocks that were given back by lifetime: bucket `i` has those of at least 2^i microseconds;
+    /// bucket 0 also shorter ones.
     pub lifetimes: [u32; BUCKETS],
 }
 
@@ -168,15 +171,18 @@ pub struct ProcessTotals {
     pub peak: u64,
     /// The variance of `live`.
     pub live_variance: u64,
-    /// The variance of `live_bytes`, in the unit of [`BpfSettings::halvings`](crate::BpfSettings::halvings).
+    /// The variance of `live_bytes`, in the unit of
+    /// [`BpfSettings::halvings`](crate::BpfSettings::halvings).
     pub live_bytes_variance: u64,
     /// The variance of `peak`.
     pub peak_variance: u64,
     /// The variance of `peak_bytes`.
     pub peak_bytes_variance: u64,
-    /// Calls of `free`: those that the process's word of [`ProcessCounts`](crate::ProcessCounts) could not take.
+    /// Calls of `free`: those that the process's word of [`ProcessCounts`](crate::ProcessCounts)
+    /// could not take.
     pub free_calls: u64,
-    /// Those of blocks that are not known: allocated before tracing began, or lost. 0 with sampling, where most are not known.
+    /// Those of blocks that are not known: allocated before tracing began, or lost. 0 with
+    /// sampling, where most are not known.
     pub unmatched: u64,
     /// Blocks whose address was allocated again though no free of it had been seen.
     pub missed: u64,
@@ -188,6 +194,7 @@ pub struct ProcessTotals {
     pub child: u32,
     /// The number of its parent's child before it; 0: none.
     pub sibling: u32,
-    /// 1 once the process has ended, or executed another program: its figures stand as they were then.
+    /// 1 once the process has ended, or executed another program: its figures stand as they were
+    /// then.
     pub is_over: u32,
 }

@@ -29,22 +29,25 @@ pub use values::{
     CodeRange, FileKey, FileTable, HitCounts, PendingRegion, Process, Sampler, Segment, Sum, SumKey,
 };
 
-/// The most frames that the kernel side keeps of one stack: the kernel's own limit (`PERF_MAX_STACK_DEPTH`)
-/// and the depth that other tools show, so that stacks compare.
+/// The most frames that the kernel side keeps of one stack: the kernel's own limit
+/// (`PERF_MAX_STACK_DEPTH`) and the depth that other tools show, so that stacks compare.
 pub const MAX_FRAMES: usize = 127;
 
-/// Ranges of code that one site has room for: the C and C++ functions of one library fit. A power of two.
+/// Ranges of code that one site has room for: the C and C++ functions of one library fit. A power
+/// of two.
 pub const MAX_CODE_RANGES: usize = 32;
 
-/// Scratch slots of each CPU. A uprobe program can be preempted by another task's on the same CPU, so one
-/// slot is not enough; four were seen to run out with eight threads on one CPU, sixteen were not.
+/// Scratch slots of each CPU. A uprobe program can be preempted by another task's on the same CPU,
+/// so one slot is not enough; four were seen to run out with eight threads on one CPU, sixteen were
+/// not.
 pub const SCRATCH_SLOTS: u32 = 16;
 
-/// The bytes of user stack that one bulk copy takes at the most: a page, so that a copy that ends at a page's
-/// end never faults on the page after it.
+/// The bytes of user stack that one bulk copy takes at the most: a page, so that a copy that ends
+/// at a page's end never faults on the page after it.
 pub const WINDOW_BYTES: usize = 4096;
 
-/// The pages of stack that a [`CopyRecord`] has room for: at least 16 KiB above the frame that it begins in.
+/// The pages of stack that a [`CopyRecord`] has room for: at least 16 KiB above the frame that it
+/// begins in.
 pub const COPY_PAGES: usize = 5;
 
 /// Executable segments that one file may have: linkers make one, hand-made files a few.
@@ -53,11 +56,12 @@ pub const MAX_SEGMENTS: usize = 4;
 /// Probes that there is room for in one recording, those inside functions too.
 pub const MAX_SPECS: u32 = 4096;
 
-/// Functions that there is room for: probes of one recording, those of some dozen allocators, each with all its functions.
-/// A power of two.
+/// Functions that there is room for: probes of one recording, those of some dozen allocators, each
+/// with all its functions. A power of two.
 pub const MAX_SITES: usize = 2048;
 
-/// Counters of pending calls: threads whose ids have the same lowest bits share one. A power of two.
+/// Counters of pending calls: threads whose ids have the same lowest bits share one. A power of
+/// two.
 pub const OPEN_CALLS_LEN: u32 = 1024;
 
 /// [`SumKey::stack`] of a call that was counted without a walk: see [`CaptureMode::Unwalked`].
@@ -66,8 +70,8 @@ pub const STACK_UNWALKED: u64 = 1;
 /// [`SumKey::stack`] of an event whose stack could not be kept; which loss it was is counted apart.
 pub const STACK_LOST: u64 = 0;
 
-/// [`SumKey::process`] of an event whose process could not be told apart, since the table of processes is
-/// full.
+/// [`SumKey::process`] of an event whose process could not be told apart, since the table of
+/// processes is full.
 pub const PROCESS_UNKNOWN: u32 = 0;
 
 /// The first process number that the kernel side gives out; those below are the loader's to give.

@@ -4,7 +4,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{CodeRange, MAX_CODE_RANGES};
 
-/// Where a value is at a probed instruction: in a register, in a slot of the stack, zero, or nowhere.
+/// Where a value is at a probed instruction: in a register, in a slot of the stack, zero, or
+/// nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Operand(u32);
@@ -22,14 +23,15 @@ impl Operand {
     /// The bits of a slot's distance.
     pub const SLOT_BYTES: u32 = Self::SLOT - 1;
 
-    /// The register of this number in the encoding of instructions: `rax` 0, `rcx` 1, `rdx` 2, `rbx` 3, `rsp` 4, `rbp` 5,
-    /// `rsi` 6, `rdi` 7, and those from `r8` on by their numbers.
+    /// The register of this number in the encoding of instructions: `rax` 0, `rcx` 1, `rdx` 2,
+    /// `rbx` 3, `rsp` 4, `rbp` 5, `rsi` 6, `rdi` 7, and those from `r8` on by their numbers.
     #[must_use]
     pub const fn register(number: u8) -> Self {
         Self(Self::REGISTER | (number as u32 & 15))
     }
 
-    /// The eight bytes that begin so many bytes below the CFA. `None` for a distance of 0 or of more than 16 bits.
+    /// The eight bytes that begin so many bytes below the CFA. `None` for a distance of 0 or of
+    /// more than 16 bits.
     #[must_use]
     pub const fn slot(bytes_below: u32) -> Option<Self> {
         if bytes_below == 0 || bytes_below > Self::SLOT_BYTES {
@@ -44,7 +46,8 @@ impl Operand {
         self.0 == 0
     }
 
-    /// The bits: one of [`REGISTER`](Self::REGISTER), [`SLOT`](Self::SLOT) and [`ZERO`](Self::ZERO), with its number.
+    /// The bits: one of [`REGISTER`](Self::REGISTER), [`SLOT`](Self::SLOT) and
+    /// [`ZERO`](Self::ZERO), with its number.
     #[must_use]
     pub const fn bits(self) -> u32 {
         self.0
@@ -55,8 +58,8 @@ impl Operand {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Operands {
-    /// Bytes from the stack pointer up to the CFA, the stack pointer before the call: the return address is in the eight
-    /// bytes below the CFA. 8 at a function's first instruction.
+    /// Bytes from the stack pointer up to the CFA, the stack pointer before the call: the return
+    /// address is in the eight bytes below the CFA. 8 at a function's first instruction.
     pub cfa_bytes: u32,
     /// Bytes asked for; with `factor`, the last factor of them.
     pub size: Operand,
@@ -68,7 +71,8 @@ pub struct Operands {
     pub block: Operand,
     /// The address that the block's address is written to (`posix_memalign`).
     pub out: Operand,
-    /// The alignment asked for: above what `malloc` gives, the call does not go on as a tail call to it.
+    /// The alignment asked for: above what `malloc` gives, the call does not go on as a tail call
+    /// to it.
     pub alignment: Operand,
     /// The address of the block that was made, or 0.
     pub result: Operand,
@@ -76,8 +80,9 @@ pub struct Operands {
     pub frame_pointer: Operand,
 }
 
-/// The description of a probe. The upper half of the probe's cookie is its index, the lower half that of its hits' counter
-/// in [`HitCounts::by_site`](crate::HitCounts::by_site), which all probes of a function share.
+/// The description of a probe. The upper half of the probe's cookie is its index, the lower half
+/// that of its hits' counter in [`HitCounts::by_site`](crate::HitCounts::by_site), which all probes
+/// of a function share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ProbeSpec {
@@ -93,10 +98,12 @@ pub struct ProbeSpec {
     pub index: u32,
     /// Unused.
     pub reserved: u32,
-    /// Bytes from the instruction that `callers` are told from, to this one: 0 where it is this one.
+    /// Bytes from the instruction that `callers` are told from, to this one: 0 where it is this
+    /// one.
     pub caller_distance: i64,
-    /// Code of the same object that calls this function for its own work: that of allocator functions, and of what they
-    /// alone use. A hit whose return address is there is a nested call. The first range covers all the others.
+    /// Code of the same object that calls this function for its own work: that of allocator
+    /// functions, and of what they alone use. A hit whose return address is there is a nested call.
+    /// The first range covers all the others.
     pub callers: [CodeRange; MAX_CODE_RANGES],
 }
 
@@ -105,20 +112,24 @@ impl ProbeSpec {
     pub const MAY_TAIL_CALL: u32 = 1;
     /// The function may be reached by a tail call: pending calls are looked up.
     pub const MAY_BE_TAIL_CALLED: u32 = 2;
-    /// With [`MAY_TAIL_CALL`](Self::MAY_TAIL_CALL): also where there is a block to resize, and whatever the alignment is.
+    /// With [`MAY_TAIL_CALL`](Self::MAY_TAIL_CALL): also where there is a block to resize, and
+    /// whatever the alignment is.
     pub const ALWAYS_TAIL_CALLS: u32 = 4;
     /// Blocks have glibc's chunk header before them, which tells their usable size.
     pub const GLIBC_CHUNKS: u32 = 8;
-    /// The function may go on by a tail call to one that gives a block back, where nothing is asked for (`realloc(p, 0)`).
+    /// The function may go on by a tail call to one that gives a block back, where nothing is asked
+    /// for (`realloc(p, 0)`).
     pub const MAY_TAIL_CALL_FREE: u32 = 16;
-    /// The function has no probe at its return, since it may throw: where blocks are followed, its own are counted, and
-    /// not followed.
+    /// The function has no probe at its return, since it may throw: where blocks are followed, its
+    /// own are counted, and not followed.
     pub const ENTRY_ONLY: u32 = 32;
     /// The function gives the block back where it cannot resize it (`mi_reallocf`).
     pub const FREES_ON_FAILURE: u32 = 64;
-    /// The function returns a status: 0 where it has written the block's address to [`Operands::out`].
+    /// The function returns a status: 0 where it has written the block's address to
+    /// [`Operands::out`].
     pub const RETURNS_STATUS: u32 = 256;
-    /// The function returns the size that its block has then (`xallocx`): less than was asked for where it failed.
+    /// The function returns the size that its block has then (`xallocx`): less than was asked for
+    /// where it failed.
     pub const RETURNS_SIZE: u32 = 512;
 }
 

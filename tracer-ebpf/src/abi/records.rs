@@ -38,21 +38,22 @@ pub struct StackRecordHeader {
     pub reserved: u32,
 }
 
-/// A stack: code addresses from the innermost frame to the outermost. In a stack of an allocator call all are
-/// return addresses, the first that of the immediate caller; in a stack of a system call the first is the
-/// instruction after the call.
+/// A stack: code addresses from the innermost frame to the outermost. In a stack of an allocator
+/// call all are return addresses, the first that of the immediate caller; in a stack of a system
+/// call the first is the instruction after the call.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct StackRecord {
     /// The part before the frames.
     pub header: StackRecordHeader,
-    /// The frames; as many as the header says are sent. One more than can be used, so that an index masked to
-    /// the next power of two stays inside.
+    /// The frames; as many as the header says are sent. One more than can be used, so that an index
+    /// masked to the next power of two stays inside.
     pub frames: [u64; MAX_FRAMES + 1],
 }
 
-/// A process image that the kernel side met first: a child of a traced process, a program executed, a process
-/// seen first while the whole machine or a cgroup is traced. A child is told of again, by itself, at its first event.
+/// A process image that the kernel side met first: a child of a traced process, a program executed,
+/// a process seen first while the whole machine or a cgroup is traced. A child is told of again, by
+/// itself, at its first event.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ProcessRecord {
@@ -60,10 +61,11 @@ pub struct ProcessRecord {
     pub kind: u32,
     /// The process.
     pub tgid: u32,
-    /// The number that keys use for this image; [`PROCESS_UNKNOWN`](crate::PROCESS_UNKNOWN) where the process has left the
-    /// cgroup that is traced, and is followed no more.
+    /// The number that keys use for this image; [`PROCESS_UNKNOWN`](crate::PROCESS_UNKNOWN) where
+    /// the process has left the cgroup that is traced, and is followed no more.
     pub number: u32,
-    /// The number of the image that it came from: the parent's for a fork, the one before for an exec, else 0.
+    /// The number of the image that it came from: the parent's for a fork, the one before for an
+    /// exec, else 0.
     pub parent: u32,
     /// The name of the process when it was met, padded with zeros.
     pub comm: [u8; 16],
@@ -97,7 +99,8 @@ pub struct FileRecord {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CopyHeader {
-    /// The provisional identity of the stack: the [`StackRecord`] with the frames so far has it, and the sums.
+    /// The provisional identity of the stack: the [`StackRecord`] with the frames so far has it,
+    /// and the sums.
     pub stack: u64,
     /// When: nanoseconds of `CLOCK_MONOTONIC`. Says which mappings were in force.
     pub time_ns: u64,
@@ -117,7 +120,8 @@ pub struct CopyHeader {
     pub pages: u32,
     /// The flags below.
     pub flags: u32,
-    /// How many frames the kernel side had found. It may have gone on by what it had, behind a signal's frame.
+    /// How many frames the kernel side had found. It may have gone on by what it had, behind a
+    /// signal's frame.
     pub frames_len: u32,
     /// Unused.
     pub reserved: u32,

@@ -1,15 +1,18 @@
-//! Which allocations are sampled, and what a sampled one stands for: integers alone, so that the kernel side can do it.
+//! Which allocations are sampled, and what a sampled one stands for: integers alone, so that the
+//! kernel side can do it.
 //!
-//! Sample points are a Poisson process over the bytes that are allocated, with a mean distance of `interval` bytes. An
-//! allocation of `s` bytes (at least one) is sampled if a point falls into it, which it does with probability
-//! `p = 1 - exp(-s / interval)`. It then stands for `w` allocations like itself: `w` is `1 / p`, rounded at random to one of
-//! the two integers next to it so that its mean is just that (Horvitz and Thompson's estimator, 1952). So every sum of
-//! `w`, `w × s` and the like over sampled allocations is an unbiased estimate of the same sum over all.
+//! Sample points are a Poisson process over the bytes that are allocated, with a mean distance of
+//! `interval` bytes. An allocation of `s` bytes (at least one) is sampled if a point falls into it,
+//! which it does with probability `p = 1 - exp(-s / interval)`. It then stands for `w` allocations
+//! like itself: `w` is `1 / p`, rounded at random to one of the two integers next to it so that its
+//! mean is just that (Horvitz and Thompson's estimator, 1952). So every sum of `w`, `w × s` and the
+//! like over sampled allocations is an unbiased estimate of the same sum over all.
 //!
-//! With `I` for "is sampled", one allocation adds `w I` to the estimate of a count. `E[w I] = 1`, so the variance is
-//! `E[w² I] - 1 = E[w² I] - E[w I] = E[w (w - 1) I]`: the sum of `w (w - 1)` over what is sampled is an unbiased estimate
-//! of the variance of a count, and that of `s² w (w - 1)` of the variance of bytes. Both are zero for allocations that are
-//! sampled for sure.
+//! With `I` for "is sampled", one allocation adds `w I` to the estimate of a count. `E[w I] = 1`,
+//! so the variance is `E[w² I] - 1 = E[w² I] - E[w I] = E[w (w - 1) I]`: the sum of `w (w - 1)`
+//! over what is sampled is an unbiased estimate of the variance of a count, and that of
+//! `s² w (w - 1)` of the variance of bytes. Both are zero for allocations that are sampled for
+//! sure.
 #![expect(
     clippy::inline_always,
     reason = "the kernel side's programs have calls only where the verifier gains by one"
@@ -21,7 +24,8 @@ mod tests;
 /// The largest mean distance of sample points, in bytes.
 pub const INTERVAL_MAX: u32 = 1 << 30;
 
-/// The most that an allocation may stand for, interval and share taken together: weights are 32 bits wide.
+/// The most that an allocation may stand for, interval and share taken together: weights are 32
+/// bits wide.
 pub const WEIGHT_MAX: u64 = 1 << 31;
 
 /// Fraction bits of [`Rate::inverse_share`].
@@ -32,8 +36,8 @@ pub const SHARE_BITS: u32 = 16;
 pub struct Rate {
     /// The mean distance of sample points, in bytes; 1: every allocation is sampled.
     pub interval: u32,
-    /// How many times as long as the probes are attached the recording lasts, at least 1, with [`SHARE_BITS`] of
-    /// fraction: what is counted stands for what is not, too.
+    /// How many times as long as the probes are attached the recording lasts, at least 1, with
+    /// [`SHARE_BITS`] of fraction: what is counted stands for what is not, too.
     pub inverse_share: u32,
 }
 
@@ -63,7 +67,8 @@ impl Rate {
     }
 }
 
-/// Allocations so large or larger count down as so many bytes: they are sampled whatever the interval.
+/// Allocations so large or larger count down as so many bytes: they are sampled whatever the
+/// interval.
 pub const BYTES_MAX: u64 = 1 << 40;
 
 /// The bytes of an allocation that a sample point can fall into: an empty one has room for one.
@@ -77,11 +82,11 @@ pub const fn room(bytes: u64) -> u64 {
     }
 }
 
-/// The state of one CPU: the distance to its next sample point, and its random numbers. Programs interrupt each other
-/// between any two of these steps.
+/// The state of one CPU: the distance to its next sample point, and its random numbers. Programs
+/// interrupt each other between any two of these steps.
 pub trait Points {
-    /// Subtracts bytes from the distance. Returns what it was; 0 or less where another program is about to
-    /// [`restart`](Self::restart) it.
+    /// Subtracts bytes from the distance. Returns what it was; 0 or less where another program is
+    /// about to [`restart`](Self::restart) it.
     fn count_down(&self, bytes: u64) -> i64;
 
     /// Sets the distance.
@@ -93,8 +98,9 @@ pub trait Points {
 
 /// Whether an allocation is sampled, by what [`Points::count_down`] by its [`room`] has returned.
 ///
-/// Any two distances are drawn independently, and the process has no memory: it does not matter who restarts the distance,
-/// nor how often. A program that finds it used up asks a fresh draw of its own whether a point falls into its bytes.
+/// Any two distances are drawn independently, and the process has no memory: it does not matter who
+/// restarts the distance, nor how often. A program that finds it used up asks a fresh draw of its
+/// own whether a point falls into its bytes.
 #[inline(always)]
 #[must_use]
 pub fn is_sampled(points: &impl Points, interval: u32, room: u64, before: i64) -> bool {
@@ -109,8 +115,9 @@ pub fn is_sampled(points: &impl Points, interval: u32, room: u64, before: i64) -
     fresh <= room
 }
 
-/// The next number of a generator whose state goes up by [`RANDOM_STEP`] for each: Steele, Lea and Flood's `SplitMix64`
-/// (2014). An addition is all that changes the state, so that programs that interrupt each other get different numbers.
+/// The next number of a generator whose state goes up by [`RANDOM_STEP`] for each: Steele, Lea and
+/// Flood's `SplitMix64` (2014). An addition is all that changes the state, so that programs that
+/// interrupt each other get different numbers.
 #[inline(always)]
 #[must_use]
 pub const fn random(state: u64) -> u64 {
@@ -125,10 +132,12 @@ pub const RANDOM_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Fraction bits of [`minus_ln`].
 const LN_BITS: u32 = 34;
 
-/// `-ln(u)` for `u = random / 2^64`, with [`LN_BITS`] of fraction; off by less than 2^-29: three roundings to 31 bits or more.
+/// `-ln(u)` for `u = random / 2^64`, with [`LN_BITS`] of fraction; off by less than 2^-29: three
+/// roundings to 31 bits or more.
 ///
-/// `u` is brought between `2^(-1/4)` and 1 by factors of 2, `2^(1/2)` and `2^(1/4)`, whose logarithms are known; the rest is
-/// the series of `-ln(1 - d) = d (1 + d/2 + d²/3 + …)`, whose 12th term is below 2^-32 then.
+/// `u` is brought between `2^(-1/4)` and 1 by factors of 2, `2^(1/2)` and `2^(1/4)`, whose
+/// logarithms are known; the rest is the series of `-ln(1 - d) = d (1 + d/2 + d²/3 + …)`, whose
+/// 12th term is below 2^-32 then.
 #[inline(always)]
 const fn minus_ln(random: u64) -> u64 {
     /// A quarter of the logarithm of 2, with 16 bits more.
@@ -162,8 +171,8 @@ const fn minus_ln(random: u64) -> u64 {
     ((quarters * QUARTER_OF_LN_2) >> 16) + (((rest >> (64 - LN_BITS)) * series) >> 32)
 }
 
-/// The distance to the next sample point in whole bytes, from 1: the point falls into the byte of that number. It is at most
-/// `s` with probability `1 - exp(-s / interval)`.
+/// The distance to the next sample point in whole bytes, from 1: the point falls into the byte of
+/// that number. It is at most `s` with probability `1 - exp(-s / interval)`.
 #[inline(always)]
 #[must_use]
 pub const fn distance(random: u64, interval: u32) -> u64 {
@@ -179,7 +188,8 @@ pub const fn distance(random: u64, interval: u32) -> u64 {
     whole + (rest >> LN_BITS) + 1
 }
 
-/// From so many intervals on an allocation is taken to be sampled for sure: one of 20 is missed once in 500 million times.
+/// From so many intervals on an allocation is taken to be sampled for sure: one of 20 is missed
+/// once in 500 million times.
 const SURE: u64 = 20;
 
 /// 1 with the fraction bits that follow it here.
@@ -194,7 +204,8 @@ const fn quotient(dividend: u64, divisor: u64) -> u64 {
     }
 }
 
-/// `1 / p` for an allocation of so many bytes, with 32 bits of fraction; off by less than 2^-26 of itself.
+/// `1 / p` for an allocation of so many bytes, with 32 bits of fraction; off by less than 2^-26 of
+/// itself.
 #[inline(always)]
 const fn inverse_probability(room: u64, interval: u32) -> u64 {
     let interval = interval as u64;
@@ -204,7 +215,8 @@ const fn inverse_probability(room: u64, interval: u32) -> u64 {
     }
     let x = (intervals << 32) + quotient((room - intervals * interval) << 32, interval);
     if intervals == 0 {
-        // 1 / (1 - exp(-x)) = 1/x + 1/2 + x/12 - x³/720 + x⁵/30240 - x⁷/1209600 + …; what follows is below 3e-8.
+        // 1 / (1 - exp(-x)) = 1/x + 1/2 + x/12 - x³/720 + x⁵/30240 - x⁷/1209600 + …; what follows
+        // is below 3e-8.
         let square = (x * x) >> 32;
         let inner = ONE / 30240 - square / 1_209_600;
         let inner = ONE / 720 - ((square * inner) >> 32);
@@ -230,7 +242,8 @@ const fn inverse_probability(room: u64, interval: u32) -> u64 {
 /// Fraction bits of a weight before it is rounded.
 const WEIGHT_BITS: u32 = 24;
 
-/// What a sampled allocation of so many bytes stands for: at least 1, a little more than [`WEIGHT_MAX`] at the most.
+/// What a sampled allocation of so many bytes stands for: at least 1, a little more than
+/// [`WEIGHT_MAX`] at the most.
 #[inline(always)]
 #[must_use]
 pub const fn weight(room: u64, rate: Rate, random: u64) -> u64 {
@@ -255,16 +268,17 @@ const fn exact_weight(room: u64, rate: Rate) -> u64 {
 
 /// What a sampled allocation adds to the variance of a count.
 ///
-/// A sum over `n` allocations of `s` bytes comes to some `n × interval / s`: 64 bits are enough for 2^40 calls that ask for
-/// one byte each at an interval of 16 MiB, and for 2^34 at 1 GiB, which take days and hours of nothing else.
+/// A sum over `n` allocations of `s` bytes comes to some `n × interval / s`: 64 bits are enough for
+/// 2^40 calls that ask for one byte each at an interval of 16 MiB, and for 2^34 at 1 GiB, which
+/// take days and hours of nothing else.
 #[inline(always)]
 #[must_use]
 pub const fn count_variance(weight: u64) -> u64 {
     weight.wrapping_mul(weight.wrapping_sub(1))
 }
 
-/// What a sampled allocation adds to the variance of bytes, in units of 4^`halvings` bytes², rounded. The same each time:
-/// what an allocation has added can be taken away again.
+/// What a sampled allocation adds to the variance of bytes, in units of 4^`halvings` bytes²,
+/// rounded. The same each time: what an allocation has added can be taken away again.
 #[inline(always)]
 #[must_use]
 pub const fn bytes_variance(bytes: u64, weight: u64, halvings: u32) -> u64 {
@@ -280,8 +294,9 @@ pub const fn bytes_variance(bytes: u64, weight: u64, halvings: u32) -> u64 {
     (all >> halvings).wrapping_mul(others >> halvings)
 }
 
-/// The unit of [`bytes_variance`] where the interval stays as it is. A sampled allocation adds at most about `interval²`
-/// bytes² (those that add more are large, and one in millions): at most 2^26 units here, for 2^38 of which 64 bits are enough.
+/// The unit of [`bytes_variance`] where the interval stays as it is. A sampled allocation adds at
+/// most about `interval²` bytes² (those that add more are large, and one in millions): at most 2^26
+/// units here, for 2^38 of which 64 bits are enough.
 #[must_use]
 pub const fn halvings_of(interval: u32) -> u32 {
     let log = match interval {
@@ -291,6 +306,7 @@ pub const fn halvings_of(interval: u32) -> u32 {
     log.saturating_sub(12)
 }
 
-/// The unit where the interval changes: small enough for intervals from 128 bytes on; and a sum over all allocations that
-/// come to `b` bytes is some `b × interval` bytes², so that 64 bits are enough for 4 PiB of one stack at 16 MiB.
+/// The unit where the interval changes: small enough for intervals from 128 bytes on; and a sum
+/// over all allocations that come to `b` bytes is some `b × interval` bytes², so that 64 bits are
+/// enough for 4 PiB of one stack at 16 MiB.
 pub const HALVINGS_OF_ANY: u32 = 6;

@@ -1,5 +1,5 @@
-//! Values that each CPU has a shard of, so that no hit writes memory that another CPU writes: sums, by the CPU's number in
-//! their keys; counters of process images, in words of each CPU's own.
+//! Values that each CPU has a shard of, so that no hit writes memory that another CPU writes: sums,
+//! by the CPU's number in their keys; counters of process images, in words of each CPU's own.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -33,8 +33,9 @@ impl SumKey {
 /// Words of [`ProcessCounts`] of each kind. A power of two.
 pub const PROCESS_WORDS: usize = 512;
 
-/// The counters that one CPU has of process images. A word belongs to the image whose number it has, and moves to another one that
-/// needs it: see [`CountsRecord`]. The word of an image is found by its number, modulo [`PROCESS_WORDS`].
+/// The counters that one CPU has of process images. A word belongs to the image whose number it
+/// has, and moves to another one that needs it: see [`CountsRecord`]. The word of an image is found
+/// by its number, modulo [`PROCESS_WORDS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ProcessCounts {
@@ -48,7 +49,8 @@ map_types! {
     ProcessCounts: 16 * PROCESS_WORDS;
 }
 
-/// A count together with the number of the process image that it is of, which change as one. Zero: nobody's.
+/// A count together with the number of the process image that it is of, which change as one. Zero:
+/// nobody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CountWord {
     /// The number of the process image.
@@ -77,7 +79,8 @@ impl CountWord {
     }
 }
 
-/// The counts of a process image whose word of [`ProcessCounts`] was given to another one, or was full.
+/// The counts of a process image whose word of [`ProcessCounts`] was given to another one, or was
+/// full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CountsRecord {
@@ -93,13 +96,15 @@ pub struct CountsRecord {
 
 const _: () = assert!(size_of::<CountsRecord>() == 16);
 
-/// The form of `live` and `live_bytes` in [`ProcessTotals`]: a number from -2^61 on, below 2^61, and in the bits above it the
-/// state of the process. Who changes the number learns the state at that moment.
+/// The form of `live` and `live_bytes` in [`ProcessTotals`]: a number from -2^61 on, below 2^61,
+/// and in the bits above it the state of the process. Who changes the number learns the state at
+/// that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveWord(pub u64);
 
 impl LiveWord {
-    /// Added once to a process's words when what it holds is counted in the totals of the machine too.
+    /// Added once to a process's words when what it holds is counted in the totals of the machine
+    /// too.
     pub const COUNTED_IN_ALL: u64 = 1 << 62;
     /// Added once to a process's words when it has ended.
     pub const ENDED: u64 = 1 << 63;

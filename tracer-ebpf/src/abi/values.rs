@@ -7,8 +7,9 @@ use crate::{
     PendingCall, ProbeSpec, ProcessTotals,
 };
 
-/// Asserts the sizes of types that maps hold, and makes them keys and values of maps on the host. That each has neither padding
-/// nor a value that its bytes could not be is what its derives of `zerocopy` prove.
+/// Asserts the sizes of types that maps hold, and makes them keys and values of maps on the host.
+/// That each has neither padding nor a value that its bytes could not be is what its derives of
+/// `zerocopy` prove.
 macro_rules! map_types {
     ($($name:ty: $size:expr;)*) => { $(
         const _: () = assert!(size_of::<$name>() == $size);
@@ -17,7 +18,8 @@ macro_rules! map_types {
             is_plain::<$name>();
         };
         #[cfg(not(target_arch = "bpf"))]
-        // SAFETY: any bytes are a valid value of the type, and none of its bytes is padding: `is_plain` requires it.
+        // SAFETY: any bytes are a valid value of the type, and none of its bytes is padding:
+        // `is_plain` requires it.
         unsafe impl aya::Pod for $name {}
     )* };
 }
@@ -58,7 +60,8 @@ pub struct SumKey {
     pub function: u32,
 }
 
-/// What one (process, stack, function) did. With sampling, estimates: each sampled call counts as often as its weight says.
+/// What one (process, stack, function) did. With sampling, estimates: each sampled call counts as
+/// often as its weight says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Sum {
@@ -138,14 +141,15 @@ impl Process {
     pub const ANNOUNCED: u32 = 2;
 }
 
-/// Hits of probes in allocators, by any process, whether or not calls are taken in: what they cost is paid.
+/// Hits of probes in allocators, by any process, whether or not calls are taken in: what they cost
+/// is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HitCounts {
     /// By what the probe's cookie stands for.
     pub by_site: [u64; MAX_SITES],
-    /// By the size that is asked for, where one is: class `i` has sizes of at least 2^i bytes and less than twice that;
-    /// class 0 also empty ones.
+    /// By the size that is asked for, where one is: class `i` has sizes of at least 2^i bytes and
+    /// less than twice that; class 0 also empty ones.
     pub by_size: [u64; BUCKETS],
 }
 
@@ -172,7 +176,8 @@ pub struct PendingRegion {
     pub process: u32,
     /// A [`Function`](crate::Function)'s number.
     pub function: u32,
-    /// Why `stack` is [`STACK_LOST`](crate::STACK_LOST), as a [`Loss`](crate::Loss)'s number plus one, or 0.
+    /// Why `stack` is [`STACK_LOST`](crate::STACK_LOST), as a [`Loss`](crate::Loss)'s number plus
+    /// one, or 0.
     pub loss: u32,
     /// Unused.
     pub reserved: u32,
@@ -182,13 +187,15 @@ pub struct PendingRegion {
 
 /// A file, as both sides know it.
 ///
-/// There is no device in it: what a mapping holds is the inode that has the data, and `stat` and `/proc/PID/maps` show
-/// another device than that inode's where a file system lies over others (overlayfs) or has several volumes (btrfs).
-/// These three are the same from `stat` and from the inode, whatever has become of the file's name. Two files that
-/// agree in all of them have in practice the same content: copies of one image, whose unwind tables are the same too.
+/// There is no device in it: what a mapping holds is the inode that has the data, and `stat` and
+/// `/proc/PID/maps` show another device than that inode's where a file system lies over others
+/// (overlayfs) or has several volumes (btrfs). These three are the same from `stat` and from the
+/// inode, whatever has become of the file's name. Two files that agree in all of them have in
+/// practice the same content: copies of one image, whose unwind tables are the same too.
 ///
-/// overlayfs can show another inode number than that of the data: of a file that it has copied up, or where it numbers
-/// the inodes of several file systems anew (`xino`). Such a file is known once the kernel side has met it.
+/// overlayfs can show another inode number than that of the data: of a file that it has copied up,
+/// or where it numbers the inodes of several file systems anew (`xino`). Such a file is known once
+/// the kernel side has met it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FileKey {
@@ -238,7 +245,8 @@ pub struct FileTable {
 }
 
 impl FileTable {
-    /// Rows of call sites, where there is a table, and no others to be had: behind a signal the walk may be wrong.
+    /// Rows of call sites, where there is a table, and no others to be had: behind a signal the
+    /// walk may be wrong.
     pub const ROWS_OF_CALLS: u32 = 0;
     /// User space is at work on the table.
     pub const ROWS_AWAITED: u32 = 1;

@@ -18,8 +18,8 @@ pub(super) struct Amount {
 }
 
 impl Amount {
-    /// One block that stands for `weight` of its kind. The same each time, so that what is given back takes away just what
-    /// it has added.
+    /// One block that stands for `weight` of its kind. The same each time, so that what is given
+    /// back takes away just what it has added.
     #[inline(always)]
     pub(super) fn of(bytes: u64, weight: u32) -> Self {
         if !settings::sampled() {
@@ -39,7 +39,8 @@ impl Amount {
         }
     }
 
-    /// The part of it that counts in the machine's totals too, by what the words of the process's totals held before.
+    /// The part of it that counts in the machine's totals too, by what the words of the process's
+    /// totals held before.
     #[inline(always)]
     pub(super) fn counted_in_all(&self, live: LiveWord, bytes: LiveWord) -> Option<Self> {
         // Between the two words, the state may just have changed: each tells for itself.

@@ -1,8 +1,8 @@
 //! The table of live blocks.
 //!
-//! A child has copies of the blocks that its parent had when it forked. They are not copied in the table: a block that the
-//! child does not have itself is looked up among its parent's, and one that the parent gives back is left to the children
-//! that were forked since it was allocated.
+//! A child has copies of the blocks that its parent had when it forked. They are not copied in the
+//! table: a block that the child does not have itself is looked up among its parent's, and one that
+//! the parent gives back is left to the children that were forked since it was allocated.
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use tracer_ebpf::{Block, BlockKey, Loss, PendingCall};
@@ -25,7 +25,8 @@ pub(super) fn take(key: &BlockKey, taken: &mut Block) -> bool {
     let Some(heap) = PROCESS_TOTALS.get_ptr(&key.process) else {
         return false;
     };
-    // SAFETY: pointers to map values, whose fields are plain numbers; a block's entry is replaced as a whole.
+    // SAFETY: pointers to map values, whose fields are plain numbers; a block's entry is replaced
+    // as a whole.
     unsafe {
         if let Some(block) = BLOCKS.get_ptr(key) {
             *taken = *block;
@@ -55,7 +56,8 @@ pub(super) fn may_have(key: &BlockKey) -> bool {
             .is_some_and(|heap| unsafe { (*heap).parent } != 0)
 }
 
-/// Leaves a block that is about to be given back to the children that have a copy of it, the last one and those before.
+/// Leaves a block that is about to be given back to the children that have a copy of it, the last
+/// one and those before.
 #[inline(always)]
 fn leave(key: &BlockKey, block: &Block, last: u32) {
     let mut process = last;
@@ -146,7 +148,8 @@ pub(super) fn put(key: &BlockKey, call: &PendingCall, now: u64) {
     process_totals::grow(key.process, &amount);
 }
 
-/// Puts a block in the place of another one of the same address. False if there is none: the table is full.
+/// Puts a block in the place of another one of the same address. False if there is none: the table
+/// is full.
 #[inline(always)]
 fn replace(key: &BlockKey, block: &Block, now: u64) -> bool {
     let Some(before) = BLOCKS.get_ptr(key) else {

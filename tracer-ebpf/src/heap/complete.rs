@@ -14,8 +14,8 @@ pub(crate) fn skip(key: &CallKey, counter: Counter) {
     count(counter);
 }
 
-/// Counts a call that stands for `weight` of its kind, and follows its block. The stack has been walked and is in the slot.
-/// `address`: of the block, or 0 for a call that has failed.
+/// Counts a call that stands for `weight` of its kind, and follows its block. The stack has been
+/// walked and is in the slot. `address`: of the block, or 0 for a call that has failed.
 #[inline(always)]
 pub(crate) fn complete(
     slot: &Slot,
@@ -40,8 +40,8 @@ pub(crate) fn complete(
 
 /// Adds the call in a slot, and follows its block.
 ///
-/// A global function, so that its variables are not on the stack while one is walked, and the verifier checks it once. Its
-/// answer is nothing: the verifier wants a number.
+/// A global function, so that its variables are not on the stack while one is walked, and the
+/// verifier checks it once. Its answer is nothing: the verifier wants a number.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]

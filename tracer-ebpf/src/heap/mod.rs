@@ -1,8 +1,10 @@
-//! The live heap: every block from the return of the call that allocated it to the call that gives it back.
+//! The live heap: every block from the return of the call that allocated it to the call that gives
+//! it back.
 //!
-//! A call is begun at its entry, where its stack is right, and decided at its return, where it is known whether it
-//! succeeded. A block that `realloc` is to resize is out of the table meanwhile: its address may be another thread's
-//! before the call returns. A call that is met inside its function, where all of that is known, is both at once.
+//! A call is begun at its entry, where its stack is right, and decided at its return, where it is
+//! known whether it succeeded. A block that `realloc` is to resize is out of the table meanwhile:
+//! its address may be another thread's before the call returns. A call that is met inside its
+//! function, where all of that is known, is both at once.
 
 mod amount;
 mod blocks;
@@ -38,8 +40,9 @@ pub(crate) struct CallSite {
     pub(crate) return_address: u64,
 }
 
-/// Whether a hit continues a pending call, which another function has passed on by a tail call: it is at the place of a call
-/// that has not returned, and returns elsewhere, since the kernel has put its own address there.
+/// Whether a hit continues a pending call, which another function has passed on by a tail call: it
+/// is at the place of a call that has not returned, and returns elsewhere, since the kernel has put
+/// its own address there.
 #[inline(always)]
 pub(crate) fn continues_pending(spec: &ProbeSpec, key: &CallKey, return_address: u64) -> bool {
     if spec.flags & ProbeSpec::MAY_BE_TAIL_CALLED == 0 {
@@ -49,8 +52,9 @@ pub(crate) fn continues_pending(spec: &ProbeSpec, key: &CallKey, return_address:
     unsafe { PENDING_CALLS.get(key) }.is_some_and(|call| call.return_address != return_address)
 }
 
-/// The same before the stack has been read. `instruction` is the one that the spec's callers are told from. A pending call at
-/// the place that is not continued was left by a jump out of it, and is evicted.
+/// The same before the stack has been read. `instruction` is the one that the spec's callers are
+/// told from. A pending call at the place that is not continued was left by a jump out of it, and
+/// is evicted.
 #[inline(always)]
 pub(crate) fn is_continuation(spec: &ProbeSpec, key: &CallKey, instruction: u64) -> bool {
     // SAFETY: as above.
@@ -69,7 +73,8 @@ pub(crate) fn is_continuation(spec: &ProbeSpec, key: &CallKey, instruction: u64)
     false
 }
 
-/// Takes out what an earlier call has left at the place of one that is not followed: a call that was left by a jump.
+/// Takes out what an earlier call has left at the place of one that is not followed: a call that
+/// was left by a jump.
 #[inline(always)]
 pub(crate) fn evict(key: &CallKey) {
     // Most often there is none.
@@ -83,8 +88,8 @@ pub(crate) fn may_hide_return(spec: &ProbeSpec) -> bool {
         && spec.flags & ProbeSpec::ENTRY_ONLY == 0
 }
 
-/// Tracks a nested call that may go on by a tail call. Until it returns, its return address cannot be seen any more: the kernel
-/// has put its own there.
+/// Tracks a nested call that may go on by a tail call. Until it returns, its return address cannot
+/// be seen any more: the kernel has put its own there.
 #[inline(always)]
 pub(crate) fn track_nested(slot: &Slot, key: &CallKey, return_address: u64) {
     // SAFETY: the slot is the caller's.
@@ -96,7 +101,8 @@ pub(crate) fn track_nested(slot: &Slot, key: &CallKey, return_address: u64) {
     }
 }
 
-/// Begins a call that is followed and stands for `weight` of its kind. The stack has been walked and is in the slot.
+/// Begins a call that is followed and stands for `weight` of its kind. The stack has been walked
+/// and is in the slot.
 #[inline(always)]
 pub(crate) fn begin_call(
     slot: &Slot,
@@ -142,7 +148,8 @@ fn wait(
     is_kept
 }
 
-/// Takes the block that a call resizes out of the table of blocks, into the call in a slot. Returns the flag that says so, or 0.
+/// Takes the block that a call resizes out of the table of blocks, into the call in a slot. Returns
+/// the flag that says so, or 0.
 ///
 /// A global function, so that the verifier checks it once, and not with every way that leads to it.
 // SAFETY: no other symbol has this name.
@@ -165,8 +172,8 @@ pub(crate) extern "C" fn take_old(slot: u32, address: u64, process: u32) -> u32 
     }
 }
 
-/// Adds a call whose return is not seen, and that resizes no block: that it succeeds is taken for granted, unless it asks
-/// for more than there are addresses, and its block is not followed.
+/// Adds a call whose return is not seen, and that resizes no block: that it succeeds is taken for
+/// granted, unless it asks for more than there are addresses, and its block is not followed.
 #[inline(always)]
 pub(crate) fn add_unseen(slot: &Slot, request: &Request, key: &CallKey, sum: &SumKey, weight: u32) {
     evict(key);
@@ -188,8 +195,8 @@ pub(crate) fn add_unseen(slot: &Slot, request: &Request, key: &CallKey, sum: &Su
     count(Counter::Tallied);
 }
 
-/// How many addresses a process has (the kernel's `Documentation/arch/x86/x86_64/mm.rst`); more for one that asks for them,
-/// which no allocator does.
+/// How many addresses a process has (the kernel's `Documentation/arch/x86/x86_64/mm.rst`); more for
+/// one that asks for them, which no allocator does.
 const ADDRESSES: u64 = 1 << 47;
 
 /// The address of a block whose address is not known: any but 0.
@@ -226,7 +233,8 @@ fn note(
 #[inline(always)]
 pub(crate) fn finish(place: &CallKey, result: impl FnOnce(&PendingCall) -> u64) {
     let Some(call) = PENDING_CALLS.get_ptr(place) else {
-        // Not sampled, or of a process that is no target, or passed on by another function, whose return it was.
+        // Not sampled, or of a process that is no target, or passed on by another function, whose
+        // return it was.
         return;
     };
     // SAFETY: the entry is this thread's own, and is taken out below only.
@@ -304,8 +312,8 @@ pub(crate) fn free(process: u32, address: u64) {
 
 /// Takes a block that was given back out of the table of blocks.
 ///
-/// A global function, so that the verifier checks it once, and not with every way that leads to it. Its answer is nothing: the
-/// verifier wants a number.
+/// A global function, so that the verifier checks it once, and not with every way that leads to it.
+/// Its answer is nothing: the verifier wants a number.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -333,7 +341,8 @@ pub(crate) extern "C" fn give_back(process: u32, address: u64, is_temporary: u32
     0
 }
 
-/// A block was given back that is not in the table. With sampling most are not, and nothing can be said of them.
+/// A block was given back that is not in the table. With sampling most are not, and nothing can be
+/// said of them.
 #[inline(always)]
 fn unmatched(process: u32) {
     if !settings::sampled() {
@@ -341,7 +350,8 @@ fn unmatched(process: u32) {
     }
 }
 
-/// Whether this is the block that the thread's last call of the allocator has made. It is not after this call.
+/// Whether this is the block that the thread's last call of the allocator has made. It is not after
+/// this call.
 #[inline(always)]
 fn was_last(thread: u32, address: u64) -> bool {
     let Some(last) = LAST_CALLS.get_ptr_mut(&thread) else {
@@ -372,8 +382,8 @@ static NO_CALLS: LastCall = LastCall {
     probe: 0,
 };
 
-/// The last calls of a thread, made if there are none. Least recently used entries make room, so that it fails only when two
-/// CPUs are at it: one figure of temporary blocks is then too low.
+/// The last calls of a thread, made if there are none. Least recently used entries make room, so
+/// that it fails only when two CPUs are at it: one figure of temporary blocks is then too low.
 #[inline(always)]
 fn last_call(thread: u32) -> Option<*mut LastCall> {
     if let Some(last) = LAST_CALLS.get_ptr_mut(&thread) {
@@ -383,8 +393,8 @@ fn last_call(thread: u32) -> Option<*mut LastCall> {
     LAST_CALLS.get_ptr_mut(&thread)
 }
 
-/// Keeps a call of a function that gives a block back and may go on by a tail call to another that does. False if there is no
-/// room.
+/// Keeps a call of a function that gives a block back and may go on by a tail call to another that
+/// does. False if there is no room.
 #[inline(always)]
 pub(crate) fn push_freed(key: &CallKey, return_address: u64, block: u64, probe: u64) -> bool {
     let Some(last) = last_call(key.thread) else {
@@ -400,7 +410,8 @@ pub(crate) fn push_freed(key: &CallKey, return_address: u64, block: u64, probe: 
     true
 }
 
-/// Whether a hit of a function that gives a block back continues the last call that was kept, which is then taken out.
+/// Whether a hit of a function that gives a block back continues the last call that was kept, which
+/// is then taken out.
 #[inline(always)]
 pub(crate) fn pop_freed(
     spec: &ProbeSpec,

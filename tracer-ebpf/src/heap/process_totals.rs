@@ -1,8 +1,9 @@
 //! The totals of each process, exact in time, and those of the machine.
 //!
-//! A peak is exact because each change of what is live has its place among all others: all CPUs of a process change the same
-//! two words. The machine's totals are changed only where several processes have held blocks. Everything else that is counted
-//! of a process is counted by each CPU for itself.
+//! A peak is exact because each change of what is live has its place among all others: all CPUs of
+//! a process change the same two words. The machine's totals are changed only where several
+//! processes have held blocks. Everything else that is counted of a process is counted by each CPU
+//! for itself.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_ns};
 use tracer_ebpf::{LiveWord, Loss, ProcessTotals, SEVERAL_PROCESSES};
@@ -48,10 +49,12 @@ pub(super) fn of(process: u32) -> Option<*mut ProcessTotals> {
     PROCESS_TOTALS.get_ptr_mut(&process)
 }
 
-/// Makes the row of a process, and counts it in the machine's totals from now on together with that of the process that has
-/// been alone so far. A process that is alone is not counted there: what it holds is what the machine holds.
+/// Makes the row of a process, and counts it in the machine's totals from now on together with that
+/// of the process that has been alone so far. A process that is alone is not counted there: what it
+/// holds is what the machine holds.
 ///
-/// A global function, so that the verifier checks it once. The result means nothing: such a function must have one.
+/// A global function, so that the verifier checks it once. The result means nothing: such a
+/// function must have one.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -67,7 +70,8 @@ extern "C" fn make_totals(process: u32) -> u32 {
         // Another CPU was first, which is as good.
         return 0;
     }
-    // SAFETY: pointers to map values. Who makes a row is one, and so is who swaps the number of a process out.
+    // SAFETY: pointers to map values. Who makes a row is one, and so is who swaps the number of a
+    // process out.
     unsafe {
         if atomic::replace(only, 0, process as u64) {
             return 0;
@@ -171,7 +175,8 @@ unsafe fn grow_row(heap: *mut ProcessTotals, amount: &Amount) -> Option<Amount> 
     }
 }
 
-/// Raises the peak of a row, if so many bytes are more. `variances`: of the blocks and of their bytes.
+/// Raises the peak of a row, if so many bytes are more. `variances`: of the blocks and of their
+/// bytes.
 ///
 /// # Safety
 /// All must point to map values.
@@ -282,8 +287,8 @@ pub(crate) fn forked(parent: u32, child: u32) {
         return;
     };
     let Some(to) = of(child) else { return };
-    // SAFETY: pointers to map values; the child has not run yet, so that its row is only ours. It is counted in the machine's
-    // totals by now, since its parent was there before.
+    // SAFETY: pointers to map values; the child has not run yet, so that its row is only ours. It
+    // is counted in the machine's totals by now, since its parent was there before.
     unsafe {
         let copied = held(from);
         grow(child, &copied);
@@ -294,7 +299,8 @@ pub(crate) fn forked(parent: u32, child: u32) {
     }
 }
 
-/// Ends the totals of a process image that has executed another program: its blocks are gone, its figures stand.
+/// Ends the totals of a process image that has executed another program: its blocks are gone, its
+/// figures stand.
 #[inline(always)]
 pub(crate) fn executed(before: u32) {
     end(before);

@@ -10,8 +10,8 @@ use crate::{
     unwind::{Slot, Start},
 };
 
-/// Skips a call, which is counted as `counter`. Its return is awaited only where that matters: it resizes a block that is
-/// followed, or may go on by a tail call.
+/// Skips a call, which is counted as `counter`. Its return is awaited only where that matters: it
+/// resizes a block that is followed, or may go on by a tail call.
 #[inline(always)]
 pub(crate) fn count_skipped(
     spec: &ProbeSpec,

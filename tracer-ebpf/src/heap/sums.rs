@@ -43,7 +43,8 @@ fn of(key: &SumKey) -> Option<*mut HeapSum> {
 
 /// Makes a sum, and this CPU's shard of it.
 ///
-/// A global function, so that the verifier checks it once. The result means nothing: such a function must have one.
+/// A global function, so that the verifier checks it once. The result means nothing: such a
+/// function must have one.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -57,7 +58,8 @@ extern "C" fn make_heap_sum(stack: u64, process: u32, function: u32) -> u32 {
     0
 }
 
-/// Makes the sum of a call that has not returned yet, so that its stack is sent while it is at hand.
+/// Makes the sum of a call that has not returned yet, so that its stack is sent while it is at
+/// hand.
 #[inline(always)]
 pub(super) fn prepare(slot: &Slot, key: &SumKey) {
     if let Some(sum) = shards::whole(&HEAP_SUMS, key, &NOTHING) {
@@ -101,7 +103,8 @@ fn add(call: &PendingCall, failed: bool, address: u64, with: impl FnOnce(*mut Su
         aggregate::add_without_stack(&call.key, &amount);
         return;
     };
-    // SAFETY: a pointer to a map value, whose fields are only ever added to; the index is masked to the array's length.
+    // SAFETY: a pointer to a map value, whose fields are only ever added to; the index is masked to
+    // the array's length.
     unsafe {
         aggregate::add_to(&raw mut (*sum).sum, &amount);
         with(&raw mut (*sum).sum);
@@ -203,12 +206,13 @@ pub(crate) fn bucket(value: u64) -> u64 {
     bucket
 }
 
-/// `PREV_INUSE`, `IS_MMAPPED`, `NON_MAIN_ARENA`: the low bits of a chunk's size (glibc, `malloc/malloc.c`).
+/// `PREV_INUSE`, `IS_MMAPPED`, `NON_MAIN_ARENA`: the low bits of a chunk's size (glibc,
+/// `malloc/malloc.c`).
 const CHUNK_FLAGS: u64 = 7;
 const IS_MMAPPED: u64 = 2;
 
-/// Bytes that a block has room for, by the word before it: the size of its chunk, of which a mapped one keeps two words
-/// for itself, another one, since the next chunk's first word is its own.
+/// Bytes that a block has room for, by the word before it: the size of its chunk, of which a mapped
+/// one keeps two words for itself, another one, since the next chunk's first word is its own.
 #[inline(always)]
 fn usable(call: &PendingCall, address: u64) -> u64 {
     if call.flags & PendingCall::GLIBC_CHUNKS == 0 {

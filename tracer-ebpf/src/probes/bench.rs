@@ -1,8 +1,8 @@
-//! What a walk adds to a hit: programs that walk and do nothing else, beside one that does nothing. For
-//! `cargo xtask bench`, which reads the time from the thread that is probed.
+//! What a walk adds to a hit: programs that walk and do nothing else, beside one that does nothing.
+//! For `cargo xtask bench`, which reads the time from the thread that is probed.
 //!
-//! All count their hits and frames in one per-CPU entry, a few instructions each, so that a walk that was not
-//! done is not taken for a fast one. The program that does nothing counts nothing.
+//! All count their hits and frames in one per-CPU entry, a few instructions each, so that a walk
+//! that was not done is not taken for a fast one. The program that does nothing counts nothing.
 
 use aya_ebpf::{
     bindings::{BPF_F_USER_STACK, pt_regs},
@@ -115,7 +115,8 @@ fn walk(ctx: &ProbeContext, fresh: bool) {
     add(frames, end != StackEnd::Complete as u32);
 }
 
-/// Counts a walk. Plain additions: the probe is in one process of one thread, which nothing interleaves with.
+/// Counts a walk. Plain additions: the probe is in one process of one thread, which nothing
+/// interleaves with.
 #[inline(always)]
 fn add(frames: u64, failed: bool) {
     let Some(walks) = WALKS.get_ptr_mut(0) else {

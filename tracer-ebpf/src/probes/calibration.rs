@@ -1,5 +1,5 @@
-//! Programs that do nothing: what a hit costs without them is what the kernel takes for the trap alone. They need no
-//! `thread_stack`, since they have no variables.
+//! Programs that do nothing: what a hit costs without them is what the kernel takes for the trap
+//! alone. They need no `thread_stack`, since they have no variables.
 
 use aya_ebpf::{
     macros::{uprobe, uretprobe},

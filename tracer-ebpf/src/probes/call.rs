@@ -1,4 +1,5 @@
-//! The beginnings of calls: at the entry of an allocator function, or inside it where the size is known.
+//! The beginnings of calls: at the entry of an allocator function, or inside it where the size is
+//! known.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use tracer_ebpf::{CallKey, CaptureMode, Counter, Loss, Operand, ProbeSpec, STACK_UNWALKED, SumKey};
@@ -15,7 +16,8 @@ use crate::{
     unwind::{Slot, Start},
 };
 
-/// The entry of an allocator function, or an instruction inside it at which the size is known and the result is not yet.
+/// The entry of an allocator function, or an instruction inside it at which the size is known and
+/// the result is not yet.
 ///
 /// A uprobe program must return 0: another answer costs the target more.
 #[uprobe]
@@ -146,8 +148,9 @@ pub(super) fn call_key(start: &Start) -> CallKey {
     }
 }
 
-/// Copies the top of the stack into the slot, from the lowest word that is needed, and completes the start with the caller's
-/// frame pointer. Returns the return address; nothing if the stack cannot be read.
+/// Copies the top of the stack into the slot, from the lowest word that is needed, and completes
+/// the start with the caller's frame pointer. Returns the return address; nothing if the stack
+/// cannot be read.
 #[inline(always)]
 pub(super) fn read_stack_top(
     slot: &Slot,
@@ -180,8 +183,8 @@ pub(super) fn read_stack_top(
     }
 }
 
-/// Whether a call is an allocator's own, or one that another function has passed on by a tail call. Where blocks are not
-/// followed: a call that may go on by one becomes pending.
+/// Whether a call is an allocator's own, or one that another function has passed on by a tail call.
+/// Where blocks are not followed: a call that may go on by one becomes pending.
 #[inline(always)]
 fn is_nested(
     probe: u64,

@@ -1,8 +1,8 @@
-//! Calls met inside their functions, at an instruction that has the result: with the size it is the only one that the call
-//! meets, without it the second.
+//! Calls met inside their functions, at an instruction that has the result: with the size it is the
+//! only one that the call meets, without it the second.
 //!
-//! Where everything is depends on the build of the library: user space has read its code. That is for functions that return
-//! a block and take none.
+//! Where everything is depends on the build of the library: user space has read its code. That is
+//! for functions that return a block and take none.
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::uprobe, programs::ProbeContext};
 use tracer_ebpf::{CallKey, Counter, Loss, ProbeSpec, SumKey};
@@ -110,11 +110,12 @@ fn try_complete(ctx: &ProbeContext, spec: &ProbeSpec, request: &Request) -> Resu
 /// In place of a slot's index: no slot was free.
 const NO_SLOT: u32 = u32::MAX;
 
-/// Adds a call whose stack could not be read, or had no room. `whose`: the process, and in the lower half the function.
-/// `weight_failed`: the weight, and in the lowest bit whether the call has failed.
+/// Adds a call whose stack could not be read, or had no room. `whose`: the process, and in the
+/// lower half the function. `weight_failed`: the weight, and in the lowest bit whether the call has
+/// failed.
 ///
-/// A global function, so that its variables are not on the stack while one is walked. Its answer is nothing: the verifier
-/// wants a number.
+/// A global function, so that its variables are not on the stack while one is walked. Its answer is
+/// nothing: the verifier wants a number.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]

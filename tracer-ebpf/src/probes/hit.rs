@@ -1,4 +1,5 @@
-//! The beginning of every hit of a probe in an allocator. Each is counted, whatever comes of it: its process has paid for it.
+//! The beginning of every hit of a probe in an allocator. Each is counted, whatever comes of it:
+//! its process has paid for it.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
@@ -23,13 +24,14 @@ pub(super) struct Hit {
     pub(super) thread: u32,
 }
 
-/// Counts a hit by its probe, and where allocations are sampled by the size that the call asks for, if it does. True if
-/// calls are taken in.
+/// Counts a hit by its probe, and where allocations are sampled by the size that the call asks for,
+/// if it does. True if calls are taken in.
 #[inline(always)]
 pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
     if let Some(hits) = HITS.get_ptr_mut(0) {
         let site = mask::<{ MAX_SITES as u64 - 1 }>(cookie(ctx)) as usize;
-        // SAFETY: the indices are masked to the arrays' lengths, powers of two; counters are only ever added to.
+        // SAFETY: the indices are masked to the arrays' lengths, powers of two; counters are only
+        // ever added to.
         unsafe {
             atomic::add((&raw mut (*hits).by_site).cast::<u64>().add(site), 1);
             if let Some(bytes) = bytes

@@ -1,5 +1,6 @@
-//! The programs, one for each duty. Each thin entry calls a function that does the work; every way to give up is counted.
-//! The entries of uprobes are inlined into what the macro makes of each: that call would have a frame of its own on the stack.
+//! The programs, one for each duty. Each thin entry calls a function that does the work; every way
+//! to give up is counted. The entries of uprobes are inlined into what the macro makes of each:
+//! that call would have a frame of its own on the stack.
 
 #[cfg(feature = "bench")]
 mod bench;

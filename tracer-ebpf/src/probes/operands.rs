@@ -28,7 +28,8 @@ pub(super) fn spec(ctx: &ProbeContext) -> Option<&'static ProbeSpec> {
     // SAFETY: the context is this program's own.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) };
     let spec = SPECS.get_ptr((cookie >> 32) as u32)?;
-    // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe, and nobody writes again.
+    // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe, and
+    // nobody writes again.
     Some(unsafe { &*spec })
 }
 
@@ -53,8 +54,9 @@ pub(super) fn value(regs: &pt_regs, cfa: u64, operand: Operand) -> u64 {
     unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
 }
 
-/// The register whose number is in the lowest bits. One load for each, which LLVM must not make one of: the context can
-/// only be read at offsets that the verifier knows. The first three arguments come first: most values are there.
+/// The register whose number is in the lowest bits. One load for each, which LLVM must not make one
+/// of: the context can only be read at offsets that the verifier knows. The first three arguments
+/// come first: most values are there.
 #[inline(always)]
 pub(super) fn register(regs: &pt_regs, bits: u32) -> u64 {
     let number = bits & 15;
@@ -86,7 +88,8 @@ pub(super) fn register(regs: &pt_regs, bits: u32) -> u64 {
 
 /// The request of a call.
 pub(crate) struct Request {
-    /// Bytes asked for; 0 for a product that overflows: such a call fails, and asks for no number of bytes.
+    /// Bytes asked for; 0 for a product that overflows: such a call fails, and asks for no number
+    /// of bytes.
     pub(crate) bytes: u64,
     /// The block to resize, or 0.
     pub(crate) block: u64,
@@ -94,12 +97,13 @@ pub(crate) struct Request {
     pub(crate) out: u64,
     /// Whether the product that is asked for overflows.
     pub(crate) overflows: bool,
-    /// Whether a call with these arguments may go on by a tail call to `malloc`, if it resizes no block.
+    /// Whether a call with these arguments may go on by a tail call to `malloc`, if it resizes no
+    /// block.
     is_plain: bool,
 }
 
-/// The alignment that `malloc` gives on this architecture: `alignof(max_align_t)` (System V AMD64, 3.1.2). A call that asks
-/// for more cannot go on as one of `malloc`.
+/// The alignment that `malloc` gives on this architecture: `alignof(max_align_t)` (System V AMD64,
+/// 3.1.2). A call that asks for more cannot go on as one of `malloc`.
 const MALLOC_ALIGNMENT: u64 = 16;
 
 impl Request {
@@ -146,8 +150,9 @@ impl Request {
         }
     }
 
-    /// Whether the call may go on by a tail call to a function that allocates. `realloc` goes on to `malloc` only where there
-    /// is no block; `reallocarray` to `realloc` always. A function that can be reached so itself (`realloc`) has both flags.
+    /// Whether the call may go on by a tail call to a function that allocates. `realloc` goes on to
+    /// `malloc` only where there is no block; `reallocarray` to `realloc` always. A function that
+    /// can be reached so itself (`realloc`) has both flags.
     #[inline(always)]
     pub(crate) fn may_tail_call(&self, spec: &ProbeSpec) -> bool {
         spec.flags & ProbeSpec::MAY_TAIL_CALL != 0
@@ -173,8 +178,8 @@ fn product(n: u64, size: u64) -> Option<u64> {
     (n == 0 || product / n == size).then_some(product)
 }
 
-/// Whether the return address, at this distance from the instruction that the ranges are told from, is inside an allocator
-/// function.
+/// Whether the return address, at this distance from the instruction that the ranges are told from,
+/// is inside an allocator function.
 #[inline(always)]
 pub(crate) fn called_by_allocator(spec: &ProbeSpec, distance: i64) -> bool {
     // The first range covers all: one comparison for nearly every call.
@@ -187,7 +192,8 @@ pub(crate) fn called_by_allocator(spec: &ProbeSpec, distance: i64) -> bool {
 
 /// Whether a distance is in one of a spec's ranges behind the first: 1.
 ///
-/// A global function, so that the verifier checks its loop once, and not with all that comes after it.
+/// A global function, so that the verifier checks its loop once, and not with all that comes after
+/// it.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -195,7 +201,8 @@ pub(crate) extern "C" fn is_in_callers(index: u32, distance: i64) -> u32 {
     let Some(spec) = SPECS.get_ptr(index) else {
         return 0;
     };
-    // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe, and nobody writes again.
+    // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe, and
+    // nobody writes again.
     let spec = unsafe { &*spec };
     let mut i = 1u64;
     while i < spec.callers_len as u64 {

@@ -16,8 +16,8 @@ const CLONE_VM: u64 = 0x0000_0100;
 /// `CLONE_INTO_CGROUP`: the child is in a cgroup that the caller of `clone3` names.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// `task:task_newtask`: `pid` at 8, `clone_flags` at 32 (its `format` file; the same since Linux 3.4). The
-/// child has not run yet, so it is known before its first allocation.
+/// `task:task_newtask`: `pid` at 8, `clone_flags` at 32 (its `format` file; the same since Linux
+/// 3.4). The child has not run yet, so it is known before its first allocation.
 #[tracepoint]
 pub(crate) fn process_fork(ctx: TracePointContext) -> u32 {
     // SAFETY: the offsets are inside the record.
@@ -51,7 +51,8 @@ pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// `sched:sched_process_exit`: a thread ends. With its leader a process ends, but for those whose leader goes first.
+/// `sched:sched_process_exit`: a thread ends. With its leader a process ends, but for those whose
+/// leader goes first.
 #[tracepoint]
 pub(crate) fn process_exit(_ctx: TracePointContext) -> u32 {
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -64,8 +65,9 @@ pub(crate) fn process_exit(_ctx: TracePointContext) -> u32 {
     0
 }
 
-/// `syscalls:sys_enter_munmap`: `addr` at 16, `len` at 24. Where code goes away other code may come, at the same
-/// addresses: what is kept of mappings must be asked again. Other memory comes and goes all the time.
+/// `syscalls:sys_enter_munmap`: `addr` at 16, `len` at 24. Where code goes away other code may
+/// come, at the same addresses: what is kept of mappings must be asked again. Other memory comes
+/// and goes all the time.
 #[tracepoint]
 pub(crate) fn code_unmapped(ctx: TracePointContext) -> u32 {
     let Some(process) = process::listed((bpf_get_current_pid_tgid() >> 32) as u32) else {

@@ -26,8 +26,8 @@ const MUNMAP: u32 = 11;
 const BRK: u32 = 12;
 const MREMAP: u32 = 25;
 
-/// The entry of `mmap(address, length, …)`, `munmap(address, length)`, `mremap(address, old length, new length, …)` or
-/// `brk(address)`.
+/// The entry of `mmap(address, length, …)`, `munmap(address, length)`,
+/// `mremap(address, old length, new length, …)` or `brk(address)`.
 #[tracepoint]
 pub(crate) fn region_enter(ctx: TracePointContext) -> u32 {
     let Some((process, thread)) = target() else {
@@ -66,8 +66,9 @@ fn number(ctx: &TracePointContext) -> u32 {
 /// An argument of the system call: eight bytes each in a `sys_enter_*` record, from 16 on.
 #[inline(always)]
 fn argument(ctx: &TracePointContext, n: usize) -> u64 {
-    // SAFETY: the offset is inside the record, which has room for six arguments whatever the call takes; the helper reads it,
-    // so that the kernel does not compare it with the length that it shows for each call.
+    // SAFETY: the offset is inside the record, which has room for six arguments whatever the call
+    // takes; the helper reads it, so that the kernel does not compare it with the length that it
+    // shows for each call.
     unsafe { ctx.read_at::<u64>(16 + 8 * n) }.unwrap_or(0)
 }
 
@@ -144,8 +145,8 @@ fn walk(slot: &Slot, process: u32, thread: u32) -> u64 {
         stack_pointer: 0,
         frame_pointer: 0,
     };
-    // SAFETY: the helpers give the current task's saved user registers, of which three are read: all of them would
-    // take a third of the stack that all functions together have.
+    // SAFETY: the helpers give the current task's saved user registers, of which three are read:
+    // all of them would take a third of the stack that all functions together have.
     let regs = unsafe {
         let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
         (

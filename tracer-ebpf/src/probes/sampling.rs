@@ -1,4 +1,5 @@
-//! Sampling, where a call begins: what the call stands for, before anything is done that takes time.
+//! Sampling, where a call begins: what the call stands for, before anything is done that takes
+//! time.
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use tracer_ebpf::{CallKey, Counter, Loss, ProbeSpec};
@@ -11,10 +12,11 @@ use crate::{
     unwind::Start,
 };
 
-/// The weight of a call, before its stack is looked at; 0: it is not followed, and its hit has been counted.
+/// The weight of a call, before its stack is looked at; 0: it is not followed, and its hit has been
+/// counted.
 ///
-/// A call that may go on by a tail call becomes pending whether or not it is sampled, and whoever finds it pending takes it:
-/// a hit that is the same call must never be weighed as one of its own.
+/// A call that may go on by a tail call becomes pending whether or not it is sampled, and whoever
+/// finds it pending takes it: a hit that is the same call must never be weighed as one of its own.
 #[inline(always)]
 pub(super) fn sample_weight(
     probe: u64,
@@ -51,8 +53,8 @@ pub(super) fn weight_or_counter(bytes: u64) -> Result<u64, Counter> {
     }
 }
 
-/// Whether the call was passed on by a tail call; a call that may go on by one becomes pending. The return address is read only
-/// where there is a pending call to compare it with, or to make.
+/// Whether the call was passed on by a tail call; a call that may go on by one becomes pending. The
+/// return address is read only where there is a pending call to compare it with, or to make.
 #[inline(always)]
 fn is_continuation(probe: u64, spec: &ProbeSpec, request: &Request, key: &CallKey) -> bool {
     let may_tail_call = request.may_tail_call(spec);

@@ -3,8 +3,8 @@
 use super::Slot;
 
 impl Slot {
-    /// Makes sure that the next walk is not answered from memory. Mappings that were found stay: they are kept for
-    /// the walks of new stacks too.
+    /// Makes sure that the next walk is not answered from memory. Mappings that were found stay:
+    /// they are kept for the walks of new stacks too.
     #[inline(always)]
     pub(crate) fn evict(&self) {
         // SAFETY: the slot is ours.

@@ -1,5 +1,6 @@
-//! Walks that user space finishes: they came to code whose table is still being made, or whose mapping the kernel
-//! could not be asked for. A copy of the stack is sent, and where the walk had got to.
+//! Walks that user space finishes: they came to code whose table is still being made, or whose
+//! mapping the kernel could not be asked for. A copy of the stack is sent, and where the walk had
+//! got to.
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
@@ -15,11 +16,13 @@ use crate::{
     settings,
 };
 
-/// The provisional end of a walk that user space is to finish. The frames so far stand if it cannot.
+/// The provisional end of a walk that user space is to finish. The frames so far stand if it
+/// cannot.
 const UNTIL_FINISHED: StackEnd = StackEnd::NoTable;
 
-/// Sends a copy of the slot's stack. Returns how the walk ended, or [`MORE`] where it goes on by what there is: no copy
-/// could be sent, or a signal's frame was crossed and the rows at hand may do.
+/// Sends a copy of the slot's stack. Returns how the walk ended, or [`MORE`] where it goes on by
+/// what there is: no copy could be sent, or a signal's frame was crossed and the rows at hand may
+/// do.
 ///
 /// A global function, so that the verifier checks it once.
 // SAFETY: no other symbol has this name.
@@ -59,8 +62,8 @@ pub(super) extern "C" fn send_copy(slot: u32) -> u32 {
         flags |= CopyHeader::THROUGH_SIGNAL;
     }
     let mut pages = 0;
-    // SAFETY: the record is ours until it is submitted, all offsets into it are less than its size, and the helper
-    // checks the user's addresses.
+    // SAFETY: the record is ours until it is submitted, all offsets into it are less than its size,
+    // and the helper checks the user's addresses.
     unsafe {
         while pages < COPY_PAGES {
             let at = pages * WINDOW_BYTES;

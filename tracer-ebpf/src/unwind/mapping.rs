@@ -1,6 +1,7 @@
-//! Which file the code at an address is of. The kernel's own tree of mappings is asked (`bpf_find_vma`, Linux
-//! 5.17), so that fork, exec, dlopen and dlclose need no bookkeeping: a process that was made a microsecond ago
-//! is known as well as any. What was found is kept in the scratch slot for the next walks.
+//! Which file the code at an address is of. The kernel's own tree of mappings is asked
+//! (`bpf_find_vma`, Linux 5.17), so that fork, exec, dlopen and dlclose need no bookkeeping: a
+//! process that was made a microsecond ago is known as well as any. What was found is kept in the
+//! scratch slot for the next walks.
 
 use core::ffi::c_void;
 
@@ -38,7 +39,7 @@ const EBUSY: i64 = -16;
 /// A mapping of a file's code.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Mapping {
+pub(crate) struct CodeMapping {
     pub(super) start: u64,
     pub(super) end: u64,
     /// What is subtracted from an address to get one in the file's table.
@@ -52,7 +53,7 @@ pub(crate) struct Mapping {
     reserved: u32,
 }
 
-/// [`Mapping::page_count`] of a file whose table is being made.
+/// [`CodeMapping::page_count`] of a file whose table is being made.
 pub(super) const AWAITED: u32 = u32::MAX;
 
 /// Attempts to ask about a busy address space: some two microseconds.
@@ -91,8 +92,8 @@ impl Scratch {
         }
     }
 
-    /// The mapping of a code address, by its index in the cache; [`NONE`] if there is none, [`UNTOLD`] while the address
-    /// space is being changed and no walk has met the mapping before.
+    /// The mapping of a code address, by its index in the cache; [`NONE`] if there is none,
+    /// [`UNTOLD`] while the address space is being changed and no walk has met the mapping before.
     #[inline(always)]
     pub(super) fn find_mapping(&mut self, slot: u32, address: u64) -> u32 {
         if self.current_mapping < CACHED as u32 && self.covers(self.current_mapping, address) {
@@ -103,10 +104,10 @@ impl Scratch {
 
     /// A cached mapping.
     #[inline(always)]
-    pub(super) fn mapping(&self, index: u32) -> &Mapping {
+    pub(super) fn mapping(&self, index: u32) -> &CodeMapping {
         let index = mask::<{ CACHED as u64 - 1 }>(index as u64) as usize;
         // SAFETY: the index is masked to the array's length.
-        unsafe { &*(&raw const self.mappings).cast::<Mapping>().add(index) }
+        unsafe { &*(&raw const self.mappings).cast::<CodeMapping>().add(index) }
     }
 
     #[inline(always)]
@@ -138,7 +139,7 @@ impl Scratch {
         if outcome != FOUND || address < answer.start || address >= answer.end {
             return NONE;
         }
-        let mut found = Mapping {
+        let mut found = CodeMapping {
             start: answer.start,
             end: answer.end,
             bias: 0,
@@ -166,10 +167,10 @@ impl Scratch {
 
     /// Puts a mapping in the place of the oldest one in the slot. Returns its index.
     #[inline(always)]
-    fn cache(&mut self, mapping: Mapping) -> u32 {
+    fn cache(&mut self, mapping: CodeMapping) -> u32 {
         let index = mask::<{ CACHED as u64 - 1 }>(self.next_mapping as u64);
         // SAFETY: the index is masked to the array's length.
-        unsafe { *(&raw mut self.mappings).cast::<Mapping>().add(index as usize) = mapping };
+        unsafe { *(&raw mut self.mappings).cast::<CodeMapping>().add(index as usize) = mapping };
         self.next_mapping = index as u32 + 1;
         self.current_mapping = index as u32;
         index as u32
@@ -178,8 +179,8 @@ impl Scratch {
 
 /// As [`Scratch::find_mapping`], where it is not the mapping of the last frame.
 ///
-/// A global function: its loops have many ways out, after each of which the verifier would go through all that a step
-/// has still to do.
+/// A global function: its loops have many ways out, after each of which the verifier would go
+/// through all that a step has still to do.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -200,27 +201,27 @@ extern "C" fn find_other_mapping(slot: u32, address: u64) -> u32 {
     scratch.ask(slot, address)
 }
 
-/// Asks the kernel for the mapping of the slot's address. Returns [`FOUND`], [`BUSY`], or another number where there is
-/// none.
+/// Asks the kernel for the mapping of the slot's address. Returns [`FOUND`], [`BUSY`], or another
+/// number where there is none.
 ///
-/// A global function, so that the verifier checks it once. It asks once only and keeps nothing but a number on its stack:
-/// with a loop of eight turns in here, and the answer on the stack, the verifier of Linux 7.2 went through half a million
-/// instructions, forty times as many as others.
+/// A global function, so that the verifier checks it once. It asks once only and keeps nothing but
+/// a number on its stack: with a loop of eight turns in here, and the answer on the stack, the
+/// verifier of Linux 7.2 went through half a million instructions, forty times as many as others.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn ask_kernel(slot: u32) -> u32 {
     if !settings::by_tables() {
-        // Verifiers before that of Linux 6.8 look at global functions that nobody calls, too: a kernel without the
-        // helper shall take the rest.
+        // Verifiers before that of Linux 6.8 look at global functions that nobody calls, too: a
+        // kernel without the helper shall take the rest.
         return BUSY + 1;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else {
         return BUSY + 1;
     };
     let mut asking = u64::from(slot);
-    // SAFETY: the caller owns the slot; the current task is valid, the callback has the signature that the helper
-    // calls, and its context, which must be on the stack, outlives the call.
+    // SAFETY: the caller owns the slot; the current task is valid, the callback has the signature
+    // that the helper calls, and its context, which must be on the stack, outlives the call.
     let status = unsafe {
         (*scratch).answer.end = 0;
         (*scratch).answer.key.inode = 0;
@@ -284,8 +285,8 @@ fn table_of(slot: u32, answer: &Answer) -> Option<TablePlace> {
     None
 }
 
-/// The entry of a file whose table user space is to make. A static, since the stack of all functions together has 512
-/// bytes.
+/// The entry of a file whose table user space is to make. A static, since the stack of all
+/// functions together has 512 bytes.
 static AWAITED_TABLE: FileTable = FileTable {
     page_base: 0,
     page_count: 0,
@@ -298,11 +299,11 @@ static AWAITED_TABLE: FileTable = FileTable {
     }; MAX_SEGMENTS],
 };
 
-/// Tells user space of the file of the slot's answer. Until it has made the table there is an empty entry; if it could
-/// not be told, it is at the next look.
+/// Tells user space of the file of the slot's answer. Until it has made the table there is an empty
+/// entry; if it could not be told, it is at the next look.
 ///
-/// A global function, so that its variables are not on the stack while the kernel is asked: all functions of a chain of
-/// calls together have 512 bytes there.
+/// A global function, so that its variables are not on the stack while the kernel is asked: all
+/// functions of a chain of calls together have 512 bytes there.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -329,7 +330,8 @@ extern "C" fn tell_of_file(slot: u32) -> u32 {
     0
 }
 
-/// Called by the kernel with the mapping of the address, which goes to the slot whose index is in the context.
+/// Called by the kernel with the mapping of the address, which goes to the slot whose index is in
+/// the context.
 unsafe extern "C" fn read_vma(_task: *mut c_void, vma: *const u8, slot: *const u64) -> i64 {
     // SAFETY: the context is the caller's, on its stack.
     let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { *slot } as u32) else {

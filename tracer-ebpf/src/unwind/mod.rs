@@ -1,12 +1,14 @@
 //! Walking the user's stack: bulk copies of it, and steps from frame to frame inside the copies.
 //!
-//! A helper call to read user memory costs about the same for 8 bytes as for a page, so the stack is copied a
-//! window at a time. A window ends where its page ends: pages of a stack below an address in use are mapped,
-//! so a copy that does not cross into the next page does not fault for running past the stack's top.
+//! A helper call to read user memory costs about the same for 8 bytes as for a page, so the stack
+//! is copied a window at a time. A window ends where its page ends: pages of a stack below an
+//! address in use are mapped, so a copy that does not cross into the next page does not fault for
+//! running past the stack's top.
 //!
-//! A step ([`step`]) finds the mapping of the code ([`mapping`]), the rule in the file's unwind table
-//! ([`row_lookup`]), and by it the caller's registers. A walk keeps every word that it read ([`walk_cache`]): when
-//! the same thread comes from the same place and all those words are the same, so is the stack.
+//! A step ([`step`]) finds the mapping of the code ([`mapping`]), the rule in the file's unwind
+//! table ([`row_lookup`]), and by it the caller's registers. A walk keeps every word that it read
+//! ([`walk_cache`]): when the same thread comes from the same place and all those words are the
+//! same, so is the stack.
 
 #[cfg(feature = "bench")]
 mod bench;
@@ -32,7 +34,8 @@ use crate::{bounds::mask, loss::count, settings};
 /// A step's answer while there is more to walk; any other is a [`StackEnd`].
 pub(crate) const MORE: u32 = 0;
 
-/// A step's answer where the walk is better finished in user space: the code's table, or its mapping, is not at hand.
+/// A step's answer where the walk is better finished in user space: the code's table, or its
+/// mapping, is not at hand.
 pub(crate) const UNFINISHED: u32 = 1 << 16;
 
 /// The state that a walk begins with.
@@ -51,8 +54,9 @@ pub(crate) struct Start {
 }
 
 impl Slot {
-    /// Copies the top of the stack at the first instruction of a function, or after `pushed_bytes` of pushes
-    /// there. Returns the address that the function returns to; nothing if the stack cannot be read.
+    /// Copies the top of the stack at the first instruction of a function, or after `pushed_bytes`
+    /// of pushes there. Returns the address that the function returns to; nothing if the stack
+    /// cannot be read.
     #[inline(always)]
     pub(crate) fn look(&self, regs: *const pt_regs, pushed_bytes: u64) -> Option<u64> {
         let scratch = self.scratch();
@@ -71,7 +75,8 @@ impl Slot {
         unsafe { stack_window::word(self.scratch(), address) }
     }
 
-    /// Walks from a function's entry, after [`look`](Self::look): the return address is the first frame.
+    /// Walks from a function's entry, after [`look`](Self::look): the return address is the first
+    /// frame.
     #[inline(always)]
     pub(crate) fn walk_from_entry(&self, start: &Start, return_address: u64) -> u64 {
         if let Some(hash) = self.remembered(start) {
@@ -115,8 +120,8 @@ impl Slot {
     fn walk(&self) -> u64 {
         let mut end = MORE;
         let mut turn = 0;
-        // One frame more than there is room for, to tell a stack that just fits from one that does not; and a turn for
-        // each of the two ways in which a walk can be interrupted for a copy.
+        // One frame more than there is room for, to tell a stack that just fits from one that does
+        // not; and a turn for each of the two ways in which a walk can be interrupted for a copy.
         while turn <= MAX_FRAMES / step::AT_ONCE + 2 {
             end = step::step_stack(self.index());
             if end == UNFINISHED {
@@ -159,8 +164,8 @@ impl Scratch {
         self.remember(start);
     }
 
-    /// Adds a frame. [`MORE`], or [`StackEnd::Truncated`] if there is no room for it. `is_return`: 1 for a return
-    /// address, 0 for an instruction that was interrupted.
+    /// Adds a frame. [`MORE`], or [`StackEnd::Truncated`] if there is no room for it. `is_return`:
+    /// 1 for a return address, 0 for an instruction that was interrupted.
     #[inline(always)]
     fn push(&mut self, address: u64, is_return: u32) -> u32 {
         let len = self.record.header.frames_len as u64;

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::unwind::{CHUNK_ROWS, CHUNK_SHIFT, PAGE_SHIFT, Rule, SEARCH_STEPS, row_rule, search_key};
 
-use super::mapping::Mapping;
+use super::mapping::CodeMapping;
 use crate::{
     bounds::mask,
     maps::{PAGES, ROWS, RULES},
@@ -10,13 +10,14 @@ use crate::{
 
 /// The rule of an address; nothing outside the table.
 #[inline(always)]
-pub(super) fn rule_at(mapping: &Mapping, address: u64) -> Option<&'static Rule> {
+pub(super) fn rule_at(mapping: &CodeMapping, address: u64) -> Option<&'static Rule> {
     let relative = address.wrapping_sub(mapping.bias);
     let page = relative >> PAGE_SHIFT;
     if page >= mapping.page_count as u64 {
         return None;
     }
-    // SAFETY: pointers from look-ups are to map values; the search stays inside the chunk by masking.
+    // SAFETY: pointers from look-ups are to map values; the search stays inside the chunk by
+    // masking.
     unsafe {
         let entry = &*PAGES.get_ptr(mapping.page_base.wrapping_add(page as u32))?;
         let offset = (relative & ((1 << PAGE_SHIFT) - 1)) as u32;
@@ -43,13 +44,13 @@ pub(super) fn rule_at(mapping: &Mapping, address: u64) -> Option<&'static Rule> 
     }
 }
 
-/// All ones if `a < b`, else 0, for numbers below 2^63: without a branch, of which a search has so many that
-/// the verifier would follow thousands of ways.
+/// All ones if `a < b`, else 0, for numbers below 2^63: without a branch, of which a search has so
+/// many that the verifier would follow thousands of ways.
 #[inline(always)]
 fn below(a: u64, b: u64) -> u64 {
     let mut difference = a;
-    // SAFETY: two ALU instructions on registers; no memory, no stack. In assembly, since LLVM turns a select back
-    // into a branch.
+    // SAFETY: two ALU instructions on registers; no memory, no stack. In assembly, since LLVM turns
+    // a select back into a branch.
     unsafe {
         core::arch::asm!(
             "{0} -= {1}",

@@ -1,5 +1,6 @@
-//! The rule cache: unwind rules of recent return addresses. Programs allocate from the same places again and again: a cached
-//! rule saves the look-ups of mapping, page, row and rule, which are most of what a frame costs.
+//! The rule cache: unwind rules of recent return addresses. Programs allocate from the same places
+//! again and again: a cached rule saves the look-ups of mapping, page, row and rule, which are most
+//! of what a frame costs.
 
 use tracer_ebpf::unwind::Rule;
 
@@ -22,7 +23,8 @@ pub(super) struct CachedRule {
 /// The cache of one slot.
 pub(super) type CachedRules = [CachedRule; MAX_RULES];
 
-/// A number that changes with the process, and with every change of a table or of a mapping of code.
+/// A number that changes with the process, and with every change of a table or of a mapping of
+/// code.
 #[inline(always)]
 pub(super) const fn stamp(process: u32, generation: u64) -> u64 {
     (process as u64) << 32 | generation & 0xffff_ffff
@@ -35,8 +37,8 @@ impl Scratch {
     /// `scratch` must be of a slot that the caller owns.
     #[inline(always)]
     pub(super) unsafe fn cached_rule(scratch: *const Self, address: u64) -> Option<&'static Rule> {
-        // SAFETY: the caller's promise; the index is masked to the array's length. The rule stays until the slot's owner
-        // caches another one.
+        // SAFETY: the caller's promise; the index is masked to the array's length. The rule stays
+        // until the slot's owner caches another one.
         unsafe {
             let entry = (&raw const (*scratch).rules)
                 .cast::<CachedRule>()

@@ -4,7 +4,7 @@ use core::mem::ManuallyDrop;
 
 use tracer_ebpf::{PendingCall, SCRATCH_SLOTS, StackRecord, WINDOW_BYTES};
 
-use super::mapping::{Answer, CACHED, Mapping};
+use super::mapping::{Answer, CACHED, CodeMapping};
 use super::rule_cache::CachedRules;
 use super::walk_cache::Words;
 use crate::{atomic, maps::SCRATCH};
@@ -29,7 +29,8 @@ pub(crate) struct Scratch {
     pub(super) is_return: u32,
     /// 1 while `frame_pointer` is known.
     pub(super) frame_pointer_known: u32,
-    /// 1 once the walk has gone through a frame that a signal interrupted, by what may be another function's rule.
+    /// 1 once the walk has gone through a frame that a signal interrupted, by what may be another
+    /// function's rule.
     pub(super) through_signal: u32,
     /// The cached mapping of the last frame, or `mapping::NONE`.
     pub(super) current_mapping: u32,
@@ -49,7 +50,7 @@ pub(crate) struct Scratch {
     /// The kernel's answer.
     pub(super) answer: Answer,
     /// Mappings of recent walks.
-    pub(super) mappings: [Mapping; CACHED],
+    pub(super) mappings: [CodeMapping; CACHED],
 
     /// The call that is being begun.
     pub(crate) call: PendingCall,
@@ -68,8 +69,8 @@ pub(crate) struct Scratch {
     pub(super) window_start: u64,
     /// How many bytes of the window hold the stack.
     pub(super) window_len: u64,
-    /// A copy of a part of the stack; two words more than a copy fills, so that a masked index plus one stays
-    /// inside.
+    /// A copy of a part of the stack; two words more than a copy fills, so that a masked index plus
+    /// one stays inside.
     pub(super) window: [u64; WINDOW_BYTES / 8 + 2],
 }
 
@@ -80,8 +81,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Takes a free slot of this CPU; nothing if all are taken by programs that were preempted. A thread gets the
-    /// same slot as last time where it can: the slot remembers its last walk.
+    /// Takes a free slot of this CPU; nothing if all are taken by programs that were preempted. A
+    /// thread gets the same slot as last time where it can: the slot remembers its last walk.
     #[inline(always)]
     pub(crate) fn take(thread: u32) -> Option<Self> {
         let mut turn = 0;
@@ -97,7 +98,8 @@ impl Slot {
         None
     }
 
-    /// The slot of an index that the program has taken, for a function that it calls. It stays the program's.
+    /// The slot of an index that the program has taken, for a function that it calls. It stays the
+    /// program's.
     #[inline(always)]
     pub(crate) fn borrowed(index: u32) -> Option<ManuallyDrop<Self>> {
         let scratch = SCRATCH.get_ptr_mut(index)?;

@@ -9,8 +9,8 @@ use crate::bounds::mask;
 /// The least that a copy takes: a frame pointer and a return address.
 const LEAST_BYTES: u64 = 16;
 
-/// Copies the stack from `start`, `most` bytes of it and not beyond the end of its page. False, and the window is empty,
-/// if it cannot be read.
+/// Copies the stack from `start`, `most` bytes of it and not beyond the end of its page. False, and
+/// the window is empty, if it cannot be read.
 ///
 /// # Safety
 /// `scratch` must be of a slot that the caller owns.
@@ -36,7 +36,8 @@ pub(super) unsafe fn fill(scratch: *mut Scratch, start: u64, most: u64) -> bool 
     status == 0
 }
 
-/// The word at `address`, from the window, which moves there if need be. Nothing if it cannot be read.
+/// The word at `address`, from the window, which moves there if need be. Nothing if it cannot be
+/// read.
 ///
 /// # Safety
 /// As for [`fill`].
@@ -57,14 +58,15 @@ pub(super) unsafe fn word(scratch: *mut Scratch, address: u64) -> Option<u64> {
     }
 }
 
-/// The two words at `address`, from the window, which moves there if need be. Nothing if they cannot be read
-/// or the address is not a multiple of 8 away from the window's start.
+/// The two words at `address`, from the window, which moves there if need be. Nothing if they
+/// cannot be read or the address is not a multiple of 8 away from the window's start.
 ///
 /// # Safety
 /// As for [`fill`].
 #[inline(always)]
 pub(super) unsafe fn pair(scratch: *mut Scratch, address: u64) -> Option<[u64; 2]> {
-    // SAFETY: the caller owns the slot; the index is masked to less than the window's length less two.
+    // SAFETY: the caller owns the slot; the index is masked to less than the window's length less
+    // two.
     unsafe {
         let mut offset = address.wrapping_sub((*scratch).window_start);
         // An address below the window gives an offset near 2^64, to which nothing may be added.

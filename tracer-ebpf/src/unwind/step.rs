@@ -11,16 +11,18 @@ use crate::{maps::SCRATCH, settings};
 /// Nothing is mapped below this (`vm.mmap_min_addr`): a smaller number is no address.
 const LEAST_ADDRESS: u64 = 4096;
 
-/// The largest frame that a chain of frame pointers alone is believed: what main threads may have of stack.
+/// The largest frame that a chain of frame pointers alone is believed: what main threads may have
+/// of stack.
 const MAX_FRAME_BYTES: u64 = 8 << 20;
 
-/// Frames that one call walks: a call, and finding the slot, cost about a sixth of what a frame does.
+/// Frames that one call walks: a call, and finding the slot, cost about a sixth of what a frame
+/// does.
 pub(super) const AT_ONCE: usize = 2;
 
 /// Walks a few frames. Returns [`MORE`], [`UNFINISHED`], or a [`StackEnd`].
 ///
-/// A global function, so that the verifier checks it once and not for every turn of the loop that calls it
-/// (Linux 5.6).
+/// A global function, so that the verifier checks it once and not for every turn of the loop that
+/// calls it (Linux 5.6).
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -99,8 +101,8 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
                 let frame = (*scratch).frame_pointer;
                 let known = (*scratch).frame_pointer_known != 0;
                 if known && frame == 0 && nowhere as u32 == StackEnd::NoRow as u32 {
-                    // The ABI marks the outermost frame so (System V AMD64, 3.4.1), and start-up code, like the dynamic
-                    // loader's, often says nothing else of itself.
+                    // The ABI marks the outermost frame so (System V AMD64, 3.4.1), and start-up
+                    // code, like the dynamic loader's, often says nothing else of itself.
                     return Err(StackEnd::Complete);
                 }
                 if !settings::by_frame_pointers_too()
@@ -145,8 +147,9 @@ unsafe fn by_rule(scratch: *mut Scratch, rule: &Rule, address: u64) -> Result<u3
             }
             _ => return Err(StackEnd::Unsupported),
         };
-        // A frame that is found by what the code has kept may be on another stack, below or above: code that runs on a
-        // stack of its own choice begins so. One that is counted from the stack pointer lies above.
+        // A frame that is found by what the code has kept may be on another stack, below or above:
+        // code that runs on a stack of its own choice begins so. One that is counted from the stack
+        // pointer lies above.
         let may_be_elsewhere = rule.cfa_kind != cfa::SP && rule.cfa_kind != cfa::PLT;
         if frame == stack_pointer || (frame < stack_pointer && !may_be_elsewhere) {
             return Err(StackEnd::NoProgress);
@@ -195,8 +198,8 @@ unsafe fn by_signal_frame(scratch: *mut Scratch, context: u64) -> Result<u32, St
     }
 }
 
-/// The caller by a chain of frame pointers: each frame holds the address of the frame before and its own return
-/// address.
+/// The caller by a chain of frame pointers: each frame holds the address of the frame before and
+/// its own return address.
 ///
 /// # Safety
 /// As for [`by_table`].
@@ -206,8 +209,8 @@ unsafe fn by_frame_pointer(scratch: *mut Scratch, reach_bytes: u64) -> Result<u3
     unsafe {
         let frame = (*scratch).frame_pointer;
         if frame < LEAST_ADDRESS {
-            // The ABI marks the outermost frame with zero (System V AMD64, 3.4.1); libc's start-up code has a
-            // small number there instead when it calls `main`.
+            // The ABI marks the outermost frame with zero (System V AMD64, 3.4.1); libc's start-up
+            // code has a small number there instead when it calls `main`.
             return Err(StackEnd::Complete);
         }
         let distance = frame.wrapping_sub((*scratch).stack_pointer);

@@ -1,9 +1,10 @@
-//! Stopping a process that calls from code whose table is still being made: it goes on when user space has the table.
+//! Stopping a process that calls from code whose table is still being made: it goes on when user
+//! space has the table.
 //!
-//! A program that was just executed calls its allocator tens of thousands of times before its table can be ready.
-//! Stopped here it is in none of its system calls, so that none of them is interrupted; what is left are its parent,
-//! which may wait for it to stop, its debugger, and other threads, which may be in system calls that do not survive a
-//! stop (`signal(7)`).
+//! A program that was just executed calls its allocator tens of thousands of times before its table
+//! can be ready. Stopped here it is in none of its system calls, so that none of them is
+//! interrupted; what is left are its parent, which may wait for it to stop, its debugger, and other
+//! threads, which may be in system calls that do not survive a stop (`signal(7)`).
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
@@ -35,15 +36,16 @@ pub(super) extern "C" fn stop_for_table() -> u32 {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // In the table first: whoever resumes processes must know of every one that is stopped.
     if is_wanted && STOPPED.insert(&tgid, &1, 0).is_ok() {
-        // SAFETY: a helper that checks its argument. It stops the thread's whole process when this call is over; one that
-        // has ended meanwhile is nothing to stop.
+        // SAFETY: a helper that checks its argument. It stops the thread's whole process when this
+        // call is over; one that has ended meanwhile is nothing to stop.
         unsafe { bpf_send_signal(SIGSTOP) };
     }
     0
 }
 
-/// Returns true if nobody would see the process stopped: it has one thread, nobody traces it, and its parent has left it in its
-/// own process group. A shell that looks after jobs, which would take the terminal from one that stops, gives each a group.
+/// Returns true if nobody would see the process stopped: it has one thread, nobody traces it, and
+/// its parent has left it in its own process group. A shell that looks after jobs, which would take
+/// the terminal from one that stops, gives each a group.
 #[inline(always)]
 fn is_unseen() -> bool {
     let offsets = settings::stop_offsets();

@@ -1,8 +1,9 @@
-//! The VMA cache: mappings of code that walks have found, by process, for walks that find the address space locked.
+//! The VMA cache: mappings of code that walks have found, by process, for walks that find the
+//! address space locked.
 
 use tracer_ebpf::Counter;
 
-use super::{Scratch, mapping::Mapping};
+use super::{Scratch, mapping::CodeMapping};
 use crate::{
     loss::count,
     maps::{MAPPINGS, SCRATCH},
@@ -24,14 +25,14 @@ pub(crate) struct VmaKey {
 #[derive(Clone, Copy)]
 pub(crate) struct CachedVma {
     generation: u64,
-    mapping: Mapping,
+    mapping: CodeMapping,
 }
 
-/// Caches the slot's current mapping for all walks of its process: in its own entry, else in a free one, else in place of
-/// another one, which the kernel is asked for again.
+/// Caches the slot's current mapping for all walks of its process: in its own entry, else in a free
+/// one, else in place of another one, which the kernel is asked for again.
 ///
-/// A global function, so that its variables are not on the stack while the kernel is asked: all functions of a chain of
-/// calls together have 512 bytes there.
+/// A global function, so that its variables are not on the stack while the kernel is asked: all
+/// functions of a chain of calls together have 512 bytes there.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -69,7 +70,7 @@ pub(super) extern "C" fn cache_mapping(slot: u32) -> u32 {
 impl Scratch {
     /// The cached mapping of this process that has an address.
     #[inline(always)]
-    pub(super) fn cached_vma(&self, address: u64) -> Option<Mapping> {
+    pub(super) fn cached_vma(&self, address: u64) -> Option<CodeMapping> {
         let mut index = 0;
         while index < MAX_VMAS {
             let key = VmaKey {

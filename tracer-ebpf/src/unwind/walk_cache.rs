@@ -1,10 +1,11 @@
-//! The walk cache: the last walk of each slot, reused while it would come out the same. A walk depends on the registers that
-//! it begins with, the words of the stack that it reads, and the tables. While all three are as they were, so is the stack:
-//! a loop that allocates from one place is walked once.
+//! The walk cache: the last walk of each slot, reused while it would come out the same. A walk
+//! depends on the registers that it begins with, the words of the stack that it reads, and the
+//! tables. While all three are as they were, so is the stack: a loop that allocates from one place
+//! is walked once.
 //!
-//! Most of the words are near the stack pointer, in the one copy of the stack that a walk begins with. Their places in the
-//! copy are kept, not their addresses: comparing one takes some instructions, and a copy for the next walk need not reach
-//! beyond the last of them.
+//! Most of the words are near the stack pointer, in the one copy of the stack that a walk begins
+//! with. Their places in the copy are kept, not their addresses: comparing one takes some
+//! instructions, and a copy for the next walk need not reach beyond the last of them.
 
 use tracer_ebpf::{Counter, WINDOW_BYTES};
 
@@ -50,8 +51,8 @@ pub(super) struct Words {
     base: u64,
     /// Bytes from there to the end of the last of them.
     near_end: u64,
-    /// The near words are at the front of the arrays, the far ones at their back, and between them is room for as many as
-    /// are compared together.
+    /// The near words are at the front of the arrays, the far ones at their back, and between them
+    /// is room for as many as are compared together.
     near: u64,
     far: u64,
     /// Of near words the index in the copy, of far ones the address.
@@ -60,8 +61,8 @@ pub(super) struct Words {
 }
 
 impl Scratch {
-    /// Begins an entry for a walk in place of the last one. The window is the copy of the stack that the walk begins
-    /// with.
+    /// Begins an entry for a walk in place of the last one. The window is the copy of the stack
+    /// that the walk begins with.
     #[inline(always)]
     pub(super) fn remember(&mut self, start: &Start) {
         self.words.instruction = start.instruction;
@@ -127,7 +128,8 @@ impl Scratch {
         }
     }
 
-    /// The length of a copy of the stack from here, in bytes: as much as the last walks from here read, if all were the same.
+    /// The length of a copy of the stack from here, in bytes: as much as the last walks from here
+    /// read, if all were the same.
     #[inline(always)]
     pub(super) fn bytes_wanted(&self, base: u64) -> u64 {
         let words = &self.words;
@@ -154,8 +156,9 @@ impl Scratch {
 }
 
 impl Slot {
-    /// The identity of the slot's last walk, if this one would read the very same. Otherwise the window is what a walk
-    /// needs: the stack from where the last copy of it began, as far as it was read.
+    /// The identity of the slot's last walk, if this one would read the very same. Otherwise the
+    /// window is what a walk needs: the stack from where the last copy of it began, as far as it
+    /// was read.
     #[inline(always)]
     pub(super) fn remembered(&self, start: &Start) -> Option<u64> {
         let scratch = self.scratch();
@@ -168,7 +171,8 @@ impl Slot {
             }
             let begin = (*scratch).window_start;
             if (*scratch).bytes_wanted(begin) < WINDOW_BYTES as u64 {
-                // The copy ends where the last walk did. Where nothing can be read, the walk finds that out.
+                // The copy ends where the last walk did. Where nothing can be read, the walk finds
+                // that out.
                 let _is_read = stack_window::fill(scratch, begin, WINDOW_BYTES as u64);
             }
         }
@@ -187,7 +191,8 @@ pub(super) fn generation() -> u64 {
 
 /// Compares all remembered words with the stack. 0: one differs, or cannot be read.
 ///
-/// A global function, so that the verifier checks it once, and not with all that may come after each turn of its loops.
+/// A global function, so that the verifier checks it once, and not with all that may come after
+/// each turn of its loops.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -221,7 +226,8 @@ pub(super) extern "C" fn same_words(slot: u32) -> u32 {
 
 /// Compares near words with the copy that the window is. 0: one differs.
 ///
-/// A global function, so that the verifier checks it once and not for every turn of the loop that calls it.
+/// A global function, so that the verifier checks it once and not for every turn of the loop that
+/// calls it.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -229,8 +235,8 @@ pub(super) extern "C" fn same_near_words(slot: u32, turn: u32) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else {
         return 0;
     };
-    // SAFETY: the caller owns the slot of this index on this CPU; programs do not migrate. Indices are masked to
-    // the arrays' lengths.
+    // SAFETY: the caller owns the slot of this index on this CPU; programs do not migrate. Indices
+    // are masked to the arrays' lengths.
     unsafe {
         let at = (&raw const (*scratch).words.at).cast::<u64>();
         let value = (&raw const (*scratch).words.value).cast::<u64>();

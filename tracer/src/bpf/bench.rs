@@ -1,4 +1,5 @@
-//! The programs that measure what a walk costs. Behind the feature `bench`: the product's object has none of them.
+//! The programs that measure what a walk costs. Behind the feature `bench`: the product's object
+//! has none of them.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -7,8 +8,9 @@ use aya::maps::{MapData, PerCpuArray, StackTraceMap};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use tracer_ebpf::bench::WalkCounts;
 
+use super::error::BpfError;
 use super::links::AttachError;
-use super::load::{BpfError, Object};
+use super::object::Object;
 
 /// What is done at each hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

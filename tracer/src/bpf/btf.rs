@@ -1,7 +1,7 @@
 //! Offsets of members in the running kernel's structures, from its type information (BTF).
 //!
-//! The layout read here is that of the kernel's `Documentation/bpf/btf.rst`: a header, then types of varying
-//! length, then names. aya parses it too, but keeps the members to itself.
+//! The layout read here is that of the kernel's `Documentation/bpf/btf.rst`: a header, then types
+//! of varying length, then names. aya parses it too, but keeps the members to itself.
 
 use std::io;
 use std::path::Path;
@@ -88,7 +88,8 @@ impl Btf {
         })
     }
 
-    /// The offset, in bytes, of a member of a structure, or of a type that stands for one, also where it is in an unnamed structure inside it.
+    /// The offset, in bytes, of a member of a structure, or of a type that stands for one, also
+    /// where it is in an unnamed structure inside it.
     pub fn offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
         let missing = || BtfError::NoMember(structure.to_owned(), member.to_owned());
         let bits = self
@@ -139,7 +140,8 @@ impl Btf {
             file_inode: self.offset("file", "f_inode")?,
             inode_number: self.offset("inode", "i_ino")?,
             inode_size: self.offset("inode", "i_size")?,
-            // Linux 6.11 and later, 6.7 and later, before: the last two are structures that begin with the seconds.
+            // Linux 6.11 and later, 6.7 and later, before: the last two are structures that begin
+            // with the seconds.
             inode_modified: self.first_offset("inode", &["i_mtime_sec", "__i_mtime", "i_mtime"])?,
             ..self.pid_offsets()?
         })

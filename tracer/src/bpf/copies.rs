@@ -3,7 +3,8 @@
 use tracer_ebpf::{CopyHeader, CopyRecord, WINDOW_BYTES};
 use zerocopy::FromBytes as _;
 
-use super::load::{BpfError, Object};
+use super::error::BpfError;
+use super::object::Object;
 use super::ring::Ring;
 
 /// A copy of a stack, and where its walk had got to.

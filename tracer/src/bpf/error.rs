@@ -59,7 +59,8 @@ pub enum BpfError {
 }
 
 impl BpfError {
-    /// An error of a program. The verifier's answer can have thousands of lines, the last of which say why.
+    /// An error of a program. The verifier's answer can have thousands of lines, the last of which
+    /// say why.
     pub(super) fn program(name: &str, error: &ProgramError) -> Self {
         let text = error.to_string();
         log::debug!("{name}: {text}");

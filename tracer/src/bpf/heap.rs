@@ -7,7 +7,8 @@ use aya::maps::{Array, MapData, MapError};
 use tracer_ebpf::{Block, BlockKey, CallKey, HeapSum, PendingCall, ProcessTotals, SEVERAL_PROCESSES, SumKey};
 
 use super::compat::batch;
-use super::load::{BpfError, Object};
+use super::error::BpfError;
+use super::object::Object;
 
 impl Object {
     /// The sums of every stack, where blocks are followed.

@@ -7,8 +7,8 @@ use tracer_ebpf::{CaptureMode, CountWord, HitCounts, Process, ProcessCounts};
 
 use super::compat::batch;
 use super::error::BpfError;
-use super::load::Object;
-use super::records::Counted;
+use super::object::Counted;
+use super::object::Object;
 
 impl Object {
     /// Sets what the kernel side captures.
@@ -38,8 +38,8 @@ impl Object {
         Ok(total)
     }
 
-    /// What was counted of each process image by CPUs of their own, by its number. Hits that no CPU could count so are in
-    /// [`listed_processes`](Self::listed_processes).
+    /// What was counted of each process image by CPUs of their own, by its number. Hits that no CPU
+    /// could count so are in [`listed_processes`](Self::listed_processes).
     pub fn counted_by_process(&self) -> Result<HashMap<u32, Counted>, BpfError> {
         let failed = |error| BpfError::map("PROCESS_COUNTS", error);
         let map = self

@@ -12,13 +12,14 @@ use aya::programs::ProgramError;
 use aya::programs::trace_point::TracePointLink;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 
-use super::load::{BpfError, Object};
+use super::error::BpfError;
+use super::object::Object;
 use super::tracefs;
 use crate::process::files::MappedFile;
 pub use crate::settings::AttachBy;
 
-/// How many threads take links off at once, each waiting for grace periods of the kernel without using a CPU: links
-/// of many uprobes do so beside each other.
+/// How many threads take links off at once, each waiting for grace periods of the kernel without
+/// using a CPU: links of many uprobes do so beside each other.
 const DETACH_THREADS: usize = 256;
 
 /// The same for perf events, which wait for each other. More threads would not help.
@@ -49,7 +50,8 @@ impl UprobeScope {
 /// A uprobe to be attached.
 #[derive(Debug, Clone)]
 pub struct Uprobe {
-    /// The program; one of returns is attached to the returns of the function that begins at the offset.
+    /// The program; one of returns is attached to the returns of the function that begins at the
+    /// offset.
     pub program: &'static str,
     /// The file.
     pub file: Arc<MappedFile>,
@@ -136,8 +138,8 @@ impl AttachError {
         self.answer() == Some(libc::ESRCH)
     }
 
-    /// The offset of a uprobe whose address another tracer holds: the kernel takes it by one reference counter alone
-    /// (`insert_uprobe` of its `kernel/events/uprobes.c`).
+    /// The offset of a uprobe whose address another tracer holds: the kernel takes it by one
+    /// reference counter alone (`insert_uprobe` of its `kernel/events/uprobes.c`).
     #[must_use]
     pub fn held_offset(&self) -> Option<u64> {
         match self {
@@ -146,7 +148,8 @@ impl AttachError {
         }
     }
 
-    /// The offset of a uprobe that the kernel refused, for whatever reason but that the process has gone.
+    /// The offset of a uprobe that the kernel refused, for whatever reason but that the process has
+    /// gone.
     #[must_use]
     pub fn refused_offset(&self) -> Option<u64> {
         match self {
@@ -181,8 +184,9 @@ fn root(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
 }
 
 impl Object {
-    /// Attaches uprobes, in their order as far as they are links of their own: those of a program in a file go in
-    /// together, when it is the turn of the last of them. Programs that are not loaded yet are.
+    /// Attaches uprobes, in their order as far as they are links of their own: those of a program
+    /// in a file go in together, when it is the turn of the last of them. Programs that are not
+    /// loaded yet are.
     pub fn attach_uprobes(&mut self, attached: &mut Attached, uprobes: &[Uprobe]) -> Result<(), AttachError> {
         self.need_programs(uprobes)?;
         let Some(multi) = &self.multi else {

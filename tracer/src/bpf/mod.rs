@@ -1,19 +1,22 @@
 //! The kernel boundary: nothing else in this crate knows aya.
 //!
-//! [`Object`] is the loaded eBPF object with its maps; [`links`] attaches programs and takes them off again;
-//! [`records`], [`copies`] and [`sums`] read what the kernel side wrote. Dropping an [`Object`] removes every probe that
-//! was attached through it; the kernel does the same when the process dies.
+//! [`Object`] is the loaded eBPF object with its maps; [`links`] attaches programs and takes them
+//! off again; [`records`], [`copies`] and [`sums`] read what the kernel side wrote. Dropping an
+//! [`Object`] removes every probe that was attached through it; the kernel does the same when the
+//! process dies.
 
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod btf;
 mod compat;
 pub mod copies;
+mod embedded;
 mod error;
 pub mod heap;
 pub mod hits;
 pub mod links;
 pub mod load;
+mod object;
 pub mod programs;
 pub mod records;
 mod refusal;
@@ -27,8 +30,8 @@ pub mod tracefs;
 
 pub use crate::settings::Limits;
 pub use links::{Attached, Uprobe, UprobeScope};
-pub use load::Object;
-pub use records::Record;
+pub use object::Object;
+pub use records::RingRecord;
 pub use sampling::Sampling;
 
 /// Whether the kernel has links of many uprobes; else what it said.

@@ -7,7 +7,7 @@ use aya::programs::{TracePoint, UProbe};
 use super::compat::multi::Multi;
 use super::error::BpfError;
 use super::links::AttachBy;
-use super::load::Object;
+use super::object::Object;
 
 /// The beginning of a call: at a function's entry, or inside it where the size is known.
 pub const CALL_BEGIN: &str = "call_begin";
@@ -29,8 +29,8 @@ pub const COST_ENTRY: &str = "cost_entry";
 pub const COST_RETURN: &str = "cost_return";
 
 impl Object {
-    /// Prepares uprobe programs for the best links that there are, and loads them: all of these `names`, or, where the rest
-    /// can `wait` until they are attached, the first.
+    /// Prepares uprobe programs for the best links that there are, and loads them: all of these
+    /// `names`, or, where the rest can `wait` until they are attached, the first.
     pub(super) fn load_uprobes(
         &mut self,
         names: &[&'static str],
@@ -93,8 +93,8 @@ impl Object {
             .ok_or_else(|| BpfError::Missing(format!("tracepoint program {name}")))
     }
 
-    /// How many instructions the verifier went through for each loaded program; nothing for those of which the kernel
-    /// does not tell (before Linux 5.16).
+    /// How many instructions the verifier went through for each loaded program; nothing for those
+    /// of which the kernel does not tell (before Linux 5.16).
     #[must_use]
     pub fn verified_instructions(&self) -> BTreeMap<String, Option<u32>> {
         let programs = self.ebpf.programs().filter_map(|(name, program)| {

@@ -5,14 +5,15 @@ use tracer_ebpf::{
 };
 use zerocopy::FromBytes as _;
 
-use super::load::{BpfError, Object};
+use super::error::BpfError;
+use super::object::{Counted, Object};
 use super::ring::Ring;
 
 /// One record of the ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Record {
+pub enum RingRecord {
     /// A stack, met for the first time.
-    Stack(Stack),
+    Stack(RecordedStack),
     /// A process image, met for the first time.
     Process(NewProcess),
     /// A file with code that has no unwind table yet.
@@ -23,7 +24,7 @@ pub enum Record {
 
 /// A stack's addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stack {
+pub struct RecordedStack {
     /// Its identity.
     pub hash: u64,
     /// The number of the process that it was met in.
@@ -41,7 +42,8 @@ pub struct Stack {
 pub struct NewProcess {
     /// The process.
     pub tgid: u32,
-    /// Its number in keys; [`PROCESS_UNKNOWN`](tracer_ebpf::PROCESS_UNKNOWN) where it is followed no more.
+    /// Its number in keys; [`PROCESS_UNKNOWN`](tracer_ebpf::PROCESS_UNKNOWN) where it is followed
+    /// no more.
     pub number: u32,
     /// The number of the image that it came from, or 0.
     pub parent: u32,
@@ -68,17 +70,6 @@ pub struct NewFile {
     pub key: FileKey,
 }
 
-/// What a CPU has counted of a process image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counted {
-    /// The number of the image.
-    pub process: u32,
-    /// Hits of probes in allocators.
-    pub hits: u64,
-    /// Calls of `free`, where blocks are followed.
-    pub frees: u64,
-}
-
 /// The user side of the ring.
 #[expect(missing_debug_implementations, reason = "aya's ring has none")]
 pub struct Records {
@@ -99,9 +90,9 @@ impl Records {
         self.ring.called().await
     }
 
-    /// Takes the next record, if there is one. A record that cannot be read is passed over with a message:
-    /// both sides were built from the same definitions, so there is none.
-    pub fn take(&mut self) -> Option<Record> {
+    /// Takes the next record, if there is one. A record that cannot be read is passed over with a
+    /// message: both sides were built from the same definitions, so there is none.
+    pub fn take(&mut self) -> Option<RingRecord> {
         loop {
             let item = self.ring.next()?;
             match parse(&item) {
@@ -112,7 +103,7 @@ impl Records {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Record> {
+fn parse(bytes: &[u8]) -> Option<RingRecord> {
     let (kind, _) = u32::read_from_prefix(bytes).ok()?;
     if kind == RecordKind::Stack as u32 {
         let (header, frames) = StackRecordHeader::read_from_prefix(bytes).ok()?;
@@ -125,7 +116,7 @@ fn parse(bytes: &[u8]) -> Option<Record> {
         if frames.len() != usize::from(header.frames_len) {
             return None;
         }
-        return Some(Record::Stack(Stack {
+        return Some(RingRecord::Stack(RecordedStack {
             end: StackEnd::from_number(u32::from(header.end))?,
             hash: header.hash,
             time_ns: header.time_ns,
@@ -136,7 +127,7 @@ fn parse(bytes: &[u8]) -> Option<Record> {
     if kind == RecordKind::Process as u32 {
         let record = ProcessRecord::read_from_bytes(bytes).ok()?;
         let comm = record.comm.split(|byte| *byte == 0).next()?;
-        return Some(Record::Process(NewProcess {
+        return Some(RingRecord::Process(NewProcess {
             tgid: record.tgid,
             number: record.number,
             parent: record.parent,
@@ -148,7 +139,7 @@ fn parse(bytes: &[u8]) -> Option<Record> {
     }
     if kind == RecordKind::File as u32 {
         let record = FileRecord::read_from_bytes(bytes).ok()?;
-        return Some(Record::File(NewFile {
+        return Some(RingRecord::File(NewFile {
             tgid: record.tgid,
             start: record.start,
             end: record.end,
@@ -157,7 +148,7 @@ fn parse(bytes: &[u8]) -> Option<Record> {
     }
     if kind == RecordKind::Counts as u32 {
         let record = CountsRecord::read_from_bytes(bytes).ok()?;
-        return Some(Record::Counts(Counted {
+        return Some(RingRecord::Counts(Counted {
             process: record.process,
             hits: u64::from(record.hits),
             frees: u64::from(record.frees),
@@ -186,14 +177,14 @@ mod tests {
     #[test]
     fn stack_is_read_as_it_was_written() {
         let record = parse(&stack_bytes(2, &[1, 2]));
-        let expected = Stack {
+        let expected = RecordedStack {
             hash: 77,
             process: 5,
             time_ns: 99,
             end: StackEnd::Truncated,
             frames: vec![1, 2],
         };
-        assert_eq!(record, Some(Record::Stack(expected)));
+        assert_eq!(record, Some(RingRecord::Stack(expected)));
     }
 
     #[test]
@@ -215,7 +206,7 @@ mod tests {
                 modified_s: -3,
             },
         };
-        assert_eq!(parse(&bytes), Some(Record::File(expected)));
+        assert_eq!(parse(&bytes), Some(RingRecord::File(expected)));
         assert_eq!(parse(&bytes[..40]), None);
     }
 
@@ -228,7 +219,7 @@ mod tests {
             hits: 8,
             frees: 9,
         };
-        assert_eq!(parse(&bytes), Some(Record::Counts(expected)));
+        assert_eq!(parse(&bytes), Some(RingRecord::Counts(expected)));
         assert_eq!(parse(&bytes[..12]), None);
     }
 

@@ -2,8 +2,8 @@
 
 /// What the last line of a verifier's account means, where that is known; else the line.
 pub(super) fn in_words(line: &str) -> &str {
-    // `invalid func unknown#180` where the kernel does not know the helper, `unknown func bpf_find_vma#180` where this
-    // kind of program may not call it.
+    // `invalid func unknown#180` where the kernel does not know the helper,
+    // `unknown func bpf_find_vma#180` where this kind of program may not call it.
     let is_helper = |number: &str| line.contains("unknown") && line.ends_with(number);
     if line.contains("BPF_STX uses reserved fields") {
         return "it has no atomic operations that return a value; Linux 5.12 and later have";

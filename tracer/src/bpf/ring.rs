@@ -7,7 +7,8 @@ use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::load::{BpfError, Object};
+use super::error::BpfError;
+use super::object::Object;
 
 /// The user side of a ring.
 pub(super) struct Ring(AsyncFd<RingBuf<MapData>>);
@@ -20,7 +21,8 @@ impl Ring {
             .take_map(name)
             .ok_or_else(|| BpfError::Missing(format!("map {name}")))?;
         let ring = RingBuf::try_from(map).map_err(|error| BpfError::map(name, error))?;
-        // SAFETY: the ring owns its descriptor, gives the same one every time, and closes it when it is dropped.
+        // SAFETY: the ring owns its descriptor, gives the same one every time, and closes it when
+        // it is dropped.
         unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map(Self)
             .map_err(|error| BpfError::map(name, error))

@@ -1,6 +1,8 @@
-//! How long the kernel side's programs run: the kernel's own statistics (`BPF_ENABLE_STATS`, Linux 5.8).
+//! How long the kernel side's programs run: the kernel's own statistics (`BPF_ENABLE_STATS`, Linux
+//! 5.8).
 //!
-//! While they are kept, every program of the machine runs some 50 ns longer, so they are kept for short phases.
+//! While they are kept, every program of the machine runs some 50 ns longer, so they are kept for
+//! short phases.
 
 use std::os::fd::OwnedFd;
 
@@ -8,7 +10,7 @@ use aya::programs::Program;
 use aya::sys::{Stats, SyscallError, enable_stats};
 
 use super::compat::multi::Multi;
-use super::load::Object;
+use super::object::Object;
 use super::programs;
 
 /// The kernel keeps statistics as long as this lives.

@@ -8,7 +8,8 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use tracer_ebpf::{Counter, Function, HeapSum, Loss, PendingRegion, Sum, SumKey};
 
 use super::compat::batch;
-use super::load::{BpfError, Object};
+use super::error::BpfError;
+use super::object::Object;
 
 /// Figures that can be added to others of the same stack.
 pub(crate) trait Additive: Copy {
@@ -108,7 +109,8 @@ impl Object {
         self.with_shards(&["SUMS", "LOST", "SUM_SHARDS"])
     }
 
-    /// Reads sums, each with its shards added to it. Programs go on adding: each number is one that it had while this read.
+    /// Reads sums, each with its shards added to it. Programs go on adding: each number is one that
+    /// it had while this read.
     pub(super) fn with_shards<V: Pod + Additive>(&self, maps: &[&str]) -> Result<Vec<(SumKey, V)>, BpfError> {
         let mut sums: HashMap<SumKey, V> = HashMap::new();
         for map in maps {

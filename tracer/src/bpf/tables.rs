@@ -1,4 +1,5 @@
-//! The kernel side's arrays of unwind tables, mapped into our memory: writing a table is copying it.
+//! The kernel side's arrays of unwind tables, mapped into our memory: writing a table is copying
+//! it.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -8,7 +9,8 @@ use aya::maps::{HashMap, MapData};
 use tracer_ebpf::unwind::{PageEntry, Rule};
 use tracer_ebpf::{FileKey, FileTable, Segment};
 
-use super::load::{BpfError, Object};
+use super::error::BpfError;
+use super::object::Object;
 use crate::unwind::layout::{CHUNK_ROWS, RowChunk};
 use crate::unwind::{Capacity, Delta, Run};
 
@@ -20,7 +22,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// Maps an array of `len` elements of `T`, whose size is a multiple of 8: the kernel rounds elements up to that.
+    /// Maps an array of `len` elements of `T`, whose size is a multiple of 8: the kernel rounds
+    /// elements up to that.
     fn map<T>(map: RawFd, len: usize) -> io::Result<Self> {
         // Less than a page cannot be mapped; the kernel rounds maps that can be up to whole pages.
         let bytes = (len * size_of::<T>()).next_multiple_of(4096);
@@ -41,7 +44,8 @@ impl Shared {
         Ok(Self { base, bytes })
     }
 
-    /// Copies values to the elements from `at` on. What does not fit is left out, which the arena rules out.
+    /// Copies values to the elements from `at` on. What does not fit is left out, which the arena
+    /// rules out.
     fn write<T: Copy>(&mut self, run: &Run<T>) {
         let start = run.at as usize * size_of::<T>();
         let bytes = size_of_val(run.values.as_slice());
@@ -49,8 +53,8 @@ impl Shared {
             log::error!("a table was to be written outside of its array");
             return;
         }
-        // SAFETY: the range was checked; the kernel side reads these elements only once it is told of them, and no
-        // reference to them exists here.
+        // SAFETY: the range was checked; the kernel side reads these elements only once it is told
+        // of them, and no reference to them exists here.
         unsafe {
             let to = self.base.cast::<u8>().add(start);
             std::ptr::copy_nonoverlapping(run.values.as_ptr().cast::<u8>(), to, bytes);
@@ -114,7 +118,8 @@ impl Object {
 impl TableMaps {
     /// Makes the kernel side forget what it keeps of mappings and of walks.
     pub fn change_generation(&mut self) {
-        // SAFETY: the map's only element, aligned to a page, which both sides change by atomic addition alone.
+        // SAFETY: the map's only element, aligned to a page, which both sides change by atomic
+        // addition alone.
         let generation = unsafe { AtomicU64::from_ptr(self.generation.base.cast()) };
         generation.fetch_add(1, Ordering::SeqCst);
     }
@@ -131,7 +136,8 @@ impl TableMaps {
     }
 }
 
-// Chunks are whole numbers of rows, and lie one behind the other, so that rows can be written by their number.
+// Chunks are whole numbers of rows, and lie one behind the other, so that rows can be written by
+// their number.
 const _: () = assert!(size_of::<RowChunk>() == 4 * CHUNK_ROWS as usize);
 
 /// No segment.

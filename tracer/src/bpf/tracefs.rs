@@ -1,8 +1,8 @@
 //! tracefs without a mount that others see.
 //!
-//! Tracepoints are attached by number, and the numbers stand in tracefs. Where it is not mounted, a thread of
-//! our own gets its own mount namespace, mounts it there, does its work and ends; the machine's mounts, and
-//! those of the rest of this process, stay as they are.
+//! Tracepoints are attached by number, and the numbers stand in tracefs. Where it is not mounted, a
+//! thread of our own gets its own mount namespace, mounts it there, does its work and ends; the
+//! machine's mounts, and those of the rest of this process, stay as they are.
 
 use std::ffi::CStr;
 use std::io;
@@ -44,8 +44,8 @@ fn mount_privately() -> io::Result<()> {
             Err(io::Error::last_os_error())
         }
     };
-    // SAFETY: plain system calls on constant strings. The thread is this function's caller's own; unshare
-    // changes no other thread.
+    // SAFETY: plain system calls on constant strings. The thread is this function's caller's own;
+    // unshare changes no other thread.
     unsafe {
         check(libc::unshare(libc::CLONE_NEWNS))?;
         let none = std::ptr::null();

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tracer_ebpf::ProbeSpec;
 
-use super::dataflow::{Code, Obstacle};
+use super::dataflow::{MachineCode, Obstacle};
 use super::detect::symbols;
 pub use super::placement::inner::Kind;
 use super::placement::inner::{InnerSite, plan};
@@ -44,7 +44,7 @@ pub fn sites(allocator: &Plan) -> Vec<Result<Vec<Site>, Obstacle>> {
 const TAIL_CALLS: u32 =
     ProbeSpec::MAY_TAIL_CALL | ProbeSpec::ALWAYS_TAIL_CALLS | ProbeSpec::MAY_TAIL_CALL_FREE;
 
-fn site(code: &Code, probe: &PlannedProbe, found: &InnerSite) -> Result<Site, Obstacle> {
+fn site(code: &MachineCode, probe: &PlannedProbe, found: &InnerSite) -> Result<Site, Obstacle> {
     let no_code = Obstacle::NoCode(found.address);
     let from_probe = found
         .address

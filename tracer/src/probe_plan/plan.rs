@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSpec};
 
-use super::dataflow::{Functions, Reach};
+use super::dataflow::{ReachedCode, TracedFunctions};
 use super::detect::allocators::{find, forwarders, names, stands_in_front};
 use super::detect::functions::{
-    ASAN_MARK, FunctionRow, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOADER_MARK, LOOKUPS, Set, Table, Throws,
+    ASAN_MARK, FunctionRow, FunctionTable, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOADER_MARK, LOOKUPS, Set,
+    Throws,
 };
 use super::detect::symbols::{self, FileFunctions, Placed};
 use super::placement::callers::put_callers;
@@ -89,7 +90,7 @@ pub enum Found {
 ///
 /// # Errors
 /// Those of a file that cannot be read, or is no ELF file.
-pub fn examine(file: &Arc<MappedFile>, table: &Table) -> Result<Found, FileError> {
+pub fn examine(file: &Arc<MappedFile>, table: &FunctionTable) -> Result<Found, FileError> {
     let marks = [LIBC_MARK, GLIBC_MARK, LOADER_MARK, ASAN_MARK];
     let table = table.for_file(&file.path);
     let wanted = |name: &str| {
@@ -145,7 +146,7 @@ fn probes(symbols: &FileFunctions, mut found: Vec<(&FunctionRow, Placed)>) -> Ve
     let is_libc = symbols.functions.contains_key(LIBC_MARK);
     let throws = Throwing::of(symbols, &found);
     let all = found.iter().map(|(_, placed)| (placed.address, placed.len));
-    let functions = Functions::new(&symbols.code, all);
+    let functions = TracedFunctions::new(&symbols.code, all);
     let forwarders = forwarders(&functions, &found, &|row| throws.may(row));
     // A forwarder is still code that calls the others, but needs no probe of its own.
     let callers: Vec<Placed> = found
@@ -153,7 +154,7 @@ fn probes(symbols: &FileFunctions, mut found: Vec<(&FunctionRow, Placed)>) -> Ve
         .filter(|(_, placed)| !forwarders.contains(&placed.address))
         .map(|(_, placed)| *placed)
         .collect();
-    let reached: HashMap<u64, Reach> = found
+    let reached: HashMap<u64, ReachedCode> = found
         .iter()
         .map(|(_, placed)| (placed.address, functions.reach(placed.address, &HashSet::new())))
         .collect();
@@ -244,11 +245,11 @@ pub fn short_name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dataflow::Code;
+    use super::super::dataflow::MachineCode;
     use super::*;
 
     fn planned(symbols: &FileFunctions) -> Vec<PlannedProbe> {
-        let table = Table::default();
+        let table = FunctionTable::default();
         let mut found = find(symbols, &table);
         found.retain(|(row, _)| row.set == Set::Prefix(String::new()) && row.symbol != "free");
         probes(symbols, found)
@@ -270,7 +271,7 @@ mod tests {
             symbols
                 .code
                 .parts
-                .extend(Code::of_bytes(placed.address, code).parts);
+                .extend(MachineCode::of_bytes(placed.address, code).parts);
         }
         for name in ["free", LIBC_MARK] {
             symbols.functions.insert(name.to_owned(), placed(0x9000, 1));

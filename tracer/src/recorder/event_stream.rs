@@ -14,7 +14,7 @@ use super::targets::TargetScope;
 use super::unwind_tables::Unwinding;
 use crate::bpf::load::BpfError;
 use crate::bpf::records::Records;
-use crate::bpf::{Object, Record};
+use crate::bpf::{Object, RingRecord};
 use crate::process::files::MappedFile;
 use crate::process::sideband::{ProcessEvent, Sideband};
 
@@ -93,16 +93,16 @@ impl EventStream {
 }
 
 impl EventSinks<'_> {
-    fn take_record(&mut self, record: Record) {
+    fn take_record(&mut self, record: RingRecord) {
         match record {
-            Record::Stack(stack) => self.stacks.add(stack),
-            Record::File(new) => {
+            RingRecord::Stack(stack) => self.stacks.add(stack),
+            RingRecord::File(new) => {
                 if let Some(unwinding) = &mut self.unwinding {
                     unwinding.on_file_met(self.object, self.processes, &new);
                 }
             }
-            Record::Counts(new) => self.object.take_counted(new),
-            Record::Process(new) => {
+            RingRecord::Counts(new) => self.object.take_counted(new),
+            RingRecord::Process(new) => {
                 self.processes.on_announced(new);
                 // It may have taken the place of another image.
                 self.exited.note_exit();

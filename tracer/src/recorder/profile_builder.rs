@@ -9,7 +9,7 @@ use super::figures::{VarianceUnit, held};
 use super::process_table::ProcessTable;
 use super::stack_table::StackTable;
 use super::unwind_tables::Unwinding;
-use crate::bpf::records::Stack as RecordedStack;
+use crate::bpf::records::RecordedStack;
 use crate::process::files::MappedFile;
 use crate::process::history::MappedAddress;
 use crate::process::proc_fs;

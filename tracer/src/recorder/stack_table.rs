@@ -8,12 +8,12 @@ use std::collections::HashMap;
 
 use tracer_ebpf::{MAX_FRAMES, StackEnd, SumKey, identity};
 
-use crate::bpf::records::Stack;
+use crate::bpf::records::RecordedStack;
 
 /// All stacks that were recorded.
 #[derive(Debug, Default)]
 pub(super) struct StackTable {
-    stacks: HashMap<u64, Stack>,
+    stacks: HashMap<u64, RecordedStack>,
     /// The first time of a stack in a process image: nanoseconds of `CLOCK_MONOTONIC`.
     first_seen_ns: HashMap<(u32, u64), u64>,
     /// Finished deferred walks whose stacks' records have not come yet, by provisional identity.
@@ -39,7 +39,7 @@ pub(super) struct OuterFrames {
 
 impl StackTable {
     /// Adds a stack that the kernel side has sent.
-    pub(super) fn add(&mut self, stack: Stack) {
+    pub(super) fn add(&mut self, stack: RecordedStack) {
         self.first_seen_ns
             .entry((stack.process, stack.hash))
             .or_insert(stack.time_ns);
@@ -91,7 +91,7 @@ impl StackTable {
     }
 
     /// The stack of an identity.
-    pub(super) fn get(&self, identity: u64) -> Option<&Stack> {
+    pub(super) fn get(&self, identity: u64) -> Option<&RecordedStack> {
         self.stacks.get(&identity)
     }
 

@@ -1,8 +1,9 @@
 //! Separate debug information: where it may be, and whether what is there fits.
 //!
-//! The places are those of GDB (*Debugging with GDB*, "Separate Debug Files"): by build id below a debug directory,
-//! and by the name in `.gnu_debuglink` beside the file, below it in `.debug`, and below a debug directory at the path
-//! of the file. Directories that the user named come first, then those that the target itself sees, then memtap's.
+//! The places are those of GDB (*Debugging with GDB*, "Separate Debug Files"): by build id below a
+//! debug directory, and by the name in `.gnu_debuglink` beside the file, below it in `.debug`, and
+//! below a debug directory at the path of the file. Directories that the user named come first,
+//! then those that the target itself sees, then memtap's.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -44,8 +45,8 @@ struct Candidate {
     by: By,
 }
 
-/// Looks for the debug information of a file: in `directories`, which the user named, then where it is usual. `host` is
-/// memtap's own root.
+/// Looks for the debug information of a file: in `directories`, which the user named, then where it
+/// is usual. `host` is memtap's own root.
 pub(super) fn find(
     mapped: &MappedFile,
     link: Option<&DebugLink>,
@@ -86,7 +87,8 @@ pub(super) fn find(
     })
 }
 
-/// The file with the separate symbols of a file, if there is one that fits: in `directories`, or where it is usual.
+/// The file with the separate symbols of a file, if there is one that fits: in `directories`, or
+/// where it is usual.
 #[must_use]
 pub(crate) fn debug_file_of(file: &MappedFile, directories: &[PathBuf]) -> Option<File> {
     let opened = File::open(file.open_path()).ok()?;
@@ -179,8 +181,8 @@ fn fits(file: &File, mapped: &MappedFile, by: &By) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a file is whole, has something to tell, and is of this build. One without a build id of its own passes where
-/// none is `needed`.
+/// Whether a file is whole, has something to tell, and is of this build. One without a build id of
+/// its own passes where none is `needed`.
 pub(super) fn check(file: &File, build_id: Option<&BuildId>, needed: bool) -> Result<(), String> {
     let sections = Sections::of(file).map_err(|error| error.to_string())?;
     if !sections.has_debug_info && !sections.has_symbols {

@@ -22,8 +22,9 @@ struct Range<'data> {
 impl<'data> Code<'data> {
     /// The executable bytes of an ELF file.
     pub(crate) fn of(elf: &Elf<'data>) -> Result<Self, Error> {
-        // Linkers resolve what refers to a discarded function to 0 (or 1), and where the first segment is
-        // executable that is an address inside the file's own header, which is never code.
+        // Linkers resolve what refers to a discarded function to 0 (or 1), and where the first
+        // segment is executable that is an address inside the file's own header, which is never
+        // code.
         const HEADER_BYTES: u64 = 64;
         let executable = elf.segments().iter().filter(|segment| segment.executable);
         Self::new(executable.filter_map(|segment| {
@@ -35,8 +36,8 @@ impl<'data> Code<'data> {
         }))
     }
 
-    /// Of pairs (virtual address, bytes), in any order. The base is the lowest address, rounded down to a
-    /// page of the machine.
+    /// Of pairs (virtual address, bytes), in any order. The base is the lowest address, rounded
+    /// down to a page of the machine.
     pub(crate) fn new(pieces: impl IntoIterator<Item = (u64, &'data [u8])>) -> Result<Self, Error> {
         let mut pieces: Vec<_> = pieces
             .into_iter()

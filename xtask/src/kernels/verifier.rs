@@ -19,11 +19,12 @@ const FILE: &str = "tests/kernels/verifier.json";
 /// By how much a figure may grow before somebody has to look: a tenth.
 const TOLERANCE: u64 = 10;
 
-/// The most instructions that the verifier may go through for a recording of live blocks with sampling: its time is nearly all
-/// that starting takes.
+/// The most instructions that the verifier may go through for a recording of live blocks with
+/// sampling: its time is nearly all that starting takes.
 const MAX_RECORDING: u64 = 497_000;
 
-/// The name under which `memtap doctor` gives a program's figure for such a recording, where it is another one.
+/// The name under which `memtap doctor` gives a program's figure for such a recording, where it is
+/// another one.
 const RECORDING: &str = ", live, sampled";
 
 /// Instructions by program, on one kernel.

@@ -1,4 +1,5 @@
-//! The arithmetic against the same in floating point, and the estimators against what they estimate.
+//! The arithmetic against the same in floating point, and the estimators against what they
+//! estimate.
 #![expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -76,8 +77,9 @@ fn logarithms_are_right() {
     assert!(worst > 0.0);
 }
 
-/// Of a million numbers at equal distances, the share that gives a distance of at most `s` is the share of those with
-/// `-ln(u) <= s / T`, to one in a million: so is the distribution what it should be, up to its far end.
+/// Of a million numbers at equal distances, the share that gives a distance of at most `s` is the
+/// share of those with `-ln(u) <= s / T`, to one in a million: so is the distribution what it
+/// should be, up to its far end.
 #[test]
 fn distances_are_exponential() {
     const STEPS: u64 = 1 << 20;
@@ -96,16 +98,17 @@ fn distances_are_exponential() {
                 "{found} of distances are at most {bytes} at {interval}, not {expected}"
             );
         }
-        // A point falls into a byte with this probability: the mean distance is its inverse. The last step of the million
-        // stands for all the largest distances, which its own is short of by a few in a million.
+        // A point falls into a byte with this probability: the mean distance is its inverse. The
+        // last step of the million stands for all the largest distances, which its own is short of
+        // by a few in a million.
         let expected = -1.0 / (-1.0 / f64::from(interval)).exp_m1();
         let mean = distances.iter().map(|it| *it as f64).sum::<f64>() / STEPS as f64;
         assert!((mean / expected - 1.0).abs() < 2e-6, "{mean} for {expected}");
     }
 }
 
-/// `E[w I] = p E[w] = 1` from a millionth of an interval to 30 intervals, and with probes that are attached for a part of
-/// the time.
+/// `E[w I] = p E[w] = 1` from a millionth of an interval to 30 intervals, and with probes that are
+/// attached for a part of the time.
 #[test]
 fn weights_have_the_right_mean() {
     let mut next = numbers(2);
@@ -248,8 +251,8 @@ impl Points for Cpu {
     }
 }
 
-/// The estimate of a count of `n` has a variance of about `n (1/p - 1)`; a right one is off by more than five times its root
-/// once in two million times, and these numbers are the same each time.
+/// The estimate of a count of `n` has a variance of about `n (1/p - 1)`; a right one is off by more
+/// than five times its root once in two million times, and these numbers are the same each time.
 fn assert_count(found: u64, calls: u64, bytes: u64, interval: u32, what: &str) {
     let p = -(-(room(bytes) as f64) / f64::from(interval)).exp_m1();
     // Rounding adds at most 1/4 per sampled allocation.
@@ -289,8 +292,8 @@ fn estimates_are_unbiased_however_programs_interrupt_each_other() {
     }
 }
 
-/// The mean of the estimated variances is the variance of the estimates. With 4,000 runs the latter is known to
-/// `sqrt(2 / 4000)` = 2.2 %.
+/// The mean of the estimated variances is the variance of the estimates. With 4,000 runs the latter
+/// is known to `sqrt(2 / 4000)` = 2.2 %.
 #[test]
 fn variances_are_estimated() {
     const RUNS: u32 = 4000;

@@ -45,8 +45,8 @@ pub(in crate::bpf) fn read_all<K: Pod, V: Pod>(map: RawFd) -> io::Result<Vec<(K,
             elem_flags: 0,
             flags: 0,
         };
-        // SAFETY: the attributes are those of the command, and the buffers have room for `count` entries of
-        // the map's own key and value types.
+        // SAFETY: the attributes are those of the command, and the buffers have room for `count`
+        // entries of the map's own key and value types.
         let status = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -66,7 +66,8 @@ pub(in crate::bpf) fn read_all<K: Pod, V: Pod>(map: RawFd) -> io::Result<Vec<(K,
             _ => return Err(error.unwrap_or_else(|| io::Error::other("unknown"))),
         }
         let count = attributes.count.min(capacity) as usize;
-        // SAFETY: the kernel filled `count` keys and values, and any bytes are valid for `Pod` types.
+        // SAFETY: the kernel filled `count` keys and values, and any bytes are valid for `Pod`
+        // types.
         unsafe {
             keys.set_len(count);
             values.set_len(count);

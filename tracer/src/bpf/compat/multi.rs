@@ -1,8 +1,10 @@
-//! Programs for links of many uprobes (`BPF_TRACE_UPROBE_MULTI`, Linux 6.6), which aya does not have.
+//! Programs for links of many uprobes (`BPF_TRACE_UPROBE_MULTI`, Linux 6.6), which aya does not
+//! have.
 //!
-//! A uprobe that is a perf event of its own is taken off under one lock of the whole kernel, a tenth of a second each.
-//! Links go off beside each other, each with all its instructions at once. What they need is said when a program is
-//! loaded, so that aya's programs will not do: the same code is loaded once more, with the maps that aya has made.
+//! A uprobe that is a perf event of its own is taken off under one lock of the whole kernel, a
+//! tenth of a second each. Links go off beside each other, each with all its instructions at once.
+//! What they need is said when a program is loaded, so that aya's programs will not do: the same
+//! code is loaded once more, with the maps that aya has made.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::CStr;
@@ -15,8 +17,9 @@ use aya_obj::generated::{bpf_attach_type, bpf_insn, bpf_prog_type};
 use aya_obj::{ProgramSection, VerifierLog};
 
 use super::sys::{self, Program, Types, Uprobes};
+use crate::bpf::compat::map_data;
+use crate::bpf::embedded::object_bytes;
 use crate::bpf::error::BpfError;
-use crate::bpf::load::{map_data, object_bytes};
 
 /// The programs: their code, and those that are loaded, by name.
 pub(in crate::bpf) struct Multi {
@@ -80,7 +83,8 @@ impl Multi {
         Ok(())
     }
 
-    /// Attaches a program to instructions of a file, or to the returns of the functions that begin there.
+    /// Attaches a program to instructions of a file, or to the returns of the functions that begin
+    /// there.
     pub(in crate::bpf) fn link(
         &self,
         program: &str,
@@ -103,7 +107,8 @@ impl Multi {
         sys::link_uprobes(loaded.descriptor.as_fd(), &uprobes)
     }
 
-    /// How often each program has run and for how many nanoseconds, while the kernel kept statistics.
+    /// How often each program has run and for how many nanoseconds, while the kernel kept
+    /// statistics.
     pub(in crate::bpf) fn runs(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
         self.programs.iter().filter_map(|(name, loaded)| {
             let info = sys::program_info(loaded.descriptor.as_fd()).ok()?;
@@ -120,10 +125,11 @@ impl Multi {
     }
 }
 
-/// Whether the kernel has such links, and looks at the process: the first that had them looked at the thread.
+/// Whether the kernel has such links, and looks at the process: the first that had them looked at
+/// the thread.
 ///
-/// `bpf_uprobe_multi_link_attach` of the kernel's `kernel/trace/bpf_trace.c` answers `EBADF` where the path is no regular
-/// file; those that look at the process refuse a negative process id before.
+/// `bpf_uprobe_multi_link_attach` of the kernel's `kernel/trace/bpf_trace.c` answers `EBADF` where
+/// the path is no regular file; those that look at the process refuse a negative process id before.
 pub(in crate::bpf) fn probe() -> io::Result<()> {
     // `r0 = 0; exit`
     let instruction = |code| bpf_insn {

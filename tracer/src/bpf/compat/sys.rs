@@ -1,5 +1,5 @@
-//! System calls of `bpf(2)` that aya does not have. Layouts are those of `union bpf_attr` in the kernel's
-//! `include/uapi/linux/bpf.h`.
+//! System calls of `bpf(2)` that aya does not have. Layouts are those of `union bpf_attr` in the
+//! kernel's `include/uapi/linux/bpf.h`.
 
 use std::ffi::CStr;
 use std::io;
@@ -22,8 +22,8 @@ pub(super) struct Program<'a> {
     pub(super) types: Option<Types<'a>>,
 }
 
-/// A program's type information. The verifier takes global functions one by one where it knows their types, and as part
-/// of each caller where it does not.
+/// A program's type information. The verifier takes global functions one by one where it knows
+/// their types, and as part of each caller where it does not.
 #[derive(Clone, Copy)]
 pub(super) struct Types<'a> {
     pub(super) btf: BorrowedFd<'a>,
@@ -58,7 +58,8 @@ struct LoadAttributes {
     attach_btf_id: u32,
 }
 
-/// `BPF_LOG_LEVEL1 | BPF_LOG_STATS` of the kernel's `include/linux/bpf_verifier.h`: what aya asks for.
+/// `BPF_LOG_LEVEL1 | BPF_LOG_STATS` of the kernel's `include/linux/bpf_verifier.h`: what aya asks
+/// for.
 const LOG_LEVEL: u32 = 1 | 4;
 
 /// Loads a program. The verifier's account goes into `log`, if that has room.
@@ -170,8 +171,8 @@ pub(super) fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
     unsafe { bpf_for_descriptor(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attributes) }
 }
 
-/// How many instructions the verifier went through for a program; nothing where the kernel does not tell (before
-/// Linux 5.16).
+/// How many instructions the verifier went through for a program; nothing where the kernel does not
+/// tell (before Linux 5.16).
 pub(super) fn verified_instructions(program: BorrowedFd) -> io::Result<Option<u32>> {
     let info = program_info(program)?;
     Ok((info.verified_insns > 0).then_some(info.verified_insns))

@@ -2,29 +2,29 @@
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind};
 
-use super::state::{AbstractState, Location, Memory, number, survives_call, survives_syscall};
+use super::state::{AbstractState, Memory, ValueLocation, number, survives_call, survives_syscall};
 use super::step::{half, immediate, is_same_register, whole, writes};
 
 /// Returns the location before an instruction of what is at `location` after it; `None` if the
 /// instruction makes it, or may. `state` is the one before the instruction.
 pub(super) fn before(
-    location: Location,
+    location: ValueLocation,
     state: &AbstractState,
     instruction: &Instruction,
     info: &mut InstructionInfoFactory,
-) -> Option<Location> {
-    if location == Location::Zero {
+) -> Option<ValueLocation> {
+    if location == ValueLocation::Zero {
         return Some(location);
     }
     if instruction.is_call_near() || instruction.is_call_near_indirect() {
         return match location {
-            Location::Register(number) => survives_call(number).then_some(location),
+            ValueLocation::Register(number) => survives_call(number).then_some(location),
             _ => (!state.escaped).then_some(location),
         };
     }
     if instruction.mnemonic() == Mnemonic::Syscall {
         return match location {
-            Location::Register(number) => survives_syscall(number).then_some(location),
+            ValueLocation::Register(number) => survives_syscall(number).then_some(location),
             _ => (!state.escaped).then_some(location),
         };
     }
@@ -33,12 +33,12 @@ pub(super) fn before(
     }
     let info = info.info(instruction);
     let is_changed = match location {
-        Location::Zero => false,
-        Location::Register(wanted) => info
+        ValueLocation::Zero => false,
+        ValueLocation::Register(wanted) => info
             .used_registers()
             .iter()
             .any(|used| writes(used.access()) && number(used.register()) == Some(wanted)),
-        Location::Slot(slot) => info.used_memory().iter().any(|used| {
+        ValueLocation::Slot(slot) => info.used_memory().iter().any(|used| {
             let bytes = used.memory_size().size();
             writes(used.access())
                 && match state.memory(used.segment(), used.base(), used.index(), used.displacement()) {
@@ -57,38 +57,38 @@ pub(super) fn before(
 }
 
 /// Returns the location from which an instruction that only moves values has the one at `location`.
-fn moved(location: Location, state: &AbstractState, instruction: &Instruction) -> Option<Location> {
+fn moved(location: ValueLocation, state: &AbstractState, instruction: &Instruction) -> Option<ValueLocation> {
     match (instruction.mnemonic(), location) {
-        (Mnemonic::Mov, Location::Register(wanted)) => {
+        (Mnemonic::Mov, ValueLocation::Register(wanted)) => {
             if whole(instruction, 0) == Some(wanted) {
                 if let Some(source) = whole(instruction, 1) {
-                    return Some(Location::Register(source));
+                    return Some(ValueLocation::Register(source));
                 }
                 if instruction.op1_kind() == OpKind::Memory
                     && let Memory::Stack(slot) = state.operand(instruction)
                 {
-                    return Some(Location::Slot(slot));
+                    return Some(ValueLocation::Slot(slot));
                 }
             }
             let is_target = whole(instruction, 0).or_else(|| half(instruction, 0)) == Some(wanted);
-            (is_target && immediate(instruction, 1) == Some(0)).then_some(Location::Zero)
+            (is_target && immediate(instruction, 1) == Some(0)).then_some(ValueLocation::Zero)
         }
-        (Mnemonic::Xor | Mnemonic::Sub, Location::Register(wanted)) => (is_same_register(instruction)
+        (Mnemonic::Xor | Mnemonic::Sub, ValueLocation::Register(wanted)) => (is_same_register(instruction)
             && instruction.op0_register().size() >= 4
             && number(instruction.op0_register()) == Some(wanted))
-        .then_some(Location::Zero),
-        (Mnemonic::Mov, Location::Slot(wanted)) => {
+        .then_some(ValueLocation::Zero),
+        (Mnemonic::Mov, ValueLocation::Slot(wanted)) => {
             let is_target = instruction.op0_kind() == OpKind::Memory
                 && state.operand(instruction) == Memory::Stack(wanted);
             let source = whole(instruction, 1)?;
-            is_target.then_some(Location::Register(source))
+            is_target.then_some(ValueLocation::Register(source))
         }
-        (Mnemonic::Push, Location::Slot(wanted)) => {
+        (Mnemonic::Push, ValueLocation::Slot(wanted)) => {
             let source = whole(instruction, 0)?;
-            (state.depth()? - 8 == wanted).then_some(Location::Register(source))
+            (state.depth()? - 8 == wanted).then_some(ValueLocation::Register(source))
         }
-        (Mnemonic::Pop, Location::Register(wanted)) => {
-            (whole(instruction, 0) == Some(wanted)).then_some(Location::Slot(state.depth()?))
+        (Mnemonic::Pop, ValueLocation::Register(wanted)) => {
+            (whole(instruction, 0) == Some(wanted)).then_some(ValueLocation::Slot(state.depth()?))
         }
         _ => None,
     }

@@ -15,7 +15,7 @@ pub(in crate::probe_plan) struct CodePart {
 
 /// A file's code, and what its tables say of functions.
 #[derive(Debug, Clone, Default)]
-pub(in crate::probe_plan) struct Code {
+pub(in crate::probe_plan) struct MachineCode {
     pub(in crate::probe_plan) parts: Vec<CodePart>,
     /// The first addresses of the allocator's functions.
     pub(in crate::probe_plan) functions: HashSet<u64>,
@@ -60,7 +60,7 @@ pub(in crate::probe_plan) struct Destination {
 
 const ENDBR64_BYTES: u64 = 4;
 
-impl Code {
+impl MachineCode {
     /// The code of one part.
     #[cfg(test)]
     pub(in crate::probe_plan) fn of_bytes(address: u64, bytes: &[u8]) -> Self {
@@ -203,7 +203,7 @@ impl Code {
     }
 
     /// The jumps and calls in the whole code with a target that `is_wanted`: (the target, the
-    /// instruction). They are looked for at every byte, as [`Code::references`] are.
+    /// instruction). They are looked for at every byte, as [`MachineCode::references`] are.
     pub(in crate::probe_plan) fn branches_to(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         const CALL: u8 = 0xe8;
         const JUMP: u8 = 0xe9;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use iced_x86::{ConditionCode, FlowControl, Instruction, InstructionInfoFactory};
 
-use super::code::{Code, Destination, Transfer};
+use super::code::{Destination, MachineCode, Transfer};
 use super::obstacle::Obstacle;
 use super::state::{ARGUMENTS, AbstractState, Flags, RETURN_ADDRESS, Value};
 use super::step::step;
@@ -63,7 +63,7 @@ type Call = (u64, Vec<(u8, u64)>);
 
 /// Follows the code of a file, with the state.
 pub(in crate::probe_plan) struct Explorer<'a> {
-    code: &'a Code,
+    code: &'a MachineCode,
     /// The functions that are traced: a jump to one is not followed.
     traced: &'a HashSet<u64>,
     info: InstructionInfoFactory,
@@ -78,7 +78,7 @@ struct Successors {
 }
 
 impl<'a> Explorer<'a> {
-    pub(in crate::probe_plan) fn new(code: &'a Code, traced: &'a HashSet<u64>) -> Self {
+    pub(in crate::probe_plan) fn new(code: &'a MachineCode, traced: &'a HashSet<u64>) -> Self {
         Self {
             code,
             traced,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::code::{Code, Transfer};
+use super::code::{MachineCode, Transfer};
 
 /// The most instructions of one function that are followed.
 const MAX_INSTRUCTIONS: usize = 20_000;
@@ -17,8 +17,8 @@ const MAX_DEPTH: usize = 3;
 const MAX_HELPERS: usize = 4096;
 
 /// The traced functions of a file's code.
-pub(in crate::probe_plan) struct Functions<'a> {
-    code: &'a Code,
+pub(in crate::probe_plan) struct TracedFunctions<'a> {
+    code: &'a MachineCode,
     /// The addresses of each: the first one, and the one behind the last.
     ranges: Vec<(u64, u64)>,
     starts: HashSet<u64>,
@@ -26,7 +26,7 @@ pub(in crate::probe_plan) struct Functions<'a> {
 
 /// The code that is reached from a function's first instruction.
 #[derive(Debug, Default)]
-pub(in crate::probe_plan) struct Reach {
+pub(in crate::probe_plan) struct ReachedCode {
     /// Traced functions that it jumps to.
     pub(in crate::probe_plan) jumps: BTreeSet<u64>,
     /// Traced functions that it calls, with the addresses that the calls return to.
@@ -41,9 +41,12 @@ pub(in crate::probe_plan) struct Reach {
     branches: Vec<u64>,
 }
 
-impl<'a> Functions<'a> {
+impl<'a> TracedFunctions<'a> {
     /// `traced`: the first address and the length of each function.
-    pub(in crate::probe_plan) fn new(code: &'a Code, traced: impl Iterator<Item = (u64, u64)>) -> Self {
+    pub(in crate::probe_plan) fn new(
+        code: &'a MachineCode,
+        traced: impl Iterator<Item = (u64, u64)>,
+    ) -> Self {
         let ranges: Vec<(u64, u64)> = traced
             .map(|(address, len)| (address, address.saturating_add(len)))
             .collect();
@@ -55,8 +58,8 @@ impl<'a> Functions<'a> {
     }
 
     /// Follows a function. A call of one of `ends` ends a path, as a jump to it does.
-    pub(in crate::probe_plan) fn reach(&self, start: u64, ends: &HashSet<u64>) -> Reach {
-        let mut reach = Reach::default();
+    pub(in crate::probe_plan) fn reach(&self, start: u64, ends: &HashSet<u64>) -> ReachedCode {
+        let mut reach = ReachedCode::default();
         let own = self.ranges.iter().find(|range| range.0 == start);
         let is_outside = |target: u64| own.is_some_and(|own| target < own.0 || own.1 <= target);
         let mut seen = HashSet::new();
@@ -127,7 +130,7 @@ impl<'a> Functions<'a> {
     /// address that it returns to.
     pub(in crate::probe_plan) fn own_calls<'f>(
         &self,
-        reached: impl Iterator<Item = &'f Reach>,
+        reached: impl Iterator<Item = &'f ReachedCode>,
     ) -> Vec<(u64, u64)> {
         let helpers = self.helpers(reached);
         if helpers.values().all(|reach| reach.calls.is_empty()) {
@@ -171,8 +174,8 @@ impl<'a> Functions<'a> {
     }
 
     /// The code that the traced functions use, and what that uses.
-    fn helpers<'f>(&self, reached: impl Iterator<Item = &'f Reach>) -> HashMap<u64, Reach> {
-        let mut helpers: HashMap<u64, Reach> = HashMap::new();
+    fn helpers<'f>(&self, reached: impl Iterator<Item = &'f ReachedCode>) -> HashMap<u64, ReachedCode> {
+        let mut helpers: HashMap<u64, ReachedCode> = HashMap::new();
         let mut ahead: BTreeSet<u64> = reached.flat_map(|reach| reach.helpers.iter().copied()).collect();
         for _ in 0..MAX_DEPTH {
             let mut next = BTreeSet::new();
@@ -211,12 +214,12 @@ mod tests {
     }
 
     /// A function at each multiple of 16.
-    fn functions(bodies: &[Vec<u8>]) -> Code {
+    fn functions(bodies: &[Vec<u8>]) -> MachineCode {
         let mut code = vec![0xcc; 16 * bodies.len()];
         for (index, body) in bodies.iter().enumerate() {
             code[16 * index..][..body.len()].copy_from_slice(body);
         }
-        Code::of_bytes(BASE, &code)
+        MachineCode::of_bytes(BASE, &code)
     }
 
     const RET: u8 = 0xc3;
@@ -230,7 +233,7 @@ mod tests {
         some.extend(branch(0xe9, 53, BASE));
         some.push(RET);
         let code = functions(&[vec![0x48, 0x85, 0xff, RET], branch(0xe9, 16, BASE), calls, some]);
-        let traced = Functions::new(&code, (0..4).map(|index| (BASE + 16 * index, 16)));
+        let traced = TracedFunctions::new(&code, (0..4).map(|index| (BASE + 16 * index, 16)));
         let ends = HashSet::from([BASE]);
         let reach = |index: u64| traced.reach(BASE + 16 * index, &ends);
         assert!(reach(0).returns && reach(0).jumps.is_empty());
@@ -246,7 +249,7 @@ mod tests {
         helper.push(RET);
         let program = |other: Vec<u8>| {
             let code = functions(&[vec![RET], branch(0xe9, 16, BASE + 32), helper.clone(), other]);
-            let traced = Functions::new(&code, [(BASE, 16), (BASE + 16, 16)].into_iter());
+            let traced = TracedFunctions::new(&code, [(BASE, 16), (BASE + 16, 16)].into_iter());
             let none = HashSet::new();
             let reached = [traced.reach(BASE, &none), traced.reach(BASE + 16, &none)];
             traced.own_calls(reached.iter())
@@ -261,7 +264,7 @@ mod tests {
         let stub = vec![0xff, 0x25, 0, 0, 0, 0];
         let mut code = functions(&[vec![RET], stub, branch(0xe9, 32, BASE + 16)]);
         code.slots.insert(BASE + 22, BASE);
-        let traced = Functions::new(&code, [(BASE, 16), (BASE + 32, 16)].into_iter());
+        let traced = TracedFunctions::new(&code, [(BASE, 16), (BASE + 32, 16)].into_iter());
         assert!(traced.reach(BASE + 32, &HashSet::new()).jumps.contains(&BASE));
     }
 }

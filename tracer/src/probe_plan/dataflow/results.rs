@@ -9,10 +9,10 @@ use iced_x86::InstructionInfoFactory;
 
 use super::backward::before;
 use super::graph::{End, Graph, Node};
-use super::state::{Location, RAX, RDI};
+use super::state::{RAX, RDI, ValueLocation};
 
 /// The locations, by address of the instruction; without those from which no return is reached.
-pub(in crate::probe_plan) type Results = BTreeMap<u64, BTreeSet<Location>>;
+pub(in crate::probe_plan) type Results = BTreeMap<u64, BTreeSet<ValueLocation>>;
 
 /// Returns the locations of the result in a function.
 pub(in crate::probe_plan) fn results(graph: &Graph) -> Results {
@@ -42,24 +42,24 @@ fn locations(
     node: &Node,
     results: &Results,
     info: &mut InstructionInfoFactory,
-) -> Option<BTreeSet<Location>> {
+) -> Option<BTreeSet<ValueLocation>> {
     match node.end {
-        Some(End::Return) => return Some(BTreeSet::from([Location::Register(RAX)])),
-        Some(End::FirstArgument) => return Some(BTreeSet::from([Location::Register(RDI)])),
+        Some(End::Return) => return Some(BTreeSet::from([ValueLocation::Register(RAX)])),
+        Some(End::FirstArgument) => return Some(BTreeSet::from([ValueLocation::Register(RDI)])),
         None => {}
     }
-    let mut after: Option<BTreeSet<Location>> = None;
+    let mut after: Option<BTreeSet<ValueLocation>> = None;
     for edge in &node.next {
         let Some(locations) = results.get(&edge.to) else {
             continue;
         };
         let mut locations = locations.clone();
         if let Some(zero) = edge.zero {
-            let zero = Location::Register(zero);
-            if locations.contains(&Location::Zero) {
+            let zero = ValueLocation::Register(zero);
+            if locations.contains(&ValueLocation::Zero) {
                 locations.insert(zero);
             } else if locations.contains(&zero) {
-                locations.insert(Location::Zero);
+                locations.insert(ValueLocation::Zero);
             }
         }
         after = Some(match after {

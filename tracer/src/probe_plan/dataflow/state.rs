@@ -266,7 +266,7 @@ impl AbstractState {
 
 /// The place of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::probe_plan) enum Location {
+pub(in crate::probe_plan) enum ValueLocation {
     /// Nowhere: it is 0.
     Zero,
     /// The register of this number.

@@ -3,15 +3,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::functions::{ASAN_MARK, FunctionRow, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOOKUPS, Set, Table};
+use super::functions::{
+    ASAN_MARK, FunctionRow, FunctionTable, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOOKUPS, Set,
+};
 use super::symbols::{FileFunctions, Placed};
-use crate::probe_plan::dataflow::Functions;
+use crate::probe_plan::dataflow::TracedFunctions;
 
 /// The functions that are there, each address once: the first name in the table's order stands for
 /// it. A name by itself may be anything: an allocator makes blocks and takes them back.
 pub(in crate::probe_plan) fn find<'a>(
     symbols: &FileFunctions,
-    table: &'a Table,
+    table: &'a FunctionTable,
 ) -> Vec<(&'a FunctionRow, Placed)> {
     let rows = || {
         let rows = table.rows().iter();
@@ -82,7 +84,7 @@ pub(in crate::probe_plan) fn names(symbols: &FileFunctions, found: &[(&FunctionR
 /// `operator new[]` jumps to `operator new`. One that may throw, and whose return can have no
 /// probe, may also call the other one and count as that.
 pub(in crate::probe_plan) fn forwarders(
-    functions: &Functions,
+    functions: &TracedFunctions,
     found: &[(&FunctionRow, Placed)],
     may_throw: &impl Fn(&FunctionRow) -> bool,
 ) -> HashSet<u64> {

@@ -12,67 +12,13 @@ use super::names::{
     C_FAMILY, FunctionLine, JEMALLOC, JEMALLOC_PREFIXES, MIMALLOC, NEW, OPERATOR_DELETE, OPERATOR_NEW,
     PREFIXES, TC_DELETE, TC_NEW,
 };
+use super::row::row;
+pub use super::row::{FunctionRow, Set, Tail, Throws};
 use super::signature::Signature;
 
 use crate::probe_plan::roles::Roles;
 use crate::process::files::MappedFile;
 use crate::settings::{SymbolOrOffset, UserSymbol, UserSymbols};
-
-/// A row of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FunctionRow {
-    /// The symbol.
-    pub symbol: String,
-    /// The functions that it belongs together with.
-    pub set: Set,
-    /// The function that its calls count as.
-    pub function: Function,
-    /// The roles of its arguments.
-    pub roles: Roles,
-    /// Its tail calls that its code does not tell.
-    pub tail: Tail,
-    /// The exceptions that may pass through it.
-    pub throws: Throws,
-    /// It gives the block back where it cannot resize it.
-    pub frees_on_failure: bool,
-}
-
-/// Functions that are one allocator's: a name by itself may be anything.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Set {
-    /// With this prefix.
-    Prefix(String),
-    /// The operators of C++: those of whatever allocator the same file has.
-    Operators,
-    /// Named by the user.
-    Named,
-}
-
-/// The tail calls of a function to another traced one that its code does not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tail {
-    /// None.
-    Never,
-    /// Some, where there is no block to resize: `realloc(NULL, n)` is `malloc(n)`, and so is
-    /// `aligned_alloc(a, n)` for an alignment that `malloc` gives anyway.
-    WithoutBlock,
-    /// Always: `reallocarray` is `realloc` with a checked product.
-    Always,
-}
-
-/// The exceptions that may pass through a function. A return probe there would end the program: the
-/// unwinder finds the kernel's address in the place of the caller's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Throws {
-    /// It is declared not to throw (C functions by their headers), so that no caller could catch
-    /// anything.
-    Never,
-    /// A form with `std::nothrow`. The C++ of jemalloc and tcmalloc catches what a new-handler
-    /// throws; `mimalloc` in C does not.
-    Nothrow,
-    /// It throws `std::bad_alloc`.
-    May,
-}
 
 /// A symbol that every libc defines and no other library does: what tells a libc from a library
 /// that merely has allocator functions.
@@ -108,7 +54,7 @@ pub type FindSymbols = fn(&MappedFile, &[PathBuf]) -> Option<File>;
 
 /// All rows, and where each name is among them.
 #[derive(Debug, Clone)]
-pub struct Table {
+pub struct FunctionTable {
     rows: Vec<FunctionRow>,
     by_name: HashMap<String, usize>,
     asked_for: UserSymbols,
@@ -118,13 +64,13 @@ pub struct Table {
     separate_symbols: Option<(FindSymbols, Vec<PathBuf>)>,
 }
 
-impl Default for Table {
+impl Default for FunctionTable {
     fn default() -> Self {
         Self::new(UserSymbols::default())
     }
 }
 
-impl Table {
+impl FunctionTable {
     /// Returns the table of the known functions and those that the user names. The latter come
     /// first, where one address has several names.
     #[must_use]
@@ -299,30 +245,13 @@ impl Table {
     }
 }
 
-pub(super) fn row(symbol: String, set: Set, function: Function, roles: Roles) -> FunctionRow {
-    FunctionRow {
-        symbol,
-        set,
-        function,
-        roles,
-        tail: match (function, roles) {
-            (Function::Realloc, Roles::RESIZE)
-            | (Function::AlignedAlloc | Function::Memalign, Roles::ALIGNED_SIZE) => Tail::WithoutBlock,
-            (Function::Reallocarray, _) => Tail::Always,
-            _ => Tail::Never,
-        },
-        throws: Throws::Never,
-        frees_on_failure: false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_found() {
-        let table = Table::default();
+        let table = FunctionTable::default();
         for name in [
             "malloc",
             "_rjem_sdallocx",
@@ -339,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_throws_is_marked() {
-        let table = Table::default();
+        let table = FunctionTable::default();
         let throws = |name: &str| table.rows()[table.by_name[name]].throws;
         assert_eq!(throws("_Znwm"), Throws::May);
         assert_eq!(throws("mi_new_n"), Throws::May);
@@ -354,7 +283,7 @@ mod tests {
             place,
             signature: "malloc",
         };
-        let table = Table::new(UserSymbols {
+        let table = FunctionTable::new(UserSymbols {
             prefixes: vec!["pool_".to_owned()],
             functions: vec![
                 function(None, SymbolOrOffset::Symbol("_ZN4pool4takeEm".to_owned())),
@@ -363,7 +292,7 @@ mod tests {
             ],
         });
         assert!(table.has("pool_realloc") && !table.has("take"));
-        let row = |table: &Table, name: &str| table.rows()[table.by_name[name]].clone();
+        let row = |table: &FunctionTable, name: &str| table.rows()[table.by_name[name]].clone();
         assert_eq!(row(&table, "_ZN4pool4takeEm").throws, Throws::May);
         let library = table.for_file(Path::new("/usr/lib/libpool.so"));
         assert_eq!(row(&library, "take").throws, Throws::Never);

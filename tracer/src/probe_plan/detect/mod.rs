@@ -11,5 +11,6 @@ pub mod libraries;
 pub mod loader;
 mod names;
 pub mod roots;
+mod row;
 pub mod signature;
 pub mod symbols;

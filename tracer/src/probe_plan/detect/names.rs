@@ -6,7 +6,7 @@
 
 use tracer_ebpf::Function;
 
-use super::functions::Throws;
+use super::row::Throws;
 use crate::probe_plan::roles::Roles;
 
 /// The prefixes that allocators are built with.

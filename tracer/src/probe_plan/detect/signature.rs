@@ -2,8 +2,8 @@
 
 use tracer_ebpf::Function;
 
-use super::functions::{FunctionRow, Set, Throws, row};
 use super::names::{C_FAMILY, FunctionLine};
+use super::row::{FunctionRow, Set, Throws, row};
 use crate::probe_plan::roles::Roles;
 
 /// A function of the C family, or an operator of C++, as the signature that another function has

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::elf::{self, Elf, FileCache, FileError, ReadRef, Relocation, SymbolKind, SymbolTable};
-use crate::probe_plan::dataflow::{Code, CodePart};
+use crate::probe_plan::dataflow::{CodePart, MachineCode};
 
 /// The largest file whose code is looked through as a whole.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -31,7 +31,7 @@ pub struct FileFunctions {
     /// The wanted functions that the file defines, by name.
     pub functions: HashMap<String, Placed>,
     /// The code; empty where the file has none of the functions.
-    pub(in crate::probe_plan) code: Code,
+    pub(in crate::probe_plan) code: MachineCode,
     /// The wanted names that the file takes from others.
     pub imports: HashSet<String>,
     /// It has the word `malloc` among its data, as what looks that up needs it.
@@ -194,7 +194,7 @@ fn hidden<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>) -> Option<&'static str>
 }
 
 /// The code of a file, and its data too where that is wanted.
-fn code<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, with_data: bool) -> Code {
+fn code<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, with_data: bool) -> MachineCode {
     let segments = elf.segments().iter();
     let wanted = segments.filter(|segment| segment.executable || with_data);
     let parts = wanted.map(|segment| CodePart {
@@ -203,11 +203,11 @@ fn code<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, with_data: bool) -> Code 
         bytes: elf.segment_bytes(segment).to_vec(),
         is_code: segment.executable,
     });
-    Code {
+    MachineCode {
         parts: parts.collect(),
         has_shadow_stack: elf.supports_shadow_stack(),
         is_fixed: elf.is_fixed(),
-        ..Code::default()
+        ..MachineCode::default()
     }
 }
 
@@ -231,7 +231,7 @@ fn slots<'data, R: ReadRef<'data>>(
 
 /// Reads the code and the data of a file, with the functions that return their first argument;
 /// `None` if it is no ELF file, or a large one.
-pub(in crate::probe_plan) fn whole_code(path: &Path) -> Option<Code> {
+pub(in crate::probe_plan) fn whole_code(path: &Path) -> Option<MachineCode> {
     let file = File::open(path).ok()?;
     if file.metadata().ok()?.len() > MAX_FILE_BYTES {
         return None;

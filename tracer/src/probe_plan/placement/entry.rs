@@ -16,7 +16,7 @@ use iced_x86::{
 use tracer_ebpf::{Operand, Operands};
 
 use super::operands::{Locations, Position};
-use crate::probe_plan::dataflow::{AbstractState, Code, Explorer, RBP, Value, is_emulated};
+use crate::probe_plan::dataflow::{AbstractState, Explorer, MachineCode, RBP, Value, is_emulated};
 use crate::probe_plan::roles::Roles;
 
 /// A place for a probe.
@@ -35,7 +35,12 @@ const UNKNOWN_LEN: u64 = 64;
 
 /// Returns the places for the probe of a function, the best first: those that the kernel emulates,
 /// in their order, then those that it must step. `len`: 0 where it is not known.
-pub(in crate::probe_plan) fn places(code: &Code, entry: u64, len: u64, roles: &Roles) -> Vec<ProbePlace> {
+pub(in crate::probe_plan) fn places(
+    code: &MachineCode,
+    entry: u64,
+    len: u64,
+    roles: &Roles,
+) -> Vec<ProbePlace> {
     let len = if len == 0 { UNKNOWN_LEN } else { len };
     let nothing = HashSet::new();
     let line = Explorer::new(code, &nothing).straight_line(entry, len, roles.factor_registers());
@@ -119,7 +124,7 @@ fn is_write(access: OpAccess) -> bool {
 
 /// Returns true if a jump in the function leads behind its first instruction, as far as the place
 /// or before it.
-fn is_entered_before(code: &Code, entry: u64, len: u64, offset: u64) -> bool {
+fn is_entered_before(code: &MachineCode, entry: u64, len: u64, offset: u64) -> bool {
     code.sweep(entry, len).any(|instruction| {
         let target = instruction.near_branch_target().wrapping_sub(entry);
         matches!(

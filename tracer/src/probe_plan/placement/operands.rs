@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tracer_ebpf::{Operand, Operands};
 
-use crate::probe_plan::dataflow::{AbstractState, Location, RBP, Value};
+use crate::probe_plan::dataflow::{AbstractState, RBP, Value, ValueLocation};
 use crate::probe_plan::roles::Roles;
 
 /// The part of a function that an instruction is in.
@@ -117,20 +117,20 @@ impl<'a> Locations<'a> {
             };
             let is_one = |slot: &i64, value: Value| value == wanted && may_be_read(slot) && *slot >= self.top;
             let slot = self.state.slots().find(|(slot, value)| is_one(slot, *value))?;
-            self.operand(Location::Slot(slot.0))
+            self.operand(ValueLocation::Slot(slot.0))
         })
     }
 
     /// The operand of a location; `None` for a slot that cannot be read.
-    pub(super) fn operand(&self, location: Location) -> Option<Operand> {
+    pub(super) fn operand(&self, location: ValueLocation) -> Option<Operand> {
         match location {
-            Location::Zero => Some(Operand::ZERO),
-            Location::Register(number) if self.state.register(number) == Value::Constant(0) => {
+            ValueLocation::Zero => Some(Operand::ZERO),
+            ValueLocation::Register(number) if self.state.register(number) == Value::Constant(0) => {
                 Some(Operand::ZERO)
             }
-            Location::Register(number) => Some(Operand::register(number)),
-            Location::Slot(slot) if slot >= self.top => Operand::slot(u32::try_from(-slot).ok()?),
-            Location::Slot(_) => None,
+            ValueLocation::Register(number) => Some(Operand::register(number)),
+            ValueLocation::Slot(slot) if slot >= self.top => Operand::slot(u32::try_from(-slot).ok()?),
+            ValueLocation::Slot(_) => None,
         }
     }
 }

@@ -5,14 +5,14 @@ use std::collections::{HashMap, HashSet};
 
 use tracer_ebpf::{Function, ProbeSpec};
 
-use crate::probe_plan::dataflow::Reach;
+use crate::probe_plan::dataflow::ReachedCode;
 use crate::probe_plan::detect::functions::{FunctionRow, Tail};
 use crate::probe_plan::detect::symbols::Placed;
 
 /// The jumps between the functions of a file that have a probe.
 pub(in crate::probe_plan) struct TailCalls<'a> {
     rows: HashMap<u64, &'a FunctionRow>,
-    reached: &'a HashMap<u64, Reach>,
+    reached: &'a HashMap<u64, ReachedCode>,
     /// Functions with a probe that one with a probe jumps to, the next ones on each way.
     passes: HashMap<u64, HashSet<u64>>,
     /// Those that are jumped to.
@@ -25,7 +25,7 @@ impl<'a> TailCalls<'a> {
     /// Of the functions that have a probe. `reached`: also of those that have none.
     pub(in crate::probe_plan) fn new(
         probed: &[(&'a FunctionRow, Placed)],
-        reached: &'a HashMap<u64, Reach>,
+        reached: &'a HashMap<u64, ReachedCode>,
     ) -> Self {
         let mut calls = Self {
             rows: probed

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tracer_ebpf::FileKey;
 
 use crate::bpf::UprobeScope;
-use crate::probe_plan::functions::Table;
+use crate::probe_plan::functions::FunctionTable;
 use crate::probe_plan::plan::{self, Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::maps::FileId;
@@ -74,7 +74,7 @@ fn describe(pid: u32) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct AllocatorSearch {
     /// The functions that are looked for.
-    functions: Table,
+    functions: FunctionTable,
     examined: ExaminedFiles,
     /// Files that were examined for the probes of one process alone.
     examined_by_process: HashMap<u32, ExaminedFiles>,
@@ -84,7 +84,7 @@ pub(crate) struct AllocatorSearch {
 
 impl AllocatorSearch {
     /// Returns a search for these functions.
-    pub(super) fn new(functions: Table) -> Self {
+    pub(super) fn new(functions: FunctionTable) -> Self {
         Self {
             functions,
             ..Self::default()

@@ -19,7 +19,7 @@ use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::{Attached, Object, UprobeScope};
 use crate::cost::SiteKind;
-use crate::probe_plan::functions::Table;
+use crate::probe_plan::functions::FunctionTable;
 use crate::probe_plan::libraries;
 use crate::probe_plan::plan::{Found, Plan};
 use crate::process::files::MappedFile;
@@ -59,10 +59,12 @@ impl Attachments {
         Self {
             uprobes: AttachedUprobes::new(choice),
             tracepoints: Attached::default(),
-            search: AllocatorSearch::new(Table::new(settings.functions.clone()).with_separate_symbols(
-                symbolize::debug_file_of,
-                settings.symbols.debug_directories.clone(),
-            )),
+            search: AllocatorSearch::new(
+                FunctionTable::new(settings.functions.clone()).with_separate_symbols(
+                    symbolize::debug_file_of,
+                    settings.symbols.debug_directories.clone(),
+                ),
+            ),
             found_names: HashSet::new(),
             has_process_scopes: !settings.follow
                 && matches!(&settings.target, Target::Pids(pids) if pids.len() <= MAX_SCOPES),

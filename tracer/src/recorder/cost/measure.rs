@@ -63,8 +63,9 @@ pub struct Measuring {
 }
 
 impl Measuring {
-    /// Prepares it. The programs are those of `object`, loaded with [`Wanted::cost`](crate::bpf::load::Wanted::cost), which can
-    /// be used for other things meanwhile.
+    /// Prepares it. The programs are those of `object`, loaded with
+    /// [`Wanted::cost`](crate::bpf::load::Wanted::cost), which can be used for other things
+    /// meanwhile.
     pub fn prepare(object: &mut Object) -> Result<Self, MeasureError> {
         let child = Child::start()?;
         let file = Files::default().of_path(Path::new("/proc/self/exe"))?;
@@ -105,8 +106,8 @@ impl Measuring {
         Ok(Self { go, outcome })
     }
 
-    /// Starts it. It takes some 20 ms on a thread and in the child, and is best started when memtap has no other
-    /// work for all CPUs: traps come out dearer on a core that is shared.
+    /// Starts it. It takes some 20 ms on a thread and in the child, and is best started when memtap
+    /// has no other work for all CPUs: traps come out dearer on a core that is shared.
     pub fn start(self) -> Result<Self, MeasureError> {
         self.go.send(()).map_err(|_gone| thread_ended())?;
         Ok(self)

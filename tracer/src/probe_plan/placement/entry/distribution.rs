@@ -7,7 +7,7 @@ use tracer_ebpf::{Operand, Operands};
 
 use super::{ProbePlace, operands, places};
 use crate::probe_plan::dataflow::AbstractState;
-use crate::probe_plan::detect::functions::{Table, Throws};
+use crate::probe_plan::detect::functions::{FunctionTable, Throws};
 use crate::probe_plan::detect::symbols;
 use crate::probe_plan::roles::Roles;
 
@@ -42,7 +42,7 @@ fn library(name: &str) -> Option<PathBuf> {
 #[test]
 #[expect(clippy::print_stdout, reason = "the table is the point")]
 fn no_function_of_the_distribution_is_single_stepped() {
-    let table = Table::default();
+    let table = FunctionTable::default();
     let wanted = |name: &str| table.has(name);
     let mut stepped = Vec::new();
     for (package, name, must_have) in LIBRARIES {

@@ -44,7 +44,12 @@ fn entry(roles: &Roles) -> ProbePlace {
 }
 
 fn places_in(code: &[u8], roles: &Roles) -> Vec<ProbePlace> {
-    places(&Code::of_bytes(ENTRY, code), ENTRY, code.len() as u64, roles)
+    places(
+        &MachineCode::of_bytes(ENTRY, code),
+        ENTRY,
+        code.len() as u64,
+        roles,
+    )
 }
 
 /// The places that are emulated, and the best of the others.

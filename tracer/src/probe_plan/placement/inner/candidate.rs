@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tracer_ebpf::{Operand, Operands};
 
-use crate::probe_plan::dataflow::{Location, Node, is_emulated, is_steppable};
+use crate::probe_plan::dataflow::{Node, ValueLocation, is_emulated, is_steppable};
 use crate::probe_plan::placement::operands::{Locations, Position};
 use crate::probe_plan::roles::Roles;
 
@@ -35,7 +35,7 @@ impl InnerCandidate {
     /// result; `read_back`: slots that hold what they held.
     pub(super) fn at(
         node: &Node,
-        results: &BTreeSet<Location>,
+        results: &BTreeSet<ValueLocation>,
         roles: &Roles,
         read_back: &BTreeSet<i64>,
     ) -> Option<Self> {

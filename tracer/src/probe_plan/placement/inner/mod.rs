@@ -17,7 +17,7 @@ use std::collections::HashSet;
 
 use tracer_ebpf::Operands;
 
-use super::super::dataflow::{Code, Explorer, Graph, Obstacle};
+use super::super::dataflow::{Explorer, Graph, MachineCode, Obstacle};
 use super::super::roles::Roles;
 
 /// The part of a call that a site has.
@@ -44,7 +44,7 @@ pub(in crate::probe_plan) struct InnerSite {
 
 /// The sites of a function. `traced`: the addresses of the other functions that are traced.
 pub(in crate::probe_plan) fn plan(
-    code: &Code,
+    code: &MachineCode,
     entry: u64,
     roles: &Roles,
     traced: &HashSet<u64>,
@@ -61,7 +61,7 @@ pub(in crate::probe_plan) fn plan(
 /// elsewhere would meet sites that they are not meant for; a tail that several functions share is
 /// nobody's; and landing pads of exceptions, to which no jump leads, come back with registers of
 /// which nothing is known.
-fn is_own(code: &Code, graph: &Graph, entry: u64) -> Result<(), Obstacle> {
+fn is_own(code: &MachineCode, graph: &Graph, entry: u64) -> Result<(), Obstacle> {
     let is_inside = |address: u64| {
         let before = graph.range(..=address).next_back();
         before.is_some_and(|(_, node)| address < node.instruction.next_ip())

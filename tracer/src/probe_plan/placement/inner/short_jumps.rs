@@ -2,12 +2,12 @@
 //!
 //! The function's code is that to which its jumps lead. The code between and around it is another
 //! function's, or its own to which no jump leads: landing pads of exceptions, to which the unwinder
-//! goes by a table. Long jumps are found at any byte ([`Code::references`]). Of short ones there
-//! would be too many that are none, so that code is decoded here, as far as they reach.
+//! goes by a table. Long jumps are found at any byte ([`MachineCode::references`]). Of short ones
+//! there would be too many that are none, so that code is decoded here, as far as they reach.
 
 use iced_x86::OpKind;
 
-use crate::probe_plan::dataflow::{Code, Graph};
+use crate::probe_plan::dataflow::{Graph, MachineCode};
 
 /// The reach of a short jump, with the instruction itself.
 const REACH: u64 = 128 + 2;
@@ -20,7 +20,7 @@ const APPROACH: u64 = 64;
 const BEGINNINGS: u64 = 16;
 
 /// A jump from beside the code to an instruction of it but its entry: (that instruction, the jump).
-pub(super) fn find(code: &Code, graph: &Graph, entry: u64) -> Option<(u64, u64)> {
+pub(super) fn find(code: &MachineCode, graph: &Graph, entry: u64) -> Option<(u64, u64)> {
     let is_inside = |address: u64| {
         let before = graph.range(..=address).next_back();
         before.is_some_and(|(_, node)| address < node.instruction.next_ip())

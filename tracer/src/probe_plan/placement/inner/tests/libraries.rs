@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::probe_plan::dataflow::Obstacle;
-use crate::probe_plan::detect::functions::Table;
+use crate::probe_plan::detect::functions::FunctionTable;
 use crate::probe_plan::detect::symbols;
 use crate::probe_plan::placement::inner::{InnerSite, Kind, plan};
 
@@ -37,7 +37,7 @@ struct Verdict {
 /// A library's allocator functions, each with its sites or why there are none. Those of the other
 /// shapes are left out.
 fn verdicts(path: &Path) -> Vec<Verdict> {
-    let table = Table::default();
+    let table = FunctionTable::default();
     let symbols =
         symbols::find_functions(path, path, &|name| table.has(name), &[], None).expect("an ELF file");
     let code = symbols::whole_code(path).expect("an ELF file");

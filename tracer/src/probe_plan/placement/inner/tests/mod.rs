@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use tracer_ebpf::Operand;
 
 use super::{InnerSite, Kind, plan};
-use crate::probe_plan::dataflow::{Code as Image, Obstacle};
+use crate::probe_plan::dataflow::{MachineCode as Image, Obstacle};
 use crate::probe_plan::roles::Roles;
 
 /// The address of the code. Calls go to `CALLEE`, which returns.
@@ -32,19 +32,19 @@ const UD2: &[u8] = &[0x0f, 0x0b];
 
 /// A piece of code, or a call of another function.
 enum Piece {
-    Code(&'static [u8]),
+    MachineCode(&'static [u8]),
     Call(u64),
     Jump(u64),
 }
 
-use Piece::{Call, Code, Jump};
+use Piece::{Call, Jump, MachineCode};
 
 /// Puts code together, and with it a function at `CALLEE` that returns.
 fn image(parts: &[Piece]) -> Image {
     let mut code = Vec::new();
     for part in parts {
         let (opcode, target) = match part {
-            Code(bytes) => {
+            MachineCode(bytes) => {
                 code.extend_from_slice(bytes);
                 continue;
             }

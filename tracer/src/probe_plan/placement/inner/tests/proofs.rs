@@ -5,11 +5,11 @@ use super::*;
 #[test]
 fn straight_line() {
     let parts = [
-        Code(KEEP_SIZE),
+        MachineCode(KEEP_SIZE),
         Call(CALLEE),
-        Code(PLACE),
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(PLACE),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     let found = planned(&parts).expect("a plan");
     assert_eq!(found.len(), 1);
@@ -26,15 +26,15 @@ fn straight_line() {
 #[test]
 fn diamond_is_met_where_both_ways_are_one_again() {
     let parts = [
-        Code(KEEP_SIZE),
-        Code(TEST_RDI),
-        Code(&[0x74, 0x07]), // je +7
+        MachineCode(KEEP_SIZE),
+        MachineCode(TEST_RDI),
+        MachineCode(&[0x74, 0x07]), // je +7
         Call(CALLEE),
-        Code(&[0xeb, 0x05]), // jmp +5
+        MachineCode(&[0xeb, 0x05]), // jmp +5
         Call(CALLEE),
-        Code(PLACE),
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(PLACE),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     assert_eq!(sites(&parts), [(21, Kind::Complete, RBX, RAX)]);
 }
@@ -43,16 +43,16 @@ fn diamond_is_met_where_both_ways_are_one_again() {
 fn early_return_has_a_site_of_its_own() {
     // Nothing on the way of the failure is emulated: the kernel has to step through `xor`.
     let parts = [
-        Code(KEEP_SIZE),
-        Code(TEST_RDI),
-        Code(&[0x78, 0x09]), // js +9
+        MachineCode(KEEP_SIZE),
+        MachineCode(TEST_RDI),
+        MachineCode(&[0x78, 0x09]), // js +9
         Call(CALLEE),
-        Code(PLACE),
-        Code(POP_RBX),
-        Code(RET),
-        Code(FAIL),
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(PLACE),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
+        MachineCode(FAIL),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     assert_eq!(
         sites(&parts),
@@ -67,14 +67,14 @@ fn early_return_has_a_site_of_its_own() {
 #[test]
 fn site_after_a_loop() {
     let parts = [
-        Code(KEEP_SIZE),
-        Code(&[0x48, 0x89, 0xdf]), // mov %rbx,%rdi
+        MachineCode(KEEP_SIZE),
+        MachineCode(&[0x48, 0x89, 0xdf]), // mov %rbx,%rdi
         Call(CALLEE),
-        Code(TEST_RAX),
-        Code(&[0x74, 0xf3]), // je -13: once more
-        Code(PLACE),
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(TEST_RAX),
+        MachineCode(&[0x74, 0xf3]), // je -13: once more
+        MachineCode(PLACE),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     assert_eq!(sites(&parts), [(17, Kind::Complete, RBX, RAX)]);
 }
@@ -83,15 +83,15 @@ fn site_after_a_loop() {
 fn result_that_is_0_where_it_is_compared() {
     // test %rax,%rax; je to where rax is cleared: it is 0 there already.
     let parts = [
-        Code(KEEP_SIZE),
+        MachineCode(KEEP_SIZE),
         Call(CALLEE),
-        Code(TEST_RAX),
-        Code(&[0x74, 0x02]), // je +2
-        Code(POP_RBX),
-        Code(RET),
-        Code(FAIL),
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(TEST_RAX),
+        MachineCode(&[0x74, 0x02]), // je +2
+        MachineCode(POP_RBX),
+        MachineCode(RET),
+        MachineCode(FAIL),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     assert_eq!(sites(&parts), [(12, Kind::Complete, RBX, RAX)]);
 }
@@ -99,18 +99,18 @@ fn result_that_is_0_where_it_is_compared() {
 #[test]
 fn size_that_is_not_kept_on_one_way_is_met_before() {
     let parts = [
-        Code(KEEP_SIZE),
-        Code(TEST_RDI),
-        Code(&[0x78, 0x09]), // js +9
+        MachineCode(KEEP_SIZE),
+        MachineCode(TEST_RDI),
+        MachineCode(&[0x78, 0x09]), // js +9
         Call(CALLEE),
-        Code(PLACE),
-        Code(POP_RBX),
-        Code(RET),
-        Code(&[0x48, 0x89, 0xfe, 0x31, 0xdb, 0x31, 0xff]), // mov %rdi,%rsi; xor %ebx,%ebx; xor %edi,%edi
+        MachineCode(PLACE),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
+        MachineCode(&[0x48, 0x89, 0xfe, 0x31, 0xdb, 0x31, 0xff]), // mov %rdi,%rsi; xor %ebx,%ebx; xor %edi,%edi
         Call(CALLEE),
-        Code(PLACE),
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(PLACE),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     assert_eq!(
         sites(&parts),
@@ -125,15 +125,15 @@ fn size_that_is_not_kept_on_one_way_is_met_before() {
 #[test]
 fn no_site_on_a_call_where_there_is_a_shadow_stack() {
     let parts = [
-        Code(KEEP_SIZE),
-        Code(&[0x48, 0x83, 0xec, 0x10]), // sub $16,%rsp
+        MachineCode(KEEP_SIZE),
+        MachineCode(&[0x48, 0x83, 0xec, 0x10]), // sub $16,%rsp
         Call(CALLEE),
-        Code(&[0x48, 0x89, 0x44, 0x24, 0x08, 0x31, 0xc0]), // mov %rax,8(%rsp); xor %eax,%eax
+        MachineCode(&[0x48, 0x89, 0x44, 0x24, 0x08, 0x31, 0xc0]), // mov %rax,8(%rsp); xor %eax,%eax
         Call(CALLEE),
-        Code(&[0x48, 0x8b, 0x44, 0x24, 0x08]), // mov 8(%rsp),%rax
-        Code(&[0x48, 0x83, 0xc4, 0x10]),       // add $16,%rsp
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(&[0x48, 0x8b, 0x44, 0x24, 0x08]), // mov 8(%rsp),%rax
+        MachineCode(&[0x48, 0x83, 0xc4, 0x10]),       // add $16,%rsp
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     let plan_of = |image: &Image| plan(image, CODE, &Roles::SIZE, &HashSet::new());
     assert!(plan_of(&image(&parts)).is_ok());
@@ -151,38 +151,38 @@ fn calls_that_never_return_end_their_way() {
     // test $15,%al; jne +2; the function at the end returns unless its argument is 1.
     let fatal = CODE + 31;
     let parts = [
-        Code(KEEP_SIZE),
+        MachineCode(KEEP_SIZE),
         Call(CALLEE),
-        Code(&[0xa8, 0x0f, 0x75, 0x02]),
-        Code(POP_RBX),
-        Code(RET),
-        Code(&[0xbf, 0x01, 0x00, 0x00, 0x00]), // mov $1,%edi
+        MachineCode(&[0xa8, 0x0f, 0x75, 0x02]),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
+        MachineCode(&[0xbf, 0x01, 0x00, 0x00, 0x00]), // mov $1,%edi
         Call(fatal),
-        Code(POP_RBX),
-        Code(RET),
-        Code(&[0x90; 4]),
-        Code(&[0x85, 0xff, 0x75, 0x01, 0xc3]), // test %edi,%edi; jne +1; ret
-        Code(UD2),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
+        MachineCode(&[0x90; 4]),
+        MachineCode(&[0x85, 0xff, 0x75, 0x01, 0xc3]), // test %edi,%edi; jne +1; ret
+        MachineCode(UD2),
     ];
     assert_eq!(sites(&parts), [(11, Kind::Complete, RBX, RAX)]);
     // After one that may return there is no place.
     let mut returns = parts;
-    returns[5] = Code(&[0xbf, 0x00, 0x00, 0x00, 0x00]); // mov $0,%edi
+    returns[5] = MachineCode(&[0xbf, 0x00, 0x00, 0x00, 0x00]); // mov $0,%edi
     assert!(planned(&returns).is_err());
 }
 
 #[test]
 fn result_that_passes_through_the_stack() {
     let parts = [
-        Code(KEEP_SIZE),
-        Code(&[0x48, 0x83, 0xec, 0x10]), // sub $16,%rsp
+        MachineCode(KEEP_SIZE),
+        MachineCode(&[0x48, 0x83, 0xec, 0x10]), // sub $16,%rsp
         Call(CALLEE),
-        Code(&[0x48, 0x89, 0x44, 0x24, 0x08, 0x31, 0xc0]), // mov %rax,8(%rsp); xor %eax,%eax
+        MachineCode(&[0x48, 0x89, 0x44, 0x24, 0x08, 0x31, 0xc0]), // mov %rax,8(%rsp); xor %eax,%eax
         Call(CALLEE),
-        Code(&[0x48, 0x8b, 0x44, 0x24, 0x08]), // mov 8(%rsp),%rax
-        Code(&[0x48, 0x83, 0xc4, 0x10]),       // add $16,%rsp
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(&[0x48, 0x8b, 0x44, 0x24, 0x08]), // mov 8(%rsp),%rax
+        MachineCode(&[0x48, 0x83, 0xc4, 0x10]),       // add $16,%rsp
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     // At the second call: 16 bytes below the CFA are rbx, and the slot is 8 above the end of those
     // that were made.
@@ -193,11 +193,11 @@ fn result_that_passes_through_the_stack() {
 #[test]
 fn size_in_the_stack() {
     let parts = [
-        Code(&[0x57]), // push %rdi
+        MachineCode(&[0x57]), // push %rdi
         Call(CALLEE),
-        Code(PLACE),
-        Code(&[0x5f]), // pop %rdi
-        Code(RET),
+        MachineCode(PLACE),
+        MachineCode(&[0x5f]), // pop %rdi
+        MachineCode(RET),
     ];
     let slot = Operand::slot(16).expect("a slot");
     assert_eq!(sites(&parts), [(6, Kind::Complete, slot, RAX)]);
@@ -206,13 +206,13 @@ fn size_in_the_stack() {
 #[test]
 fn frame_pointer_that_was_pushed() {
     let parts = [
-        Code(&[0x55, 0x48, 0x89, 0xe5]), // push %rbp; mov %rsp,%rbp
-        Code(KEEP_SIZE),
+        MachineCode(&[0x55, 0x48, 0x89, 0xe5]), // push %rbp; mov %rsp,%rbp
+        MachineCode(KEEP_SIZE),
         Call(CALLEE),
-        Code(PLACE),
-        Code(POP_RBX),
-        Code(&[0xc9]), // leave
-        Code(RET),
+        MachineCode(PLACE),
+        MachineCode(POP_RBX),
+        MachineCode(&[0xc9]), // leave
+        MachineCode(RET),
     ];
     let found = planned(&parts).expect("a plan");
     assert_eq!(found.len(), 1);
@@ -223,16 +223,16 @@ fn frame_pointer_that_was_pushed() {
 }
 
 const PRODUCT: [Piece; 10] = [
-    Code(&[0x53, 0x48, 0x89, 0xf8]), // push %rbx; mov %rdi,%rax
-    Code(&[0x48, 0xf7, 0xe6]),       // mul %rsi
-    Code(&[0x48, 0x89, 0xc3]),       // mov %rax,%rbx
-    Code(&[0x70, 0x09]),             // jo +9
+    MachineCode(&[0x53, 0x48, 0x89, 0xf8]), // push %rbx; mov %rdi,%rax
+    MachineCode(&[0x48, 0xf7, 0xe6]),       // mul %rsi
+    MachineCode(&[0x48, 0x89, 0xc3]),       // mov %rax,%rbx
+    MachineCode(&[0x70, 0x09]),             // jo +9
     Call(CALLEE),
-    Code(PLACE),
-    Code(POP_RBX),
-    Code(RET),
-    Code(&[0x31, 0xc0, 0xeb, 0xfa]), // xor %eax,%eax; jmp to the pop
-    Code(UD2),
+    MachineCode(PLACE),
+    MachineCode(POP_RBX),
+    MachineCode(RET),
+    MachineCode(&[0x31, 0xc0, 0xeb, 0xfa]), // xor %eax,%eax; jmp to the pop
+    MachineCode(UD2),
 ];
 
 #[test]
@@ -257,15 +257,15 @@ fn product_and_whether_it_overflows() {
 fn jump_to_a_function_that_returns_its_argument() {
     let memset = CALLEE + 0x100;
     let parts = [
-        Code(KEEP_SIZE),
+        MachineCode(KEEP_SIZE),
         Call(CALLEE),
-        Code(TEST_RAX),
-        Code(&[0x74, 0x09]),       // je +9
-        Code(&[0x48, 0x89, 0xc7]), // mov %rax,%rdi
-        Code(POP_RBX),
+        MachineCode(TEST_RAX),
+        MachineCode(&[0x74, 0x09]),       // je +9
+        MachineCode(&[0x48, 0x89, 0xc7]), // mov %rax,%rdi
+        MachineCode(POP_RBX),
         Jump(memset),
-        Code(POP_RBX),
-        Code(RET),
+        MachineCode(POP_RBX),
+        MachineCode(RET),
     ];
     let mut image = image(&parts);
     image.return_first.insert(memset);
@@ -277,7 +277,11 @@ fn jump_to_a_function_that_returns_its_argument() {
 #[test]
 fn argument_that_is_still_in_its_register() {
     // mov %rsi,%rax; je +0; ret: the result is the second argument, and the size the first.
-    let parts = [Code(&[0x48, 0x89, 0xf0]), Code(PLACE), Code(RET)];
+    let parts = [
+        MachineCode(&[0x48, 0x89, 0xf0]),
+        MachineCode(PLACE),
+        MachineCode(RET),
+    ];
     let found = sites(&parts);
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].1, found[0].2), (Kind::Complete, RDI));

@@ -9,8 +9,8 @@ const CALL: u8 = 0x85;
 /// `bpf_tail_call`, in the list of helpers of `include/uapi/linux/bpf.h`.
 const TAIL_CALL: [u8; 4] = 12i32.to_ne_bytes();
 
-/// Without one a program shares its stack with whoever preempts it: `thread_stack` of the kernel side. It takes two
-/// threads on a kernel that preempts to show, and then the kernel dies.
+/// Without one a program shares its stack with whoever preempts it: `thread_stack` of the kernel
+/// side. It takes two threads on a kernel that preempts to show, and then the kernel dies.
 #[test]
 fn every_uprobe_program_has_a_tail_call() {
     let object = object::File::parse(EMBEDDED).expect("an ELF file");
