@@ -40,7 +40,7 @@ impl Chosen {
             // What is on top of the stack must be the return address: nothing may have been pushed.
             let mut places = std::mem::take(&mut probe.others);
             places.insert(0, probe.clone());
-            places.retain(|place| place.is_at_return_address());
+            places.retain(PlannedProbe::is_at_return_address);
             if !places.is_empty() {
                 probe = places.remove(0);
             }

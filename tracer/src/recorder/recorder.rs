@@ -171,10 +171,8 @@ impl Recorder {
             scope: UprobeScope::Machine,
             examined: Examined::default(),
             examined_in: HashMap::new(),
-            functions: Table::new(settings.functions.clone()).with_separate_symbols(
-                symbolize::debug_file_of,
-                settings.symbols.debug_directories.clone(),
-            ),
+            functions: Table::new(settings.functions.clone())
+                .with_separate_symbols(symbolize::debug_file_of, &settings.symbols.debug_directories),
             asked_for: HashSet::new(),
             tables,
             copies,
