@@ -17,7 +17,8 @@ PT_LOAD, PT_GNU_EH_FRAME = 1, 0x6474E550
 PAGE = 4096
 # .eh_frame_hdr with a table of signed 32-bit distances from its own beginning.
 TABLE_ENCODING = 0x3B
-# Distances between functions with tables that are alignment, or small pieces of assembly, are shorter.
+# Distances between functions with tables that are alignment, or small pieces of assembly, are
+# shorter.
 GAP_BYTES_MIN = 4096
 
 

@@ -41,7 +41,8 @@ END_NAMES = {
     gdb.FRAME_UNWIND_NO_SAVED_PC: "no_saved_pc",
     gdb.FRAME_UNWIND_MEMORY_ERROR: "memory_error",
 }
-# An inlined function has no frame of its own on the stack, and a tail call left none: gdb makes these up.
+# An inlined function has no frame of its own on the stack, and a tail call left none: gdb makes
+# these up.
 MADE_UP = (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME)
 
 SETTINGS = """
@@ -257,7 +258,8 @@ def main():
     if len({*functions, "realloc"}) > DEBUG_REGISTERS:
         raise Failure(f"{DEBUG_REGISTERS} functions at most can be watched at a time, realloc always is one")
     for function, (start, _) in ranges.items():
-        # realloc is watched for what it passes on to malloc, even where its own calls are not counted.
+        # realloc is watched for what it passes on to malloc, even where its own calls are
+        # not counted.
         if function in functions or function == "realloc":
             Entry(function, start, counts, function in functions)
     gdb.events.new_objfile.connect(counts.note_mappings)

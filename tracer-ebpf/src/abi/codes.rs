@@ -60,9 +60,9 @@ coded! {
 
 coded! {
     /// What the kernel side counts of events, per CPU. Always:
-    /// `Seen + hits of uprobes - PassedOver = Tallied + Nested + Filtered + Foreign + Unsampled + the losses that are events`:
-    /// what was hit, whatever it stands for. Hits of uprobes are counted by probe
-    /// ([`HitCounts`](crate::HitCounts)).
+    /// `Seen + hits of uprobes - PassedOver` is the sum of `Tallied`, `Nested`, `Filtered`,
+    /// `Foreign`, `Unsampled` and the losses that are events: hits, whatever they stand for. Hits
+    /// of uprobes are counted by probe ([`HitCounts`](crate::HitCounts)).
     Counter {
         /// Returns of memory-map system calls.
         Seen = 0, "seen";

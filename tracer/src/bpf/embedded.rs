@@ -9,8 +9,9 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 /// The object that `build.rs` made.
 static EMBEDDED: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memtap-ebpf.o"));
 
-/// The object to load: the embedded one or, in a development build alone, the file that `MEMTAP_EBPF_OBJECT` names
-/// (`cargo xtask ebpf`). A release build can run with capabilities that its caller does not have, and heeds no variable.
+/// The object to load: the embedded one or, in a development build alone, the file that
+/// `MEMTAP_EBPF_OBJECT` names (`cargo xtask ebpf`). A release build can run with capabilities that
+/// its caller does not have, and heeds no variable.
 pub(super) fn object_bytes() -> &'static [u8] {
     static NAMED: std::sync::OnceLock<Option<Vec<u8>>> = std::sync::OnceLock::new();
     if !cfg!(debug_assertions) {
@@ -20,8 +21,9 @@ pub(super) fn object_bytes() -> &'static [u8] {
     named.as_deref().unwrap_or(EMBEDDED)
 }
 
-/// The object as it is to be loaded. Where blocks are not followed (`live`), nothing takes out the pending calls that did not go
-/// on by a tail call: their table is one then whose least recently used entries make room.
+/// The object as it is to be loaded. Where blocks are not followed (`live`), nothing takes out the
+/// pending calls that did not go on by a tail call: their table is one then whose least recently
+/// used entries make room.
 pub(super) fn object_for(live: bool) -> Cow<'static, [u8]> {
     if live {
         return Cow::Borrowed(object_bytes());
@@ -35,7 +37,8 @@ pub(super) fn object_for(live: bool) -> Cow<'static, [u8]> {
     Cow::Owned(object)
 }
 
-/// The offset in the object of a map's type, which its definition begins with (`bpf_map_def` of libbpf).
+/// The offset in the object of a map's type, which its definition begins with (`bpf_map_def` of
+/// libbpf).
 fn kind_of_map(name: &str) -> Option<usize> {
     let object = object::File::parse(object_bytes()).ok()?;
     let symbol = object.symbol_by_name(name)?;

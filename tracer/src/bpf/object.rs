@@ -68,7 +68,8 @@ impl Object {
         Ok(number)
     }
 
-    /// Hands the kernel side the spec of a probe of a function. Returns the cookie that the probe must carry.
+    /// Hands the kernel side the spec of a probe of a function. Returns the cookie that the probe
+    /// must carry.
     pub fn add_spec(&mut self, function: u32, spec: ProbeSpec) -> Result<u64, BpfError> {
         let failed = |error| BpfError::map("SPECS", error);
         let index = self.specs_len;
@@ -115,7 +116,8 @@ impl Object {
             .map_err(|error| BpfError::map("PROCESSES", error))
     }
 
-    /// Takes an ended process out of the table, unless the id is another process's by now. Returns its hits.
+    /// Takes an ended process out of the table, unless the id is another process's by now. Returns
+    /// its hits.
     pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<Option<u64>, BpfError> {
         let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
             .map_err(|error| BpfError::map("PROCESSES", error))?;
@@ -174,8 +176,8 @@ impl Object {
             .ok_or_else(|| BpfError::Missing(format!("map {name}")))
     }
 
-    /// Changes how much is sampled, from the next call on. Does nothing where `BpfSettings.sampled` is 0. Fails where an
-    /// allocation could stand for more than 2^31 others.
+    /// Changes how much is sampled, from the next call on. Does nothing where `BpfSettings.sampled`
+    /// is 0. Fails where an allocation could stand for more than 2^31 others.
     pub fn set_sampling(&mut self, sampling: Sampling) -> Result<(), BpfError> {
         let rate = sampling.rate().ok_or(BpfError::Sampling {
             interval_bytes: sampling.interval_bytes,

@@ -116,13 +116,11 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
 
     /// The virtual address of the code at an offset in the file.
     pub(crate) fn code_address(&self, offset: u64) -> Option<u64> {
-        let executable = self.segments.iter().filter(|segment| segment.executable);
-        executable
-            .filter_map(|segment| {
-                let at = offset.checked_sub(segment.offset)?;
-                (at < segment.file_size).then(|| at.checked_add(segment.address))?
-            })
-            .next()
+        let mut executable = self.segments.iter().filter(|segment| segment.executable);
+        executable.find_map(|segment| {
+            let at = offset.checked_sub(segment.offset)?;
+            (at < segment.file_size).then(|| at.checked_add(segment.address))?
+        })
     }
 
     /// A range of the file, cut where the file ends.

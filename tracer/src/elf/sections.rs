@@ -29,8 +29,8 @@ pub(crate) struct SectionHeader<'data> {
     pub(crate) offset: u64,
     /// The bytes in the file; the file may have fewer.
     pub(crate) size: u64,
-    /// The bytes that it says to unpack to; `Some(None)` where it is compressed and does not say.
-    pub(crate) unpacked_size: Option<Option<u64>>,
+    /// The bytes that it says to unpack to: 0 where it is not compressed.
+    pub(crate) unpacked_size: Result<u64, ElfError>,
 }
 
 impl<'data, R: ReadRef<'data>> Elf<'data, R> {
@@ -49,13 +49,14 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
                     let header = self
                         .data
                         .read_at::<elf::CompressionHeader64<LE>>(section.sh_offset(LE));
-                    header.ok().map(|header| header.ch_size(LE))
+                    let size = header.map(|header| header.ch_size(LE));
+                    size.ok().ok_or(ElfError::Compression)
                 };
                 SectionHeader {
                     name: table.section_name(LE, section).unwrap_or_default(),
                     offset: section.sh_offset(LE),
                     size: section.sh_size(LE),
-                    unpacked_size: is_compressed.then(unpacked_size),
+                    unpacked_size: if is_compressed { unpacked_size() } else { Ok(0) },
                 }
             })
             .collect())

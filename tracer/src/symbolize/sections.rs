@@ -57,12 +57,12 @@ impl Sections {
             if end.is_none_or(|end| end > len) {
                 return Err(Unfit::Damaged("a section runs past its end"));
             }
-            if let Some(unpacked_size) = section.unpacked_size {
-                let bytes = unpacked_size.ok_or(Unfit::Damaged("a compressed section has no header"))?;
-                unpacked_bytes = unpacked_bytes.saturating_add(bytes);
-                if unpacked_bytes > MOST_UNPACKED_BYTES {
-                    return Err(Unfit::Damaged("its compressed sections say that they are huge"));
-                }
+            let unpacked_size = section
+                .unpacked_size
+                .map_err(|_error| Unfit::Damaged("a compressed section has no header"))?;
+            unpacked_bytes = unpacked_bytes.saturating_add(unpacked_size);
+            if unpacked_bytes > MOST_UNPACKED_BYTES {
+                return Err(Unfit::Damaged("its compressed sections say that they are huge"));
             }
             let is_empty = section.size == 0;
             match section.name {

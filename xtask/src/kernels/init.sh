@@ -1,6 +1,7 @@
 #!/bin/busybox sh
-# The first process of the guest. As /init it makes the host's root file system, under a layer of memory that
-# takes what is written, the guest's own; started again there, it runs the job and powers off.
+# The first process of the guest. As /init it makes the host's root file system, under a layer of
+# memory that takes what is written, the guest's own; started again there, it runs the job and
+# powers off.
 # Serial ports: 0 the kernel's console, 1 what the job prints, 2 results, one a line.
 b=/bin/busybox
 

@@ -162,9 +162,9 @@ impl FunctionTable {
     /// Looks for the separate symbols of files by `find`, in these directories before the usual
     /// ones.
     #[must_use]
-    pub fn with_separate_symbols(self, find: FindSymbols, directories: Vec<PathBuf>) -> Self {
+    pub fn with_separate_symbols(self, find: FindSymbols, directories: &[PathBuf]) -> Self {
         Self {
-            separate_symbols: Some((find, directories)),
+            separate_symbols: Some((find, directories.to_vec())),
             ..self
         }
     }

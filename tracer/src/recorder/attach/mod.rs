@@ -60,10 +60,8 @@ impl Attachments {
             uprobes: AttachedUprobes::new(choice),
             tracepoints: Attached::default(),
             search: AllocatorSearch::new(
-                FunctionTable::new(settings.functions.clone()).with_separate_symbols(
-                    symbolize::debug_file_of,
-                    settings.symbols.debug_directories.clone(),
-                ),
+                FunctionTable::new(settings.functions.clone())
+                    .with_separate_symbols(symbolize::debug_file_of, &settings.symbols.debug_directories),
             ),
             found_names: HashSet::new(),
             has_process_scopes: !settings.follow

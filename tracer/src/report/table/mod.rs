@@ -1,10 +1,10 @@
 //! Totals and top stacks, for a person at a terminal.
 //!
 //! ```text
-//! redis-server 4711 · 10.0 s · 1,204,331 allocations · 412.3 MiB · 99.98 % of bytes have whole stacks · nothing lost
+//! redis-server 4711 · 10.0 s · 1,204,331 allocations · 412.3 MiB · nothing lost
 //!
 //!     BYTES   SHARE    CALLS     AVG  STACK
-//! 201.1 MiB  48.8 %  812,004   259 B  malloc ← ztrymalloc_usable (zmalloc.c:97) ← sdsnewlen (sds.c:112) ← …
+//! 201.1 MiB  48.8 %  812,004   259 B  malloc ← ztrymalloc_usable (zmalloc.c:97) ← …
 //! ```
 //!
 //! Stacks are read from the function that was called outwards. Where a line is too long for the

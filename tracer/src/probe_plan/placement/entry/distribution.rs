@@ -94,11 +94,11 @@ fn shown(place: &ProbePlace, roles: &Roles) -> String {
         ]
     };
     let here = values(&place.operands).into_iter().zip(values(&first));
-    let moved: String = here
+    let moved: Vec<String> = here
         .filter(|((_, here), (_, first))| here != first)
         .map(|((name, here), _)| format!(" {name} {}", name_of(here)))
         .collect();
-    format!("+{:#x}{pushed}{moved}", place.offset)
+    format!("+{:#x}{pushed}{}", place.offset, moved.concat())
 }
 
 fn name_of(operand: Operand) -> String {
