@@ -78,50 +78,9 @@ impl Object {
     /// Loads the object and the wanted programs.
     pub fn load(settings: &BpfSettings, limits: &Limits, wanted: Wanted) -> Result<Self, BpfError> {
         raise_memlock_limit();
-        let tables = Capacity::of_bytes(limits.unwind_bytes);
         let mut loader = EbpfLoader::new();
-        let sums = if wanted.live && !wanted.region {
-            1
-        } else {
-            limits.stacks
-        };
-        loader
-            .override_global("SETTINGS", settings, true)
-            .map_max_entries("SUMS", sums)
-            .map_max_entries("SUM_SHARDS", sums.saturating_mul(SHARDS_OF_A_SUM))
-            .map_max_entries("PROCESSES", limits.processes)
-            .map_max_entries("LOST", limits.processes)
-            .map_max_entries("ROWS", tables.row_chunks)
-            .map_max_entries("PAGES", tables.pages)
-            .map_max_entries("RULES", tables.rules)
-            .map_max_entries("RECORDS", limits.ring_bytes)
-            .map_max_entries(
-                "COPIES",
-                if wanted.tables {
-                    limits.copy_ring_bytes
-                } else {
-                    LEAST_RING_BYTES
-                },
-            );
-        if wanted.live {
-            loader
-                .map_max_entries("BLOCKS", limits.blocks)
-                .map_max_entries("HEAP_SUMS", limits.stacks)
-                .map_max_entries("HEAP_SUM_SHARDS", limits.stacks)
-                .map_max_entries("PROCESS_TOTALS", limits.processes);
-        } else {
-            for map in [
-                "BLOCKS",
-                "HEAP_SUMS",
-                "HEAP_SUM_SHARDS",
-                "PROCESS_TOTALS",
-                "LAST_CALLS",
-            ] {
-                loader.map_max_entries(map, 1);
-            }
-            // There are no probes inside functions.
-            loader.map_max_entries("SPECS", MAX_FUNCTIONS);
-        }
+        loader.override_global("SETTINGS", settings, true);
+        set_map_sizes(&mut loader, limits, wanted);
         // What is not wanted is not even asked at run time: the verifier knows the level and drops
         // the branches.
         let messages = log::log_enabled!(log::Level::Trace);
@@ -181,6 +140,52 @@ impl Object {
         }
         object.load_uprobes(&uprobes, wanted.attach, wanted.later)?;
         Ok(object)
+    }
+}
+
+/// Sets the maps' numbers of entries: one where nothing will be in them.
+fn set_map_sizes(loader: &mut EbpfLoader<'_>, limits: &Limits, wanted: Wanted) {
+    let tables = Capacity::of_bytes(limits.unwind_bytes);
+    let sums = if wanted.live && !wanted.region {
+        1
+    } else {
+        limits.stacks
+    };
+    loader
+        .map_max_entries("SUMS", sums)
+        .map_max_entries("SUM_SHARDS", sums.saturating_mul(SHARDS_OF_A_SUM))
+        .map_max_entries("PROCESSES", limits.processes)
+        .map_max_entries("LOST", limits.processes)
+        .map_max_entries("ROWS", tables.row_chunks)
+        .map_max_entries("PAGES", tables.pages)
+        .map_max_entries("RULES", tables.rules)
+        .map_max_entries("RECORDS", limits.ring_bytes)
+        .map_max_entries(
+            "COPIES",
+            if wanted.tables {
+                limits.copy_ring_bytes
+            } else {
+                LEAST_RING_BYTES
+            },
+        );
+    if wanted.live {
+        loader
+            .map_max_entries("BLOCKS", limits.blocks)
+            .map_max_entries("HEAP_SUMS", limits.stacks)
+            .map_max_entries("HEAP_SUM_SHARDS", limits.stacks)
+            .map_max_entries("PROCESS_TOTALS", limits.processes);
+    } else {
+        for map in [
+            "BLOCKS",
+            "HEAP_SUMS",
+            "HEAP_SUM_SHARDS",
+            "PROCESS_TOTALS",
+            "LAST_CALLS",
+        ] {
+            loader.map_max_entries(map, 1);
+        }
+        // There are no probes inside functions.
+        loader.map_max_entries("SPECS", MAX_FUNCTIONS);
     }
 }
 

@@ -212,17 +212,18 @@ impl<'a> ProfileBuilder<'a> {
                     let pid = tracked.map_or(0, |tracked| tracked.pid);
                     UnnamedFrame::Compiled(pid, address.saturating_sub(u64::from(is_call)))
                 }
-                Some(place) => match place.file {
-                    Some(file) => UnnamedFrame::Location(Location {
-                        file: self.file(&file),
-                        offset: place.file_offset + u64::from(is_call),
-                        is_return: is_call,
-                    }),
-                    None => {
+                Some(place) => {
+                    if let Some(file) = place.file {
+                        UnnamedFrame::Location(Location {
+                            file: self.file(&file),
+                            offset: place.file_offset + u64::from(is_call),
+                            is_return: is_call,
+                        })
+                    } else {
                         let frame = symbolize::outside_files(&place.path, place.file_offset, *address);
                         UnnamedFrame::Outside(Frame::from(&frame))
                     }
-                },
+                }
                 None => {
                     UnnamedFrame::Outside(Frame::from(&symbolize::outside_files("".as_ref(), 0, *address)))
                 }
@@ -292,8 +293,8 @@ impl<'a> ProfileBuilder<'a> {
         }
         locations.sort_unstable_by_key(|location| (location.file, location.offset));
         locations.dedup();
-        let named = namer.name(&self.files, &locations, is_over);
-        let by_location: HashMap<&Location, Vec<Frame>> = named
+        let resolved = namer.name(&self.files, &locations, is_over);
+        let by_location: HashMap<&Location, Vec<Frame>> = resolved
             .frames
             .iter()
             .map(|(location, frames)| (location, frames.iter().map(Frame::from).collect()))
@@ -338,7 +339,7 @@ impl<'a> ProfileBuilder<'a> {
             processes: self.processes,
             frames: frames.frames,
             stacks,
-            objects: named.files.into_iter().map(Into::into).collect(),
+            objects: resolved.files.into_iter().map(Into::into).collect(),
             held: self.held,
             together: self.together,
             has_ages: false,

@@ -210,20 +210,25 @@ impl RecordingSources<'_> {
             probes: self.probes.to_vec(),
             memory: BTreeMap::new(),
             address_stacks,
-            tables: self.unwinding.map(|unwinding| {
-                let unfinished = unwinding.unfinished() + stacks.unjoined();
-                report::session::TableUsage {
-                    remembered: counts.events(Counter::StackRemembered),
-                    awaited: counts.events(Counter::TableAwaited),
-                    finished_from_copies: counts.events(Counter::StackCopied).saturating_sub(unfinished),
-                    unfinished,
-                    mappings_busy: counts.events(Counter::MappingBusy),
-                    stops: self.stops,
-                    ..unwinding.usage()
-                }
-            }),
+            tables: self
+                .unwinding
+                .map(|unwinding| self.table_usage(unwinding, &counts)),
             life_records_lost: self.life_records_lost,
         })
+    }
+
+    /// The use of the unwind tables.
+    fn table_usage(&self, unwinding: &Unwinding, counts: &Counts) -> report::session::TableUsage {
+        let unfinished = unwinding.unfinished() + self.stacks.unjoined();
+        report::session::TableUsage {
+            remembered: counts.events(Counter::StackRemembered),
+            awaited: counts.events(Counter::TableAwaited),
+            finished_from_copies: counts.events(Counter::StackCopied).saturating_sub(unfinished),
+            unfinished,
+            mappings_busy: counts.events(Counter::MappingBusy),
+            stops: self.stops,
+            ..unwinding.usage()
+        }
     }
 
     /// Lost events. `unsent` is the number of events whose stack the kernel side has not sent.

@@ -57,7 +57,7 @@ impl Histogram {
     }
 }
 
-/// The figures of [`Aged`](crate::profile::Aged), summed.
+/// The figures of [`Aged`], summed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct AgedSums {
     /// Live blocks.

@@ -5,7 +5,7 @@
 //! [`ReachedCode`] is what can be reached from a function's first instruction, whatever registers
 //! hold. A [`Graph`] has in addition the [`AbstractState`] before each instruction: for every
 //! register and stack slot the argument, the product, the constant or the stack address that it is
-//! known to hold; [`results`] adds where the value is that the function is going to return. The
+//! known to hold; [`mod@results`] adds where the value is that the function is going to return. The
 //! places of probes, tail calls and the sites inside functions are queries on these.
 //!
 //! Pure: bytes and the addresses of symbols in, answers out. Whatever is not understood is an

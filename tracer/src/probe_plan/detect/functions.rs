@@ -87,7 +87,7 @@ impl FunctionTable {
         }
         for asked in table.asked_for.functions.clone() {
             if asked.file.is_none()
-                && let Some(signature) = Signature::named(&asked.signature)
+                && let Some(signature) = Signature::named(asked.signature)
             {
                 table.add(signature.row(&asked.name()));
             }
@@ -145,7 +145,7 @@ impl FunctionTable {
         let mut table = self.clone();
         for function in asked {
             let name = function.name();
-            let Some(signature) = Signature::named(&function.signature) else {
+            let Some(signature) = Signature::named(function.signature) else {
                 continue;
             };
             table.rows.retain(|row| row.symbol != name);

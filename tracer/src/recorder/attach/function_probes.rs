@@ -68,7 +68,7 @@ impl FunctionProbes {
             // The return address must be on top of the stack: nothing may have been pushed.
             let mut places = std::mem::take(&mut probe.others);
             places.insert(0, probe.clone());
-            places.retain(|place| place.is_at_return_address());
+            places.retain(PlannedProbe::is_at_return_address);
             if !places.is_empty() {
                 probe = places.remove(0);
             }

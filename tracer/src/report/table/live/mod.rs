@@ -7,7 +7,7 @@
 //! 24.2 MiB  24,780  59.9 s  +12.0 MiB  12.0 MiB  malloc ← make_session (session.c:40) ← …
 //! ```
 //!
-//! The score is defined in [`growth`](crate::report::growth).
+//! The score is defined in [`growth`].
 
 mod head;
 mod histogram;
