@@ -118,7 +118,9 @@ fn qemu(image: &KernelImage, directory: &RunDirectory) -> Result<Command> {
     command
         .arg("-object")
         .arg(format!("memory-backend-memfd,id=memory,size={MEMORY}M,share=on"));
-    command.args(["-chardev", "socket,id=share,path=share.socket"]);
+    command
+        .arg("-chardev")
+        .arg(format!("socket,id=share,path={}", directory.socket()));
     command.args([
         "-device",
         "vhost-user-fs-pci,chardev=share,tag=host,queue-size=1024",

@@ -46,6 +46,13 @@ impl RunDirectory {
         String::from_utf8_lossy(&content).replace('\r', "")
     }
 
+    /// Returns the name of virtiofsd's socket in it. virtiofsd names its lock file, which all runs
+    /// of the machine share, after the socket: each run has a name of its own.
+    pub(super) fn socket(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        format!("share-{name}-{}.socket", std::process::id())
+    }
+
     /// Returns whether something of that name is in it.
     pub(super) fn has(&self, name: &str) -> bool {
         self.path.join(name).exists()

@@ -23,7 +23,7 @@ pub(super) struct FileShare {
 }
 
 impl FileShare {
-    /// Starts it, with its socket at `share.socket` in `directory`; it is killed after `limit`.
+    /// Starts it, with its socket in `directory`; it is killed after `limit`.
     pub(super) fn start(directory: &RunDirectory, limit: Duration) -> Result<Self> {
         const WAIT: Duration = Duration::from_secs(10);
         let program = program().context("failed to find virtiofsd")?;
@@ -31,7 +31,7 @@ impl FileShare {
         let mut command = directory.limited(program, limit);
         // The guest's caches may keep what they have: nothing that it uses changes meanwhile.
         command
-            .arg("--socket-path=share.socket")
+            .arg(format!("--socket-path={}", directory.socket()))
             .args(["-o", "source=/,cache=always,sandbox=chroot"])
             .stdout(log.try_clone().context("failed to share the log")?)
             .stderr(log);
@@ -39,7 +39,7 @@ impl FileShare {
         let server = ChildGuard::spawn(&mut command, Scope::Process)?.ask_first(Signal::TERM, WAIT);
         let mut share = Self { server };
         let deadline = Instant::now() + WAIT;
-        while !directory.has("share.socket") {
+        while !directory.has(&directory.socket()) {
             let has_ended = share.server.status()?.is_some();
             if has_ended || Instant::now() > deadline {
                 bail!(
