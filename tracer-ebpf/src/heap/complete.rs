@@ -51,9 +51,11 @@ pub(crate) extern "C" fn add_complete(slot: u32, thread: u32, address: u64) -> u
     };
     // SAFETY: the caller owns the slot of this index on this CPU; programs do not migrate.
     let call = unsafe { &(*slot.scratch()).call };
+    sums::add_whole(&slot, call, address);
+    // The clock is read here and not before: Linux 6.1 has no room for one variable more on the
+    // stacks of the programs that walk.
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    sums::add_whole(&slot, call, address);
     keep(call, thread, address, now);
     0
 }
