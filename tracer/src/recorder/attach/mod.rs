@@ -25,7 +25,7 @@ use crate::probe_plan::plan::{Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::proc_fs;
 use crate::report::session::Probe;
-use crate::settings::{Record, Target, Unwind};
+use crate::settings::{Probing, Record, Target, Unwind};
 use crate::symbolize;
 
 /// The most named processes that have probes of their own, for which others pay nothing. The kernel
@@ -45,6 +45,26 @@ pub(super) struct Attachments {
     has_process_scopes: bool,
     /// Allocators that are mapped later are attached to.
     is_open: bool,
+}
+
+/// The plan of a file whose probes are to be attached.
+struct PlannedFile {
+    plan: Plan,
+    scope: UprobeScope,
+    /// The named process that it is for, if it is for one.
+    pid: Option<u32>,
+}
+
+impl PlannedFile {
+    /// Plans for every process of the machine.
+    fn of_machine(plans: Vec<Plan>) -> Vec<Self> {
+        let planned = plans.into_iter().map(|plan| Self {
+            plan,
+            scope: UprobeScope::Machine,
+            pid: None,
+        });
+        planned.collect()
+    }
 }
 
 impl Attachments {
@@ -91,6 +111,9 @@ impl Attachments {
     }
 
     /// Attaches to the allocators of the targets, and to those that a target may load later.
+    ///
+    /// Everything is planned before the first probe is attached: where probes are of the whole
+    /// machine, memtap's own allocations run into them too.
     pub(super) fn attach_allocators(
         &mut self,
         object: &mut Object,
@@ -98,124 +121,137 @@ impl Attachments {
         settings: &Record,
         command: &CommandFiles,
     ) -> Result<(), StartError> {
-        self.attach_named_files(object, processes, settings)?;
+        let mut planned = self.plan_named_files(processes, settings)?;
         match &settings.target {
             Target::Pids(pids) if !settings.follow => {
-                self.attach_to_processes(object, processes, pids)?;
+                planned.extend(self.plan_processes(processes, pids)?);
             }
             Target::Command(words) => {
                 let name = words.first().map(|name| name.to_string_lossy().into_owned());
-                self.attach_to_command(object, &command.files, &name.unwrap_or_default())?;
+                let is_alone = planned.is_empty();
+                planned.extend(self.plan_command(&command.files, &name.unwrap_or_default(), is_alone)?);
             }
-            Target::Pids(pids) => self.attach_to_any(object, processes, pids)?,
+            Target::Pids(pids) => planned.extend(self.plan_any(processes, pids)?),
             Target::All | Target::Comm(_) | Target::Cgroup(_) => {
                 let pids = proc_fs::all().map_err(StartError::Proc)?;
-                self.attach_to_any(object, processes, &pids)?;
+                planned.extend(self.plan_any(processes, &pids)?);
             }
+        }
+        let speculative = if object.attaches_many() {
+            self.plan_speculatively(processes, &settings.target, &command.paths)
+        } else {
+            // One by one they would take their time, and most are never needed.
+            Vec::new()
+        };
+        for file in &planned {
+            self.uprobes.choose(object, &file.plan, settings.probing)?;
+        }
+        for plan in &speculative {
+            // None of these allocators has inner sites, and a search for them takes long.
+            self.uprobes.choose(object, plan, Probing::Two)?;
+        }
+        self.uprobes
+            .prepare(object, planned.iter().map(|file| &file.plan))?;
+        for file in &planned {
+            self.found_names.extend(file.plan.asked_for.iter().cloned());
+            self.uprobes
+                .attach(object, &file.plan, file.scope)
+                .map_err(|error| match (file.pid, error) {
+                    (Some(pid), error @ AttachError::Uprobe { .. }) if error.is_gone() => {
+                        StartError::Ended(pid)
+                    }
+                    (_, other) => other.into(),
+                })?;
         }
         if self.uprobes.lacks_inner_probes() {
             return Err(StartError::NoSingle);
         }
         self.require_named(settings)?;
-        self.attach_speculatively(object, processes, &settings.target, &command.paths);
+        for plan in &speculative {
+            let path = plan.file.path.display();
+            match self
+                .uprobes
+                .attach_speculatively(object, plan, UprobeScope::Machine)
+            {
+                Err(error) if error.is_gone() => log::debug!("{path}: {error}"),
+                Err(error) => log::warn!("{error}: calls in {path} are not seen"),
+                Ok(()) => {}
+            }
+        }
         Ok(())
     }
 
-    /// Attaches to named processes: each must have an allocator.
-    fn attach_to_processes(
+    /// Plans the probes of named processes: each must have an allocator.
+    fn plan_processes(
         &mut self,
-        object: &mut Object,
         processes: &ProcessTable,
         pids: &[u32],
-    ) -> Result<(), StartError> {
+    ) -> Result<Vec<PlannedFile>, StartError> {
         if pids.len() > MAX_SCOPES {
             log::warn!(
                 "more than {MAX_SCOPES} processes are named: others that map the same libraries pay for a trap at \
                  each call too"
             );
         }
+        let mut planned = Vec::new();
         for pid in pids {
             let scope = self.scope_of(*pid);
             let files = processes.history().mapped_files(*pid);
             let plans = self
                 .search
                 .plans_in(&files, UprobeScope::Process(*pid), &|_| true);
-            let plans = plans.map_err(|missing| no_allocator_in(*pid, missing))?;
-            self.uprobes.prepare(object, &plans)?;
-            for plan in &plans {
+            for plan in plans.map_err(|missing| no_allocator_in(*pid, missing))? {
                 if scope == UprobeScope::Machine && !self.search.is_new(&plan.file, scope) {
                     continue;
                 }
-                self.attach_plan(object, plan, scope)
-                    .map_err(|error| match error {
-                        AttachError::Uprobe { .. } if error.is_gone() => StartError::Ended(*pid),
-                        other => other.into(),
-                    })?;
+                planned.push(PlannedFile {
+                    plan,
+                    scope,
+                    pid: Some(*pid),
+                });
             }
         }
-        Ok(())
+        Ok(planned)
     }
 
-    /// Attaches to the files that a command will map.
-    fn attach_to_command(
+    /// Plans the probes of the files that a command will map. `is_alone`: no function that the user
+    /// named was found elsewhere.
+    fn plan_command(
         &mut self,
-        object: &mut Object,
         files: &[Arc<MappedFile>],
         name: &str,
-    ) -> Result<(), StartError> {
+        is_alone: bool,
+    ) -> Result<Vec<PlannedFile>, StartError> {
         let program = files.first().map(|file| file.path.clone()).unwrap_or_default();
         let is_wanted = |path: &Path| path == program;
         match self.search.plans_in(files, UprobeScope::Machine, &is_wanted) {
-            Ok(plans) => self.attach_plans(object, &plans),
-            // The functions that the user named are elsewhere.
-            Err(NoPlan::Nothing(_)) if !self.uprobes.listed().is_empty() => Ok(()),
+            Ok(plans) => Ok(PlannedFile::of_machine(plans)),
+            Err(NoPlan::Nothing(_)) if !is_alone => Ok(Vec::new()),
             Err(missing) => Err(no_allocator(name, missing)),
         }
     }
 
-    /// Attaches to processes of which any may have an allocator.
-    fn attach_to_any(
-        &mut self,
-        object: &mut Object,
-        processes: &ProcessTable,
-        pids: &[u32],
-    ) -> Result<(), StartError> {
+    /// Plans the probes of processes of which any may have an allocator.
+    fn plan_any(&mut self, processes: &ProcessTable, pids: &[u32]) -> Result<Vec<PlannedFile>, StartError> {
         let mut files = Vec::new();
         for pid in pids {
             files.extend(processes.history().mapped_files(*pid));
         }
         let plans = self.search.plans_in(&files, UprobeScope::Machine, &|_| false);
         let plans = plans.map_err(|missing| no_allocator("any process", missing))?;
-        self.attach_plans(object, &plans)
+        Ok(PlannedFile::of_machine(plans))
     }
 
-    /// Attaches to files for every process.
-    fn attach_plans(&mut self, object: &mut Object, plans: &[Plan]) -> Result<(), StartError> {
-        for plan in plans {
-            self.attach_plan(object, plan, UprobeScope::Machine)?;
-        }
-        Ok(())
-    }
-
-    fn attach_plan(
+    /// Plans the probes of the files that the user names with functions of theirs, whoever maps
+    /// them.
+    fn plan_named_files(
         &mut self,
-        object: &mut Object,
-        plan: &Plan,
-        scope: UprobeScope,
-    ) -> Result<(), AttachError> {
-        self.found_names.extend(plan.asked_for.iter().cloned());
-        self.uprobes.attach(object, plan, scope)
-    }
-
-    /// Attaches to the files that the user names with functions of theirs, whoever maps them.
-    fn attach_named_files(
-        &mut self,
-        object: &mut Object,
         processes: &mut ProcessTable,
         settings: &Record,
-    ) -> Result<(), StartError> {
+    ) -> Result<Vec<PlannedFile>, StartError> {
+        let mut plans = Vec::new();
         if matches!(settings.target, Target::Pids(_)) && !settings.follow {
-            return Ok(());
+            return Ok(Vec::new());
         }
         for function in &settings.functions.functions {
             let Some(path) = function.file.as_ref().filter(|path| path.is_absolute()) else {
@@ -230,10 +266,10 @@ impl Attachments {
                 continue;
             }
             if let Some(Found::Allocator(plan)) = self.search.examine(&file) {
-                self.attach_plans(object, &[plan])?;
+                plans.push(plan);
             }
         }
-        Ok(())
+        Ok(PlannedFile::of_machine(plans))
     }
 
     /// Fails if a function or a prefix that the user named was found nowhere.
@@ -264,28 +300,24 @@ impl Attachments {
         }
     }
 
-    /// Attaches to allocators that a process may load later, so that its calls are seen from the
-    /// first on.
-    fn attach_speculatively(
+    /// Plans the probes of allocators that a process may load later, so that its calls are seen from
+    /// the first on.
+    fn plan_speculatively(
         &mut self,
-        object: &mut Object,
         processes: &mut ProcessTable,
         target: &Target,
         programs: &[PathBuf],
-    ) {
-        // One by one they would take their time, and most are never needed.
-        if !object.attaches_many() {
-            return;
-        }
+    ) -> Vec<Plan> {
         let mut programs = programs.to_vec();
         if let Target::Pids(pids) = target {
             // A running process has most of what it will load, and pays for every file whose probes
             // come and go with the windows of a budget.
             if self.has_process_scopes && !pids.is_empty() {
-                return;
+                return Vec::new();
             }
             programs.extend(pids.iter().filter_map(|pid| proc_fs::exe(*pid)));
         }
+        let mut plans = Vec::new();
         for path in libraries::that_may_come(&programs) {
             let file = match processes.history_mut().files().of_path(&path) {
                 Ok(file) => file,
@@ -297,18 +329,11 @@ impl Attachments {
             if !self.search.is_new(&file, UprobeScope::Machine) {
                 continue;
             }
-            let Some(Found::Allocator(plan)) = self.search.examine(&file) else {
-                continue;
-            };
-            match self
-                .uprobes
-                .attach_speculatively(object, &plan, UprobeScope::Machine)
-            {
-                Err(error) if error.is_gone() => log::debug!("{}: {error}", path.display()),
-                Err(error) => log::warn!("{error}: calls in {} are not seen", path.display()),
-                Ok(()) => {}
+            if let Some(Found::Allocator(plan)) = self.search.examine(&file) {
+                plans.push(plan);
             }
         }
+        plans
     }
 
     /// Attaches to a file that a process has mapped during the recording, if it has an allocator.

@@ -1,5 +1,5 @@
 //! The uprobes of a recording: attached, detached for a while, and attached again.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -49,6 +49,8 @@ pub(crate) struct AttachedUprobes {
     wanted: Vec<Uprobe>,
     /// The probes of each file's plan: the same for all processes that map it.
     functions: HashMap<FileId, Vec<FunctionProbes>>,
+    /// Files whose probes were attached for some process.
+    attached_files: HashSet<FileId>,
     listed: Vec<Probe>,
     /// The allocators in each file that has probes, by name.
     allocators: HashMap<PathBuf, Vec<String>>,
@@ -74,6 +76,7 @@ impl AttachedUprobes {
             attached: Attached::default(),
             wanted: Vec::new(),
             functions: HashMap::new(),
+            attached_files: HashSet::new(),
             listed: Vec::new(),
             allocators: HashMap::new(),
             speculative: HashMap::new(),
@@ -93,23 +96,11 @@ impl AttachedUprobes {
         plan: &Plan,
         scope: UprobeScope,
     ) -> Result<(), AttachError> {
-        let known = self.functions.get(&plan.file.id).cloned();
-        let is_new = known.is_none();
-        let choice = self.choice;
-        if is_new && object.functions_left() < plan.probes.iter().filter(|it| choice.includes(it)).count() {
-            log::warn!(
-                "{}: all {} places for probes are taken: its calls are not seen",
-                plan.file.path.display(),
-                tracer_ebpf::MAX_SITES
-            );
+        self.choose(object, plan, self.choice.probing)?;
+        let Some(mut functions) = self.functions.get(&plan.file.id).cloned() else {
             return Ok(());
-        }
-        let mut functions = if let Some(functions) = known {
-            functions
-        } else {
-            let frees = choice.live || choice.counts_frees;
-            FunctionProbes::of_plan(object, plan, choice.live, frees, choice.probing)?
         };
+        let is_new = !self.attached_files.contains(&plan.file.id);
         let uprobes = loop {
             let uprobes = FunctionProbes::uprobes(&plan.file, &functions, scope);
             if self.is_detached {
@@ -140,6 +131,7 @@ impl AttachedUprobes {
             self.note_site(function);
         }
         if is_new {
+            self.attached_files.insert(plan.file.id);
             self.list(plan, &functions);
             let path = plan.file.path.clone();
             self.allocators.insert(path, plan.allocators.clone());
@@ -148,11 +140,42 @@ impl AttachedUprobes {
         Ok(())
     }
 
+    /// Chooses the probes of a plan's functions, unless they are chosen already. Finding inner sites
+    /// takes long, and allocates: it is best done before the first probe is attached, which memtap's
+    /// own calls run into too where probes are of the whole machine.
+    pub(super) fn choose(
+        &mut self,
+        object: &mut Object,
+        plan: &Plan,
+        probing: Probing,
+    ) -> Result<(), AttachError> {
+        let choice = self.choice;
+        if self.functions.contains_key(&plan.file.id) {
+            return Ok(());
+        }
+        if object.functions_left() < plan.probes.iter().filter(|it| choice.includes(it)).count() {
+            log::warn!(
+                "{}: all {} places for probes are taken: its calls are not seen",
+                plan.file.path.display(),
+                tracer_ebpf::MAX_SITES
+            );
+            return Ok(());
+        }
+        let frees = choice.live || choice.counts_frees;
+        let functions = FunctionProbes::of_plan(object, plan, choice.live, frees, probing)?;
+        self.functions.insert(plan.file.id, functions);
+        Ok(())
+    }
+
     /// Loads the programs of the probes of all plans before the first probe is attached, so that a
     /// process that runs into it does not pay for loading. Where blocks are followed, the programs
     /// depend on what the kernel accepts.
-    pub(super) fn prepare(&self, object: &mut Object, plans: &[Plan]) -> Result<(), BpfError> {
-        let probes = plans.iter().flat_map(|plan| &plan.probes);
+    pub(super) fn prepare<'a>(
+        &self,
+        object: &mut Object,
+        plans: impl IntoIterator<Item = &'a Plan>,
+    ) -> Result<(), BpfError> {
+        let probes = plans.into_iter().flat_map(|plan| &plan.probes);
         probes
             .filter(|probe| !self.choice.live && self.choice.includes(probe))
             .try_for_each(|probe| object.need_uprobe(entry_program(probe)))
