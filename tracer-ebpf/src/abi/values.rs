@@ -79,7 +79,8 @@ pub struct Sum {
     pub hits: u64,
     /// The variance of `calls`: see [`sampling::count_variance`](crate::sampling::count_variance).
     pub calls_variance: u64,
-    /// The variance of `bytes`, in the unit of [`BpfSettings::halvings`](crate::BpfSettings::halvings).
+    /// The variance of `bytes`, in the unit of
+    /// [`BpfSettings::halvings`](crate::BpfSettings::halvings).
     pub bytes_variance: u64,
 }
 

@@ -14,7 +14,6 @@ use crate::bpf::bench::Walker;
 use crate::bpf::links::AttachBy;
 use crate::bpf::load::Wanted;
 use crate::bpf::{Limits, Object, UprobeScope, btf};
-use crate::probe_plan::functions::FunctionTable;
 use crate::probe_plan::plan::Plan;
 use crate::process::files::MappedFile;
 use crate::process::history::ProcessHistory;

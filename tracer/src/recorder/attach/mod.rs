@@ -300,8 +300,8 @@ impl Attachments {
         }
     }
 
-    /// Plans the probes of allocators that a process may load later, so that its calls are seen from
-    /// the first on.
+    /// Plans the probes of allocators that a process may load later, so that its calls are seen
+    /// from the first on.
     fn plan_speculatively(
         &mut self,
         processes: &mut ProcessTable,

@@ -140,9 +140,9 @@ impl AttachedUprobes {
         Ok(())
     }
 
-    /// Chooses the probes of a plan's functions, unless they are chosen already. Finding inner sites
-    /// takes long, and allocates: it is best done before the first probe is attached, which memtap's
-    /// own calls run into too where probes are of the whole machine.
+    /// Chooses the probes of a plan's functions, unless they are chosen already. Finding inner
+    /// sites takes long, and allocates: it is best done before the first probe is attached, which
+    /// memtap's own calls run into too where probes are of the whole machine.
     pub(super) fn choose(
         &mut self,
         object: &mut Object,
