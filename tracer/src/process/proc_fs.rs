@@ -25,6 +25,25 @@ pub fn is_stopped(pid: u32) -> bool {
     living.peek().is_some() && living.all(|state| state == 'T')
 }
 
+/// Returns true if the process exists and is in the middle of ending: it is no zombie yet, runs no
+/// code of its own any more, and may have no mappings left (`PF_EXITING` of the kernel's
+/// `include/linux/sched.h`).
+#[must_use]
+pub fn is_exiting(pid: u32) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.ok()
+        .and_then(|stat| flags_in(&stat))
+        .is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
+/// The flags of the kernel in a `stat` file: its ninth field.
+fn flags_in(stat: &str) -> Option<u64> {
+    // The name, in parentheses, may hold anything.
+    let fields = stat.get(stat.rfind(')')? + 2..)?;
+    fields.split(' ').nth(6)?.parse().ok()
+}
+
 fn state(pid: u32) -> Option<char> {
     state_in(Path::new(&format!("/proc/{pid}")))
 }
@@ -153,6 +172,15 @@ mod tests {
         for damaged in ["", "Uid:\tx\n", "Uid:\t0\nNSpid:\t\n", "NSpid:\t1\n"] {
             assert_eq!(identity_in(damaged, 9), None, "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn flags_are_the_ninth_field() {
+        let stat = "7 (a) b 1 (c) R 1 7 7 34816 7 4194308 120 0\n";
+        assert_eq!(flags_in(stat), Some(0x40_0004));
+        assert_eq!(flags_in("7 (a"), None);
+        assert_eq!(flags_in("7 (a) R 1"), None);
+        assert!(!is_exiting(std::process::id()));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(crate) enum NoPlan {
 /// The error for a process without an allocator: most likely it has ended meanwhile, and with it
 /// its mappings.
 pub(crate) fn no_allocator_in(pid: u32, missing: NoPlan) -> StartError {
-    if proc_fs::is_running(pid) {
+    if proc_fs::is_running(pid) && !proc_fs::is_exiting(pid) {
         no_allocator(&describe(pid), missing)
     } else {
         StartError::Ended(pid)
