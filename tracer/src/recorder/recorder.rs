@@ -224,9 +224,11 @@ impl Recorder {
         purpose: Purpose,
         measuring: Option<Measuring>,
     ) -> Result<(), StartError> {
-        // From here on memtap mostly waits for the kernel: traps are measured meanwhile, on another
-        // CPU.
+        // Traps are measured on another CPU while probes are planned and attached. They come out
+        // dearer so, which a budget's estimates would be wrong by: there memtap waits.
+        let is_exact = settings.overhead_max_percent.is_some() || purpose == Purpose::Estimate;
         let measuring = measuring.and_then(|it| or_assume(it.start()));
+        let measuring = measuring.map(|it| if is_exact { it.settle() } else { it });
         self.scope.enter_cgroup(&mut self.object)?;
         self.attachments.attach_tracepoints(&mut self.object, settings)?;
         for pid in pids {
