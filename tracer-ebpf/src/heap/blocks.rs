@@ -34,7 +34,7 @@ pub(super) fn take(key: &BlockKey, taken: &mut Block) -> bool {
                 return false;
             }
             if (*heap).child != 0 {
-                leave(key, taken, (*heap).child);
+                leave_to_children(key.process, key.address, (*heap).child);
             }
             // Another thread may have been first: the block is its.
             return BLOCKS.remove(key).is_ok();
@@ -56,31 +56,47 @@ pub(super) fn may_have(key: &BlockKey) -> bool {
             .is_some_and(|heap| unsafe { (*heap).parent } != 0)
 }
 
-/// Leaves a block that is about to be given back to the children that have a copy of it, the last
-/// one and those before.
-#[inline(always)]
-fn leave(key: &BlockKey, block: &Block, last: u32) {
-    let mut process = last;
+/// Leaves a block that is about to be given back to the children that have a copy of it: to the
+/// last one, and to those before. Returns 0: a global function must return a number.
+///
+/// A global function, so that the verifier follows its loop once, and not from each of the states
+/// in which a block is given back.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn leave_to_children(parent: u32, address: u64, last: u32) -> u32 {
+    let mut key = BlockKey {
+        address,
+        process: parent,
+        reserved: 0,
+    };
+    let Some(block) = BLOCKS.get_ptr(&key) else {
+        return 0;
+    };
+    // SAFETY: a pointer to a map value; a block's entry is replaced as a whole.
+    let block = unsafe { &*block };
+    key.process = last;
     let mut turn = 0;
     while turn < CHILDREN {
-        let Some(heap) = PROCESS_TOTALS.get_ptr(&process) else {
-            return;
+        let Some(heap) = PROCESS_TOTALS.get_ptr(&key.process) else {
+            return 0;
         };
         // SAFETY: a pointer to a map value, whose fields are plain numbers.
         let (forked_ns, is_over, sibling) = unsafe { ((*heap).forked_ns, (*heap).is_over, (*heap).sibling) };
         if block.time_ns >= forked_ns {
             // Nor had those that were forked before.
-            return;
+            return 0;
         }
         if is_over == 0 {
             // It may have given its copy back already, which stands.
             BLOCKS
-                .insert(&BlockKey { process, ..*key }, block, BPF_NOEXIST as u64)
+                .insert(&key, block, BPF_NOEXIST as u64)
                 .unwrap_or_default();
         }
-        process = sibling;
+        key.process = sibling;
         turn += 1;
     }
+    0
 }
 
 /// Takes a block that a process has from its parent, or the parent's parent.

@@ -190,6 +190,17 @@ pub(super) fn add_untracked(key: &SumKey, amount: &Amount) {
 /// The binary logarithm, rounded down; 0 of 0; 31 of all that is larger.
 #[inline(always)]
 pub(crate) fn bucket(value: u64) -> u64 {
+    u64::from(binary_logarithm(value))
+}
+
+/// Computes [`bucket`].
+///
+/// A global function, so that the verifier follows its shifts once, and not in each state in which
+/// a size or an age is counted.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn binary_logarithm(value: u64) -> u32 {
     if value >= 1 << 31 {
         return 31;
     }
@@ -203,7 +214,7 @@ pub(crate) fn bucket(value: u64) -> u64 {
         bucket += above;
         step >>= 1;
     }
-    bucket
+    bucket as u32
 }
 
 /// `PREV_INUSE`, `IS_MMAPPED`, `NON_MAIN_ARENA`: the low bits of a chunk's size (glibc,
