@@ -1,13 +1,13 @@
 //! The probes of a file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use tracer_ebpf::{CodeRange, Function, MAX_CODE_RANGES, ProbeSpec};
 
-use super::dataflow::{ReachedCode, TracedFunctions};
+use super::dataflow::{AddressSet, ReachedCode, TracedFunctions};
 use super::detect::allocators::{find, forwarders, names, stands_in_front};
 use super::detect::functions::{
     ASAN_MARK, FunctionRow, FunctionTable, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOADER_MARK, LOOKUPS, Set,
@@ -156,7 +156,12 @@ fn probes(symbols: &FileFunctions, mut found: Vec<(&FunctionRow, Placed)>) -> Ve
         .collect();
     let reached: HashMap<u64, ReachedCode> = found
         .iter()
-        .map(|(_, placed)| (placed.address, functions.reach(placed.address, &HashSet::new())))
+        .map(|(_, placed)| {
+            (
+                placed.address,
+                functions.reach(placed.address, &AddressSet::default()),
+            )
+        })
         .collect();
     found.retain(|(_, placed)| !forwarders.contains(&placed.address));
     let tail_calls = TailCalls::new(&found, &reached);

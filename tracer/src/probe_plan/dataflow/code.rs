@@ -1,8 +1,12 @@
 //! The code of a file as it is loaded, instruction by instruction.
 
-use std::collections::{HashMap, HashSet};
-
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
+
+/// Addresses in a file's code.
+pub(in crate::probe_plan) type AddressSet = foldhash::HashSet<u64>;
+
+/// Values by addresses in a file's code.
+pub(in crate::probe_plan) type AddressMap<V> = foldhash::HashMap<u64, V>;
 
 /// A loaded part of a file.
 #[derive(Debug, Clone)]
@@ -18,11 +22,11 @@ pub(in crate::probe_plan) struct CodePart {
 pub(in crate::probe_plan) struct MachineCode {
     pub(in crate::probe_plan) parts: Vec<CodePart>,
     /// The first addresses of the allocator's functions.
-    pub(in crate::probe_plan) functions: HashSet<u64>,
+    pub(in crate::probe_plan) functions: AddressSet,
     /// Functions by the slots that the loader puts their addresses into (`.got`).
-    pub(in crate::probe_plan) slots: HashMap<u64, u64>,
+    pub(in crate::probe_plan) slots: AddressMap<u64>,
     /// Functions that return their first argument, and the slots that hold their addresses.
-    pub(in crate::probe_plan) return_first: HashSet<u64>,
+    pub(in crate::probe_plan) return_first: AddressSet,
     /// It can run with a shadow stack.
     pub(in crate::probe_plan) has_shadow_stack: bool,
     /// It is loaded at the addresses that the file says, so that it may contain addresses.
@@ -59,6 +63,12 @@ pub(in crate::probe_plan) struct Destination {
 }
 
 const ENDBR64_BYTES: u64 = 4;
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
+/// The opcode of a jump through memory, and the most bytes before it that are looked at: prefixes
+/// (`bnd jmp` has one), and the opcode itself.
+const INDIRECT_JUMP: u8 = 0xff;
+const MAX_PREFIXES: usize = 4;
 
 impl MachineCode {
     /// The code of one part.
@@ -166,6 +176,12 @@ impl MachineCode {
 
     /// The slot that an entry of the linkage table jumps through.
     fn stub_slot(&self, address: u64) -> Option<u64> {
+        // Most targets are plain code, which need not be decoded for this.
+        let (code, _) = self.at(address)?;
+        let code = code.strip_prefix(&ENDBR64).unwrap_or(code);
+        if !code.iter().take(MAX_PREFIXES).any(|byte| *byte == INDIRECT_JUMP) {
+            return None;
+        }
         let first = self.instruction(address)?;
         let jump = if first.mnemonic() == Mnemonic::Endbr64 {
             self.instruction(address + ENDBR64_BYTES)?

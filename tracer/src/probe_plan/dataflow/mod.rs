@@ -21,7 +21,7 @@ mod results;
 mod state;
 mod step;
 
-pub(super) use code::{CodePart, MachineCode};
+pub(super) use code::{AddressMap, AddressSet, CodePart, MachineCode};
 pub(super) use emulation::{is_emulated, is_steppable};
 pub(super) use graph::{Explorer, Graph, Node};
 pub use obstacle::Obstacle;

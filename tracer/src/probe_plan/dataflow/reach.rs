@@ -3,9 +3,12 @@
 //! Code is followed from the function's first instruction through all its jumps, to code that has
 //! no name too. A jump that cannot be followed (through a register) is said to be unknown.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::rc::Rc;
 
-use super::code::{MachineCode, Transfer};
+use super::code::{AddressMap, AddressSet, MachineCode, Transfer};
 
 /// The most instructions of one function that are followed.
 const MAX_INSTRUCTIONS: usize = 20_000;
@@ -16,12 +19,82 @@ const MAX_DEPTH: usize = 3;
 /// The most helpers of one file that are followed.
 const MAX_HELPERS: usize = 4096;
 
+/// Code that runs from its first instruction to its last, apart from the functions that it calls.
+#[derive(Debug)]
+struct Block {
+    instructions: usize,
+    /// The address of the last instruction.
+    last: u64,
+    exit: Exit,
+    calls: Vec<BlockCall>,
+}
+
+/// A call in a block.
+#[derive(Debug)]
+struct BlockCall {
+    address: u64,
+    /// The address that the call returns to.
+    next: u64,
+    target: Option<u64>,
+}
+
+/// The way out of a block. Of a target nothing is known where a register or memory holds it.
+#[derive(Debug, Clone, Copy)]
+enum Exit {
+    Jump(Option<u64>),
+    /// A conditional jump, or the address of the next instruction.
+    Branch(Option<u64>, u64),
+    Return,
+    /// The program ends here, or goes on in a way that is not followed.
+    Stop,
+    /// No code is there.
+    Invalid,
+}
+
+impl Block {
+    fn read(code: &MachineCode, start: u64) -> Self {
+        let mut block = Self {
+            instructions: 0,
+            last: start,
+            exit: Exit::Invalid,
+            calls: Vec::new(),
+        };
+        for instruction in code.sweep(start, u64::MAX) {
+            if instruction.is_invalid() || block.instructions > MAX_INSTRUCTIONS {
+                break;
+            }
+            block.instructions += 1;
+            block.last = instruction.ip();
+            block.exit = match code.transfer(&instruction) {
+                Transfer::Next => continue,
+                Transfer::Call(destination) => {
+                    block.calls.push(BlockCall {
+                        address: instruction.ip(),
+                        next: instruction.next_ip(),
+                        target: destination.address,
+                    });
+                    continue;
+                }
+                Transfer::Jump(destination) => Exit::Jump(destination.address),
+                Transfer::Branch(destination) => Exit::Branch(destination.address, instruction.next_ip()),
+                Transfer::Return => Exit::Return,
+                Transfer::Stop | Transfer::Unknown => Exit::Stop,
+            };
+            break;
+        }
+        block
+    }
+}
+
 /// The traced functions of a file's code.
 pub(in crate::probe_plan) struct TracedFunctions<'a> {
     code: &'a MachineCode,
     /// The addresses of each: the first one, and the one behind the last.
     ranges: Vec<(u64, u64)>,
-    starts: HashSet<u64>,
+    starts: AddressSet,
+    /// Blocks that were read, by the address of their first instruction: functions share much of
+    /// what they reach.
+    blocks: RefCell<AddressMap<Rc<Block>>>,
 }
 
 /// The code that is reached from a function's first instruction.
@@ -41,6 +114,25 @@ pub(in crate::probe_plan) struct ReachedCode {
     branches: Vec<u64>,
 }
 
+impl ReachedCode {
+    /// Adds the calls of a block, up to one of `ends`, which breaks it.
+    fn add_calls(&mut self, block: &Block, starts: &AddressSet, ends: &AddressSet) -> ControlFlow<()> {
+        for call in &block.calls {
+            self.branches.push(call.address);
+            let Some(target) = call.target else { continue };
+            if !starts.contains(&target) {
+                self.helpers.insert(target);
+                continue;
+            }
+            self.calls.push((target, call.next));
+            if ends.contains(&target) {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 impl<'a> TracedFunctions<'a> {
     /// `traced`: the first address and the length of each function.
     pub(in crate::probe_plan) fn new(
@@ -54,75 +146,77 @@ impl<'a> TracedFunctions<'a> {
             code,
             starts: ranges.iter().map(|range| range.0).collect(),
             ranges,
+            blocks: RefCell::default(),
         }
     }
 
     /// Follows a function. A call of one of `ends` ends a path, as a jump to it does.
-    pub(in crate::probe_plan) fn reach(&self, start: u64, ends: &HashSet<u64>) -> ReachedCode {
+    pub(in crate::probe_plan) fn reach(&self, start: u64, ends: &AddressSet) -> ReachedCode {
         let mut reach = ReachedCode::default();
         let own = self.ranges.iter().find(|range| range.0 == start);
         let is_outside = |target: u64| own.is_some_and(|own| target < own.0 || own.1 <= target);
-        let mut seen = HashSet::new();
+        let mut instructions = 0;
+        let mut seen = AddressSet::from_iter([start]);
         let mut ahead = vec![start];
         while let Some(from) = ahead.pop() {
-            let mut reached_any = false;
-            for instruction in self.code.sweep(from, u64::MAX) {
-                reached_any = true;
-                if seen.len() >= MAX_INSTRUCTIONS || instruction.is_invalid() {
-                    reach.is_unknown = true;
-                    break;
-                }
-                let address = instruction.ip();
-                if !seen.insert(address) {
-                    break;
-                }
-                let transfer = self.code.transfer(&instruction);
-                match transfer {
-                    Transfer::Next => {}
-                    Transfer::Jump(destination) | Transfer::Branch(destination) => {
-                        reach.branches.push(address);
-                        match destination.address {
-                            Some(target) if target == start => {}
-                            Some(target) if self.starts.contains(&target) => {
-                                reach.jumps.insert(target);
-                            }
-                            Some(target) => {
-                                if is_outside(target) {
-                                    reach.helpers.insert(target);
-                                }
-                                ahead.push(target);
-                            }
-                            None => reach.is_unknown = true,
-                        }
-                        if matches!(transfer, Transfer::Jump(_)) {
-                            break;
-                        }
-                    }
-                    Transfer::Call(destination) => {
-                        reach.branches.push(address);
-                        match destination.address {
-                            Some(target) if self.starts.contains(&target) => {
-                                reach.calls.push((target, instruction.next_ip()));
-                                if ends.contains(&target) {
-                                    break;
-                                }
-                            }
-                            Some(target) => {
-                                reach.helpers.insert(target);
-                            }
-                            None => {}
-                        }
-                    }
-                    Transfer::Return => {
-                        reach.returns = true;
-                        break;
-                    }
-                    Transfer::Stop | Transfer::Unknown => break,
-                }
+            let block = self.block(from);
+            instructions += block.instructions;
+            if instructions > MAX_INSTRUCTIONS {
+                reach.is_unknown = true;
+                break;
             }
-            reach.is_unknown |= !reached_any;
+            if reach.add_calls(&block, &self.starts, ends).is_break() {
+                continue;
+            }
+            let target = match block.exit {
+                Exit::Jump(target) | Exit::Branch(target, _) => target,
+                Exit::Return => {
+                    reach.returns = true;
+                    continue;
+                }
+                Exit::Stop => continue,
+                Exit::Invalid => {
+                    reach.is_unknown = true;
+                    continue;
+                }
+            };
+            reach.branches.push(block.last);
+            match target {
+                Some(target) if target == start => {}
+                Some(target) if self.starts.contains(&target) => {
+                    reach.jumps.insert(target);
+                }
+                Some(target) => {
+                    if is_outside(target) {
+                        reach.helpers.insert(target);
+                    }
+                    if seen.insert(target) {
+                        ahead.push(target);
+                    }
+                }
+                None => reach.is_unknown = true,
+            }
+            if let Exit::Branch(_, next) = block.exit
+                && seen.insert(next)
+            {
+                ahead.push(next);
+            }
         }
+        // A jump into the middle of a block leads to its last part again.
+        reach.calls.sort_unstable();
+        reach.calls.dedup();
+        reach.branches.sort_unstable();
+        reach.branches.dedup();
         reach
+    }
+
+    /// The block that begins at an address.
+    fn block(&self, start: u64) -> Rc<Block> {
+        let mut blocks = self.blocks.borrow_mut();
+        let block = blocks
+            .entry(start)
+            .or_insert_with(|| Rc::new(Block::read(self.code, start)));
+        Rc::clone(block)
     }
 
     /// Calls of traced functions in code that is not theirs, but that they alone use:
@@ -136,19 +230,19 @@ impl<'a> TracedFunctions<'a> {
         if helpers.values().all(|reach| reach.calls.is_empty()) {
             return Vec::new();
         }
-        let mut used_by: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut used_by: AddressMap<Vec<u64>> = AddressMap::default();
         for (target, user) in self.code.branches_to(|target| helpers.contains_key(&target)) {
             // One that only looks like a jump makes a helper somebody else's, no more.
             used_by.entry(target).or_default().push(user);
         }
-        let mut branches: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut branches: AddressMap<Vec<u64>> = AddressMap::default();
         for (start, reach) in &helpers {
             for branch in &reach.branches {
                 branches.entry(*branch).or_default().push(*start);
             }
         }
         // A helper that somebody else uses is somebody else's too, and so is what that one uses.
-        let mut own: HashSet<u64> = helpers.keys().copied().collect();
+        let mut own: AddressSet = helpers.keys().copied().collect();
         loop {
             let is_used_here = |user: &u64| {
                 let parts = branches.get(user);
@@ -174,8 +268,8 @@ impl<'a> TracedFunctions<'a> {
     }
 
     /// The code that the traced functions use, and what that uses.
-    fn helpers<'f>(&self, reached: impl Iterator<Item = &'f ReachedCode>) -> HashMap<u64, ReachedCode> {
-        let mut helpers: HashMap<u64, ReachedCode> = HashMap::new();
+    fn helpers<'f>(&self, reached: impl Iterator<Item = &'f ReachedCode>) -> AddressMap<ReachedCode> {
+        let mut helpers: AddressMap<ReachedCode> = AddressMap::default();
         let mut ahead: BTreeSet<u64> = reached.flat_map(|reach| reach.helpers.iter().copied()).collect();
         for _ in 0..MAX_DEPTH {
             let mut next = BTreeSet::new();
@@ -183,7 +277,7 @@ impl<'a> TracedFunctions<'a> {
                 if helpers.len() >= MAX_HELPERS || helpers.contains_key(&helper) {
                     continue;
                 }
-                let reach = self.reach(helper, &HashSet::new());
+                let reach = self.reach(helper, &AddressSet::default());
                 next.extend(reach.helpers.iter().copied());
                 helpers.insert(helper, reach);
             }
@@ -234,7 +328,7 @@ mod tests {
         some.push(RET);
         let code = functions(&[vec![0x48, 0x85, 0xff, RET], branch(0xe9, 16, BASE), calls, some]);
         let traced = TracedFunctions::new(&code, (0..4).map(|index| (BASE + 16 * index, 16)));
-        let ends = HashSet::from([BASE]);
+        let ends = AddressSet::from_iter([BASE]);
         let reach = |index: u64| traced.reach(BASE + 16 * index, &ends);
         assert!(reach(0).returns && reach(0).jumps.is_empty());
         assert!(!reach(1).returns && reach(1).jumps.contains(&BASE));
@@ -250,7 +344,7 @@ mod tests {
         let program = |other: Vec<u8>| {
             let code = functions(&[vec![RET], branch(0xe9, 16, BASE + 32), helper.clone(), other]);
             let traced = TracedFunctions::new(&code, [(BASE, 16), (BASE + 16, 16)].into_iter());
-            let none = HashSet::new();
+            let none = AddressSet::default();
             let reached = [traced.reach(BASE, &none), traced.reach(BASE + 16, &none)];
             traced.own_calls(reached.iter())
         };
@@ -265,6 +359,11 @@ mod tests {
         let mut code = functions(&[vec![RET], stub, branch(0xe9, 32, BASE + 16)]);
         code.slots.insert(BASE + 22, BASE);
         let traced = TracedFunctions::new(&code, [(BASE, 16), (BASE + 32, 16)].into_iter());
-        assert!(traced.reach(BASE + 32, &HashSet::new()).jumps.contains(&BASE));
+        assert!(
+            traced
+                .reach(BASE + 32, &AddressSet::default())
+                .jumps
+                .contains(&BASE)
+        );
     }
 }

@@ -7,7 +7,7 @@ use super::functions::{
     ASAN_MARK, FunctionRow, FunctionTable, GLIBC_MARK, LIBC_ALIASES, LIBC_MARK, LOOKUPS, Set,
 };
 use super::symbols::{FileFunctions, Placed};
-use crate::probe_plan::dataflow::TracedFunctions;
+use crate::probe_plan::dataflow::{AddressSet, TracedFunctions};
 
 /// The functions that are there, each address once: the first name in the table's order stands for
 /// it. A name by itself may be anything: an allocator makes blocks and takes them back.
@@ -91,7 +91,7 @@ pub(in crate::probe_plan) fn forwarders(
     let rows: HashMap<u64, &FunctionRow> = found.iter().map(|(row, placed)| (placed.address, *row)).collect();
     let mut forwarders = HashSet::new();
     for (row, placed) in found {
-        let alike: HashSet<u64> = found
+        let alike: AddressSet = found
             .iter()
             .filter(|(other, at)| {
                 at.address != placed.address
@@ -103,7 +103,7 @@ pub(in crate::probe_plan) fn forwarders(
         let calls = if may_throw(row) {
             alike.clone()
         } else {
-            HashSet::new()
+            AddressSet::default()
         };
         let reach = functions.reach(placed.address, &calls);
         let is_forwarded = |target: &u64| alike.contains(target);

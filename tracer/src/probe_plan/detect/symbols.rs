@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::elf::{self, Elf, FileCache, FileError, ReadRef, Relocation, SymbolKind, SymbolTable};
-use crate::probe_plan::dataflow::{CodePart, MachineCode};
+use crate::probe_plan::dataflow::{AddressMap, AddressSet, CodePart, MachineCode};
 
 /// The largest file whose code is looked through as a whole.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -106,7 +106,7 @@ fn read<'data, R: ReadRef<'data>>(
         ..FileFunctions::default()
     };
     let has_dynamic = found.collect(&elf, &elf, SymbolTable::Dynamic, names)?;
-    let dynamic: HashSet<u64> = found.functions.values().map(|placed| placed.address).collect();
+    let dynamic: AddressSet = found.functions.values().map(|placed| placed.address).collect();
     found.has_static_symbols = found.collect(&elf, &elf, SymbolTable::Static, names)?;
     if let Some(file) = separate {
         let cache = FileCache::new(file);
@@ -216,8 +216,8 @@ fn code<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, with_data: bool) -> Machi
 fn slots<'data, R: ReadRef<'data>>(
     elf: &Elf<'data, R>,
     functions: &HashMap<String, Placed>,
-) -> HashMap<u64, u64> {
-    let starts: HashSet<u64> = functions.values().map(|placed| placed.address).collect();
+) -> AddressMap<u64> {
+    let starts: AddressSet = functions.values().map(|placed| placed.address).collect();
     let slot = |relocation| match relocation {
         Relocation::Named { place, name } => {
             let placed = functions.get(std::str::from_utf8(name).ok()?)?;
