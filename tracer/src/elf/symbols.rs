@@ -2,6 +2,7 @@
 
 use object::LittleEndian as LE;
 use object::ReadRef;
+use object::StringTable;
 use object::elf;
 use object::read::elf::{Rela as _, SectionHeader as _, Sym as _};
 
@@ -78,7 +79,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
         table: SymbolTable,
     ) -> Result<impl ExactSizeIterator<Item = Symbol<'data>>, ElfError> {
         let table = self.object_symbols(table)?;
-        let strings = table.strings();
+        let strings = self.names_of(&table);
         Ok(table.symbols().iter().map(move |symbol| Symbol {
             name: symbol.name(LE, strings).unwrap_or_default(),
             kind: match (symbol.st_shndx(LE), symbol.st_type()) {
@@ -95,6 +96,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
     /// The relocations that put addresses of functions into slots.
     pub(crate) fn relocations(&self) -> impl Iterator<Item = Relocation<'data>> {
         let names = self.object_symbols(SymbolTable::Dynamic).unwrap_or_default();
+        let strings = self.names_of(&names);
         let sections = self.section_table().unwrap_or_default();
         let data = self.data;
         let tables = sections
@@ -108,7 +110,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
                 match relocation.r_type(LE, false) {
                     elf::R_X86_64_JUMP_SLOT | elf::R_X86_64_GLOB_DAT => {
                         let symbol = names.symbol(relocation.symbol(LE, false)?).ok()?;
-                        let name = symbol.name(LE, names.strings()).ok()?;
+                        let name = symbol.name(LE, strings).ok()?;
                         Some(Relocation::Named { place, name })
                     }
                     elf::R_X86_64_RELATIVE => Some(Relocation::Relative {
@@ -122,6 +124,21 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
                     _ => None,
                 }
             })
+    }
+
+    /// The names of a table's symbols, read at once: one by one each would be read from the file.
+    fn names_of(
+        &self,
+        table: &object::read::elf::SymbolTable<'data, Header, R>,
+    ) -> StringTable<'data, &'data [u8]> {
+        let section = self.section_table().ok();
+        let section = section
+            .as_ref()
+            .and_then(|sections| sections.section(table.string_section()).ok());
+        let names = section.and_then(|section| section.data(LE, self.data).ok());
+        names.map_or_else(StringTable::default, |names| {
+            StringTable::new(names, 0, names.len() as u64)
+        })
     }
 
     fn object_symbols(
