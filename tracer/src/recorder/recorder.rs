@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::CaptureMode;
 
-use super::attach::Attachments;
+use super::attach::{AllocatorSearch, Attachments};
 use super::budget::{BudgetController, Followed};
 use super::event_stream::{EventSinks, EventStream};
 use super::exited_processes::ExitedProcesses;
@@ -115,6 +115,7 @@ struct FoundTargets {
     sideband: Sideband,
     processes: ProcessTable,
     command: CommandFiles,
+    search: AllocatorSearch,
     /// Nothing where stacks are walked by frame pointers alone.
     tables: Option<TableBatch>,
 }
@@ -132,18 +133,23 @@ impl Recorder {
         let sideband = Sideband::open().map_err(StartError::Sideband)?;
         let mut processes = ProcessTable::default();
         targets.snapshot(&settings.target, &mut processes)?;
-        let command = targets.command_files(&mut processes);
-        // Compiled while the kernel verifies the programs.
-        let tables = (settings.unwind != Unwind::FramePointer).then(|| {
-            let mut files = command.files.clone();
-            files.extend(processes.history().all_mapped_files());
-            TableBatch::begin(files)
-        });
+        let command = targets.command_files(settings, &mut processes);
+        let mut files = command.files.clone();
+        files.extend(processes.history().all_mapped_files());
+        // Both while the kernel verifies the programs.
+        let mut search = AllocatorSearch::new(settings);
+        if settings.heap {
+            let mut files = files.clone();
+            files.extend(command.speculative.iter().cloned());
+            search.examine_ahead(files);
+        }
+        let tables = (settings.unwind != Unwind::FramePointer).then(|| TableBatch::begin(files));
         let mut found = FoundTargets {
             targets,
             sideband,
             processes,
             command,
+            search,
             tables,
         };
         match load(settings, purpose) {
@@ -172,6 +178,7 @@ impl Recorder {
             sideband,
             processes,
             command,
+            search,
             tables,
         } = found;
         let measuring = prepare_measuring(settings, &mut object);
@@ -192,7 +199,7 @@ impl Recorder {
             None
         };
         let mut recorder = Self {
-            attachments: Attachments::new(settings, purpose == Purpose::Estimate),
+            attachments: Attachments::new(settings, search, purpose == Purpose::Estimate),
             guard,
             object,
             events,
@@ -321,11 +328,10 @@ impl Recorder {
         if let Err(error) = self.object.set_capture_mode(CaptureMode::Nothing) {
             log::debug!("{error}");
         }
-        self.attachments.finish_uprobes();
+        self.attachments.finish();
         if let Err(error) = self.budget.read_last(&self.object) {
             log::debug!("{error}");
         }
-        self.attachments.finish_tracepoints();
         // Nothing is stopped any more, and what is stopped runs again now, not when all names were
         // looked up.
         if let Some(guard) = &mut self.guard {

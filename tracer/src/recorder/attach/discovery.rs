@@ -1,8 +1,9 @@
 //! Discovery of allocators: the plans of probes for mapped files, each file once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
 use tracer_ebpf::FileKey;
 
@@ -13,6 +14,8 @@ use crate::process::files::MappedFile;
 use crate::process::maps::FileId;
 use crate::process::proc_fs;
 use crate::recorder::targets::StartError;
+use crate::settings::Record;
+use crate::symbolize;
 
 /// The files that were searched for allocators: by key, the devices that they are on. Probes belong
 /// to the inode, and a second one on the same inode would count each call twice.
@@ -70,11 +73,17 @@ fn describe(pid: u32) -> String {
     format!("{comm} ({pid}{exe})")
 }
 
+/// Files that are examined on a thread, and their outcomes as they are ready.
+#[derive(Debug)]
+struct Examination(Receiver<(FileId, Option<Found>)>);
+
 /// A search for allocators in mapped files.
 #[derive(Debug, Default)]
 pub(crate) struct AllocatorSearch {
     /// The functions that are looked for.
-    functions: FunctionTable,
+    functions: Arc<FunctionTable>,
+    /// What is examined ahead.
+    ahead: Option<Examination>,
     examined: ExaminedFiles,
     /// Files that were examined for the probes of one process alone.
     examined_by_process: HashMap<u32, ExaminedFiles>,
@@ -83,12 +92,39 @@ pub(crate) struct AllocatorSearch {
 }
 
 impl AllocatorSearch {
-    /// Returns a search for these functions.
-    pub(super) fn new(functions: FunctionTable) -> Self {
+    /// Returns a search for the known functions and those that the user names.
+    pub(in crate::recorder) fn new(settings: &Record) -> Self {
+        let functions = FunctionTable::new(settings.functions.clone())
+            .with_separate_symbols(symbolize::debug_file_of, &settings.symbols.debug_directories);
         Self {
-            functions,
+            functions: Arc::new(functions),
             ..Self::default()
         }
+    }
+
+    /// Examines files on a thread, ahead of the plans: the kernel verifies the programs meanwhile.
+    pub(in crate::recorder) fn examine_ahead(&mut self, files: Vec<Arc<MappedFile>>) {
+        let (sender, receiver) = channel();
+        let functions = Arc::clone(&self.functions);
+        std::thread::spawn(move || {
+            let mut seen = HashSet::new();
+            for file in files.iter().filter(|file| seen.insert(file.id)) {
+                if sender.send((file.id, examined(file, &functions))).is_err() {
+                    return;
+                }
+            }
+        });
+        self.ahead = Some(Examination(receiver));
+    }
+
+    /// The outcome for a file, which is examined if it was not before.
+    fn outcome(&mut self, file: &Arc<MappedFile>) -> Option<&Found> {
+        if let Some(Examination(outcomes)) = self.ahead.take() {
+            self.found.extend(outcomes);
+        }
+        let functions = &self.functions;
+        let found = self.found.entry(file.id);
+        found.or_insert_with(|| examined(file, functions)).as_ref()
     }
 
     /// Notes that a file is examined for probes of this scope. Returns true if it is the first
@@ -102,8 +138,8 @@ impl AllocatorSearch {
     }
 
     /// Examines a file that is new.
-    pub(super) fn examine(&self, file: &Arc<MappedFile>) -> Option<Found> {
-        plan::examine(file, &self.functions).ok()
+    pub(super) fn examine(&mut self, file: &Arc<MappedFile>) -> Option<Found> {
+        self.outcome(file).cloned()
     }
 
     /// The number of files that were examined for probes of all processes.
@@ -126,13 +162,7 @@ impl AllocatorSearch {
             if !self.is_new(file, scope) {
                 continue;
             }
-            let functions = &self.functions;
-            let found = self.found.entry(file.id).or_insert_with(|| {
-                plan::examine(file, functions)
-                    .inspect_err(|error| log::debug!("{error}"))
-                    .ok()
-            });
-            match found {
+            match self.outcome(file) {
                 Some(Found::Allocator(plan)) => plans.push(plan.clone()),
                 Some(Found::StaticWithoutSymbols) => {
                     advice = "it is linked statically and has no symbols; install its debug package (or say by --debug-dir \
@@ -158,6 +188,12 @@ impl AllocatorSearch {
             Ok(plans)
         }
     }
+}
+
+fn examined(file: &Arc<MappedFile>, functions: &FunctionTable) -> Option<Found> {
+    plan::examine(file, functions)
+        .inspect_err(|error| log::debug!("{error}"))
+        .ok()
 }
 
 /// Warns that a program's allocator cannot be found.

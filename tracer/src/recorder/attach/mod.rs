@@ -5,7 +5,7 @@ mod function_probes;
 mod uprobes;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 pub(super) use discovery::{AllocatorSearch, NoPlan, no_allocator_in};
@@ -14,25 +14,16 @@ pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 use self::discovery::{no_allocator, warn_of_hidden};
 use super::pacing::WorkTime;
 use super::process_table::ProcessTable;
-use super::targets::{CommandFiles, StartError};
+use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::{Attached, Object, UprobeScope};
 use crate::cost::SiteKind;
-use crate::probe_plan::functions::FunctionTable;
-use crate::probe_plan::libraries;
 use crate::probe_plan::plan::{Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::proc_fs;
 use crate::report::session::Probe;
 use crate::settings::{Probing, Record, Target, Unwind};
-use crate::symbolize;
-
-/// The most named processes that have probes of their own, for which others pay nothing. The kernel
-/// asks each process's probe at every hit: one takes 510 ns, one of ten 650, of fifty 1,340, of two
-/// hundred 4,700; and detaching so many takes 10 s and more. Beyond this the probes are in all
-/// processes that map the file, and the program checks the process.
-const MAX_SCOPES: usize = 16;
 
 /// Everything that is attached, and everything that decides on it. Dropping it detaches all,
 /// uprobes first.
@@ -70,7 +61,7 @@ impl PlannedFile {
 impl Attachments {
     /// Returns the state before anything is attached. `counts_frees`: calls that free are probed,
     /// though blocks are not followed.
-    pub(super) fn new(settings: &Record, counts_frees: bool) -> Self {
+    pub(super) fn new(settings: &Record, search: AllocatorSearch, counts_frees: bool) -> Self {
         let choice = ProbeChoice {
             probing: settings.probing,
             live: settings.live,
@@ -79,13 +70,9 @@ impl Attachments {
         Self {
             uprobes: AttachedUprobes::new(choice),
             tracepoints: Attached::default(),
-            search: AllocatorSearch::new(
-                FunctionTable::new(settings.functions.clone())
-                    .with_separate_symbols(symbolize::debug_file_of, &settings.symbols.debug_directories),
-            ),
+            search,
             found_names: HashSet::new(),
-            has_process_scopes: !settings.follow
-                && matches!(&settings.target, Target::Pids(pids) if pids.len() <= MAX_SCOPES),
+            has_process_scopes: has_process_scopes(settings),
             is_open: settings.heap,
         }
     }
@@ -138,7 +125,7 @@ impl Attachments {
             }
         }
         let speculative = if object.attaches_many() {
-            self.plan_speculatively(processes, &settings.target, &command.paths)
+            self.plan_speculatively(&command.speculative)
         } else {
             // One by one they would take their time, and most are never needed.
             Vec::new()
@@ -302,34 +289,12 @@ impl Attachments {
 
     /// Plans the probes of allocators that a process may load later, so that its calls are seen
     /// from the first on.
-    fn plan_speculatively(
-        &mut self,
-        processes: &mut ProcessTable,
-        target: &Target,
-        programs: &[PathBuf],
-    ) -> Vec<Plan> {
-        let mut programs = programs.to_vec();
-        if let Target::Pids(pids) = target {
-            // A running process has most of what it will load, and pays for every file whose probes
-            // come and go with the windows of a budget.
-            if self.has_process_scopes && !pids.is_empty() {
-                return Vec::new();
-            }
-            programs.extend(pids.iter().filter_map(|pid| proc_fs::exe(*pid)));
-        }
+    fn plan_speculatively(&mut self, files: &[Arc<MappedFile>]) -> Vec<Plan> {
         let mut plans = Vec::new();
-        for path in libraries::that_may_come(&programs) {
-            let file = match processes.history_mut().files().of_path(&path) {
-                Ok(file) => file,
-                Err(error) => {
-                    log::debug!("{}: {error}", path.display());
-                    continue;
-                }
-            };
-            if !self.search.is_new(&file, UprobeScope::Machine) {
-                continue;
-            }
-            if let Some(Found::Allocator(plan)) = self.search.examine(&file) {
+        for file in files {
+            if self.search.is_new(file, UprobeScope::Machine)
+                && let Some(Found::Allocator(plan)) = self.search.examine(file)
+            {
                 plans.push(plan);
             }
         }
@@ -383,15 +348,15 @@ impl Attachments {
         &mut self.uprobes
     }
 
-    /// Detaches the uprobes for good, and attaches none any more.
-    pub(super) fn finish_uprobes(&mut self) {
+    /// Detaches everything for good, and attaches nothing any more. The kernel waits for grace
+    /// periods of uprobes and of tracepoints at once.
+    pub(super) fn finish(&mut self) {
         self.is_open = false;
-        self.uprobes.finish();
-    }
-
-    /// Detaches the tracepoints for good.
-    pub(super) fn finish_tracepoints(&mut self) {
-        self.tracepoints.detach();
+        let (uprobes, tracepoints) = (&mut self.uprobes, &mut self.tracepoints);
+        std::thread::scope(|scope| {
+            scope.spawn(|| tracepoints.detach());
+            uprobes.finish();
+        });
     }
 
     /// The uprobes, for reports.
