@@ -80,7 +80,7 @@ impl Object {
         batch::read_all(self.map_fd("BLOCKS")?).map_err(|error| BpfError::map("BLOCKS", error))
     }
 
-    /// Takes blocks out of the table. Those that are not there any more are passed over.
+    /// Takes blocks out of the table. Those that are not there any more are skipped.
     pub fn remove_blocks(&mut self, keys: impl Iterator<Item = BlockKey>) -> Result<(), BpfError> {
         let mut blocks =
             aya::maps::HashMap::<&mut MapData, BlockKey, Block>::try_from(self.map_mut("BLOCKS")?)

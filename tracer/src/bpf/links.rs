@@ -298,7 +298,7 @@ impl Attached {
         let threads = links.len().min(most);
         let links = Mutex::new(links);
         let next = || links.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let take_off = || {
+        let detach_all = || {
             while let Some(link) = next() {
                 match link {
                     Link::Uprobes(link) => drop(link),
@@ -310,13 +310,13 @@ impl Attached {
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 let thread = std::thread::Builder::new().stack_size(DETACH_STACK_BYTES);
-                if let Err(error) = thread.spawn_scoped(scope, take_off) {
+                if let Err(error) = thread.spawn_scoped(scope, detach_all) {
                     // Those that there are do it, this one at least.
-                    log::debug!("a thread that takes probes off: {error}");
+                    log::debug!("a thread that detaches probes: {error}");
                     break;
                 }
             }
-            take_off();
+            detach_all();
         });
     }
 }

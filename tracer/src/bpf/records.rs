@@ -90,7 +90,7 @@ impl Records {
         self.ring.called().await
     }
 
-    /// Takes the next record, if there is one. A record that cannot be read is passed over with a
+    /// Takes the next record, if there is one. A record that cannot be read is skipped with a
     /// message: both sides were built from the same definitions, so there is none.
     pub fn take(&mut self) -> Option<RingRecord> {
         loop {

@@ -133,7 +133,7 @@ async fn see_off(
     let process = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let mut patience = Duration::ZERO;
     if let (Stop::Signal(ending), Some(process)) = (stop, process) {
-        pass_on(ending, process);
+        forward_signal(ending, process);
         patience = QUIET_END;
     }
     let status = if let Ok(status) = tokio::time::timeout(patience, &mut waiting).await {
@@ -151,16 +151,16 @@ async fn see_off(
     status.context(failed)?.context(failed)
 }
 
-/// Gives a command the signal that ended the recording, unless it has it already: the terminal
-/// sends it to a whole process group, and many programs take a second one for impatience. The child
-/// has not been waited for, so the process ID is still its own.
-fn pass_on(ending: Ending, process: Pid) {
+/// Forwards the signal that ended the recording to a command, unless it has it already: the
+/// terminal sends it to a whole process group, and many programs take a second one for impatience.
+/// The child has not been waited for, so the process ID is still its own.
+fn forward_signal(ending: Ending, process: Pid) {
     let has_it = ending.by_terminal && getpgid(Some(process)).is_ok_and(|group| group == getpgrp());
     let Some(signal) = Signal::from_named_raw(ending.signal).filter(|_| !has_it) else {
         return;
     };
     if let Err(error) = kill_process(process, signal) {
-        log::debug!("failed to pass signal {} on: {error}", ending.signal);
+        log::debug!("failed to forward signal {}: {error}", ending.signal);
     }
 }
 

@@ -104,7 +104,8 @@ pub(crate) struct EventCounts {
     /// Probe hits, and returns of memory-map system calls.
     pub seen: u64,
     /// Events in the sums, with their stack.
-    pub tallied: u64,
+    #[serde(rename = "tallied")]
+    pub recorded: u64,
     /// Calls that an allocator made to do its own work.
     pub nested: u64,
     /// Calls of sizes that were not asked for.

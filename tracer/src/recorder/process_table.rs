@@ -223,9 +223,9 @@ impl ProcessTable {
     }
 
     /// Forgets the history of processes that have ended and were never targets.
-    pub(super) fn forget_ended(&mut self) {
+    pub(super) fn evict_ended(&mut self) {
         let targets: HashSet<u32> = self.pids().collect();
-        self.history.forget_ended(|pid| targets.contains(&pid));
+        self.history.evict_ended(|pid| targets.contains(&pid));
     }
 }
 

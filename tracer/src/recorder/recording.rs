@@ -331,8 +331,8 @@ impl RecordingSources<'_> {
 /// sent.
 fn events(counts: &Counts, hits: u64, unsent: u64) -> EventCounts {
     EventCounts {
-        seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::PassedOver)),
-        tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
+        seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::Skipped)),
+        recorded: counts.events(Counter::Recorded).saturating_sub(unsent),
         nested: counts.events(Counter::Nested),
         filtered: counts.events(Counter::Filtered),
         foreign: counts.events(Counter::Foreign),

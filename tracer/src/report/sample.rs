@@ -265,7 +265,7 @@ pub(super) fn session() -> Session {
         }],
         events: EventCounts {
             seen: 3250,
-            tallied: 3210,
+            recorded: 3210,
             nested: 25,
             filtered: 5,
             foreign: 3,
