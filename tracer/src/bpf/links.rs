@@ -16,7 +16,6 @@ use super::error::BpfError;
 use super::object::Object;
 use super::tracefs;
 use crate::process::files::MappedFile;
-pub use crate::settings::AttachBy;
 
 /// How many threads take links off at once, each waiting for grace periods of the kernel without
 /// using a CPU: links of many uprobes do so beside each other.

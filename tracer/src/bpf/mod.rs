@@ -28,7 +28,6 @@ pub mod sums;
 pub mod tables;
 pub mod tracefs;
 
-pub use crate::settings::Limits;
 pub use links::{Attached, Uprobe, UprobeScope};
 pub use object::Object;
 pub use records::RingRecord;

@@ -6,8 +6,8 @@ use aya::programs::{TracePoint, UProbe};
 
 use super::compat::multi::Multi;
 use super::error::BpfError;
-use super::links::AttachBy;
 use super::object::Object;
+use crate::settings::AttachBy;
 
 /// The beginning of a call: at a function's entry, or inside it where the size is known.
 pub const CALL_BEGIN: &str = "call_begin";

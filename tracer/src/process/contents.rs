@@ -4,8 +4,7 @@
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
-pub(crate) use crate::elf::BuildId;
-use crate::elf::{Elf, FileCache};
+use crate::elf::{BuildId, Elf, FileCache};
 
 /// The loadable segments of a file: (offset, length, virtual address).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

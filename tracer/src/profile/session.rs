@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-pub(crate) use super::cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
+use super::cost::Cost;
 use super::losses::Losses;
-pub(crate) use crate::numeric::rounded;
 
 /// The circumstances of a profile.
 #[derive(Clone, Debug, PartialEq)]

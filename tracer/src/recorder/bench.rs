@@ -11,13 +11,12 @@ use super::targets::StartError;
 use super::unwind_tables::TableBatch;
 use super::unwind_tables::table_set::UnwindTables;
 use crate::bpf::bench::Walker;
-use crate::bpf::links::AttachBy;
 use crate::bpf::load::Wanted;
-use crate::bpf::{Limits, Object, UprobeScope, btf};
+use crate::bpf::{Object, UprobeScope, btf};
 use crate::probe_plan::plan::Plan;
 use crate::process::files::MappedFile;
 use crate::process::history::ProcessHistory;
-use crate::settings::Probing;
+use crate::settings::{AttachBy, Limits, Probing};
 use crate::unwind::Capacity;
 
 /// An attached walker; dropping it detaches the probe.

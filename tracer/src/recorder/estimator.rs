@@ -15,7 +15,8 @@ use super::recorder::{ChildStatus, Recorder};
 use super::targets::StartError;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::cost::{SiteKind, Traps, Work, saturating_u64, to_f64};
+use crate::numeric::{saturating_u64, to_f64};
+use crate::recorder::cost::{SiteKind, Traps, Work};
 use crate::settings::Record;
 
 /// CPU time that the targets may pay for each second that is asked for. Beyond it, fewer of their

@@ -9,7 +9,7 @@ use super::pacing::WorkPace;
 use super::process_table::ProcessTable;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::process::sideband::monotonic_ns;
+use crate::clock::monotonic_ns;
 
 /// The least time between two searches for blocks of exited processes.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);

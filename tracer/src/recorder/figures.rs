@@ -11,7 +11,7 @@ use super::heap_history::HeapSnapshot;
 use super::process_table::ProcessTable;
 use super::stack_table::StackTable;
 use crate::bpf::sums::Additive;
-use crate::cost::saturating_u64;
+use crate::numeric::saturating_u64;
 use crate::profile::{Aged, HeapTotals, HeapValues, HeapVariances, Marks, Values, Variances};
 
 /// Merges sums to one for each stack: provisional identities are replaced.

@@ -10,7 +10,7 @@ use super::pacing::WorkPace;
 use super::stack_table::StackTable;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::process::sideband::monotonic_ns;
+use crate::clock::monotonic_ns;
 use crate::profile::Marks;
 
 /// The snapshots of a recording that follows blocks.

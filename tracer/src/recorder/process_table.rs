@@ -8,9 +8,9 @@ use tracer_ebpf::PROCESS_UNKNOWN;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::records::NewProcess;
+use crate::clock::monotonic_ns;
 use crate::process::history::{ProcessHistory, ProcessImage};
 use crate::process::proc_fs;
-use crate::process::sideband::monotonic_ns;
 
 /// A process image that the kernel side knows by a number.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,11 +15,11 @@ use super::unwind_tables::Unwinding;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::sums::Counts;
-use crate::cost::{saturating_u64, to_f64};
-use crate::process::sideband::monotonic_ns;
-use crate::profile::{AddressStack, AddressStacks, Marks, Profile};
-use crate::report::session::{Cost, EventCounts, Probe};
-use crate::report::{self, Losses};
+use crate::clock::monotonic_ns;
+use crate::numeric::{saturating_u64, to_f64};
+use crate::profile::cost::Cost;
+use crate::profile::session::{EventCounts, Probe, TableUsage};
+use crate::profile::{AddressStack, AddressStacks, Losses, Marks, Profile};
 use crate::symbolize::Namer;
 
 /// A recording.
@@ -42,7 +42,7 @@ pub(crate) struct Recording {
     /// The stacks as addresses, by process image.
     pub(crate) address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
-    pub(crate) tables: Option<report::session::TableUsage>,
+    pub(crate) tables: Option<TableUsage>,
     /// Records of process life that the kernel could not write: names may be missing.
     pub(crate) life_records_lost: u64,
 }
@@ -218,9 +218,9 @@ impl RecordingSources<'_> {
     }
 
     /// The use of the unwind tables.
-    fn table_usage(&self, unwinding: &Unwinding, counts: &Counts) -> report::session::TableUsage {
+    fn table_usage(&self, unwinding: &Unwinding, counts: &Counts) -> TableUsage {
         let unfinished = unwinding.unfinished() + self.stacks.unjoined();
-        report::session::TableUsage {
+        TableUsage {
             remembered: counts.events(Counter::StackRemembered),
             awaited: counts.events(Counter::TableAwaited),
             finished_from_copies: counts.events(Counter::StackCopied).saturating_sub(unfinished),

@@ -12,7 +12,7 @@ use crate::bpf::Object;
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::privileges::User;
-use crate::probe_plan::{loader, roots};
+use crate::probe_plan::detect::{loader, roots};
 use crate::process::cgroup::{Cgroup, CgroupError};
 use crate::process::files::MappedFile;
 use crate::process::launch::{self, HeldCommand};

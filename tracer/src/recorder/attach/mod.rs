@@ -18,13 +18,13 @@ use super::targets::{CommandFiles, StartError};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::{Attached, Object, UprobeScope};
-use crate::cost::SiteKind;
-use crate::probe_plan::functions::FunctionTable;
-use crate::probe_plan::libraries;
+use crate::probe_plan::detect::functions::FunctionTable;
+use crate::probe_plan::detect::libraries;
 use crate::probe_plan::plan::{Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::proc_fs;
-use crate::report::session::Probe;
+use crate::profile::session::Probe;
+use crate::recorder::cost::SiteKind;
 use crate::settings::{Probing, Record, Target, Unwind};
 use crate::symbolize;
 

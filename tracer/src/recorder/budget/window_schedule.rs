@@ -11,7 +11,7 @@ use super::plan::{Load, Switching, Windows};
 use super::windows::{CallsAndBytes, Dice, WindowSums};
 use crate::bpf::load::BpfError;
 use crate::bpf::{Object, Sampling};
-use crate::cost::to_f64;
+use crate::numeric::to_f64;
 use crate::recorder::attach::AttachedUprobes;
 use crate::recorder::pacing::{WorkPace, WorkTime};
 

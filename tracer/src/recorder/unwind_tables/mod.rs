@@ -22,7 +22,7 @@ use crate::bpf::records::NewFile;
 use crate::process::files::MappedFile;
 use crate::process::history::ProcessHistory;
 use crate::process::maps;
-use crate::report::session::TableUsage;
+use crate::profile::session::TableUsage;
 use crate::unwind::{Capacity, FoundTable, PcKind, Reach, Registers, StackCopy, WalkEnd, walk};
 
 /// The unwind tables and the deferred walks of a recording.

@@ -12,7 +12,7 @@ use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::tables::TableMaps;
 use crate::process::files::MappedFile;
-use crate::report::session::TableUsage;
+use crate::profile::session::TableUsage;
 use crate::unwind::layout::cfa;
 use crate::unwind::{Arena, ArenaFull, Capacity, Inserted, Placement, Rows, Table};
 
