@@ -5,8 +5,9 @@ use tracer_ebpf::{
 };
 use zerocopy::FromBytes as _;
 
+use super::counters::Counted;
 use super::error::BpfError;
-use super::object::{Counted, Object};
+use super::object::Object;
 use super::ring::Ring;
 
 /// One record of the ring.
@@ -76,15 +77,13 @@ pub struct Records {
     ring: Ring,
 }
 
-impl Object {
-    /// Takes the ring; it can be taken once, and inside an event loop.
-    pub fn records(&mut self) -> Result<Records, BpfError> {
-        let ring = Ring::take(self, "RECORDS")?;
-        Ok(Records { ring })
-    }
-}
-
 impl Records {
+    /// Takes the ring; it can be taken once, and inside an event loop.
+    pub fn take_ring(object: &mut Object) -> Result<Self, BpfError> {
+        let ring = Ring::take(object, "RECORDS")?;
+        Ok(Self { ring })
+    }
+
     /// Waits until the kernel side calls: for a record that cannot wait, or a ring that fills up.
     pub async fn urgent(&mut self) -> std::io::Result<()> {
         self.ring.called().await

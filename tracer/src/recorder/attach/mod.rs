@@ -107,7 +107,7 @@ impl Attachments {
         if settings.live {
             points.extend(LIVE_PROGRAMS);
         }
-        object.attach_tracepoints(&mut self.tracepoints, &points)
+        self.tracepoints.attach_tracepoints(object, &points)
     }
 
     /// Attaches to the allocators of the targets, and to those that a target may load later.

@@ -57,7 +57,7 @@ impl RunStatistics {
     pub(crate) fn open(&mut self, object: &Object) {
         match RunStats::enable() {
             Ok(stats) => {
-                self.open = Some((stats, object.runs()));
+                self.open = Some((stats, Runs::read(object)));
                 self.began = Some(Instant::now());
                 self.phases += 1;
             }
@@ -71,7 +71,7 @@ impl RunStatistics {
     /// Ends the phase. Returns the programs' runs in it.
     pub(crate) fn close(&mut self, object: &Object) -> Option<Runs> {
         let (stats, before) = self.open.take()?;
-        let runs = object.runs().since(before);
+        let runs = Runs::read(object).since(before);
         drop(stats);
         Some(runs)
     }

@@ -41,7 +41,7 @@ impl Unwinding {
     ) -> Result<Self, BpfError> {
         Ok(Self {
             tables: UnwindTables::new(object, capacity)?,
-            walks: DeferredWalks::new(object.copies()?, frame_pointers),
+            walks: DeferredWalks::new(Copies::take_ring(object)?, frame_pointers),
         })
     }
 
