@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::ProcessTotals;
 
-use super::pacing::WorkPace;
 use super::process_table::ProcessTable;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Object, heap};
-use crate::clock::monotonic_ns;
+use crate::clock::{WorkPace, monotonic_ns};
 
 /// The least time between two searches for blocks of exited processes.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);

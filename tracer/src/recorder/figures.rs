@@ -127,6 +127,28 @@ pub(super) fn held(heap: &ProcessTotals, unit: VarianceUnit) -> HeapTotals {
     }
 }
 
+/// The heaps of processes together, with the peak of `all`: theirs were not at one time.
+pub(super) fn held_by_all(each: &[HeapTotals], all: &ProcessTotals, unit: VarianceUnit) -> HeapTotals {
+    let peak = ProcessTotals {
+        peak_bytes: all.peak_bytes,
+        peak: all.peak,
+        peak_variance: all.peak_variance,
+        peak_bytes_variance: all.peak_bytes_variance,
+        ..ProcessTotals::default()
+    };
+    let mut total = held(&peak, unit);
+    for held in each {
+        total.live_bytes += held.live_bytes;
+        total.live += held.live;
+        total.free_calls += held.free_calls;
+        total.unmatched += held.unmatched;
+        total.missed += held.missed;
+        total.variances.live += held.variances.live;
+        total.variances.live_bytes += held.variances.live_bytes;
+    }
+    total
+}
+
 /// The limits by which blocks are counted.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_field_names, reason = "the unit is part of each name")]

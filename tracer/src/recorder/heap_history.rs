@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::{HeapSum, SumKey};
 
-use super::pacing::WorkPace;
 use super::stack_table::StackTable;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Object, heap};
-use crate::clock::monotonic_ns;
+use crate::clock::{WorkPace, monotonic_ns};
 use crate::profile::Marks;
 
 /// The snapshots of a recording that follows blocks.

@@ -12,12 +12,12 @@ pub(super) use discovery::{AllocatorSearch, NoPlan, no_allocator_in};
 pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 
 use self::discovery::{no_allocator, warn_of_hidden};
-use super::pacing::WorkTime;
 use super::process_table::ProcessTable;
 use super::targets::{CommandFiles, StartError};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::{Attached, Object, UprobeScope};
+use crate::clock::WorkTime;
 use crate::probe_plan::detect::functions::FunctionTable;
 use crate::probe_plan::detect::libraries;
 use crate::probe_plan::plan::{Found, Plan};

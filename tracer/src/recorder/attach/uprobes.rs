@@ -13,12 +13,12 @@ use super::function_probes::{FunctionProbes, entry_program, is_free};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope, links};
+use crate::clock::WorkTime;
 use crate::probe_plan::plan::{Plan, PlannedProbe};
 use crate::process::maps::{self, FileId, Mapping};
 use crate::process::proc_fs;
 use crate::profile::session::{Probe, ProbeKind};
 use crate::recorder::cost::SiteKind;
-use crate::recorder::pacing::WorkTime;
 use crate::settings::Probing;
 
 /// Interval at which detached probes are looked for in the code. No event tells when one has gone.

@@ -11,9 +11,9 @@ use super::plan::{Load, Switching, Windows};
 use super::windows::{CallsAndBytes, Dice, WindowSums};
 use crate::bpf::load::BpfError;
 use crate::bpf::{Object, Sampling, sums};
+use crate::clock::{WorkPace, WorkTime};
 use crate::numeric::to_f64;
 use crate::recorder::attach::AttachedUprobes;
-use crate::recorder::pacing::{WorkPace, WorkTime};
 
 /// The weight of a new figure of the cost of switching in the mean that is kept.
 const NEW_PART: f64 = 0.3;
