@@ -153,8 +153,9 @@ fn audit(summary: &RecordingSummary) -> Result<()> {
 
     let event = |name: &str| summary.number(&format!("/events/{name}"));
     let seen = event("seen")?;
-    let tallied = event("tallied")?;
-    let accounted = tallied + event("nested")? + event("filtered")? + event("foreign")? + event("unsampled")?;
+    let recorded = event("tallied")?;
+    let accounted =
+        recorded + event("nested")? + event("filtered")? + event("foreign")? + event("unsampled")?;
     // Some losses are of an event, some only of an event's stack.
     ensure!(
         (accounted..=accounted + lost).contains(&seen),
@@ -172,15 +173,15 @@ fn audit(summary: &RecordingSummary) -> Result<()> {
         .iter()
         .map(|name| summary.number(&format!("/losses/{name}")))
         .sum::<Result<u64>>()?;
-    // With sampling, calls are what the tallied ones stand for; so they are where probes were in
+    // With sampling, calls are what the recorded ones stand for; so they are where probes were in
     // for a part of the time.
     let is_estimate = summary.number("/settings/sample_bytes")? > 1
         || summary.json["cost"]["budget"]["windows"]
             .as_u64()
             .is_some_and(|windows| windows > 0);
     ensure!(
-        is_estimate || tallied + without_stack == calls,
-        "{tallied} events were tallied and {without_stack} have no stack, {calls} calls reported"
+        is_estimate || recorded + without_stack == calls,
+        "{recorded} events were recorded and {without_stack} have no stack, {calls} calls reported"
     );
 
     let mut by_process = Counts::new();

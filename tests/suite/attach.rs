@@ -91,7 +91,7 @@ fn live_each_way(context: &Context) -> Result<()> {
 /// Another tracer has probes at the returns of the same functions, which take the place of return
 /// addresses on the stack: calls are counted once, and have their stacks, all the same.
 fn beside_probes_of_returns(context: &Context) -> Result<()> {
-    let busy = ProcessUnderLoad::start(context)?;
+    let target = ProcessUnderLoad::start(context)?;
     let fixture = Recipe::live_c("family").build(context)?;
     let stacks = |context| -> Result<String> {
         let recording = Memtap::record(context)?.arguments(["--live"]).fixture(&fixture);
@@ -101,7 +101,7 @@ fn beside_probes_of_returns(context: &Context) -> Result<()> {
     // Of every process, since it may have children.
     let mut other = Memtap::record(context)?
         .arguments(["--live", "--probes", "two", "--follow", "--max-overhead", "off"])
-        .process(busy.pid())
+        .process(target.pid())
         .start()?;
     other.wait_until_tracing()?;
     let beside = stacks(context)?;
@@ -113,22 +113,22 @@ fn beside_probes_of_returns(context: &Context) -> Result<()> {
     live_each_way(context)?;
     other.signal("INT")?;
     other.finish()?;
-    busy.stop(context)
+    target.stop(context)
 }
 
 /// A process whose main thread waits and whose others allocate: a probe of one process is one of
 /// all its threads, and of no other process that runs the same.
 fn threads_each_way(context: &Context) -> Result<()> {
-    let busy = ProcessUnderLoad::start(context)?;
+    let target = ProcessUnderLoad::start(context)?;
     let other = ProcessUnderLoad::start(context)?;
     for way in ways(context)? {
         let recording = Memtap::record(context)?
             .arguments(["--attach", way, "-d", "300ms"])
-            .process(busy.pid())
+            .process(target.pid())
             .run()?
             .whole()?;
         let summary = recording.summary()?;
-        let calls = summary.process(busy.pid(), "under_load")?.functions["malloc"].calls;
+        let calls = summary.process(target.pid(), "under_load")?.functions["malloc"].calls;
         ensure!(calls > 0, "no call of a thread with --attach {way}");
         // The kernel itself leaves the other process out.
         ensure!(
@@ -136,7 +136,7 @@ fn threads_each_way(context: &Context) -> Result<()> {
             "another process pays with --attach {way}"
         );
     }
-    busy.stop(context)?;
+    target.stop(context)?;
     other.stop(context)
 }
 
@@ -158,9 +158,9 @@ const RELEASE_MAY: Duration = Duration::from_secs(20);
 
 fn two_hundred_processes(context: &Context) -> Result<()> {
     let before = Leftovers::now(context)?;
-    let mut crowd = ManyProcesses::start(context, MANY)?;
-    let pause_alone = crowd.longest();
-    let pids = crowd.pids();
+    let mut many = ManyProcesses::start(context, MANY)?;
+    let pause_alone = many.longest();
+    let pids = many.pids();
 
     let began = Instant::now();
     let mut session = Memtap::record(context)?
@@ -168,14 +168,14 @@ fn two_hundred_processes(context: &Context) -> Result<()> {
         .start()?;
     session.wait_until_tracing()?;
     let attaching = began.elapsed();
-    crowd.make_big()?;
-    crowd.advances()?;
+    many.make_big()?;
+    many.advances()?;
     let ended = Instant::now();
     session.signal("INT")?;
     let recording = session.finish()?.whole()?;
     let ending = ended.elapsed();
     let summary = recording.summary()?;
-    for (number, member) in crowd.members().iter().enumerate() {
+    for (number, member) in many.members().iter().enumerate() {
         let number = number as u64;
         let calls = number + 10;
         let bytes = calls * (BIG_BYTES + number);
@@ -187,7 +187,7 @@ fn two_hundred_processes(context: &Context) -> Result<()> {
             process.functions
         );
     }
-    crowd.advances()?;
+    many.advances()?;
 
     let mut session = Memtap::record(context)?
         .arguments(["--live", "-p", &pids])
@@ -203,10 +203,10 @@ fn two_hundred_processes(context: &Context) -> Result<()> {
     })?;
     ensure!(is_clean, "BPF objects are left: {left:?}");
     let releasing = killed.elapsed();
-    crowd.advances()?;
+    many.advances()?;
 
-    let pause = crowd.longest();
-    crowd.stop()?;
+    let pause = many.longest();
+    many.stop()?;
     let figures = format!(
         "attached in {attaching:.1?}, ended in {ending:.1?}, after a kill all gone in {releasing:.1?}, \
          longest pause {pause:.0?} ({pause_alone:.0?} before)"

@@ -216,8 +216,11 @@ fn slow_is_whole(context: &Context) -> Result<()> {
         "not kept"
     );
     let calls = figure(&recording, "/totals/functions/malloc/calls")?;
-    let tallied = figure(&recording, "/events/tallied")?;
-    ensure!((calls - tallied).abs() < 0.5, "{calls} calls of {tallied} events");
+    let recorded = figure(&recording, "/events/tallied")?;
+    ensure!(
+        (calls - recorded).abs() < 0.5,
+        "{calls} calls of {recorded} events"
+    );
     let inside = ended.turns - begun.turns;
     let around = last.turns - outer.turns;
     ensure!(

@@ -56,8 +56,8 @@ fn running(context: &Context) -> Result<()> {
             .run()?
             .whole()?;
         let summary = recording.summary()?;
-        for busy in [&one, &two] {
-            let process = summary.process(busy.pid(), "under_load")?;
+        for target in [&one, &two] {
+            let process = summary.process(target.pid(), "under_load")?;
             ensure!(process.functions["malloc"].calls > 0, "no calls: {process:?}");
             ensure!(!process.has_exited, "the process still runs");
         }
@@ -67,8 +67,8 @@ fn running(context: &Context) -> Result<()> {
             summary.json["processes"]
         );
     }
-    for busy in [one, two, other] {
-        busy.stop(context)?;
+    for target in [one, two, other] {
+        target.stop(context)?;
     }
     Ok(())
 }
@@ -300,15 +300,15 @@ fn removed(context: &Context) -> Result<()> {
 /// `live` and `estimate` take a cgroup too, and so does a budget.
 fn live_and_estimate(context: &Context) -> Result<()> {
     let cgroup = TestCgroup::create(context)?;
-    let busy = ProcessUnderLoad::start(context)?;
-    cgroup.take(busy.pid(), "")?;
+    let target = ProcessUnderLoad::start(context)?;
+    cgroup.take(target.pid(), "")?;
     let live = Memtap::bare(context)?
         .arguments(["live", "--cgroup", cgroup.name(), "-d", "300ms"])
         .arguments(["--summary", "live.json"])
         .run()?
         .ended_with(0)?;
     let text = std::fs::read_to_string(live.directory().join("live.json"))?;
-    let process = RecordingSummary::parse(&text)?.process(busy.pid(), "under_load")?;
+    let process = RecordingSummary::parse(&text)?.process(target.pid(), "under_load")?;
     ensure!(
         process.totals["live"]["count"].as_u64() > Some(0),
         "nothing is live: {process:?}"
@@ -331,7 +331,7 @@ fn live_and_estimate(context: &Context) -> Result<()> {
         "no budget was kept: {}",
         budget.finished.stderr
     );
-    busy.stop(context)
+    target.stop(context)
 }
 
 /// An argument that is no cgroup is named, with the directory of those that there are.

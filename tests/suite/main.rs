@@ -82,7 +82,7 @@ const CASES: &[&[case::Case]] = &[
     symbols::mismatched_debug_files::CASES,
     symbols::fetched::CASES,
     symbols::compiled::CASES,
-    symbols::departed::CASES,
+    symbols::exited_processes::CASES,
 ];
 
 fn main() -> ExitCode {

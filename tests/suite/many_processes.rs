@@ -46,14 +46,14 @@ impl ManyProcesses {
         let file = directory.path().join("many_processes");
         let mut command = Fixture::c(context, "many_processes")?.command();
         command.arg(&file).arg(count.to_string());
-        let mut crowd = Self {
+        let mut many = Self {
             running: RunningProgram::start(command)?,
             file,
             count,
             _directory: directory,
         };
-        crowd.advances()?;
-        Ok(crowd)
+        many.advances()?;
+        Ok(many)
     }
 
     /// All children, by their numbers.
@@ -91,12 +91,12 @@ impl ManyProcesses {
     pub(crate) fn advances(&mut self) -> Result<()> {
         let before = self.members();
         let advanced = eventually(LIMIT, || {
-            ensure!(self.running.is_alive()?, "the crowd has ended");
+            ensure!(self.running.is_alive()?, "the processes have ended");
             let now = self.members();
             let turns = |at: usize| before.get(at).map_or(0, |one| one.turns);
             Ok(now.len() == self.count && now.iter().enumerate().all(|(at, one)| one.turns > turns(at) + 1))
         })?;
-        ensure!(advanced, "a process of the crowd stands still");
+        ensure!(advanced, "one of the processes stands still");
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl ManyProcesses {
                 .enumerate()
                 .all(|(number, one)| one.made == number as u64 + 10))
         })?;
-        ensure!(made, "the crowd's blocks were not made: {:?}", self.members());
+        ensure!(made, "blocks were not made: {:?}", self.members());
         Ok(())
     }
 
@@ -119,7 +119,11 @@ impl ManyProcesses {
         self.advances()?;
         self.want(END)?;
         let finished = self.running.finish(LIMIT)?;
-        ensure!(finished.code() == 0, "the crowd ended with {}", finished.code());
+        ensure!(
+            finished.code() == 0,
+            "the processes ended with {}",
+            finished.code()
+        );
         Ok(())
     }
 

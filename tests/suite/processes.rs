@@ -199,12 +199,12 @@ fn two_targets(context: &Context) -> Result<()> {
         .run()?
         .whole()?;
     let summary = recording.summary()?;
-    for busy in [&one, &two] {
-        let process = summary.process(busy.pid(), "under_load")?;
+    for target in [&one, &two] {
+        let process = summary.process(target.pid(), "under_load")?;
         ensure!(
             process.functions["malloc"].calls > 0 && process.functions["realloc"].calls > 0,
             "no calls of {}: {process:?}",
-            busy.pid()
+            target.pid()
         );
         ensure!(!process.has_exited, "the process still runs");
     }
@@ -215,8 +215,8 @@ fn two_targets(context: &Context) -> Result<()> {
             .all(|process| process.pid != other.pid()),
         "a process that is no target is in the summary"
     );
-    for busy in [one, two, other] {
-        busy.stop(context)?;
+    for target in [one, two, other] {
+        target.stop(context)?;
     }
     Ok(())
 }
@@ -229,8 +229,8 @@ fn comm_running(context: &Context) -> Result<()> {
         .run()?
         .whole()?;
     let summary = recording.summary()?;
-    for busy in [&one, &two] {
-        let process = summary.process(busy.pid(), "under_load")?;
+    for target in [&one, &two] {
+        let process = summary.process(target.pid(), "under_load")?;
         ensure!(process.functions["malloc"].calls > 0, "no calls: {process:?}");
     }
     ensure!(
@@ -310,8 +310,8 @@ fn two_libcs(context: &Context) -> Result<()> {
         .run()?
         .whole()?;
     let summary = recording.summary()?;
-    for busy in [&inside, &outside] {
-        let process = summary.process(busy.pid(), "under_load")?;
+    for target in [&inside, &outside] {
+        let process = summary.process(target.pid(), "under_load")?;
         ensure!(process.functions["malloc"].calls > 0, "no calls: {process:?}");
     }
     let probes = summary.json["probes"].as_array().context("no probes")?;

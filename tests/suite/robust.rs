@@ -82,66 +82,66 @@ impl Before {
 
 fn attach_100_times(context: &Context) -> Result<()> {
     let before = Before::look(context)?;
-    let mut busy = ProcessUnderLoad::start(context)?;
+    let mut target = ProcessUnderLoad::start(context)?;
     for round in 0..100 {
         let recording = Memtap::record(context)?
-            .process(busy.pid())
+            .process(target.pid())
             .arguments(["-d", "50ms"])
             .run()
             .and_then(memtap_tests::MemtapRecording::whole)
             .with_context(|| format!("attaching for the {round}th time"))?;
         let calls = recording.summary()?.number("/totals/alloc/count")?;
         ensure!(calls > 0, "round {round} saw no call");
-        busy.advances()?;
+        target.advances()?;
         // Hundreds of equal entries help nobody.
         memtap_tests::journal::clear();
         if round % 25 == 0 {
-            before.is_restored(context, &mut busy)?;
+            before.is_restored(context, &mut target)?;
         }
     }
-    before.is_restored(context, &mut busy)?;
-    busy.stop(context)
+    before.is_restored(context, &mut target)?;
+    target.stop(context)
 }
 
 /// `kill -9` at various times: while it attaches, and while it records.
 fn killed(context: &Context) -> Result<()> {
     let before = Before::look(context)?;
-    let mut busy = ProcessUnderLoad::start(context)?;
+    let mut target = ProcessUnderLoad::start(context)?;
     let mut was_probed = false;
     for delay_ms in [0, 20, 50, 100, 150, 200, 300] {
-        let session = Memtap::record(context)?.process(busy.pid()).start()?;
+        let session = Memtap::record(context)?.process(target.pid()).start()?;
         sleep(Duration::from_millis(delay_ms));
         session.signal("KILL")?;
         session.finish()?.ended_with(137)?;
         before
-            .is_restored(context, &mut busy)
+            .is_restored(context, &mut target)
             .with_context(|| format!("killed after {delay_ms} ms"))?;
     }
     for _ in 0..3 {
-        let mut session = Memtap::record(context)?.process(busy.pid()).start()?;
+        let mut session = Memtap::record(context)?.process(target.pid()).start()?;
         session.wait_until_tracing()?;
         // The probes are there: the look that follows can tell.
         was_probed |= eventually(Duration::from_secs(10), || {
-            Ok(!differing_text(context, busy.pid())?.is_empty())
+            Ok(!differing_text(context, target.pid())?.is_empty())
         })?;
         session.signal("KILL")?;
         session.finish()?.ended_with(137)?;
-        before.is_restored(context, &mut busy)?;
+        before.is_restored(context, &mut target)?;
     }
     ensure!(was_probed, "no probe was ever seen in the target's code");
-    busy.stop(context)
+    target.stop(context)
 }
 
 /// A command whose launcher is killed goes on or ends; it is not left waiting for a start that
 /// nobody gives.
 fn launcher_killed(context: &Context) -> Result<()> {
-    let busy = Fixture::c(context, "under_load")?;
+    let target = Fixture::c(context, "under_load")?;
     for delay_ms in [0, 10, 30, 60, 100, 150, 200, 300] {
         let memtap = Memtap::record(context)?;
         let progress = memtap.directory().join("progress");
         let progress = progress.to_str().context("not a plain path")?.to_owned();
-        let busy = busy.path.to_str().context("not a plain path")?;
-        let session = memtap.command([busy, &progress, "100000"]).start()?;
+        let target = target.path.to_str().context("not a plain path")?;
+        let session = memtap.command([target, &progress, "100000"]).start()?;
         sleep(Duration::from_millis(delay_ms));
         session.signal("KILL")?;
         session.finish()?;
@@ -174,9 +174,9 @@ fn with_argument(argument: &str) -> Result<Vec<u32>> {
 
 /// The first interrupt stops and reports.
 fn interrupted(context: &Context) -> Result<()> {
-    let busy = ProcessUnderLoad::start(context)?;
+    let target = ProcessUnderLoad::start(context)?;
     for signal in ["INT", "TERM"] {
-        let mut session = Memtap::record(context)?.process(busy.pid()).start()?;
+        let mut session = Memtap::record(context)?.process(target.pid()).start()?;
         session.wait_until_tracing()?;
         sleep(Duration::from_millis(200));
         session.signal(signal)?;
@@ -188,17 +188,17 @@ fn interrupted(context: &Context) -> Result<()> {
             .context("no duration")?;
         ensure!((0.1..30.0).contains(&duration), "a recording of {duration} s");
     }
-    busy.stop(context)
+    target.stop(context)
 }
 
 /// A signal that ends the recording reaches the command too, and its exit code is passed on: busy
 /// ends well at SIGTERM, and knows nothing of SIGINT.
 fn interrupted_command(context: &Context) -> Result<()> {
-    let busy = Fixture::c(context, "under_load")?;
+    let target = Fixture::c(context, "under_load")?;
     for (signal, code) in [("TERM", 0), ("INT", 130)] {
         let memtap = Memtap::record(context)?;
         let progress = memtap.directory().join("progress");
-        let command = [busy.path.as_os_str(), progress.as_os_str()];
+        let command = [target.path.as_os_str(), progress.as_os_str()];
         let mut session = memtap.command(command).start()?;
         session.wait_until_tracing()?;
         sleep(Duration::from_millis(300));

@@ -44,20 +44,20 @@ impl ProcessUnderLoad {
         let progress = root.join("progress");
         let running = RunningProgram::start(command)?;
         let pid = running.pid();
-        let mut busy = Self::begin(running, pid, progress, directory)?;
-        busy.pid = context.behind_sudo(pid, "under_load")?;
-        Ok(busy)
+        let mut target = Self::begin(running, pid, progress, directory)?;
+        target.pid = context.behind_sudo(pid, "under_load")?;
+        Ok(target)
     }
 
     fn begin(running: RunningProgram, pid: u32, progress: PathBuf, directory: TempDir) -> Result<Self> {
-        let mut busy = Self {
+        let mut target = Self {
             running,
             pid,
             progress,
             _directory: directory,
         };
-        busy.advances()?;
-        Ok(busy)
+        target.advances()?;
+        Ok(target)
     }
 
     /// The process.

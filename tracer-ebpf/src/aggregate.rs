@@ -101,7 +101,7 @@ fn count_recorded(key: &SumKey) {
     if key.process == PROCESS_UNKNOWN {
         count_loss(Loss::ProcessMapFull);
     } else {
-        count(Counter::Tallied);
+        count(Counter::Recorded);
     }
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn amount(bytes: u64, weight: u64) -> Sum {
         amount.bytes = bytes.wrapping_mul(weight);
         amount.hits = 1;
         amount.calls_variance = sampling::count_variance(weight);
-        amount.bytes_variance = sampling::bytes_variance(bytes, weight, settings::halvings());
+        amount.bytes_variance = sampling::bytes_variance(bytes, weight, settings::variance_shift());
     }
     amount
 }

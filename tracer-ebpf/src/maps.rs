@@ -36,7 +36,7 @@ pub(crate) static SPECS: Array<ProbeSpec> = Array::with_max_entries(MAX_SPECS, 0
 pub(crate) static HITS: PerCpuArray<HitCounts> = PerCpuArray::with_max_entries(1, 0);
 
 /// The traced processes, by process id. Written by both sides; the loader takes ended processes
-/// out. Full: `process_map_full`, and the events of further processes are tallied for an unknown
+/// out. Full: `process_map_full`, and the events of further processes are recorded for an unknown
 /// process.
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(16_384, 0);

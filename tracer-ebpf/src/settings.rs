@@ -53,7 +53,7 @@ static SETTINGS: BpfSettings = BpfSettings {
     },
     live: 0,
     sampled: 0,
-    halvings: 0,
+    variance_shift: 0,
 };
 
 macro_rules! read {
@@ -155,8 +155,8 @@ pub(crate) fn sampled() -> bool {
 
 /// The unit of variances of bytes.
 #[inline(always)]
-pub(crate) fn halvings() -> u32 {
-    read!(halvings)
+pub(crate) fn variance_shift() -> u32 {
+    read!(variance_shift)
 }
 
 /// Whether code without a table is walked by frame pointers.

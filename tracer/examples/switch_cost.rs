@@ -10,8 +10,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use memtap::bpf::UprobeScope;
-use memtap::bpf::links::AttachBy;
 use memtap::recorder::bench::Switch;
+use memtap::settings::AttachBy;
 
 /// A call that takes so much longer than one without probes meets them; one that takes longer still
 /// met something else.
@@ -123,5 +123,5 @@ fn last_probed(file: &File) -> std::io::Result<u64> {
 }
 
 fn monotonic_ns() -> u64 {
-    memtap::process::sideband::monotonic_ns()
+    memtap::clock::monotonic_ns()
 }

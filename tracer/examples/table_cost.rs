@@ -31,9 +31,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     Files::raise_limit();
     // Holds the files open, so that their paths stay good.
-    let mut lives = ProcessHistory::default();
+    let mut history = ProcessHistory::default();
     if mapped {
-        files = mapped_files(&mut lives)?;
+        files = mapped_files(&mut history)?;
     }
     // Once without looking, so that every run finds the files in memory.
     for file in &files {
@@ -136,14 +136,14 @@ fn table_of(file: &PathBuf, rows: Rows) -> (u64, Option<Table>) {
     (bytes.len() as u64, compile(&bytes, options).ok())
 }
 
-fn mapped_files(lives: &mut ProcessHistory) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+fn mapped_files(history: &mut ProcessHistory) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     // A process that has ended meanwhile maps nothing.
-    let read = proc_fs::all()?.into_iter().map(|pid| lives.snapshot(pid));
+    let read = proc_fs::all()?.into_iter().map(|pid| history.snapshot(pid));
     if read.flatten().count() == 0 {
         return Err("no process's mappings can be read".into());
     }
     let mut known = HashSet::new();
-    let mut files = lives.all_mapped_files();
+    let mut files = history.all_mapped_files();
     files.retain(|file| known.insert(file.id));
     Ok(files.iter().map(|file| file.open_path()).collect())
 }

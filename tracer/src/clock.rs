@@ -1,9 +1,13 @@
-//! The kernel's clocks.
+//! The kernel's clocks, and the time that memtap's own work takes by them: limits on periodic work,
+//! and the cost of one piece of work.
 
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+
+/// Periodic work takes at most one part in so many of memtap's time.
+const MAX_PART: u32 = 20;
 
 /// Returns the time of `CLOCK_MONOTONIC` in nanoseconds.
 #[must_use]
@@ -53,4 +57,50 @@ fn duration(seconds: i64, nanoseconds: i64) -> Option<Duration> {
 
 fn nanoseconds(time: Duration) -> u64 {
     time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos())
+}
+
+/// The last run of periodic work, and its length.
+#[derive(Debug, Default)]
+pub(crate) struct WorkPace {
+    last: Option<(Instant, Duration)>,
+}
+
+impl WorkPace {
+    /// Returns true if the work may run again.
+    pub(crate) fn is_due(&self) -> bool {
+        self.last.is_none_or(|(at, took)| at.elapsed() >= took * MAX_PART)
+    }
+
+    /// Notes a run that began at `began` and ends now.
+    pub(crate) fn note_run(&mut self, began: Instant) {
+        self.last = Some((Instant::now(), began.elapsed()));
+    }
+}
+
+/// Time that a piece of work took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WorkTime {
+    /// CPU time of memtap, in seconds.
+    pub(crate) cpu_s: f64,
+    /// Time on the clock, in seconds.
+    pub(crate) clock_s: f64,
+}
+
+impl WorkTime {
+    /// Does the work and measures it.
+    pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        let (began, before) = (Instant::now(), own_cpu_time());
+        let result = work();
+        let time = Self {
+            cpu_s: own_cpu_time().saturating_sub(before).as_secs_f64(),
+            clock_s: began.elapsed().as_secs_f64(),
+        };
+        (result, time)
+    }
+
+    /// Adds another piece of work.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.cpu_s += other.cpu_s;
+        self.clock_s += other.clock_s;
+    }
 }

@@ -11,7 +11,7 @@
 
 pub mod bpf;
 pub mod cli;
-mod clock;
+pub mod clock;
 pub mod elf;
 mod numeric;
 mod output;
@@ -21,10 +21,7 @@ pub mod process;
 mod profile;
 pub mod recorder;
 mod report;
-mod settings;
+pub mod settings;
 mod signals;
 mod symbolize;
 pub mod unwind;
-
-// The path that the recorder's modules use.
-pub(crate) use recorder::cost;

@@ -142,13 +142,13 @@ fn every_stack(context: &Context) -> Result<()> {
             "sample_bytes"
         );
         let seen = CALLS.iter().map(|calls| calls.calls).sum::<u64>() * CHILDREN as u64;
-        let (tallied, unsampled) = (
+        let (recorded, unsampled) = (
             summary.number("/events/tallied")?,
             summary.number("/events/unsampled")?,
         );
         ensure!(
-            tallied + unsampled == seen,
-            "{tallied} sampled and {unsampled} others, of {seen} calls"
+            recorded + unsampled == seen,
+            "{recorded} sampled and {unsampled} others, of {seen} calls"
         );
     }
     let mut furthest = 0.0_f64;

@@ -1,4 +1,4 @@
-//! Debug information of another build, or damaged: it is passed over, and never used.
+//! Debug information of another build, or damaged: it is skipped, and never used.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

@@ -2,7 +2,7 @@
 //! time, files that have gone or changed.
 
 pub(crate) mod compiled;
-pub(crate) mod departed;
+pub(crate) mod exited_processes;
 pub(crate) mod fetched;
 pub(crate) mod mismatched_debug_files;
 pub(crate) mod separate;

@@ -44,8 +44,8 @@ pub struct BpfSettings {
     pub live: u32,
     /// 1: allocations are sampled, at a rate that may change.
     pub sampled: u32,
-    /// The unit of variances of bytes: 4^`halvings` bytes².
-    pub halvings: u32,
+    /// The unit of variances of bytes: 4^`variance_shift` bytes².
+    pub variance_shift: u32,
 }
 
 /// Offsets of members in the running kernel's structures, in bytes; all 0 where they are not known.

@@ -60,14 +60,14 @@ coded! {
 
 coded! {
     /// What the kernel side counts of events, per CPU. Always:
-    /// `Seen + hits of uprobes - PassedOver` is the sum of `Tallied`, `Nested`, `Filtered`,
+    /// `Seen + hits of uprobes - Skipped` is the sum of `Recorded`, `Nested`, `Filtered`,
     /// `Foreign`, `Unsampled` and the losses that are events: hits, whatever they stand for. Hits
     /// of uprobes are counted by probe ([`HitCounts`](crate::HitCounts)).
     Counter {
         /// Returns of memory-map system calls.
         Seen = 0, "seen";
         /// Events in the sums, with their stack.
-        Tallied = 1, "tallied";
+        Recorded = 1, "tallied";
         /// Calls that an allocator function made to do its own work: counted once, for the
         /// outermost.
         Nested = 2, "nested";
@@ -97,7 +97,7 @@ coded! {
         Unsampled = 13, "unsampled";
         /// Hits of uprobes that are no events: while none were taken in, and those that decide a
         /// call that another began.
-        PassedOver = 14, "passed_over";
+        Skipped = 14, "passed_over";
     }
 }
 
@@ -111,7 +111,7 @@ coded! {
         ScratchBusy = 1, "scratch_busy";
         /// The ring was full at every hit of the stack: size and count are kept, the stack is not.
         RingFull = 2, "ring_full";
-        /// The table of processes was full: the event is tallied for an unknown process.
+        /// The table of processes was full: the event is recorded for an unknown process.
         ProcessMapFull = 3, "process_map_full";
         /// The probe carries no site that this program knows: the event is counted nowhere else.
         UnknownSite = 4, "unknown_site";

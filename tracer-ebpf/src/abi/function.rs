@@ -2,7 +2,7 @@
 
 macro_rules! functions {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
-        /// A function whose calls are tallied. The order is that of the summary: where one address
+        /// A function whose calls are recorded. The order is that of the summary: where one address
         /// has several names, the first of them in this order names it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]

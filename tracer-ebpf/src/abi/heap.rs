@@ -172,7 +172,7 @@ pub struct ProcessTotals {
     /// The variance of `live`.
     pub live_variance: u64,
     /// The variance of `live_bytes`, in the unit of
-    /// [`BpfSettings::halvings`](crate::BpfSettings::halvings).
+    /// [`BpfSettings::variance_shift`](crate::BpfSettings::variance_shift).
     pub live_bytes_variance: u64,
     /// The variance of `peak`.
     pub peak_variance: u64,

@@ -277,28 +277,28 @@ pub const fn count_variance(weight: u64) -> u64 {
     weight.wrapping_mul(weight.wrapping_sub(1))
 }
 
-/// What a sampled allocation adds to the variance of bytes, in units of 4^`halvings` bytes²,
+/// What a sampled allocation adds to the variance of bytes, in units of 4^`variance_shift` bytes²,
 /// rounded. The same each time: what an allocation has added can be taken away again.
 #[inline(always)]
 #[must_use]
-pub const fn bytes_variance(bytes: u64, weight: u64, halvings: u32) -> u64 {
+pub const fn bytes_variance(bytes: u64, weight: u64, variance_shift: u32) -> u64 {
     if weight <= 1 {
         return 0;
     }
     let all = bytes.wrapping_mul(weight);
     let others = all.wrapping_sub(bytes);
     if all < 1 << 32 {
-        let half = (1u64 << (2 * halvings)) >> 1;
-        return (all * others).saturating_add(half) >> (2 * halvings);
+        let half = (1u64 << (2 * variance_shift)) >> 1;
+        return (all * others).saturating_add(half) >> (2 * variance_shift);
     }
-    (all >> halvings).wrapping_mul(others >> halvings)
+    (all >> variance_shift).wrapping_mul(others >> variance_shift)
 }
 
 /// The unit of [`bytes_variance`] where the interval stays as it is. A sampled allocation adds at
 /// most about `interval²` bytes² (those that add more are large, and one in millions): at most 2^26
 /// units here, for 2^38 of which 64 bits are enough.
 #[must_use]
-pub const fn halvings_of(interval: u32) -> u32 {
+pub const fn variance_shift_of(interval: u32) -> u32 {
     let log = match interval {
         0 => 0,
         _ => interval.ilog2(),
@@ -309,4 +309,4 @@ pub const fn halvings_of(interval: u32) -> u32 {
 /// The unit where the interval changes: small enough for intervals from 128 bytes on; and a sum
 /// over all allocations that come to `b` bytes is some `b × interval` bytes², so that 64 bits are
 /// enough for 4 PiB of one stack at 16 MiB.
-pub const HALVINGS_OF_ANY: u32 = 6;
+pub const VARIANCE_SHIFT_OF_ANY: u32 = 6;

@@ -80,7 +80,7 @@ pub struct Sum {
     /// The variance of `calls`: see [`sampling::count_variance`](crate::sampling::count_variance).
     pub calls_variance: u64,
     /// The variance of `bytes`, in the unit of
-    /// [`BpfSettings::halvings`](crate::BpfSettings::halvings).
+    /// [`BpfSettings::variance_shift`](crate::BpfSettings::variance_shift).
     pub bytes_variance: u64,
 }
 

@@ -35,7 +35,7 @@ impl Amount {
             blocks: weight,
             bytes: bytes.wrapping_mul(weight),
             variance: sampling::count_variance(weight),
-            bytes_variance: sampling::bytes_variance(bytes, weight, settings::halvings()),
+            bytes_variance: sampling::bytes_variance(bytes, weight, settings::variance_shift()),
         }
     }
 

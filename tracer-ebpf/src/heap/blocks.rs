@@ -89,9 +89,7 @@ pub(crate) extern "C" fn leave_to_children(parent: u32, address: u64, last: u32)
         }
         if is_over == 0 {
             // It may have given its copy back already, which stands.
-            BLOCKS
-                .insert(&key, block, BPF_NOEXIST as u64)
-                .unwrap_or_default();
+            BLOCKS.insert(&key, block, BPF_NOEXIST as u64).unwrap_or_default();
         }
         key.process = sibling;
         turn += 1;

@@ -35,7 +35,7 @@ pub(crate) fn complete(
     };
     note(call, spec, request, sum, nowhere, weight);
     add_complete(slot.index(), key.thread, address);
-    count(Counter::Tallied);
+    count(Counter::Recorded);
 }
 
 /// Adds the call in a slot, and follows its block.

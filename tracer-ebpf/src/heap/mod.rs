@@ -115,7 +115,7 @@ pub(crate) fn begin_call(
 ) {
     sums::prepare(slot, sum);
     if wait(slot, spec, request, key, sum, site, weight) {
-        count(Counter::Tallied);
+        count(Counter::Recorded);
     } else {
         sums::add_undecided(sum, weight);
     }
@@ -192,7 +192,7 @@ pub(crate) fn add_unseen(slot: &Slot, request: &Request, key: &CallKey, sum: &Su
     }
     // The thread's last block is another one now.
     was_last(key.thread, 0);
-    count(Counter::Tallied);
+    count(Counter::Recorded);
 }
 
 /// How many addresses a process has (the kernel's `Documentation/arch/x86/x86_64/mm.rst`); more for

@@ -49,7 +49,7 @@ pub(crate) fn call_result(ctx: ProbeContext) -> u32 {
     };
     // A call that was captured is decided whatever is captured now, and is no event of its own.
     if hit::begin(&ctx, None) {
-        hit::pass_over();
+        hit::count_skipped();
     }
     let regs = regs(&ctx);
     let cfa = cfa(regs, spec);

@@ -66,7 +66,7 @@ pub(crate) fn call_free(ctx: ProbeContext) -> u32 {
     }
     if !settings::live() {
         // It is here to be counted alone.
-        hit::pass_over();
+        hit::count_skipped();
     } else if let Err(loss) = try_free(&ctx) {
         count_loss(loss);
     }
@@ -109,6 +109,6 @@ fn try_free(ctx: &ProbeContext) -> Result<(), Loss> {
         }
     }
     heap::free(process, block);
-    count(Counter::Tallied);
+    count(Counter::Recorded);
     Ok(())
 }

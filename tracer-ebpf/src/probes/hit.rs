@@ -45,14 +45,14 @@ pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
     if settings::capture_mode() & CaptureMode::CALLS != 0 {
         return true;
     }
-    pass_over();
+    count_skipped();
     false
 }
 
-/// Counts a hit that is not taken in.
+/// Counts a hit that is skipped.
 #[inline(always)]
-pub(super) fn pass_over() {
-    count(Counter::PassedOver);
+pub(super) fn count_skipped() {
+    count(Counter::Skipped);
     process::count_hit((bpf_get_current_pid_tgid() >> 32) as u32);
 }
 

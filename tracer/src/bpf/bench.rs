@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use aya::maps::{MapData, PerCpuArray, StackTraceMap};
+use aya::maps::{MapData, StackTraceMap};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use tracer_ebpf::bench::WalkCounts;
 
@@ -54,56 +54,52 @@ impl Walker {
     }
 }
 
-impl Object {
-    /// Loads a walker's program and attaches it in one process, for as long as the object lives.
-    pub fn attach_walker(
-        &mut self,
-        walker: Walker,
-        file: &Path,
-        offset: u64,
-        pid: NonZeroU32,
-    ) -> Result<(), AttachError> {
-        let name = walker.program();
-        self.load_uprobe(&name)?;
-        let point = UProbeAttachPoint {
-            location: UProbeAttachLocation::AbsoluteOffset(offset),
-            cookie: None,
-        };
-        let attached = self
-            .uprobe(&name)?
-            .attach(point, file, UProbeScope::OneProcess(pid));
-        attached.map(drop).map_err(|source| AttachError::Uprobe {
-            path: file.display().to_string(),
-            offset,
-            source: Box::new(source),
-        })
-    }
-
-    /// What the walks came to, over all CPUs.
-    pub fn walk_counts(&mut self) -> Result<WalkCounts, BpfError> {
-        let map = PerCpuArray::<&mut MapData, WalkCounts>::try_from(self.map_mut("WALKS")?)
-            .map_err(walks_failed)?;
-        let mut sum = WalkCounts::default();
-        for counts in map.get(&0, 0).map_err(walks_failed)?.iter() {
-            sum.hits += counts.hits;
-            sum.frames += counts.frames;
-            sum.failed += counts.failed;
-        }
-        Ok(sum)
-    }
-
-    /// The number of frames of each stack in the kernel's table.
-    pub fn kernel_stack_lengths(&mut self) -> Result<Vec<usize>, BpfError> {
-        let failed = |error| BpfError::map("KERNEL_STACKS", error);
-        let stacks =
-            StackTraceMap::<&mut MapData>::try_from(self.map_mut("KERNEL_STACKS")?).map_err(failed)?;
-        let lengths = stacks
-            .iter()
-            .map(|entry| Ok(entry.map_err(failed)?.1.frames().len()));
-        lengths.collect()
-    }
+/// Loads a walker's program and attaches it in one process, for as long as the object lives.
+pub fn attach_walker(
+    object: &mut Object,
+    walker: Walker,
+    file: &Path,
+    offset: u64,
+    pid: NonZeroU32,
+) -> Result<(), AttachError> {
+    let name = walker.program();
+    object.load_uprobe(&name)?;
+    let point = UProbeAttachPoint {
+        location: UProbeAttachLocation::AbsoluteOffset(offset),
+        cookie: None,
+    };
+    let attached = object
+        .uprobe(&name)?
+        .attach(point, file, UProbeScope::OneProcess(pid));
+    attached.map(drop).map_err(|source| AttachError::Uprobe {
+        path: file.display().to_string(),
+        offset,
+        source: Box::new(source),
+    })
 }
 
-fn walks_failed(error: aya::maps::MapError) -> BpfError {
-    BpfError::map("WALKS", error)
+/// What the walks came to, over all CPUs.
+pub fn walk_counts(object: &Object) -> Result<WalkCounts, BpfError> {
+    let map = object.per_cpu_array::<WalkCounts>("WALKS")?;
+    let mut sum = WalkCounts::default();
+    for counts in map
+        .get(&0, 0)
+        .map_err(|error| BpfError::map("WALKS", error))?
+        .iter()
+    {
+        sum.hits += counts.hits;
+        sum.frames += counts.frames;
+        sum.failed += counts.failed;
+    }
+    Ok(sum)
+}
+
+/// The number of frames of each stack in the kernel's table.
+pub fn kernel_stack_lengths(object: &Object) -> Result<Vec<usize>, BpfError> {
+    let failed = |error| BpfError::map("KERNEL_STACKS", error);
+    let stacks = StackTraceMap::<&MapData>::try_from(object.map("KERNEL_STACKS")?).map_err(failed)?;
+    let lengths = stacks
+        .iter()
+        .map(|entry| Ok(entry.map_err(failed)?.1.frames().len()));
+    lengths.collect()
 }

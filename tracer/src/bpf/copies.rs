@@ -22,15 +22,13 @@ pub struct Copies {
     ring: Ring,
 }
 
-impl Object {
-    /// Takes the ring; it can be taken once, and inside an event loop.
-    pub fn copies(&mut self) -> Result<Copies, BpfError> {
-        let ring = Ring::take(self, "COPIES")?;
-        Ok(Copies { ring })
-    }
-}
-
 impl Copies {
+    /// Takes the ring; it can be taken once, and inside an event loop.
+    pub fn take_ring(object: &mut Object) -> Result<Self, BpfError> {
+        let ring = Ring::take(object, "COPIES")?;
+        Ok(Self { ring })
+    }
+
     /// Waits until the kernel side calls, for a ring that fills up.
     pub async fn urgent(&mut self) -> std::io::Result<()> {
         self.ring.called().await

@@ -16,7 +16,6 @@ use super::error::BpfError;
 use super::object::Object;
 use super::tracefs;
 use crate::process::files::MappedFile;
-pub use crate::settings::AttachBy;
 
 /// How many threads take links off at once, each waiting for grace periods of the kernel without
 /// using a CPU: links of many uprobes do so beside each other.
@@ -183,16 +182,39 @@ fn root(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     cause.to_string()
 }
 
-impl Object {
+/// Loads the programs of uprobes that are not loaded yet.
+pub fn load_programs(object: &mut Object, uprobes: &[Uprobe]) -> Result<(), BpfError> {
+    uprobes
+        .iter()
+        .try_for_each(|uprobe| object.need_uprobe(uprobe.program))
+}
+
+/// Attaches a uprobe as a perf event of its own.
+fn attach_alone(object: &mut Object, uprobe: &Uprobe) -> Result<UProbeLink, AttachError> {
+    let program = object.uprobe(uprobe.program)?;
+    let point = UProbeAttachPoint {
+        location: UProbeAttachLocation::AbsoluteOffset(uprobe.offset),
+        cookie: Some(uprobe.cookie),
+    };
+    let scope =
+        NonZeroU32::new(uprobe.scope.pid()).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+    let failed = |source| AttachError::uprobe(uprobe, source);
+    let id = program
+        .attach(point, uprobe.file.open_path(), scope)
+        .map_err(failed)?;
+    program.take_link(id).map_err(failed)
+}
+
+impl Attached {
     /// Attaches uprobes, in their order as far as they are links of their own: those of a program
     /// in a file go in together, when it is the turn of the last of them. Programs that are not
     /// loaded yet are.
-    pub fn attach_uprobes(&mut self, attached: &mut Attached, uprobes: &[Uprobe]) -> Result<(), AttachError> {
-        self.need_programs(uprobes)?;
-        let Some(multi) = &self.multi else {
+    pub fn attach_uprobes(&mut self, object: &mut Object, uprobes: &[Uprobe]) -> Result<(), AttachError> {
+        load_programs(object, uprobes)?;
+        let Some(multi) = &object.multi else {
             return uprobes.iter().try_for_each(|uprobe| {
-                let link = self.attach_alone(uprobe)?;
-                attached.links.push(Link::Uprobe(link));
+                let link = attach_alone(object, uprobe)?;
+                self.links.push(Link::Uprobe(link));
                 Ok(())
             });
         };
@@ -213,45 +235,22 @@ impl Object {
                 let (uprobe, error) = refused.unwrap_or((first, error));
                 AttachError::uprobe(uprobe, error)
             })?;
-            attached.links.push(Link::Uprobes(made));
+            self.links.push(Link::Uprobes(made));
         }
         Ok(())
-    }
-
-    /// Loads the programs of uprobes that are not loaded yet.
-    pub fn need_programs(&mut self, uprobes: &[Uprobe]) -> Result<(), BpfError> {
-        uprobes
-            .iter()
-            .try_for_each(|uprobe| self.need_uprobe(uprobe.program))
-    }
-
-    /// Attaches a uprobe as a perf event of its own.
-    fn attach_alone(&mut self, uprobe: &Uprobe) -> Result<UProbeLink, AttachError> {
-        let program = self.uprobe(uprobe.program)?;
-        let point = UProbeAttachPoint {
-            location: UProbeAttachLocation::AbsoluteOffset(uprobe.offset),
-            cookie: Some(uprobe.cookie),
-        };
-        let scope =
-            NonZeroU32::new(uprobe.scope.pid()).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-        let failed = |source| AttachError::uprobe(uprobe, source);
-        let id = program
-            .attach(point, uprobe.file.open_path(), scope)
-            .map_err(failed)?;
-        program.take_link(id).map_err(failed)
     }
 
     /// Attaches programs to tracepoints: (program, category, name).
     pub fn attach_tracepoints(
         &mut self,
-        attached: &mut Attached,
+        object: &mut Object,
         points: &[(&str, &str, &str)],
     ) -> Result<(), AttachError> {
         let links = tracefs::with_tracefs(|| {
             points
                 .iter()
                 .map(|(program, category, name)| {
-                    let program = self.tracepoint(program)?;
+                    let program = object.tracepoint(program)?;
                     let failed = |source| AttachError::Tracepoint {
                         category: (*category).to_owned(),
                         name: (*name).to_owned(),
@@ -263,12 +262,10 @@ impl Object {
                 .collect::<Result<Vec<_>, AttachError>>()
         })
         .map_err(AttachError::Tracefs)??;
-        attached.links.extend(links);
+        self.links.extend(links);
         Ok(())
     }
-}
 
-impl Attached {
     /// How many probes are attached.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -298,7 +295,7 @@ impl Attached {
         let threads = links.len().min(most);
         let links = Mutex::new(links);
         let next = || links.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let take_off = || {
+        let detach_all = || {
             while let Some(link) = next() {
                 match link {
                     Link::Uprobes(link) => drop(link),
@@ -310,13 +307,13 @@ impl Attached {
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 let thread = std::thread::Builder::new().stack_size(DETACH_STACK_BYTES);
-                if let Err(error) = thread.spawn_scoped(scope, take_off) {
+                if let Err(error) = thread.spawn_scoped(scope, detach_all) {
                     // Those that there are do it, this one at least.
-                    log::debug!("a thread that takes probes off: {error}");
+                    log::debug!("a thread that detaches probes: {error}");
                     break;
                 }
             }
-            take_off();
+            detach_all();
         });
     }
 }

@@ -1,22 +1,24 @@
 //! The kernel boundary: nothing else in this crate knows aya.
 //!
-//! [`Object`] is the loaded eBPF object with its maps; [`links`] attaches programs and takes them
-//! off again; [`records`], [`copies`] and [`sums`] read what the kernel side wrote. Dropping an
-//! [`Object`] removes every probe that was attached through it; the kernel does the same when the
-//! process dies.
+//! [`Object`] is the loaded eBPF object: its programs, its settings, its counters. [`links`]
+//! attaches programs and detaches them. Each other family of maps has a module of its own, with
+//! functions over an [`Object`]: [`records`] and [`copies`] read the rings, [`sums`], [`heap`] and
+//! [`processes`] the tables, and [`tables`] writes unwind tables. Dropping an [`Object`] removes
+//! every probe that was attached through it; the kernel does the same when the process dies.
 
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod btf;
 mod compat;
 pub mod copies;
+pub mod counters;
 mod embedded;
 mod error;
 pub mod heap;
-pub mod hits;
 pub mod links;
 pub mod load;
 mod object;
+pub mod processes;
 pub mod programs;
 pub mod records;
 mod refusal;
@@ -28,7 +30,6 @@ pub mod sums;
 pub mod tables;
 pub mod tracefs;
 
-pub use crate::settings::Limits;
 pub use links::{Attached, Uprobe, UprobeScope};
 pub use object::Object;
 pub use records::RingRecord;

@@ -1,18 +1,21 @@
-//! The loaded object: its maps, its probes' specs, its processes, its rate of sampling.
+//! The loaded object: its programs, its maps by name, its probes' specs, its settings that change
+//! while it runs, its counters.
 
 use std::collections::{BTreeMap, HashMap as StdHashMap};
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
-use aya::Ebpf;
-use aya::maps::{Array, CgroupArray, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::programs::{TracePoint, UProbe};
+use aya::{Ebpf, Pod};
 use aya_log::EbpfLogger;
-use tracer_ebpf::{MAX_SITES, MAX_SPECS, ProbeSpec, Process, Sampler, sampling};
+use tracer_ebpf::{CaptureMode, Counter, HitCounts, MAX_SITES, MAX_SPECS, ProbeSpec, Sampler, sampling};
 
-use super::compat::{map_data, multi::Multi};
+use super::compat::{batch, map_data, multi::Multi};
+use super::counters::{Counted, Counts};
 use super::error::BpfError;
 use super::sampling::Sampling;
+use crate::settings::AttachBy;
 
 /// The loaded eBPF object.
 #[expect(missing_debug_implementations, reason = "aya's logger has none")]
@@ -29,17 +32,6 @@ pub struct Object {
     pub(super) messages: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
-/// The counts of a process image by one CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counted {
-    /// The number of the image.
-    pub process: u32,
-    /// Hits of probes in allocators.
-    pub hits: u64,
-    /// Calls of `free`, where blocks are followed.
-    pub frees: u64,
-}
-
 /// The most functions that can be probed.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 pub(super) const MAX_FUNCTIONS: u32 = MAX_SITES as u32;
@@ -52,10 +44,114 @@ impl Object {
         }
     }
 
+    pub(super) fn map(&self, name: &str) -> Result<&Map, BpfError> {
+        self.ebpf
+            .map(name)
+            .ok_or_else(|| BpfError::Missing(format!("map {name}")))
+    }
+
     pub(super) fn map_mut(&mut self, name: &str) -> Result<&mut Map, BpfError> {
         self.ebpf
             .map_mut(name)
             .ok_or_else(|| BpfError::Missing(format!("map {name}")))
+    }
+
+    pub(super) fn map_fd(&self, name: &str) -> Result<RawFd, BpfError> {
+        map_data(self.map(name)?)
+            .map(|data| data.fd().as_fd().as_raw_fd())
+            .ok_or_else(|| BpfError::Missing(format!("map {name}")))
+    }
+
+    pub(super) fn array<V: Pod>(&self, name: &str) -> Result<Array<&MapData, V>, BpfError> {
+        Array::try_from(self.map(name)?).map_err(|error| BpfError::map(name, error))
+    }
+
+    fn array_mut<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>, BpfError> {
+        Array::try_from(self.map_mut(name)?).map_err(|error| BpfError::map(name, error))
+    }
+
+    pub(super) fn per_cpu_array<V: Pod>(&self, name: &str) -> Result<PerCpuArray<&MapData, V>, BpfError> {
+        PerCpuArray::try_from(self.map(name)?).map_err(|error| BpfError::map(name, error))
+    }
+
+    pub(super) fn hash_map<K: Pod, V: Pod>(&self, name: &str) -> Result<HashMap<&MapData, K, V>, BpfError> {
+        HashMap::try_from(self.map(name)?).map_err(|error| BpfError::map(name, error))
+    }
+
+    pub(super) fn hash_map_mut<K: Pod, V: Pod>(
+        &mut self,
+        name: &str,
+    ) -> Result<HashMap<&mut MapData, K, V>, BpfError> {
+        HashMap::try_from(self.map_mut(name)?).map_err(|error| BpfError::map(name, error))
+    }
+
+    /// Every entry of a hash map, read in batches.
+    pub(super) fn entries<K: Pod, V: Pod>(&self, name: &str) -> Result<Vec<(K, V)>, BpfError> {
+        batch::read_all(self.map_fd(name)?).map_err(|error| BpfError::map(name, error))
+    }
+
+    /// Prepares uprobe programs for the best links that there are, and loads them: all of these
+    /// `names`, or, where the rest can `wait` until they are attached, the first.
+    pub(super) fn load_uprobes(
+        &mut self,
+        names: &[&'static str],
+        attach: AttachBy,
+        wait: bool,
+    ) -> Result<(), BpfError> {
+        let names = if wait {
+            names.get(..1).unwrap_or(names)
+        } else {
+            names
+        };
+        if attach != AttachBy::Perf && !names.is_empty() {
+            match Multi::new(&self.ebpf).and_then(|mut multi| {
+                names.iter().try_for_each(|name| multi.load(name))?;
+                Ok(multi)
+            }) {
+                Ok(multi) => {
+                    self.multi = Some(multi);
+                    return Ok(());
+                }
+                Err(error) if attach == AttachBy::Multi => return Err(error),
+                Err(error) => log::debug!("each uprobe is a perf event: {error}"),
+            }
+        }
+        names.iter().try_for_each(|name| self.need_uprobe(name))
+    }
+
+    /// Loads a uprobe program if it is not loaded yet.
+    pub fn need_uprobe(&mut self, name: &'static str) -> Result<(), BpfError> {
+        if let Some(multi) = &mut self.multi {
+            return multi.load(name);
+        }
+        if self.uprobe(name)?.fd().is_ok() {
+            return Ok(());
+        }
+        self.load_uprobe(name)
+    }
+
+    pub(super) fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
+        let loaded = self.uprobe(name)?.load();
+        loaded.map_err(|error| BpfError::program(name, &error))
+    }
+
+    pub(super) fn load_tracepoint(&mut self, name: &str) -> Result<(), BpfError> {
+        let loaded = self.tracepoint(name)?.load();
+        loaded.map_err(|error| BpfError::program(name, &error))
+    }
+
+    pub(super) fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, BpfError> {
+        let program = self.ebpf.program_mut(name);
+        program
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| BpfError::Missing(format!("uprobe program {name}")))
+    }
+
+    pub(super) fn tracepoint(&mut self, name: &str) -> Result<&mut TracePoint, BpfError> {
+        let program = self.ebpf.program_mut(name);
+        program
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| BpfError::Missing(format!("tracepoint program {name}")))
     }
 
     /// Numbers a function whose calls are to be probed: its hits are counted under that number.
@@ -73,8 +169,9 @@ impl Object {
     pub fn add_spec(&mut self, function: u32, spec: ProbeSpec) -> Result<u64, BpfError> {
         let failed = |error| BpfError::map("SPECS", error);
         let index = self.specs_len;
-        let mut specs = Array::<&mut MapData, ProbeSpec>::try_from(self.map_mut("SPECS")?).map_err(failed)?;
-        specs.set(index, ProbeSpec { index, ..spec }, 0).map_err(failed)?;
+        self.array_mut("SPECS")?
+            .set(index, ProbeSpec { index, ..spec }, 0)
+            .map_err(failed)?;
         self.specs_len += 1;
         Ok(u64::from(index) << 32 | u64::from(function))
     }
@@ -94,86 +191,11 @@ impl Object {
         self.multi.is_some()
     }
 
-    /// Makes every process of a cgroup a target, and of those below it: its open directory.
-    pub fn set_cgroup(&mut self, cgroup: &File) -> Result<(), BpfError> {
-        let failed = |error| BpfError::map("CGROUP", error);
-        let mut array = CgroupArray::try_from(self.map_mut("CGROUP")?).map_err(failed)?;
-        array.set(0, cgroup.as_fd(), 0).map_err(failed)
-    }
-
-    /// Makes a process a target, under this number.
-    pub fn add_process(&mut self, tgid: u32, number: u32) -> Result<(), BpfError> {
-        // The loader knows it already, so there is nothing to announce.
-        let process = Process {
-            number,
-            announced: Process::ANNOUNCED,
-            hits: 0,
-        };
-        let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
-            .map_err(|error| BpfError::map("PROCESSES", error))?;
-        processes
-            .insert(tgid, process, 0)
-            .map_err(|error| BpfError::map("PROCESSES", error))
-    }
-
-    /// Takes an ended process out of the table, unless the id is another process's by now. Returns
-    /// its hits.
-    pub fn remove_process(&mut self, tgid: u32, number: u32) -> Result<Option<u64>, BpfError> {
-        let mut processes = HashMap::<&mut MapData, u32, Process>::try_from(self.map_mut("PROCESSES")?)
-            .map_err(|error| BpfError::map("PROCESSES", error))?;
-        match processes.get(&tgid, 0) {
-            Ok(process) if process.number == number => {
-                processes
-                    .remove(&tgid)
-                    .map_err(|error| BpfError::map("PROCESSES", error))?;
-                Ok(Some(process.hits))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// The table of processes that the kernel side has stopped.
-    pub fn stopped_fd(&self) -> Result<std::os::fd::RawFd, BpfError> {
-        self.map_fd("STOPPED")
-    }
-
-    /// The processes that the kernel side has stopped.
-    pub fn stopped(&self) -> Result<Vec<u32>, BpfError> {
-        let failed = |error| BpfError::map("STOPPED", error);
-        let map = self
-            .ebpf
-            .map("STOPPED")
-            .ok_or_else(|| BpfError::Missing("map STOPPED".to_owned()))?;
-        let stopped = HashMap::<&MapData, u32, u32>::try_from(map).map_err(failed)?;
-        stopped.keys().collect::<Result<_, _>>().map_err(failed)
-    }
-
-    /// Takes a process out of that table.
-    pub fn forget_stopped(&mut self, tgid: u32) -> Result<(), BpfError> {
-        let failed = |error| BpfError::map("STOPPED", error);
-        let mut stopped =
-            HashMap::<&mut MapData, u32, u32>::try_from(self.map_mut("STOPPED")?).map_err(failed)?;
-        stopped.remove(&tgid).map_err(failed)
-    }
-
-    /// Bytes of kernel memory that each map takes, as the kernel accounts for it.
-    #[must_use]
-    pub fn memory(&self) -> BTreeMap<String, u64> {
-        let sizes = self.ebpf.maps().filter_map(|(name, map)| {
-            let fd = map_data(map)?.fd().as_fd().as_raw_fd();
-            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            let line = info.lines().find_map(|line| line.strip_prefix("memlock:"))?;
-            Some((name.to_owned(), line.trim().parse().ok()?))
-        });
-        sizes.collect()
-    }
-
-    pub(super) fn map_fd(&self, name: &str) -> Result<std::os::fd::RawFd, BpfError> {
-        self.ebpf
-            .map(name)
-            .and_then(map_data)
-            .map(|data| data.fd().as_fd().as_raw_fd())
-            .ok_or_else(|| BpfError::Missing(format!("map {name}")))
+    /// Sets what the kernel side captures.
+    pub fn set_capture_mode(&mut self, mode: CaptureMode) -> Result<(), BpfError> {
+        self.array_mut("CAPTURE_MODE")?
+            .set(0, mode.number(), 0)
+            .map_err(|error| BpfError::map("CAPTURE_MODE", error))
     }
 
     /// Changes how much is sampled, from the next call on. Does nothing where `BpfSettings.sampled`
@@ -183,9 +205,9 @@ impl Object {
             interval_bytes: sampling.interval_bytes,
             share: sampling.share,
         })?;
-        let failed = |error| BpfError::map("RATE", error);
-        let mut map = Array::<&mut MapData, u64>::try_from(self.map_mut("RATE")?).map_err(failed)?;
-        map.set(0, rate.pack(), 0).map_err(failed)?;
+        self.array_mut("RATE")?
+            .set(0, rate.pack(), 0)
+            .map_err(|error| BpfError::map("RATE", error))?;
         self.sampling = sampling;
         self.has_sampled |= sampling != Sampling::EVERY;
         Ok(())
@@ -224,6 +246,47 @@ impl Object {
         let mut map =
             PerCpuArray::<&mut MapData, Sampler>::try_from(self.map_mut("SAMPLERS")?).map_err(failed)?;
         map.set(0, values, 0).map_err(failed)
+    }
+
+    /// Reads the counters.
+    pub fn counts(&self) -> Result<Counts, BpfError> {
+        let counters = self.per_cpu_array::<u64>("COUNTERS")?;
+        let slots = (0..Counter::SLOTS).map(|index| {
+            let values = counters.get(&index, 0)?;
+            Ok(values.iter().sum())
+        });
+        slots
+            .collect::<Result<_, MapError>>()
+            .map(Counts::new)
+            .map_err(|error| BpfError::map("COUNTERS", error))
+    }
+
+    /// Hits of probes in allocators since the start, over all CPUs.
+    pub fn hit_counts(&self) -> Result<Box<HitCounts>, BpfError> {
+        let failed = |error| BpfError::map("HITS", error);
+        let hits = self.per_cpu_array::<HitCounts>("HITS")?;
+        let mut total = Box::<HitCounts>::default();
+        for counts in hits.get(&0, 0).map_err(failed)?.iter() {
+            for (total, count) in total.by_site.iter_mut().zip(counts.by_site) {
+                *total += count;
+            }
+            for (total, count) in total.by_size.iter_mut().zip(counts.by_size) {
+                *total += count;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Bytes of kernel memory that each map takes, as the kernel accounts for it.
+    #[must_use]
+    pub fn memory(&self) -> BTreeMap<String, u64> {
+        let sizes = self.ebpf.maps().filter_map(|(name, map)| {
+            let fd = map_data(map)?.fd().as_fd().as_raw_fd();
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let line = info.lines().find_map(|line| line.strip_prefix("memlock:"))?;
+            Some((name.to_owned(), line.trim().parse().ok()?))
+        });
+        sizes.collect()
     }
 }
 

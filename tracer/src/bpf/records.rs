@@ -5,8 +5,9 @@ use tracer_ebpf::{
 };
 use zerocopy::FromBytes as _;
 
+use super::counters::Counted;
 use super::error::BpfError;
-use super::object::{Counted, Object};
+use super::object::Object;
 use super::ring::Ring;
 
 /// One record of the ring.
@@ -76,21 +77,19 @@ pub struct Records {
     ring: Ring,
 }
 
-impl Object {
-    /// Takes the ring; it can be taken once, and inside an event loop.
-    pub fn records(&mut self) -> Result<Records, BpfError> {
-        let ring = Ring::take(self, "RECORDS")?;
-        Ok(Records { ring })
-    }
-}
-
 impl Records {
+    /// Takes the ring; it can be taken once, and inside an event loop.
+    pub fn take_ring(object: &mut Object) -> Result<Self, BpfError> {
+        let ring = Ring::take(object, "RECORDS")?;
+        Ok(Self { ring })
+    }
+
     /// Waits until the kernel side calls: for a record that cannot wait, or a ring that fills up.
     pub async fn urgent(&mut self) -> std::io::Result<()> {
         self.ring.called().await
     }
 
-    /// Takes the next record, if there is one. A record that cannot be read is passed over with a
+    /// Takes the next record, if there is one. A record that cannot be read is skipped with a
     /// message: both sides were built from the same definitions, so there is none.
     pub fn take(&mut self) -> Option<RingRecord> {
         loop {

@@ -38,21 +38,10 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// What has been added since.
+    /// Reads what the uprobe programs of an object have run.
     #[must_use]
-    pub const fn since(self, before: Self) -> Self {
-        Self {
-            hits: self.hits.saturating_sub(before.hits),
-            time_ns: self.time_ns.saturating_sub(before.time_ns),
-        }
-    }
-}
-
-impl Object {
-    /// What the uprobe programs have run while statistics were kept.
-    #[must_use]
-    pub fn runs(&self) -> Runs {
-        let mut runs = Runs::default();
+    pub fn read(object: &Object) -> Self {
+        let mut runs = Self::default();
         let mut add = |name: &str, count, time_ns| {
             if name.starts_with("cost_") {
                 return;
@@ -62,7 +51,7 @@ impl Object {
                 runs.hits += count;
             }
         };
-        for (name, program) in self.ebpf.programs() {
+        for (name, program) in object.ebpf.programs() {
             // Programs that are not loaded have none.
             if let Program::UProbe(program) = program
                 && let Ok(info) = program.info()
@@ -71,9 +60,18 @@ impl Object {
                 add(name, info.run_count(), time_ns);
             }
         }
-        for (name, count, time_ns) in self.multi.iter().flat_map(Multi::runs) {
+        for (name, count, time_ns) in object.multi.iter().flat_map(Multi::runs) {
             add(name, count, time_ns);
         }
         runs
+    }
+
+    /// What has been added since.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            hits: self.hits.saturating_sub(before.hits),
+            time_ns: self.time_ns.saturating_sub(before.time_ns),
+        }
     }
 }

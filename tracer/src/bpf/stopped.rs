@@ -1,7 +1,30 @@
-//! The `STOPPED` map by raw `bpf(2)` calls that take no memory from an allocator, for the forked
-//! guard.
+//! The map of processes that the kernel side has stopped: for user space, and by raw `bpf(2)` calls
+//! that take no memory from an allocator for the forked guard.
 
 use std::os::fd::RawFd;
+
+use super::error::BpfError;
+use super::object::Object;
+
+/// The map's descriptor, which the object keeps open.
+pub(crate) fn map_fd(object: &Object) -> Result<RawFd, BpfError> {
+    object.map_fd("STOPPED")
+}
+
+/// The processes that the kernel side has stopped.
+pub(crate) fn processes(object: &Object) -> Result<Vec<u32>, BpfError> {
+    let stopped = object.hash_map::<u32, u32>("STOPPED")?;
+    let pids: Result<_, _> = stopped.keys().collect();
+    pids.map_err(|error| BpfError::map("STOPPED", error))
+}
+
+/// Takes a process out of the map.
+pub(crate) fn remove(object: &mut Object, pid: u32) -> Result<(), BpfError> {
+    object
+        .hash_map_mut::<u32, u32>("STOPPED")?
+        .remove(&pid)
+        .map_err(|error| BpfError::map("STOPPED", error))
+}
 
 /// Commands of `bpf(2)`, from `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;

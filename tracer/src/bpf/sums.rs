@@ -1,13 +1,11 @@
-//! Reading the sums and the counters.
+//! Reading the sums.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use aya::Pod;
-use aya::maps::{Array, MapData, PerCpuArray};
-use tracer_ebpf::{Counter, Function, HeapSum, Loss, PendingRegion, Sum, SumKey};
+use tracer_ebpf::{Function, HeapSum, PendingRegion, Sum, SumKey};
 
-use super::compat::batch;
 use super::error::BpfError;
 use super::object::Object;
 
@@ -55,104 +53,50 @@ impl Additive for HeapSum {
     }
 }
 
-/// The kernel side's counters, summed over the CPUs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    slots: Vec<u64>,
+/// Reads every sum, in batches: those with a stack, and those whose stack was lost.
+pub fn read(object: &Object) -> Result<Vec<(SumKey, Sum)>, BpfError> {
+    with_shards(object, &["SUMS", "LOST", "SUM_SHARDS"])
 }
 
-impl Counts {
-    /// How many events ended so.
-    #[must_use]
-    pub fn events(&self, counter: Counter) -> u64 {
-        self.slot(counter.index())
-    }
-
-    /// How often this was lost.
-    #[must_use]
-    pub fn lost(&self, loss: Loss) -> u64 {
-        self.slot(loss.index())
-    }
-
-    /// All losses together.
-    #[must_use]
-    pub fn lost_total(&self) -> u64 {
-        Loss::ALL.iter().map(|loss| self.lost(*loss)).sum()
-    }
-
-    fn slot(&self, index: u32) -> u64 {
-        self.slots.get(index as usize).copied().unwrap_or(0)
-    }
-}
-
-impl Object {
-    /// Reads the counters.
-    pub fn counts(&self) -> Result<Counts, BpfError> {
-        let map = self
-            .ebpf
-            .map("COUNTERS")
-            .ok_or_else(|| BpfError::Missing("map COUNTERS".to_owned()))?;
-        let counters =
-            PerCpuArray::<&MapData, u64>::try_from(map).map_err(|error| BpfError::map("COUNTERS", error))?;
-        let mut slots = Vec::new();
-        for index in 0..Counter::SLOTS {
-            let values = counters
-                .get(&index, 0)
-                .map_err(|error| BpfError::map("COUNTERS", error))?;
-            slots.push(values.iter().sum());
-        }
-        Ok(Counts { slots })
-    }
-
-    /// Reads every sum, in batches: those with a stack, and those whose stack was lost.
-    pub fn sums(&self) -> Result<Vec<(SumKey, Sum)>, BpfError> {
-        self.with_shards(&["SUMS", "LOST", "SUM_SHARDS"])
-    }
-
-    /// Reads sums, each with its shards added to it. Programs go on adding: each number is one that
-    /// it had while this read.
-    pub(super) fn with_shards<V: Pod + Additive>(&self, maps: &[&str]) -> Result<Vec<(SumKey, V)>, BpfError> {
-        let mut sums: HashMap<SumKey, V> = HashMap::new();
-        for map in maps {
-            let entries =
-                batch::read_all::<SumKey, V>(self.map_fd(map)?).map_err(|error| BpfError::map(map, error))?;
-            sums.reserve(entries.len());
-            for (key, value) in entries {
-                match sums.entry(key.whole()) {
-                    Entry::Occupied(mut sum) => sum.get_mut().add(&value),
-                    Entry::Vacant(new) => {
-                        new.insert(value);
-                    }
+/// Reads sums, each with its shards added to it. Programs go on adding: each number is one that it
+/// had while this read.
+pub(super) fn with_shards<V: Pod + Additive>(
+    object: &Object,
+    maps: &[&str],
+) -> Result<Vec<(SumKey, V)>, BpfError> {
+    let mut sums: HashMap<SumKey, V> = HashMap::new();
+    for map in maps {
+        let entries = object.entries::<SumKey, V>(map)?;
+        sums.reserve(entries.len());
+        for (key, value) in entries {
+            match sums.entry(key.whole()) {
+                Entry::Occupied(mut sum) => sum.get_mut().add(&value),
+                Entry::Vacant(new) => {
+                    new.insert(value);
                 }
             }
         }
-        Ok(sums.into_iter().collect())
     }
+    Ok(sums.into_iter().collect())
+}
 
-    /// Reads the sums, per function, of events that found the table of sums full.
-    pub fn overflow(&self) -> Result<Vec<(Function, Sum)>, BpfError> {
-        let map = self
-            .ebpf
-            .map("OVERFLOW")
-            .ok_or_else(|| BpfError::Missing("map OVERFLOW".to_owned()))?;
-        let overflow =
-            Array::<&MapData, Sum>::try_from(map).map_err(|error| BpfError::map("OVERFLOW", error))?;
-        let mut sums = Vec::new();
-        for function in Function::ALL {
-            let sum = overflow
-                .get(&function.number(), 0)
-                .map_err(|error| BpfError::map("OVERFLOW", error))?;
-            if sum.calls > 0 {
-                sums.push((*function, sum));
-            }
+/// Reads the sums, per function, of events that found the table of sums full.
+pub fn overflow(object: &Object) -> Result<Vec<(Function, Sum)>, BpfError> {
+    let overflow = object.array::<Sum>("OVERFLOW")?;
+    let mut sums = Vec::new();
+    for function in Function::ALL {
+        let sum = overflow
+            .get(&function.number(), 0)
+            .map_err(|error| BpfError::map("OVERFLOW", error))?;
+        if sum.calls > 0 {
+            sums.push((*function, sum));
         }
-        Ok(sums)
     }
+    Ok(sums)
+}
 
-    /// How many system calls were entered and have not returned.
-    pub fn unfinished_calls(&self) -> Result<u64, BpfError> {
-        let pending: Vec<(u32, PendingRegion)> =
-            batch::read_all(self.map_fd("PENDING")?).map_err(|error| BpfError::map("PENDING", error))?;
-        Ok(pending.len() as u64)
-    }
+/// How many system calls were entered and have not returned.
+pub fn unfinished_calls(object: &Object) -> Result<u64, BpfError> {
+    let pending = object.entries::<u32, PendingRegion>("PENDING")?;
+    Ok(pending.len() as u64)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::MapError;
 use tracer_ebpf::unwind::{PageEntry, Rule};
 use tracer_ebpf::{FileKey, FileTable, Segment};
 
@@ -80,42 +80,37 @@ pub struct TableMaps {
     generation: Shared,
 }
 
-impl Object {
-    /// Maps the arrays of unwind tables, which were made for this capacity.
-    pub fn table_maps(&self, capacity: &Capacity) -> Result<TableMaps, BpfError> {
-        let failed = |map| move |error: io::Error| BpfError::map(map, error);
-        Ok(TableMaps {
-            rows: Shared::map::<RowChunk>(self.map_fd("ROWS")?, capacity.row_chunks as usize)
-                .map_err(failed("ROWS"))?,
-            pages: Shared::map::<PageEntry>(self.map_fd("PAGES")?, capacity.pages as usize)
-                .map_err(failed("PAGES"))?,
-            rules: Shared::map::<Rule>(self.map_fd("RULES")?, capacity.rules as usize)
-                .map_err(failed("RULES"))?,
-            generation: Shared::map::<u64>(self.map_fd("GENERATION")?, 1).map_err(failed("GENERATION"))?,
-        })
-    }
+/// Tells the kernel side where a file's table is; an empty one says that there is none.
+pub fn set_file_table(object: &mut Object, key: FileKey, table: FileTable) -> Result<(), BpfError> {
+    object
+        .hash_map_mut("FILES")?
+        .insert(key, table, 0)
+        .map_err(|error| BpfError::map("FILES", error))
+}
 
-    /// Tells the kernel side where a file's table is; an empty one says that there is none.
-    pub fn set_file_table(&mut self, key: FileKey, table: FileTable) -> Result<(), BpfError> {
-        let mut files = HashMap::<&mut MapData, FileKey, FileTable>::try_from(self.map_mut("FILES")?)
-            .map_err(|error| BpfError::map("FILES", error))?;
-        files
-            .insert(key, table, 0)
-            .map_err(|error| BpfError::map("FILES", error))
-    }
-
-    /// Makes the kernel side ask again for a file's table when it meets the file.
-    pub fn remove_file_table(&mut self, key: FileKey) -> Result<(), BpfError> {
-        let mut files = HashMap::<&mut MapData, FileKey, FileTable>::try_from(self.map_mut("FILES")?)
-            .map_err(|error| BpfError::map("FILES", error))?;
-        match files.remove(&key) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(BpfError::map("FILES", error)),
-        }
+/// Makes the kernel side ask again for a file's table when it meets the file.
+pub fn remove_file_table(object: &mut Object, key: FileKey) -> Result<(), BpfError> {
+    match object.hash_map_mut::<FileKey, FileTable>("FILES")?.remove(&key) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) => Err(BpfError::map("FILES", error)),
     }
 }
 
 impl TableMaps {
+    /// Maps the arrays of unwind tables, which were made for this capacity.
+    pub fn map(object: &Object, capacity: &Capacity) -> Result<Self, BpfError> {
+        let failed = |map| move |error: io::Error| BpfError::map(map, error);
+        Ok(Self {
+            rows: Shared::map::<RowChunk>(object.map_fd("ROWS")?, capacity.row_chunks as usize)
+                .map_err(failed("ROWS"))?,
+            pages: Shared::map::<PageEntry>(object.map_fd("PAGES")?, capacity.pages as usize)
+                .map_err(failed("PAGES"))?,
+            rules: Shared::map::<Rule>(object.map_fd("RULES")?, capacity.rules as usize)
+                .map_err(failed("RULES"))?,
+            generation: Shared::map::<u64>(object.map_fd("GENERATION")?, 1).map_err(failed("GENERATION"))?,
+        })
+    }
+
     /// Makes the kernel side forget what it keeps of mappings and of walks.
     pub fn change_generation(&mut self) {
         // SAFETY: the map's only element, aligned to a page, which both sides change by atomic

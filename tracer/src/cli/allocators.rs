@@ -6,8 +6,8 @@ use tracer_ebpf::Function;
 
 use crate::probe_plan::plan::short_name;
 use crate::profile::Profile;
+use crate::profile::session::{Probe, ProbeKind};
 use crate::recorder::Recorder;
-use crate::report::session::{Probe, ProbeKind};
 use crate::report::units;
 
 /// Files that are named; of more the number is told.

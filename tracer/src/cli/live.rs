@@ -4,9 +4,10 @@ use anyhow::{Result, bail};
 
 use super::settings::ReportSettings;
 use super::terminal;
+use crate::profile::Session;
 use crate::recorder::Recording;
 use crate::report::table::live::{self, LiveOptions};
-use crate::report::{Session, units};
+use crate::report::units;
 
 /// Exit code with `--fail-if-growth` when live bytes grew by more.
 pub(super) const GREW: u8 = 4;

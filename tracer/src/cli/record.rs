@@ -12,8 +12,9 @@ use super::settings::{RecordSettings, ReportSettings};
 use super::{allocators, announce, live, terminal};
 use crate::output::{OutputFile, Saved};
 use crate::privileges::{self, User};
+use crate::profile::Session;
+use crate::profile::session::{MapMemory, SessionSettings, Traced};
 use crate::recorder::{self, Followed, Observer, Progress, Recorder, Recording, Stop};
-use crate::report::session::{MapMemory, Session, SessionSettings, Traced};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
 use crate::settings::{Record, StopForCode, Target};
@@ -133,7 +134,7 @@ async fn see_off(
     let process = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let mut patience = Duration::ZERO;
     if let (Stop::Signal(ending), Some(process)) = (stop, process) {
-        pass_on(ending, process);
+        forward_signal(ending, process);
         patience = QUIET_END;
     }
     let status = if let Ok(status) = tokio::time::timeout(patience, &mut waiting).await {
@@ -151,16 +152,16 @@ async fn see_off(
     status.context(failed)?.context(failed)
 }
 
-/// Gives a command the signal that ended the recording, unless it has it already: the terminal
-/// sends it to a whole process group, and many programs take a second one for impatience. The child
-/// has not been waited for, so the process ID is still its own.
-fn pass_on(ending: Ending, process: Pid) {
+/// Forwards the signal that ended the recording to a command, unless it has it already: the
+/// terminal sends it to a whole process group, and many programs take a second one for impatience.
+/// The child has not been waited for, so the process ID is still its own.
+fn forward_signal(ending: Ending, process: Pid) {
     let has_it = ending.by_terminal && getpgid(Some(process)).is_ok_and(|group| group == getpgrp());
     let Some(signal) = Signal::from_named_raw(ending.signal).filter(|_| !has_it) else {
         return;
     };
     if let Err(error) = kill_process(process, signal) {
-        log::debug!("failed to pass signal {} on: {error}", ending.signal);
+        log::debug!("failed to forward signal {}: {error}", ending.signal);
     }
 }
 

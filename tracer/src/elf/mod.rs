@@ -10,8 +10,8 @@
 
 mod debug_link;
 mod file;
-mod notes;
-mod sections;
+pub mod notes;
+pub(crate) mod sections;
 mod symbols;
 
 pub use object::{ReadCache as FileCache, ReadRef};
@@ -19,7 +19,6 @@ pub use object::{ReadCache as FileCache, ReadRef};
 pub use debug_link::DebugLink;
 pub use file::{Elf, LoadedSegment};
 pub use notes::BuildId;
-pub(crate) use sections::Section;
 pub(crate) use symbols::{Relocation, SymbolKind, SymbolTable};
 
 /// The reason why bytes are not read as an ELF file.

@@ -39,7 +39,7 @@ impl BuildId {
     /// Reads the id of a file.
     #[must_use]
     pub fn read(file: &File) -> Option<Self> {
-        Self::new(Elf::parse(&ReadCache::new(file)).ok()?.build_id()?)
+        Self::new(build_id(&Elf::parse(&ReadCache::new(file)).ok()?)?)
     }
 }
 
@@ -56,59 +56,58 @@ impl fmt::Debug for BuildId {
     }
 }
 
-impl<'data, R: ReadRef<'data>> Elf<'data, R> {
-    /// The bytes of the `NT_GNU_BUILD_ID` note, found by sections, or by segments where there are
-    /// no sections.
-    #[must_use]
-    pub fn build_id(&self) -> Option<&'data [u8]> {
-        // The segments of separate debug information keep their old offsets, at which other bytes
-        // are.
-        let by_section = || {
-            let table = self.section_table().ok()?;
-            let mut notes = table.iter().filter(|section| {
-                section.sh_type(LE) == elf::SHT_NOTE && section.sh_size(LE) <= MAX_NOTE_BYTES
-            });
-            notes.find_map(|section| id_among(section.notes(LE, self.data).ok()??))
-        };
-        let by_segment = || {
-            let mut notes = self.note_segments();
-            notes.find_map(|program| id_among(program.notes(LE, self.data).ok()??))
-        };
-        by_section().or_else(by_segment)
-    }
+/// The bytes of the `NT_GNU_BUILD_ID` note, found by sections, or by segments where there are no
+/// sections.
+#[must_use]
+pub fn build_id<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>) -> Option<&'data [u8]> {
+    // The segments of separate debug information keep their old offsets, at which other bytes are.
+    let by_section = || {
+        let table = elf.section_table().ok()?;
+        let mut notes = table
+            .iter()
+            .filter(|section| section.sh_type(LE) == elf::SHT_NOTE && section.sh_size(LE) <= MAX_NOTE_BYTES);
+        notes.find_map(|section| id_among(section.notes(LE, elf.data).ok()??))
+    };
+    let by_segment = || {
+        let mut notes = note_segments(elf);
+        notes.find_map(|program| id_among(program.notes(LE, elf.data).ok()??))
+    };
+    by_section().or_else(by_segment)
+}
 
-    /// Returns true if a note says that the code can run with a shadow stack (System V AMD64 ABI,
-    /// 2.1.4).
-    pub(crate) fn supports_shadow_stack(&self) -> bool {
-        let has_property = |mut notes: NoteIterator<'data, Header>| {
-            while let Ok(Some(note)) = notes.next() {
-                let Some(mut properties) = note.gnu_properties(LE) else {
-                    continue;
-                };
-                while let Ok(Some(property)) = properties.next() {
-                    // A value that cannot be read is taken for one with all features.
-                    let features = property.data_u32(LE).unwrap_or(u32::MAX);
-                    if property.pr_type() == elf::GNU_PROPERTY_X86_FEATURE_1_AND
-                        && features & elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK != 0
-                    {
-                        return true;
-                    }
+/// Returns true if a note says that the code can run with a shadow stack (System V AMD64 ABI,
+/// 2.1.4).
+pub(crate) fn supports_shadow_stack<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>) -> bool {
+    let has_property = |mut notes: NoteIterator<'data, Header>| {
+        while let Ok(Some(note)) = notes.next() {
+            let Some(mut properties) = note.gnu_properties(LE) else {
+                continue;
+            };
+            while let Ok(Some(property)) = properties.next() {
+                // A value that cannot be read is taken for one with all features.
+                let features = property.data_u32(LE).unwrap_or(u32::MAX);
+                if property.pr_type() == elf::GNU_PROPERTY_X86_FEATURE_1_AND
+                    && features & elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK != 0
+                {
+                    return true;
                 }
             }
-            false
-        };
-        let mut notes = self.programs.iter().filter_map(|program| {
-            let is_small = program.p_filesz(LE) <= MAX_NOTE_BYTES;
-            is_small.then(|| program.notes(LE, self.data).ok())??
-        });
-        notes.any(has_property)
-    }
+        }
+        false
+    };
+    let mut notes = elf.programs.iter().filter_map(|program| {
+        let is_small = program.p_filesz(LE) <= MAX_NOTE_BYTES;
+        is_small.then(|| program.notes(LE, elf.data).ok())??
+    });
+    notes.any(has_property)
+}
 
-    fn note_segments(&self) -> impl Iterator<Item = &'data elf::ProgramHeader64<LE>> {
-        self.programs
-            .iter()
-            .filter(|program| program.p_type(LE) == elf::PT_NOTE && program.p_filesz(LE) <= MAX_NOTE_BYTES)
-    }
+fn note_segments<'data, R: ReadRef<'data>>(
+    elf: &Elf<'data, R>,
+) -> impl Iterator<Item = &'data elf::ProgramHeader64<LE>> {
+    elf.programs
+        .iter()
+        .filter(|program| program.p_type(LE) == elf::PT_NOTE && program.p_filesz(LE) <= MAX_NOTE_BYTES)
 }
 
 fn id_among(mut notes: NoteIterator<'_, Header>) -> Option<&[u8]> {

@@ -33,101 +33,110 @@ pub(crate) struct SectionHeader<'data> {
     pub(crate) unpacked_size: Result<u64, ElfError>,
 }
 
-impl<'data, R: ReadRef<'data>> Elf<'data, R> {
-    /// The headers of the sections that have bytes in the file, in their order.
-    ///
-    /// # Errors
-    /// [`ElfError::SectionHeaders`].
-    pub(crate) fn section_headers(&self) -> Result<Vec<SectionHeader<'data>>, ElfError> {
-        let table = self.section_table()?;
-        let with_bytes = table.iter().skip(1);
-        let with_bytes = with_bytes.filter(|section| section.sh_type(LE) != elf::SHT_NOBITS);
-        Ok(with_bytes
-            .map(|section| {
-                let is_compressed = section.sh_flags(LE) & u64::from(elf::SHF_COMPRESSED) != 0;
-                let unpacked_size = || {
-                    let header = self
-                        .data
-                        .read_at::<elf::CompressionHeader64<LE>>(section.sh_offset(LE));
-                    let size = header.map(|header| header.ch_size(LE));
-                    size.ok().ok_or(ElfError::Compression)
-                };
-                SectionHeader {
-                    name: table.section_name(LE, section).unwrap_or_default(),
-                    offset: section.sh_offset(LE),
-                    size: section.sh_size(LE),
-                    unpacked_size: if is_compressed { unpacked_size() } else { Ok(0) },
-                }
-            })
-            .collect())
-    }
-
-    /// The section of that name, with its bytes; not one that has none in the file, as in split-off
-    /// debug files.
-    ///
-    /// # Errors
-    /// [`ElfError::Compression`].
-    pub(crate) fn section(&self, name: &str) -> Result<Option<Section<'data>>, ElfError> {
-        let Some(section) = self.header_of(name) else {
-            return Ok(None);
-        };
-        let address = section.sh_addr(LE);
-        if section.sh_flags(LE) & u64::from(elf::SHF_COMPRESSED) != 0 {
-            let bytes = self.unpack(section).ok_or(ElfError::Compression)?;
-            return Ok(Some(Section { address, bytes }));
-        }
-        let bytes = section.data(LE, self.data).ok().filter(|bytes| !bytes.is_empty());
-        Ok(bytes.map(|bytes| Section {
-            address,
-            bytes: Cow::Borrowed(bytes),
-        }))
-    }
-
-    /// The address of a section, 0 where there is none.
-    pub(crate) fn section_address(&self, name: &str) -> u64 {
-        self.header_of(name).map_or(0, |section| section.sh_addr(LE))
-    }
-
-    /// The debug link, where it is sound.
-    pub(crate) fn debug_link(&self) -> Option<DebugLink> {
-        let section = self.header_of(".gnu_debuglink")?;
-        DebugLink::parse(section.data(LE, self.data).ok()?)
-    }
-
-    /// The bytes that `PT_GNU_EH_FRAME` names, with their address: `.eh_frame_hdr` (Linux Standard
-    /// Base, Core, section 10.6.2).
-    pub(crate) fn eh_frame_header(&self) -> Option<Section<'data>> {
-        let program = self
-            .programs
-            .iter()
-            .find(|program| program.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
-        let bytes = self.file_bytes(program.p_offset(LE), program.p_filesz(LE));
-        (!bytes.is_empty()).then_some(Section {
-            address: program.p_vaddr(LE),
-            bytes: Cow::Borrowed(bytes),
+/// The headers of the sections that have bytes in the file, in their order.
+///
+/// # Errors
+/// [`ElfError::SectionHeaders`].
+pub(crate) fn headers<'data, R: ReadRef<'data>>(
+    elf: &Elf<'data, R>,
+) -> Result<Vec<SectionHeader<'data>>, ElfError> {
+    let table = elf.section_table()?;
+    let with_bytes = table.iter().skip(1);
+    let with_bytes = with_bytes.filter(|section| section.sh_type(LE) != elf::SHT_NOBITS);
+    Ok(with_bytes
+        .map(|section| {
+            let is_compressed = section.sh_flags(LE) & u64::from(elf::SHF_COMPRESSED) != 0;
+            let unpacked_size = || {
+                let header = elf
+                    .data
+                    .read_at::<elf::CompressionHeader64<LE>>(section.sh_offset(LE));
+                let size = header.map(|header| header.ch_size(LE));
+                size.ok().ok_or(ElfError::Compression)
+            };
+            SectionHeader {
+                name: table.section_name(LE, section).unwrap_or_default(),
+                offset: section.sh_offset(LE),
+                size: section.sh_size(LE),
+                unpacked_size: if is_compressed { unpacked_size() } else { Ok(0) },
+            }
         })
-    }
+        .collect())
+}
 
-    fn header_of(&self, name: &str) -> Option<&'data elf::SectionHeader64<LE>> {
-        let table = self.section_table().ok()?;
-        let (_, section) = table.section_by_name(LE, name.as_bytes())?;
-        Some(section)
+/// The section of that name, with its bytes; not one that has none in the file, as in split-off
+/// debug files.
+///
+/// # Errors
+/// [`ElfError::Compression`].
+pub(crate) fn find<'data, R: ReadRef<'data>>(
+    elf: &Elf<'data, R>,
+    name: &str,
+) -> Result<Option<Section<'data>>, ElfError> {
+    let Some(section) = header_of(elf, name) else {
+        return Ok(None);
+    };
+    let address = section.sh_addr(LE);
+    if section.sh_flags(LE) & u64::from(elf::SHF_COMPRESSED) != 0 {
+        let bytes = unpack(elf, section).ok_or(ElfError::Compression)?;
+        return Ok(Some(Section { address, bytes }));
     }
+    let bytes = section.data(LE, elf.data).ok().filter(|bytes| !bytes.is_empty());
+    Ok(bytes.map(|bytes| Section {
+        address,
+        bytes: Cow::Borrowed(bytes),
+    }))
+}
 
-    fn unpack(&self, section: &'data elf::SectionHeader64<LE>) -> Option<Cow<'data, [u8]>> {
-        let (header, offset, size) = section.compression(LE, self.data).ok()??;
-        let uncompressed_size = header.ch_size(LE);
-        // Not zstd: its decoder has no bound on what it writes, and these bytes are not to be
-        // trusted.
-        if header.ch_type(LE) != elf::ELFCOMPRESS_ZLIB || uncompressed_size > MAX_UNPACKED_BYTES {
-            return None;
-        }
-        CompressedData {
-            format: CompressionFormat::Zlib,
-            data: self.file_bytes(offset, size),
-            uncompressed_size,
-        }
-        .decompress()
-        .ok()
+/// The address of a section, 0 where there is none.
+pub(crate) fn address_of<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, name: &str) -> u64 {
+    header_of(elf, name).map_or(0, |section| section.sh_addr(LE))
+}
+
+/// The debug link, where it is sound.
+pub(crate) fn debug_link<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>) -> Option<DebugLink> {
+    let section = header_of(elf, ".gnu_debuglink")?;
+    DebugLink::parse(section.data(LE, elf.data).ok()?)
+}
+
+/// The bytes that `PT_GNU_EH_FRAME` names, with their address: `.eh_frame_hdr` (Linux Standard
+/// Base, Core, section 10.6.2).
+pub(crate) fn eh_frame_header<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>) -> Option<Section<'data>> {
+    let program = elf
+        .programs
+        .iter()
+        .find(|program| program.p_type(LE) == elf::PT_GNU_EH_FRAME)?;
+    let bytes = elf.file_bytes(program.p_offset(LE), program.p_filesz(LE));
+    (!bytes.is_empty()).then_some(Section {
+        address: program.p_vaddr(LE),
+        bytes: Cow::Borrowed(bytes),
+    })
+}
+
+fn header_of<'data, R: ReadRef<'data>>(
+    elf: &Elf<'data, R>,
+    name: &str,
+) -> Option<&'data elf::SectionHeader64<LE>> {
+    let table = elf.section_table().ok()?;
+    let (_, section) = table.section_by_name(LE, name.as_bytes())?;
+    Some(section)
+}
+
+fn unpack<'data, R: ReadRef<'data>>(
+    elf: &Elf<'data, R>,
+    section: &'data elf::SectionHeader64<LE>,
+) -> Option<Cow<'data, [u8]>> {
+    let (header, offset, size) = section.compression(LE, elf.data).ok()??;
+    let uncompressed_size = header.ch_size(LE);
+    // Not zstd: its decoder has no bound on what it writes, and these bytes are not to be
+    // trusted.
+    if header.ch_type(LE) != elf::ELFCOMPRESS_ZLIB || uncompressed_size > MAX_UNPACKED_BYTES {
+        return None;
     }
+    CompressedData {
+        format: CompressionFormat::Zlib,
+        data: elf.file_bytes(offset, size),
+        uncompressed_size,
+    }
+    .decompress()
+    .ok()
 }

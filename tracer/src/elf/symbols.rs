@@ -158,6 +158,7 @@ impl<'data, R: ReadRef<'data>> Elf<'data, R> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{notes, sections};
     use super::*;
 
     #[test]
@@ -195,10 +196,11 @@ mod tests {
                 for segment in elf.segments() {
                     assert!(elf.segment_bytes(segment).len() <= bytes.len());
                 }
-                assert!(elf.build_id().is_none_or(|id| id.len() < bytes.len()));
-                assert!(elf.debug_link().is_none_or(|link| !link.name.contains('/')));
+                assert!(notes::build_id(&elf).is_none_or(|id| id.len() < bytes.len()));
+                assert!(sections::debug_link(&elf).is_none_or(|link| !link.name.contains('/')));
                 assert!(
-                    elf.section_headers().is_ok() || elf.section(".text").is_ok_and(|text| text.is_none())
+                    sections::headers(&elf).is_ok()
+                        || sections::find(&elf, ".text").is_ok_and(|text| text.is_none())
                 );
             }
             bytes[at] ^= 0xff;

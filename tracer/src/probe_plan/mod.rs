@@ -12,4 +12,3 @@ pub mod plan;
 pub mod roles;
 
 pub use dataflow::Obstacle;
-pub use detect::{functions, libraries, loader, roots, signature};

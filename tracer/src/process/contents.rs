@@ -4,8 +4,7 @@
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 
-pub(crate) use crate::elf::BuildId;
-use crate::elf::{Elf, FileCache};
+use crate::elf::{BuildId, Elf, FileCache, notes};
 
 /// The loadable segments of a file: (offset, length, virtual address).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,7 +73,7 @@ impl Contents {
         let cache = FileCache::new(file);
         let elf = Elf::parse(&cache).ok();
         Self {
-            build_id: elf.as_ref().and_then(|elf| BuildId::new(elf.build_id()?)),
+            build_id: elf.as_ref().and_then(|elf| BuildId::new(notes::build_id(elf)?)),
             segments: elf.as_ref().map(Segments::of),
             stamp: Stamp::of(metadata),
         }

@@ -238,12 +238,12 @@ impl ProcessHistory {
     }
 
     /// Forgets processes that have ended and that `wanted` does not want.
-    pub fn forget_ended(&mut self, wanted: impl Fn(u32) -> bool) {
+    pub fn evict_ended(&mut self, wanted: impl Fn(u32) -> bool) {
         let perf_maps = &mut self.perf_maps;
         self.by_pid.retain(|pid, lifetime| {
             let is_kept = !lifetime.exited || wanted(*pid);
             if !is_kept {
-                perf_maps.forget(*pid);
+                perf_maps.evict(*pid);
             }
             is_kept
         });
@@ -303,11 +303,11 @@ mod tests {
 
     #[test]
     fn address_belongs_to_the_last_mapping_before_its_time() {
-        let mut lives = ProcessHistory::default();
-        lives.apply(executed(7, 10, "one"));
-        lives.apply(mapped(7, 11, 0x1000, "/one"));
-        lives.apply(mapped(7, 20, 0x1000, "/two"));
-        let image = lives.image(7, 30).expect("known");
+        let mut history = ProcessHistory::default();
+        history.apply(executed(7, 10, "one"));
+        history.apply(mapped(7, 11, 0x1000, "/one"));
+        history.apply(mapped(7, 20, 0x1000, "/two"));
+        let image = history.image(7, 30).expect("known");
         assert_eq!(image.exe, Some(PathBuf::from("/one")));
         let place = |time| {
             image
@@ -321,26 +321,26 @@ mod tests {
 
     #[test]
     fn child_has_its_parents_mappings_and_exec_ends_them() {
-        let mut lives = ProcessHistory::default();
-        lives.apply(executed(7, 10, "parent"));
-        lives.apply(mapped(7, 11, 0x1000, "/parent"));
-        lives.apply(TimedProcessEvent {
+        let mut history = ProcessHistory::default();
+        history.apply(executed(7, 10, "parent"));
+        history.apply(mapped(7, 11, 0x1000, "/parent"));
+        history.apply(TimedProcessEvent {
             time_ns: 20,
             pid: 8,
             what: ProcessEvent::Forked { parent: 7 },
         });
-        lives.apply(executed(8, 30, "other"));
-        lives.apply(TimedProcessEvent {
+        history.apply(executed(8, 30, "other"));
+        history.apply(TimedProcessEvent {
             time_ns: 40,
             pid: 8,
             what: ProcessEvent::Exited,
         });
-        let at = |time| lives.image(8, time).map(|image| image.comm.clone());
+        let at = |time| history.image(8, time).map(|image| image.comm.clone());
         assert_eq!(at(25).as_deref(), Some("parent"));
         assert_eq!(at(35).as_deref(), Some("other"));
-        assert!(lives.image(8, 25).expect("known").place(0x1000, 25).is_some());
-        assert!(lives.image(8, 35).expect("known").place(0x1000, 35).is_none());
-        lives.forget_ended(|pid| pid == 7);
-        assert!(!lives.knows(8) && lives.knows(7));
+        assert!(history.image(8, 25).expect("known").place(0x1000, 25).is_some());
+        assert!(history.image(8, 35).expect("known").place(0x1000, 35).is_none());
+        history.evict_ended(|pid| pid == 7);
+        assert!(!history.knows(8) && history.knows(7));
     }
 }

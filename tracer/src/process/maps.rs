@@ -43,7 +43,7 @@ pub(crate) fn file_at(address: u64) -> io::Result<Option<FileId>> {
     Ok(found.map(|(_, mapping)| mapping.file))
 }
 
-/// The executable mappings in the text of a `maps` file. Lines that cannot be read are passed over.
+/// The executable mappings in the text of a `maps` file. Lines that cannot be read are skipped.
 #[must_use]
 pub(crate) fn parse(text: &[u8]) -> Vec<Mapping> {
     let mappings = text.split(|byte| *byte == b'\n').filter_map(parse_line);
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn executable_lines_are_taken_and_others_passed_over() {
+    fn executable_lines_are_taken_and_others_skipped() {
         let text = b"7f00-8000 r-xp 00028000 fe:01 42                       /lib/my lib.so (deleted)\n\
             8000-9000 rw-p 00000000 00:00 0 \n\
             nonsense\n\

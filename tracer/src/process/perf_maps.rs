@@ -82,8 +82,8 @@ impl PerfMaps {
         }
     }
 
-    /// Forgets a process.
-    pub fn forget(&mut self, pid: u32) {
+    /// Evicts a process.
+    pub fn evict(&mut self, pid: u32) {
         if self
             .sources
             .remove(&pid)
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(maps.files(1).len(), 1, "a child runs its parent's code");
         maps.executed(1);
         assert!(maps.files(1).is_empty());
-        maps.forget(pid);
+        maps.evict(pid);
         assert!(maps.files(pid).is_empty());
     }
 

@@ -18,7 +18,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::maps::{FileId, Mapping};
 use super::perf_event;
-pub use crate::clock::monotonic_ns;
+use crate::clock::monotonic_ns;
 
 /// Pages of each CPU's ring: 512 KiB, some five thousand mappings between two readings.
 const RING_PAGES: usize = 128;

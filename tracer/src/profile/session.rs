@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-pub(crate) use super::cost::{BudgetBlock, Cost, PricesBlock, ProcessCost};
+use super::cost::Cost;
 use super::losses::Losses;
-pub(crate) use crate::numeric::rounded;
 
 /// The circumstances of a profile.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +103,8 @@ pub(crate) struct EventCounts {
     /// Probe hits, and returns of memory-map system calls.
     pub seen: u64,
     /// Events in the sums, with their stack.
-    pub tallied: u64,
+    #[serde(rename = "tallied")]
+    pub recorded: u64,
     /// Calls that an allocator made to do its own work.
     pub nested: u64,
     /// Calls of sizes that were not asked for.

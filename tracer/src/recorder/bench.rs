@@ -10,14 +10,13 @@ use super::attach::{AllocatorSearch, AttachedUprobes, NoPlan, ProbeChoice, no_al
 use super::targets::StartError;
 use super::unwind_tables::TableBatch;
 use super::unwind_tables::table_set::UnwindTables;
-use crate::bpf::bench::Walker;
-use crate::bpf::links::AttachBy;
+use crate::bpf::bench::{self, Walker};
 use crate::bpf::load::Wanted;
-use crate::bpf::{Limits, Object, UprobeScope, btf};
+use crate::bpf::{Object, UprobeScope, btf};
 use crate::probe_plan::plan::Plan;
 use crate::process::files::MappedFile;
 use crate::process::history::ProcessHistory;
-use crate::settings::Probing;
+use crate::settings::{AttachBy, Limits, Probing};
 use crate::unwind::Capacity;
 
 /// An attached walker; dropping it detaches the probe.
@@ -80,7 +79,13 @@ impl Walks {
                 NoPlan::Nothing("its malloc does not begin with a cheap instruction"),
             )
         })?;
-        object.attach_walker(walker, &plan.file.open_path(), probe.file_offset, pid)?;
+        bench::attach_walker(
+            &mut object,
+            walker,
+            &plan.file.open_path(),
+            probe.file_offset,
+            pid,
+        )?;
         Ok(Self {
             object,
             walker,
@@ -90,11 +95,11 @@ impl Walks {
 
     /// The outcome of the walks so far.
     pub fn outcome(&mut self) -> Result<WalkOutcome, StartError> {
-        let counts = self.object.walk_counts()?;
+        let counts = bench::walk_counts(&self.object)?;
         let frames = match self.walker {
             // One place calls malloc, so there is one stack; several would mean that figures are
             // mixed.
-            Walker::KernelKept => match self.object.kernel_stack_lengths()?[..] {
+            Walker::KernelKept => match bench::kernel_stack_lengths(&self.object)?[..] {
                 [length] => counts.hits * length as u64,
                 _ => 0,
             },

@@ -7,7 +7,8 @@ use tracer_ebpf::Function;
 
 use super::budget::Followed;
 use super::budget::plan::{FIRST_PERIOD_S, Level, Load, Prices, Switching, Wants, plan};
-use crate::cost::{Traps, Work, to_f64};
+use crate::numeric::to_f64;
+use crate::recorder::cost::{Traps, Work};
 
 /// The calls of processes in a short time, and the prices to compute costs from.
 #[derive(Debug, Clone)]

@@ -13,9 +13,10 @@ use super::estimate::Estimate;
 use super::kernel_settings::Purpose;
 use super::recorder::{ChildStatus, Recorder};
 use super::targets::StartError;
-use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::cost::{SiteKind, Traps, Work, saturating_u64, to_f64};
+use crate::bpf::{Object, sums};
+use crate::numeric::{saturating_u64, to_f64};
+use crate::recorder::cost::{SiteKind, Traps, Work};
 use crate::settings::Record;
 
 /// CPU time that the targets may pay for each second that is asked for. Beyond it, fewer of their
@@ -212,7 +213,7 @@ impl Estimator {
 /// most calls come first.
 fn unwalked_calls(object: &Object) -> Result<Vec<(Function, u64, u64)>, BpfError> {
     let mut functions: Vec<(Function, u64, u64)> = Vec::new();
-    for (key, sum) in object.sums()? {
+    for (key, sum) in sums::read(object)? {
         let Some(function) = Function::from_number(key.function) else {
             continue;
         };

@@ -92,7 +92,7 @@ impl Recorder {
                     if is_due {
                         reported = Instant::now();
                         observer.on_progress(&self.progress());
-                        self.forget_ended();
+                        self.evict_ended();
                     }
                     if (exits || is_due) && child.is_none() && self.drain_and_remove_ended() {
                         break Stop::TargetsEnded;
@@ -124,8 +124,8 @@ impl Recorder {
     }
 
     /// Forgets ended processes that were never targets, and reclaims the room of their tables.
-    fn forget_ended(&mut self) {
-        self.processes.forget_ended();
+    fn evict_ended(&mut self) {
+        self.processes.evict_ended();
         if let Some(unwinding) = &mut self.unwinding {
             unwinding.reclaim(&mut self.object, &self.processes);
         }
@@ -135,7 +135,7 @@ impl Recorder {
         let counts = self.object.counts().unwrap_or_default();
         Progress {
             elapsed: self.clock.started.elapsed(),
-            events: counts.events(Counter::Tallied) + counts.events(Counter::Unsampled),
+            events: counts.events(Counter::Recorded) + counts.events(Counter::Unsampled),
             stacks: self.stacks.len(),
             lost: counts.lost_total(),
             cost_percent: self.budget.report_percent(),

@@ -14,7 +14,7 @@ use super::targets::TargetScope;
 use super::unwind_tables::Unwinding;
 use crate::bpf::load::BpfError;
 use crate::bpf::records::Records;
-use crate::bpf::{Object, RingRecord};
+use crate::bpf::{Object, RingRecord, processes};
 use crate::process::files::MappedFile;
 use crate::process::sideband::{ProcessEvent, Sideband};
 
@@ -44,7 +44,7 @@ impl EventStream {
     /// are looked at, so that nothing is missed in between.
     pub(super) fn new(object: &mut Object, sideband: Sideband) -> Result<Self, BpfError> {
         Ok(Self {
-            ring: object.records()?,
+            ring: Records::take_ring(object)?,
             sideband,
         })
     }
@@ -101,7 +101,7 @@ impl EventSinks<'_> {
                     unwinding.on_file_met(self.object, self.processes, &new);
                 }
             }
-            RingRecord::Counts(new) => self.object.take_counted(new),
+            RingRecord::Counts(new) => processes::take_counted(self.object, new),
             RingRecord::Process(new) => {
                 self.processes.on_announced(new);
                 // It may have taken the place of another image.

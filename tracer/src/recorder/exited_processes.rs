@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::ProcessTotals;
 
-use super::pacing::WorkPace;
 use super::process_table::ProcessTable;
-use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::process::sideband::monotonic_ns;
+use crate::bpf::{Object, heap};
+use crate::clock::{WorkPace, monotonic_ns};
 
 /// The least time between two searches for blocks of exited processes.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,7 +47,7 @@ impl ExitedProcesses {
         }
         let began = Instant::now();
         let now_ns = monotonic_ns();
-        let mut exited = reclaimable(&object.process_totals()?);
+        let mut exited = reclaimable(&heap::process_totals(object)?);
         exited.retain(|number| !self.reclaimed.contains(number));
         for number in &exited {
             // The kernel side knows of the end, even if no record of it has come.
@@ -59,9 +58,9 @@ impl ExitedProcesses {
         // Processes that have just ended are left for the next time.
         self.is_due = exited.len() < known;
         if !exited.is_empty() {
-            let mut blocks = object.blocks()?;
+            let mut blocks = heap::blocks(object)?;
             blocks.retain(|(key, _)| exited.contains(&key.process));
-            object.remove_blocks(blocks.iter().map(|(key, _)| *key))?;
+            heap::remove_blocks(object, blocks.iter().map(|(key, _)| *key))?;
             log::debug!("{} blocks of ended processes were taken out", blocks.len());
             self.reclaimed.extend(exited);
         }

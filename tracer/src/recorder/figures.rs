@@ -11,7 +11,7 @@ use super::heap_history::HeapSnapshot;
 use super::process_table::ProcessTable;
 use super::stack_table::StackTable;
 use crate::bpf::sums::Additive;
-use crate::cost::saturating_u64;
+use crate::numeric::saturating_u64;
 use crate::profile::{Aged, HeapTotals, HeapValues, HeapVariances, Marks, Values, Variances};
 
 /// Merges sums to one for each stack: provisional identities are replaced.
@@ -125,6 +125,28 @@ pub(super) fn held(heap: &ProcessTotals, unit: VarianceUnit) -> HeapTotals {
             peak_bytes: unit.bytes(heap.peak_bytes_variance),
         },
     }
+}
+
+/// The heaps of processes together, with the peak of `all`: theirs were not at one time.
+pub(super) fn held_by_all(each: &[HeapTotals], all: &ProcessTotals, unit: VarianceUnit) -> HeapTotals {
+    let peak = ProcessTotals {
+        peak_bytes: all.peak_bytes,
+        peak: all.peak,
+        peak_variance: all.peak_variance,
+        peak_bytes_variance: all.peak_bytes_variance,
+        ..ProcessTotals::default()
+    };
+    let mut total = held(&peak, unit);
+    for held in each {
+        total.live_bytes += held.live_bytes;
+        total.live += held.live;
+        total.free_calls += held.free_calls;
+        total.unmatched += held.unmatched;
+        total.missed += held.missed;
+        total.variances.live += held.variances.live;
+        total.variances.live_bytes += held.variances.live_bytes;
+    }
+    total
 }
 
 /// The limits by which blocks are counted.

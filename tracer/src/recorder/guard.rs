@@ -10,9 +10,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
 
-use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::stopped::StoppedMap;
+use crate::bpf::{Object, stopped};
 use crate::process::proc_fs;
 
 /// The guard of a recording. Dropping it tells the process that all probes are detached, and waits
@@ -39,7 +39,7 @@ const ALL_DETACHED: u32 = 0;
 impl StopGuard {
     /// Forks the guard. Must be called before any probe is attached: nothing is stopped before.
     pub(super) fn start(object: &Object) -> Result<Self, BpfError> {
-        let stopped = object.stopped_fd()?;
+        let stopped = stopped::map_fd(object)?;
         let process = GuardProcess::fork(stopped).map_err(|error| BpfError::map("STOPPED", error))?;
         Ok(Self {
             process: Some(process),
@@ -60,10 +60,10 @@ impl StopGuard {
     }
 
     fn read_stopped(object: &mut Object) -> Result<Vec<u32>, BpfError> {
-        let mut stopped = object.stopped()?;
+        let mut stopped = stopped::processes(object)?;
         for pid in &stopped {
             if !proc_fs::is_running(*pid) {
-                object.forget_stopped(*pid)?;
+                stopped::remove(object, *pid)?;
             }
         }
         stopped.retain(|pid| proc_fs::is_stopped(*pid));
@@ -78,7 +78,7 @@ impl StopGuard {
                 continue;
             };
             log::debug!("the guard has gone: {error}");
-            if let Err(error) = object.forget_stopped(*pid) {
+            if let Err(error) = stopped::remove(object, *pid) {
                 log::warn!("{error}: what memtap has stopped goes on when it ends");
                 break;
             }

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::{HeapSum, SumKey};
 
-use super::pacing::WorkPace;
 use super::stack_table::StackTable;
-use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::process::sideband::monotonic_ns;
+use crate::bpf::{Object, heap};
+use crate::clock::{WorkPace, monotonic_ns};
 use crate::profile::Marks;
 
 /// The snapshots of a recording that follows blocks.
@@ -38,14 +37,14 @@ impl HeapHistory {
         if !self.pace.is_due() {
             return Ok(());
         }
-        let is_peak = object.machine_totals()?.live_bytes > self.peak.bytes;
+        let is_peak = heap::machine_totals(object)?.live_bytes > self.peak.bytes;
         let timeline = self.timeline.as_mut().filter(|it| it.is_due(elapsed));
         if !is_peak && timeline.is_none() {
             return Ok(());
         }
         let began = Instant::now();
         let at_ns = monotonic_ns();
-        let sums = object.heap_sums()?;
+        let sums = heap::sums(object)?;
         if is_peak {
             let live = sums.iter().map(|(key, sum)| (*key, live_bytes(sum)));
             self.peak.offer(live);

@@ -66,9 +66,9 @@ pub(super) fn variance_unit(settings: &Record) -> VarianceUnit {
 fn variance_shift(settings: &Record) -> u32 {
     match settings.sample {
         Sample::Bytes(interval) if settings.overhead_max_percent.is_none() => {
-            sampling::halvings_of(u32::try_from(interval).unwrap_or(u32::MAX))
+            sampling::variance_shift_of(u32::try_from(interval).unwrap_or(u32::MAX))
         }
-        _ if is_sampled(settings) => sampling::HALVINGS_OF_ANY,
+        _ if is_sampled(settings) => sampling::VARIANCE_SHIFT_OF_ANY,
         _ => 0,
     }
 }
@@ -86,7 +86,7 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
         follow: u32::from(settings.follow && !matches!(settings.target, Target::Cgroup(_))),
         live: u32::from(settings.live),
         sampled: u32::from(is_sampled(settings)),
-        halvings: variance_shift(settings),
+        variance_shift: variance_shift(settings),
         own_tgid: std::process::id(),
         ..BpfSettings::default()
     };

@@ -24,7 +24,6 @@ mod figures;
 mod guard;
 mod heap_history;
 mod kernel_settings;
-mod pacing;
 mod process_table;
 mod profile_builder;
 #[expect(
@@ -33,7 +32,6 @@ mod profile_builder;
 )]
 mod recorder;
 mod recording;
-mod resolved;
 mod stack_table;
 mod targets;
 mod unwind_tables;

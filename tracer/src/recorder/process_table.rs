@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use tracer_ebpf::PROCESS_UNKNOWN;
 
-use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::records::NewProcess;
+use crate::bpf::{Object, processes};
+use crate::clock::monotonic_ns;
 use crate::process::history::{ProcessHistory, ProcessImage};
 use crate::process::proc_fs;
-use crate::process::sideband::monotonic_ns;
 
 /// A process image that the kernel side knows by a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl ProcessTable {
     /// Makes a running process a target on both sides.
     pub(super) fn track(&mut self, object: &mut Object, pid: u32) -> Result<(), BpfError> {
         let number = self.add(pid, monotonic_ns());
-        object.add_process(pid, number)
+        processes::add(object, pid, number)
     }
 
     /// Adds a process that memtap made a target itself. Returns its number.
@@ -129,10 +129,10 @@ impl ProcessTable {
     pub(super) fn hits(&self, object: &Object) -> Result<HashMap<u32, u64>, BpfError> {
         let images = self.images.iter();
         let mut hits: HashMap<u32, u64> = images.map(|(number, image)| (*number, image.hits)).collect();
-        for (_, process) in object.listed_processes()? {
+        for (_, process) in processes::listed(object)? {
             *hits.entry(process.number).or_default() += process.hits;
         }
-        for (number, counted) in object.counted_by_process()? {
+        for (number, counted) in processes::counted(object)? {
             *hits.entry(number).or_default() += counted.hits;
         }
         Ok(hits)
@@ -204,7 +204,7 @@ impl ProcessTable {
             .map(|(number, image)| (number, image.pid))
             .collect();
         for (number, pid) in ended {
-            let hits = object.remove_process(pid, number).unwrap_or_else(|error| {
+            let hits = processes::remove(object, pid, number).unwrap_or_else(|error| {
                 log::debug!("process {pid}: {error}");
                 None
             });
@@ -223,9 +223,9 @@ impl ProcessTable {
     }
 
     /// Forgets the history of processes that have ended and were never targets.
-    pub(super) fn forget_ended(&mut self) {
+    pub(super) fn evict_ended(&mut self) {
         let targets: HashSet<u32> = self.pids().collect();
-        self.history.forget_ended(|pid| targets.contains(&pid));
+        self.history.evict_ended(|pid| targets.contains(&pid));
     }
 }
 

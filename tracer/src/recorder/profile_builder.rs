@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracer_ebpf::{Function, ProcessTotals, StackEnd};
 
-use super::figures::{VarianceUnit, held};
+use super::figures::{VarianceUnit, held, held_by_all};
 use super::process_table::ProcessTable;
 use super::stack_table::StackTable;
 use super::unwind_tables::Unwinding;
@@ -13,8 +13,11 @@ use crate::bpf::records::RecordedStack;
 use crate::process::files::MappedFile;
 use crate::process::history::MappedAddress;
 use crate::process::proc_fs;
-use crate::profile::{Frame, FrameName, GroupVariance, HeapTotals, Profile, ProfiledProcess, Stack, Values};
-use crate::symbolize::{self, Location, Namer};
+use crate::profile::{
+    Frame, FrameName, GroupVariance, HeapTotals, ObjectFile, Profile, ProfiledProcess, SourceLine, Stack,
+    Values,
+};
+use crate::symbolize::{self, Location, Namer, ResolvedFile, ResolvedFrame, ResolvedName};
 
 /// A frame of a stack before it has a name.
 enum UnnamedFrame {
@@ -100,32 +103,17 @@ impl<'a> ProfileBuilder<'a> {
         peak_by_stack_bytes: u64,
         unit: VarianceUnit,
     ) {
-        let mut total = HeapTotals {
-            peak_by_stack_bytes: Some(peak_by_stack_bytes),
-            ..held(
-                &ProcessTotals {
-                    peak_bytes: all.peak_bytes,
-                    peak: all.peak,
-                    peak_variance: all.peak_variance,
-                    peak_bytes_variance: all.peak_bytes_variance,
-                    ..ProcessTotals::default()
-                },
-                unit,
-            )
-        };
+        let mut each = Vec::with_capacity(heaps.len());
         for (number, heap) in heaps {
             let index = self.process(*number);
             let held = held(heap, unit);
-            total.live_bytes += held.live_bytes;
-            total.live += held.live;
-            total.free_calls += held.free_calls;
-            total.unmatched += held.unmatched;
-            total.missed += held.missed;
-            total.variances.live += held.variances.live;
-            total.variances.live_bytes += held.variances.live_bytes;
             self.processes[index].held = Some(held);
+            each.push(held);
         }
-        self.held = Some(total);
+        self.held = Some(HeapTotals {
+            peak_by_stack_bytes: Some(peak_by_stack_bytes),
+            ..held_by_all(&each, all, unit)
+        });
     }
 
     /// Adds the variances of the sum of several stacks: those of a process image, of a function, or
@@ -212,17 +200,18 @@ impl<'a> ProfileBuilder<'a> {
                     let pid = tracked.map_or(0, |tracked| tracked.pid);
                     UnnamedFrame::Compiled(pid, address.saturating_sub(u64::from(is_call)))
                 }
+                Some(MappedAddress {
+                    file: Some(file),
+                    file_offset,
+                    ..
+                }) => UnnamedFrame::Location(Location {
+                    file: self.file(&file),
+                    offset: file_offset + u64::from(is_call),
+                    is_return: is_call,
+                }),
                 Some(place) => {
-                    if let Some(file) = place.file {
-                        UnnamedFrame::Location(Location {
-                            file: self.file(&file),
-                            offset: place.file_offset + u64::from(is_call),
-                            is_return: is_call,
-                        })
-                    } else {
-                        let frame = symbolize::outside_files(&place.path, place.file_offset, *address);
-                        UnnamedFrame::Outside(Frame::from(&frame))
-                    }
+                    let frame = symbolize::outside_files(&place.path, place.file_offset, *address);
+                    UnnamedFrame::Outside(Frame::from(&frame))
                 }
                 None => {
                     UnnamedFrame::Outside(Frame::from(&symbolize::outside_files("".as_ref(), 0, *address)))
@@ -243,11 +232,10 @@ impl<'a> ProfileBuilder<'a> {
     /// Returns true if signal handlers return to this place: the frame behind it was interrupted
     /// anywhere.
     fn is_signal_frame(&self, place: &MappedAddress) -> bool {
-        let Some(file) = &place.file else { return false };
-        let Some(unwinding) = self.unwinding else {
-            return false;
-        };
-        unwinding.is_signal_frame(file, place.file_offset)
+        match (&place.file, self.unwinding) {
+            (Some(file), Some(unwinding)) => unwinding.is_signal_frame(file, place.file_offset),
+            _ => false,
+        }
     }
 
     fn file(&mut self, file: &Arc<MappedFile>) -> usize {
@@ -269,14 +257,11 @@ impl<'a> ProfileBuilder<'a> {
         for (pid, addresses) in wanted {
             let maps = self.tracked.history().perf_maps().files(pid);
             let names = symbolize::compiled(&maps, addresses);
-            frames.extend(names.into_iter().map(|(address, name)| {
-                let frame = Frame {
-                    name: FrameName::Symbol(name),
-                    source: None,
-                    inlined: false,
-                };
-                ((pid, address), frame)
-            }));
+            frames.extend(
+                names
+                    .into_iter()
+                    .map(|(address, name)| ((pid, address), without_source(FrameName::Symbol(name)))),
+            );
         }
         frames
     }
@@ -300,11 +285,7 @@ impl<'a> ProfileBuilder<'a> {
             .map(|(location, frames)| (location, frames.iter().map(Frame::from).collect()))
             .collect();
         let compiled = self.compiled();
-        let no_name = Frame {
-            name: FrameName::Compiled,
-            source: None,
-            inlined: false,
-        };
+        let no_name = without_source(FrameName::Compiled);
 
         let mut frames = FrameInterner::default();
         let stacks = self.stacks.into_iter().map(|raw| {
@@ -345,6 +326,50 @@ impl<'a> ProfileBuilder<'a> {
             has_ages: false,
             sample_bytes: None,
             marks: None,
+        }
+    }
+}
+
+/// A frame of a function without source lines.
+fn without_source(name: FrameName) -> Frame {
+    Frame {
+        name,
+        source: None,
+        inlined: false,
+    }
+}
+
+impl From<&ResolvedFrame> for Frame {
+    fn from(frame: &ResolvedFrame) -> Self {
+        Self {
+            name: match &frame.name {
+                ResolvedName::Symbol(name) => FrameName::Symbol(name.clone()),
+                ResolvedName::Offset { module, address } => FrameName::Offset {
+                    module: module.clone(),
+                    address: *address,
+                },
+                ResolvedName::Unmapped(address) => FrameName::Unmapped(*address),
+            },
+            source: frame.source.as_ref().map(|source| SourceLine {
+                file: source.file.clone(),
+                line: source.line,
+            }),
+            inlined: frame.inlined,
+        }
+    }
+}
+
+impl From<ResolvedFile> for ObjectFile {
+    fn from(file: ResolvedFile) -> Self {
+        Self {
+            path: file.path,
+            build_id: file.build_id,
+            debug: file.debug,
+            was_fetched: file.was_fetched,
+            has_names: file.has_names,
+            has_changed: file.has_changed,
+            frames: file.frames,
+            unnamed: file.unnamed,
         }
     }
 }

@@ -20,10 +20,10 @@ use super::targets::{CommandFiles, LaunchedCommand, StartError, TargetScope, Tar
 use super::unwind_tables::{TableBatch, Unwinding};
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::cost::measure::{MeasureError, Measuring};
 use crate::process::files::Files;
 use crate::process::sideband::Sideband;
-use crate::report::session::Probe;
+use crate::profile::session::Probe;
+use crate::recorder::cost::measure::{MeasureError, Measuring};
 use crate::settings::{Record, StopForCode, Unwind};
 use crate::signals::Ending;
 use crate::symbolize::Namer;

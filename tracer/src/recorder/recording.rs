@@ -12,14 +12,14 @@ use super::process_table::ProcessTable;
 use super::profile_builder::ProfileBuilder;
 use super::stack_table::StackTable;
 use super::unwind_tables::Unwinding;
-use crate::bpf::Object;
+use crate::bpf::counters::Counts;
 use crate::bpf::load::BpfError;
-use crate::bpf::sums::Counts;
-use crate::cost::{saturating_u64, to_f64};
-use crate::process::sideband::monotonic_ns;
-use crate::profile::{AddressStack, AddressStacks, Marks, Profile};
-use crate::report::session::{Cost, EventCounts, Probe};
-use crate::report::{self, Losses};
+use crate::bpf::{Object, heap, sums};
+use crate::clock::monotonic_ns;
+use crate::numeric::{saturating_u64, to_f64};
+use crate::profile::cost::Cost;
+use crate::profile::session::{EventCounts, Probe, TableUsage};
+use crate::profile::{AddressStack, AddressStacks, Losses, Marks, Profile};
 use crate::symbolize::Namer;
 
 /// A recording.
@@ -42,7 +42,7 @@ pub(crate) struct Recording {
     /// The stacks as addresses, by process image.
     pub(crate) address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
-    pub(crate) tables: Option<report::session::TableUsage>,
+    pub(crate) tables: Option<TableUsage>,
     /// Records of process life that the kernel could not write: names may be missing.
     pub(crate) life_records_lost: u64,
 }
@@ -121,12 +121,12 @@ impl RecordingSources<'_> {
     pub(super) fn recording(&self) -> Result<Recording, BpfError> {
         let (object, stacks, unit) = (self.object, self.stacks, self.options.unit);
         let duration = self.clock.now().saturating_duration_since(self.clock.started);
-        let sums = merged(self.estimated(object.sums()?), stacks);
+        let sums = merged(self.estimated(sums::read(object)?), stacks);
         let blocks = match self.heap_history {
-            Some(_) => merged(object.heap_sums()?, stacks),
+            Some(_) => merged(heap::sums(object)?, stacks),
             None => Vec::new(),
         };
-        let overflow = object.overflow()?;
+        let overflow = sums::overflow(object)?;
         let counts = object.counts()?;
         let hits: u64 = object.hit_counts()?.by_site.iter().sum();
         let by_process = self.budget.meter().hits_by_process(object, self.processes)?;
@@ -181,8 +181,8 @@ impl RecordingSources<'_> {
         }
         if let Some(history) = self.heap_history {
             builder.set_heaps(
-                &object.process_totals()?,
-                &object.machine_totals()?,
+                &heap::process_totals(object)?,
+                &heap::machine_totals(object)?,
                 history.peak_bytes(),
                 unit,
             );
@@ -218,9 +218,9 @@ impl RecordingSources<'_> {
     }
 
     /// The use of the unwind tables.
-    fn table_usage(&self, unwinding: &Unwinding, counts: &Counts) -> report::session::TableUsage {
+    fn table_usage(&self, unwinding: &Unwinding, counts: &Counts) -> TableUsage {
         let unfinished = unwinding.unfinished() + self.stacks.unjoined();
-        report::session::TableUsage {
+        TableUsage {
             remembered: counts.events(Counter::StackRemembered),
             awaited: counts.events(Counter::TableAwaited),
             finished_from_copies: counts.events(Counter::StackCopied).saturating_sub(unfinished),
@@ -237,9 +237,9 @@ impl RecordingSources<'_> {
         // During the recording, a stack or a call that is on its way is not lost.
         if self.clock.is_over() {
             losses.push((Loss::RingFull, unsent));
-            let mut unfinished = self.object.unfinished_calls()?;
+            let mut unfinished = sums::unfinished_calls(self.object)?;
             if self.heap_history.is_some() {
-                unfinished += self.object.pending_calls()?.len() as u64;
+                unfinished += heap::pending_calls(self.object)?.len() as u64;
             }
             losses.push((Loss::UnfinishedCall, unfinished));
         }
@@ -288,7 +288,7 @@ impl RecordingSources<'_> {
             old_ns: u64::try_from(self.options.older_than.as_nanos()).unwrap_or(u64::MAX),
             half_ns: past.as_ref().map(|(snapshots, _)| snapshots[Marks::HALF].at_ns()),
         };
-        let blocks = self.object.blocks()?;
+        let blocks = heap::blocks(self.object)?;
         Ok(Some(HeapAges::new(
             self.processes,
             self.stacks,
@@ -331,8 +331,8 @@ impl RecordingSources<'_> {
 /// sent.
 fn events(counts: &Counts, hits: u64, unsent: u64) -> EventCounts {
     EventCounts {
-        seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::PassedOver)),
-        tallied: counts.events(Counter::Tallied).saturating_sub(unsent),
+        seen: counts.events(Counter::Seen) + hits.saturating_sub(counts.events(Counter::Skipped)),
+        recorded: counts.events(Counter::Recorded).saturating_sub(unsent),
         nested: counts.events(Counter::Nested),
         filtered: counts.events(Counter::Filtered),
         foreign: counts.events(Counter::Foreign),

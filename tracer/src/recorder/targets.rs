@@ -8,11 +8,11 @@ use std::process::Child;
 use std::sync::Arc;
 
 use super::process_table::ProcessTable;
-use crate::bpf::Object;
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
+use crate::bpf::{Object, processes};
 use crate::privileges::User;
-use crate::probe_plan::{libraries, loader, roots};
+use crate::probe_plan::detect::{libraries, loader, roots};
 use crate::process::cgroup::{Cgroup, CgroupError};
 use crate::process::files::MappedFile;
 use crate::process::launch::{self, HeldCommand};
@@ -71,7 +71,7 @@ impl TargetScope {
     /// Makes every process of the cgroup a target on the kernel side.
     pub(super) fn enter_cgroup(&self, object: &mut Object) -> Result<(), BpfError> {
         match &self.cgroup {
-            Some(cgroup) => object.set_cgroup(cgroup.directory()),
+            Some(cgroup) => processes::set_cgroup(object, cgroup.directory()),
             None => Ok(()),
         }
     }

@@ -1,9 +1,9 @@
 //! A hint where calls came too soon for the unwind tables of their code.
 
 use super::merge::Completeness;
-use super::session::TableUsage;
 use super::units;
 use crate::profile::Profile;
+use crate::profile::session::TableUsage;
 
 /// The share of calls with truncated stacks, in percent, from which on the hint is given.
 const CUT_PERCENT: u64 = 1;

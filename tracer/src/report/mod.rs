@@ -12,7 +12,8 @@
 //! | [`table`] | totals and top stacks for a person |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
 //!
-//! [`Session`] is what a report says of the tracing itself; [`units`] writes numbers.
+//! [`Session`](crate::profile::Session) is what a report says of the tracing itself; [`units`]
+//! writes numbers.
 //!
 //! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test
 //! them, and two such calls must not turn into a small sum.
@@ -40,8 +41,6 @@ pub(crate) mod units;
 use std::io;
 
 use crate::profile::{Metric, Profile};
-// Paths that the recorder uses.
-pub(crate) use crate::profile::{Losses, Session, session};
 
 pub(crate) use format::Format;
 pub(crate) use objects::hint;

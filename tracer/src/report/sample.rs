@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tracer_ebpf::{Function, Loss, StackEnd};
 
-use super::session::{EventCounts, MapMemory, Probe, ProbeKind, SessionSettings, Traced};
-use super::{ExportOptions, Losses, Session};
+use super::ExportOptions;
+use crate::profile::session::{EventCounts, MapMemory, Probe, ProbeKind, SessionSettings, Traced};
 use crate::profile::{
-    Frame, FrameName, HeapValues, Metric, ObjectFile, Profile, ProfiledProcess, SourceLine, Stack, Values,
+    Frame, FrameName, HeapValues, Losses, Metric, ObjectFile, Profile, ProfiledProcess, Session, SourceLine,
+    Stack, Values,
 };
 
 /// A profile in the making.
@@ -265,7 +266,7 @@ pub(super) fn session() -> Session {
         }],
         events: EventCounts {
             seen: 3250,
-            tallied: 3210,
+            recorded: 3210,
             nested: 25,
             filtered: 5,
             foreign: 3,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use crate::process::contents::BuildId;
+use crate::elf::BuildId;
 use crate::settings::Owner;
 
 /// The lifetime of a note that servers have nothing for a build ID; elfutils' `cache_miss_s`.

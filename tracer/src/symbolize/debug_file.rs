@@ -13,8 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::sections::Sections;
-use crate::elf::DebugLink;
-use crate::process::contents::BuildId;
+use crate::elf::{BuildId, DebugLink};
 use crate::process::files::MappedFile;
 use crate::process::root::Root;
 

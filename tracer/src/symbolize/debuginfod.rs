@@ -15,7 +15,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use super::cache::{Cache, Cached};
 use super::debug_file::{DebugFile, check};
-use crate::process::contents::BuildId;
+use crate::elf::BuildId;
 use crate::settings;
 
 /// The longest time until a connection is made.

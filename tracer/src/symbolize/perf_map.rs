@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_lines_are_passed_over() {
+    fn damaged_lines_are_skipped() {
         let map = b"\n1000\n1000 10\n1000 10 \nx 10 a\n1000 -1 b\n+1000 10 c\n\
             ffffffffffffffff 10 d\n1000 11111111111111111 e\n1000 0 f\n  1000 10   g\n1000 10 torn";
         assert_eq!(named(map, &[0x1000, u64::MAX]), [Some("g".to_owned()), None]);

@@ -6,7 +6,7 @@ use std::io::Read as _;
 
 use thiserror::Error;
 
-use crate::elf::{DebugLink, Elf, FileCache};
+use crate::elf::{DebugLink, Elf, FileCache, sections};
 
 /// The most bytes that compressed sections may say that they unpack to, all of them together: a
 /// damaged header can say anything, and memory is taken by it.
@@ -44,11 +44,10 @@ impl Sections {
         let len = file.metadata().map_err(|_unreadable| Unfit::NotElf)?.len();
         let cache = FileCache::new(file);
         let elf = Elf::parse(&cache).map_err(|_error| Unfit::NotElf)?;
-        let headers = elf
-            .section_headers()
-            .map_err(|_error| Unfit::Damaged("its section headers cannot be read"))?;
+        let headers =
+            sections::headers(&elf).map_err(|_error| Unfit::Damaged("its section headers cannot be read"))?;
         let mut found = Self {
-            link: elf.debug_link(),
+            link: sections::debug_link(&elf),
             ..Self::default()
         };
         let mut unpacked_bytes = 0u64;

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
-use crate::elf::{Elf, Section};
+use crate::elf::Elf;
+use crate::elf::sections::{self, Section};
 use crate::unwind::Error;
 
 /// The two sections that hold call frame information.
@@ -33,12 +34,12 @@ impl<'data> Frames<'data> {
     /// `.eh_frame` by its section, else by the program header, else `.debug_frame`.
     pub(crate) fn find(elf: &Elf<'data>) -> Result<Self, Error> {
         // A section that cannot be read must not hide one that can.
-        let section = elf.section(".eh_frame").unwrap_or_default();
+        let section = sections::find(elf, ".eh_frame").unwrap_or_default();
         let found = section.and_then(|section| Self::from_section(elf, CfiSection::EhFrame, section));
         if let Some(found) = found.or_else(|| Self::from_program_header(elf)) {
             return Ok(found);
         }
-        let section = elf.section(".debug_frame")?;
+        let section = sections::find(elf, ".debug_frame")?;
         section
             .and_then(|section| Self::from_section(elf, CfiSection::DebugFrame, section))
             .ok_or(Error::NoUnwindInfo)
@@ -63,7 +64,7 @@ impl<'data> Frames<'data> {
     /// section.
     fn from_program_header(elf: &Elf<'data>) -> Option<Self> {
         let source = CfiSection::EhFrame;
-        let header = elf.eh_frame_header()?;
+        let header = sections::eh_frame_header(elf)?;
         let bases = bases(elf, 0).set_eh_frame_hdr(header.address);
         let parsed = EhFrameHdr::new(&header.bytes, LittleEndian)
             .parse(&bases, 8)
@@ -120,8 +121,8 @@ impl<'data> Frames<'data> {
 fn bases(elf: &Elf<'_>, section: u64) -> BaseAddresses {
     BaseAddresses::default()
         .set_eh_frame(section)
-        .set_text(elf.section_address(".text"))
-        .set_got(elf.section_address(".got"))
+        .set_text(sections::address_of(elf, ".text"))
+        .set_got(sections::address_of(elf, ".got"))
 }
 
 /// Goes over a section entry by entry, and yields where FDEs begin.

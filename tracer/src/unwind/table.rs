@@ -1,6 +1,6 @@
 //! The table of one executable: its rows by page, as the kernel has them.
 
-use crate::elf::{Elf, LoadedSegment};
+use crate::elf::{Elf, LoadedSegment, notes};
 use crate::unwind::cfi::RuleStart;
 use crate::unwind::layout::{
     self, MAPPED_PAGE_BYTES, PAGE_BYTES, PAGE_SHIFT, PageEntry, ROW_RULE_MASK, Rule,
@@ -60,7 +60,7 @@ impl Table {
                 .filter(|segment| segment.executable)
                 .copied()
                 .collect(),
-            build_id: elf.build_id().map(Box::from),
+            build_id: notes::build_id(elf).map(Box::from),
             kind,
             statistics,
         }

@@ -302,7 +302,7 @@ fn variances_are_estimated() {
     let bytes: u64 = MIX.iter().map(|(bytes, calls)| bytes * calls).sum();
     for interval in [100, 1000, 10_000] {
         let cpu = Cpu::new(interval, 0, 7);
-        let halvings = halvings_of(interval);
+        let variance_shift = variance_shift_of(interval);
         let (mut squares, mut variances) = ([0.0; 2], [0.0; 2]);
         for _ in 0..RUNS {
             let (mut found, mut estimated) = ([0.0; 2], [0.0; 2]);
@@ -313,8 +313,8 @@ fn variances_are_estimated() {
                         found[0] += weight as f64;
                         found[1] += (weight * size) as f64;
                         estimated[0] += count_variance(weight) as f64;
-                        estimated[1] +=
-                            bytes_variance(size, weight, halvings) as f64 * 4f64.powi(halvings.cast_signed());
+                        estimated[1] += bytes_variance(size, weight, variance_shift) as f64
+                            * 4f64.powi(variance_shift.cast_signed());
                     }
                 }
             }
@@ -333,7 +333,7 @@ fn variances_are_estimated() {
 #[test]
 fn variances_of_bytes_keep_their_size_in_every_unit() {
     for interval in [2_u32, 100, 4096, 65_536, 524_288, 16_777_216, INTERVAL_MAX] {
-        for halvings in [halvings_of(interval), HALVINGS_OF_ANY] {
+        for variance_shift in [variance_shift_of(interval), VARIANCE_SHIFT_OF_ANY] {
             for bytes in [1, 64, 5000, 1 << 20] {
                 let rate = Rate {
                     interval,
@@ -341,12 +341,12 @@ fn variances_of_bytes_keep_their_size_in_every_unit() {
                 };
                 let weight = weight(bytes, rate, 0);
                 let exact = (bytes as f64).powi(2) * weight as f64 * (weight as f64 - 1.0);
-                let found = bytes_variance(bytes, weight, halvings) as f64;
-                let unit = 4f64.powi(halvings.cast_signed());
+                let found = bytes_variance(bytes, weight, variance_shift) as f64;
+                let unit = 4f64.powi(variance_shift.cast_signed());
                 let tolerance = 0.51 + 0.001 * exact / unit;
                 assert!(
                     (found - exact / unit).abs() <= tolerance,
-                    "{bytes} bytes at {interval}, {halvings} halvings: {found} for {}",
+                    "{bytes} bytes at {interval}, shift {variance_shift}: {found} for {}",
                     exact / unit
                 );
             }

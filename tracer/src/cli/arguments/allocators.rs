@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::probe_plan::signature::Signature;
+use crate::probe_plan::detect::signature::Signature;
 use crate::settings::{SymbolOrOffset, UserSymbol, UserSymbols};
 
 /// Names of functions, beside those of the allocators that are known.

@@ -8,7 +8,7 @@ use std::path::Path;
 use tracer_ebpf::BpfSettings;
 
 use crate::bpf::load::{BpfError, Wanted};
-use crate::bpf::{Object, btf, tracefs};
+use crate::bpf::{Object, btf, programs, tracefs};
 use crate::process::sideband::Sideband;
 use crate::recorder::cost::Traps;
 use crate::recorder::cost::measure::{MeasureError, Measuring};
@@ -286,7 +286,7 @@ pub(super) fn verified_instructions() -> BTreeMap<String, Option<u32>> {
         [true, false]
             .into_iter()
             .find_map(|tables| load(wanted(tables), sampled).ok())
-            .map_or_else(BTreeMap::new, |object| object.verified_instructions())
+            .map_or_else(BTreeMap::new, |object| programs::verified_instructions(&object))
     };
     let every = counts(false, false);
     let mut all = every.clone();

@@ -205,7 +205,7 @@ fn code<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, with_data: bool) -> Machi
     });
     MachineCode {
         parts: parts.collect(),
-        has_shadow_stack: elf.supports_shadow_stack(),
+        has_shadow_stack: elf::notes::supports_shadow_stack(elf),
         is_fixed: elf.is_fixed(),
         ..MachineCode::default()
     }

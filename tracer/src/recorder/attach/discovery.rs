@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use tracer_ebpf::FileKey;
 
 use crate::bpf::UprobeScope;
-use crate::probe_plan::functions::FunctionTable;
+use crate::probe_plan::detect::functions::FunctionTable;
 use crate::probe_plan::plan::{self, Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::maps::FileId;

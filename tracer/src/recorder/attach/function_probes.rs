@@ -9,11 +9,11 @@ use tracer_ebpf::ProbeSpec;
 
 use crate::bpf::links::AttachError;
 use crate::bpf::{Object, Uprobe, UprobeScope, programs};
-use crate::cost::SiteKind;
 use crate::probe_plan::inner_sites::{self, Kind, Site};
 use crate::probe_plan::plan::{Plan, PlannedProbe};
 use crate::process::files::MappedFile;
-use crate::report::session::{Probe, ProbeKind};
+use crate::profile::session::{Probe, ProbeKind};
+use crate::recorder::cost::SiteKind;
 use crate::settings::Probing;
 
 /// A function's probes as they are attached, or as they are tried next.

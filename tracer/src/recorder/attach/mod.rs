@@ -12,17 +12,17 @@ pub(super) use discovery::{AllocatorSearch, NoPlan, no_allocator_in};
 pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 
 use self::discovery::{no_allocator, warn_of_hidden};
-use super::pacing::WorkTime;
 use super::process_table::ProcessTable;
 use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::{Attached, Object, UprobeScope};
-use crate::cost::SiteKind;
+use crate::clock::WorkTime;
 use crate::probe_plan::plan::{Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::proc_fs;
-use crate::report::session::Probe;
+use crate::profile::session::Probe;
+use crate::recorder::cost::SiteKind;
 use crate::settings::{Probing, Record, Target, Unwind};
 
 /// Everything that is attached, and everything that decides on it. Dropping it detaches all,
@@ -94,7 +94,7 @@ impl Attachments {
         if settings.live {
             points.extend(LIVE_PROGRAMS);
         }
-        object.attach_tracepoints(&mut self.tracepoints, &points)
+        self.tracepoints.attach_tracepoints(object, &points)
     }
 
     /// Attaches to the allocators of the targets, and to those that a target may load later.

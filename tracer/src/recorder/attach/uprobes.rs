@@ -12,13 +12,13 @@ use tracer_ebpf::FileKey;
 use super::function_probes::{FunctionProbes, entry_program, is_free};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
-use crate::bpf::{Attached, Object, Uprobe, UprobeScope};
-use crate::cost::SiteKind;
+use crate::bpf::{Attached, Object, Uprobe, UprobeScope, links};
+use crate::clock::WorkTime;
 use crate::probe_plan::plan::{Plan, PlannedProbe};
 use crate::process::maps::{self, FileId, Mapping};
 use crate::process::proc_fs;
-use crate::recorder::pacing::WorkTime;
-use crate::report::session::{Probe, ProbeKind};
+use crate::profile::session::{Probe, ProbeKind};
+use crate::recorder::cost::SiteKind;
 use crate::settings::Probing;
 
 /// Interval at which detached probes are looked for in the code. No event tells when one has gone.
@@ -107,9 +107,9 @@ impl AttachedUprobes {
                 break uprobes;
             }
             // Loading happens once, and is no part of the cost of attaching again.
-            object.need_programs(&uprobes)?;
+            links::load_programs(object, &uprobes)?;
             let mut attached = Attached::default();
-            let (result, time) = WorkTime::of(|| object.attach_uprobes(&mut attached, &uprobes));
+            let (result, time) = WorkTime::of(|| attached.attach_uprobes(object, &uprobes));
             self.attaching.add(time);
             let Err(error) = result else {
                 self.attached.append(attached);
@@ -300,7 +300,7 @@ impl AttachedUprobes {
         loop {
             self.wanted.retain(is_there);
             let mut attached = Attached::default();
-            match object.attach_uprobes(&mut attached, &self.wanted) {
+            match attached.attach_uprobes(object, &self.wanted) {
                 // The process has ended since.
                 Err(error) if error.is_gone() && !self.wanted.iter().all(is_there) => {}
                 result => {

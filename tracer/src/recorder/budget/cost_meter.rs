@@ -12,11 +12,12 @@ use super::windows::WindowSums;
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::run_stats::{RunStats, Runs};
-use crate::cost::measure::Measured;
-use crate::cost::{SiteKind, Traps, saturating_u64, to_f64};
+use crate::numeric::{rounded, saturating_u64, to_f64};
 use crate::process::task_clocks::TaskClocks;
+use crate::profile::cost::{BudgetBlock, Cost, PricesBlock};
+use crate::recorder::cost::measure::Measured;
+use crate::recorder::cost::{SiteKind, Traps};
 use crate::recorder::process_table::ProcessTable;
-use crate::report::session::{BudgetBlock, Cost, PricesBlock, rounded};
 
 /// The length of a phase in which the kernel keeps statistics of the programs, and the shortest and
 /// longest time from one phase to the next. The programs' run time changes little, and every CPU is
@@ -56,7 +57,7 @@ impl RunStatistics {
     pub(crate) fn open(&mut self, object: &Object) {
         match RunStats::enable() {
             Ok(stats) => {
-                self.open = Some((stats, object.runs()));
+                self.open = Some((stats, Runs::read(object)));
                 self.began = Some(Instant::now());
                 self.phases += 1;
             }
@@ -70,7 +71,7 @@ impl RunStatistics {
     /// Ends the phase. Returns the programs' runs in it.
     pub(crate) fn close(&mut self, object: &Object) -> Option<Runs> {
         let (stats, before) = self.open.take()?;
-        let runs = object.runs().since(before);
+        let runs = Runs::read(object).since(before);
         drop(stats);
         Some(runs)
     }

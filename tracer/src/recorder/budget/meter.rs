@@ -5,7 +5,8 @@ use tracer_ebpf::HitCounts;
 
 use super::plan::{Load, Prices};
 use crate::bpf::run_stats::Runs;
-use crate::cost::{SiteKind, Traps, Work, to_f64};
+use crate::numeric::to_f64;
+use crate::recorder::cost::{SiteKind, Traps, Work};
 
 /// The least runs of the programs that tell a mean.
 const RUNS_THAT_TELL: u64 = 100;

@@ -30,9 +30,9 @@ use super::process_table::ProcessTable;
 use super::targets::StartError;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Object, Sampling};
-use crate::cost::measure::Measuring;
-use crate::cost::to_f64;
-use crate::report::session::Cost;
+use crate::numeric::to_f64;
+use crate::profile::cost::Cost;
+use crate::recorder::cost::measure::Measuring;
 use crate::settings::{Record, Sample, Target};
 
 pub(super) use self::cost_meter::RunStatistics;

@@ -3,7 +3,8 @@
 
 use tracer_ebpf::BUCKETS;
 
-use crate::cost::{Work, to_f64};
+use crate::numeric::to_f64;
+use crate::recorder::cost::Work;
 
 /// The finest and the coarsest sampling interval. A finer one saves nearly nothing; a coarser one
 /// leaves too few samples.

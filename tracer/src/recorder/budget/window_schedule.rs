@@ -10,10 +10,10 @@ use super::level::{LevelController, LevelLog};
 use super::plan::{Load, Switching, Windows};
 use super::windows::{CallsAndBytes, Dice, WindowSums};
 use crate::bpf::load::BpfError;
-use crate::bpf::{Object, Sampling};
-use crate::cost::to_f64;
+use crate::bpf::{Object, Sampling, sums};
+use crate::clock::{WorkPace, WorkTime};
+use crate::numeric::to_f64;
 use crate::recorder::attach::AttachedUprobes;
-use crate::recorder::pacing::{WorkPace, WorkTime};
 
 /// The weight of a new figure of the cost of switching in the mean that is kept.
 const NEW_PART: f64 = 0.3;
@@ -275,7 +275,7 @@ impl WindowSchedule {
 /// The present sums of calls to allocators.
 fn amounts(object: &Object) -> Result<Vec<(SumKey, CallsAndBytes)>, BpfError> {
     let is_heap = |key: &SumKey| Function::from_number(key.function).is_some_and(Function::is_heap);
-    let sums = object.sums()?.into_iter().filter(|(key, _)| is_heap(key));
+    let sums = sums::read(object)?.into_iter().filter(|(key, _)| is_heap(key));
     let amounts = sums.map(|(key, sum)| {
         let amount = CallsAndBytes {
             calls: to_f64(sum.calls),

@@ -304,7 +304,7 @@ impl Dice {
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        crate::cost::to_f64(bits >> 11) / crate::cost::to_f64(1 << 53)
+        crate::numeric::to_f64(bits >> 11) / crate::numeric::to_f64(1 << 53)
     }
 }
 

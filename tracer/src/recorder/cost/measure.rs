@@ -91,7 +91,7 @@ impl Measuring {
             .map(uprobe)
             .collect::<Result<_, MeasureError>>()?;
         let mut attached = Attached::default();
-        object.attach_uprobes(&mut attached, &uprobes)?;
+        attached.attach_uprobes(object, &uprobes)?;
         let (go, told) = mpsc::channel();
         let (sender, outcome) = mpsc::channel();
         std::thread::spawn(move || {

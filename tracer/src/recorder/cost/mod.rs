@@ -4,7 +4,7 @@
 mod functions;
 pub mod measure;
 
-pub(crate) use crate::numeric::{saturating_u64, to_f64};
+use crate::numeric::to_f64;
 
 /// The cost of the traps of one hit, in nanoseconds, with programs that do nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]

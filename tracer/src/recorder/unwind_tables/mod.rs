@@ -22,7 +22,7 @@ use crate::bpf::records::NewFile;
 use crate::process::files::MappedFile;
 use crate::process::history::ProcessHistory;
 use crate::process::maps;
-use crate::report::session::TableUsage;
+use crate::profile::session::TableUsage;
 use crate::unwind::{Capacity, FoundTable, PcKind, Reach, Registers, StackCopy, WalkEnd, walk};
 
 /// The unwind tables and the deferred walks of a recording.
@@ -41,7 +41,7 @@ impl Unwinding {
     ) -> Result<Self, BpfError> {
         Ok(Self {
             tables: UnwindTables::new(object, capacity)?,
-            walks: DeferredWalks::new(object.copies()?, frame_pointers),
+            walks: DeferredWalks::new(Copies::take_ring(object)?, frame_pointers),
         })
     }
 

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use tracer_ebpf::{FileKey, FileTable};
 
 use super::compiler::{CompiledTable, NO_TABLE, TableBatch, TableCompiler, compile_vdso, table_entry};
-use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::tables::TableMaps;
+use crate::bpf::{Object, tables};
 use crate::process::files::MappedFile;
-use crate::report::session::TableUsage;
+use crate::profile::session::TableUsage;
 use crate::unwind::layout::cfa;
 use crate::unwind::{Arena, ArenaFull, Capacity, Inserted, Placement, Rows, Table};
 
@@ -91,7 +91,7 @@ impl UnwindTables {
     /// Returns an empty set.
     pub(crate) fn new(object: &Object, capacity: Capacity) -> Result<Self, BpfError> {
         Ok(Self {
-            maps: object.table_maps(&capacity)?,
+            maps: TableMaps::map(object, &capacity)?,
             arena: Arena::new(capacity),
             files: HashMap::new(),
             unknown: HashMap::new(),
@@ -154,10 +154,10 @@ impl UnwindTables {
             let records = self.unknown.entry(key).or_default();
             *records += 1;
             if *records < MAX_UNKNOWN {
-                return object.remove_file_table(key);
+                return tables::remove_file_table(object, key);
             }
             self.files.insert(key, TableState::Without);
-            return object.set_file_table(key, NO_TABLE);
+            return tables::set_file_table(object, key, NO_TABLE);
         };
         self.files.insert(key, TableState::Compiling);
         self.compiler.begin(file, key, Rows::CallSites);
@@ -245,7 +245,7 @@ impl UnwindTables {
             Rows::CallSites => (FullTable::Possible, FileTable::ROWS_OF_CALLS_YET),
             Rows::All => (FullTable::Final, FileTable::ROWS_ALL),
         };
-        object.set_file_table(key, table_entry(&placement, &table, rows))?;
+        tables::set_file_table(object, key, table_entry(&placement, &table, rows))?;
         let state = TableState::Placed {
             placement,
             table: Box::new(table),
@@ -272,10 +272,14 @@ impl UnwindTables {
         }) = self.files.get_mut(&key)
         {
             *full = FullTable::Final;
-            return object.set_file_table(key, table_entry(placement, table, FileTable::ROWS_OF_CALLS));
+            return tables::set_file_table(
+                object,
+                key,
+                table_entry(placement, table, FileTable::ROWS_OF_CALLS),
+            );
         }
         self.files.insert(key, TableState::Without);
-        object.set_file_table(key, NO_TABLE)
+        tables::set_file_table(object, key, NO_TABLE)
     }
 
     /// Finds room for a table, that of unused tables if there is no other.
@@ -337,7 +341,7 @@ impl UnwindTables {
             return Ok(());
         }
         for key in keys {
-            object.remove_file_table(*key)?;
+            tables::remove_file_table(object, *key)?;
         }
         self.maps.change_generation();
         wait_for_walks();

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use tracer_ebpf::BUCKETS;
 
+use crate::profile::session::Traced;
 use crate::profile::{Marks, Profile};
-use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
 use crate::report::{growth, units};
 

@@ -14,12 +14,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Session;
 use super::objects::{self, ObjectBlock};
-use super::session::{Cost, EventCounts, Probe, ProcessCost, TableUsage};
 use super::sums::FunctionSums;
-use crate::profile::Losses;
-use crate::profile::{Metric, Profile, ProfiledProcess};
+use crate::profile::cost::{Cost, ProcessCost};
+use crate::profile::session::{EventCounts, Probe, TableUsage};
+use crate::profile::{Losses, Metric, Profile, ProfiledProcess, Session};
 
 use live::LiveSummary;
 use stacks::{StackCounts, TopStack};

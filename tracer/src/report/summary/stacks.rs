@@ -6,10 +6,10 @@ use serde::Serialize;
 use tracer_ebpf::StackEnd;
 
 use super::live::LiveStack;
+use crate::profile::session::{Traced, hex};
 use crate::profile::{Frame, FrameName, Metric, Profile};
 use crate::report::label::COMPILED;
 use crate::report::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
-use crate::report::session::{Traced, hex};
 use crate::report::units;
 
 /// The ends of the walks. `distinct` is the sum of the ends.

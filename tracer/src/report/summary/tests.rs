@@ -2,9 +2,9 @@
 
 use super::totals::AllocTotals;
 use super::*;
+use crate::profile::session::Traced;
 use crate::profile::{GroupVariance, HeapTotals, HeapVariances, Variances};
 use crate::report::sample::{SampleProfile, mixed, session};
-use crate::report::session::Traced;
 use crate::report::{golden, units};
 use serde_json::Value;
 use tracer_ebpf::{Function, MAX_FRAMES, StackEnd};

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use tracer_ebpf::Function;
 
+use crate::profile::session::Traced;
 use crate::profile::{HeapTotals, Profile};
-use crate::report::session::Traced;
 use crate::report::sums::{FunctionSums, Sums};
 use crate::report::units;
 

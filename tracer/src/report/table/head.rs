@@ -4,11 +4,11 @@ use std::io::{self, Write};
 
 use super::TableOptions;
 use super::text::{BOLD, paint, width};
-use crate::profile::{Profile, ProfiledProcess};
+use crate::profile::session::Traced;
+use crate::profile::{Profile, ProfiledProcess, Session};
 use crate::report::merge::Merged;
-use crate::report::session::Traced;
 use crate::report::sums::FunctionSums;
-use crate::report::{Session, label, losses, units};
+use crate::report::{label, losses, units};
 use tracer_ebpf::Function;
 
 /// Between two facts.

@@ -21,8 +21,8 @@ mod totals;
 use std::io::{self, Write};
 
 use super::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
-use super::{Session, label, units};
-use crate::profile::{Metric, Profile};
+use super::{label, units};
+use crate::profile::{Metric, Profile, Session};
 use columns::{Align, Column, Columns};
 use fit::Piece;
 

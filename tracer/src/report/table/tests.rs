@@ -1,10 +1,10 @@
 //! Tables of small profiles, against golden files.
 
 use super::*;
-use crate::report::Losses;
+use crate::profile::Losses;
+use crate::profile::cost::{BudgetBlock, Cost, PricesBlock};
 use crate::report::golden;
 use crate::report::sample::{SampleProfile, mixed, session};
-use crate::report::session::{BudgetBlock, Cost, PricesBlock};
 use tracer_ebpf::{Function, Loss};
 
 fn text(profile: &Profile, session: &Session, options: &TableOptions) -> String {

@@ -6,9 +6,9 @@ use tracer_ebpf::Function;
 
 use super::TableOptions;
 use super::columns::{Align, Column, Columns};
-use crate::profile::{HeapTotals, Profile};
+use crate::profile::{HeapTotals, Profile, Session};
 use crate::report::sums::{FunctionSums, Sums};
-use crate::report::{Session, units};
+use crate::report::units;
 
 /// Writes the totals of what was traced.
 pub(super) fn write(

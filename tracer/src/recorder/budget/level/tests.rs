@@ -1,8 +1,8 @@
 use tracer_ebpf::BUCKETS;
 
 use super::*;
-use crate::cost::Work;
 use crate::recorder::budget::plan::FIRST_PERIOD_S;
+use crate::recorder::cost::Work;
 
 const PRICES: Prices = Prices {
     trap_ns: 700.0,
@@ -62,7 +62,7 @@ impl Simulation {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        crate::cost::to_f64(self.random >> 11) / crate::cost::to_f64(1 << 53)
+        crate::numeric::to_f64(self.random >> 11) / crate::numeric::to_f64(1 << 53)
     }
 
     fn pay(&mut self, at_s: f64, cost: f64) {

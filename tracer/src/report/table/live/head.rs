@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use tracer_ebpf::Loss;
 
 use super::LiveOptions;
-use crate::profile::{Marks, Profile};
+use crate::profile::{Marks, Profile, Session};
 use crate::report::sums::AgedSums;
 use crate::report::table::{TableOptions, head};
-use crate::report::{Session, growth, units};
+use crate::report::{growth, units};
 
 /// Writes it.
 pub(super) fn write(

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use super::columns::{Align, Column, Columns};
 use super::{TableOptions, fit, margin_column, pieces, totals, write_shown};
-use crate::profile::{Profile, Stack};
+use crate::profile::{Profile, Session, Stack};
 use crate::report::merge::{FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use crate::report::sums::{AgedSums, FunctionSums, Sums};
-use crate::report::{Session, growth, units};
+use crate::report::{growth, units};
 
 /// The order of stacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

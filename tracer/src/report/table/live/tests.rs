@@ -1,8 +1,7 @@
 //! Reports of small profiles.
 
 use super::*;
-use crate::profile::{Aged, HeapTotals, Marks, Metric};
-use crate::report::Losses;
+use crate::profile::{Aged, HeapTotals, Losses, Marks, Metric};
 use crate::report::sample::{SampleProfile, session};
 use tracer_ebpf::{Function, Loss};
 
