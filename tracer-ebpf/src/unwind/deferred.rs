@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{COPY_PAGES, CopyHeader, CopyRecord, Counter, StackEnd, WINDOW_BYTES, identity};
 
-use super::MORE;
+use super::{MORE, walk_cache};
 use crate::{
     atomic,
     loss::count,
@@ -48,7 +48,7 @@ pub(super) extern "C" fn send_copy(slot: u32) -> u32 {
     };
     // No two copies are the same stack until user space says so: what lies above is not known.
     scratch.provisional = identity::finish(identity::mix(!number), UNTIL_FINISHED as u32);
-    scratch.evict();
+    walk_cache::evict(scratch);
     let base = scratch.stack_pointer & !(WINDOW_BYTES as u64 - 1);
     let record = entry.as_mut_ptr();
     let mut flags = 0;

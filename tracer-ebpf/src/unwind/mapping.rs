@@ -127,12 +127,12 @@ impl Scratch {
             turn += 1;
         }
         if outcome == BUSY {
-            if let Some(mapping) = self.cached_vma(address) {
+            if let Some(mapping) = vma_cache::cached_vma(self, address) {
                 return self.cache(mapping);
             }
             count(Counter::MappingBusy);
             // The next walk from here may find more.
-            self.evict();
+            walk_cache::evict(self);
             return UNTOLD;
         }
         let answer = &self.answer;

@@ -10,8 +10,6 @@
 //! ([`walk_cache`]): when the same thread comes from the same place and all those words are the
 //! same, so is the stack.
 
-#[cfg(feature = "bench")]
-mod bench;
 mod deferred;
 mod mapping;
 mod row_lookup;
@@ -63,7 +61,7 @@ impl Slot {
         // SAFETY: `regs` is the program's context, and the slot is ours.
         unsafe {
             let stack_pointer = (*regs).rsp + pushed_bytes;
-            let most = (*scratch).bytes_wanted(stack_pointer);
+            let most = walk_cache::bytes_wanted(&*scratch, stack_pointer);
             stack_window::fill(scratch, stack_pointer, most).then(|| (*scratch).window[0])
         }
     }
@@ -79,14 +77,14 @@ impl Slot {
     /// frame.
     #[inline(always)]
     pub(crate) fn walk_from_entry(&self, start: &Start, return_address: u64) -> u64 {
-        if let Some(hash) = self.remembered(start) {
+        if let Some(hash) = walk_cache::remembered(self, start) {
             return hash;
         }
         let scratch = self.scratch();
         // SAFETY: the slot is ours.
         unsafe {
             (*scratch).begin(start);
-            (*scratch).note(start.stack_pointer, return_address);
+            walk_cache::note(&mut *scratch, start.stack_pointer, return_address);
             (*scratch).stack_pointer = start.stack_pointer + 8;
             (*scratch).push(return_address, 1);
         }
@@ -99,11 +97,11 @@ impl Slot {
         let scratch = self.scratch();
         // SAFETY: the slot is ours.
         unsafe {
-            let most = (*scratch).bytes_wanted(start.stack_pointer);
+            let most = walk_cache::bytes_wanted(&*scratch, start.stack_pointer);
             // Where nothing can be read, the walk finds that out.
             let _is_read = stack_window::fill(scratch, start.stack_pointer, most);
         }
-        if let Some(hash) = self.remembered(start) {
+        if let Some(hash) = walk_cache::remembered(self, start) {
             return hash;
         }
         // SAFETY: the slot is ours.
@@ -142,9 +140,18 @@ impl Slot {
         // SAFETY: the slot is ours.
         unsafe {
             (*self.scratch()).begin(start);
-            (*self.scratch()).evict();
+            walk_cache::evict(&mut *self.scratch());
             (*self.scratch()).finish(StackEnd::ReadFault as u32)
         }
+    }
+
+    /// Makes sure that the next walk is not answered from memory. Mappings that were found stay:
+    /// they are kept for the walks of new stacks too.
+    #[cfg(feature = "bench")]
+    #[inline(always)]
+    pub(crate) fn evict(&self) {
+        // SAFETY: the slot is ours.
+        unsafe { walk_cache::evict(&mut *self.scratch()) };
     }
 }
 
@@ -161,7 +168,7 @@ impl Scratch {
         self.current_mapping = mapping::NONE;
         self.record.header.frames_len = 0;
         self.enter_process(start.process);
-        self.remember(start);
+        walk_cache::remember(self, start);
     }
 
     /// Adds a frame. [`MORE`], or [`StackEnd::Truncated`] if there is no room for it. `is_return`:
@@ -192,7 +199,7 @@ impl Scratch {
         if self.table_awaited != 0 {
             count(Counter::TableAwaited);
         }
-        self.end_words();
+        walk_cache::end_words(self);
         self.record.header.end = end as u16;
         let hash = if self.provisional == 0 {
             identity::finish(self.hash, end)

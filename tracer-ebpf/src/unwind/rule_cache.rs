@@ -30,42 +30,40 @@ pub(super) const fn stamp(process: u32, generation: u64) -> u64 {
     (process as u64) << 32 | generation & 0xffff_ffff
 }
 
-impl Scratch {
-    /// The rule of a return address, if it is in the cache.
-    ///
-    /// # Safety
-    /// `scratch` must be of a slot that the caller owns.
-    #[inline(always)]
-    pub(super) unsafe fn cached_rule(scratch: *const Self, address: u64) -> Option<&'static Rule> {
-        // SAFETY: the caller's promise; the index is masked to the array's length. The rule stays
-        // until the slot's owner caches another one.
-        unsafe {
-            let entry = (&raw const (*scratch).rules)
-                .cast::<CachedRule>()
-                .add(place(address));
-            if (*entry).address == address && (*entry).stamp == (*scratch).stamp {
-                Some(&(*entry).rule)
-            } else {
-                None
-            }
+/// The rule of a return address, if it is in the cache.
+///
+/// # Safety
+/// `scratch` must be of a slot that the caller owns.
+#[inline(always)]
+pub(super) unsafe fn cached_rule(scratch: *const Scratch, address: u64) -> Option<&'static Rule> {
+    // SAFETY: the caller's promise; the index is masked to the array's length. The rule stays
+    // until the slot's owner caches another one.
+    unsafe {
+        let entry = (&raw const (*scratch).rules)
+            .cast::<CachedRule>()
+            .add(place(address));
+        if (*entry).address == address && (*entry).stamp == (*scratch).stamp {
+            Some(&(*entry).rule)
+        } else {
+            None
         }
     }
+}
 
-    /// Caches the rule of a return address.
-    ///
-    /// # Safety
-    /// As for [`Self::cached_rule`].
-    #[inline(always)]
-    pub(super) unsafe fn cache_rule(scratch: *mut Self, address: u64, rule: &Rule) {
-        // SAFETY: as above.
-        unsafe {
-            let entry = (&raw mut (*scratch).rules)
-                .cast::<CachedRule>()
-                .add(place(address));
-            (*entry).address = address;
-            (*entry).stamp = (*scratch).stamp;
-            (*entry).rule = *rule;
-        }
+/// Caches the rule of a return address.
+///
+/// # Safety
+/// As for [`cached_rule`].
+#[inline(always)]
+pub(super) unsafe fn cache_rule(scratch: *mut Scratch, address: u64, rule: &Rule) {
+    // SAFETY: as above.
+    unsafe {
+        let entry = (&raw mut (*scratch).rules)
+            .cast::<CachedRule>()
+            .add(place(address));
+        (*entry).address = address;
+        (*entry).stamp = (*scratch).stamp;
+        (*entry).rule = *rule;
     }
 }
 

@@ -5,7 +5,7 @@ use tracer_ebpf::unwind::{
 };
 use tracer_ebpf::{FileTable, MAX_FRAMES, StackEnd};
 
-use super::{MORE, Scratch, UNFINISHED, mapping, row_lookup, stack_window};
+use super::{MORE, Scratch, UNFINISHED, mapping, row_lookup, rule_cache, stack_window, walk_cache};
 use crate::{maps::SCRATCH, settings};
 
 /// Nothing is mapped below this (`vm.mmap_min_addr`): a smaller number is no address.
@@ -58,7 +58,7 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
     unsafe {
         let address = (*scratch).instruction - (*scratch).is_return as u64;
         if (*scratch).is_return != 0
-            && let Some(rule) = Scratch::cached_rule(scratch, address)
+            && let Some(rule) = rule_cache::cached_rule(scratch, address)
         {
             return by_rule(scratch, rule, address);
         }
@@ -93,7 +93,7 @@ unsafe fn by_table(slot: u32, scratch: *mut Scratch) -> Result<u32, StackEnd> {
         match rule {
             Some(rule) if rule.cfa_kind != cfa::NO_INFO => {
                 if (*scratch).is_return != 0 {
-                    Scratch::cache_rule(scratch, address, rule);
+                    rule_cache::cache_rule(scratch, address, rule);
                 }
                 by_rule(scratch, rule, address)
             }
@@ -226,8 +226,8 @@ unsafe fn by_frame_pointer(scratch: *mut Scratch, reach_bytes: u64) -> Result<u3
         if (*scratch).record.header.frames_len as usize >= MAX_FRAMES {
             return Err(StackEnd::Truncated);
         }
-        (*scratch).note(frame, outer);
-        (*scratch).note(frame + 8, return_address);
+        walk_cache::note(&mut *scratch, frame, outer);
+        walk_cache::note(&mut *scratch, frame + 8, return_address);
         (*scratch).stack_pointer = frame + 16;
         (*scratch).frame_pointer = outer;
         Ok((*scratch).push(return_address, 1))
@@ -256,7 +256,7 @@ unsafe fn read(scratch: *mut Scratch, address: u64) -> Result<u64, StackEnd> {
     // SAFETY: the caller's promise.
     unsafe {
         let word = stack_window::word(scratch, address).ok_or(StackEnd::ReadFault)?;
-        (*scratch).note(address, word);
+        walk_cache::note(&mut *scratch, address, word);
         Ok(word)
     }
 }

@@ -67,28 +67,26 @@ pub(super) extern "C" fn cache_mapping(slot: u32) -> u32 {
     0
 }
 
-impl Scratch {
-    /// The cached mapping of this process that has an address.
-    #[inline(always)]
-    pub(super) fn cached_vma(&self, address: u64) -> Option<CodeMapping> {
-        let mut index = 0;
-        while index < MAX_VMAS {
-            let key = VmaKey {
-                process: self.mapped_process,
-                index,
-            };
-            // SAFETY: entries are replaced as wholes, and the value is copied at once.
-            if let Some(vma) = unsafe { MAPPINGS.get(&key) }
-                && vma.generation == self.generation
-                && address >= vma.mapping.start
-                && address < vma.mapping.end
-            {
-                return Some(vma.mapping);
-            }
-            index += 1;
+/// The cached mapping of this process that has an address.
+#[inline(always)]
+pub(super) fn cached_vma(scratch: &Scratch, address: u64) -> Option<CodeMapping> {
+    let mut index = 0;
+    while index < MAX_VMAS {
+        let key = VmaKey {
+            process: scratch.mapped_process,
+            index,
+        };
+        // SAFETY: entries are replaced as wholes, and the value is copied at once.
+        if let Some(vma) = unsafe { MAPPINGS.get(&key) }
+            && vma.generation == scratch.generation
+            && address >= vma.mapping.start
+            && address < vma.mapping.end
+        {
+            return Some(vma.mapping);
         }
-        None
+        index += 1;
     }
+    None
 }
 
 /// Returns false if no code of this range of a process's addresses is in the cache.

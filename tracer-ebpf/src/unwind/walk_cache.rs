@@ -60,124 +60,120 @@ pub(super) struct Words {
     value: [u64; (MOST + TOGETHER) as usize],
 }
 
-impl Scratch {
-    /// Begins an entry for a walk in place of the last one. The window is the copy of the stack
-    /// that the walk begins with.
-    #[inline(always)]
-    pub(super) fn remember(&mut self, start: &Start) {
-        self.words.instruction = start.instruction;
-        self.words.stack_pointer = start.stack_pointer;
-        self.words.frame_pointer = start.frame_pointer;
-        self.words.thread = start.thread;
-        self.words.process = start.process;
-        self.words.same = 0;
-        self.words.base = self.window_start;
-        self.words.near_end = 0;
-        self.words.near = 0;
-        self.words.far = 0;
-    }
+/// Begins an entry for a walk in place of the last one. The window is the copy of the stack
+/// that the walk begins with.
+#[inline(always)]
+pub(super) fn remember(scratch: &mut Scratch, start: &Start) {
+    scratch.words.instruction = start.instruction;
+    scratch.words.stack_pointer = start.stack_pointer;
+    scratch.words.frame_pointer = start.frame_pointer;
+    scratch.words.thread = start.thread;
+    scratch.words.process = start.process;
+    scratch.words.same = 0;
+    scratch.words.base = scratch.window_start;
+    scratch.words.near_end = 0;
+    scratch.words.near = 0;
+    scratch.words.far = 0;
+}
 
-    /// Evicts this walk: the next one is walked anew.
-    #[inline(always)]
-    pub(super) fn evict(&mut self) {
-        self.words.near = MOST;
-    }
+/// Evicts this walk: the next one is walked anew.
+#[inline(always)]
+pub(super) fn evict(scratch: &mut Scratch) {
+    scratch.words.near = MOST;
+}
 
-    /// Adds a word that a walk has just read.
-    #[inline(always)]
-    pub(super) fn note(&mut self, address: u64, word: u64) {
-        let (near, far) = (self.words.near, self.words.far);
-        if near + far >= MOST - TOGETHER {
-            self.evict();
-            return;
+/// Adds a word that a walk has just read.
+#[inline(always)]
+pub(super) fn note(scratch: &mut Scratch, address: u64, word: u64) {
+    let (near, far) = (scratch.words.near, scratch.words.far);
+    if near + far >= MOST - TOGETHER {
+        evict(scratch);
+        return;
+    }
+    let base = scratch.words.base;
+    let offset = address.wrapping_sub(base);
+    let is_near = scratch.window_start == base && offset < WINDOW_BYTES as u64 && offset.is_multiple_of(8);
+    let (index, at) = if is_near {
+        scratch.words.near = near + 1;
+        if offset + 8 > scratch.words.near_end {
+            scratch.words.near_end = offset + 8;
         }
-        let base = self.words.base;
-        let offset = address.wrapping_sub(base);
-        let is_near = self.window_start == base && offset < WINDOW_BYTES as u64 && offset.is_multiple_of(8);
-        let (index, at) = if is_near {
-            self.words.near = near + 1;
-            if offset + 8 > self.words.near_end {
-                self.words.near_end = offset + 8;
-            }
-            (near, offset >> 3)
-        } else {
-            self.words.far = far + 1;
-            (MOST - 1 - far, address)
-        };
-        let index = mask::<{ MOST - 1 }>(index) as usize;
-        // SAFETY: both arrays have more than MOST elements, a power of two.
-        unsafe {
-            *(&raw mut self.words.at).cast::<u64>().add(index) = at;
-            *(&raw mut self.words.value).cast::<u64>().add(index) = word;
-        }
-    }
-
-    /// Ends the entry: fills up the last group of near words with the first one.
-    #[inline(always)]
-    pub(super) fn end_words(&mut self) {
-        let first = mask::<{ MOST - 1 }>(self.words.near) as usize;
-        let (at, value) = (self.words.at[0], self.words.value[0]);
-        let mut i = 0;
-        while i < TOGETHER as usize - 1 {
-            // SAFETY: both arrays have TOGETHER elements more than MOST.
-            unsafe {
-                *(&raw mut self.words.at).cast::<u64>().add(first + i) = at;
-                *(&raw mut self.words.value).cast::<u64>().add(first + i) = value;
-            }
-            i += 1;
-        }
-    }
-
-    /// The length of a copy of the stack from here, in bytes: as much as the last walks from here
-    /// read, if all were the same.
-    #[inline(always)]
-    pub(super) fn bytes_wanted(&self, base: u64) -> u64 {
-        let words = &self.words;
-        if words.same > 0 && words.base == base {
-            words.near_end
-        } else {
-            WINDOW_BYTES as u64
-        }
-    }
-
-    /// Returns false if a walk from here cannot be the last one again.
-    #[inline(always)]
-    fn may_be_remembered(&self, start: &Start) -> bool {
-        let words = &self.words;
-        words.stack_pointer == start.stack_pointer
-            && words.instruction == start.instruction
-            && words.frame_pointer == start.frame_pointer
-            && words.thread == start.thread
-            && words.process == start.process
-            && words.near > 0
-            && words.near < MOST
-            && self.generation == generation()
+        (near, offset >> 3)
+    } else {
+        scratch.words.far = far + 1;
+        (MOST - 1 - far, address)
+    };
+    let index = mask::<{ MOST - 1 }>(index) as usize;
+    // SAFETY: both arrays have more than MOST elements, a power of two.
+    unsafe {
+        *(&raw mut scratch.words.at).cast::<u64>().add(index) = at;
+        *(&raw mut scratch.words.value).cast::<u64>().add(index) = word;
     }
 }
 
-impl Slot {
-    /// The identity of the slot's last walk, if this one would read the very same. Otherwise the
-    /// window is what a walk needs: the stack from where the last copy of it began, as far as it
-    /// was read.
-    #[inline(always)]
-    pub(super) fn remembered(&self, start: &Start) -> Option<u64> {
-        let scratch = self.scratch();
-        // SAFETY: the slot is ours.
+/// Ends the entry: fills up the last group of near words with the first one.
+#[inline(always)]
+pub(super) fn end_words(scratch: &mut Scratch) {
+    let first = mask::<{ MOST - 1 }>(scratch.words.near) as usize;
+    let (at, value) = (scratch.words.at[0], scratch.words.value[0]);
+    let mut i = 0;
+    while i < TOGETHER as usize - 1 {
+        // SAFETY: both arrays have TOGETHER elements more than MOST.
         unsafe {
-            if (*scratch).may_be_remembered(start) && same_words(self.index()) == ALL_SAME {
-                (*scratch).words.same = 1;
-                count(Counter::StackRemembered);
-                return Some((*scratch).record.header.hash);
-            }
-            let begin = (*scratch).window_start;
-            if (*scratch).bytes_wanted(begin) < WINDOW_BYTES as u64 {
-                // The copy ends where the last walk did. Where nothing can be read, the walk finds
-                // that out.
-                let _is_read = stack_window::fill(scratch, begin, WINDOW_BYTES as u64);
-            }
+            *(&raw mut scratch.words.at).cast::<u64>().add(first + i) = at;
+            *(&raw mut scratch.words.value).cast::<u64>().add(first + i) = value;
         }
-        None
+        i += 1;
     }
+}
+
+/// The length of a copy of the stack from here, in bytes: as much as the last walks from here
+/// read, if all were the same.
+#[inline(always)]
+pub(super) fn bytes_wanted(scratch: &Scratch, base: u64) -> u64 {
+    let words = &scratch.words;
+    if words.same > 0 && words.base == base {
+        words.near_end
+    } else {
+        WINDOW_BYTES as u64
+    }
+}
+
+/// Returns false if a walk from here cannot be the last one again.
+#[inline(always)]
+fn may_be_remembered(scratch: &Scratch, start: &Start) -> bool {
+    let words = &scratch.words;
+    words.stack_pointer == start.stack_pointer
+        && words.instruction == start.instruction
+        && words.frame_pointer == start.frame_pointer
+        && words.thread == start.thread
+        && words.process == start.process
+        && words.near > 0
+        && words.near < MOST
+        && scratch.generation == generation()
+}
+
+/// The identity of the slot's last walk, if this one would read the very same. Otherwise the
+/// window is what a walk needs: the stack from where the last copy of it began, as far as it
+/// was read.
+#[inline(always)]
+pub(super) fn remembered(slot: &Slot, start: &Start) -> Option<u64> {
+    let scratch = slot.scratch();
+    // SAFETY: the slot is ours.
+    unsafe {
+        if may_be_remembered(&*scratch, start) && same_words(slot.index()) == ALL_SAME {
+            (*scratch).words.same = 1;
+            count(Counter::StackRemembered);
+            return Some((*scratch).record.header.hash);
+        }
+        let begin = (*scratch).window_start;
+        if bytes_wanted(&*scratch, begin) < WINDOW_BYTES as u64 {
+            // The copy ends where the last walk did. Where nothing can be read, the walk finds
+            // that out.
+            let _is_read = stack_window::fill(scratch, begin, WINDOW_BYTES as u64);
+        }
+    }
+    None
 }
 
 /// The state of all tables and mappings: another number whenever one of them may have changed.

@@ -57,18 +57,10 @@ pub(crate) fn names_given_twice(parsed: &Parsed<'_>) -> Vec<Violation> {
         .collect()
 }
 
-/// The directory of the walker of the kernel side, where each part of a scratch slot has a file of
-/// its own: the methods are inlined into programs whose size and stack the verifier bounds.
-const SCRATCH_SLOT: &str = "tracer-ebpf/src/unwind/";
-
-/// Types whose inherent `impl` blocks are in more than [`MAX_IMPL_FILES`] files of a crate, outside
-/// [`SCRATCH_SLOT`].
+/// Types whose inherent `impl` blocks are in more than [`MAX_IMPL_FILES`] files of a crate.
 pub(crate) fn scattered_methods(parsed: &Parsed<'_>) -> Vec<Violation> {
     let mut files: BTreeMap<(&str, String), BTreeSet<&str>> = BTreeMap::new();
     for (file, syntax) in &parsed.0 {
-        if file.name.starts_with(SCRATCH_SLOT) {
-            continue;
-        }
         let crate_name = file.name.split_once("/src/").map_or("", |(name, _)| name);
         source::for_each_item(syntax, |item| {
             if let syn::Item::Impl(item) = item
