@@ -21,17 +21,17 @@ const MAX_HELPERS: usize = 4096;
 
 /// Code that runs from its first instruction to its last, apart from the functions that it calls.
 #[derive(Debug)]
-struct Block {
+struct CodeBlock {
     instructions: usize,
     /// The address of the last instruction.
     last: u64,
     exit: Exit,
-    calls: Vec<BlockCall>,
+    calls: Vec<CallInBlock>,
 }
 
 /// A call in a block.
 #[derive(Debug)]
-struct BlockCall {
+struct CallInBlock {
     address: u64,
     /// The address that the call returns to.
     next: u64,
@@ -51,7 +51,7 @@ enum Exit {
     Invalid,
 }
 
-impl Block {
+impl CodeBlock {
     fn read(code: &MachineCode, start: u64) -> Self {
         let mut block = Self {
             instructions: 0,
@@ -68,7 +68,7 @@ impl Block {
             block.exit = match code.transfer(&instruction) {
                 Transfer::Next => continue,
                 Transfer::Call(destination) => {
-                    block.calls.push(BlockCall {
+                    block.calls.push(CallInBlock {
                         address: instruction.ip(),
                         next: instruction.next_ip(),
                         target: destination.address,
@@ -94,7 +94,7 @@ pub(in crate::probe_plan) struct TracedFunctions<'a> {
     starts: AddressSet,
     /// Blocks that were read, by the address of their first instruction: functions share much of
     /// what they reach.
-    blocks: RefCell<AddressMap<Rc<Block>>>,
+    blocks: RefCell<AddressMap<Rc<CodeBlock>>>,
 }
 
 /// The code that is reached from a function's first instruction.
@@ -116,7 +116,7 @@ pub(in crate::probe_plan) struct ReachedCode {
 
 impl ReachedCode {
     /// Adds the calls of a block, up to one of `ends`, which breaks it.
-    fn add_calls(&mut self, block: &Block, starts: &AddressSet, ends: &AddressSet) -> ControlFlow<()> {
+    fn add_calls(&mut self, block: &CodeBlock, starts: &AddressSet, ends: &AddressSet) -> ControlFlow<()> {
         for call in &block.calls {
             self.branches.push(call.address);
             let Some(target) = call.target else { continue };
@@ -211,11 +211,11 @@ impl<'a> TracedFunctions<'a> {
     }
 
     /// The block that begins at an address.
-    fn block(&self, start: u64) -> Rc<Block> {
+    fn block(&self, start: u64) -> Rc<CodeBlock> {
         let mut blocks = self.blocks.borrow_mut();
         let block = blocks
             .entry(start)
-            .or_insert_with(|| Rc::new(Block::read(self.code, start)));
+            .or_insert_with(|| Rc::new(CodeBlock::read(self.code, start)));
         Rc::clone(block)
     }
 
