@@ -16,6 +16,7 @@ pub(crate) mod launch;
 pub(crate) mod maps;
 mod perf_event;
 pub(crate) mod perf_maps;
+mod perf_ring;
 pub mod proc_fs;
 pub(crate) mod root;
 pub mod sideband;
