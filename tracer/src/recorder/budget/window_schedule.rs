@@ -189,9 +189,10 @@ impl WindowSchedule {
         closes: Instant,
     ) -> Result<(), BpfError> {
         let interval_bytes = to.log.interval_bytes;
-        let is_over = Instant::now() >= closes;
-        if is_over {
+        let mut ended = None;
+        if Instant::now() >= closes {
             to.object.set_capture_mode(CaptureMode::Regions)?;
+            ended = Some(Instant::now());
         }
         let seen = to.meter.take_hits(to.object, Some(interval_bytes))?;
         self.seen.add(&seen);
@@ -200,13 +201,15 @@ impl WindowSchedule {
             return Ok(());
         };
         let cost = self.seen.hits * prices.hit_s(&self.seen, interval_bytes);
-        if !is_over {
-            if cost <= levels.window_limit_s() {
-                return Ok(());
+        let ended = match ended {
+            Some(ended) => ended,
+            None if cost <= levels.window_limit_s() => return Ok(()),
+            None => {
+                to.object.set_capture_mode(CaptureMode::Regions)?;
+                Instant::now()
             }
-            to.object.set_capture_mode(CaptureMode::Regions)?;
-        }
-        let actual_s = opened.elapsed().as_secs_f64();
+        };
+        let actual_s = ended.saturating_duration_since(opened).as_secs_f64();
         let (in_window, now) = (to.meter.close_window_reading(), to.meter.reading());
         self.sums.slowing.close(in_window, now);
         to.meter.close_statistics(to.object, interval_bytes);
