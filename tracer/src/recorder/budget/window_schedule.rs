@@ -159,15 +159,17 @@ impl WindowSchedule {
         let Some((_, windows)) = self.period else {
             return Ok(());
         };
+        to.meter.open_clocks();
         to.meter.take_hits(to.object, None)?;
         let (reattached, time) = WorkTime::of(|| to.uprobes.reattach(to.object));
         if let Err(error) = reattached {
             // Most often the process has ended, which the event loop is about to notice.
             log::debug!("{error}");
         }
+        to.meter.open_statistics(to.object);
+        // Last: hits up to here are no part of what the window costs.
         let around = to.meter.take_hits(to.object, None)?;
         self.note_switching(time, &around, to.levels.as_ref());
-        to.meter.open_statistics(to.object);
         self.sums.slowing.open(to.meter.open_window_reading());
         to.object.set_capture_mode(CaptureMode::All)?;
         let opened = Instant::now();
@@ -214,6 +216,8 @@ impl WindowSchedule {
         self.sums.slowing.close(in_window, now);
         to.meter.close_statistics(to.object, interval_bytes);
         self.detach(to)?;
+        let share = to.meter.take_trap_share(to.uprobes);
+        self.sums.slowing.add_trap_share(share);
         self.next_period(to, actual_s)
     }
 
