@@ -6,7 +6,7 @@
 //! [`files`] keeps those files open, and [`contents`] tells whether they are still what they were;
 //! [`root`] is where a process looks for files; [`perf_maps`] finds what just-in-time compilers
 //! write of their code; [`cgroup`] tells which processes are in one; `task_clocks` tells the CPU
-//! time of threads in a moment.
+//! time of threads in a moment, and samples it.
 
 pub(crate) mod cgroup;
 pub(crate) mod contents;
@@ -16,6 +16,7 @@ pub(crate) mod launch;
 pub(crate) mod maps;
 mod perf_event;
 pub(crate) mod perf_maps;
+mod perf_ring;
 pub mod proc_fs;
 pub(crate) mod root;
 pub mod sideband;

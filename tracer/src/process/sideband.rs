@@ -5,19 +5,15 @@
 //! mapping, so that a process that lives for a millisecond has names in the report. Layouts:
 //! `enum perf_event_type` in the kernel's `include/uapi/linux/perf_event.h`.
 
-use std::ffi::c_void;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use perf_event_open_sys::bindings::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TIME, perf_event_mmap_page};
-
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use perf_event_open_sys::bindings::{PERF_COUNT_SW_DUMMY, PERF_SAMPLE_TIME};
 
 use super::maps::{FileId, Mapping};
 use super::perf_event;
+use super::perf_ring::PerfRing;
 use crate::clock::monotonic_ns;
 
 /// Pages of each CPU's ring: 512 KiB, some five thousand mappings between two readings.
@@ -62,18 +58,10 @@ pub enum ProcessEvent {
     Exited,
 }
 
-#[derive(Debug)]
-struct SidebandRing {
-    _event: OwnedFd,
-    base: *mut c_void,
-    len: usize,
-    page: usize,
-}
-
 /// The rings of all CPUs.
 #[derive(Debug)]
 pub struct Sideband {
-    rings: Vec<SidebandRing>,
+    rings: Vec<PerfRing>,
     waiting: Vec<TimedProcessEvent>,
     settled_ns: u64,
     lost: u64,
@@ -84,7 +72,7 @@ impl Sideband {
     pub fn open() -> io::Result<Self> {
         let mut rings = Vec::new();
         for cpu in online_cpus()? {
-            rings.push(SidebandRing::open(cpu)?);
+            rings.push(open_ring(cpu)?);
         }
         Ok(Self {
             rings,
@@ -130,107 +118,21 @@ impl Sideband {
     }
 }
 
-impl SidebandRing {
-    fn open(cpu: i32) -> io::Result<Self> {
-        let event = perf_event::open_software(PERF_COUNT_SW_DUMMY, -1, cpu, |attributes| {
-            attributes.sample_type = u64::from(PERF_SAMPLE_TIME);
-            attributes.clockid = libc::CLOCK_MONOTONIC;
-            attributes.set_mmap(1);
-            attributes.set_mmap2(1);
-            attributes.set_comm(1);
-            attributes.set_comm_exec(1);
-            attributes.set_task(1);
-            attributes.set_sample_id_all(1);
-            attributes.set_use_clockid(1);
-            attributes.set_exclude_kernel(1);
-        })?;
-        let page = rustix::param::page_size();
-        let len = page * (1 + RING_PAGES);
-        // SAFETY: a new shared mapping at an address that the kernel chooses, of an event that we
-        // own.
-        let base = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &event,
-                0,
-            )
-        }?;
-        Ok(Self {
-            _event: event,
-            base,
-            len,
-            page,
-        })
-    }
-
-    /// Hands every record to `take`: its type, its misc bits, and its body after the eight bytes of
-    /// header.
-    fn read(&self, mut take: impl FnMut(u32, u16, &[u8])) {
-        let control = self.base.cast::<perf_event_mmap_page>();
-        // SAFETY: the first page is the kernel's control page. Head and tail are written by one
-        // side each, as aligned words, with the barriers that its description asks for.
-        let (head, tail) = unsafe {
-            (
-                AtomicU64::from_ptr(&raw mut (*control).data_head),
-                AtomicU64::from_ptr(&raw mut (*control).data_tail),
-            )
-        };
-        let end = head.load(Ordering::Acquire);
-        let mut at = tail.load(Ordering::Relaxed);
-        let mut record = Vec::new();
-        while at < end {
-            let mut header = [0; 8];
-            self.copy(at, &mut header);
-            let [k0, k1, k2, k3, m0, m1, s0, s1] = header;
-            let size = usize::from(u16::from_ne_bytes([s0, s1]));
-            if size < header.len() {
-                // Cannot be: without a size there is no next record. Drop what is there.
-                at = end;
-                break;
-            }
-            record.resize(size, 0);
-            self.copy(at, &mut record);
-            take(
-                u32::from_ne_bytes([k0, k1, k2, k3]),
-                u16::from_ne_bytes([m0, m1]),
-                &record[8..],
-            );
-            at += size as u64;
-        }
-        tail.store(at, Ordering::Release);
-    }
-
-    /// Copies what begins at a position, which may run past the end of the data and go on at their
-    /// beginning.
-    fn copy(&self, from: u64, to: &mut [u8]) {
-        let data_len = self.len - self.page;
-        let Ok(start) = usize::try_from(from % data_len as u64) else {
-            return;
-        };
-        let before_end = to.len().min(data_len - start);
-        let (first, rest) = to.split_at_mut(before_end);
-        let data = self.base.cast::<u8>();
-        // SAFETY: both parts are inside the data pages, and the kernel does not write there before
-        // the tail has passed.
-        unsafe {
-            data.add(self.page + start)
-                .copy_to_nonoverlapping(first.as_mut_ptr(), first.len());
-            data.add(self.page)
-                .copy_to_nonoverlapping(rest.as_mut_ptr(), rest.len());
-        }
-    }
-}
-
-impl Drop for SidebandRing {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `open`, and nothing refers to it any more.
-        if let Err(error) = unsafe { munmap(self.base, self.len) } {
-            log::debug!("failed to unmap a ring: {error}");
-        }
-    }
+/// Opens a ring on a CPU.
+fn open_ring(cpu: i32) -> io::Result<PerfRing> {
+    let event = perf_event::open_software(PERF_COUNT_SW_DUMMY, -1, cpu, |attributes| {
+        attributes.sample_type = u64::from(PERF_SAMPLE_TIME);
+        attributes.clockid = libc::CLOCK_MONOTONIC;
+        attributes.set_mmap(1);
+        attributes.set_mmap2(1);
+        attributes.set_comm(1);
+        attributes.set_comm_exec(1);
+        attributes.set_task(1);
+        attributes.set_sample_id_all(1);
+        attributes.set_use_clockid(1);
+        attributes.set_exclude_kernel(1);
+    })?;
+    PerfRing::map(&event, RING_PAGES)
 }
 
 const MMAP2: u32 = 10;

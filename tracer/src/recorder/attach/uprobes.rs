@@ -1,6 +1,7 @@
 //! The uprobes of a recording: attached, detached for a while, and attached again.
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use crate::process::maps::{self, FileId, Mapping};
 use crate::process::proc_fs;
 use crate::profile::session::{Probe, ProbeKind};
 use crate::recorder::cost::SiteKind;
+use crate::recorder::cost::trap_share::TrapCode;
 use crate::settings::Probing;
 
 /// Interval at which detached probes are looked for in the code. No event tells when one has gone.
@@ -263,6 +265,23 @@ impl AttachedUprobes {
         self.attaching
     }
 
+    /// The code of a process in which it is in a trap of these probes, attached or detached.
+    pub(crate) fn trap_code(&self, pid: u32) -> std::io::Result<TrapCode> {
+        let mappings = maps::executable_mappings(pid)?;
+        let is_of_process = |uprobe: &&Uprobe| match uprobe.scope {
+            UprobeScope::Process(of) => of == pid,
+            UprobeScope::Machine => true,
+        };
+        let probes = self.wanted.iter().filter(is_of_process);
+        let probes = probes.filter_map(|uprobe| address_in(&mappings, uprobe));
+        // `[uprobes]`, and on Linux 6.18 `[uprobes-trampoline]`.
+        let trampolines = mappings
+            .iter()
+            .filter(|mapping| mapping.path.as_os_str().as_bytes().starts_with(b"[uprobes"));
+        let trampolines = trampolines.map(|mapping| mapping.start..mapping.end).collect();
+        Ok(TrapCode::new(probes, trampolines))
+    }
+
     /// Detaches all for a while: no hit comes any more once this has returned. Where each probe is
     /// for one process, that takes some milliseconds, and the kernel's grace periods go on
     /// meanwhile; else they are waited for.
@@ -411,13 +430,18 @@ impl ProcessCode {
     }
 
     fn instruction(&self, uprobe: &Uprobe) -> Option<ProbedInstruction> {
-        let mapping = self.mappings.iter().find(|mapping| {
-            let inside = uprobe.offset.checked_sub(mapping.file_offset);
-            mapping.file == uprobe.file.id && inside.is_some_and(|at| at < mapping.end - mapping.start)
-        })?;
         Some(ProbedInstruction {
             memory: Rc::clone(&self.memory),
-            address: mapping.start + (uprobe.offset - mapping.file_offset),
+            address: address_in(&self.mappings, uprobe)?,
         })
     }
+}
+
+/// The address of a probed instruction in a process with these mappings.
+fn address_in(mappings: &[Mapping], uprobe: &Uprobe) -> Option<u64> {
+    mappings.iter().find_map(|mapping| {
+        let inside = uprobe.offset.checked_sub(mapping.file_offset)?;
+        let is_mapped = mapping.file == uprobe.file.id && inside < mapping.end - mapping.start;
+        is_mapped.then_some(mapping.start + inside)
+    })
 }

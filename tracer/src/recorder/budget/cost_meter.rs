@@ -13,9 +13,11 @@ use crate::bpf::Object;
 use crate::bpf::load::BpfError;
 use crate::bpf::run_stats::{RunStats, Runs};
 use crate::numeric::{rounded, saturating_u64, to_f64};
-use crate::process::task_clocks::TaskClocks;
+use crate::process::task_clocks::{SAMPLE_COST, TaskClocks, TaskSample};
 use crate::profile::cost::{BudgetBlock, Cost, PricesBlock};
+use crate::recorder::attach::AttachedUprobes;
 use crate::recorder::cost::measure::Measured;
+use crate::recorder::cost::trap_share::TrapShare;
 use crate::recorder::cost::{SiteKind, Traps};
 use crate::recorder::process_table::ProcessTable;
 
@@ -90,8 +92,11 @@ pub(crate) struct CostMeter {
     hits_before: HashMap<u32, u64>,
     /// The named processes, if those are all targets.
     named: Vec<u32>,
-    /// Their clocks, while a window is open.
+    /// Their clocks, while a window is open; and what these sampled in the last window.
     clocks: Option<TaskClocks>,
+    samples: Vec<TaskSample>,
+    /// The number of all samples.
+    sampled: u64,
     /// The time and the cost, in nanoseconds, of the last progress report.
     reported: (Instant, f64),
 }
@@ -108,6 +113,8 @@ impl CostMeter {
             hits_before: HashMap::new(),
             named,
             clocks: None,
+            samples: Vec::new(),
+            sampled: 0,
             reported: (now, 0.0),
         }
     }
@@ -231,7 +238,7 @@ impl CostMeter {
 
     /// Time that the targets have lost since the recording began, in nanoseconds.
     pub(super) fn targets_ns(&self) -> f64 {
-        self.meter.targets_ns()
+        self.meter.targets_ns() + to_f64(self.sampled) * SAMPLE_COST.as_secs_f64() * 1e9
     }
 
     /// Time that the targets have lost since the last progress report, in percent of a CPU.
@@ -310,17 +317,45 @@ impl CostMeter {
         Reading::of(&self.named, self.meter.targets_ns())
     }
 
-    /// The same when a window opens, by clocks of its own.
+    /// Opens clocks of the targets for a window, while its probes are not attached: that may take
+    /// milliseconds.
+    pub(super) fn open_clocks(&mut self) {
+        self.clocks = TaskClocks::open(&self.named);
+    }
+
+    /// The same when a window opens, by clocks that start now. Must follow a reading of the
+    /// counters.
     pub(super) fn open_window_reading(&mut self) -> Option<Reading> {
-        self.clocks = TaskClocks::start(&self.named);
+        if let Some(Err(error)) = self.clocks.as_ref().map(TaskClocks::start) {
+            log::debug!("the task clocks do not start: {error}");
+            self.clocks = None;
+        }
         self.window_reading()
     }
 
     /// The same when the window closes.
     pub(super) fn close_window_reading(&mut self) -> Option<Reading> {
         let reading = self.window_reading();
-        self.clocks = None;
+        if let Some(clocks) = self.clocks.take() {
+            self.samples = clocks.samples();
+            self.sampled += self.samples.len() as u64;
+        }
         reading
+    }
+
+    /// Takes the share of traps in the targets' time in the window that was closed last.
+    pub(super) fn take_trap_share(&mut self, uprobes: &AttachedUprobes) -> TrapShare {
+        let samples = std::mem::take(&mut self.samples);
+        if samples.is_empty() {
+            return TrapShare::default();
+        }
+        let code = self.named.iter().filter_map(|pid| {
+            let code = uprobes.trap_code(*pid);
+            code.inspect_err(|error| log::debug!("the mappings of {pid}: {error}"))
+                .ok()
+                .map(|code| (*pid, code))
+        });
+        TrapShare::of(&samples, &code.collect())
     }
 
     fn window_reading(&self) -> Option<Reading> {

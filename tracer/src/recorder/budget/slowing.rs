@@ -2,17 +2,20 @@
 //! without.
 //!
 //! A program that waits for others makes up for the time of probes; one that only computes does
-//! not. Their CPU time tells them apart: in the windows and in the whole time, the part that probes
-//! took is known. Counts in windows stand for what programs do in their own CPU time, not in time
+//! not. Their CPU time tells them apart. Of the whole time, probes take a small part, which is
+//! computed from the price of a trap. In the windows they take most of it, and that price may be off
+//! by half, since it was measured at another time and on another CPU: there samples tell
+//! ([`TrapShare`]). Counts in windows stand for what programs do in their own CPU time, not in time
 //! on the clock (a ratio estimator: Cochran, Sampling Techniques, 6.2).
 
 use std::time::Instant;
 
 use crate::clock;
 use crate::process::task_clocks::TaskClocks;
+use crate::recorder::cost::trap_share::TrapShare;
 
-/// The relative error of the cost of a hit: the target's caches are colder than those of the
-/// measurement.
+/// The relative error of the cost of a hit where no samples tell it: the target's caches are colder
+/// than those of the measurement, and its CPU is faster or slower.
 const PRICE_ERROR: f64 = 0.15;
 
 /// The least part of its CPU time in windows that a program is taken to have for itself. A smaller
@@ -121,6 +124,8 @@ pub(crate) struct Slowing {
     begun: Option<Reading>,
     opened: Option<Reading>,
     inside: Span,
+    /// Samples of the time in windows.
+    traps: TrapShare,
     /// The time of phases that are over; and with the present one, up to the last window.
     over: Span,
     all: Span,
@@ -146,6 +151,11 @@ impl Slowing {
         self.look(now);
     }
 
+    /// Adds samples of the targets' time in the window that was closed last.
+    pub(super) fn add_trap_share(&mut self, samples: TrapShare) {
+        self.traps.add(samples);
+    }
+
     /// Ends the phase.
     pub(super) fn end(&mut self, now: Option<Reading>) {
         self.look(now);
@@ -161,20 +171,26 @@ impl Slowing {
     }
 
     /// The speed in the whole time, relative to that in windows; one where it is not known.
+    ///
+    /// Samples of the time in windows tell what part of it was the targets' own, whatever a trap
+    /// costs at this time and on this CPU. Where there are none, its measured price does.
     pub(crate) fn factor(&self) -> Factor {
         let Self { inside, all, .. } = self;
-        if inside.clock_s <= 0.0 || all.clock_s <= 0.0 || all.bare_s <= 0.0 {
+        let used_s = inside.bare_s + inside.cost_s;
+        let (own_s, error_s) = match self.traps.own() {
+            Some(own) => (own.part * used_s, own.error * used_s),
+            None => (inside.bare_s, PRICE_ERROR * inside.cost_s),
+        };
+        // The whole time has the time in windows in it.
+        let all_s = all.bare_s + own_s - inside.bare_s;
+        if inside.clock_s <= 0.0 || all.clock_s <= 0.0 || all_s <= 0.0 || used_s <= 0.0 {
             return Factor::NONE;
         }
-        let least = LEAST_PART * (inside.bare_s + inside.cost_s);
-        let bare_s = inside.bare_s.max(least);
-        if bare_s <= 0.0 {
-            return Factor::NONE;
-        }
-        let by = (all.bare_s / all.clock_s) / (bare_s / inside.clock_s);
+        let own_s = own_s.max(LEAST_PART * used_s);
+        let by = (all_s / all.clock_s) / (own_s / inside.clock_s);
         Factor {
             by: by.clamp(LEAST_FACTOR, 1.0 / LEAST_PART),
-            error: (PRICE_ERROR * inside.cost_s / bare_s).min(1.0),
+            error: (error_s / own_s).min(1.0),
         }
     }
 }
@@ -188,6 +204,11 @@ mod tests {
     /// The factor of windows of a tenth of a second in each second, by CPU time a second outside
     /// and inside, and by the time of probes inside.
     fn factor(outside: f64, inside: f64, cost: f64) -> Factor {
+        sampled_factor(outside, inside, cost, TrapShare::default())
+    }
+
+    /// The same with these samples in each window.
+    fn sampled_factor(outside: f64, inside: f64, cost: f64, samples: TrapShare) -> Factor {
         let start = Instant::now();
         let mut slowing = Slowing::default();
         let reading = |tenths: u32, cpu_s, cost_s| {
@@ -205,6 +226,7 @@ mod tests {
             cost_s += 0.1 * cost;
             let closed = reading(10 * window + 1, cpu_s, cost_s);
             slowing.close(closed, closed);
+            slowing.add_trap_share(samples);
             cpu_s += 0.9 * outside;
         }
         slowing.end(reading(100, cpu_s, cost_s));
@@ -218,6 +240,26 @@ mod tests {
         let found = factor(1.0, 1.0, 0.5);
         assert!((found.by - 0.95 / 0.5).abs() < 1e-6, "{found:?}");
         assert!((found.error - PRICE_ERROR).abs() < 1e-6, "{found:?}");
+    }
+
+    #[test]
+    fn samples_count_for_more_than_prices() {
+        let samples = TrapShare::new(100, 60);
+        let own = samples.own().expect("enough samples").part;
+        // Whatever the price is, and if it is more than all the time.
+        for cost in [0.2, 0.5, 1.1] {
+            let found = sampled_factor(1.0, 1.0, cost, samples);
+            assert!((found.by - (0.9 + 0.1 * own) / own).abs() < 1e-6, "{found:?}");
+            assert!((0.02..0.15).contains(&found.error), "{found:?}");
+        }
+        // It waits, and makes up for the time of traps.
+        let found = sampled_factor(0.1 * own, 0.1, 0.01, samples);
+        assert!((found.by - 1.0).abs() < 1e-6, "{found:?}");
+        // Too few in all.
+        assert_eq!(
+            sampled_factor(1.0, 1.0, 0.5, TrapShare::new(2, 1)),
+            factor(1.0, 1.0, 0.5)
+        );
     }
 
     #[test]

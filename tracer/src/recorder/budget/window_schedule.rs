@@ -159,15 +159,17 @@ impl WindowSchedule {
         let Some((_, windows)) = self.period else {
             return Ok(());
         };
+        to.meter.open_clocks();
         to.meter.take_hits(to.object, None)?;
         let (reattached, time) = WorkTime::of(|| to.uprobes.reattach(to.object));
         if let Err(error) = reattached {
             // Most often the process has ended, which the event loop is about to notice.
             log::debug!("{error}");
         }
+        to.meter.open_statistics(to.object);
+        // Last: hits up to here are no part of what the window costs.
         let around = to.meter.take_hits(to.object, None)?;
         self.note_switching(time, &around, to.levels.as_ref());
-        to.meter.open_statistics(to.object);
         self.sums.slowing.open(to.meter.open_window_reading());
         to.object.set_capture_mode(CaptureMode::All)?;
         let opened = Instant::now();
@@ -189,9 +191,10 @@ impl WindowSchedule {
         closes: Instant,
     ) -> Result<(), BpfError> {
         let interval_bytes = to.log.interval_bytes;
-        let is_over = Instant::now() >= closes;
-        if is_over {
+        let mut ended = None;
+        if Instant::now() >= closes {
             to.object.set_capture_mode(CaptureMode::Regions)?;
+            ended = Some(Instant::now());
         }
         let seen = to.meter.take_hits(to.object, Some(interval_bytes))?;
         self.seen.add(&seen);
@@ -200,17 +203,21 @@ impl WindowSchedule {
             return Ok(());
         };
         let cost = self.seen.hits * prices.hit_s(&self.seen, interval_bytes);
-        if !is_over {
-            if cost <= levels.window_limit_s() {
-                return Ok(());
+        let ended = match ended {
+            Some(ended) => ended,
+            None if cost <= levels.window_limit_s() => return Ok(()),
+            None => {
+                to.object.set_capture_mode(CaptureMode::Regions)?;
+                Instant::now()
             }
-            to.object.set_capture_mode(CaptureMode::Regions)?;
-        }
-        let actual_s = opened.elapsed().as_secs_f64();
+        };
+        let actual_s = ended.saturating_duration_since(opened).as_secs_f64();
         let (in_window, now) = (to.meter.close_window_reading(), to.meter.reading());
         self.sums.slowing.close(in_window, now);
         to.meter.close_statistics(to.object, interval_bytes);
         self.detach(to)?;
+        let share = to.meter.take_trap_share(to.uprobes);
+        self.sums.slowing.add_trap_share(share);
         self.next_period(to, actual_s)
     }
 

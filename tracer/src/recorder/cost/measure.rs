@@ -29,10 +29,10 @@ type Kind = (extern "C" fn(), u32);
 /// The functions that the child can call, and the number of calls. Of the stepped one few: a step
 /// costs ten microseconds on a virtual machine.
 const KINDS: [Kind; 4] = [
-    (functions::bare, 1000),
-    (functions::emulated, 1000),
-    (functions::stepped, 100),
-    (functions::returning, 500),
+    (functions::bare, 400),
+    (functions::emulated, 400),
+    (functions::stepped, 40),
+    (functions::returning, 200),
 ];
 
 /// The reasons for which the cost cannot be measured.

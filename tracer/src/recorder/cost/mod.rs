@@ -1,8 +1,10 @@
 //! The cost of a hit for the process that runs into the probe: the trap, and the programs.
-//! [`measure`] finds out what a trap costs here; the rest of this module is arithmetic.
+//! [`measure`] finds out what a trap costs here, `trap_share` how much of their time processes
+//! spend in traps; the rest of this module is arithmetic.
 
 mod functions;
 pub mod measure;
+pub(crate) mod trap_share;
 
 use crate::numeric::to_f64;
 
