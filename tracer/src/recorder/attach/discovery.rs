@@ -137,9 +137,15 @@ impl AllocatorSearch {
         examined.insert(file)
     }
 
-    /// Examines a file that is new.
+    /// Examines a file that may come, or takes its outcome.
     pub(super) fn examine(&mut self, file: &Arc<MappedFile>) -> Option<Found> {
         self.outcome(file).cloned()
+    }
+
+    /// Examines a file that was mapped during the recording: one of the same identity may have held
+    /// another program before.
+    pub(super) fn examine_afresh(&self, file: &Arc<MappedFile>) -> Option<Found> {
+        examined(file, &self.functions)
     }
 
     /// The number of files that were examined for probes of all processes.

@@ -318,7 +318,7 @@ impl Attachments {
         if !self.search.is_new(file, scope) {
             return;
         }
-        let plan = match self.search.examine(file) {
+        let plan = match self.search.examine_afresh(file) {
             Some(Found::Allocator(plan)) => plan,
             Some(Found::StaticWithoutSymbols) => {
                 log::info!(

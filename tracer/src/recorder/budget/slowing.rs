@@ -3,8 +3,8 @@
 //!
 //! A program that waits for others makes up for the time of probes; one that only computes does
 //! not. Their CPU time tells them apart. Of the whole time, probes take a small part, which is
-//! computed from the price of a trap. In the windows they take most of it, and that price may be off
-//! by half, since it was measured at another time and on another CPU: there samples tell
+//! computed from the price of a trap. In the windows they take most of it, and that price may be
+//! off by half, since it was measured at another time and on another CPU: there samples tell
 //! ([`TrapShare`]). Counts in windows stand for what programs do in their own CPU time, not in time
 //! on the clock (a ratio estimator: Cochran, Sampling Techniques, 6.2).
 
