@@ -46,6 +46,9 @@ pub(crate) const CASES: &[Case] = &[
     case("budget::doctor_measures", &[], doctor_measures),
 ];
 
+/// The most estimates of which one must be close.
+const ESTIMATES: usize = 7;
+
 /// The fixture that allocates at a steady rate.
 struct Steady(RunningProgram);
 
@@ -118,22 +121,30 @@ fn record<'a>(context: &'a Context, steady: &Steady, arguments: &[&str]) -> Resu
 /// Without memtap, with it, and without it again: what it takes must not be more than what noise
 /// does. The aim is 97 %.
 ///
-/// Effects of other programs on the caches and the CPU can take more than that for seconds:
-/// one round of three is enough. A process that pays for every call would keep less than half of
+/// Effects of other programs on the caches and the CPU can take more than that for seconds, and
+/// change the process's own speed from one window to the next: one round of three is enough. A process that pays for every call would keep less than half of
 /// its speed in each.
 fn keeps_its_speed(context: &Context) -> Result<()> {
     let steady = Steady::start(context, 1_000_000)?;
-    let mut kept = Vec::new();
+    let mut rounds = Vec::new();
     for _ in 0..3 {
-        kept.push(speed_kept(context, &steady)?);
-        if kept.last().is_some_and(|kept| *kept >= 0.9) {
+        let Round { kept, estimated } = speed_kept(context, &steady)?;
+        // What was seen in the windows is scaled to the whole time, as far as windows tell.
+        if kept >= 0.9 && (0.7..1.4).contains(&estimated) {
             return Ok(());
         }
+        rounds.push((kept, estimated));
     }
-    bail!("it kept {kept:.3?} of its speed")
+    bail!("of its speed it kept, and of its calls were estimated, in each round: {rounds:.3?}")
 }
 
-fn speed_kept(context: &Context, steady: &Steady) -> Result<f64> {
+/// The speed that a process kept, and the calls that were estimated: parts of the truth.
+struct Round {
+    kept: f64,
+    estimated: f64,
+}
+
+fn speed_kept(context: &Context, steady: &Steady) -> Result<Round> {
     let phase = Duration::from_secs(2);
     let first = steady.mark()?;
     std::thread::sleep(phase);
@@ -165,12 +176,10 @@ fn speed_kept(context: &Context, steady: &Steady) -> Result<f64> {
         windows >= 2.0 && share < 0.8,
         "{windows} windows, {share} of the time"
     );
-    // What was seen in the windows is scaled to the whole time, as far as windows tell.
-    ensure!(
-        (0.7..1.4).contains(&(rate / truth)),
-        "{rate:.0} calls a second were estimated, {truth:.0} made"
-    );
-    Ok(kept)
+    Ok(Round {
+        kept,
+        estimated: rate / truth,
+    })
 }
 
 /// With `--live` probes must stay in: what that costs is said, and nothing is left out in silence.
@@ -275,9 +284,9 @@ fn estimate_knows_the_rate(context: &Context) -> Result<()> {
     for per_second in [3_000, 300_000] {
         let steady = Steady::start(context, per_second)?;
         let (mut ratios, mut is_close) = (Vec::new(), false);
-        // Other programs want the CPU as well: what it does just now is not always what it did
-        // before.
-        for _ in 0..3 {
+        // Other programs want the CPU as well, and a virtual one may be half as fast for a while: what
+        // it does just now is not always what it did before.
+        for _ in 0..ESTIMATES {
             let begun = steady.mark()?;
             let document = estimate(context, steady.0.pid())?;
             let ended = steady.mark()?;
