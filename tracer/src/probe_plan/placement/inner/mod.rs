@@ -53,8 +53,10 @@ pub(in crate::probe_plan) fn plan(
         return Err(Obstacle::Signature);
     }
     let graph = Explorer::new(code, traced).graph(entry, roles.factor_registers())?;
+    let sites = proof::sites(&graph, entry, roles, !code.has_shadow_stack)?;
+    // Last: the whole file is searched for it.
     is_own(code, &graph, entry)?;
-    proof::sites(&graph, entry, roles, !code.has_shadow_stack)
+    Ok(sites)
 }
 
 /// Fails if other code comes to the function's code than by calling it. Jumps to its middle from
@@ -66,7 +68,10 @@ fn is_own(code: &MachineCode, graph: &Graph, entry: u64) -> Result<(), Obstacle>
         let before = graph.range(..=address).next_back();
         before.is_some_and(|(_, node)| address < node.instruction.next_ip())
     };
-    let is_wanted = |address: u64| address != entry && graph.contains_key(&address);
+    let first = graph.keys().next().copied().unwrap_or(entry);
+    let last = graph.keys().next_back().copied().unwrap_or(entry);
+    let is_wanted =
+        |address: u64| (first..=last).contains(&address) && address != entry && graph.contains_key(&address);
     for (target, from) in code.references(is_wanted) {
         if !is_inside(from) {
             return Err(Obstacle::Shared(target, from));
