@@ -122,8 +122,8 @@ fn record<'a>(context: &'a Context, steady: &Steady, arguments: &[&str]) -> Resu
 /// does. The aim is 97 %.
 ///
 /// Effects of other programs on the caches and the CPU can take more than that for seconds, and
-/// change the process's own speed from one window to the next: one round of three is enough. A process that pays for every call would keep less than half of
-/// its speed in each.
+/// change the process's own speed from one window to the next: one round of three is enough. A
+/// process that pays for every call would keep less than half of its speed in each.
 fn keeps_its_speed(context: &Context) -> Result<()> {
     let steady = Steady::start(context, 1_000_000)?;
     let mut rounds = Vec::new();
@@ -284,8 +284,8 @@ fn estimate_knows_the_rate(context: &Context) -> Result<()> {
     for per_second in [3_000, 300_000] {
         let steady = Steady::start(context, per_second)?;
         let (mut ratios, mut is_close) = (Vec::new(), false);
-        // Other programs want the CPU as well, and a virtual one may be half as fast for a while: what
-        // it does just now is not always what it did before.
+        // Other programs want the CPU as well, and a virtual one may be half as fast for a while:
+        // what it does just now is not always what it did before.
         for _ in 0..ESTIMATES {
             let begun = steady.mark()?;
             let document = estimate(context, steady.0.pid())?;
