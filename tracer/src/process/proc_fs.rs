@@ -39,9 +39,13 @@ pub fn is_exiting(pid: u32) -> bool {
 
 /// The flags of the kernel in a `stat` file: its ninth field.
 fn flags_in(stat: &str) -> Option<u64> {
-    // The name, in parentheses, may hold anything.
-    let fields = stat.get(stat.rfind(')')? + 2..)?;
-    fields.split(' ').nth(6)?.parse().ok()
+    fields_from_third(stat)?.nth(6)?.parse().ok()
+}
+
+/// The fields of a `stat` file from the third on. The second is the name, in parentheses, which may
+/// hold anything.
+fn fields_from_third(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(stat.get(stat.rfind(')')? + 2..)?.split(' '))
 }
 
 fn state(pid: u32) -> Option<char> {
@@ -50,8 +54,7 @@ fn state(pid: u32) -> Option<char> {
 
 fn state_in(directory: &Path) -> Option<char> {
     let stat = std::fs::read_to_string(directory.join("stat")).ok()?;
-    // The name, in parentheses, may hold anything.
-    stat.get(stat.rfind(')')? + 2..)?.chars().next()
+    fields_from_third(&stat)?.next()?.chars().next()
 }
 
 /// The process's name.
@@ -116,14 +119,8 @@ fn identity_in(status: &str, pid: u32) -> Option<Identity> {
 #[must_use]
 pub fn began_s(pid: u32) -> Option<i64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The twenty-second field, in ticks since the machine started; the second is the name, which
-    // may hold anything.
-    let ticks: i64 = stat
-        .get(stat.rfind(')')? + 2..)?
-        .split(' ')
-        .nth(19)?
-        .parse()
-        .ok()?;
+    // The twenty-second field, in ticks since the machine started.
+    let ticks: i64 = fields_from_third(&stat)?.nth(19)?.parse().ok()?;
     let machine = std::fs::read_to_string("/proc/stat").ok()?;
     let started_s: i64 = machine
         .lines()

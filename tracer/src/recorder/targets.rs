@@ -227,8 +227,7 @@ impl Targets {
     fn libraries_that_may_come(&self, settings: &Record) -> Vec<PathBuf> {
         // A running process has most of what it will load, and pays for every file whose probes
         // come and go with the windows of a budget.
-        let is_known = matches!(settings.target, Target::Pids(_)) && has_process_scopes(settings);
-        if !settings.heap || is_known {
+        if !settings.heap || has_process_scopes(settings) {
             return Vec::new();
         }
         let mut programs = self.command_paths.clone();

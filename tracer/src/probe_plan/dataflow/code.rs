@@ -62,7 +62,6 @@ pub(in crate::probe_plan) struct Destination {
     pub(in crate::probe_plan) returns_first: bool,
 }
 
-const ENDBR64_BYTES: u64 = 4;
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
 /// The opcode of a jump through memory, and the most bytes before it that are looked at: prefixes
@@ -176,18 +175,16 @@ impl MachineCode {
 
     /// The slot that an entry of the linkage table jumps through.
     fn stub_slot(&self, address: u64) -> Option<u64> {
-        // Most targets are plain code, which need not be decoded for this.
         let (code, _) = self.at(address)?;
-        let code = code.strip_prefix(&ENDBR64).unwrap_or(code);
+        let (code, address) = match code.strip_prefix(&ENDBR64) {
+            Some(behind) => (behind, address + ENDBR64.len() as u64),
+            None => (code, address),
+        };
+        // Most targets are plain code, which need not be decoded for this.
         if !code.iter().take(MAX_PREFIXES).any(|byte| *byte == INDIRECT_JUMP) {
             return None;
         }
-        let first = self.instruction(address)?;
-        let jump = if first.mnemonic() == Mnemonic::Endbr64 {
-            self.instruction(address + ENDBR64_BYTES)?
-        } else {
-            first
-        };
+        let jump = self.instruction(address)?;
         (jump.is_jmp_near_indirect() && jump.is_ip_rel_memory_operand()).then(|| jump.ip_rel_memory_address())
     }
 

@@ -73,17 +73,13 @@ fn describe(pid: u32) -> String {
     format!("{comm} ({pid}{exe})")
 }
 
-/// Files that are examined on a thread, and their outcomes as they are ready.
-#[derive(Debug)]
-struct Examination(Receiver<(FileId, Option<Found>)>);
-
 /// A search for allocators in mapped files.
 #[derive(Debug, Default)]
 pub(crate) struct AllocatorSearch {
     /// The functions that are looked for.
     functions: Arc<FunctionTable>,
-    /// What is examined ahead.
-    ahead: Option<Examination>,
+    /// Outcomes of files that a thread examines ahead, as they are ready.
+    ahead: Option<Receiver<(FileId, Option<Found>)>>,
     examined: ExaminedFiles,
     /// Files that were examined for the probes of one process alone.
     examined_by_process: HashMap<u32, ExaminedFiles>,
@@ -114,12 +110,12 @@ impl AllocatorSearch {
                 }
             }
         });
-        self.ahead = Some(Examination(receiver));
+        self.ahead = Some(receiver);
     }
 
     /// The outcome for a file, which is examined if it was not before.
     fn outcome(&mut self, file: &Arc<MappedFile>) -> Option<&Found> {
-        if let Some(Examination(outcomes)) = self.ahead.take() {
+        if let Some(outcomes) = self.ahead.take() {
             self.found.extend(outcomes);
         }
         let functions = &self.functions;
