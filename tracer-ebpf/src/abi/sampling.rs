@@ -266,7 +266,7 @@ const fn exact_weight(room: u64, rate: Rate) -> u64 {
     whole + (((exact & MASK) * share) >> SHARE_BITS)
 }
 
-/// What a sampled allocation adds to the variance of a count.
+/// The amount that a sampled allocation adds to the variance of a count.
 ///
 /// A sum over `n` allocations of `s` bytes comes to some `n × interval / s`: 64 bits are enough for
 /// 2^40 calls that ask for one byte each at an interval of 16 MiB, and for 2^34 at 1 GiB, which
@@ -277,8 +277,9 @@ pub const fn count_variance(weight: u64) -> u64 {
     weight.wrapping_mul(weight.wrapping_sub(1))
 }
 
-/// What a sampled allocation adds to the variance of bytes, in units of 4^`variance_shift` bytes²,
-/// rounded. The same each time: what an allocation has added can be taken away again.
+/// The amount that a sampled allocation adds to the variance of bytes, in units of
+/// 4^`variance_shift` bytes², rounded. The same each time: what an allocation has added can be
+/// taken away again.
 #[inline(always)]
 #[must_use]
 pub const fn bytes_variance(bytes: u64, weight: u64, variance_shift: u32) -> u64 {

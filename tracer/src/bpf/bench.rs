@@ -78,7 +78,7 @@ pub fn attach_walker(
     })
 }
 
-/// What the walks came to, over all CPUs.
+/// The counts of walks, over all CPUs.
 pub fn walk_counts(object: &Object) -> Result<WalkCounts, BpfError> {
     let map = object.per_cpu_array::<WalkCounts>("WALKS")?;
     let mut sum = WalkCounts::default();

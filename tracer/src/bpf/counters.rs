@@ -1,4 +1,4 @@
-//! What the kernel side counts, as user space has it.
+//! The kernel side's counters, as user space has them.
 
 use tracer_ebpf::{Counter, Loss};
 
@@ -14,13 +14,13 @@ impl Counts {
         Self { slots }
     }
 
-    /// How many events ended so.
+    /// The number of events that ended so.
     #[must_use]
     pub fn events(&self, counter: Counter) -> u64 {
         self.slot(counter.index())
     }
 
-    /// How often this was lost.
+    /// The number of losses for this reason.
     #[must_use]
     pub fn lost(&self, loss: Loss) -> u64 {
         self.slot(loss.index())

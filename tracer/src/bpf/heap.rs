@@ -15,7 +15,7 @@ pub fn sums(object: &Object) -> Result<Vec<(SumKey, HeapSum)>, BpfError> {
     sums::with_shards(object, &["HEAP_SUMS", "HEAP_SUM_SHARDS"])
 }
 
-/// What each process holds, by its number.
+/// The totals of each process, by its number.
 pub fn process_totals(object: &Object) -> Result<Vec<(u32, ProcessTotals)>, BpfError> {
     let rows: Vec<(u32, ProcessTotals)> = object.entries("PROCESS_TOTALS")?;
     let mut heaps: HashMap<u32, ProcessTotals> = rows
@@ -30,7 +30,7 @@ pub fn process_totals(object: &Object) -> Result<Vec<(u32, ProcessTotals)>, BpfE
     Ok(heaps.into_iter().collect())
 }
 
-/// What all processes hold together.
+/// The totals of all processes together.
 pub fn machine_totals(object: &Object) -> Result<ProcessTotals, BpfError> {
     let only: u64 = first_of(object, "ONLY_PROCESS")?;
     if let Ok(process) = u32::try_from(only) {
@@ -40,7 +40,7 @@ pub fn machine_totals(object: &Object) -> Result<ProcessTotals, BpfError> {
     first_of(object, "MACHINE_TOTALS")
 }
 
-/// What is held where no other process has ever held anything.
+/// The totals of the machine where no other process has ever held a block.
 fn totals_of(object: &Object, process: u32) -> Result<ProcessTotals, BpfError> {
     let totals = object.hash_map::<u32, ProcessTotals>("PROCESS_TOTALS")?;
     let totals = match totals.get(&process, 0) {

@@ -52,8 +52,8 @@ pub fn listed(object: &Object) -> Result<Vec<(u32, Process)>, BpfError> {
     object.entries("PROCESSES")
 }
 
-/// What was counted of each process image by CPUs of their own, by its number. Hits that no CPU
-/// could count so are in [`listed`].
+/// The counts of each process image, as each CPU keeps them for itself, by the image's number. Hits
+/// that no CPU could count so are in [`listed`].
 pub fn counted(object: &Object) -> Result<HashMap<u32, Counted>, BpfError> {
     let failed = |error| BpfError::map("PROCESS_COUNTS", error);
     let counts = object.per_cpu_array::<ProcessCounts>("PROCESS_COUNTS")?;

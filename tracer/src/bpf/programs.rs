@@ -24,8 +24,8 @@ pub const COST_ENTRY: &str = "cost_entry";
 /// Nothing, at a function's return.
 pub const COST_RETURN: &str = "cost_return";
 
-/// How many instructions the verifier went through for each loaded program; nothing for those
-/// of which the kernel does not tell (before Linux 5.16).
+/// The number of instructions that the verifier went through for each loaded program; nothing for
+/// those of which the kernel does not tell (before Linux 5.16).
 #[must_use]
 pub fn verified_instructions(object: &Object) -> BTreeMap<String, Option<u32>> {
     let programs = object.ebpf.programs().filter_map(|(name, program)| {

@@ -66,7 +66,7 @@ impl Runs {
         runs
     }
 
-    /// What has been added since.
+    /// The runs that were added since.
     #[must_use]
     pub const fn since(self, before: Self) -> Self {
         Self {

@@ -95,7 +95,7 @@ pub fn overflow(object: &Object) -> Result<Vec<(Function, Sum)>, BpfError> {
     Ok(sums)
 }
 
-/// How many system calls were entered and have not returned.
+/// The number of system calls that were entered and have not returned.
 pub fn unfinished_calls(object: &Object) -> Result<u64, BpfError> {
     let pending = object.entries::<u32, PendingRegion>("PENDING")?;
     Ok(pending.len() as u64)
