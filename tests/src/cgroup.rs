@@ -3,15 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::run::{eventually, run};
+use crate::run::{LIMIT, eventually, run};
 use crate::{Context, Fixture};
-
-/// The time that the kernel may take to end what is in a cgroup.
-const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Cgroups that this process has made.
 static MADE: AtomicU32 = AtomicU32::new(0);
@@ -86,7 +82,7 @@ impl<'a> TestCgroup<'a> {
     pub fn remove(&self) -> Result<()> {
         let script = "for procs in $(find \"$0\" -name cgroup.procs); do kill -9 $(cat $procs) 2>/dev/null; done; \
                       find \"$0\" -depth -type d -exec rmdir {} +";
-        let is_gone = eventually(END_LIMIT, || {
+        let is_gone = eventually(LIMIT, || {
             if self.path.exists() {
                 let mut command = self.context.privileged("sh");
                 command.args(["-c", script]).arg(&self.path);

@@ -4,18 +4,14 @@ use std::ffi::CString;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use crate::{Context, RunningProgram, eventually};
+use crate::{Context, LIMIT, RunningProgram, eventually};
 
 /// The word that it prints once it holds it.
 const HOLDS: &str = "holds";
-
-/// The time that that may take.
-const READY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A tracer that holds an instruction of a file, as one of static probes does: with the offset of a
 /// counter in the file, which the kernel raises in every process that maps it. Dropping it lets go.
@@ -31,7 +27,7 @@ impl Holder {
             .arg(file)
             .args([offset.to_string(), counter.to_string()]);
         let mut holder = Self(RunningProgram::start(command)?);
-        let holds = eventually(READY_LIMIT, || {
+        let holds = eventually(LIMIT, || {
             ensure!(
                 holder.0.is_alive()?,
                 "the holder has ended: {}",

@@ -4,16 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use crate::run::{LIMIT, RunningProgram, eventually};
 use crate::{Context, Fixture, MemtapRecording};
-
-/// The time that it may take until the probes are in.
-const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// The ways to meet calls whose blocks are followed, for `--probes`: inside their functions where
 /// that can be, or at entry and return. Either must find the same.
@@ -233,7 +229,7 @@ pub struct MemtapSession<'a> {
 impl MemtapSession<'_> {
     /// Waits until memtap has said how many probes it has attached.
     pub fn wait_until_tracing(&mut self) -> Result<()> {
-        let is_ready = eventually(READY_LIMIT, || {
+        let is_ready = eventually(LIMIT, || {
             if !self.running.is_alive()? {
                 bail!("memtap ended before it traced: {}", self.running.stderr());
             }
@@ -242,7 +238,7 @@ impl MemtapSession<'_> {
         if !is_ready {
             bail!(
                 "memtap named no probes for {} s; it said: {}",
-                READY_LIMIT.as_secs(),
+                LIMIT.as_secs(),
                 self.running.stderr()
             );
         }
@@ -251,7 +247,7 @@ impl MemtapSession<'_> {
 
     /// Waits until memtap has said a line that holds all of `words`.
     pub fn wait_until_said(&mut self, words: &[&str]) -> Result<()> {
-        let was_said = eventually(READY_LIMIT, || {
+        let was_said = eventually(LIMIT, || {
             let said = self.running.stderr();
             let is_there = said
                 .lines()
@@ -264,7 +260,7 @@ impl MemtapSession<'_> {
         if !was_said {
             bail!(
                 "memtap did not say {words:?} for {} s; it said: {}",
-                READY_LIMIT.as_secs(),
+                LIMIT.as_secs(),
                 self.running.stderr()
             );
         }

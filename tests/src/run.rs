@@ -12,7 +12,8 @@ use test_support::child::{ChildGuard, Scope};
 
 use crate::journal;
 
-/// The time that one run may take before it is killed.
+/// The time that one run, or one wait, may take before it counts as failed. It is that long for
+/// emulated kernels, whose processors are 10 to 30 times slower and share the host with compilers.
 pub const LIMIT: Duration = Duration::from_mins(3);
 
 const POLL: Duration = Duration::from_millis(5);

@@ -29,7 +29,7 @@ use self::round::KernelRound;
 use self::series::Series;
 use self::suite::Suite;
 use self::verdict::Trial;
-use crate::test_output::TestCounts;
+use crate::test_output::TestResults;
 use crate::{privilege, product, setup};
 
 /// The tests to run, and the kernels.
@@ -96,7 +96,7 @@ pub(crate) fn run(options: &KernelsOptions) -> Result<ExitCode> {
 /// The core tests on the kernels that `cargo xtask test` has to try, after the suite has run here.
 /// Where they cannot be had, that is said, and counted as skipped; with `MEMTAP_TEST_ALL=1` it is a
 /// failure. Returns the tests' results on all of them, and whether everything is as it has to be.
-pub(crate) fn for_tests() -> Result<(TestCounts, bool)> {
+pub(crate) fn for_tests() -> Result<(TestResults, bool)> {
     let must_run = std::env::var_os("MEMTAP_TEST_ALL").is_some_and(|value| value == "1");
     if let Err(error) = machine::prepare() {
         let trials = series::FOR_TESTS.map(|series| Trial::missed(series, &error, must_run));

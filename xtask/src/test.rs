@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::test_output::{self, TestCounts};
+use crate::test_output::{self, TestCounts, TestResults};
 use crate::{kernels, lint, packages, privilege, process, product, setup, workspace};
 
 /// The tests to run.
@@ -82,9 +82,12 @@ pub(crate) fn run(options: &TestOptions) -> Result<()> {
 
 /// One part of the tests, after it ran.
 struct PartResult {
-    counts: TestCounts,
+    results: TestResults,
     succeeded: bool,
 }
+
+/// Added to the niceness of what runs beside guests.
+const LANE_NICENESS: i32 = 15;
 
 /// The results of what runs while other kernels boot.
 struct BesideGuests {
@@ -98,6 +101,9 @@ struct BesideGuests {
 fn beside_guests(options: &TestOptions) -> Result<BesideGuests> {
     thread::scope(|scope| {
         let lane = scope.spawn(|| {
+            // An emulated processor that has to share a real one takes twice as long, and the
+            // guests take longest.
+            let _ = rustix::process::nice(LANE_NICENESS);
             let lint_failed = !options.no_lint && !lint_passes()?;
             Ok::<_, anyhow::Error>((lint_failed, unit_tests(options, collect_all)?))
         });
@@ -106,11 +112,11 @@ fn beside_guests(options: &TestOptions) -> Result<BesideGuests> {
             Ok(lane) => lane,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        let ((lint_failed, unit), (counts, succeeded)) = (lane?, kernels?);
+        let ((lint_failed, unit), (results, succeeded)) = (lane?, kernels?);
         Ok(BesideGuests {
             lint_failed,
             unit,
-            kernels: PartResult { counts, succeeded },
+            kernels: PartResult { results, succeeded },
         })
     })
 }
@@ -170,12 +176,12 @@ fn suite(options: &TestOptions) -> Result<PartResult> {
 
 fn run_all(commands: Vec<Command>) -> Result<PartResult> {
     let mut part = PartResult {
-        counts: TestCounts::default(),
+        results: TestResults::default(),
         succeeded: true,
     };
     for mut command in commands {
-        let (counts, status) = test_output::run(&mut command)?;
-        part.counts += counts;
+        let (results, status) = test_output::run(&mut command)?;
+        part.results.add(results);
         part.succeeded &= status.success();
     }
     Ok(part)
@@ -184,27 +190,31 @@ fn run_all(commands: Vec<Command>) -> Result<PartResult> {
 /// Like [`run_all`]; what each command prints follows as a whole.
 fn collect_all(commands: Vec<Command>) -> Result<PartResult> {
     let mut part = PartResult {
-        counts: TestCounts::default(),
+        results: TestResults::default(),
         succeeded: true,
     };
     for mut command in commands {
-        let (counts, status, text) = test_output::collect(&mut command)?;
+        let (results, status, text) = test_output::collect(&mut command)?;
         process::report(&text);
-        part.counts += counts;
+        part.results.add(results);
         part.succeeded &= status.success();
     }
     Ok(part)
 }
 
-/// One line in addition to the runners' own.
+/// The failures of all parts once more, and one line in addition to the runners' own.
 fn summarize(parts: &[(&str, PartResult)]) {
     let mut total = TestCounts::default();
-    for (_, part) in parts {
-        total += part.counts;
+    for (name, part) in parts {
+        total += part.results.counts;
+        if !part.results.failures.is_empty() {
+            let failures = part.results.failures.join("\n  ");
+            process::report(&format!("\nfailures of {name}:\n  {failures}"));
+        }
     }
     let by_part: Vec<String> = parts
         .iter()
-        .map(|(name, part)| format!("{name}: {}", part.counts.passed))
+        .map(|(name, part)| format!("{name}: {}", part.results.counts.passed))
         .collect();
     let TestCounts {
         passed,

@@ -13,7 +13,7 @@ use super::guest::{self, Results};
 use super::image::KernelImage;
 use super::run_directory::RunDirectory;
 use super::share::{self, FileShare};
-use crate::test_output::{self, TestCounts};
+use crate::test_output::{self, TestResults};
 use crate::{packages, privilege};
 
 /// The time that a guest may run. An emulated processor is 10 to 30 times slower than the host's.
@@ -38,8 +38,8 @@ const COMPLAINTS: &[&str] = &[
 pub(super) struct Ended {
     /// The job's exit status.
     pub(super) status: u8,
-    /// The sum of the test results in its output.
-    pub(super) counts: TestCounts,
+    /// The test results in its output.
+    pub(super) tests: TestResults,
     /// The output on the port of results.
     pub(super) results: Results,
     /// Lines of the console by which the kernel complains.
@@ -52,7 +52,7 @@ pub(super) fn run(image: &KernelImage, job: &str, label: Option<&str>) -> Result
     let directory = RunDirectory::create(&image.release)?;
     let file_system = guest::file_system(image, job)?;
     directory.write("initramfs", &file_system)?;
-    let (counts, status) = {
+    let (tests, status) = {
         let _share = FileShare::start(&directory, LIMIT)?;
         let mut qemu = qemu(image, &directory)?;
         match label {
@@ -65,7 +65,7 @@ pub(super) fn run(image: &KernelImage, job: &str, label: Option<&str>) -> Result
     match results.status {
         Some(status) => Ok(Ended {
             status,
-            counts,
+            tests,
             results,
             complaints: complaints(&console),
         }),

@@ -14,7 +14,7 @@ use super::series::{self, Series};
 use super::suite::Suite;
 use super::verdict::{self, KernelVerdict, Trial};
 use super::verifier::{self, Recorded};
-use crate::test_output::TestCounts;
+use crate::test_output::{TestCounts, TestResults};
 use crate::{privilege, process};
 
 /// Guests at once, where there are as many processors: QEMU emulates all of a guest's processors in
@@ -81,7 +81,7 @@ impl KernelRound {
                 if series.counts_instructions {
                     verdict.object(self.judge_instructions(series.name, &ended.results.doctor));
                 }
-                (ended.counts, verdict)
+                (ended.tests.counts, verdict)
             }
             Err(error) => (
                 TestCounts::default(),
@@ -140,7 +140,7 @@ impl KernelRound {
 
     /// Writes what is blessed, reports, and returns the tests' results on all kernels, and whether
     /// everything is as it has to be.
-    pub(super) fn finish(self) -> Result<(TestCounts, bool)> {
+    pub(super) fn finish(self) -> Result<(TestResults, bool)> {
         if self.bless {
             self.recorded.write()?;
             for name in self.left_out() {
@@ -152,7 +152,9 @@ impl KernelRound {
         for objection in &self.objections {
             process::report(&format!("this kernel: {objection}"));
         }
-        Ok(verdict::report(&self.trials, self.objections.is_empty()))
+        let (mut results, has_succeeded) = verdict::report(&self.trials, self.objections.is_empty());
+        results.failures.extend(self.objections);
+        Ok((results, has_succeeded))
     }
 
     /// Returns what is wrong with the verifier's counts; nothing where they are recorded now.

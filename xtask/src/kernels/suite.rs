@@ -76,7 +76,8 @@ impl Suite {
         let mut assignment = OsString::from("MEMTAP_BIN=");
         assignment.push(memtap);
         command.arg(assignment).arg(&self.path).args(&self.arguments);
-        let (counts, status) = test_output::run(&mut command)?;
+        let (results, status) = test_output::run(&mut command)?;
+        let counts = results.counts;
         if !status.success() && counts.failed == 0 {
             bail!("failed to run the suite: it ended with {status}");
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::machine::Ended;
 use super::series::Series;
 use crate::process;
-use crate::test_output::TestCounts;
+use crate::test_output::{TestCounts, TestResults};
 
 /// A kernel that was tried.
 pub(super) struct Trial {
@@ -34,10 +34,14 @@ pub(super) enum KernelVerdict {
 
 /// Judges a guest that has run the tests.
 pub(super) fn judge(series: &Series, ended: &Ended) -> KernelVerdict {
-    let TestCounts { passed, failed, .. } = ended.counts;
+    let TestCounts { passed, failed, .. } = ended.tests.counts;
     match (&ended.results.refusal[..], series.may_refuse) {
         ([line], true) => KernelVerdict::Refused(line.clone()),
-        ([], _) if failed > 0 => KernelVerdict::Failed(vec![format!("{failed} tests failed")]),
+        ([], _) if failed > 0 => {
+            let mut reasons = vec![format!("{failed} tests failed")];
+            reasons.extend_from_slice(&ended.tests.failures);
+            KernelVerdict::Failed(reasons)
+        }
         ([], _) if ended.status != 0 => {
             KernelVerdict::Failed(vec![format!("the tests ended with {}", ended.status)])
         }
@@ -132,13 +136,20 @@ impl Trial {
 
 /// Prints what became of each kernel, and of all. Returns the tests' results on all of them, and
 /// whether everything is as it has to be; `is_well_here` adds what was found elsewhere.
-pub(super) fn report(trials: &[Trial], is_well_here: bool) -> (TestCounts, bool) {
+pub(super) fn report(trials: &[Trial], is_well_here: bool) -> (TestResults, bool) {
     for trial in trials {
         process::report(&trial.text());
     }
     process::report(&summary(trials));
     let has_succeeded = is_well_here && !trials.iter().any(Trial::has_failed);
-    (total(trials), has_succeeded)
+    let mut results = TestResults::from(total(trials));
+    for trial in trials {
+        if let KernelVerdict::Failed(reasons) = &trial.verdict {
+            results.failures.push(format!("kernel {}", trial.name));
+            results.failures.extend_from_slice(reasons);
+        }
+    }
+    (results, has_succeeded)
 }
 
 fn total(trials: &[Trial]) -> TestCounts {
@@ -176,11 +187,11 @@ mod tests {
     fn ended(status: u8, passed: usize, failed: usize, refusal: &[&str]) -> Ended {
         Ended {
             status,
-            counts: TestCounts {
+            tests: TestResults::from(TestCounts {
                 passed,
                 failed,
                 skipped: 0,
-            },
+            }),
             results: Results {
                 status: Some(status),
                 doctor: String::new(),
