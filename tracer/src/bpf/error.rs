@@ -7,9 +7,6 @@ use super::refusal;
 /// What can go wrong at the kernel boundary.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
-    /// The object was refused as a whole.
-    #[error("failed to load the eBPF object: {0}")]
-    Load(#[source] Box<aya::EbpfError>),
     /// The object lacks something that this version of the loader knows: they were built apart.
     #[error("the eBPF object has no {0}: rebuild memtap")]
     Missing(String),
@@ -53,9 +50,6 @@ pub enum BpfError {
     /// The object's code could not be put together.
     #[error("failed to put the eBPF programs together: {0}; rebuild memtap")]
     Relocation(String),
-    /// The type information of the loaded programs could not be had.
-    #[error("failed to open the type information of the eBPF programs: {0}")]
-    Types(#[source] std::io::Error),
 }
 
 impl BpfError {

@@ -3,15 +3,11 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
-use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aya::programs::ProgramError;
-use aya::programs::trace_point::TracePointLink;
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
-
+use super::compat::{multi, perf};
 use super::error::BpfError;
 use super::object::Object;
 use super::tracefs;
@@ -62,11 +58,13 @@ pub struct Uprobe {
     pub scope: UprobeScope,
 }
 
+/// A link: closing it takes its program off.
 #[derive(Debug)]
 enum Link {
+    /// Of many uprobes.
     Uprobes(OwnedFd),
-    Uprobe(UProbeLink),
-    Tracepoint(TracePointLink),
+    /// Of a perf event: one uprobe, or a tracepoint.
+    Event(OwnedFd),
 }
 
 /// Attached probes. Dropping them takes them off, several at once.
@@ -92,7 +90,7 @@ pub enum AttachError {
         /// Its name.
         name: String,
         /// What the kernel said.
-        source: Box<ProgramError>,
+        source: io::Error,
     },
     /// Every address that would do is held by another tracer.
     #[error(
@@ -189,20 +187,38 @@ pub fn load_programs(object: &mut Object, uprobes: &[Uprobe]) -> Result<(), BpfE
         .try_for_each(|uprobe| object.need_uprobe(uprobe.program))
 }
 
+/// The path by which the kernel opens a uprobe's file.
+fn path_of(uprobe: &Uprobe) -> Result<CString, AttachError> {
+    let path = uprobe.file.open_path().into_os_string().into_vec();
+    CString::new(path).map_err(|error| AttachError::uprobe(uprobe, error))
+}
+
 /// Attaches a uprobe as a perf event of its own.
-fn attach_alone(object: &mut Object, uprobe: &Uprobe) -> Result<UProbeLink, AttachError> {
-    let program = object.uprobe(uprobe.program)?;
-    let point = UProbeAttachPoint {
-        location: UProbeAttachLocation::AbsoluteOffset(uprobe.offset),
-        cookie: Some(uprobe.cookie),
-    };
-    let scope =
-        NonZeroU32::new(uprobe.scope.pid()).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
-    let failed = |source| AttachError::uprobe(uprobe, source);
-    let id = program
-        .attach(point, uprobe.file.open_path(), scope)
-        .map_err(failed)?;
-    program.take_link(id).map_err(failed)
+fn attach_alone(object: &Object, uprobe: &Uprobe) -> Result<Link, AttachError> {
+    let program = object.program(uprobe.program)?;
+    let path = path_of(uprobe)?;
+    let pid = uprobe.scope.pid();
+    perf::link_uprobe(program, &path, uprobe.offset, uprobe.cookie, pid)
+        .map(Link::Event)
+        .map_err(|source| AttachError::uprobe(uprobe, source))
+}
+
+/// Attaches a program to a tracepoint.
+fn attach_tracepoint(
+    object: &Object,
+    program: &str,
+    category: &str,
+    name: &str,
+) -> Result<Link, AttachError> {
+    let program = object.program(program)?;
+    tracefs::tracepoint_number(category, name)
+        .and_then(|number| perf::link_tracepoint(program, number))
+        .map(Link::Event)
+        .map_err(|source| AttachError::Tracepoint {
+            category: category.to_owned(),
+            name: name.to_owned(),
+            source,
+        })
 }
 
 impl Attached {
@@ -211,21 +227,20 @@ impl Attached {
     /// loaded yet are.
     pub fn attach_uprobes(&mut self, object: &mut Object, uprobes: &[Uprobe]) -> Result<(), AttachError> {
         load_programs(object, uprobes)?;
-        let Some(multi) = &object.multi else {
+        if !object.attaches_many() {
             return uprobes.iter().try_for_each(|uprobe| {
-                let link = attach_alone(object, uprobe)?;
-                self.links.push(Link::Uprobe(link));
+                self.links.push(attach_alone(object, uprobe)?);
                 Ok(())
             });
-        };
+        }
         for group in groups(uprobes) {
             let first = group[0];
-            let path = first.file.open_path().into_os_string().into_vec();
-            let path = CString::new(path).map_err(|error| AttachError::uprobe(first, error))?;
+            let program = object.program(first.program)?;
+            let path = path_of(first)?;
             let link = |group: &[&Uprobe]| {
                 let offsets: Vec<u64> = group.iter().map(|uprobe| uprobe.offset).collect();
                 let cookies: Vec<u64> = group.iter().map(|uprobe| uprobe.cookie).collect();
-                multi.link(first.program, &path, &offsets, &cookies, first.scope.pid())
+                multi::link(program, &path, &offsets, &cookies, first.scope.pid())
             };
             let made = link(&group).map_err(|error| {
                 // The kernel does not tell which.
@@ -243,22 +258,13 @@ impl Attached {
     /// Attaches programs to tracepoints: (program, category, name).
     pub fn attach_tracepoints(
         &mut self,
-        object: &mut Object,
+        object: &Object,
         points: &[(&str, &str, &str)],
     ) -> Result<(), AttachError> {
         let links = tracefs::with_tracefs(|| {
             points
                 .iter()
-                .map(|(program, category, name)| {
-                    let program = object.tracepoint(program)?;
-                    let failed = |source| AttachError::Tracepoint {
-                        category: (*category).to_owned(),
-                        name: (*name).to_owned(),
-                        source: Box::new(source),
-                    };
-                    let id = program.attach(category, name).map_err(failed)?;
-                    Ok(Link::Tracepoint(program.take_link(id).map_err(failed)?))
-                })
+                .map(|(program, category, name)| attach_tracepoint(object, program, category, name))
                 .collect::<Result<Vec<_>, AttachError>>()
         })
         .map_err(AttachError::Tracefs)??;
@@ -298,9 +304,7 @@ impl Attached {
         let detach_all = || {
             while let Some(link) = next() {
                 match link {
-                    Link::Uprobes(link) => drop(link),
-                    Link::Uprobe(link) => drop(link),
-                    Link::Tracepoint(link) => drop(link),
+                    Link::Uprobes(descriptor) | Link::Event(descriptor) => drop(descriptor),
                 }
             }
         };

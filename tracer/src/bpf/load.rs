@@ -1,9 +1,9 @@
 //! Loading the object: settings, sizes of maps, programs past the verifier.
 
-use aya::EbpfLoader;
 use aya_log::{EbpfLogger, Level};
 use tracer_ebpf::BpfSettings;
 
+use super::compat::loader::{LinkKind, LoadedObject, Overrides};
 use super::embedded::object_for;
 pub use super::error::BpfError;
 use super::object::{MAX_FUNCTIONS, Object};
@@ -78,23 +78,22 @@ impl Object {
     /// Loads the object and the wanted programs.
     pub fn load(settings: &BpfSettings, limits: &Limits, wanted: Wanted) -> Result<Self, BpfError> {
         raise_memlock_limit();
-        let mut loader = EbpfLoader::new();
-        loader.override_global("SETTINGS", settings, true);
-        set_map_sizes(&mut loader, limits, wanted);
+        let mut overrides = Overrides::default();
+        overrides
+            .globals
+            .insert("SETTINGS", (zerocopy::IntoBytes::as_bytes(settings), true));
+        set_map_sizes(&mut overrides, limits, wanted);
         // What is not wanted is not even asked at run time: the verifier knows the level and drops
         // the branches.
         let messages = log::log_enabled!(log::Level::Trace);
-        let log_level = if messages { Level::Trace as u8 } else { 0 };
-        loader.override_global(aya_log::LEVEL, &log_level, false);
+        let log_level = [if messages { Level::Trace as u8 } else { 0 }];
+        overrides.globals.insert(aya_log::LEVEL, (&log_level, false));
         if !messages {
-            loader.map_max_entries("AYA_LOGS", LEAST_RING_BYTES);
+            overrides.entries.insert("AYA_LOGS", LEAST_RING_BYTES);
         }
-        let ebpf = loader
-            .load(&object_for(wanted.live))
-            .map_err(|error| BpfError::Load(Box::new(error)))?;
         let mut object = Self {
-            ebpf,
-            multi: None,
+            loaded: LoadedObject::new(&object_for(wanted.live), overrides)?,
+            uprobe_links: LinkKind::UprobeEvent,
             sampling: Sampling::EVERY,
             has_sampled: false,
             functions_len: 0,
@@ -102,10 +101,6 @@ impl Object {
             counted: std::collections::HashMap::new(),
             messages: None,
         };
-        if messages {
-            object.messages =
-                Some(EbpfLogger::init(&mut object.ebpf).map_err(|error| BpfError::map("AYA_LOGS", error))?);
-        }
         for (program, _, _) in PROCESS_PROGRAMS {
             object.load_tracepoint(program)?;
         }
@@ -139,53 +134,61 @@ impl Object {
             }
         }
         object.load_uprobes(&uprobes, wanted.attach, wanted.later)?;
+        if messages {
+            object.messages = logger(&object.loaded);
+        }
         Ok(object)
     }
 }
 
+/// The reader of the programs' messages, if one of them writes any.
+fn logger(loaded: &LoadedObject) -> Option<EbpfLogger<&'static dyn log::Log>> {
+    let mut ids = loaded.programs().filter_map(|(_, program)| program.id());
+    ids.find_map(|id| EbpfLogger::init_from_id(id).ok())
+}
+
 /// Sets the maps' numbers of entries: one where nothing will be in them.
-fn set_map_sizes(loader: &mut EbpfLoader<'_>, limits: &Limits, wanted: Wanted) {
+fn set_map_sizes(overrides: &mut Overrides, limits: &Limits, wanted: Wanted) {
     let tables = Capacity::of_bytes(limits.unwind_bytes);
     let sums = if wanted.live && !wanted.region {
         1
     } else {
         limits.stacks
     };
-    loader
-        .map_max_entries("SUMS", sums)
-        .map_max_entries("SUM_SHARDS", sums.saturating_mul(SHARDS_OF_A_SUM))
-        .map_max_entries("PROCESSES", limits.processes)
-        .map_max_entries("LOST", limits.processes)
-        .map_max_entries("ROWS", tables.row_chunks)
-        .map_max_entries("PAGES", tables.pages)
-        .map_max_entries("RULES", tables.rules)
-        .map_max_entries("RECORDS", limits.ring_bytes)
-        .map_max_entries(
-            "COPIES",
-            if wanted.tables {
-                limits.copy_ring_bytes
-            } else {
-                LEAST_RING_BYTES
-            },
-        );
-    if wanted.live {
-        loader
-            .map_max_entries("BLOCKS", limits.blocks)
-            .map_max_entries("HEAP_SUMS", limits.stacks)
-            .map_max_entries("HEAP_SUM_SHARDS", limits.stacks)
-            .map_max_entries("PROCESS_TOTALS", limits.processes);
+    let entries = &mut overrides.entries;
+    entries.extend([
+        ("SUMS", sums),
+        ("SUM_SHARDS", sums.saturating_mul(SHARDS_OF_A_SUM)),
+        ("PROCESSES", limits.processes),
+        ("LOST", limits.processes),
+        ("ROWS", tables.row_chunks),
+        ("PAGES", tables.pages),
+        ("RULES", tables.rules),
+        ("RECORDS", limits.ring_bytes),
+    ]);
+    let copies = if wanted.tables {
+        limits.copy_ring_bytes
     } else {
-        for map in [
-            "BLOCKS",
-            "HEAP_SUMS",
-            "HEAP_SUM_SHARDS",
-            "PROCESS_TOTALS",
-            "LAST_CALLS",
-        ] {
-            loader.map_max_entries(map, 1);
-        }
-        // There are no probes inside functions.
-        loader.map_max_entries("SPECS", MAX_FUNCTIONS);
+        LEAST_RING_BYTES
+    };
+    entries.insert("COPIES", copies);
+    if wanted.live {
+        entries.extend([
+            ("BLOCKS", limits.blocks),
+            ("HEAP_SUMS", limits.stacks),
+            ("HEAP_SUM_SHARDS", limits.stacks),
+            ("PROCESS_TOTALS", limits.processes),
+        ]);
+    } else {
+        entries.extend([
+            ("BLOCKS", 1),
+            ("HEAP_SUMS", 1),
+            ("HEAP_SUM_SHARDS", 1),
+            ("PROCESS_TOTALS", 1),
+            ("LAST_CALLS", 1),
+            // There are no probes inside functions.
+            ("SPECS", MAX_FUNCTIONS),
+        ]);
     }
 }
 

@@ -6,12 +6,12 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
-use aya::programs::{TracePoint, UProbe};
-use aya::{Ebpf, Pod};
+use aya::Pod;
 use aya_log::EbpfLogger;
 use tracer_ebpf::{CaptureMode, Counter, HitCounts, MAX_SITES, MAX_SPECS, ProbeSpec, Sampler, sampling};
 
-use super::compat::{batch, map_data, multi::Multi};
+use super::compat::loader::{LinkKind, LoadedObject, LoadedProgram};
+use super::compat::{batch, map_data, multi};
 use super::counters::{Counted, Counts};
 use super::error::BpfError;
 use super::sampling::Sampling;
@@ -20,9 +20,9 @@ use crate::settings::AttachBy;
 /// The loaded eBPF object.
 #[expect(missing_debug_implementations, reason = "aya's logger has none")]
 pub struct Object {
-    pub(super) ebpf: Ebpf,
-    /// The uprobe programs, where they are not aya's.
-    pub(super) multi: Option<Multi>,
+    pub(super) loaded: LoadedObject,
+    /// The links that uprobe programs are loaded for.
+    pub(super) uprobe_links: LinkKind,
     pub(super) sampling: Sampling,
     pub(super) has_sampled: bool,
     pub(super) functions_len: u32,
@@ -45,13 +45,14 @@ impl Object {
     }
 
     pub(super) fn map(&self, name: &str) -> Result<&Map, BpfError> {
-        self.ebpf
-            .map(name)
+        self.loaded
+            .maps()
+            .get(name)
             .ok_or_else(|| BpfError::Missing(format!("map {name}")))
     }
 
     pub(super) fn map_mut(&mut self, name: &str) -> Result<&mut Map, BpfError> {
-        self.ebpf
+        self.loaded
             .map_mut(name)
             .ok_or_else(|| BpfError::Missing(format!("map {name}")))
     }
@@ -104,54 +105,32 @@ impl Object {
             names
         };
         if attach != AttachBy::Perf && !names.is_empty() {
-            match Multi::new(&self.ebpf).and_then(|mut multi| {
-                names.iter().try_for_each(|name| multi.load(name))?;
-                Ok(multi)
-            }) {
-                Ok(multi) => {
-                    self.multi = Some(multi);
-                    return Ok(());
+            self.uprobe_links = LinkKind::UprobeMulti;
+            let loaded = multi::probe()
+                .map_err(BpfError::Multi)
+                .and_then(|()| names.iter().try_for_each(|name| self.need_uprobe(name)));
+            match loaded {
+                Err(error) if attach != AttachBy::Multi => {
+                    log::debug!("each uprobe is a perf event: {error}");
                 }
-                Err(error) if attach == AttachBy::Multi => return Err(error),
-                Err(error) => log::debug!("each uprobe is a perf event: {error}"),
+                loaded => return loaded,
             }
         }
+        self.uprobe_links = LinkKind::UprobeEvent;
         names.iter().try_for_each(|name| self.need_uprobe(name))
     }
 
     /// Loads a uprobe program if it is not loaded yet.
     pub fn need_uprobe(&mut self, name: &'static str) -> Result<(), BpfError> {
-        if let Some(multi) = &mut self.multi {
-            return multi.load(name);
-        }
-        if self.uprobe(name)?.fd().is_ok() {
-            return Ok(());
-        }
-        self.load_uprobe(name)
+        self.loaded.load(name, self.uprobe_links)
     }
 
-    pub(super) fn load_uprobe(&mut self, name: &str) -> Result<(), BpfError> {
-        let loaded = self.uprobe(name)?.load();
-        loaded.map_err(|error| BpfError::program(name, &error))
+    pub(super) fn load_tracepoint(&mut self, name: &'static str) -> Result<(), BpfError> {
+        self.loaded.load(name, LinkKind::Tracepoint)
     }
 
-    pub(super) fn load_tracepoint(&mut self, name: &str) -> Result<(), BpfError> {
-        let loaded = self.tracepoint(name)?.load();
-        loaded.map_err(|error| BpfError::program(name, &error))
-    }
-
-    pub(super) fn uprobe(&mut self, name: &str) -> Result<&mut UProbe, BpfError> {
-        let program = self.ebpf.program_mut(name);
-        program
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| BpfError::Missing(format!("uprobe program {name}")))
-    }
-
-    pub(super) fn tracepoint(&mut self, name: &str) -> Result<&mut TracePoint, BpfError> {
-        let program = self.ebpf.program_mut(name);
-        program
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| BpfError::Missing(format!("tracepoint program {name}")))
+    pub(super) fn program(&self, name: &str) -> Result<&LoadedProgram, BpfError> {
+        self.loaded.program(name)
     }
 
     /// Numbers a function whose calls are to be probed: its hits are counted under that number.
@@ -188,7 +167,7 @@ impl Object {
     /// Whether many uprobes are one link: then they come and go at once, however many there are.
     #[must_use]
     pub fn attaches_many(&self) -> bool {
-        self.multi.is_some()
+        self.uprobe_links == LinkKind::UprobeMulti
     }
 
     /// Sets what the kernel side captures.
@@ -280,11 +259,11 @@ impl Object {
     /// Bytes of kernel memory that each map takes, as the kernel accounts for it.
     #[must_use]
     pub fn memory(&self) -> BTreeMap<String, u64> {
-        let sizes = self.ebpf.maps().filter_map(|(name, map)| {
+        let sizes = self.loaded.maps().iter().filter_map(|(name, map)| {
             let fd = map_data(map)?.fd().as_fd().as_raw_fd();
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             let line = info.lines().find_map(|line| line.strip_prefix("memlock:"))?;
-            Some((name.to_owned(), line.trim().parse().ok()?))
+            Some((name.clone(), line.trim().parse().ok()?))
         });
         sizes.collect()
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::compat::multi::Multi;
 use super::object::Object;
 
 /// The beginning of a call: at a function's entry, or inside it where the size is known.
@@ -28,12 +27,8 @@ pub const COST_RETURN: &str = "cost_return";
 /// those of which the kernel does not tell (before Linux 5.16).
 #[must_use]
 pub fn verified_instructions(object: &Object) -> BTreeMap<String, Option<u32>> {
-    let programs = object.ebpf.programs().filter_map(|(name, program)| {
-        let info = program.info().ok()?;
-        Some((name.to_owned(), info.verified_instruction_count()))
-    });
-    let multi = object.multi.iter().flat_map(Multi::verified_instructions);
+    let programs = object.loaded.programs();
     programs
-        .chain(multi.map(|(name, count)| (name.to_owned(), count)))
+        .map(|(name, program)| (name.to_owned(), program.verified_instructions()))
         .collect()
 }

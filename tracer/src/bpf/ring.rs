@@ -17,7 +17,7 @@ impl Ring {
     /// Takes a ring; it can be taken once, and inside an event loop.
     pub(super) fn take(object: &mut Object, name: &str) -> Result<Self, BpfError> {
         let map = object
-            .ebpf
+            .loaded
             .take_map(name)
             .ok_or_else(|| BpfError::Missing(format!("map {name}")))?;
         let ring = RingBuf::try_from(map).map_err(|error| BpfError::map(name, error))?;

@@ -6,10 +6,8 @@
 
 use std::os::fd::OwnedFd;
 
-use aya::programs::Program;
 use aya::sys::{Stats, SyscallError, enable_stats};
 
-use super::compat::multi::Multi;
 use super::object::Object;
 use super::programs;
 
@@ -42,26 +40,17 @@ impl Runs {
     #[must_use]
     pub fn read(object: &Object) -> Self {
         let mut runs = Self::default();
-        let mut add = |name: &str, count, time_ns| {
-            if name.starts_with("cost_") {
-                return;
+        for (name, program) in object.loaded.programs() {
+            if !program.is_of_uprobes() || name.starts_with("cost_") {
+                continue;
             }
+            let Some((count, time_ns)) = program.runs() else {
+                continue;
+            };
             runs.time_ns += time_ns;
             if name != programs::CALL_RETURN {
                 runs.hits += count;
             }
-        };
-        for (name, program) in object.ebpf.programs() {
-            // Programs that are not loaded have none.
-            if let Program::UProbe(program) = program
-                && let Ok(info) = program.info()
-            {
-                let time_ns = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
-                add(name, info.run_count(), time_ns);
-            }
-        }
-        for (name, count, time_ns) in object.multi.iter().flat_map(Multi::runs) {
-            add(name, count, time_ns);
         }
         runs
     }

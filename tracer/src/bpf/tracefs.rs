@@ -11,12 +11,23 @@ use std::path::Path;
 /// Where tracefs belongs.
 const TRACEFS: &CStr = c"/sys/kernel/tracing";
 
-/// Whether tracefs can be read where it belongs, or where older systems have it.
+/// Its events, where it belongs and where older systems have it.
+const EVENTS: [&str; 2] = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"];
+
+/// Whether tracefs can be read.
 #[must_use]
 pub fn is_mounted() -> bool {
-    ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
+    EVENTS.iter().any(|events| Path::new(events).is_dir())
+}
+
+/// The number of a tracepoint.
+pub(super) fn tracepoint_number(category: &str, name: &str) -> io::Result<u64> {
+    let events = EVENTS
         .iter()
-        .any(|events| Path::new(events).is_dir())
+        .find(|events| Path::new(events).is_dir())
+        .unwrap_or(&EVENTS[0]);
+    let text = std::fs::read_to_string(Path::new(events).join(category).join(name).join("id"))?;
+    text.trim().parse().map_err(io::Error::other)
 }
 
 /// Does `work` where tracefs is mounted.

@@ -14,7 +14,7 @@ pub mod files;
 pub mod history;
 pub(crate) mod launch;
 pub(crate) mod maps;
-mod perf_event;
+pub(crate) mod perf_event;
 pub(crate) mod perf_maps;
 mod perf_ring;
 pub mod proc_fs;

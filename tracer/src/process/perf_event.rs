@@ -1,4 +1,4 @@
-//! Opening perf events of the kernel's own counters.
+//! Opening perf events.
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -15,10 +15,24 @@ pub(super) fn open_software(
 ) -> io::Result<OwnedFd> {
     let mut attributes = perf_event_attr::default();
     attributes.type_ = PERF_TYPE_SOFTWARE;
-    attributes.size = u32::try_from(size_of::<perf_event_attr>()).map_err(io::Error::other)?;
     attributes.config = u64::from(event);
     set(&mut attributes);
-    // SAFETY: the attributes are filled, and live through the call.
+    // SAFETY: a software event's attributes hold no pointers.
+    unsafe { open(attributes, thread, cpu) }
+}
+
+/// Opens an event of a thread (-1: of all), on a CPU (-1: on any).
+///
+/// # Safety
+///
+/// Pointers in the attributes must be valid.
+pub(crate) unsafe fn open(
+    mut attributes: perf_event_attr,
+    thread: libc::pid_t,
+    cpu: i32,
+) -> io::Result<OwnedFd> {
+    attributes.size = u32::try_from(size_of::<perf_event_attr>()).map_err(io::Error::other)?;
+    // SAFETY: the attributes live through the call; their pointers are the caller's to ensure.
     let fd = unsafe {
         perf_event_open_sys::perf_event_open(
             &raw mut attributes,

@@ -1,8 +1,10 @@
-//! What newer versions of aya do themselves: links of many uprobes, look-ups in batches, and the
-//! calls of `bpf(2)` that those take.
+//! Kernel calls in place of aya's: loading without the kernel's type information, links of many
+//! uprobes, look-ups in batches, and the calls of `bpf(2)` that those take.
 
 pub(super) mod batch;
+pub(super) mod loader;
 pub(super) mod multi;
+pub(super) mod perf;
 mod sys;
 
 use aya::maps::{Map, MapData};

@@ -16,7 +16,8 @@ const NAME_BYTES: usize = 16;
 pub(super) struct Program<'a> {
     pub(super) name: &'a str,
     pub(super) kind: bpf_prog_type,
-    pub(super) attach_type: bpf_attach_type,
+    /// Of the kernel's `enum bpf_attach_type`; 0 where the kind says all.
+    pub(super) attach_type: u32,
     pub(super) licence: &'a CStr,
     pub(super) instructions: &'a [bpf_insn],
     pub(super) types: Option<Types<'a>>,
@@ -74,7 +75,7 @@ pub(super) fn load_program(program: &Program, log: &mut [u8]) -> io::Result<Owne
         insns: program.instructions.as_ptr() as u64,
         license: program.licence.as_ptr() as u64,
         prog_name: name,
-        expected_attach_type: program.attach_type as u32,
+        expected_attach_type: program.attach_type,
         ..LoadAttributes::default()
     };
     if !log.is_empty() {
@@ -154,28 +155,81 @@ pub(super) fn link_uprobes(program: BorrowedFd, uprobes: &Uprobes) -> io::Result
     unsafe { bpf_for_descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
 }
 
-/// Opens type information that some program was loaded with.
-pub(super) fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
+/// Attaches a program to a perf event, with the cookie that it asks for (Linux 5.15). Closing the
+/// link takes it off, and the event with it.
+pub(super) fn link_event(program: BorrowedFd, event: BorrowedFd, cookie: u64) -> io::Result<OwnedFd> {
     #[repr(C)]
-    struct IdAttributes {
-        id: u32,
-        next_id: u32,
-        open_flags: u32,
+    struct EventAttributes {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+        cookie: u64,
     }
-    let mut attributes = IdAttributes {
-        id,
-        next_id: 0,
-        open_flags: 0,
+    let mut attributes = EventAttributes {
+        prog_fd: descriptor(program.as_raw_fd())?,
+        target_fd: descriptor(event.as_raw_fd())?,
+        attach_type: bpf_attach_type::BPF_PERF_EVENT as u32,
+        flags: 0,
+        cookie,
     };
     // SAFETY: the attributes are those of the command, and point to nothing.
-    unsafe { bpf_for_descriptor(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attributes) }
+    unsafe { bpf_for_descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
 }
 
-/// How many instructions the verifier went through for a program; nothing where the kernel does not
-/// tell (before Linux 5.16).
-pub(super) fn verified_instructions(program: BorrowedFd) -> io::Result<Option<u32>> {
-    let info = program_info(program)?;
-    Ok((info.verified_insns > 0).then_some(info.verified_insns))
+/// Hands the kernel type information (BTF).
+pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct TypesAttributes {
+        btf: u64,
+        btf_log_buf: u64,
+        btf_size: u32,
+        btf_log_size: u32,
+        btf_log_level: u32,
+    }
+    let mut attributes = TypesAttributes {
+        btf: types.as_ptr() as u64,
+        btf_log_buf: 0,
+        btf_size: number(types.len())?,
+        btf_log_size: 0,
+        btf_log_level: 0,
+    };
+    // SAFETY: the attributes are those of the command; the bytes have the length that they say.
+    unsafe { bpf_for_descriptor(bpf_cmd::BPF_BTF_LOAD, &mut attributes) }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttributes {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Fills a map of variables, an array of one element that has the length of `values`.
+pub(super) fn set_variables(map: BorrowedFd, values: &[u8]) -> io::Result<()> {
+    let key = 0_u32;
+    let mut attributes = ElementAttributes {
+        map_fd: descriptor(map.as_raw_fd())?,
+        key: (&raw const key) as u64,
+        value: values.as_ptr() as u64,
+        ..ElementAttributes::default()
+    };
+    // SAFETY: the attributes are those of the command; such a map's values have the length of the
+    // section that `values` is.
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+}
+
+/// Makes a map one that no system call writes to: the verifier takes its values for constants.
+pub(super) fn freeze(map: BorrowedFd) -> io::Result<()> {
+    let mut attributes = ElementAttributes {
+        map_fd: descriptor(map.as_raw_fd())?,
+        ..ElementAttributes::default()
+    };
+    // SAFETY: the attributes are those of the command, which reads the map alone.
+    unsafe { bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attributes) }.map(drop)
 }
 
 /// What the kernel says of a program.
