@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap as StdHashMap};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::Pod;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya_log::EbpfLogger;
 use tracer_ebpf::{CaptureMode, Counter, HitCounts, MAX_SITES, MAX_SPECS, ProbeSpec, Sampler, sampling};
 

@@ -146,7 +146,7 @@ fn probes(symbols: &FileFunctions, mut found: Vec<(&FunctionRow, Placed)>) -> Ve
     let is_libc = symbols.functions.contains_key(LIBC_MARK);
     let throws = Throwing::of(symbols, &found);
     let all = found.iter().map(|(_, placed)| (placed.address, placed.len));
-    let functions = TracedFunctions::new(&symbols.code, all);
+    let functions = TracedFunctions::new(&symbols.code, all, symbols.exported.iter().copied());
     let forwarders = forwarders(&functions, &found, &|row| throws.may(row));
     // A forwarder is still code that calls the others, but needs no probe of its own.
     let callers: Vec<Placed> = found

@@ -91,6 +91,8 @@ pub(in crate::probe_plan) struct TracedFunctions<'a> {
     code: &'a MachineCode,
     /// The addresses of each: the first one, and the one behind the last.
     ranges: Vec<(u64, u64)>,
+    /// The addresses of functions that other files may call, and that are not traced, in order.
+    others: Vec<(u64, u64)>,
     starts: AddressSet,
     /// Blocks that were read, by the address of their first instruction: functions share much of
     /// what they reach.
@@ -134,18 +136,29 @@ impl ReachedCode {
 }
 
 impl<'a> TracedFunctions<'a> {
-    /// `traced`: the first address and the length of each function.
+    /// `traced`: the first address and the length of each function; `exported`: of those that
+    /// other files may call, traced or not.
     pub(in crate::probe_plan) fn new(
         code: &'a MachineCode,
         traced: impl Iterator<Item = (u64, u64)>,
+        exported: impl Iterator<Item = (u64, u64)>,
     ) -> Self {
-        let ranges: Vec<(u64, u64)> = traced
-            .map(|(address, len)| (address, address.saturating_add(len)))
-            .collect();
+        let range = |(address, len): (u64, u64)| (address, address.saturating_add(len));
+        let ranges: Vec<(u64, u64)> = traced.map(range).collect();
+        let is_traced = |other: &(u64, u64)| {
+            ranges
+                .iter()
+                .any(|own| own.0 == other.0 || (own.0 < other.1 && other.0 < own.1))
+        };
+        let mut others: Vec<(u64, u64)> = exported.map(range).collect();
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|other| !is_traced(other));
         Self {
             code,
             starts: ranges.iter().map(|range| range.0).collect(),
             ranges,
+            others,
             blocks: RefCell::default(),
         }
     }
@@ -267,15 +280,18 @@ impl<'a> TracedFunctions<'a> {
             .collect()
     }
 
-    /// The code that the traced functions use, and what that uses.
+    /// The code that the traced functions use, and what that uses, but for what is plainly
+    /// somebody else's too.
     fn helpers<'f>(&self, reached: impl Iterator<Item = &'f ReachedCode>) -> AddressMap<ReachedCode> {
         let mut helpers: AddressMap<ReachedCode> = AddressMap::default();
         let mut ahead: BTreeSet<u64> = reached.flat_map(|reach| reach.helpers.iter().copied()).collect();
         for _ in 0..MAX_DEPTH {
+            ahead.retain(|helper| !helpers.contains_key(helper));
+            self.drop_shared(&mut ahead);
             let mut next = BTreeSet::new();
             for helper in ahead {
-                if helpers.len() >= MAX_HELPERS || helpers.contains_key(&helper) {
-                    continue;
+                if helpers.len() >= MAX_HELPERS {
+                    break;
                 }
                 let reach = self.reach(helper, &AddressSet::default());
                 next.extend(reach.helpers.iter().copied());
@@ -284,6 +300,27 @@ impl<'a> TracedFunctions<'a> {
             ahead = next;
         }
         helpers
+    }
+
+    /// Leaves out code that functions use which are called from other files: most of what a
+    /// library's allocator calls is of that kind, and following it would be most of the work.
+    fn drop_shared(&self, helpers: &mut BTreeSet<u64>) {
+        helpers.retain(|helper| !self.is_of_others(*helper));
+        if self.others.is_empty() || helpers.is_empty() {
+            return;
+        }
+        for (target, user) in self.code.branches_to(|target| helpers.contains(&target)) {
+            if self.is_of_others(user) {
+                helpers.remove(&target);
+            }
+        }
+    }
+
+    /// Returns whether an address is in a function that other files may call, and that is not
+    /// traced.
+    fn is_of_others(&self, address: u64) -> bool {
+        let behind = self.others.partition_point(|range| range.0 <= address);
+        behind > 0 && address < self.others[behind - 1].1
     }
 
     fn is_traced(&self, address: u64) -> bool {
@@ -295,6 +332,8 @@ impl<'a> TracedFunctions<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
 
     const BASE: u64 = 0x1000;
@@ -327,7 +366,7 @@ mod tests {
         some.extend(branch(0xe9, 53, BASE));
         some.push(RET);
         let code = functions(&[vec![0x48, 0x85, 0xff, RET], branch(0xe9, 16, BASE), calls, some]);
-        let traced = TracedFunctions::new(&code, (0..4).map(|index| (BASE + 16 * index, 16)));
+        let traced = TracedFunctions::new(&code, (0..4).map(|index| (BASE + 16 * index, 16)), iter::empty());
         let ends = AddressSet::from_iter([BASE]);
         let reach = |index: u64| traced.reach(BASE + 16 * index, &ends);
         assert!(reach(0).returns && reach(0).jumps.is_empty());
@@ -341,15 +380,23 @@ mod tests {
         // 0: ret (free). 1: jmp 2 (realloc). 2, without a name: call 0; ret. 3, somebody else's.
         let mut helper = branch(0xe8, 32, BASE);
         helper.push(RET);
-        let program = |other: Vec<u8>| {
+        let program = |other: Vec<u8>, exported: &[(u64, u64)]| {
             let code = functions(&[vec![RET], branch(0xe9, 16, BASE + 32), helper.clone(), other]);
-            let traced = TracedFunctions::new(&code, [(BASE, 16), (BASE + 16, 16)].into_iter());
+            let traced = [(BASE, 16), (BASE + 16, 16)].into_iter();
+            let traced = TracedFunctions::new(&code, traced, exported.iter().copied());
             let none = AddressSet::default();
             let reached = [traced.reach(BASE, &none), traced.reach(BASE + 16, &none)];
             traced.own_calls(reached.iter())
         };
-        assert_eq!(program(vec![RET]), [(BASE, BASE + 37)]);
-        assert_eq!(program(branch(0xe8, 48, BASE + 32)), [], "called by others too");
+        assert_eq!(program(vec![RET], &[]), [(BASE, BASE + 37)]);
+        let by_others = || branch(0xe8, 48, BASE + 32);
+        assert_eq!(program(by_others(), &[]), [], "called by others too");
+        // Exported functions: free and realloc themselves, and the last one.
+        let exported = [(BASE, 16), (BASE + 16, 16), (BASE + 48, 16)];
+        assert_eq!(program(vec![RET], &exported), [(BASE, BASE + 37)]);
+        assert_eq!(program(by_others(), &exported), [], "called by an exported one");
+        let helper = [(BASE + 32, 16)];
+        assert_eq!(program(vec![RET], &helper), [], "exported itself");
     }
 
     #[test]
@@ -358,7 +405,7 @@ mod tests {
         let stub = vec![0xff, 0x25, 0, 0, 0, 0];
         let mut code = functions(&[vec![RET], stub, branch(0xe9, 32, BASE + 16)]);
         code.slots.insert(BASE + 22, BASE);
-        let traced = TracedFunctions::new(&code, [(BASE, 16), (BASE + 32, 16)].into_iter());
+        let traced = TracedFunctions::new(&code, [(BASE, 16), (BASE + 32, 16)].into_iter(), iter::empty());
         assert!(
             traced
                 .reach(BASE + 32, &AddressSet::default())

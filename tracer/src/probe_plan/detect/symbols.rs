@@ -30,6 +30,8 @@ pub struct Placed {
 pub struct FileFunctions {
     /// The wanted functions that the file defines, by name.
     pub functions: HashMap<String, Placed>,
+    /// The functions that other files may call: the address and the length of each.
+    pub(in crate::probe_plan) exported: Vec<(u64, u64)>,
     /// The code; empty where the file has none of the functions.
     pub(in crate::probe_plan) code: MachineCode,
     /// The wanted names that the file takes from others.
@@ -157,6 +159,9 @@ impl FileFunctions {
             self.has_symbols |= symbol.size > 0;
             if symbol.kind == SymbolKind::Other {
                 continue;
+            }
+            if table == SymbolTable::Dynamic && symbol.kind != SymbolKind::Undefined {
+                self.exported.push((symbol.address, symbol.size));
             }
             let name = std::str::from_utf8(symbol.name).ok();
             let Some(name) = name.filter(|name| names(name)) else {
