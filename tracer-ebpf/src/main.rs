@@ -66,6 +66,8 @@ mod settings;
 #[cfg(target_arch = "bpf")]
 mod shards;
 #[cfg(target_arch = "bpf")]
+mod stop;
+#[cfg(target_arch = "bpf")]
 mod tail_call;
 #[cfg(target_arch = "bpf")]
 mod thread_stack;

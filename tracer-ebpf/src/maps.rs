@@ -26,6 +26,11 @@ const BPF_F_NO_PREALLOC: u32 = 1;
 #[map]
 pub(crate) static CAPTURE_MODE: Array<u64> = Array::with_max_entries(1, 0);
 
+/// The links whose hits count: the number of a `ProbeScope`. Written by the loader when the probes
+/// of a tree's processes go over to the whole machine.
+#[map]
+pub(crate) static PROBE_SCOPE: Array<u64> = Array::with_max_entries(1, 0);
+
 /// The specs of probes, by the upper half of each probe's cookie. Written by the loader before the
 /// probe is attached. Full: the loader leaves the file out, and says so.
 #[map]
@@ -126,7 +131,7 @@ pub(crate) static COPIES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub(crate) static COPY_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Processes that were stopped because their code has no table yet. User space resumes them and
+/// Processes that were stopped because they have no probes yet, or their code no table. User space resumes them and
 /// takes them out. Full: the process is not stopped.
 #[map]
 pub(crate) static STOPPED: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);

@@ -1,8 +1,8 @@
 //! What the loader told the programs.
 
-use tracer_ebpf::{BpfSettings, CaptureMode, KernelOffsets, StopOffsets};
+use tracer_ebpf::{BpfSettings, CaptureMode, KernelOffsets, ProbeScope, StopOffsets};
 
-use crate::maps::CAPTURE_MODE;
+use crate::maps::{CAPTURE_MODE, PROBE_SCOPE};
 
 /// Written by the loader before the object is loaded, into `.rodata`, which the kernel freezes: the
 /// verifier knows every field's value and drops the branches that it decides.
@@ -43,17 +43,21 @@ static SETTINGS: BpfSettings = BpfSettings {
     match_comm: 0,
     comm: [0; 16],
     stop_for_code: BpfSettings::STOP_NEVER,
+    stop_for_probes: BpfSettings::STOP_NEVER,
     stop_offsets: StopOffsets {
         task_ptrace: 0,
         task_parent: 0,
         task_signal: 0,
         signal_threads: 0,
         signal_group: 0,
-        reserved: 0,
+        task_handlers: 0,
+        handler_ttou: 0,
+        signal_tty: 0,
     },
     live: 0,
     sampled: 0,
     variance_shift: 0,
+    tree: 0,
 };
 
 macro_rules! read {
@@ -124,6 +128,12 @@ pub(crate) fn stop_for_code() -> u32 {
     read!(stop_for_code)
 }
 
+/// Which processes are stopped at their beginning until they have probes.
+#[inline(always)]
+pub(crate) fn stop_for_probes() -> u32 {
+    read!(stop_for_probes)
+}
+
 /// Where members of the kernel's structures are that tell who would notice.
 #[inline(always)]
 pub(crate) fn stop_offsets() -> StopOffsets {
@@ -139,6 +149,28 @@ pub(crate) fn capture_mode() -> u64 {
         .map_or(CaptureMode::Nothing.number(), |mode| unsafe {
             core::ptr::read_volatile(mode)
         })
+}
+
+/// Whether a hit comes by a link that counts no more, or not yet: another link has it too. By the
+/// probe's cookie.
+#[inline(always)]
+pub(crate) fn is_superseded(cookie: u64) -> bool {
+    has_tree() && cookie >> ProbeScope::COOKIE_SHIFT != probe_scope()
+}
+
+/// Whether each process of a tree has probes of its own.
+#[inline(always)]
+pub(crate) fn has_tree() -> bool {
+    read!(tree) != 0
+}
+
+/// The links whose hits count: the number of a `ProbeScope`.
+#[inline(always)]
+pub(crate) fn probe_scope() -> u64 {
+    // SAFETY: the pointer is to a map value; volatile, since the loader changes it.
+    PROBE_SCOPE
+        .get_ptr(0)
+        .map_or(0, |scope| unsafe { core::ptr::read_volatile(scope) })
 }
 
 /// Whether blocks are followed until they are given back.

@@ -20,13 +20,13 @@ pub(crate) enum Target {
     Command(Vec<OsString>),
 }
 
-/// The processes that are stopped while unwind tables of newly loaded code are compiled.
+/// The processes that may be stopped for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StopForCode {
-    /// None. Stacks of calls made meanwhile are copied, as far as there is room.
+pub(crate) enum StopPolicy {
+    /// None.
     Never,
-    /// Those whose stop is not noticed: with one thread, no debugger, and their parent's process
-    /// group.
+    /// Those whose stop is not noticed: with one thread, no debugger, their parent's process group,
+    /// and a parent that is no shell with jobs.
     Unseen,
     /// All.
     Always,
@@ -222,6 +222,15 @@ impl Default for Limits {
     }
 }
 
+/// The processes that get probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    /// Targets and their descendants.
+    Tree,
+    /// Every process that maps the same files.
+    Machine,
+}
+
 /// Settings of a recording.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
@@ -258,8 +267,13 @@ pub(crate) struct Record {
     pub overhead_max_percent: Option<f64>,
     /// The unwinder.
     pub unwind: Unwind,
-    /// The processes that are stopped while unwind tables of newly loaded code are compiled.
-    pub stop_for_code: StopForCode,
+    /// The processes that are stopped while unwind tables of newly loaded code are compiled. Stacks
+    /// of others' calls are copied meanwhile, as far as there is room.
+    pub stop_for_code: StopPolicy,
+    /// The processes that get probes.
+    pub probed: Probed,
+    /// The children that are stopped at their beginning until they have probes of their own.
+    pub stop_children: StopPolicy,
     /// The interface that uprobes are attached by.
     pub attach: AttachBy,
     /// The sizes of the kernel side's maps.

@@ -5,9 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::abi::values::map_types;
 
 map_types! {
-    BpfSettings: 184;
+    BpfSettings: 200;
     KernelOffsets: 88;
-    StopOffsets: 24;
+    StopOffsets: 32;
 }
 
 /// What the loader tells the programs once, before they run.
@@ -38,6 +38,9 @@ pub struct BpfSettings {
     /// Which processes are stopped when a stack goes through code that has no table yet: one of the
     /// `STOP_*` constants.
     pub stop_for_code: u32,
+    /// Which processes are stopped at their beginning until they have probes: one of the `STOP_*`
+    /// constants.
+    pub stop_for_probes: u32,
     /// What tells a process that nobody would see stopped.
     pub stop_offsets: StopOffsets,
     /// 1: blocks are followed until they are given back.
@@ -46,6 +49,9 @@ pub struct BpfSettings {
     pub sampled: u32,
     /// The unit of variances of bytes: 4^`variance_shift` bytes².
     pub variance_shift: u32,
+    /// 1: probes are those of each process of a tree, until [`ProbeScope`](crate::ProbeScope) says
+    /// otherwise.
+    pub tree: u32,
 }
 
 /// Offsets of members in the running kernel's structures, in bytes; all 0 where they are not known.
@@ -114,8 +120,12 @@ pub struct StopOffsets {
     pub signal_threads: u32,
     /// `signal_struct.pids[PIDTYPE_PGID]`
     pub signal_group: u32,
-    /// 0: makes the size a multiple of 8.
-    pub reserved: u32,
+    /// `task_struct.sighand`
+    pub task_handlers: u32,
+    /// `sighand_struct.action[SIGTTOU - 1]`, which begins with the handler
+    pub handler_ttou: u32,
+    /// `signal_struct.tty`
+    pub signal_tty: u32,
 }
 
 impl BpfSettings {

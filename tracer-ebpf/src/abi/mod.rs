@@ -8,6 +8,7 @@ mod codes;
 mod function;
 mod heap;
 pub mod identity;
+mod probe_scope;
 mod probe_spec;
 mod records;
 pub mod sampling;
@@ -20,9 +21,11 @@ pub use capture_mode::CaptureMode;
 pub use codes::{Counter, Loss, StackEnd};
 pub use function::Function;
 pub use heap::{BUCKETS, Block, BlockKey, CallKey, HeapSum, LastCall, PendingCall, ProcessTotals};
+pub use probe_scope::ProbeScope;
 pub use probe_spec::{Operand, Operands, ProbeSpec};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
+    UnprobedRecord,
 };
 pub use shards::{CountWord, CountsRecord, LiveWord, PROCESS_WORDS, ProcessCounts, SEVERAL_PROCESSES};
 pub use values::{

@@ -16,6 +16,8 @@ pub enum RecordKind {
     File = 3,
     /// A [`CountsRecord`](crate::CountsRecord).
     Counts = 4,
+    /// An [`UnprobedRecord`].
+    Unprobed = 5,
 }
 
 /// The part of a [`StackRecord`] before its frames.
@@ -95,6 +97,20 @@ pub struct FileRecord {
     pub key: crate::FileKey,
 }
 
+/// A process that begins, as a child or as a target, and has no probes of its own yet.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UnprobedRecord {
+    /// [`RecordKind::Unprobed`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+    /// 1: it is stopped until it has them.
+    pub is_stopped: u32,
+    /// Unused.
+    pub reserved: u32,
+}
+
 /// Where a walk stopped that user space is to finish, and how much of the stack follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -151,3 +167,4 @@ const _: () = assert!(size_of::<FileRecord>() == 48);
 const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);
 const _: () = assert!(size_of::<ProcessRecord>() == 56);
+const _: () = assert!(size_of::<UnprobedRecord>() == 16);

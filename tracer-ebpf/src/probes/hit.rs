@@ -28,8 +28,12 @@ pub(super) struct Hit {
 /// if it does. True if calls are taken in.
 #[inline(always)]
 pub(super) fn begin(ctx: &ProbeContext, bytes: Option<u64>) -> bool {
+    let cookie = cookie(ctx);
+    if settings::is_superseded(cookie) {
+        return false;
+    }
     if let Some(hits) = HITS.get_ptr_mut(0) {
-        let site = mask::<{ MAX_SITES as u64 - 1 }>(cookie(ctx)) as usize;
+        let site = mask::<{ MAX_SITES as u64 - 1 }>(cookie) as usize;
         // SAFETY: the indices are masked to the arrays' lengths, powers of two; counters are only
         // ever added to.
         unsafe {

@@ -27,7 +27,7 @@ pub(super) fn regs(ctx: &ProbeContext) -> &pt_regs {
 pub(super) fn spec(ctx: &ProbeContext) -> Option<&'static ProbeSpec> {
     // SAFETY: the context is this program's own.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) };
-    let spec = SPECS.get_ptr((cookie >> 32) as u32)?;
+    let spec = SPECS.get_ptr((cookie << 1 >> 33) as u32)?;
     // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe, and
     // nobody writes again.
     Some(unsafe { &*spec })

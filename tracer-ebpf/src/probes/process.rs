@@ -5,7 +5,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 
-use crate::{atomic, heap, maps::GENERATION, process, unwind};
+use crate::{atomic, heap, maps::GENERATION, process, settings, stop, unwind};
 
 /// `CLONE_THREAD`: the new task is a thread of the same process.
 const CLONE_THREAD: u64 = 0x0001_0000;
@@ -37,10 +37,35 @@ pub(crate) fn process_fork(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// `sched:sched_process_exec`: the new program is in place and has not run yet.
+/// `syscalls:sys_exit_clone` and its kin: `ret` at 16. A child comes through it with 0, before its
+/// first instruction; so does a thread.
+#[tracepoint]
+pub(crate) fn child_begins(ctx: TracePointContext) -> u32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let tgid = (pid_tgid >> 32) as u32;
+    // SAFETY: the offset is inside the record.
+    if unsafe { ctx.read_at::<i64>(16) } == Ok(0)
+        && tgid == pid_tgid as u32
+        && process::listed(tgid).is_some()
+    {
+        stop::stop_for_probes();
+    }
+    0
+}
+
+/// `sched:sched_process_exec`: the new program is in place and has not run yet. `old_pid` at 16: the
+/// thread that executes it, which becomes the process's first.
 #[tracepoint]
 pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let was_listed = process::listed((pid_tgid >> 32) as u32).is_some();
     if let Some(number) = process::executed() {
+        // Probes of one process are those of its first thread, and end with that.
+        // SAFETY: the offset is inside the record.
+        let is_same = unsafe { ctx.read_at::<u32>(16) } == Ok(pid_tgid as u32);
+        if settings::has_tree() && !(was_listed && is_same) {
+            stop::stop_for_probes();
+        }
         debug!(
             &ctx,
             "process {} executes another program: number {}",

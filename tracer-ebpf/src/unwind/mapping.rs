@@ -14,14 +14,14 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{Counter, FileKey, FileRecord, FileTable, MAX_SEGMENTS, RecordKind, Segment};
 
-use super::{Scratch, stop, vma_cache, walk_cache};
+use super::{Scratch, vma_cache, walk_cache};
 use crate::{
     aggregate,
     bounds::mask,
     kernel::word,
     loss::count,
     maps::{FILES, SCRATCH},
-    settings,
+    settings, stop,
 };
 
 /// Mappings that a slot keeps: a stack crosses a handful of files.

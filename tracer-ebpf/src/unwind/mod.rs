@@ -17,7 +17,6 @@ mod rule_cache;
 mod scratch;
 mod stack_window;
 mod step;
-mod stop;
 mod vma_cache;
 mod walk_cache;
 

@@ -12,6 +12,9 @@ use tracer_ebpf::{KernelOffsets, StopOffsets};
 /// `include/linux/pid_types.h`, since Linux 4.19).
 const PIDTYPE_PGID: u32 = 2;
 
+/// A shell that looks after jobs ignores it; handlers are numbered from 1.
+const SIGTTOU: u32 = 22;
+
 /// The size of a pointer.
 const WORD_BYTES: u32 = 8;
 
@@ -99,6 +102,13 @@ impl Btf {
         Ok(bits / 8)
     }
 
+    /// The size of a structure, in bytes.
+    fn size(&self, structure: &str) -> Result<u32, BtfError> {
+        self.structure(structure)
+            .and_then(|at| self.word(at + 8))
+            .ok_or_else(|| BtfError::NoMember(structure.to_owned(), "size".to_owned()))
+    }
+
     /// The structure of this name, or that a type of this name stands for.
     fn structure(&self, name: &str) -> Option<usize> {
         let named = self
@@ -178,7 +188,10 @@ impl Btf {
             task_signal: self.offset("task_struct", "signal")?,
             signal_threads: self.offset("signal_struct", "nr_threads")?,
             signal_group: self.offset("signal_struct", "pids")? + PIDTYPE_PGID * WORD_BYTES,
-            reserved: 0,
+            task_handlers: self.offset("task_struct", "sighand")?,
+            handler_ttou: self.offset("sighand_struct", "action")?
+                + (SIGTTOU - 1) * self.size("k_sigaction")?,
+            signal_tty: self.offset("signal_struct", "tty")?,
         })
     }
 

@@ -37,6 +37,8 @@ pub struct Wanted {
     pub later: bool,
     /// The programs that do nothing, which traps are measured with.
     pub cost: bool,
+    /// Each process of a tree has probes of its own.
+    pub tree: bool,
     /// What uprobes are made of.
     pub attach: AttachBy,
 }
@@ -60,6 +62,17 @@ pub const LIVE_PROGRAMS: [(&str, &str, &str); 1] = [("process_exit", "sched", "s
 
 /// The program that notices code going away, with its tracepoint: for walks by unwind tables.
 pub const TABLE_PROGRAMS: [(&str, &str, &str); 1] = [("code_unmapped", "syscalls", "sys_enter_munmap")];
+
+/// The program that notices the beginning of children, with its tracepoints: where each process of
+/// a tree has probes of its own.
+pub const CHILD_PROGRAMS: &[(&str, &str, &str)] = &[
+    (programs::CHILD_BEGINS, "syscalls", "sys_exit_clone"),
+    (programs::CHILD_BEGINS, "syscalls", "sys_exit_clone3"),
+    #[cfg(target_arch = "x86_64")]
+    (programs::CHILD_BEGINS, "syscalls", "sys_exit_fork"),
+    #[cfg(target_arch = "x86_64")]
+    (programs::CHILD_BEGINS, "syscalls", "sys_exit_vfork"),
+];
 
 /// The programs of memory-map system calls, with their tracepoints. Returns before entries: an
 /// entry that is followed is then sure to be met again.
@@ -103,6 +116,9 @@ impl Object {
         };
         for (program, _, _) in PROCESS_PROGRAMS {
             object.load_tracepoint(program)?;
+        }
+        if wanted.tree {
+            object.load_tracepoint(programs::CHILD_BEGINS)?;
         }
         let mut uprobes = Vec::new();
         if wanted.heap {

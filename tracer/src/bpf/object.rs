@@ -8,7 +8,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya_log::EbpfLogger;
-use tracer_ebpf::{CaptureMode, Counter, HitCounts, MAX_SITES, MAX_SPECS, ProbeSpec, Sampler, sampling};
+use tracer_ebpf::{
+    CaptureMode, Counter, HitCounts, MAX_SITES, MAX_SPECS, ProbeScope, ProbeSpec, Sampler, sampling,
+};
 
 use super::compat::loader::{LinkKind, LoadedObject, LoadedProgram};
 use super::compat::{batch, map_data, multi};
@@ -175,6 +177,13 @@ impl Object {
         self.array_mut("CAPTURE_MODE")?
             .set(0, mode.number(), 0)
             .map_err(|error| BpfError::map("CAPTURE_MODE", error))
+    }
+
+    /// Sets the links whose hits count, where probes are those of a tree's processes.
+    pub fn set_probe_scope(&mut self, scope: ProbeScope) -> Result<(), BpfError> {
+        self.array_mut("PROBE_SCOPE")?
+            .set(0, scope.number(), 0)
+            .map_err(|error| BpfError::map("PROBE_SCOPE", error))
     }
 
     /// Changes how much is sampled, from the next call on. Does nothing where `BpfSettings.sampled`

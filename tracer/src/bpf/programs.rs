@@ -14,6 +14,8 @@ pub const CALL_RESULT: &str = "call_result";
 pub const CALL_RETURN: &str = "call_return";
 /// The call of a function that gives a block back.
 pub const CALL_FREE: &str = "call_free";
+/// The beginning of a child.
+pub const CHILD_BEGINS: &str = "child_begins";
 /// The entry of a memory-map system call.
 pub const REGION_ENTER: &str = "region_enter";
 /// Its return.

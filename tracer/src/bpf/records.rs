@@ -1,7 +1,7 @@
 //! The ring: new stacks and new processes.
 
 use tracer_ebpf::{
-    CountsRecord, FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader,
+    CountsRecord, FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader, UnprobedRecord,
 };
 use zerocopy::FromBytes as _;
 
@@ -21,6 +21,17 @@ pub enum RingRecord {
     File(NewFile),
     /// What a CPU has counted of a process, and counts anew.
     Counts(Counted),
+    /// A process that has no probes of its own yet.
+    Unprobed(UnprobedProcess),
+}
+
+/// A process that has no probes of its own yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnprobedProcess {
+    /// Its id.
+    pub tgid: u32,
+    /// It is stopped until it has them.
+    pub is_stopped: bool,
 }
 
 /// A stack's addresses.
@@ -153,6 +164,13 @@ fn parse(bytes: &[u8]) -> Option<RingRecord> {
             frees: u64::from(record.frees),
         }));
     }
+    if kind == RecordKind::Unprobed as u32 {
+        let record = UnprobedRecord::read_from_bytes(bytes).ok()?;
+        return Some(RingRecord::Unprobed(UnprobedProcess {
+            tgid: record.tgid,
+            is_stopped: record.is_stopped != 0,
+        }));
+    }
     None
 }
 
@@ -220,6 +238,18 @@ mod tests {
         };
         assert_eq!(parse(&bytes), Some(RingRecord::Counts(expected)));
         assert_eq!(parse(&bytes[..12]), None);
+    }
+
+    #[test]
+    fn processes_without_probes_are_read_as_they_were_written() {
+        let words = [RecordKind::Unprobed as u32, 7, 1, 0];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let expected = UnprobedProcess {
+            tgid: 7,
+            is_stopped: true,
+        };
+        assert_eq!(parse(&bytes), Some(RingRecord::Unprobed(expected)));
+        assert_eq!(parse(&bytes[..8]), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::profile::session::{MapMemory, SessionSettings, Traced};
 use crate::recorder::{self, Followed, Observer, Progress, Recorder, Recording, Stop};
 use crate::report::summary::Summary;
 use crate::report::{self, table, units};
-use crate::settings::{Record, StopForCode, Target};
+use crate::settings::{Record, StopPolicy, Target};
 use crate::signals::{Ending, Endings};
 
 /// Exit code with `--strict` when something was lost.
@@ -252,7 +252,7 @@ fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -
         eprintln!("memtap: {hint}");
     }
     if !report.quiet
-        && record.stop_for_code != StopForCode::Always
+        && record.stop_for_code != StopPolicy::Always
         && let Some(tables) = &recording.tables
         && let Some(hint) = report::early::hint(&recording.profile, tables)
     {

@@ -126,6 +126,7 @@ impl Recorder {
     /// Forgets ended processes that were never targets, and reclaims the room of their tables.
     fn evict_ended(&mut self) {
         self.processes.evict_ended();
+        self.attachments.remove_ended();
         if let Some(unwinding) = &mut self.unwinding {
             unwinding.reclaim(&mut self.object, &self.processes);
         }

@@ -37,6 +37,8 @@ pub(super) struct EventSinks<'a> {
     pub(super) scope: &'a TargetScope,
     /// Time since the recording's start.
     pub(super) elapsed: Duration,
+    /// Processes that are stopped at their beginning, and have probes now.
+    pub(super) begun: Vec<u32>,
 }
 
 impl EventStream {
@@ -74,12 +76,14 @@ impl EventStream {
         while let Some(record) = self.ring.take() {
             to.take_record(record);
         }
+        to.resume_begun();
         let mut exits = false;
         for event in self.sideband.take(at_end) {
             let pid = event.pid;
             if event.what == ProcessEvent::Exited && to.processes.on_exit(pid, event.time_ns) {
                 exits = true;
                 to.exited.note_exit();
+                to.attachments.on_exit(pid);
             }
             if let Some(file) = to.processes.history_mut().apply(event) {
                 to.take_mapped_file(&file, pid);
@@ -101,12 +105,26 @@ impl EventSinks<'_> {
                     unwinding.on_file_met(self.object, self.processes, &new);
                 }
             }
+            RingRecord::Unprobed(new) => {
+                self.attachments.on_unprobed(self.object, new);
+                if new.is_stopped {
+                    self.begun.push(new.tgid);
+                }
+            }
             RingRecord::Counts(new) => processes::take_counted(self.object, new),
             RingRecord::Process(new) => {
                 self.processes.on_announced(new);
                 // It may have taken the place of another image.
                 self.exited.note_exit();
             }
+        }
+    }
+
+    /// Resumes processes that were stopped at their beginning.
+    fn resume_begun(&mut self) {
+        let begun = std::mem::take(&mut self.begun);
+        if let Some(guard) = &mut self.guard {
+            guard.resume_begun(self.object, &begun);
         }
     }
 
@@ -125,12 +143,15 @@ impl EventSinks<'_> {
     /// Finishes deferred walks, and resumes processes that were stopped for tables if none is being
     /// compiled.
     fn finish_walks(&mut self, settled_ns: u64, at_end: bool, stopped: &[u32]) {
-        let Some(unwinding) = &mut self.unwinding else {
-            return;
-        };
-        unwinding.finish_walks(self.object, self.processes, self.stacks, settled_ns, at_end);
+        if let Some(unwinding) = &mut self.unwinding {
+            unwinding.finish_walks(self.object, self.processes, self.stacks, settled_ns, at_end);
+        }
+        let is_compiling = self
+            .unwinding
+            .as_ref()
+            .is_some_and(|unwinding| unwinding.is_compiling());
         if let Some(guard) = &mut self.guard
-            && !unwinding.is_compiling()
+            && !is_compiling
         {
             guard.resume(self.object, stopped);
         }

@@ -9,6 +9,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use crate::bpf::load::BpfError;
 use crate::bpf::stopped::StoppedMap;
@@ -31,6 +32,11 @@ struct GuardProcess {
     requests: UnixStream,
     pid: libc::pid_t,
 }
+
+/// Interval of looks at a process that is about to stop, and their number: a process that runs is
+/// stopped within microseconds.
+const STOP_POLL: Duration = Duration::from_micros(50);
+const STOP_LOOKS: u32 = 40;
 
 /// The request that is sent when memtap ends in order: no probe stops processes any more. Any other
 /// request is the id of a process to be resumed.
@@ -85,6 +91,23 @@ impl StopGuard {
             send_continue(*pid);
         }
         self.stops += stopped.len() as u64;
+    }
+
+    /// Resumes processes that were stopped at their beginning, each as soon as it has come to its
+    /// stop. One that takes longer is among those that [`stopped`](Self::stopped) returns later.
+    pub(super) fn resume_begun(&mut self, object: &mut Object, begun: &[u32]) {
+        for pid in begun {
+            let is_stopped = (0..STOP_LOOKS).any(|_| {
+                let is_stopped = proc_fs::is_stopped(*pid);
+                if !is_stopped {
+                    std::thread::sleep(STOP_POLL);
+                }
+                is_stopped
+            });
+            if is_stopped {
+                self.resume(object, &[*pid]);
+            }
+        }
     }
 
     /// Ends the guard once all probes are detached. What is stopped runs again.

@@ -3,10 +3,10 @@
 use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, sampling};
 
 use super::figures::VarianceUnit;
-use super::targets::StartError;
+use super::targets::{StartError, has_tree};
 use crate::bpf::load::{BpfError, Wanted};
 use crate::bpf::{Object, Sampling, btf};
-use crate::settings::{Probing, Record, Sample, StopForCode, Target, Unwind};
+use crate::settings::{Probing, Record, Sample, StopPolicy, Target, Unwind};
 
 /// The purpose of a recorder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(super) fn load(settings: &Record, purpose: Purpose) -> Result<Object, StartE
         // it will load.
         later: matches!(settings.target, Target::Pids(_)) && !settings.follow,
         cost: settings.heap,
+        tree: has_tree(settings),
         frees: purpose == Purpose::Estimate,
     };
     let mut bpf = bpf_settings(settings)?;
@@ -88,6 +89,7 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
         sampled: u32::from(is_sampled(settings)),
         variance_shift: variance_shift(settings),
         own_tgid: std::process::id(),
+        tree: u32::from(has_tree(settings)),
         ..BpfSettings::default()
     };
     if let Target::Comm(name) = &settings.target {
@@ -103,27 +105,42 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
     };
     if settings.unwind != Unwind::FramePointer {
         bpf.copies_max = settings.limits.copies();
-        bpf.stop_for_code = match settings.stop_for_code {
-            StopForCode::Never => BpfSettings::STOP_NEVER,
-            StopForCode::Unseen => BpfSettings::STOP_UNSEEN,
-            StopForCode::Always => BpfSettings::STOP_ALWAYS,
-        };
+        bpf.stop_for_code = number(settings.stop_for_code);
+    }
+    if has_tree(settings) {
+        bpf.stop_for_probes = number(settings.stop_children);
     }
     if settings.region || settings.unwind != Unwind::FramePointer {
         let kernel = btf::Btf::of_kernel().map_err(BpfError::from)?;
         bpf.offsets = kernel.kernel_offsets().map_err(BpfError::from)?;
-        if bpf.stop_for_code == BpfSettings::STOP_UNSEEN {
-            bpf.stop_offsets = kernel.stop_offsets().unwrap_or_else(|error| {
-                log::debug!("{error}: commands are not stopped for the unwind tables of their code");
-                StopOffsets::default()
-            });
-        }
+        set_stop_offsets(&mut bpf, &kernel);
     } else {
-        let offsets = btf::Btf::of_kernel().and_then(|kernel| kernel.pid_offsets());
+        let offsets = btf::Btf::of_kernel().and_then(|kernel| {
+            set_stop_offsets(&mut bpf, &kernel);
+            kernel.pid_offsets()
+        });
         bpf.offsets = offsets.unwrap_or_else(|error| {
             log::debug!("{error}: the numbers of processes in their own namespaces are read from /proc");
             KernelOffsets::default()
         });
     }
     Ok(bpf)
+}
+
+/// Says where it stands who would notice that a process is stopped, where that is asked.
+fn set_stop_offsets(bpf: &mut BpfSettings, kernel: &btf::Btf) {
+    if [bpf.stop_for_code, bpf.stop_for_probes].contains(&BpfSettings::STOP_UNSEEN) {
+        bpf.stop_offsets = kernel.stop_offsets().unwrap_or_else(|error| {
+            log::debug!("{error}: nothing is stopped, neither for probes nor for unwind tables");
+            StopOffsets::default()
+        });
+    }
+}
+
+const fn number(stop: StopPolicy) -> u32 {
+    match stop {
+        StopPolicy::Never => BpfSettings::STOP_NEVER,
+        StopPolicy::Unseen => BpfSettings::STOP_UNSEEN,
+        StopPolicy::Always => BpfSettings::STOP_ALWAYS,
+    }
 }

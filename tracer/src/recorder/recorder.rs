@@ -16,7 +16,7 @@ use super::kernel_settings::{Purpose, load, variance_unit};
 use super::process_table::ProcessTable;
 use super::recording::{Recording, RecordingClock, RecordingOptions, RecordingSources};
 use super::stack_table::StackTable;
-use super::targets::{CommandFiles, LaunchedCommand, StartError, TargetScope, Targets};
+use super::targets::{CommandFiles, LaunchedCommand, StartError, TargetScope, Targets, has_tree};
 use super::unwind_tables::{TableBatch, Unwinding};
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
@@ -24,7 +24,7 @@ use crate::process::files::Files;
 use crate::process::sideband::Sideband;
 use crate::profile::session::Probe;
 use crate::recorder::cost::measure::{MeasureError, Measuring};
-use crate::settings::{Record, StopForCode, Unwind};
+use crate::settings::{Record, StopPolicy, Unwind};
 use crate::signals::Ending;
 use crate::symbolize::Namer;
 use crate::unwind::Capacity;
@@ -193,7 +193,9 @@ impl Recorder {
                 Some(unwinding)
             }
         };
-        let guard = if settings.stop_for_code != StopForCode::Never && unwinding.is_some() {
+        let stops_for_tables = settings.stop_for_code != StopPolicy::Never && unwinding.is_some();
+        let stops_children = settings.stop_children != StopPolicy::Never && has_tree(settings);
+        let guard = if stops_for_tables || stops_children {
             Some(StopGuard::start(&object)?)
         } else {
             None
@@ -244,7 +246,7 @@ impl Recorder {
         // Last: from here on the targets pay.
         if settings.heap {
             self.attachments
-                .attach_allocators(&mut self.object, &mut self.processes, settings, command)?;
+                .attach_allocators(&mut self.object, &mut self.processes, settings, pids, command)?;
         }
         let (object, attachments) = (&mut self.object, &mut self.attachments);
         match purpose {
@@ -285,6 +287,7 @@ impl Recorder {
             exited: &mut self.exited,
             scope: &self.scope,
             elapsed: self.clock.started.elapsed(),
+            begun: Vec::new(),
         };
         self.events.dispatch(&mut sinks, at_end)
     }

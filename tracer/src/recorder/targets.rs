@@ -17,7 +17,7 @@ use crate::process::cgroup::{Cgroup, CgroupError};
 use crate::process::files::MappedFile;
 use crate::process::launch::{self, HeldCommand};
 use crate::process::proc_fs;
-use crate::settings::{Record, Target};
+use crate::settings::{Probed, Record, Target};
 
 /// The processes, the cgroup or the command that was asked for.
 pub(super) struct Targets {
@@ -106,9 +106,17 @@ impl TargetScope {
 /// processes that map the file, and the program checks the process.
 pub(super) const MAX_SCOPES: usize = 16;
 
-/// Returns true if the targets are few named processes, which have probes of their own.
+/// Returns true if the targets are few named processes, which have probes of their own, and stay the
+/// only ones.
 pub(super) fn has_process_scopes(settings: &Record) -> bool {
-    !settings.follow && matches!(&settings.target, Target::Pids(pids) if pids.len() <= MAX_SCOPES)
+    let are_few = matches!(&settings.target, Target::Pids(pids) if pids.len() <= MAX_SCOPES);
+    settings.probed == Probed::Tree && !settings.follow && are_few
+}
+
+/// Returns true if targets may come, each of which gets probes of its own.
+pub(super) fn has_tree(settings: &Record) -> bool {
+    let may_come = settings.follow || !matches!(settings.target, Target::Pids(_));
+    settings.heap && settings.probed == Probed::Tree && may_come
 }
 
 /// The files that a command will map first: its program, the programs that its arguments name,

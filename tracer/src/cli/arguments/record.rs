@@ -12,13 +12,13 @@ use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
 use super::symbols::SymbolArguments;
-use super::unwind::UnwindArguments;
+use super::unwind::{StopWhen, UnwindArguments};
 use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings};
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
 use crate::report::table::TableOptions;
-use crate::settings::{self, Sample, Target};
+use crate::settings::{self, Probed, Sample, Target};
 
 /// The text before the help of `record`.
 pub(super) const EXAMPLES: &str = "\
@@ -72,6 +72,14 @@ pub(in crate::cli) struct RecordArguments {
     /// Leave children out (default otherwise)
     #[arg(long)]
     no_follow: bool,
+    /// Processes that get breakpoints: the targets and their descendants alone, or every process
+    /// that maps the same libraries [default: machine for --all and --cgroup, else tree]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    scope: Option<ScopeArgument>,
+    /// Stop a child of a target for some milliseconds at its beginning, until it has probes of its
+    /// own; where it is never stopped, its first calls are not seen [default: auto]
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    stop_children: StopWhen,
     /// Stop after this long: 10s, 500ms, 2m; default: at Ctrl-C, or when every target has exited
     #[arg(short, long, value_parser = sizes::duration)]
     duration: Option<Duration>,
@@ -164,6 +172,12 @@ enum ProbesArgument {
     Two,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ScopeArgument {
+    Tree,
+    Machine,
+}
+
 impl RecordArguments {
     /// Checks what was said, and makes settings of it.
     pub(in crate::cli) fn settings(&self) -> Result<RecordSettings> {
@@ -248,11 +262,25 @@ impl RecordArguments {
             overhead_max_percent,
             unwind: self.unwind.unwind(),
             stop_for_code: self.unwind.stop_for_code(&self.command),
+            probed: self.probed()?,
+            stop_children: self.stop_children.into(),
             attach: self.attach.into(),
             limits: self.memory.limits()?,
             symbols: self.symbols.settings(self.quiet)?,
         };
         Ok(RecordSettings { record, report })
+    }
+
+    fn probed(&self) -> Result<Probed> {
+        let has_tree = !self.all && self.cgroup.is_none();
+        match self.scope {
+            Some(ScopeArgument::Tree) if !has_tree => bail!(
+                "--scope tree needs targets whose descendants can be told: -p, --comm or a command; processes of the                  machine and of a cgroup come from anywhere"
+            ),
+            Some(ScopeArgument::Machine) => Ok(Probed::Machine),
+            None if !has_tree => Ok(Probed::Machine),
+            Some(ScopeArgument::Tree) | None => Ok(Probed::Tree),
+        }
     }
 
     fn target(&self) -> Result<Target> {

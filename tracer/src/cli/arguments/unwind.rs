@@ -23,7 +23,7 @@ pub(super) struct UnwindArguments {
         require_equals = true,
         default_missing_value = "always"
     )]
-    stop_on_dlopen: Option<StopOnDlopen>,
+    stop_on_dlopen: Option<StopWhen>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,15 +36,26 @@ enum UnwindArgument {
     Fp,
 }
 
+/// Processes that may be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum StopOnDlopen {
+pub(super) enum StopWhen {
     /// Those whose parent will not notice: with one thread, no debugger, in its parent's process
-    /// group
+    /// group, and not of a shell that looks after jobs
     Auto,
     /// Every target; its parent may notice
     Always,
-    /// None: stacks are finished from copies, as far as there is room for these
+    /// None
     Never,
+}
+
+impl From<StopWhen> for settings::StopPolicy {
+    fn from(when: StopWhen) -> Self {
+        match when {
+            StopWhen::Auto => Self::Unseen,
+            StopWhen::Always => Self::Always,
+            StopWhen::Never => Self::Never,
+        }
+    }
 }
 
 impl UnwindArguments {
@@ -58,13 +69,12 @@ impl UnwindArguments {
     }
 
     /// Returns the processes that are stopped while tables are made, for this command, if any.
-    pub(super) fn stop_for_code(&self, command: &[OsString]) -> settings::StopForCode {
+    pub(super) fn stop_for_code(&self, command: &[OsString]) -> settings::StopPolicy {
         match self.stop_on_dlopen {
-            Some(StopOnDlopen::Always) => settings::StopForCode::Always,
-            Some(StopOnDlopen::Auto) => settings::StopForCode::Unseen,
+            Some(when) => when.into(),
             // What others run is not ours to stop.
-            None if !command.is_empty() => settings::StopForCode::Unseen,
-            Some(StopOnDlopen::Never) | None => settings::StopForCode::Never,
+            None if !command.is_empty() => settings::StopPolicy::Unseen,
+            None => settings::StopPolicy::Never,
         }
     }
 }
@@ -74,7 +84,7 @@ mod tests {
     use clap::Parser;
 
     use super::UnwindArguments;
-    use crate::settings::StopForCode;
+    use crate::settings::StopPolicy;
 
     #[derive(Debug, Parser)]
     struct Only {
@@ -84,7 +94,7 @@ mod tests {
         command: Vec<std::ffi::OsString>,
     }
 
-    fn stop(words: &[&str]) -> Option<StopForCode> {
+    fn stop(words: &[&str]) -> Option<StopPolicy> {
         let words = std::iter::once(&"memtap").chain(words);
         let only = Only::try_parse_from(words).ok()?;
         Some(only.unwind.stop_for_code(&only.command))
@@ -93,14 +103,14 @@ mod tests {
     #[test]
     fn who_is_stopped() {
         let option = "--stop-on-dlopen";
-        assert_eq!(stop(&[]), Some(StopForCode::Never));
-        assert_eq!(stop(&["--", "ls"]), Some(StopForCode::Unseen));
-        assert_eq!(stop(&[option]), Some(StopForCode::Always));
-        assert_eq!(stop(&[option, "--", "ls"]), Some(StopForCode::Always));
-        assert_eq!(stop(&["--stop-on-dlopen=auto"]), Some(StopForCode::Unseen));
+        assert_eq!(stop(&[]), Some(StopPolicy::Never));
+        assert_eq!(stop(&["--", "ls"]), Some(StopPolicy::Unseen));
+        assert_eq!(stop(&[option]), Some(StopPolicy::Always));
+        assert_eq!(stop(&[option, "--", "ls"]), Some(StopPolicy::Always));
+        assert_eq!(stop(&["--stop-on-dlopen=auto"]), Some(StopPolicy::Unseen));
         assert_eq!(
             stop(&["--stop-on-dlopen=never", "--", "ls"]),
-            Some(StopForCode::Never)
+            Some(StopPolicy::Never)
         );
         assert_eq!(stop(&["--stop-on-dlopen=sometimes"]), None);
     }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tracer_ebpf::ProbeSpec;
+use tracer_ebpf::{ProbeScope, ProbeSpec};
 
 use crate::bpf::links::AttachError;
 use crate::bpf::{Object, Uprobe, UprobeScope, programs};
@@ -143,6 +143,14 @@ impl FunctionProbes {
         Ok(())
     }
 
+    /// The number of its probes.
+    pub(super) fn len(&self) -> usize {
+        match self.inner.len() {
+            0 => 1 + usize::from(self.return_program.is_some()),
+            inner => inner,
+        }
+    }
+
     /// The function's name.
     pub(super) fn symbol(&self) -> &str {
         &self.probe.symbol
@@ -201,11 +209,16 @@ impl FunctionProbes {
     /// returns come first: a call that begins meanwhile is then sure to be completed. Inner
     /// functions come last: such a call is never counted twice.
     pub(super) fn uprobes(file: &Arc<MappedFile>, functions: &[Self], scope: UprobeScope) -> Vec<Uprobe> {
-        let uprobe = |program, (offset, cookie)| Uprobe {
+        let scope_bit = match scope {
+            UprobeScope::Process(_) => ProbeScope::Processes,
+            UprobeScope::Machine => ProbeScope::Machine,
+        };
+        let scope_bit = scope_bit.number() << ProbeScope::COOKIE_SHIFT;
+        let uprobe = |program, (offset, cookie): (u64, u64)| Uprobe {
             program,
             file: Arc::clone(file),
             offset,
-            cookie,
+            cookie: cookie | scope_bit,
             scope,
         };
         let entry = |function: &Self| (function.probe.file_offset, function.cookie);

@@ -1,5 +1,6 @@
 //! Probes: discovery of allocators, the choice of each function's probes, and their way in and out.
 
+mod detacher;
 mod discovery;
 mod function_probes;
 mod uprobes;
@@ -13,9 +14,13 @@ pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 
 use self::discovery::{no_allocator, warn_of_hidden};
 use super::process_table::ProcessTable;
-use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes};
+use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes, has_tree};
+use tracer_ebpf::ProbeScope;
+
 use crate::bpf::links::AttachError;
-use crate::bpf::load::{LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
+use crate::bpf::load::BpfError;
+use crate::bpf::load::{CHILD_PROGRAMS, LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
+use crate::bpf::records::UnprobedProcess;
 use crate::bpf::{Attached, Object, UprobeScope};
 use crate::clock::WorkTime;
 use crate::probe_plan::plan::{Found, Plan};
@@ -23,7 +28,7 @@ use crate::process::files::MappedFile;
 use crate::process::proc_fs;
 use crate::profile::session::Probe;
 use crate::recorder::cost::SiteKind;
-use crate::settings::{Probing, Record, Target, Unwind};
+use crate::settings::{Probing, Record, StopPolicy, Target, Unwind};
 
 /// Everything that is attached, and everything that decides on it. Dropping it detaches all,
 /// uprobes first.
@@ -34,9 +39,17 @@ pub(super) struct Attachments {
     /// Functions and prefixes that the user has named and that were found.
     found_names: HashSet<String>,
     has_process_scopes: bool,
+    /// The processes of the tree, where each has probes of its own.
+    tree: Option<HashSet<u32>>,
+    /// Children may be stopped at their beginning.
+    stops_children: bool,
     /// Allocators that are mapped later are attached to.
     is_open: bool,
 }
+
+/// The scope of probes that are for every process of the machine, in a message.
+const MACHINE_SCOPE: &str =
+    "breakpoints are in every process that maps the same libraries, and others pay for a trap at each call";
 
 /// The plan of a file whose probes are to be attached.
 struct PlannedFile {
@@ -73,6 +86,8 @@ impl Attachments {
             search,
             found_names: HashSet::new(),
             has_process_scopes: has_process_scopes(settings),
+            tree: has_tree(settings).then(HashSet::new),
+            stops_children: settings.stop_children != StopPolicy::Never,
             is_open: settings.heap,
         }
     }
@@ -94,6 +109,9 @@ impl Attachments {
         if settings.live {
             points.extend(LIVE_PROGRAMS);
         }
+        if has_tree(settings) {
+            points.extend(CHILD_PROGRAMS);
+        }
         self.tracepoints.attach_tracepoints(object, &points)
     }
 
@@ -106,6 +124,7 @@ impl Attachments {
         object: &mut Object,
         processes: &mut ProcessTable,
         settings: &Record,
+        pids: &[u32],
         command: &CommandFiles,
     ) -> Result<(), StartError> {
         let mut planned = self.plan_named_files(processes, settings)?;
@@ -139,10 +158,11 @@ impl Attachments {
         }
         self.uprobes
             .prepare(object, planned.iter().map(|file| &file.plan))?;
+        self.begin_tree(object, pids)?;
         for file in &planned {
             self.found_names.extend(file.plan.asked_for.iter().cloned());
             self.uprobes
-                .attach(object, &file.plan, file.scope)
+                .attach(object, &file.plan, &self.scopes_or(file.scope))
                 .map_err(|error| match (file.pid, error) {
                     (Some(pid), error @ AttachError::Uprobe { .. }) if error.is_gone() => {
                         StartError::Ended(pid)
@@ -158,7 +178,7 @@ impl Attachments {
             let path = plan.file.path.display();
             match self
                 .uprobes
-                .attach_speculatively(object, plan, UprobeScope::Machine)
+                .attach_speculatively(object, plan, &self.scopes_or(UprobeScope::Machine))
             {
                 Err(error) if error.is_gone() => log::debug!("{path}: {error}"),
                 Err(error) => log::warn!("{error}: calls in {path} are not seen"),
@@ -287,6 +307,107 @@ impl Attachments {
         }
     }
 
+    /// The processes that the probes of a file are for: those of the tree where there is one.
+    fn scopes_or(&self, scope: UprobeScope) -> Vec<UprobeScope> {
+        match &self.tree {
+            Some(pids) => pids.iter().copied().map(UprobeScope::Process).collect(),
+            None => vec![scope],
+        }
+    }
+
+    /// Decides on the scope of a tree's probes, by the processes that it begins with.
+    fn begin_tree(&mut self, object: &mut Object, pids: &[u32]) -> Result<(), BpfError> {
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
+        tree.extend(pids);
+        let reason = if !object.attaches_many() {
+            // Each probe would be taken off by itself, a tenth of a second each.
+            "the kernel has no links of many uprobes (Linux 6.6)".to_owned()
+        } else if tree.len() > MAX_SCOPES {
+            format!("there are more than {MAX_SCOPES} targets")
+        } else {
+            return Ok(());
+        };
+        log::info!("{reason}: {MACHINE_SCOPE}");
+        self.tree = None;
+        object.set_probe_scope(ProbeScope::Machine)
+    }
+
+    /// Attaches to a process that has become one of the tree, before its first instruction if it is
+    /// stopped.
+    pub(super) fn on_unprobed(&mut self, object: &mut Object, new: UnprobedProcess) {
+        let scope = UprobeScope::Process(new.tgid);
+        let Some(tree) = &mut self.tree else { return };
+        if tree.remove(&new.tgid) {
+            // Another thread than the first has executed a program, and the probes were those of
+            // the first. Another process may have had the id as well.
+            self.uprobes.remove(scope);
+            self.uprobes.wait_for_removed();
+        }
+        if tree.len() >= MAX_SCOPES {
+            self.remove_ended();
+        }
+        let reason = match &self.tree {
+            Some(tree) if tree.len() >= MAX_SCOPES => {
+                format!("the targets are more than {MAX_SCOPES} processes at once: from now on")
+            }
+            _ if self.stops_children && !new.is_stopped => format!(
+                "process {} began where its parent would have noticed a stop, or has a debugger: its first calls were not \
+                 seen, and from now on",
+                new.tgid
+            ),
+            _ => match self.uprobes.attach_all_for(object, scope) {
+                Ok(()) => {
+                    self.tree.get_or_insert_default().insert(new.tgid);
+                    return;
+                }
+                Err(error) if error.is_gone() => return,
+                Err(error) => format!("{error}: from now on"),
+            },
+        };
+        log::warn!("{reason} {MACHINE_SCOPE} (as with --scope machine)");
+        self.leave_tree(object);
+    }
+
+    /// Attaches to every process that maps the files, in place of those of the tree.
+    fn leave_tree(&mut self, object: &mut Object) {
+        let Some(tree) = self.tree.take() else { return };
+        let attached = self.uprobes.attach_all_for(object, UprobeScope::Machine);
+        let attached = attached.and_then(|()| Ok(object.set_probe_scope(ProbeScope::Machine)?));
+        if let Err(error) = attached {
+            log::warn!("{error}: calls of processes that begin from now on are not seen");
+            return;
+        }
+        for pid in tree {
+            self.uprobes.remove(UprobeScope::Process(pid));
+        }
+    }
+
+    /// Detaches the probes of a process that has ended, if it has some of its own. Its first thread
+    /// may have ended alone: then they stay.
+    pub(super) fn on_exit(&mut self, pid: u32) {
+        if proc_fs::threads(pid).len() <= 1 {
+            self.remove(pid);
+        }
+    }
+
+    /// Detaches the probes of processes of the tree that have ended.
+    pub(super) fn remove_ended(&mut self) {
+        let pids = self.tree.iter().flatten().copied();
+        let ended: Vec<u32> = pids.filter(|pid| !proc_fs::is_running(*pid)).collect();
+        for pid in ended {
+            self.remove(pid);
+        }
+    }
+
+    fn remove(&mut self, pid: u32) {
+        self.uprobes.remove(UprobeScope::Process(pid));
+        if let Some(tree) = &mut self.tree {
+            tree.remove(&pid);
+        }
+    }
+
     /// Plans the probes of allocators that a process may load later, so that its calls are seen
     /// from the first on.
     fn plan_speculatively(&mut self, files: &[Arc<MappedFile>]) -> Vec<Plan> {
@@ -318,6 +439,7 @@ impl Attachments {
         if !self.search.is_new(file, scope) {
             return;
         }
+        let scopes = self.scopes_or(scope);
         let plan = match self.search.examine_afresh(file) {
             Some(Found::Allocator(plan)) => plan,
             Some(Found::StaticWithoutSymbols) => {
@@ -333,7 +455,7 @@ impl Attachments {
             }
             _ => return,
         };
-        match self.uprobes.attach(object, &plan, scope) {
+        match self.uprobes.attach(object, &plan, &scopes) {
             Ok(()) if is_target => log::warn!(
                 "{} was met when process {pid} mapped it: its calls before that were not seen",
                 file.path.display()

@@ -5,17 +5,20 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tracer_ebpf::FileKey;
 
+use super::detacher::Detacher;
 use super::function_probes::{FunctionProbes, entry_program, is_free};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Attached, Object, Uprobe, UprobeScope, links};
 use crate::clock::WorkTime;
 use crate::probe_plan::plan::{Plan, PlannedProbe};
+use crate::process::files::MappedFile;
 use crate::process::maps::{self, FileId, Mapping};
 use crate::process::proc_fs;
 use crate::profile::session::{Probe, ProbeKind};
@@ -46,13 +49,16 @@ impl ProbeChoice {
 /// The uprobes. Dropping them detaches them.
 #[derive(Debug)]
 pub(crate) struct AttachedUprobes {
-    attached: Attached,
+    /// Those that are attached, by the processes that they are for.
+    attached: HashMap<UprobeScope, Attached>,
     /// All that are wanted, in the order in which they are attached.
     wanted: Vec<Uprobe>,
     /// The probes of each file's plan: the same for all processes that map it.
     functions: HashMap<FileId, Vec<FunctionProbes>>,
     /// Files whose probes were attached for some process.
     attached_files: HashSet<FileId>,
+    /// Those files, in the order in which they came.
+    files: Vec<Arc<MappedFile>>,
     listed: Vec<Probe>,
     /// The allocators in each file that has probes, by name.
     allocators: HashMap<PathBuf, Vec<String>>,
@@ -69,16 +75,19 @@ pub(crate) struct AttachedUprobes {
     is_detached: bool,
     /// The thread that closes detached probes.
     closing: Option<JoinHandle<()>>,
+    /// The thread that closes probes of processes that have ended.
+    detacher: Detacher,
 }
 
 impl AttachedUprobes {
     /// Returns an empty set.
     pub(crate) fn new(choice: ProbeChoice) -> Self {
         Self {
-            attached: Attached::default(),
+            attached: HashMap::new(),
             wanted: Vec::new(),
             functions: HashMap::new(),
             attached_files: HashSet::new(),
+            files: Vec::new(),
             listed: Vec::new(),
             allocators: HashMap::new(),
             speculative: HashMap::new(),
@@ -88,33 +97,28 @@ impl AttachedUprobes {
             has_warned: false,
             is_detached: false,
             closing: None,
+            detacher: Detacher::default(),
         }
     }
 
-    /// Attaches the probes of a plan. While all are detached, these wait with the others.
+    /// Attaches the probes of a plan for these processes, which may be none yet. While all are
+    /// detached, these wait with the others.
     pub(crate) fn attach(
         &mut self,
         object: &mut Object,
         plan: &Plan,
-        scope: UprobeScope,
+        scopes: &[UprobeScope],
     ) -> Result<(), AttachError> {
         self.choose(object, plan, self.choice.probing)?;
         let Some(mut functions) = self.functions.get(&plan.file.id).cloned() else {
             return Ok(());
         };
-        let is_new = !self.attached_files.contains(&plan.file.id);
         let uprobes = loop {
-            let uprobes = FunctionProbes::uprobes(&plan.file, &functions, scope);
-            if self.is_detached {
-                break uprobes;
-            }
-            // Loading happens once, and is no part of the cost of attaching again.
-            links::load_programs(object, &uprobes)?;
-            let mut attached = Attached::default();
-            let (result, time) = WorkTime::of(|| attached.attach_uprobes(object, &uprobes));
-            self.attaching.add(time);
-            let Err(error) = result else {
-                self.attached.append(attached);
+            let uprobes: Vec<Uprobe> = scopes
+                .iter()
+                .flat_map(|scope| FunctionProbes::uprobes(&plan.file, &functions, *scope))
+                .collect();
+            let Err(error) = self.attach_uprobes(object, &uprobes) else {
                 break uprobes;
             };
             let Some(refused) = functions.iter_mut().find(|it| it.is_retryable(&error)) else {
@@ -122,23 +126,54 @@ impl AttachedUprobes {
             };
             refused.fall_back(object, &plan.file.path, &error)?;
         };
-        log::info!(
-            "{}: {}, {} probes",
-            plan.file.path.display(),
-            plan.allocators.join(", "),
-            uprobes.len()
-        );
+        let probes = functions.iter().map(FunctionProbes::len).sum::<usize>();
+        let allocators = plan.allocators.join(", ");
+        log::info!("{}: {allocators}, {probes} probes", plan.file.path.display());
         self.wanted.extend(uprobes);
         for function in &functions {
             self.note_site(function);
         }
-        if is_new {
-            self.attached_files.insert(plan.file.id);
+        if self.attached_files.insert(plan.file.id) {
+            self.files.push(Arc::clone(&plan.file));
             self.list(plan, &functions);
             let path = plan.file.path.clone();
             self.allocators.insert(path, plan.allocators.clone());
         }
         self.functions.insert(plan.file.id, functions);
+        Ok(())
+    }
+
+    /// Attaches uprobes, unless all are detached for a while.
+    fn attach_uprobes(&mut self, object: &mut Object, uprobes: &[Uprobe]) -> Result<(), AttachError> {
+        if self.is_detached {
+            return Ok(());
+        }
+        // Loading happens once, and is no part of the cost of attaching again.
+        links::load_programs(object, uprobes)?;
+        let (attached, time) = WorkTime::of(|| attach_by_scope(object, uprobes));
+        self.attaching.add(time);
+        for (scope, links) in attached? {
+            self.attached.entry(scope).or_default().append(links);
+        }
+        Ok(())
+    }
+
+    /// Attaches the probes of all files that have some for these processes too.
+    pub(super) fn attach_all_for(
+        &mut self,
+        object: &mut Object,
+        scope: UprobeScope,
+    ) -> Result<(), AttachError> {
+        let uprobes: Vec<Uprobe> = self
+            .files
+            .iter()
+            .flat_map(|file| {
+                let functions = self.functions.get(&file.id).map_or(&[][..], Vec::as_slice);
+                FunctionProbes::uprobes(file, functions, scope)
+            })
+            .collect();
+        self.attach_uprobes(object, &uprobes)?;
+        self.wanted.extend(uprobes);
         Ok(())
     }
 
@@ -223,11 +258,11 @@ impl AttachedUprobes {
         &mut self,
         object: &mut Object,
         plan: &Plan,
-        scope: UprobeScope,
+        scopes: &[UprobeScope],
     ) -> Result<(), AttachError> {
         let listed = self.listed.len();
         let has_warned = std::mem::replace(&mut self.has_warned, true);
-        let attached = self.attach(object, plan, scope);
+        let attached = self.attach(object, plan, scopes);
         self.has_warned = has_warned;
         attached?;
         let speculative = self.listed.split_off(listed);
@@ -288,7 +323,10 @@ impl AttachedUprobes {
     pub(crate) fn detach(&mut self) {
         self.wait();
         self.is_detached = true;
-        let mut attached = std::mem::take(&mut self.attached);
+        let mut attached = Attached::default();
+        for (_, links) in std::mem::take(&mut self.attached) {
+            attached.append(links);
+        }
         if attached.is_empty() {
             return;
         }
@@ -318,13 +356,11 @@ impl AttachedUprobes {
         };
         loop {
             self.wanted.retain(is_there);
-            let mut attached = Attached::default();
-            match attached.attach_uprobes(object, &self.wanted) {
+            match attach_by_scope(object, &self.wanted) {
                 // The process has ended since.
                 Err(error) if error.is_gone() && !self.wanted.iter().all(is_there) => {}
                 result => {
-                    result?;
-                    self.attached = attached;
+                    self.attached = result?;
                     self.is_detached = false;
                     return Ok(());
                 }
@@ -335,8 +371,26 @@ impl AttachedUprobes {
     /// Detaches all for good, and waits until the last program has ended.
     pub(super) fn finish(&mut self) {
         self.wait();
-        self.attached.detach();
+        let mut attached = Attached::default();
+        for (_, links) in self.attached.drain() {
+            attached.append(links);
+        }
+        attached.detach();
+        self.detacher.finish();
         self.wanted.clear();
+    }
+
+    /// Detaches the probes of a process that has ended, or that gets them anew.
+    pub(super) fn remove(&mut self, scope: UprobeScope) {
+        if let Some(links) = self.attached.remove(&scope) {
+            self.detacher.detach(links);
+        }
+        self.wanted.retain(|uprobe| uprobe.scope != scope);
+    }
+
+    /// Waits until the probes that were removed are off.
+    pub(super) fn wait_for_removed(&mut self) {
+        self.detacher.finish();
     }
 
     fn wait(&mut self) {
@@ -352,6 +406,23 @@ impl Drop for AttachedUprobes {
     fn drop(&mut self) {
         self.wait();
     }
+}
+
+/// Attaches uprobes, those of each scope apart.
+fn attach_by_scope(
+    object: &mut Object,
+    uprobes: &[Uprobe],
+) -> Result<HashMap<UprobeScope, Attached>, AttachError> {
+    let mut by_scope: HashMap<UprobeScope, Vec<Uprobe>> = HashMap::new();
+    for uprobe in uprobes {
+        by_scope.entry(uprobe.scope).or_default().push(uprobe.clone());
+    }
+    let attached = by_scope.into_iter().map(|(scope, uprobes)| {
+        let mut attached = Attached::default();
+        attached.attach_uprobes(object, &uprobes)?;
+        Ok((scope, attached))
+    });
+    attached.collect()
 }
 
 /// The byte that a uprobe puts in place of an instruction's first one: `int3`.
