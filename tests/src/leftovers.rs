@@ -27,6 +27,15 @@ impl Leftovers {
         })
     }
 
+    /// The number of those of a kind: program, map, link.
+    #[must_use]
+    pub fn count(&self, kind: &str) -> usize {
+        self.objects
+            .iter()
+            .filter(|object| object.starts_with(kind))
+            .count()
+    }
+
     /// Those that exist and did not before.
     #[must_use]
     pub fn since(&self, before: &Self) -> Vec<String> {

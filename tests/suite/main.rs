@@ -25,6 +25,7 @@ mod real;
 mod regions;
 mod robust;
 mod sampling;
+mod scope;
 mod seed;
 mod stacks;
 mod sums;
@@ -78,6 +79,7 @@ const CASES: &[&[case::Case]] = &[
     allocators::CASES,
     attach::CASES,
     robust::CASES,
+    scope::CASES,
     symbols::separate::CASES,
     symbols::mismatched_debug_files::CASES,
     symbols::fetched::CASES,

@@ -23,6 +23,11 @@ use crate::signals::{Ending, Endings};
 /// Exit code with `--strict` when something was lost.
 const LOST: u8 = 3;
 
+/// A command that ended by SIGTRAP, in a message.
+const DIED_OF_A_TRAP: &str = "the command died of SIGTRAP: if that is not its own doing, it has copied code with a breakpoint of memtap's in it \
+     to memory without a file, as programs do that have their code on huge pages (iodlr, BOLT's hugify, HHVM, \
+     ClickHouse); turn that off for the recording, or attach by -p once it has done so";
+
 /// Runs `record`, and `live`, which is a recording with another report.
 pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
     privileges::require()?;
@@ -64,6 +69,9 @@ async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCod
         (None, Some(child)) => Some(see_off(stopped.why, pid, child, settings.report.quiet).await?),
         (None, None) => None,
     };
+    if status.is_some_and(|status| status.signal() == Some(Signal::TRAP.as_raw())) {
+        log::warn!("{}", DIED_OF_A_TRAP);
+    }
     Ok(status
         .map(code_of)
         .filter(|code| *code != 0)

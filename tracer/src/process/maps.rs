@@ -35,6 +35,40 @@ pub(crate) fn executable_mappings(pid: u32) -> io::Result<Vec<Mapping>> {
     Ok(parse(&std::fs::read(format!("/proc/{pid}/maps"))?))
 }
 
+/// Finds the files of a process whose code is not the file's any more: their other parts are mapped,
+/// and between these is executable memory without a file. Programs move their code so to have it on
+/// huge pages.
+pub(crate) fn moved_code(pid: u32) -> io::Result<Vec<Mapping>> {
+    Ok(moved_in(&std::fs::read(format!("/proc/{pid}/maps"))?))
+}
+
+/// A mapping of each file whose code was moved, in the text of a `maps` file.
+fn moved_in(text: &[u8]) -> Vec<Mapping> {
+    let mappings: Vec<(bool, Mapping)> = text
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .collect();
+    let is_anonymous = |mapping: &Mapping| mapping.file.inode == 0 && mapping.path.as_os_str().is_empty();
+    let mut moved: Vec<Mapping> = Vec::new();
+    for (at, (executable, code)) in mappings.iter().enumerate() {
+        if !executable || !is_anonymous(code) {
+            continue;
+        }
+        // The mappings are in the order of their addresses.
+        let before = mappings[..at].iter().rev().find(|(_, it)| !is_anonymous(it));
+        let after = mappings[at + 1..].iter().find(|(_, it)| !is_anonymous(it));
+        let (Some((_, before)), Some((_, after))) = (before, after) else {
+            continue;
+        };
+        let is_executable = |(executable, it): &(bool, Mapping)| *executable && it.file == before.file;
+        if before.file.inode != 0 && before.file == after.file && !mappings.iter().any(is_executable) {
+            moved.push(before.clone());
+        }
+    }
+    moved.dedup_by_key(|mapping| mapping.file);
+    moved
+}
+
 /// The file that this process has mapped at an address.
 pub(crate) fn file_at(address: u64) -> io::Result<Option<FileId>> {
     let text = std::fs::read("/proc/self/maps")?;
@@ -124,6 +158,28 @@ mod tests {
             (0x7f00, 0x8000, 0x28000)
         );
         assert_eq!(mappings[1].path, PathBuf::from("[vdso]"));
+    }
+
+    #[test]
+    fn moved_code_is_found() {
+        let libc = |permissions: &str, start: u32| {
+            format!("{start:x}000-{:x}000 {permissions} 0 08:01 77 /lib/libc.so.6\n", start + 1)
+        };
+        let anonymous = |permissions: &str, start: u32| {
+            format!("{start:x}000-{:x}000 {permissions} 00000000 00:00 0 \n", start + 1)
+        };
+        let moved = |lines: &[String]| moved_in(lines.concat().as_bytes());
+        let whole = [libc("r--p", 1), libc("r-xp", 2), libc("r--p", 3)];
+        assert!(moved(&whole).is_empty());
+        let gone = [libc("r--p", 1), anonymous("r-xp", 2), libc("r--p", 3)];
+        let found = moved(&gone);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].path, Path::new("/lib/libc.so.6"));
+        // Memory of compilers, and data between a file's parts.
+        let other = [libc("r-xp", 1), libc("rw-p", 2), anonymous("r-xp", 3)];
+        assert!(moved(&other).is_empty());
+        let data = [libc("r-xp", 1), anonymous("rw-p", 2), libc("rw-p", 3)];
+        assert!(moved(&data).is_empty());
     }
 
     #[test]

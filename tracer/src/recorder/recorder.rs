@@ -331,7 +331,8 @@ impl Recorder {
         if let Err(error) = self.object.set_capture_mode(CaptureMode::Nothing) {
             log::debug!("{error}");
         }
-        self.attachments.finish();
+        let present = self.processes.present_targets();
+        self.attachments.finish(present.into_iter().map(|(_, pid)| pid));
         if let Err(error) = self.budget.read_last(&self.object) {
             log::debug!("{error}");
         }

@@ -3,6 +3,7 @@
 mod detacher;
 mod discovery;
 mod function_probes;
+mod moved_code;
 mod uprobes;
 
 use std::collections::HashSet;
@@ -128,6 +129,9 @@ impl Attachments {
         command: &CommandFiles,
     ) -> Result<(), StartError> {
         let mut planned = self.plan_named_files(processes, settings)?;
+        if let Target::Pids(pids) = &settings.target {
+            self.warn_of_moved_code(processes, pids);
+        }
         match &settings.target {
             Target::Pids(pids) if !settings.follow => {
                 planned.extend(self.plan_processes(processes, pids)?);
@@ -186,6 +190,17 @@ impl Attachments {
             }
         }
         Ok(())
+    }
+
+    /// Warns of allocators that named processes have moved out of their files before.
+    fn warn_of_moved_code(&mut self, processes: &mut ProcessTable, pids: &[u32]) {
+        let search = &mut self.search;
+        moved_code::warn_of_moved(pids.iter().copied(), &mut |path, pid| {
+            let below = path.strip_prefix("/").unwrap_or(path);
+            let path = Path::new("/proc").join(pid.to_string()).join("root").join(below);
+            let file = processes.history_mut().files().of_path(&path);
+            file.is_ok_and(|file| matches!(search.examine(&file), Some(Found::Allocator(_))))
+        });
     }
 
     /// Plans the probes of named processes: each must have an allocator.
@@ -470,9 +485,14 @@ impl Attachments {
         &mut self.uprobes
     }
 
-    /// Detaches everything for good, and attaches nothing any more. The kernel waits for grace
+    /// Detaches everything for good, and attaches nothing any more; says which of the processes that
+    /// are `present` have moved their code meanwhile. The kernel waits for grace
     /// periods of uprobes and of tracepoints at once.
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, present: impl IntoIterator<Item = u32>) {
+        if self.is_open {
+            let uprobes = &self.uprobes;
+            moved_code::warn_of_moved(present, &mut |path, _| !uprobes.allocators(path).is_empty());
+        }
         self.is_open = false;
         let (uprobes, tracepoints) = (&mut self.uprobes, &mut self.tracepoints);
         std::thread::scope(|scope| {

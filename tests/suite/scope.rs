@@ -1,0 +1,228 @@
+//! The processes that get breakpoints: targets and their descendants, and nobody else.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use memtap_tests::{
+    Context, Fixture, LIMIT, Leftovers, Memtap, Need, RunningProgram, differing_text, eventually, run,
+};
+
+use crate::case::{Case, case};
+
+pub(crate) const CASES: &[Case] = &[
+    case("scope::bystanders_of_a_command", &[Need::Compiler], |it| {
+        bystanders(it, false)
+    }),
+    case("scope::bystanders_of_a_tree", &[Need::Compiler], |it| {
+        bystanders(it, true)
+    }),
+    case("scope::bystanders_that_move_their_code", &[Need::Compiler], movers),
+    case("scope::code_that_was_moved", &[Need::Compiler], moved_before),
+    case("scope::code_that_is_moved", &[Need::Compiler], moved_meanwhile),
+    case("scope::whole_machine", &[Need::Compiler], whole_machine),
+    case("scope::more_processes_than_links", &[Need::Compiler], many_at_once),
+    case("scope::late_children", &[Need::Compiler], late_children),
+    case("scope::links_go_with_their_process", &[Need::Compiler], links_go),
+    case("scope::machine_has_no_tree", &[], no_tree),
+];
+
+/// A shell that starts a program again and again, each in a process of its own, until it is killed.
+fn shell_that_starts(program: &Fixture) -> Result<[String; 4]> {
+    let program = program.path.to_str().context("not a plain path")?;
+    let script = format!("while :; do {program} 20; done");
+    Ok(["sh".into(), "-c".into(), script, "sh".into()])
+}
+
+/// Starts a program that waits, and uses the C library.
+fn waiting(context: &Context) -> Result<RunningProgram> {
+    RunningProgram::start(Fixture::c(context, "sleeper")?.command())
+}
+
+/// Looks often at the code of a process that nobody asked to trace: it is the file's, always.
+fn stays_untouched(context: &Context, bystander: &RunningProgram) -> Result<()> {
+    for _ in 0..5 {
+        let text = differing_text(context, bystander.pid())?;
+        ensure!(text.is_empty(), "a bystander's code was changed:\n{text}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// While a tree of short-lived processes is traced, another process has none of its breakpoints.
+fn bystanders(context: &Context, by_pid: bool) -> Result<()> {
+    let bystander = waiting(context)?;
+    let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
+    let mut tree = None;
+    let memtap = Memtap::record(context)?;
+    let memtap = if by_pid {
+        let mut shell = std::process::Command::new(&words[0]);
+        shell.args(&words[1..]);
+        let shell = tree.insert(RunningProgram::start(shell)?);
+        memtap.process(shell.pid()).argument("--follow")
+    } else {
+        memtap.command(&words)
+    };
+    let mut session = memtap.start()?;
+    session.wait_until_tracing()?;
+    if let Some(tree) = &tree {
+        let text = differing_text(context, tree.pid())?;
+        ensure!(!text.is_empty(), "the target has no probes");
+    }
+    stays_untouched(context, &bystander)?;
+    let memtap = session.pid()?;
+    context.signal(memtap, "INT")?;
+    let recording = session.finish()?;
+    let summary = recording.summary()?;
+    summary.lost_nothing()?;
+    ensure!(
+        summary.number("/totals/functions/malloc/calls")? > 3,
+        "children were not traced"
+    );
+    Ok(())
+}
+
+/// A program that copies its C library's code, breakpoints and all, would die of the first one:
+/// twenty of them live while another program is traced.
+fn movers(context: &Context) -> Result<()> {
+    let mover = Fixture::c(context, "moves_code")?;
+    let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
+    let mut session = Memtap::record(context)?.command(&words).start()?;
+    session.wait_until_tracing()?;
+    for _ in 0..20 {
+        run(mover.command())?.succeeded()?;
+    }
+    let memtap = session.pid()?;
+    context.signal(memtap, "INT")?;
+    session.finish()?;
+    Ok(())
+}
+
+/// A running process whose C library is in no file any more: memtap says that it sees nothing.
+fn moved_before(context: &Context) -> Result<()> {
+    let mover = Fixture::c(context, "moves_code")?;
+    let memtap = Memtap::record(context)?;
+    let end = memtap.directory().join("end");
+    let mut command = mover.command();
+    command.arg(&end);
+    let mut target = RunningProgram::start(command)?;
+    ensure!(
+        eventually(LIMIT, || Ok(target.stdout().contains("moved") || !target.is_alive()?))?,
+        "the target does not move its code"
+    );
+    let recording = memtap
+        .process(target.pid())
+        .arguments(["-d", "500ms"])
+        .run()?;
+    let said = &recording.finished.stderr;
+    ensure!(
+        said.contains("has moved the code of") && said.contains("libc"),
+        "memtap says nothing of code that was moved: {said}"
+    );
+    std::fs::write(&end, "")?;
+    target.finish(LIMIT)?.succeeded()?;
+    Ok(())
+}
+
+/// A command that moves its code with breakpoints in it dies of them, and memtap says of what.
+fn moved_meanwhile(context: &Context) -> Result<()> {
+    let mover = Fixture::c(context, "moves_code")?;
+    let recording = Memtap::record(context)?.fixture(&mover).run()?;
+    let said = &recording.finished.stderr;
+    ensure!(
+        recording.finished.code() == 133 && said.contains("SIGTRAP"),
+        "the command ended with {}: {said}",
+        recording.finished.code()
+    );
+    Ok(())
+}
+
+/// With `--scope machine`, every process that maps the file has the breakpoints.
+fn whole_machine(context: &Context) -> Result<()> {
+    let bystander = waiting(context)?;
+    let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
+    let memtap = Memtap::record(context)?.arguments(["--scope", "machine"]);
+    let mut session = memtap.command(&words).start()?;
+    session.wait_until_tracing()?;
+    let text = differing_text(context, bystander.pid())?;
+    ensure!(!text.is_empty(), "a bystander's code was not changed");
+    let memtap = session.pid()?;
+    context.signal(memtap, "INT")?;
+    session.finish()?;
+    Ok(())
+}
+
+/// A tree of more processes than have links: the probes become the machine's, which is said, and no
+/// call is lost or counted twice meanwhile.
+fn many_at_once(context: &Context) -> Result<()> {
+    let program = Fixture::c(context, "fork")?;
+    let program = program.path.to_str().context("not a plain path")?;
+    // Each of the forty makes 333 calls of malloc and one of calloc in its child, and 35 itself.
+    let script = format!("for i in $(seq 40); do (sleep 1; exec {program} >&2) & done; wait");
+    let recording = Memtap::record(context)?
+        .command(["sh", "-c", &script])
+        .run()?
+        .whole()?;
+    let said = &recording.finished.stderr;
+    ensure!(
+        said.contains("processes at once"),
+        "memtap does not say that its probes are everywhere: {said}"
+    );
+    let summary = recording.summary()?;
+    summary.lost_nothing()?;
+    let calls = summary.number("/totals/functions/calloc/calls")?;
+    let folded = recording.folded()?;
+    let of = |function: &str| folded.weight_of(|line| line.frames.iter().any(|frame| frame == function));
+    ensure!(
+        of("child_work") == 40 * (333 * 77 + 99) && of("parent_work") == 40 * 35 * 1000 && calls >= 40,
+        "{} bytes of children, {} of their parents",
+        of("child_work"),
+        of("parent_work")
+    );
+    Ok(())
+}
+
+/// Children that must not be stopped are traced as soon as may be.
+fn late_children(context: &Context) -> Result<()> {
+    let program = Fixture::c(context, "sleeper")?;
+    let program = program.path.to_str().context("not a plain path")?;
+    let script = format!("{program} 300; {program} 300");
+    let recording = Memtap::record(context)?
+        .argument("--stop-children=never")
+        .command(["sh", "-c", &script])
+        .run()?;
+    ensure!(recording.finished.code() == 0, "the command failed");
+    let said = &recording.finished.stderr;
+    ensure!(!said.contains("every process"), "the tree was left: {said}");
+    Ok(())
+}
+
+/// After a hundred short-lived children there are not more links than their few living ones have.
+fn links_go(context: &Context) -> Result<()> {
+    let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
+    let links = |context: &Context| -> Result<usize> {
+        Ok(Leftovers::now(context)?.count("link"))
+    };
+    let before = links(context)?;
+    let mut session = Memtap::record(context)?.command(&words).start()?;
+    session.wait_until_tracing()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let early = links(context)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let late = links(context)?;
+    ensure!(
+        early > before && late < early + 60,
+        "{before} links before, {early} early, {late} after many children"
+    );
+    let memtap = session.pid()?;
+    context.signal(memtap, "INT")?;
+    session.finish()?.summary()?.lost_nothing()
+}
+
+/// Processes of the machine and of a cgroup come from anywhere: there is no tree of them.
+fn no_tree(context: &Context) -> Result<()> {
+    Memtap::record(context)?
+        .arguments(["-a", "--scope", "tree"])
+        .run()?
+        .refused(2, &["--scope tree"])?;
+    Ok(())
+}
