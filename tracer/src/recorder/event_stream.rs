@@ -64,7 +64,7 @@ impl EventStream {
     pub(super) fn dispatch(&mut self, to: &mut EventSinks<'_>, at_end: bool) -> bool {
         to.object.flush_messages();
         // Before the records: they say why a process was stopped.
-        let stopped = match &to.guard {
+        let stopped = match &mut to.guard {
             Some(guard) => guard.stopped(to.object),
             None => Vec::new(),
         };
@@ -132,7 +132,7 @@ impl EventSinks<'_> {
         if let Some(guard) = &mut self.guard
             && !unwinding.is_compiling()
         {
-            guard.resume(self.object, stopped);
+            guard.resume(stopped);
         }
     }
 

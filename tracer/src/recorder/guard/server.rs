@@ -1,154 +1,156 @@
-//! The guard: a forked process that resumes every process that memtap has stopped, on request, when
-//! memtap ends however it ends, and when memtap has been silent for too long.
+//! The guard's own process. It takes no memory from an allocator and makes system calls alone:
+//! another thread of memtap may have held any lock at the fork.
 //!
-//! A resumed process may be stopped again at once, so it is removed from the kernel side's map
-//! first. If memtap did that itself and were killed in between, nobody would resume the process;
-//! the guard is not killed with memtap. A killed process loses its probes one after the other: the
-//! guard stays until the last of memtap's probes is detached, and a little longer.
+//! It has a session of its own, so that no signal to memtap's process group or terminal reaches it,
+//! and no signal but `SIGKILL` ends it. Of what memtap had open it keeps three descriptors, none of
+//! which keeps a probe attached.
 
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, RawFd};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::os::fd::RawFd;
 
-use crate::bpf::load::BpfError;
+use rustix::process::{Pid, WaitOptions};
+
 use crate::bpf::stopped::StoppedMap;
-use crate::bpf::{Object, stopped};
-use crate::process::proc_fs;
 
-/// The guard of a recording. Dropping it tells the process that all probes are detached, and waits
-/// for its end: everything that is stopped then runs again.
+/// A request to the guard: the id of a process to be resumed. The first message of the guard has
+/// the same size: its own process id.
+pub(super) type Request = [u8; 4];
+
+/// The request that is sent when memtap ends in order: no probe stops processes any more.
+pub(super) const ALL_DETACHED: Request = [0; 4];
+
+/// Descriptors and memory that the guard takes over.
+pub(super) struct Inherited {
+    /// The guard's end of the stream of requests.
+    pub(super) requests: RawFd,
+    /// The map of stopped processes.
+    pub(super) stopped: RawFd,
+    /// A pidfd of memtap.
+    pub(super) memtap: RawFd,
+    /// The name that process lists show.
+    pub(super) title: Title,
+}
+
+/// The name of the guard: without memtap's, so that `pkill memtap` and `pkill -f` do not find it.
+const NAME: &std::ffi::CStr = c"stop-guard";
+
+/// The name that process lists show, and the memory of memtap's arguments, which they read it from.
+pub(super) struct Title {
+    text: [u8; 32],
+    area: (usize, usize),
+}
+
+impl Title {
+    /// Makes `stop-guard PID` with memtap's process id.
+    pub(super) fn new() -> Self {
+        let mut text = [0; 32];
+        let name = format!("{} {}", NAME.to_string_lossy(), std::process::id());
+        let len = name.len().min(text.len() - 1);
+        text[..len].copy_from_slice(&name.as_bytes()[..len]);
+        Self {
+            text,
+            area: arguments_area().unwrap_or_default(),
+        }
+    }
+
+    /// Overwrites the arguments of this process.
+    ///
+    /// # Safety
+    /// Must be called in a forked child that uses its arguments for nothing else.
+    unsafe fn set(&self) {
+        let (start, len) = self.area;
+        let at: *mut u8 = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: the kernel put the arguments there, in writable memory of this length that no
+        // other thread of this process reads; the name is as long as is copied.
+        unsafe {
+            at.write_bytes(0, len);
+            // A text without a zero behind it would be shown with the environment after it.
+            std::ptr::copy_nonoverlapping(self.text.as_ptr(), at, len.saturating_sub(1).min(self.text.len()));
+        }
+    }
+}
+
+/// Reads the address and the length of this process's arguments: fields 48 and 49 of
+/// `/proc/PID/stat` (`proc(5)`).
+fn arguments_area() -> Option<(usize, usize)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ').skip(45);
+    let mut number = || fields.next()?.trim().parse::<usize>().ok();
+    let (start, end) = (number()?, number()?);
+    (start != 0).then_some((start, end.checked_sub(start)?))
+}
+
+/// The guard's parent, which waits for it and does nothing else: a guard among memtap's own children
+/// would be killed by who kills memtap with its children, and one without a parent that waits stays
+/// in the list of processes where nobody looks after orphans, as in many containers.
 #[derive(Debug)]
-pub(super) struct StopGuard {
-    process: Option<GuardProcess>,
-    /// Stops until the process was resumed.
-    stops: u64,
-}
+pub(super) struct Keeper(Pid);
 
-/// The guard's process as memtap sees it.
-#[derive(Debug)]
-struct GuardProcess {
-    // Closes when memtap ends, however it ends.
-    requests: UnixStream,
-    pid: libc::pid_t,
-}
-
-/// The request that is sent when memtap ends in order: no probe stops processes any more. Any other
-/// request is the id of a process to be resumed.
-const ALL_DETACHED: u32 = 0;
-
-impl StopGuard {
-    /// Forks the guard. Must be called before any probe is attached: nothing is stopped before.
-    pub(super) fn start(object: &Object) -> Result<Self, BpfError> {
-        let stopped = stopped::map_fd(object)?;
-        let process = GuardProcess::fork(stopped).map_err(|error| BpfError::map("STOPPED", error))?;
-        Ok(Self {
-            process: Some(process),
-            stops: 0,
-        })
-    }
-
-    /// Returns the processes that have come to a stop. The records of why they were stopped are in
-    /// the ring already: a caller that asks first and then reads the ring has all of them.
-    pub(super) fn stopped(&self, object: &mut Object) -> Vec<u32> {
-        if self.process.is_none() {
-            return Vec::new();
-        }
-        Self::read_stopped(object).unwrap_or_else(|error| {
-            log::warn!("{error}: what memtap has stopped goes on when it ends");
-            Vec::new()
-        })
-    }
-
-    fn read_stopped(object: &mut Object) -> Result<Vec<u32>, BpfError> {
-        let mut stopped = stopped::processes(object)?;
-        for pid in &stopped {
-            if !proc_fs::is_running(*pid) {
-                stopped::remove(object, *pid)?;
-            }
-        }
-        stopped.retain(|pid| proc_fs::is_stopped(*pid));
-        Ok(stopped)
-    }
-
-    /// Resumes processes whose code has its unwind tables now.
-    pub(super) fn resume(&mut self, object: &mut Object, stopped: &[u32]) {
-        let Some(process) = &mut self.process else { return };
-        for pid in stopped {
-            let Err(error) = process.request(*pid) else {
-                continue;
-            };
-            log::debug!("the guard has gone: {error}");
-            if let Err(error) = stopped::remove(object, *pid) {
-                log::warn!("{error}: what memtap has stopped goes on when it ends");
-                break;
-            }
-            send_continue(*pid);
-        }
-        self.stops += stopped.len() as u64;
-    }
-
-    /// Ends the guard once all probes are detached. What is stopped runs again.
-    pub(super) fn finish(&mut self) {
-        self.process = None;
-    }
-
-    /// Returns the number of stops that ended with a resumed process.
-    pub(super) fn stops(&self) -> u64 {
-        self.stops
-    }
-}
-
-impl GuardProcess {
-    fn fork(stopped: RawFd) -> io::Result<Self> {
-        let (reader, requests) = UnixStream::pair()?;
-        let (reader_fd, requests_fd) = (reader.as_raw_fd(), requests.as_raw_fd());
-        let parent = std::process::id();
-        // SAFETY: the child runs `serve` alone, which makes system calls on descriptors and memory
-        // of its own stack and never returns; it takes no lock that another thread may have held at
-        // the fork.
-        match unsafe { libc::fork() } {
-            -1 => Err(io::Error::last_os_error()),
-            // SAFETY: this is the child of the fork above, with one thread; the descriptors are
-            // open in it.
-            0 => unsafe { serve(reader_fd, requests_fd, stopped, parent) },
-            pid => Ok(Self { requests, pid }),
-        }
-    }
-
-    /// Has the guard resume a process, and waits until it has. A repeated request that the guard
-    /// reads when the process is about to stop for the next time would remove that stop from the
-    /// map.
-    fn request(&mut self, pid: u32) -> io::Result<()> {
-        self.requests.write_all(&pid.to_ne_bytes())?;
-        self.requests.read_exact(&mut [0])
-    }
-}
-
-impl Drop for GuardProcess {
+impl Drop for Keeper {
+    /// Waits for the end of the guard.
     fn drop(&mut self) {
-        if let Err(error) = self.requests.write_all(&ALL_DETACHED.to_ne_bytes()) {
-            log::debug!("the guard has gone: {error}");
-        }
-        // SAFETY: `pid` is memtap's own child, which nobody else waits for, and a null status is
-        // allowed.
-        if unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), 0) } == -1 {
-            log::debug!("failed to wait for the guard: {}", io::Error::last_os_error());
+        if let Err(error) = rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
+            log::debug!("failed to wait for the guard: {error}");
         }
     }
 }
 
-fn send_continue(pid: u32) {
-    let Ok(pid) = libc::pid_t::try_from(pid) else {
-        return;
+/// Forks the guard's parent, which forks the guard.
+pub(super) fn fork(inherited: &Inherited) -> io::Result<Keeper> {
+    // SAFETY: system calls with pointers to locals; an all-zero `sigset_t` is a valid one. The child
+    // runs `keep` alone, which makes system calls and never returns. Signals are blocked from
+    // before the fork on: a handler of memtap's must not run in the child.
+    let child = unsafe {
+        let mut all = std::mem::zeroed::<libc::sigset_t>();
+        let mut before = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let child = libc::fork();
+        if child == 0 {
+            keep(inherited);
+        }
+        let failed = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        if child == -1 {
+            return Err(failed);
+        }
+        child
     };
-    // SAFETY: a system call without pointers.
-    if unsafe { libc::kill(pid, libc::SIGCONT) } != 0 {
-        log::debug!("process {pid}: {}", io::Error::last_os_error());
+    let child = Pid::from_raw(child).ok_or_else(|| io::Error::other("it has no process id"))?;
+    Ok(Keeper(child))
+}
+
+/// Forks the guard, and waits for its end.
+///
+/// # Safety
+/// Must be called in a child that was just forked, with all signals blocked.
+unsafe fn keep(inherited: &Inherited) -> ! {
+    // SAFETY: system calls without pointers, or with null where that is allowed.
+    unsafe {
+        let guard = libc::fork();
+        if guard == 0 {
+            serve(inherited);
+        }
+        // Copies of memtap's descriptors would hide its end from the guard.
+        libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+        if guard > 0 {
+            libc::waitpid(guard, std::ptr::null_mut(), 0);
+        }
+        libc::_exit(0);
     }
 }
 
-/// Microseconds between the guard's looks at the map once memtap is at its end.
-const END_POLL_US: libc::c_uint = 10_000;
+/// The guard's descriptor of the requests.
+const REQUESTS: RawFd = 0;
+
+/// The guard's descriptor of the map of stopped processes.
+const STOPPED: RawFd = 1;
+
+/// The guard's pidfd of memtap.
+const MEMTAP: RawFd = 2;
+
+/// Milliseconds between the guard's looks at processes that may be about to stop.
+const LOOK_INTERVAL_MS: libc::c_int = 10;
 
 /// Milliseconds of silence after which the guard looks at the map by itself.
 const MAX_SILENCE_MS: libc::c_int = 1000;
@@ -157,140 +159,229 @@ const MAX_SILENCE_MS: libc::c_int = 1000;
 /// table takes a fraction of a second, so memtap hangs or was stopped itself.
 const MAX_SILENT_LOOKS: u32 = 3;
 
-/// Looks after the last probe was detached, for processes that were about to stop.
-const LAST_LOOKS: u32 = 100;
-
-/// The guard's descriptor of the requests.
-const REQUESTS: RawFd = 0;
-
-/// The guard's descriptor of the map of stopped processes.
-const STOPPED: RawFd = 1;
-
-/// Runs the guard. Signals that end whole process groups do not end it.
+/// Runs the guard.
 ///
 /// # Safety
-/// Must be called in a child that was just forked, with descriptors that are open.
-unsafe fn serve(reader: RawFd, parent_end: RawFd, stopped: RawFd, parent: u32) -> ! {
-    // SAFETY: system calls on open descriptors, with pointers to locals that live across the calls
-    // and lengths of those locals; an all-zero `sigset_t` is a valid one.
+/// Must be called in a child that was just forked, with descriptors that are open and above those of
+/// the guard.
+unsafe fn serve(inherited: &Inherited) -> ! {
+    // SAFETY: system calls on open descriptors, with pointers to literals and locals that live
+    // across the calls and lengths of those; the arguments are used for nothing else here.
     unsafe {
-        let mut all = std::mem::zeroed::<libc::sigset_t>();
-        libc::sigfillset(&raw mut all);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-        libc::prctl(libc::PR_SET_NAME, c"memtap-guard".as_ptr());
-        // A copy of the parent's end would keep the socket open, and other copies other things:
-        // only two stay.
-        libc::close(parent_end);
-        if libc::dup2(reader, REQUESTS) == REQUESTS && libc::dup2(stopped, STOPPED) == STOPPED {
-            libc::syscall(libc::SYS_close_range, 2, u32::MAX, 0);
-        } else {
+        libc::setsid();
+        libc::prctl(libc::PR_SET_NAME, NAME.as_ptr());
+        inherited.title.set();
+        // memtap's working directory would keep its file system from being unmounted.
+        libc::chdir(c"/".as_ptr());
+        // Copies of memtap's descriptors would keep probes attached: only three stay.
+        let kept = [inherited.requests, inherited.stopped, inherited.memtap];
+        for (to, from) in (REQUESTS..).zip(kept) {
+            if libc::dup2(from, to) != to {
+                libc::_exit(1);
+            }
+        }
+        if libc::syscall(libc::SYS_close_range, MEMTAP + 1, u32::MAX, 0) != 0 {
+            libc::_exit(1);
+        }
+        // Exempt from the end of memory, memtap's or its cgroup's. One that may not say so is as
+        // good a guard otherwise.
+        let file = libc::open(
+            c"/proc/self/oom_score_adj".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        );
+        if file >= 0 {
+            libc::write(file, c"-1000".as_ptr().cast(), 5);
+            libc::close(file);
+        }
+        let pid = libc::getpid();
+        if libc::write(REQUESTS, (&raw const pid).cast(), size_of::<Request>()) != 4 {
             libc::_exit(1);
         }
     }
     let map = StoppedMap::new(STOPPED);
-    let all_detached = serve_requests(map);
-    let mut looks = 0;
-    loop {
-        let is_none_left = !look(map, true).is_any_left;
-        // SAFETY: system calls without pointers.
-        unsafe {
-            // A process's descriptors are closed, and its probes detached, before its children get
-            // a new parent.
-            if all_detached || libc::getppid().cast_unsigned() != parent {
-                looks += 1;
-                if looks == LAST_LOOKS || (all_detached && is_none_left) {
-                    libc::_exit(0);
-                }
-            }
-            libc::usleep(END_POLL_US);
+    let mut released = ReleasedProcesses::new(map);
+    match serve_requests(map, &mut released) {
+        End::AllDetached => map.for_each(|pid| released.add(pid)),
+        // Probes are detached one after the other.
+        End::MemtapDied => close(map, &mut released),
+    }
+    while !released.is_empty() {
+        released.resume();
+        // SAFETY: a system call without pointers.
+        unsafe { libc::usleep(LOOK_INTERVAL_MS.cast_unsigned() * 1000) };
+    }
+    // SAFETY: ends this process, which holds nothing that wants to be given back.
+    unsafe { libc::_exit(0) }
+}
+
+/// Times that the map is tried to be closed, some milliseconds apart.
+const CLOSING_TRIES: u32 = 1000;
+
+/// Keeps the kernel side from stopping anybody, and resumes those that it has stopped.
+fn close(map: StoppedMap, released: &mut ReleasedProcesses) {
+    for _ in 0..CLOSING_TRIES {
+        if map.close(|pid| released.add(pid)) {
+            return;
         }
+        released.resume();
+        // SAFETY: a system call without pointers.
+        unsafe { libc::usleep(LOOK_INTERVAL_MS.cast_unsigned() * 1000) };
     }
 }
 
-/// Resumes processes on request, until memtap ends. Returns true if memtap has detached all probes
-/// before.
-fn serve_requests(map: StoppedMap) -> bool {
+/// The end of the requests.
+enum End {
+    /// memtap has detached all probes.
+    AllDetached,
+    /// memtap has died.
+    MemtapDied,
+}
+
+/// Resumes processes on request, until memtap ends.
+fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses) -> End {
     let mut silent_looks = 0;
+    let mut looked_ms = now_ms();
     loop {
-        let mut poll = libc::pollfd {
-            fd: REQUESTS,
+        let entry = |fd| libc::pollfd {
+            fd,
             events: libc::POLLIN,
             revents: 0,
         };
-        // SAFETY: a pointer to one entry, as the count says.
-        if unsafe { libc::poll(&raw mut poll, 1, MAX_SILENCE_MS) } == 0 {
-            silent_looks = if look(map, false).is_any_stopped {
-                silent_looks + 1
-            } else {
-                0
-            };
-            if silent_looks >= MAX_SILENT_LOOKS {
-                look(map, true);
-            }
-            continue;
-        }
-        silent_looks = 0;
-        let mut pid = 0u32;
-        // SAFETY: a pointer to a number of the length that is passed; errno's address is this
-        // thread's own.
-        let (len, errno) = unsafe {
-            let len = libc::read(REQUESTS, (&raw mut pid).cast(), size_of::<u32>());
-            (len, *libc::__errno_location())
+        let mut polled = [entry(REQUESTS), entry(MEMTAP)];
+        let patience_ms = if released.is_empty() {
+            MAX_SILENCE_MS
+        } else {
+            LOOK_INTERVAL_MS
         };
-        if len == -1 && errno == libc::EINTR {
-            continue;
-        }
-        if len != size_of::<u32>().cast_signed() {
-            return false;
-        }
-        if pid == ALL_DETACHED {
-            return true;
-        }
-        map.remove(pid);
-        // SAFETY: the answer is one byte of a live number.
-        unsafe {
-            libc::kill(pid.cast_signed(), libc::SIGCONT);
-            libc::write(REQUESTS, (&raw const pid).cast(), 1);
-        }
-    }
-}
-
-/// Processes in the map.
-#[derive(Default)]
-struct StoppedProcesses {
-    /// One has not ended.
-    is_any_left: bool,
-    /// One has come to a stop.
-    is_any_stopped: bool,
-}
-
-/// Looks at every process in the map, and resumes those that have come to a stop if `resumes`. They
-/// stay in the map: they may be stopped again.
-fn look(map: StoppedMap, resumes: bool) -> StoppedProcesses {
-    let mut found = StoppedProcesses::default();
-    let mut next = map.next(None);
-    for _ in 0..StoppedMap::MAX_ENTRIES {
-        let Some(pid) = next else { break };
-        // The first thread may have ended, and is a zombie then.
-        match state(pid) {
-            Some(b'T' | b'Z') => {
-                if resumes {
-                    // SAFETY: a system call without pointers.
-                    unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
-                }
-                found.is_any_left = true;
-                found.is_any_stopped = true;
+        // SAFETY: a pointer to two entries, as the count says.
+        let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, patience_ms) };
+        released.resume();
+        if polled[0].revents != 0 {
+            match read_request() {
+                None => return End::MemtapDied,
+                Some(ALL_DETACHED) => return End::AllDetached,
+                Some(pid) => answer(map, u32::from_ne_bytes(pid)),
             }
-            Some(_) => found.is_any_left = true,
-            None => {}
+            silent_looks = 0;
+            looked_ms = now_ms();
+        } else if polled[1].revents != 0 || ready == -1 {
+            return End::MemtapDied;
+        } else if now_ms() - looked_ms >= i64::from(MAX_SILENCE_MS) {
+            looked_ms = now_ms();
+            let mut is_any_stopped = false;
+            map.for_each(|pid| is_any_stopped |= is_stopped(pid));
+            silent_looks = if is_any_stopped { silent_looks + 1 } else { 0 };
+            if silent_looks >= MAX_SILENT_LOOKS {
+                map.for_each(|pid| {
+                    if is_stopped(pid) {
+                        released.add(pid);
+                    }
+                });
+            }
         }
-        next = map.next(Some(pid));
     }
-    found
 }
 
-/// Returns the state letter of `/proc/PID/stat`, if there is such a process. Takes no memory from
-/// an allocator: another thread may have held its lock at the fork.
+fn read_request() -> Option<Request> {
+    let mut request: Request = [0; 4];
+    // SAFETY: a pointer to bytes of the length that is passed.
+    let len = unsafe { libc::read(REQUESTS, request.as_mut_ptr().cast(), request.len()) };
+    (len == 4).then_some(request)
+}
+
+/// Resumes a process that has come to a stop with all its threads, and says so.
+fn answer(map: StoppedMap, pid: u32) {
+    map.remove(pid);
+    send_continue(pid);
+    // SAFETY: the answer is one byte of a literal.
+    unsafe { libc::write(REQUESTS, c"".as_ptr().cast(), 1) };
+}
+
+fn send_continue(pid: u32) {
+    // SAFETY: a system call without pointers.
+    unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
+}
+
+/// Processes that were taken out of the map, and may stop yet: the kernel side enters a process
+/// before it stops it. They are watched until each has been running for a while.
+struct ReleasedProcesses {
+    map: StoppedMap,
+    entries: [(u32, i64); StoppedMap::MAX_ENTRIES as usize],
+    len: usize,
+}
+
+/// Milliseconds that a process may take to stop after it was entered in the map.
+const STOP_LIMIT_MS: i64 = 1000;
+
+impl ReleasedProcesses {
+    fn new(map: StoppedMap) -> Self {
+        Self {
+            map,
+            entries: [(0, 0); StoppedMap::MAX_ENTRIES as usize],
+            len: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes a process out of the map, and resumes it.
+    fn add(&mut self, pid: u32) {
+        self.map.remove(pid);
+        send_continue(pid);
+        let known = &mut self.entries[..self.len];
+        if let Some(entry) = known.iter_mut().find(|entry| entry.0 == pid) {
+            entry.1 = now_ms();
+        } else if let Some(entry) = self.entries.get_mut(self.len) {
+            *entry = (pid, now_ms());
+            self.len += 1;
+        }
+    }
+
+    /// Resumes those that have stopped, and forgets those that run or have ended.
+    fn resume(&mut self) {
+        let mut at = 0;
+        while let Some(entry) = self.entries[..self.len].get_mut(at) {
+            let now_ms = now_ms();
+            match state(entry.0) {
+                Some(b'T') => {
+                    self.map.remove(entry.0);
+                    send_continue(entry.0);
+                    entry.1 = now_ms;
+                }
+                // The first thread has ended; others may have stopped.
+                Some(b'Z') => send_continue(entry.0),
+                _ => {}
+            }
+            let is_over = now_ms - entry.1 > STOP_LIMIT_MS || state(entry.0).is_none();
+            if is_over {
+                self.len -= 1;
+                self.entries.swap(at, self.len);
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a pointer to a live structure of the kernel's layout.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// Returns true if a process has come to a stop. The first thread may have ended, and is a zombie
+/// then.
+fn is_stopped(pid: u32) -> bool {
+    matches!(state(pid), Some(b'T' | b'Z'))
+}
+
+/// Returns the state letter of `/proc/PID/stat`, if there is such a process.
 fn state(pid: u32) -> Option<u8> {
     let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut at = 6;
@@ -322,12 +413,22 @@ fn state(pid: u32) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::state;
+    use super::{arguments_area, state};
 
     #[test]
     fn states_of_processes() {
         assert!(matches!(state(std::process::id()), Some(b'R' | b'S')));
         assert!(state(1).is_some());
         assert_eq!(state(u32::MAX), None);
+    }
+
+    #[test]
+    fn arguments_are_where_the_kernel_says() {
+        let (start, len) = arguments_area().expect("known");
+        let shown = std::fs::read("/proc/self/cmdline").expect("readable");
+        assert_eq!(len, shown.len());
+        let at: *const u8 = std::ptr::with_exposed_provenance(start);
+        // SAFETY: the kernel put the arguments there, and nobody writes to them.
+        assert_eq!(unsafe { std::slice::from_raw_parts(at, len) }, shown);
     }
 }
