@@ -10,6 +10,7 @@ mod budget;
 
 mod case;
 mod cgroups;
+mod commands;
 mod containers;
 mod documents;
 mod errors;
@@ -62,6 +63,7 @@ const CASES: &[&[case::Case]] = &[
     stacks::own_stacks::CASES,
     tables::late::CASES,
     tables::stopped::CASES,
+    tables::guard::CASES,
     tables::room::CASES,
     tables::malformed_elf::CASES,
     live::accounts::CASES,
@@ -78,6 +80,7 @@ const CASES: &[&[case::Case]] = &[
     allocators::CASES,
     attach::CASES,
     robust::CASES,
+    commands::CASES,
     symbols::separate::CASES,
     symbols::mismatched_debug_files::CASES,
     symbols::fetched::CASES,
