@@ -89,7 +89,7 @@ fn killed_with_group(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The next of a sequence of numbers (SplitMix64).
+/// The next of a sequence of numbers (`SplitMix64`).
 fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -97,8 +97,8 @@ fn next_random(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Ends `end`s memtap, which cannot resume the target that it has stopped: it goes on, and makes all
-/// of its calls.
+/// Has `end` kill memtap, by its process id and its guard's, when it cannot resume the target that it
+/// has stopped: the target goes on, and makes all of its calls.
 fn goes_on(context: &Context, end: impl FnOnce(u32, u32) -> Result<()>) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let bursts = Bursts::new(context, directory.path(), 1)?.waiting();

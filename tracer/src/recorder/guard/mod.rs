@@ -180,11 +180,12 @@ impl GuardProcess {
         let (reader, requests) = UnixStream::pair()?;
         requests.set_read_timeout(Some(ANSWER_LIMIT))?;
         let memtap = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        let keeper = server::fork(&server::Inherited {
+        let keeper = server::fork(server::Inherited {
             requests: reader.as_raw_fd(),
             stopped,
             memtap: memtap.as_raw_fd(),
             title: Title::new(),
+            room: server::room(),
         })?;
         // The guard alone has the other end: its death is the end of the stream.
         drop(reader);

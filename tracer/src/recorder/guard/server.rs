@@ -29,6 +29,17 @@ pub(super) struct Inherited {
     pub(super) memtap: RawFd,
     /// The name that process lists show.
     pub(super) title: Title,
+    /// Room for the processes that are watched.
+    pub(super) room: Vec<ReleasedProcess>,
+}
+
+/// A process that was taken out of the map, and the time from which on it has been running, in
+/// milliseconds.
+pub(super) type ReleasedProcess = (u32, i64);
+
+/// Makes room for as many processes as the map has, which the guard cannot do after the fork.
+pub(super) fn room() -> Vec<ReleasedProcess> {
+    vec![(0, 0); StoppedMap::MAX_ENTRIES as usize]
 }
 
 /// The name of the guard: without memtap's, so that `pkill memtap` and `pkill -f` do not find it.
@@ -73,8 +84,8 @@ impl Title {
 /// Reads the address and the length of this process's arguments: fields 48 and 49 of
 /// `/proc/PID/stat` (`proc(5)`).
 fn arguments_area() -> Option<(usize, usize)> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ').skip(45);
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ').skip(45);
     let mut number = || fields.next()?.trim().parse::<usize>().ok();
     let (start, end) = (number()?, number()?);
     (start != 0).then_some((start, end.checked_sub(start)?))
@@ -96,7 +107,7 @@ impl Drop for Keeper {
 }
 
 /// Forks the guard's parent, which forks the guard.
-pub(super) fn fork(inherited: &Inherited) -> io::Result<Keeper> {
+pub(super) fn fork(mut inherited: Inherited) -> io::Result<Keeper> {
     // SAFETY: system calls with pointers to locals; an all-zero `sigset_t` is a valid one. The child
     // runs `keep` alone, which makes system calls and never returns. Signals are blocked from
     // before the fork on: a handler of memtap's must not run in the child.
@@ -107,7 +118,7 @@ pub(super) fn fork(inherited: &Inherited) -> io::Result<Keeper> {
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
         let child = libc::fork();
         if child == 0 {
-            keep(inherited);
+            keep(&mut inherited);
         }
         let failed = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
@@ -124,7 +135,7 @@ pub(super) fn fork(inherited: &Inherited) -> io::Result<Keeper> {
 ///
 /// # Safety
 /// Must be called in a child that was just forked, with all signals blocked.
-unsafe fn keep(inherited: &Inherited) -> ! {
+unsafe fn keep(inherited: &mut Inherited) -> ! {
     // SAFETY: system calls without pointers, or with null where that is allowed.
     unsafe {
         let guard = libc::fork();
@@ -164,7 +175,7 @@ const MAX_SILENT_LOOKS: u32 = 3;
 /// # Safety
 /// Must be called in a child that was just forked, with descriptors that are open and above those of
 /// the guard.
-unsafe fn serve(inherited: &Inherited) -> ! {
+unsafe fn serve(inherited: &mut Inherited) -> ! {
     // SAFETY: system calls on open descriptors, with pointers to literals and locals that live
     // across the calls and lengths of those; the arguments are used for nothing else here.
     unsafe {
@@ -199,7 +210,11 @@ unsafe fn serve(inherited: &Inherited) -> ! {
         }
     }
     let map = StoppedMap::new(STOPPED);
-    let mut released = ReleasedProcesses::new(map);
+    let mut released = ReleasedProcesses {
+        map,
+        entries: &mut inherited.room,
+        len: 0,
+    };
     match serve_requests(map, &mut released) {
         End::AllDetached => map.for_each(|pid| released.add(pid)),
         // Probes are detached one after the other.
@@ -218,7 +233,7 @@ unsafe fn serve(inherited: &Inherited) -> ! {
 const CLOSING_TRIES: u32 = 1000;
 
 /// Keeps the kernel side from stopping anybody, and resumes those that it has stopped.
-fn close(map: StoppedMap, released: &mut ReleasedProcesses) {
+fn close(map: StoppedMap, released: &mut ReleasedProcesses<'_>) {
     for _ in 0..CLOSING_TRIES {
         if map.close(|pid| released.add(pid)) {
             return;
@@ -238,7 +253,7 @@ enum End {
 }
 
 /// Resumes processes on request, until memtap ends.
-fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses) -> End {
+fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses<'_>) -> End {
     let mut silent_looks = 0;
     let mut looked_ms = now_ms();
     loop {
@@ -304,24 +319,16 @@ fn send_continue(pid: u32) {
 
 /// Processes that were taken out of the map, and may stop yet: the kernel side enters a process
 /// before it stops it. They are watched until each has been running for a while.
-struct ReleasedProcesses {
+struct ReleasedProcesses<'a> {
     map: StoppedMap,
-    entries: [(u32, i64); StoppedMap::MAX_ENTRIES as usize],
+    entries: &'a mut [ReleasedProcess],
     len: usize,
 }
 
 /// Milliseconds that a process may take to stop after it was entered in the map.
 const STOP_LIMIT_MS: i64 = 1000;
 
-impl ReleasedProcesses {
-    fn new(map: StoppedMap) -> Self {
-        Self {
-            map,
-            entries: [(0, 0); StoppedMap::MAX_ENTRIES as usize],
-            len: 0,
-        }
-    }
-
+impl ReleasedProcesses<'_> {
     fn is_empty(&self) -> bool {
         self.len == 0
     }

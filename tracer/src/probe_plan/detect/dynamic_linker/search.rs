@@ -245,17 +245,16 @@ impl<'a> LibrarySearch<'a> {
 
     fn in_directory(&mut self, name: &Path, directory: &Path) -> Option<Loaded> {
         self.tries_left = self.tries_left.checked_sub(1)?;
-        let searched = match self.directories.get(directory) {
-            Some(searched) => *searched,
-            None => {
-                let exists = directory.is_dir();
-                let searched = SearchedDirectory {
-                    exists,
-                    has_hwcaps: exists && !self.is_musl && directory.join("glibc-hwcaps").is_dir(),
-                };
-                self.directories.insert(directory.to_owned(), searched);
-                searched
-            }
+        let searched = if let Some(searched) = self.directories.get(directory) {
+            *searched
+        } else {
+            let exists = directory.is_dir();
+            let searched = SearchedDirectory {
+                exists,
+                has_hwcaps: exists && !self.is_musl && directory.join("glibc-hwcaps").is_dir(),
+            };
+            self.directories.insert(directory.to_owned(), searched);
+            searched
         };
         if !searched.exists {
             return None;
@@ -300,8 +299,8 @@ fn origin(path: &Path) -> PathBuf {
 
 /// The paths that a text may stand for: `$ORIGIN`, `$LIB` and `$PLATFORM` are replaced, with or
 /// without braces. A program with other rights than its caller's must not trust where it is.
-fn meanings(text: &[u8], origin: &Path, is_secure: bool) -> Vec<Vec<u8>> {
-    if text.iter().filter(|byte| **byte == b'$').count() > MAX_WORDS {
+pub(super) fn meanings(text: &[u8], origin: &Path, is_secure: bool) -> Vec<Vec<u8>> {
+    if text.split(|byte| *byte == b'$').skip(1).count() > MAX_WORDS {
         return Vec::new();
     }
     let Some(at) = text.iter().position(|byte| *byte == b'$') else {
