@@ -10,6 +10,7 @@ mod budget;
 
 mod case;
 mod cgroups;
+mod commands;
 mod containers;
 mod documents;
 mod errors;
@@ -63,6 +64,7 @@ const CASES: &[&[case::Case]] = &[
     stacks::own_stacks::CASES,
     tables::late::CASES,
     tables::stopped::CASES,
+    tables::guard::CASES,
     tables::room::CASES,
     tables::malformed_elf::CASES,
     live::accounts::CASES,
@@ -80,6 +82,7 @@ const CASES: &[&[case::Case]] = &[
     attach::CASES,
     robust::CASES,
     scope::CASES,
+    commands::CASES,
     symbols::separate::CASES,
     symbols::mismatched_debug_files::CASES,
     symbols::fetched::CASES,

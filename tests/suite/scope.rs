@@ -16,11 +16,19 @@ pub(crate) const CASES: &[Case] = &[
     case("scope::bystanders_of_a_tree", &[Need::Compiler], |it| {
         bystanders(it, true)
     }),
-    case("scope::bystanders_that_move_their_code", &[Need::Compiler], movers),
+    case(
+        "scope::bystanders_that_move_their_code",
+        &[Need::Compiler],
+        movers,
+    ),
     case("scope::code_that_was_moved", &[Need::Compiler], moved_before),
     case("scope::code_that_is_moved", &[Need::Compiler], moved_meanwhile),
     case("scope::whole_machine", &[Need::Compiler], whole_machine),
-    case("scope::more_processes_than_links", &[Need::Compiler], many_at_once),
+    case(
+        "scope::more_processes_than_links",
+        &[Need::Compiler],
+        many_at_once,
+    ),
     case("scope::late_children", &[Need::Compiler], late_children),
     case("scope::links_go_with_their_process", &[Need::Compiler], links_go),
     case("scope::machine_has_no_tree", &[], no_tree),
@@ -106,13 +114,12 @@ fn moved_before(context: &Context) -> Result<()> {
     command.arg(&end);
     let mut target = RunningProgram::start(command)?;
     ensure!(
-        eventually(LIMIT, || Ok(target.stdout().contains("moved") || !target.is_alive()?))?,
+        eventually(LIMIT, || Ok(
+            target.stdout().contains("moved") || !target.is_alive()?
+        ))?,
         "the target does not move its code"
     );
-    let recording = memtap
-        .process(target.pid())
-        .arguments(["-d", "500ms"])
-        .run()?;
+    let recording = memtap.process(target.pid()).arguments(["-d", "500ms"]).run()?;
     let said = &recording.finished.stderr;
     ensure!(
         said.contains("has moved the code of") && said.contains("libc"),
@@ -199,9 +206,7 @@ fn late_children(context: &Context) -> Result<()> {
 /// After a hundred short-lived children there are not more links than their few living ones have.
 fn links_go(context: &Context) -> Result<()> {
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
-    let links = |context: &Context| -> Result<usize> {
-        Ok(Leftovers::now(context)?.count("link"))
-    };
+    let links = |context: &Context| -> Result<usize> { Ok(Leftovers::now(context)?.count("link")) };
     let before = links(context)?;
     let mut session = Memtap::record(context)?.command(&words).start()?;
     session.wait_until_tracing()?;

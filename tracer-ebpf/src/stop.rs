@@ -33,7 +33,7 @@ const IGNORED: u64 = 1;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn stop_for_table() -> u32 {
-    if is_wanted(settings::stop_for_code(), false) {
+    if is_wanted(settings::stop_for_code(), false) && enter() {
         stop();
     }
     0
@@ -46,11 +46,11 @@ pub(crate) fn stop_for_probes() {
     if settings::probe_scope() != ProbeScope::Processes.number() {
         return;
     }
-    let is_stopped = is_wanted(settings::stop_for_probes(), true);
     let Some(mut entry) = RECORDS.reserve::<UnprobedRecord>(0) else {
         count_loss(Loss::ProcessRecordLost);
         return;
     };
+    let is_stopped = is_wanted(settings::stop_for_probes(), true) && enter();
     let record = UnprobedRecord {
         kind: RecordKind::Unprobed as u32,
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
@@ -58,22 +58,27 @@ pub(crate) fn stop_for_probes() {
         reserved: 0,
     };
     entry.write(record);
+    // Before the stop: user space that sees a process stopped finds the reason in the ring.
     entry.submit(aggregate::record_flags(true));
     if is_stopped {
         stop();
     }
 }
 
-/// Stops the current process, unless the table of stopped processes is full.
+/// Enters the current process in the table of those that are stopped. It must be there first:
+/// whoever resumes processes must know of every one. Returns false where there is no room.
+#[inline(always)]
+fn enter() -> bool {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    STOPPED.insert(&tgid, &1, 0).is_ok()
+}
+
+/// Stops the current process, which is in the table.
 #[inline(always)]
 fn stop() {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // In the table first: whoever resumes processes must know of every one that is stopped.
-    if STOPPED.insert(&tgid, &1, 0).is_ok() {
-        // SAFETY: a helper that checks its argument. It stops the thread's whole process when this
-        // call is over; one that has ended meanwhile is nothing to stop.
-        unsafe { bpf_send_signal(SIGSTOP) };
-    }
+    // SAFETY: a helper that checks its argument. It stops the thread's whole process when this call
+    // is over; one that has ended meanwhile is nothing to stop.
+    unsafe { bpf_send_signal(SIGSTOP) };
 }
 
 /// Returns true if the current process is one that is to be stopped, by one of the `STOP_*`

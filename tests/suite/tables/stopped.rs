@@ -35,7 +35,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// The time that it may take until a process is where it has to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The program's exit code.
 const CODE: i32 = 7;
@@ -182,7 +182,7 @@ fn account(chains: &[Chain]) -> Vec<(String, u64, u64)> {
 
 /// A program that waits to load what it calls from, so often, and memtap at work on it; and
 /// memtap's guard.
-fn traced<'a>(
+pub(super) fn traced<'a>(
     context: &'a Context,
     bursts: &Bursts,
     calls: &str,
@@ -256,31 +256,42 @@ fn killed_at_any_time(context: &Context) -> Result<()> {
 pub(crate) fn guard_of(memtap: u32) -> Result<u32> {
     let mut found = None;
     eventually(PATIENCE, || {
-        for entry in std::fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            if is_guard(pid) && stat_word(pid, 1).is_some_and(|parent| parent == memtap.to_string()) {
-                found = Some(pid);
-            }
-        }
+        found = find_guard(memtap)?;
         Ok(found.is_some())
     })?;
     found.with_context(|| format!("memtap {memtap} has no guard"))
 }
 
+/// The guard process of this memtap, if there is one now.
+pub(super) fn find_guard(memtap: u32) -> Result<Option<u32>> {
+    let shown = format!("stop-guard {memtap}");
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if is_guard(pid) && arguments.trim_end_matches('\0') == shown {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns whether a guard with this process id runs: one whose parent was killed may wait long for
+/// somebody to take note of its end.
 pub(crate) fn is_guard(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "memtap-guard")
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "stop-guard")
+        && state(pid) != Some('Z')
 }
 
 /// Returns how a process is: `R`, `S`, `T`, …
-fn state(pid: u32) -> Option<char> {
+pub(super) fn state(pid: u32) -> Option<char> {
     stat_word(pid, 0)?.chars().next()
 }
 
 /// A word of `/proc/PID/stat` behind the name, of a process that runs.
-fn stat_word(pid: u32, at: usize) -> Option<String> {
+pub(super) fn stat_word(pid: u32, at: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
     rest.split(' ').nth(at).map(str::to_owned)

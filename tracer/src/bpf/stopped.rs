@@ -1,5 +1,9 @@
 //! The map of processes that the kernel side has stopped: for user space, and by raw `bpf(2)` calls
 //! that take no memory from an allocator for the forked guard.
+//!
+//! The kernel side enters a process before it stops it, and stops nobody whom it cannot enter. A map
+//! without room is therefore what keeps it from stopping anybody: [`StoppedMap::close`] fills the
+//! map with keys that are no process's. Whoever has the descriptor can do that, memtap or its guard.
 
 use std::os::fd::RawFd;
 
@@ -14,8 +18,10 @@ pub(crate) fn map_fd(object: &Object) -> Result<RawFd, BpfError> {
 /// The processes that the kernel side has stopped.
 pub(crate) fn processes(object: &Object) -> Result<Vec<u32>, BpfError> {
     let stopped = object.hash_map::<u32, u32>("STOPPED")?;
-    let pids: Result<_, _> = stopped.keys().collect();
-    pids.map_err(|error| BpfError::map("STOPPED", error))
+    let pids: Result<Vec<u32>, _> = stopped.keys().collect();
+    let mut pids = pids.map_err(|error| BpfError::map("STOPPED", error))?;
+    pids.retain(|pid| is_process(*pid));
+    Ok(pids)
 }
 
 /// Takes a process out of the map.
@@ -27,8 +33,12 @@ pub(crate) fn remove(object: &mut Object, pid: u32) -> Result<(), BpfError> {
 }
 
 /// Commands of `bpf(2)`, from `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+
+/// Makes a new element alone, by the same header.
+const BPF_NOEXIST: u64 = 1;
 
 /// The part of `union bpf_attr` that commands on map elements read.
 #[repr(C)]
@@ -36,7 +46,17 @@ struct MapElementAttr {
     map_fd: u32,
     padding: u32,
     key: u64,
-    next_key: u64,
+    /// The value or the next key, by the command.
+    value: u64,
+    flags: u64,
+}
+
+/// The first of the keys that fill the map: the kernel has no process ids beyond 2²² (`PID_MAX_LIMIT`
+/// of its `include/linux/threads.h`).
+const FIRST_FILLER: u32 = 1 << 31;
+
+fn is_process(pid: u32) -> bool {
+    pid < FIRST_FILLER
 }
 
 /// The map of processes that the kernel side has stopped, by a descriptor that the caller keeps
@@ -48,53 +68,102 @@ impl StoppedMap {
     /// Capacity of the map.
     pub(crate) const MAX_ENTRIES: u32 = 4096;
 
+    /// Times that [`close`](Self::close) takes processes out that were stopped meanwhile.
+    const MAX_ROUNDS: u32 = 1000;
+
     /// Wraps a descriptor of the map.
     pub(crate) const fn new(fd: RawFd) -> Self {
         Self(fd)
     }
 
-    /// Returns the process after `pid` in the map's order, or the first one.
-    pub(crate) fn next(self, pid: Option<u32>) -> Option<u32> {
+    /// Calls `take` with every process in the map. It may remove the process.
+    pub(crate) fn for_each(self, mut take: impl FnMut(u32)) {
+        let mut next = self.next(None);
+        for _ in 0..Self::MAX_ENTRIES {
+            let Some(pid) = next else { break };
+            // Before it is removed: the kernel begins anew from a key that is not there.
+            next = self.next(Some(pid));
+            if is_process(pid) {
+                take(pid);
+            }
+        }
+    }
+
+    /// Fills the map: the kernel side stops nobody any more. Removes the processes in it and calls
+    /// `take` with each; one of them may still be about to stop. Returns false if the kernel does
+    /// not let it be filled.
+    #[must_use]
+    pub(crate) fn close(self, mut take: impl FnMut(u32)) -> bool {
+        for _ in 0..Self::MAX_ROUNDS {
+            self.for_each(|pid| {
+                self.remove(pid);
+                take(pid);
+            });
+            // A process that was entered meanwhile has the room of a filler.
+            if (0..Self::MAX_ENTRIES).all(|number| self.insert(FIRST_FILLER + number)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns the key after `pid` in the map's order, or the first one.
+    fn next(self, pid: Option<u32>) -> Option<u32> {
         let mut next = 0u32;
-        let attr = MapElementAttr {
-            map_fd: self.0.cast_unsigned(),
-            padding: 0,
-            key: pid
-                .as_ref()
-                .map_or(0, |pid| std::ptr::from_ref(pid).expose_provenance() as u64),
-            next_key: (&raw mut next).expose_provenance() as u64,
-        };
-        // SAFETY: the attribute has the size that is passed; its key and next key point to live
-        // numbers of the size of the map's keys. On a descriptor of anything else the kernel fails
-        // and writes nothing.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                BPF_MAP_GET_NEXT_KEY,
-                &raw const attr,
-                size_of::<MapElementAttr>(),
-            )
-        };
+        let key = pid
+            .as_ref()
+            .map_or(0, |pid| std::ptr::from_ref(pid).expose_provenance() as u64);
+        let value = (&raw mut next).expose_provenance() as u64;
+        // SAFETY: key and next key point to live numbers of the size of the map's keys, or the key
+        // is null, which the kernel takes for "the first".
+        let result = unsafe { self.call(BPF_MAP_GET_NEXT_KEY, key, value, 0) };
         (result == 0).then_some(next)
     }
 
     /// Removes a process. A process that is not in the map is left alone.
     pub(crate) fn remove(self, pid: u32) {
+        let key = (&raw const pid).expose_provenance() as u64;
+        // SAFETY: the key points to a live number of the size of the map's keys; a removal reads no
+        // value.
+        unsafe { self.call(BPF_MAP_DELETE_ELEM, key, 0, 0) };
+    }
+
+    /// Enters a key. Returns true if it is in the map now.
+    fn insert(self, key: u32) -> bool {
+        let value = 1u32;
+        let key = (&raw const key).expose_provenance() as u64;
+        let value = (&raw const value).expose_provenance() as u64;
+        // SAFETY: key and value point to live numbers of the sizes of the map's keys and values;
+        // errno's address is this thread's own.
+        let (result, errno) = unsafe {
+            let result = self.call(BPF_MAP_UPDATE_ELEM, key, value, BPF_NOEXIST);
+            (result, *libc::__errno_location())
+        };
+        result == 0 || errno == libc::EEXIST
+    }
+
+    /// Makes a system call on an element. On a descriptor of anything else than a map the kernel
+    /// fails and writes nothing.
+    ///
+    /// # Safety
+    /// The addresses of key and value must be those of what the command reads or writes, of the
+    /// sizes of this map's keys and values.
+    unsafe fn call(self, command: libc::c_int, key: u64, value: u64, flags: u64) -> libc::c_long {
         let attr = MapElementAttr {
             map_fd: self.0.cast_unsigned(),
             padding: 0,
-            key: (&raw const pid).expose_provenance() as u64,
-            next_key: 0,
+            key,
+            value,
+            flags,
         };
-        // SAFETY: the attribute has the size that is passed, and its key points to a live number of
-        // the size of the map's keys.
+        // SAFETY: the attribute has the size that is passed; its addresses are as the caller says.
         unsafe {
             libc::syscall(
                 libc::SYS_bpf,
-                BPF_MAP_DELETE_ELEM,
+                command,
                 &raw const attr,
                 size_of::<MapElementAttr>(),
             )
-        };
+        }
     }
 }

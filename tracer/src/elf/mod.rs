@@ -1,4 +1,5 @@
-//! The reader of ELF files: segments, sections, symbols, relocations, notes, the debug link.
+//! The reader of ELF files: segments, sections, symbols, relocations, notes, the dynamic section,
+//! the debug link.
 //!
 //! [`Elf`] reads from bytes in memory or, by a [`FileCache`], from a file: headers at once,
 //! everything else where it is asked for. Its bytes are foreign: every offset and size is checked
@@ -9,6 +10,7 @@
 //! supplement.
 
 mod debug_link;
+mod dynamic;
 mod file;
 pub mod notes;
 pub(crate) mod sections;
@@ -17,6 +19,7 @@ mod symbols;
 pub use object::{ReadCache as FileCache, ReadRef};
 
 pub use debug_link::DebugLink;
+pub(crate) use dynamic::DynamicSection;
 pub use file::{Elf, LoadedSegment};
 pub use notes::BuildId;
 pub(crate) use symbols::{Relocation, SymbolKind, SymbolTable};

@@ -164,6 +164,68 @@ impl Cgroup {
     }
 }
 
+/// A cgroup that a process stays in, though it was to leave it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CgroupMoveError {
+    /// The kernel refuses.
+    #[error("failed to move process {pid} to {}: {error}", .to.display())]
+    Refused {
+        /// The process.
+        pid: u32,
+        /// The file that it was to be written to.
+        to: PathBuf,
+        /// The error of the kernel.
+        error: io::Error,
+    },
+    /// The cgroup is the topmost in this cgroup namespace, and has others above it.
+    #[error("process {pid} is in the topmost cgroup of a cgroup namespace")]
+    Namespace {
+        /// The process.
+        pid: u32,
+    },
+}
+
+/// Moves a process that has memtap's cgroups to the topmost ones, where it is not killed with
+/// memtap's service, session or container. Returns those that it stays in: of version 2, and of the
+/// hierarchy that systemd has for itself beside those of version 1. Others do not kill.
+pub(crate) fn move_to_top(pid: u32) -> Vec<CgroupMoveError> {
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let own = std::fs::read("/proc/self/cgroup").unwrap_or_default();
+    killing_hierarchies(&own, &mounts)
+        .into_iter()
+        .filter_map(|(path, mount)| {
+            let to = mount.join("cgroup.procs");
+            if path != b"/"
+                && let Err(error) = std::fs::write(&to, pid.to_string())
+            {
+                return Some(CgroupMoveError::Refused { pid, to, error });
+            }
+            // The root of version 2 has no such file.
+            let has_parent = mount.join("cgroup.events").exists();
+            has_parent.then_some(CgroupMoveError::Namespace { pid })
+        })
+        .collect()
+}
+
+/// Returns the paths of a process's cgroups that are killed as a whole, and the mount points of
+/// their hierarchies, from `/proc/PID/cgroup` (`cgroups(7)`: lines `ID:CONTROLLERS:PATH`) and
+/// `/proc/PID/mountinfo`.
+fn killing_hierarchies<'a>(own: &'a [u8], mounts: &[u8]) -> Vec<(&'a [u8], PathBuf)> {
+    let lines = own.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, |byte| *byte == b':');
+            let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+            let mount = match controllers {
+                b"" => mount_points(mounts, "cgroup2").next()?,
+                b"name=systemd" => mounts_with_option(mounts, "cgroup", "name=systemd").next()?,
+                _ => return None,
+            };
+            Some((path, mount))
+        })
+        .collect()
+}
+
 /// Adds the processes of a cgroup and of those below it.
 fn collect(directory: &Path, pids: &mut Vec<u32>) -> io::Result<()> {
     let numbers = |text: String| -> Vec<u32> { text.lines().filter_map(|line| line.parse().ok()).collect() };
@@ -192,11 +254,20 @@ fn collect(directory: &Path, pids: &mut Vec<u32>) -> io::Result<()> {
 /// `Documentation/filesystems/proc.rst`, 3.5): of each mount
 /// `36 35 98:0 /root /mount-point options tags… - type …`.
 fn mount_points(mounts: &[u8], wanted: &str) -> impl Iterator<Item = PathBuf> {
+    mounts_with_option(mounts, wanted, "")
+}
+
+/// Returns those with an option of the file system too, in the last field, if `option` is one.
+fn mounts_with_option(mounts: &[u8], wanted: &str, option: &str) -> impl Iterator<Item = PathBuf> {
     mounts.split(|byte| *byte == b'\n').filter_map(move |line| {
         let mut fields = line.split(|byte| *byte == b' ');
         let mount_point = fields.nth(4)?;
-        let file_system = fields.skip_while(|field| *field != b"-").nth(1)?;
-        (file_system == wanted.as_bytes()).then(|| PathBuf::from(unescaped(mount_point)))
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let file_system = fields.next()?;
+        let mut options = fields.nth(1)?.split(|byte| *byte == b',');
+        (file_system == wanted.as_bytes()
+            && (option.is_empty() || options.any(|found| found == option.as_bytes())))
+        .then(|| PathBuf::from(unescaped(mount_point)))
     })
 }
 
@@ -231,7 +302,27 @@ mod tests {
         assert_eq!(points("cgroup2"), [PathBuf::from("/sys/fs/cgroup/a b")]);
         assert_eq!(points("cgroup"), [PathBuf::from("/sys/fs/cgroup/cpu")]);
         assert!(points("tracefs").is_empty());
+        let cpu = mounts_with_option(BOTH, "cgroup", "cpu").collect::<Vec<_>>();
+        assert_eq!(cpu, [PathBuf::from("/sys/fs/cgroup/cpu")]);
+        assert_eq!(mounts_with_option(BOTH, "cgroup", "cpuset").count(), 0);
         assert_eq!(unescaped(br"\134x\1"), r"\x\1");
+    }
+
+    #[test]
+    fn hierarchies_that_kill_are_found() {
+        let mounts = b"1 2 0:3 / /v1 rw - cgroup cgroup rw,xattr,name=systemd\n\
+            4 2 0:5 / /v2 rw - cgroup2 cgroup2 rw\n\
+            6 2 0:7 / /cpu rw - cgroup cgroup rw,cpu\n";
+        let own = b"3:name=systemd:/system.slice/x:y\n2:cpu:/a\n0::/\n\n";
+        let found = killing_hierarchies(own, mounts);
+        assert_eq!(
+            found,
+            [
+                (&b"/system.slice/x:y"[..], PathBuf::from("/v1")),
+                (&b"/"[..], PathBuf::from("/v2"))
+            ]
+        );
+        assert!(killing_hierarchies(own, b"").is_empty());
     }
 
     #[test]

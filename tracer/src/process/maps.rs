@@ -44,10 +44,7 @@ pub(crate) fn moved_code(pid: u32) -> io::Result<Vec<Mapping>> {
 
 /// A mapping of each file whose code was moved, in the text of a `maps` file.
 fn moved_in(text: &[u8]) -> Vec<Mapping> {
-    let mappings: Vec<(bool, Mapping)> = text
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse_line)
-        .collect();
+    let mappings: Vec<(bool, Mapping)> = text.split(|byte| *byte == b'\n').filter_map(parse_line).collect();
     let is_anonymous = |mapping: &Mapping| mapping.file.inode == 0 && mapping.path.as_os_str().is_empty();
     let mut moved: Vec<Mapping> = Vec::new();
     for (at, (executable, code)) in mappings.iter().enumerate() {
@@ -163,10 +160,16 @@ mod tests {
     #[test]
     fn moved_code_is_found() {
         let libc = |permissions: &str, start: u32| {
-            format!("{start:x}000-{:x}000 {permissions} 0 08:01 77 /lib/libc.so.6\n", start + 1)
+            format!(
+                "{start:x}000-{:x}000 {permissions} 0 08:01 77 /lib/libc.so.6\n",
+                start + 1
+            )
         };
         let anonymous = |permissions: &str, start: u32| {
-            format!("{start:x}000-{:x}000 {permissions} 00000000 00:00 0 \n", start + 1)
+            format!(
+                "{start:x}000-{:x}000 {permissions} 00000000 00:00 0 \n",
+                start + 1
+            )
         };
         let moved = |lines: &[String]| moved_in(lines.concat().as_bytes());
         let whole = [libc("r--p", 1), libc("r-xp", 2), libc("r--p", 3)];

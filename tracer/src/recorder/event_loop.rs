@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{Instant as LoopInstant, Interval, MissedTickBehavior};
 use tracer_ebpf::Counter;
 
+use super::guard::StopGuard;
 use super::recorder::{ChildStatus, Observer, Progress, Recorder, Stop, Stopped};
 use super::unwind_tables::Unwinding;
 use crate::signals::Endings;
@@ -70,6 +71,10 @@ impl Recorder {
                 }
                 ready = copies_urgent(&mut self.unwinding) => {
                     ready?;
+                    self.drain(false);
+                }
+                // What it does not guard must not be stopped.
+                () = guard_ended(self.guard.as_ref()) => {
                     self.drain(false);
                 }
                 _ = placing.tick(), if self.unwinding.as_ref().is_some_and(Unwinding::is_compiling) => {
@@ -164,6 +169,13 @@ async fn tick(interval: &mut Option<Interval>) {
 async fn copies_urgent(unwinding: &mut Option<Unwinding>) -> std::io::Result<()> {
     match unwinding {
         Some(unwinding) => unwinding.urgent().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn guard_ended(guard: Option<&StopGuard>) {
+    match guard {
+        Some(guard) => guard.ended().await,
         None => std::future::pending().await,
     }
 }

@@ -66,7 +66,7 @@ impl EventStream {
     pub(super) fn dispatch(&mut self, to: &mut EventSinks<'_>, at_end: bool) -> bool {
         to.object.flush_messages();
         // Before the records: they say why a process was stopped.
-        let stopped = match &to.guard {
+        let stopped = match &mut to.guard {
             Some(guard) => guard.stopped(to.object),
             None => Vec::new(),
         };
@@ -124,7 +124,7 @@ impl EventSinks<'_> {
     fn resume_begun(&mut self) {
         let begun = std::mem::take(&mut self.begun);
         if let Some(guard) = &mut self.guard {
-            guard.resume_begun(self.object, &begun);
+            guard.resume_begun(&begun);
         }
     }
 
@@ -153,7 +153,7 @@ impl EventSinks<'_> {
         if let Some(guard) = &mut self.guard
             && !is_compiling
         {
-            guard.resume(self.object, stopped);
+            guard.resume(stopped);
         }
     }
 

@@ -245,8 +245,13 @@ impl Recorder {
         }
         // Last: from here on the targets pay.
         if settings.heap {
-            self.attachments
-                .attach_allocators(&mut self.object, &mut self.processes, settings, pids, command)?;
+            self.attachments.attach_allocators(
+                &mut self.object,
+                &mut self.processes,
+                settings,
+                pids,
+                command,
+            )?;
         }
         let (object, attachments) = (&mut self.object, &mut self.attachments);
         match purpose {

@@ -12,6 +12,7 @@ use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
 use crate::bpf::{Object, processes};
 use crate::privileges::User;
+use crate::probe_plan::detect::dynamic_linker::DynamicLinker;
 use crate::probe_plan::detect::{libraries, loader, roots};
 use crate::process::cgroup::{Cgroup, CgroupError};
 use crate::process::files::MappedFile;
@@ -176,12 +177,12 @@ impl Targets {
         if !loader::is_executable(&program) {
             return Err(failed(io::Error::from(io::ErrorKind::PermissionDenied)));
         }
-        self.command_paths = loader::files_of(&program, user.as_ref());
+        let linker = DynamicLinker::of_system(user.as_ref());
+        self.command_paths = loader::files_of(&program, &linker);
         // Wrappers execute the program that their arguments name (`env`, `timeout`, `sh -c`):
         // tables that are made now are there from its first call on.
         for program in loader::programs_in(&command[1..]) {
-            self.command_paths
-                .extend(loader::files_of(&program, user.as_ref()));
+            self.command_paths.extend(loader::files_of(&program, &linker));
         }
         // `chroot DIR …` changes to a root with libraries of its own.
         self.command_paths.extend(roots::files_in(&command[1..]));

@@ -2,19 +2,15 @@
 //! probe on a file that nobody maps costs nothing, and sees every call of a process that maps it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use super::linker_cache::LinkerCache;
 
 /// The beginnings of the names of allocators' libraries.
 const NAMES: [&str; 3] = ["libjemalloc", "libtcmalloc", "libmimalloc"];
 
 /// The most libraries that are attached to before anybody has mapped them.
 const MAX_LIBRARIES: usize = 16;
-
-/// The path of `ldconfig`, which is not always in the path of a user.
-const LDCONFIG: &str = "/sbin/ldconfig";
 
 /// The allocators' libraries that the dynamic loader knows by its cache and by `LD_LIBRARY_PATH`,
 /// and those in the folders of these programs. Each file once.
@@ -26,38 +22,15 @@ pub fn that_may_come(programs: &[PathBuf]) -> Vec<PathBuf> {
             found.entry(file).or_insert(path);
         }
     };
-    cached().into_iter().for_each(&mut take);
+    let cache = LinkerCache::of_system();
+    let cached = cache.all().filter(|path| is_allocator(path));
+    cached.map(Path::to_path_buf).for_each(&mut take);
     let searched = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let folders = programs.iter().filter_map(|program| program.parent());
     for folder in std::env::split_paths(&searched).chain(folders.map(Path::to_path_buf)) {
         in_folder(&folder).into_iter().for_each(&mut take);
     }
     found.into_keys().take(MAX_LIBRARIES).collect()
-}
-
-fn cached() -> Vec<PathBuf> {
-    let mut command = Command::new(LDCONFIG);
-    command
-        .arg("-p")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .env("LC_ALL", "C");
-    let Ok(answer) = command.output() else {
-        return Vec::new();
-    };
-    answer
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .filter_map(cached_path)
-        .collect()
-}
-
-/// `libjemalloc.so.2 (libc6,x86-64) => /lib/x86_64-linux-gnu/libjemalloc.so.2`
-fn cached_path(line: &[u8]) -> Option<PathBuf> {
-    let at = line.windows(4).position(|part| part == b" => ")?;
-    let path = PathBuf::from(OsStr::from_bytes(&line[at + 4..]));
-    let is_ours = line[..at].windows(6).any(|part| part == b"x86-64");
-    (is_ours && is_allocator(&path)).then_some(path)
 }
 
 fn in_folder(folder: &Path) -> Vec<PathBuf> {
@@ -77,21 +50,6 @@ fn is_allocator(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_of_the_cache_are_read() {
-        let path = |line: &str| cached_path(line.as_bytes());
-        assert_eq!(
-            path("\tlibjemalloc.so.2 (libc6,x86-64) => /lib/x86_64-linux-gnu/libjemalloc.so.2"),
-            Some("/lib/x86_64-linux-gnu/libjemalloc.so.2".into())
-        );
-        assert_eq!(
-            path("\tlibjemalloc.so.2 (libc6) => /lib32/libjemalloc.so.2"),
-            None
-        );
-        assert_eq!(path("\tlibc.so.6 (libc6,x86-64) => /lib/libc.so.6"), None);
-        assert_eq!(path("2 libs found in cache `/etc/ld.so.cache'"), None);
-    }
 
     #[test]
     fn folders_are_looked_into() {

@@ -1,20 +1,14 @@
-//! The files that a command is going to map: its own dynamic loader is asked, since it alone knows
-//! the rules.
-//!
-//! `ld.so --list PROGRAM` prints the objects that the program would be loaded with, by the
-//! program's own run paths, the environment and the cache, and runs none of their code. glibc's and
-//! musl's loaders have it.
+//! The files that a command is going to map: its program, or the interpreter of its script, and what
+//! the dynamic linker loads with that; and the programs that its arguments name.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use super::symbols;
-use crate::privileges::User;
+use super::dynamic_linker::DynamicLinker;
+use crate::process::root::open_regular;
 
 /// The most `#!` lines that are followed: as many as by the kernel.
 const MAX_INTERPRETERS: usize = 5;
@@ -69,7 +63,7 @@ pub fn is_executable(path: &Path) -> bool {
 /// its loader, its libraries. What cannot be told is left out; the files are heard of again when
 /// they are mapped.
 #[must_use]
-pub fn files_of(program: &Path, user: Option<&User>) -> Vec<PathBuf> {
+pub fn files_of(program: &Path, linker: &DynamicLinker) -> Vec<PathBuf> {
     let mut program = program.to_path_buf();
     for _ in 0..MAX_INTERPRETERS {
         match script_interpreter(&program) {
@@ -77,17 +71,12 @@ pub fn files_of(program: &Path, user: Option<&User>) -> Vec<PathBuf> {
             None => break,
         }
     }
-    let mut files = vec![program.clone()];
-    let Some(interpreter) = symbols::interpreter(&program).map(PathBuf::from) else {
-        return files;
-    };
-    files.push(interpreter.clone());
-    files.extend(listed(&interpreter, &program, user));
-    files
+    let libraries = linker.libraries_of(&program);
+    std::iter::once(program).chain(libraries).collect()
 }
 
 fn script_interpreter(program: &Path) -> Option<PathBuf> {
-    let mut start = BufReader::new(std::fs::File::open(program).ok()?.take(4096));
+    let mut start = BufReader::new(open_regular(program).ok()?.take(4096));
     let mut line = Vec::new();
     start.read_until(b'\n', &mut line).ok()?;
     let words = line.strip_prefix(b"#!")?.trim_ascii();
@@ -104,66 +93,13 @@ fn script_interpreter(program: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
-fn listed(loader: &Path, program: &Path, user: Option<&User>) -> Vec<PathBuf> {
-    // `$ORIGIN` in its run path is where the file is, not a link to it: the kernel tells a
-    // program's loader just that.
-    let program = program.canonicalize().unwrap_or_else(|_| program.to_path_buf());
-    let mut command = Command::new(loader);
-    command
-        .arg("--list")
-        .arg(program)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
-    if let Some(user) = user.cloned() {
-        // SAFETY: between fork and exec `become_user` makes system calls alone, on values made
-        // before the fork: it neither allocates nor takes a lock.
-        unsafe { command.pre_exec(move || user.become_user()) };
-    }
-    let Ok(answer) = command.output() else {
-        return Vec::new();
-    };
-    answer
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .filter_map(listed_path)
-        .collect()
-}
-
-/// `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f…)`, or without `name =>`.
-fn listed_path(line: &[u8]) -> Option<PathBuf> {
-    let line = line.trim_ascii();
-    let line = line
-        .windows(4)
-        .position(|part| part == b" => ")
-        .map_or(line, |at| &line[at + 4..]);
-    let end = line.windows(4).rposition(|part| part == b" (0x")?;
-    line.starts_with(b"/")
-        .then(|| PathBuf::from(OsStr::from_bytes(&line[..end])))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_the_loader_are_read() {
-        let path = |line: &str| listed_path(line.as_bytes());
-        assert_eq!(
-            path("\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f00)"),
-            Some("/lib/x86_64-linux-gnu/libc.so.6".into())
-        );
-        assert_eq!(
-            path("\t/lib64/ld-linux-x86-64.so.2 (0x00007f00)"),
-            Some("/lib64/ld-linux-x86-64.so.2".into())
-        );
-        assert_eq!(path("\tlinux-vdso.so.1 (0x00007ffe)"), None);
-        assert_eq!(path("\tlibgone.so => not found"), None);
-        assert_eq!(path(""), None);
-    }
-
-    #[test]
     fn shell_is_loaded_with_a_libc() {
-        let files = files_of(Path::new("/bin/sh"), None);
+        let files = files_of(Path::new("/bin/sh"), &DynamicLinker::of_system(None));
         assert!(
             files.iter().any(|file| file.to_string_lossy().contains("libc")),
             "{files:?}"

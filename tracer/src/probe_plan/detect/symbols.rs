@@ -89,13 +89,6 @@ pub fn find_functions(
     })
 }
 
-/// Reads the program interpreter that a file asks for.
-#[must_use]
-pub(super) fn interpreter(path: &Path) -> Option<String> {
-    let cache = FileCache::new(File::open(path).ok()?);
-    Elf::parse(&cache).ok()?.interpreter()
-}
-
 fn read<'data, R: ReadRef<'data>>(
     data: R,
     names: NamePredicate,

@@ -1,0 +1,441 @@
+//! The guard's own process. It takes no memory from an allocator and makes system calls alone:
+//! another thread of memtap may have held any lock at the fork.
+//!
+//! It has a session of its own, so that no signal to memtap's process group or terminal reaches it,
+//! and no signal but `SIGKILL` ends it. Of what memtap had open it keeps three descriptors, none of
+//! which keeps a probe attached.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use rustix::process::{Pid, WaitOptions};
+
+use crate::bpf::stopped::StoppedMap;
+
+/// A request to the guard: the id of a process to be resumed. The first message of the guard has
+/// the same size: its own process id.
+pub(super) type Request = [u8; 4];
+
+/// The request that is sent when memtap ends in order: no probe stops processes any more.
+pub(super) const ALL_DETACHED: Request = [0; 4];
+
+/// Descriptors and memory that the guard takes over.
+pub(super) struct Inherited {
+    /// The guard's end of the stream of requests.
+    pub(super) requests: RawFd,
+    /// The map of stopped processes.
+    pub(super) stopped: RawFd,
+    /// A pidfd of memtap.
+    pub(super) memtap: RawFd,
+    /// The name that process lists show.
+    pub(super) title: Title,
+    /// Room for the processes that are watched.
+    pub(super) room: Vec<ReleasedProcess>,
+}
+
+/// A process that was taken out of the map, and the time from which on it has been running, in
+/// milliseconds.
+pub(super) type ReleasedProcess = (u32, i64);
+
+/// Makes room for as many processes as the map has, which the guard cannot do after the fork.
+pub(super) fn room() -> Vec<ReleasedProcess> {
+    vec![(0, 0); StoppedMap::MAX_ENTRIES as usize]
+}
+
+/// The name of the guard: without memtap's, so that `pkill memtap` and `pkill -f` do not find it.
+const NAME: &std::ffi::CStr = c"stop-guard";
+
+/// The name that process lists show, and the memory of memtap's arguments, which they read it from.
+pub(super) struct Title {
+    text: [u8; 32],
+    area: (usize, usize),
+}
+
+impl Title {
+    /// Makes `stop-guard PID` with memtap's process id.
+    pub(super) fn new() -> Self {
+        let mut text = [0; 32];
+        let name = format!("{} {}", NAME.to_string_lossy(), std::process::id());
+        let len = name.len().min(text.len() - 1);
+        text[..len].copy_from_slice(&name.as_bytes()[..len]);
+        Self {
+            text,
+            area: arguments_area().unwrap_or_default(),
+        }
+    }
+
+    /// Overwrites the arguments of this process.
+    ///
+    /// # Safety
+    /// Must be called in a forked child that uses its arguments for nothing else.
+    unsafe fn set(&self) {
+        let (start, len) = self.area;
+        let at: *mut u8 = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: the kernel put the arguments there, in writable memory of this length that no
+        // other thread of this process reads; the name is as long as is copied.
+        unsafe {
+            at.write_bytes(0, len);
+            // A text without a zero behind it would be shown with the environment after it.
+            std::ptr::copy_nonoverlapping(self.text.as_ptr(), at, len.saturating_sub(1).min(self.text.len()));
+        }
+    }
+}
+
+/// Reads the address and the length of this process's arguments: fields 48 and 49 of
+/// `/proc/PID/stat` (`proc(5)`).
+fn arguments_area() -> Option<(usize, usize)> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ').skip(45);
+    let mut number = || fields.next()?.trim().parse::<usize>().ok();
+    let (start, end) = (number()?, number()?);
+    (start != 0).then_some((start, end.checked_sub(start)?))
+}
+
+/// The guard's parent, which waits for it and does nothing else: a guard among memtap's own children
+/// would be killed by who kills memtap with its children, and one without a parent that waits stays
+/// in the list of processes where nobody looks after orphans, as in many containers.
+#[derive(Debug)]
+pub(super) struct Keeper(Pid);
+
+impl Drop for Keeper {
+    /// Waits for the end of the guard.
+    fn drop(&mut self) {
+        if let Err(error) = rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
+            log::debug!("failed to wait for the guard: {error}");
+        }
+    }
+}
+
+/// Forks the guard's parent, which forks the guard.
+pub(super) fn fork(mut inherited: Inherited) -> io::Result<Keeper> {
+    // SAFETY: system calls with pointers to locals; an all-zero `sigset_t` is a valid one. The child
+    // runs `keep` alone, which makes system calls and never returns. Signals are blocked from
+    // before the fork on: a handler of memtap's must not run in the child.
+    let child = unsafe {
+        let mut all = std::mem::zeroed::<libc::sigset_t>();
+        let mut before = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let child = libc::fork();
+        if child == 0 {
+            keep(&mut inherited);
+        }
+        let failed = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        if child == -1 {
+            return Err(failed);
+        }
+        child
+    };
+    let child = Pid::from_raw(child).ok_or_else(|| io::Error::other("it has no process id"))?;
+    Ok(Keeper(child))
+}
+
+/// Forks the guard, and waits for its end.
+///
+/// # Safety
+/// Must be called in a child that was just forked, with all signals blocked.
+unsafe fn keep(inherited: &mut Inherited) -> ! {
+    // SAFETY: system calls without pointers, or with null where that is allowed.
+    unsafe {
+        let guard = libc::fork();
+        if guard == 0 {
+            serve(inherited);
+        }
+        // Copies of memtap's descriptors would hide its end from the guard.
+        libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+        if guard > 0 {
+            libc::waitpid(guard, std::ptr::null_mut(), 0);
+        }
+        libc::_exit(0);
+    }
+}
+
+/// The guard's descriptor of the requests.
+const REQUESTS: RawFd = 0;
+
+/// The guard's descriptor of the map of stopped processes.
+const STOPPED: RawFd = 1;
+
+/// The guard's pidfd of memtap.
+const MEMTAP: RawFd = 2;
+
+/// Milliseconds between the guard's looks at processes that may be about to stop.
+const LOOK_INTERVAL_MS: libc::c_int = 10;
+
+/// Milliseconds of silence after which the guard looks at the map by itself.
+const MAX_SILENCE_MS: libc::c_int = 1000;
+
+/// Looks in a row that may find a stopped process while memtap is silent. Then all are resumed: a
+/// table takes a fraction of a second, so memtap hangs or was stopped itself.
+const MAX_SILENT_LOOKS: u32 = 3;
+
+/// Runs the guard.
+///
+/// # Safety
+/// Must be called in a child that was just forked, with descriptors that are open and above those of
+/// the guard.
+unsafe fn serve(inherited: &mut Inherited) -> ! {
+    // SAFETY: system calls on open descriptors, with pointers to literals and locals that live
+    // across the calls and lengths of those; the arguments are used for nothing else here.
+    unsafe {
+        libc::setsid();
+        libc::prctl(libc::PR_SET_NAME, NAME.as_ptr());
+        inherited.title.set();
+        // memtap's working directory would keep its file system from being unmounted.
+        libc::chdir(c"/".as_ptr());
+        // Copies of memtap's descriptors would keep probes attached: only three stay.
+        let kept = [inherited.requests, inherited.stopped, inherited.memtap];
+        for (to, from) in (REQUESTS..).zip(kept) {
+            if libc::dup2(from, to) != to {
+                libc::_exit(1);
+            }
+        }
+        if libc::syscall(libc::SYS_close_range, MEMTAP + 1, u32::MAX, 0) != 0 {
+            libc::_exit(1);
+        }
+        // Exempt from the end of memory, memtap's or its cgroup's. One that may not say so is as
+        // good a guard otherwise.
+        let file = libc::open(
+            c"/proc/self/oom_score_adj".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        );
+        if file >= 0 {
+            libc::write(file, c"-1000".as_ptr().cast(), 5);
+            libc::close(file);
+        }
+        let pid = libc::getpid();
+        if libc::write(REQUESTS, (&raw const pid).cast(), size_of::<Request>()) != 4 {
+            libc::_exit(1);
+        }
+    }
+    let map = StoppedMap::new(STOPPED);
+    let mut released = ReleasedProcesses {
+        map,
+        entries: &mut inherited.room,
+        len: 0,
+    };
+    match serve_requests(map, &mut released) {
+        End::AllDetached => map.for_each(|pid| released.add(pid)),
+        // Probes are detached one after the other.
+        End::MemtapDied => close(map, &mut released),
+    }
+    while !released.is_empty() {
+        released.resume();
+        // SAFETY: a system call without pointers.
+        unsafe { libc::usleep(LOOK_INTERVAL_MS.cast_unsigned() * 1000) };
+    }
+    // SAFETY: ends this process, which holds nothing that wants to be given back.
+    unsafe { libc::_exit(0) }
+}
+
+/// Times that the map is tried to be closed, some milliseconds apart.
+const CLOSING_TRIES: u32 = 1000;
+
+/// Keeps the kernel side from stopping anybody, and resumes those that it has stopped.
+fn close(map: StoppedMap, released: &mut ReleasedProcesses<'_>) {
+    for _ in 0..CLOSING_TRIES {
+        if map.close(|pid| released.add(pid)) {
+            return;
+        }
+        released.resume();
+        // SAFETY: a system call without pointers.
+        unsafe { libc::usleep(LOOK_INTERVAL_MS.cast_unsigned() * 1000) };
+    }
+}
+
+/// The end of the requests.
+enum End {
+    /// memtap has detached all probes.
+    AllDetached,
+    /// memtap has died.
+    MemtapDied,
+}
+
+/// Resumes processes on request, until memtap ends.
+fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses<'_>) -> End {
+    let mut silent_looks = 0;
+    let mut looked_ms = now_ms();
+    loop {
+        let entry = |fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let mut polled = [entry(REQUESTS), entry(MEMTAP)];
+        let patience_ms = if released.is_empty() {
+            MAX_SILENCE_MS
+        } else {
+            LOOK_INTERVAL_MS
+        };
+        // SAFETY: a pointer to two entries, as the count says.
+        let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, patience_ms) };
+        released.resume();
+        if polled[0].revents != 0 {
+            match read_request() {
+                None => return End::MemtapDied,
+                Some(ALL_DETACHED) => return End::AllDetached,
+                Some(pid) => answer(map, u32::from_ne_bytes(pid)),
+            }
+            silent_looks = 0;
+            looked_ms = now_ms();
+        } else if polled[1].revents != 0 || ready == -1 {
+            return End::MemtapDied;
+        } else if now_ms() - looked_ms >= i64::from(MAX_SILENCE_MS) {
+            looked_ms = now_ms();
+            let mut is_any_stopped = false;
+            map.for_each(|pid| is_any_stopped |= is_stopped(pid));
+            silent_looks = if is_any_stopped { silent_looks + 1 } else { 0 };
+            if silent_looks >= MAX_SILENT_LOOKS {
+                map.for_each(|pid| {
+                    if is_stopped(pid) {
+                        released.add(pid);
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn read_request() -> Option<Request> {
+    let mut request: Request = [0; 4];
+    // SAFETY: a pointer to bytes of the length that is passed.
+    let len = unsafe { libc::read(REQUESTS, request.as_mut_ptr().cast(), request.len()) };
+    (len == 4).then_some(request)
+}
+
+/// Resumes a process that has come to a stop with all its threads, and says so.
+fn answer(map: StoppedMap, pid: u32) {
+    map.remove(pid);
+    send_continue(pid);
+    // SAFETY: the answer is one byte of a literal.
+    unsafe { libc::write(REQUESTS, c"".as_ptr().cast(), 1) };
+}
+
+fn send_continue(pid: u32) {
+    // SAFETY: a system call without pointers.
+    unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
+}
+
+/// Processes that were taken out of the map, and may stop yet: the kernel side enters a process
+/// before it stops it. They are watched until each has been running for a while.
+struct ReleasedProcesses<'a> {
+    map: StoppedMap,
+    entries: &'a mut [ReleasedProcess],
+    len: usize,
+}
+
+/// Milliseconds that a process may take to stop after it was entered in the map.
+const STOP_LIMIT_MS: i64 = 1000;
+
+impl ReleasedProcesses<'_> {
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes a process out of the map, and resumes it.
+    fn add(&mut self, pid: u32) {
+        self.map.remove(pid);
+        send_continue(pid);
+        let known = &mut self.entries[..self.len];
+        if let Some(entry) = known.iter_mut().find(|entry| entry.0 == pid) {
+            entry.1 = now_ms();
+        } else if let Some(entry) = self.entries.get_mut(self.len) {
+            *entry = (pid, now_ms());
+            self.len += 1;
+        }
+    }
+
+    /// Resumes those that have stopped, and forgets those that run or have ended.
+    fn resume(&mut self) {
+        let mut at = 0;
+        while let Some(entry) = self.entries[..self.len].get_mut(at) {
+            let now_ms = now_ms();
+            match state(entry.0) {
+                Some(b'T') => {
+                    self.map.remove(entry.0);
+                    send_continue(entry.0);
+                    entry.1 = now_ms;
+                }
+                // The first thread has ended; others may have stopped.
+                Some(b'Z') => send_continue(entry.0),
+                _ => {}
+            }
+            let is_over = now_ms - entry.1 > STOP_LIMIT_MS || state(entry.0).is_none();
+            if is_over {
+                self.len -= 1;
+                self.entries.swap(at, self.len);
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a pointer to a live structure of the kernel's layout.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// Returns true if a process has come to a stop. The first thread may have ended, and is a zombie
+/// then.
+fn is_stopped(pid: u32) -> bool {
+    matches!(state(pid), Some(b'T' | b'Z'))
+}
+
+/// Returns the state letter of `/proc/PID/stat`, if there is such a process.
+fn state(pid: u32) -> Option<u8> {
+    let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut at = 6;
+    let mut unit = 1_000_000_000;
+    while unit > 0 {
+        if pid >= unit {
+            *path.get_mut(at)? = b'0' + u8::try_from(pid / unit % 10).ok()?;
+            at += 1;
+        }
+        unit /= 10;
+    }
+    path.get_mut(at..at + 5)?.copy_from_slice(b"/stat");
+    // The state is behind the parenthesis that closes the name, which is short.
+    let mut text = [0u8; 256];
+    // SAFETY: the path ends with a zero, and the buffer is as long as is passed.
+    let len = unsafe {
+        let file = libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return None;
+        }
+        let len = libc::read(file, text.as_mut_ptr().cast(), text.len());
+        libc::close(file);
+        usize::try_from(len).ok()?
+    };
+    let text = text.get(..len)?;
+    let name_end = text.iter().rposition(|byte| *byte == b')')?;
+    text.get(name_end + 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{arguments_area, state};
+
+    #[test]
+    fn states_of_processes() {
+        assert!(matches!(state(std::process::id()), Some(b'R' | b'S')));
+        assert!(state(1).is_some());
+        assert_eq!(state(u32::MAX), None);
+    }
+
+    #[test]
+    fn arguments_are_where_the_kernel_says() {
+        let (start, len) = arguments_area().expect("known");
+        let shown = std::fs::read("/proc/self/cmdline").expect("readable");
+        assert_eq!(len, shown.len());
+        let at: *const u8 = std::ptr::with_exposed_provenance(start);
+        // SAFETY: the kernel put the arguments there, and nobody writes to them.
+        assert_eq!(unsafe { std::slice::from_raw_parts(at, len) }, shown);
+    }
+}
