@@ -2,6 +2,7 @@
 
 use super::allocators;
 use super::settings::RecordSettings;
+use crate::message;
 use crate::recorder::{Followed, Recorder};
 use crate::report::units;
 use crate::settings::{Record, Sample, Target};
@@ -24,7 +25,7 @@ pub(super) fn start(settings: &RecordSettings, recorder: &Recorder) {
     } else {
         what.push("every call".to_owned());
     }
-    eprintln!("memtap: {}: {}", whom(settings, recorder), what.join("; "));
+    message::say(format_args!("{}: {}", whom(settings, recorder), what.join("; ")));
     let memory = recorder.memory();
     for (map, bytes) in &memory {
         log::debug!("map {map}: {}", units::bytes((*bytes).into()));
@@ -47,7 +48,7 @@ pub(super) fn level(settings: &RecordSettings, followed: &Followed, is_first: bo
         None => format!("{} from now on", words(followed)),
     };
     if is_first && !settings.report.quiet {
-        eprintln!("memtap: {line}");
+        message::say(format_args!("{line}"));
     } else {
         log::debug!("{line}");
     }

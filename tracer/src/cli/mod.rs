@@ -7,11 +7,13 @@ mod arguments;
 mod doctor;
 mod estimate;
 mod live;
+mod outputs;
 mod progress;
 mod record;
 mod settings;
 mod sizes;
 mod terminal;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,8 @@ use clap::Parser as _;
 
 use arguments::CommandArguments;
 use arguments::CommandLine;
+
+use crate::message::{self, escape};
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -28,19 +32,7 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are answers, the rest are wrong usage; clap knows which stream each
-            // goes to.
-            let code = if error.use_stderr() {
-                ExitCode::from(USAGE)
-            } else {
-                ExitCode::SUCCESS
-            };
-            if let Err(error) = error.print() {
-                log::debug!("{error}");
-            }
-            return code;
-        }
+        Err(error) => return usage::answer(&error),
     };
     start_log(arguments.quiet(), arguments.verbose());
     let outcome = match arguments.command {
@@ -81,7 +73,7 @@ fn complain(error: &anyhow::Error) {
             said = format!("{said}: {cause}");
         }
     }
-    eprintln!("memtap: error: {said}");
+    message::fail(format_args!("{said}"));
 }
 
 fn start_log(quiet: bool, verbose: u8) {
@@ -106,7 +98,8 @@ fn start_log(quiet: bool, verbose: u8) {
         )
         .format(|out, record| {
             let level = record.level().as_str().to_lowercase();
-            writeln!(out, "memtap: {level}: {}", record.args())
+            let text = record.args().to_string();
+            writeln!(out, "memtap: {level}: {}", escape::one_line(&text))
         })
         .init();
 }
