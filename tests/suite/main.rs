@@ -5,6 +5,7 @@
 //! with the reason and counted as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
 mod allocators;
+mod arguments;
 mod attach;
 mod budget;
 
@@ -13,11 +14,13 @@ mod cgroups;
 mod containers;
 mod documents;
 mod errors;
+mod escapes;
 mod fixtures;
 mod live;
 mod live_report;
 mod lives;
 mod many_processes;
+mod output_files;
 mod outputs;
 mod processes;
 mod python;
@@ -48,6 +51,9 @@ const CASES: &[&[case::Case]] = &[
     cgroups::CASES,
     containers::CASES,
     outputs::CASES,
+    output_files::CASES,
+    escapes::CASES,
+    arguments::CASES,
     documents::CASES,
     live_report::CASES,
     regions::CASES,

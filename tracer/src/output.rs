@@ -323,7 +323,8 @@ impl Draft {
         );
         match anonymous {
             Ok(file) => Ok(Self::Anonymous(File::from(file))),
-            // Not every file system has such files; other errors are met again.
+            // Not every file system has such files. Which error says so is the file system's
+            // choice: the others are met again.
             Err(_) => {
                 let (file, registration) = named(directory, OsStr::new(".memtap-"), OsStr::new(".part"))?;
                 Ok(Self::Named(file, registration))
@@ -354,11 +355,12 @@ impl Draft {
                 let linked = tempfile::Builder::new()
                     .prefix(".memtap-")
                     .suffix(".part")
-                    .make_in(directory_of(path), link)?;
-                linked.persist(path).map_err(|error| error.error)
+                    .make_in(directory_of(path), link)
+                    .map_err(|error| without_path(&error))?;
+                linked.persist(path).map_err(|error| without_path(&error.error))
             }
             Self::Named(file, _registration) => {
-                file.persist(path).map_err(|error| error.error)?;
+                file.persist(path).map_err(|error| without_path(&error.error))?;
                 Ok(())
             }
         }
@@ -383,10 +385,31 @@ fn named(directory: &Path, prefix: &OsStr, suffix: &OsStr) -> io::Result<(NamedT
         .prefix(prefix)
         .suffix(suffix)
         .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(directory)?;
+        .tempfile_in(directory)
+        .map_err(|error| without_path(&error))?;
     let path = file.path().to_path_buf();
     unfinished.push(path.clone());
     Ok((file, Registration(path)))
+}
+
+/// An error without the random name that it is about: messages have the name that was asked for.
+fn without_path(error: &io::Error) -> io::Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(found) = cause {
+        let number = found
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        if let Some(number) = number {
+            return io::Error::from_raw_os_error(number);
+        }
+        cause = match found.downcast_ref::<io::Error>() {
+            Some(error) => error
+                .get_ref()
+                .map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => found.source(),
+        };
+    }
+    io::Error::from(error.kind())
 }
 
 /// The bits of a new file's mode. Linux before 6.0 does not apply the umask to a file without a
@@ -498,7 +521,11 @@ mod tests {
 
     #[test]
     fn wrong_places_are_errors_at_once() {
-        assert!(open(Path::new("/no/such/directory/a.svg")).is_err());
+        let error = open(Path::new("/no/such/directory/a.svg")).expect_err("not there");
+        assert_eq!(error.to_string(), "No such file or directory (os error 2)");
+        // A file system without nameless files.
+        let error = open(Path::new("/proc/a.svg")).expect_err("no place for files");
+        assert_eq!(error.to_string(), "No such file or directory (os error 2)");
         assert!(open(Path::new("/")).is_err());
         assert!(open(Path::new("/dev/fd/987654")).is_err());
     }

@@ -12,7 +12,7 @@ pub(crate) enum Target {
     /// Every process of the machine.
     All,
     /// Every process of this name, those that get it later too.
-    Comm(String),
+    Comm(OsString),
     /// Every process of this cgroup and of those below it, those that come later too. The path is
     /// absolute, or relative to the root of the hierarchy.
     Cgroup(PathBuf),

@@ -109,7 +109,9 @@ pub(super) fn whom(settings: &Record, recorder: &Recorder) -> String {
         Target::Cgroup(path) if found.is_empty() => {
             format!("cgroup {}: no process is in it, waiting for one", path.display())
         }
-        Target::Comm(name) if found.is_empty() => format!("{name}: none runs now, waiting for one to start"),
+        Target::Comm(name) if found.is_empty() => {
+            format!("{}: none runs now, waiting for one to start", name.display())
+        }
         _ => {
             let names: Vec<String> = found
                 .iter()

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::arguments::EstimateSettings;
-use super::{announce, terminal};
+use super::{announce, resources, terminal};
 use crate::message::{self, escape};
 use crate::numeric::{rounded, saturating_u64};
 use crate::privileges;
@@ -49,6 +49,7 @@ const fn way(interval_bytes: u64, live: bool) -> TracingWay {
 /// Runs `estimate`.
 pub(super) fn run(asked: &EstimateSettings) -> Result<ExitCode> {
     privileges::require()?;
+    resources::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

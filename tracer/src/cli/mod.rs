@@ -10,6 +10,7 @@ mod live;
 mod outputs;
 mod progress;
 mod record;
+mod resources;
 mod settings;
 mod sizes;
 mod terminal;
@@ -23,6 +24,7 @@ use arguments::CommandArguments;
 use arguments::CommandLine;
 
 use crate::message::{self, escape};
+use crate::signals;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -35,6 +37,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage::answer(&error),
     };
     start_log(arguments.quiet(), arguments.verbose());
+    signals::survive_file_size_limit();
     let outcome = match arguments.command {
         CommandArguments::Record(record) => checked(record.settings(), record::run),
         CommandArguments::Live(live) => checked(live.settings(), record::run),
@@ -73,7 +76,17 @@ fn complain(error: &anyhow::Error) {
             said = format!("{said}: {cause}");
         }
     }
-    message::fail(format_args!("{said}"));
+    let advice = error.chain().find_map(|cause| {
+        let answer = cause.downcast_ref::<std::io::Error>()?.raw_os_error()?;
+        match answer {
+            libc::EMFILE => Some("; raise the limit of open files (`ulimit -n`)"),
+            libc::ENOMEM => {
+                Some("; smaller values of --max-stacks, --max-processes, --ring-size and --unwind-memory take less memory")
+            }
+            _ => None,
+        }
+    });
+    message::fail(format_args!("{said}{}", advice.unwrap_or_default()));
 }
 
 fn start_log(quiet: bool, verbose: u8) {

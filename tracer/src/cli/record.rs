@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process};
 use super::outputs::OutputFiles;
 use super::progress::ProgressLine;
 use super::settings::RecordSettings;
-use super::{allocators, announce, live, terminal};
+use super::{allocators, announce, live, resources, terminal};
 use crate::privileges;
 use crate::profile::Session;
 use crate::profile::session::{MapMemory, SessionSettings, Traced};
@@ -26,6 +26,7 @@ const LOST: u8 = 3;
 /// Runs `record`, and `live`, which is a recording with another report.
 pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
     privileges::require()?;
+    resources::require()?;
     // Every output is opened before tracing starts: a wrong path is found before anything is
     // disturbed.
     let files = OutputFiles::open(&settings.report)?;

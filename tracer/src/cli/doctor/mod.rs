@@ -7,12 +7,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::terminal;
+use super::{resources, terminal};
 use crate::numeric::saturating_u64;
 use checks::{Check, CheckAnswer};
 
 /// Runs `doctor`. Fails with 1 where something that `record` needs is missing.
 pub(super) fn run(json: bool) -> Result<ExitCode> {
+    resources::require()?;
     let examined = checks::examine();
     if json {
         let checks: Vec<_> = examined
