@@ -1,6 +1,7 @@
 //! Files of a recording: whose they are, where they are made, and that they are written whatever
 //! happens to anything else.
 
+use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,11 @@ pub(crate) const CASES: &[Case] = &[
         supplementary_group,
     ),
     case("output_files::closed_directory", &[Need::Sudo], closed_directory),
-    case("output_files::planted_links", &[Need::Sudo], planted_links),
+    case(
+        "output_files::planted_links",
+        &[Need::Sudo, Need::Python],
+        planted_links,
+    ),
     case("output_files::foreign_name", &[Need::Sudo], foreign_name),
     case(
         "output_files::killed",
@@ -168,12 +173,16 @@ fn closed_directory(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Plants links to a file of root's at every name that could be told beforehand.
-const PLANT: &str = "last=$(cut -d' ' -f5 /proc/loadavg)
-for pid in $(seq $last $((last + 1500))); do
-    ln -s \"$1\" .out.svg.$pid.part; ln -s \"$1\" out.svg.$pid.part; ln -s \"$1\" .out.svg.$pid
-done
-ln -s \"$1\" out.svg";
+/// Plants links to a file of root's at every name that could be told beforehand: of the output, and
+/// of a temporary file beside it that has the number of a process which is yet to come.
+const PLANT: &str = "
+import os, sys
+last = int(open('/proc/loadavg').read().split()[4])
+for pid in range(last, last + 2000):
+    for name in ('.out.svg.%d.part', 'out.svg.%d.part', '.out.svg.%d', 'out.svg.%d'):
+        os.symlink(sys.argv[1], name % pid)
+os.symlink(sys.argv[1], 'out.svg')
+";
 
 /// Links in a directory of somebody else's, and the output's own name being one, are replaced; what
 /// they lead to is not touched, whoever calls memtap.
@@ -186,7 +195,9 @@ fn planted_links(context: &Context) -> Result<()> {
     std::fs::set_permissions(secret.path(), PermissionsExt::from_mode(0o755))?;
     for is_behind_sudo in [true, false] {
         let directory = user.directory()?;
-        run(user.shell(directory.path(), PLANT, [&victim]))?.succeeded()?;
+        let script = "exec /usr/bin/python3 -c \"$1\" \"$2\"";
+        let arguments = [OsStr::new(PLANT), victim.as_os_str()];
+        run(user.shell(directory.path(), script, arguments))?.succeeded()?;
         let before = names(directory.path())?;
         let arguments = "record -o out.svg -- sh -c :";
         let finished = if is_behind_sudo {
@@ -462,7 +473,8 @@ fn one_fails(context: &Context) -> Result<()> {
 fn file_size_limit(context: &Context) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let script = "TMPDIR=$PWD; export TMPDIR; ulimit -f 24; \
-                  exec \"$1\" record -o out.svg -o out.folded -- grep SigIgn /proc/self/status";
+                  exec \"$1\" record -o out.svg -o out.folded -- sh -c \
+                  'while read name mask; do [ $name != SigIgn: ] || echo $mask; done </proc/self/status'";
     let finished = ended_with(shell(context, directory.path(), script)?, 1)?;
     ensure!(
         names(directory.path())? == ["out.folded"],

@@ -22,7 +22,7 @@ pub fn monotonic_ns() -> u64 {
 }
 
 /// Returns the nanoseconds by which this process's time namespace is ahead of the machine
-/// (time_namespaces(7)); nothing where the kernel has no such namespaces.
+/// (`time_namespaces(7)`); nothing where the kernel has no such namespaces.
 fn namespace_offset_ns() -> Option<i64> {
     let of = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
     // The file has the offsets of the namespace that children will be in.

@@ -321,15 +321,13 @@ impl Draft {
             OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC,
             Mode::from_raw_mode(mode()),
         );
-        match anonymous {
-            Ok(file) => Ok(Self::Anonymous(File::from(file))),
-            // Not every file system has such files. Which error says so is the file system's
-            // choice: the others are met again.
-            Err(_) => {
-                let (file, registration) = named(directory, OsStr::new(".memtap-"), OsStr::new(".part"))?;
-                Ok(Self::Named(file, registration))
-            }
+        if let Ok(file) = anonymous {
+            return Ok(Self::Anonymous(File::from(file)));
         }
+        // Not every file system has such files. Which error says so is the file system's choice: the
+        // others are met again.
+        let (file, registration) = named(directory, OsStr::new(".memtap-"), OsStr::new(".part"))?;
+        Ok(Self::Named(file, registration))
     }
 
     fn file(&mut self) -> &mut File {

@@ -143,7 +143,8 @@ impl User {
 
     /// Takes this user's rights for files.
     pub(crate) fn file_rights(&self) -> std::io::Result<FileRights> {
-        FileRights::of(self.uid, self.gid, &self.groups)
+        let groups: Vec<u32> = self.groups.iter().map(|group| group.as_raw()).collect();
+        FileRights::of(self.uid, self.gid, &groups)
     }
 }
 
@@ -159,9 +160,11 @@ pub(crate) struct FileRights {
 }
 
 impl FileRights {
-    fn of(uid: libc::uid_t, gid: libc::gid_t, groups: &[Gid]) -> std::io::Result<Self> {
+    /// Takes the rights of a user who is in these groups.
+    pub(crate) fn of(uid: libc::uid_t, gid: libc::gid_t, groups: &[u32]) -> std::io::Result<Self> {
         let before = rustix::process::getgroups()?;
-        set_thread_groups(groups)?;
+        let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+        set_thread_groups(&groups)?;
         // The group first: who is not root may not change it. Both calls tell what was before, and
         // cannot fail for root.
         // SAFETY: system calls without arguments in memory; they change this thread alone
@@ -209,7 +212,7 @@ mod tests {
         std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o770)).expect("root");
         let groups = rustix::process::getgroups().expect("always");
         {
-            let _rights = FileRights::of(12345, 12345, &[12345, 54321].map(Gid::from_raw)).expect("root");
+            let _rights = FileRights::of(12345, 12345, &[12345, 54321]).expect("root");
             assert!(std::fs::write(closed.path().join("a"), "").is_err());
             let path = shared.path().join("a");
             std::fs::write(&path, "").expect("the group may");

@@ -64,7 +64,7 @@ impl DebuginfodClient {
             cache: settings
                 .cache
                 .clone()
-                .map(|directory| Cache::new(directory, settings.owner)),
+                .map(|directory| Cache::new(directory, settings.owner.clone())),
             servers: settings.servers.clone(),
             settings: settings.clone(),
         }
