@@ -52,6 +52,7 @@ const CASES: &[&[case::Case]] = &[
     containers::CASES,
     outputs::CASES,
     output_files::CASES,
+    output_files::owners::CASES,
     escapes::CASES,
     arguments::CASES,
     documents::CASES,

@@ -29,7 +29,7 @@ fn in_a_line(error: &Error) -> String {
     let text = error.render().to_string();
     let paragraphs = text.trim().split("\n\n").map(|paragraph| {
         let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
-        lines.join(" ")
+        lines.join(" ").replace(" tip: ", "; tip: ")
     });
     let told: Vec<String> = paragraphs
         .filter(|it| !it.starts_with("Usage:") && !it.starts_with("For more information"))
@@ -68,7 +68,8 @@ mod tests {
         );
         assert_eq!(
             refusal(&["record", "--al"]),
-            "unexpected argument '--al' found; tip: a similar argument exists: '--all'; --help lists what there is"
+            "unexpected argument '--al' found; tip: a similar argument exists: '--all'; tip: to pass '--al' as a value, use \
+             '-- --al'; --help lists what there is"
         );
         assert_eq!(
             refusal(&["record", "-p", "1", "-a"]),
