@@ -40,6 +40,8 @@ pub enum Need {
     Python,
     /// `unshare` and `setpriv` of util-linux.
     Namespaces,
+    /// `sudo`, and the programs that make a user and a group.
+    Sudo,
     /// `heaptrack` and `heaptrack_print`.
     Heaptrack,
     /// `sqlite3`.
@@ -190,6 +192,13 @@ impl Need {
             Self::Namespaces => (
                 on_path("unshare") && on_path("setpriv"),
                 "no `unshare` or `setpriv` (util-linux)",
+            ),
+            Self::Sudo => (
+                Path::new("/etc/sudoers.d").is_dir()
+                    && ["sudo", "setpriv", "useradd", "userdel", "groupadd"]
+                        .into_iter()
+                        .all(on_path),
+                "no `sudo` (with /etc/sudoers.d) or no `useradd` (passwd)",
             ),
             Self::Heaptrack => (
                 ["heaptrack", "heaptrack_print"].into_iter().all(on_path),

@@ -24,6 +24,7 @@ mod reported;
 mod run;
 mod shim;
 mod strace;
+mod sudo_user;
 mod summary;
 
 pub use account::{Account, without_pids};
@@ -43,4 +44,5 @@ pub use reported::{Chain, Reported, ReportedImage};
 pub use run::{Finished, LIMIT, RunningProgram, eventually, run};
 pub use shim::{Shim, shim_counts};
 pub use strace::Strace;
+pub use sudo_user::SudoUser;
 pub use summary::{ProcessSummary, RecordingSummary, Region};

@@ -5,6 +5,7 @@
 //! with the reason and counted as ignored; with `MEMTAP_TEST_ALL=1` it fails.
 
 mod allocators;
+mod arguments;
 mod attach;
 mod budget;
 
@@ -14,11 +15,13 @@ mod commands;
 mod containers;
 mod documents;
 mod errors;
+mod escapes;
 mod fixtures;
 mod live;
 mod live_report;
 mod lives;
 mod many_processes;
+mod output_files;
 mod outputs;
 mod processes;
 mod python;
@@ -50,6 +53,10 @@ const CASES: &[&[case::Case]] = &[
     cgroups::CASES,
     containers::CASES,
     outputs::CASES,
+    output_files::CASES,
+    output_files::owners::CASES,
+    escapes::CASES,
+    arguments::CASES,
     documents::CASES,
     live_report::CASES,
     regions::CASES,

@@ -1,5 +1,6 @@
 //! The machine around memtap: tracefs, full disks, sudo, and what `doctor` says of it all.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -122,6 +123,8 @@ fn full_disk(context: &Context) -> Result<()> {
 /// Behind sudo the command runs as the user who called it, with none of root's groups.
 fn user_behind_sudo(context: &Context) -> Result<()> {
     let mut memtap = Memtap::record(context)?;
+    // The outputs are that user's too.
+    std::fs::set_permissions(memtap.directory(), PermissionsExt::from_mode(0o777))?;
     let expected = if context.is_root() {
         memtap = memtap
             .environment("SUDO_UID", "65534")

@@ -2,6 +2,7 @@
 //! and the cost of one piece of work.
 
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -10,9 +11,38 @@ use rustix::time::{ClockId, clock_gettime};
 const MAX_PART: u32 = 20;
 
 /// Returns the time of `CLOCK_MONOTONIC` in nanoseconds.
+///
+/// It is the clock of the machine, by which the kernel tells when something happened, also in a
+/// time namespace, whose clock is another.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
-    nanoseconds(read(ClockId::Monotonic))
+    static OFFSET_NS: OnceLock<i64> = OnceLock::new();
+    let offset_ns = *OFFSET_NS.get_or_init(|| namespace_offset_ns().unwrap_or(0));
+    nanoseconds(read(ClockId::Monotonic)).saturating_add_signed(offset_ns.saturating_neg())
+}
+
+/// Returns the nanoseconds by which this process's time namespace is ahead of the machine
+/// (`time_namespaces(7)`); nothing where the kernel has no such namespaces.
+fn namespace_offset_ns() -> Option<i64> {
+    let of = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    // The file has the offsets of the namespace that children will be in.
+    if of("time")? != of("time_for_children")? {
+        return None;
+    }
+    monotonic_offset_ns(&std::fs::read_to_string("/proc/self/timens_offsets").ok()?)
+}
+
+/// The offset of `CLOCK_MONOTONIC`: a line with its name, seconds, and nanoseconds to add to them.
+fn monotonic_offset_ns(offsets: &str) -> Option<i64> {
+    let mut numbers = offsets
+        .lines()
+        .find_map(|line| line.strip_prefix("monotonic "))?
+        .split_ascii_whitespace()
+        .map(str::parse::<i64>);
+    let seconds = numbers.next()?.ok()?;
+    seconds
+        .checked_mul(1_000_000_000)?
+        .checked_add(numbers.next()?.ok()?)
 }
 
 /// Returns the CPU time of memtap.
@@ -102,5 +132,25 @@ impl WorkTime {
     pub(crate) fn add(&mut self, other: Self) {
         self.cpu_s += other.cpu_s;
         self.clock_s += other.clock_s;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_have_seconds_and_nanoseconds() {
+        let offsets = "monotonic       -1000   250000000\nboottime         2000         0\n";
+        assert_eq!(monotonic_offset_ns(offsets), Some(-999_750_000_000));
+        for damaged in [
+            "",
+            "monotonic",
+            "monotonic 1\n",
+            "monotonic x 0\n",
+            "boottime 1 0\n",
+        ] {
+            assert_eq!(monotonic_offset_ns(damaged), None, "{damaged}");
+        }
     }
 }

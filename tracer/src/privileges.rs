@@ -1,6 +1,8 @@
-//! The privileges of this process, and the user behind `sudo`, whom launched commands run as.
+//! The privileges of this process, and the user behind `sudo`, whom launched commands run as and
+//! outputs belong to.
 
 use std::ffi::{CStr, CString, OsString};
+use std::marker::PhantomData;
 use std::os::unix::ffi::OsStringExt as _;
 
 use rustix::process::{Gid, Uid};
@@ -108,16 +110,24 @@ impl User {
     }
 
     fn read_groups(&mut self) {
-        let mut count: libc::c_int = 256;
         let mut groups = vec![0; 256];
-        // SAFETY: the buffer has room for `count` groups, and the name ends in a NUL.
-        let status =
-            unsafe { libc::getgrouplist(self.name.as_ptr(), self.gid, groups.as_mut_ptr(), &raw mut count) };
-        if status >= 0
-            && let Ok(count) = usize::try_from(count)
-        {
-            groups.truncate(count);
-            self.groups = groups.into_iter().map(Gid::from_raw).collect();
+        // The second time with as much room as was wanted.
+        for _ in 0..2 {
+            let Ok(mut count) = libc::c_int::try_from(groups.len()) else {
+                return;
+            };
+            // SAFETY: the buffer has room for `count` groups, and the name ends in a NUL.
+            let status = unsafe {
+                libc::getgrouplist(self.name.as_ptr(), self.gid, groups.as_mut_ptr(), &raw mut count)
+            };
+            let Ok(count) = usize::try_from(count) else {
+                return;
+            };
+            groups.resize(count, 0);
+            if status >= 0 {
+                self.groups = groups.into_iter().map(Gid::from_raw).collect();
+                return;
+            }
         }
     }
 
@@ -129,5 +139,90 @@ impl User {
         set_thread_gid(Gid::from_raw(self.gid))?;
         set_thread_uid(Uid::from_raw(self.uid))?;
         Ok(())
+    }
+
+    /// Takes this user's rights for files.
+    pub(crate) fn file_rights(&self) -> std::io::Result<FileRights> {
+        let groups: Vec<u32> = self.groups.iter().map(|group| group.as_raw()).collect();
+        FileRights::of(self.uid, self.gid, &groups)
+    }
+}
+
+/// Another user's rights for the files that this thread touches, until it is dropped. The thread
+/// loses what root may do with files too (capabilities(7)), and has it again afterwards.
+#[derive(Debug)]
+pub(crate) struct FileRights {
+    uid: libc::uid_t,
+    gid: libc::gid_t,
+    groups: Vec<Gid>,
+    /// The rights are those of one thread.
+    _thread: PhantomData<*const ()>,
+}
+
+impl FileRights {
+    /// Takes the rights of a user who is in these groups.
+    pub(crate) fn of(uid: libc::uid_t, gid: libc::gid_t, groups: &[u32]) -> std::io::Result<Self> {
+        let before = rustix::process::getgroups()?;
+        let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+        set_thread_groups(&groups)?;
+        // The group first: who is not root may not change it. Both calls tell what was before, and
+        // cannot fail for root.
+        // SAFETY: system calls without arguments in memory; they change this thread alone
+        // (setfsuid(2)).
+        let (gid, uid) = unsafe { (libc::setfsgid(gid), libc::setfsuid(uid)) };
+        Ok(Self {
+            uid: uid.cast_unsigned(),
+            gid: gid.cast_unsigned(),
+            groups: before,
+            _thread: PhantomData,
+        })
+    }
+}
+
+impl Drop for FileRights {
+    fn drop(&mut self) {
+        // The user first: as root again, the group may be changed.
+        // SAFETY: system calls without arguments in memory; they change this thread alone
+        // (setfsuid(2)).
+        unsafe {
+            libc::setfsuid(self.uid);
+            libc::setfsgid(self.gid);
+        }
+        if let Err(error) = set_thread_groups(&self.groups) {
+            log::debug!("failed to take back the groups: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+
+    use super::*;
+
+    /// Only root can take the rights of another.
+    #[test]
+    fn rights_are_the_users_with_all_groups_and_end() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let closed = tempfile::tempdir().expect("room");
+        let shared = tempfile::tempdir().expect("room");
+        chown(shared.path(), None, Some(54321)).expect("root");
+        std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o770)).expect("root");
+        let groups = rustix::process::getgroups().expect("always");
+        {
+            let _rights = FileRights::of(12345, 12345, &[12345, 54321]).expect("root");
+            assert!(std::fs::write(closed.path().join("a"), "").is_err());
+            let path = shared.path().join("a");
+            std::fs::write(&path, "").expect("the group may");
+            let metadata = path.metadata().expect("there");
+            assert_eq!((metadata.uid(), metadata.gid()), (12345, 12345));
+        }
+        let path = closed.path().join("a");
+        std::fs::write(&path, "").expect("root again");
+        let metadata = path.metadata().expect("there");
+        assert_eq!((metadata.uid(), metadata.gid()), (0, 0));
+        assert_eq!(rustix::process::getgroups().expect("always"), groups);
     }
 }

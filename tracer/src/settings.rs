@@ -12,7 +12,7 @@ pub(crate) enum Target {
     /// Every process of the machine.
     All,
     /// Every process of this name, those that get it later too.
-    Comm(String),
+    Comm(OsString),
     /// Every process of this cgroup and of those below it, those that come later too. The path is
     /// absolute, or relative to the root of the hierarchy.
     Cgroup(PathBuf),
@@ -159,12 +159,14 @@ impl UserSymbol {
 }
 
 /// The user that files are written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
     /// The user ID.
     pub uid: u32,
     /// The group ID.
     pub gid: u32,
+    /// The IDs of all the user's groups.
+    pub groups: Vec<u32>,
 }
 
 /// The kernel's interface that uprobes are attached by.

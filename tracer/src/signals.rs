@@ -1,4 +1,4 @@
-//! The signals that ask memtap to end, and who sent them.
+//! The signals that ask memtap to end, and who sent them; and one that would end it.
 
 use std::io;
 use std::sync::OnceLock;
@@ -60,6 +60,16 @@ impl Endings {
             signal,
             by_terminal: BY_KERNEL.load(Ordering::SeqCst),
         }
+    }
+}
+
+/// Lets a write beyond the limit on the size of files fail, in place of ending memtap. By a handler:
+/// a command that is executed has the signal's own action again, which it would not have if the
+/// signal was ignored.
+pub(crate) fn survive_file_size_limit() {
+    // SAFETY: the handler does nothing.
+    if let Err(error) = unsafe { signal_hook_registry::register(libc::SIGXFSZ, || {}) } {
+        log::debug!("files beyond their limit of size end memtap: {error}");
     }
 }
 

@@ -79,6 +79,16 @@ pub const TEST: &[Package] = &[
         reason: "namespaces, and dropping privileges",
     },
     Package {
+        name: "sudo",
+        provides: "sudo",
+        reason: "files of the user who calls it",
+    },
+    Package {
+        name: "passwd",
+        provides: "useradd",
+        reason: "a user who calls sudo",
+    },
+    Package {
         name: "python3",
         provides: "/usr/bin/python3",
         reason: "a program as the distribution ships it, traced while it runs",

@@ -57,7 +57,10 @@ impl BpfError {
     /// say why.
     pub(super) fn program(name: &str, error: &ProgramError) -> Self {
         let text = error.to_string();
-        log::debug!("{name}: {text}");
+        // A message is one line.
+        for line in text.lines() {
+            log::debug!("{name}: {line}");
+        }
         let is_account = |line: &&str| {
             ["processed ", "verification time", "stack depth", "mark_precise"]
                 .iter()

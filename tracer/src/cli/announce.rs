@@ -2,6 +2,7 @@
 
 use super::allocators;
 use super::settings::RecordSettings;
+use crate::message;
 use crate::recorder::{Followed, Recorder};
 use crate::report::units;
 use crate::settings::{Record, Sample, Target};
@@ -24,7 +25,7 @@ pub(super) fn start(settings: &RecordSettings, recorder: &Recorder) {
     } else {
         what.push("every call".to_owned());
     }
-    eprintln!("memtap: {}: {}", whom(settings, recorder), what.join("; "));
+    message::say(format_args!("{}: {}", whom(settings, recorder), what.join("; ")));
     let memory = recorder.memory();
     for (map, bytes) in &memory {
         log::debug!("map {map}: {}", units::bytes((*bytes).into()));
@@ -47,7 +48,7 @@ pub(super) fn level(settings: &RecordSettings, followed: &Followed, is_first: bo
         None => format!("{} from now on", words(followed)),
     };
     if is_first && !settings.report.quiet {
-        eprintln!("memtap: {line}");
+        message::say(format_args!("{line}"));
     } else {
         log::debug!("{line}");
     }
@@ -108,7 +109,9 @@ pub(super) fn whom(settings: &Record, recorder: &Recorder) -> String {
         Target::Cgroup(path) if found.is_empty() => {
             format!("cgroup {}: no process is in it, waiting for one", path.display())
         }
-        Target::Comm(name) if found.is_empty() => format!("{name}: none runs now, waiting for one to start"),
+        Target::Comm(name) if found.is_empty() => {
+            format!("{}: none runs now, waiting for one to start", name.display())
+        }
         _ => {
             let names: Vec<String> = found
                 .iter()

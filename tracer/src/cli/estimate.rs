@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::announce;
 use super::arguments::EstimateSettings;
+use super::{announce, resources, terminal};
+use crate::message::{self, escape};
 use crate::numeric::{rounded, saturating_u64};
 use crate::privileges;
 use crate::recorder::{Estimate, Estimator, TracingWay};
@@ -49,6 +49,7 @@ const fn way(interval_bytes: u64, live: bool) -> TracingWay {
 /// Runs `estimate`.
 pub(super) fn run(asked: &EstimateSettings) -> Result<ExitCode> {
     privileges::require()?;
+    resources::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -65,29 +66,33 @@ async fn estimate(asked: &EstimateSettings) -> Result<ExitCode> {
         .estimate(asked.duration, waiting)
         .await
         .context("failed to count calls")?;
-    let mut stdout = std::io::stdout().lock();
-    if asked.json {
-        serde_json::to_writer_pretty(&mut stdout, &document(&estimate, asked))
-            .context("failed to write to standard output")?;
-        writeln!(stdout)?;
+    let printed = if asked.json {
+        terminal::print_json(&document(&estimate, asked))
     } else {
-        write!(stdout, "{}", text(&estimate, &whom, asked))?;
-    }
+        terminal::print_text(&text(&estimate, &whom, asked))
+    };
     if let Some(child) = child {
         if !child.is_finished() {
-            eprintln!("memtap: the command still runs; waiting for it, no longer traced");
+            message::say(format_args!(
+                "the command still runs; waiting for it, no longer traced"
+            ));
         }
         child
             .await
             .context("failed to wait for the command")?
             .context("failed to wait for the command")?;
     }
+    printed?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the estimate for people.
 fn text(estimate: &Estimate, whom: &str, asked: &EstimateSettings) -> String {
-    let mut text = format!("{whom} · looked at for {}", units::duration(estimate.counted));
+    let mut text = format!(
+        "{} · looked at for {}",
+        escape::one_line(whom),
+        units::duration(estimate.counted)
+    );
     if estimate.is_cut {
         text.push_str(", since it calls so often that more would be felt");
     }
@@ -160,7 +165,11 @@ fn recommended(estimate: &Estimate, asked: &EstimateSettings) -> String {
     let words = ["sudo", "memtap", "record"]
         .into_iter()
         .chain(options.iter().copied());
-    let words = words.map(str::to_owned).chain(asked.target.iter().map(quoted));
+    let target = asked
+        .target
+        .iter()
+        .map(|word| escape::one_line(&quoted(word)).into_owned());
+    let words = words.map(str::to_owned).chain(target);
     words.collect::<Vec<_>>().join(" ")
 }
 

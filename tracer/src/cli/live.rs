@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use super::settings::ReportSettings;
 use super::terminal;
+use crate::message;
 use crate::profile::Session;
 use crate::recorder::Recording;
 use crate::report::table::live::{self, LiveOptions};
@@ -50,13 +51,13 @@ pub(super) fn judge(settings: &ReportSettings, recording: &Recording) -> Result<
     if growth <= i128::from(most) {
         return Ok(false);
     }
-    eprintln!(
-        "memtap: error: live bytes grew by {} since half-way; --fail-if-growth allows {}",
+    message::fail(format_args!(
+        "live bytes grew by {} since half-way; --fail-if-growth allows {}",
         units::bytes(growth.unsigned_abs()),
         units::bytes(most.into())
-    );
+    ));
     for line in live::growers(&recording.profile, settings.per_pid, NAMED) {
-        eprintln!("  {line}");
+        message::line(&format_args!("  {line}"));
     }
     Ok(true)
 }

@@ -7,11 +7,14 @@ mod arguments;
 mod doctor;
 mod estimate;
 mod live;
+mod outputs;
 mod progress;
 mod record;
+mod resources;
 mod settings;
 mod sizes;
 mod terminal;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -19,6 +22,9 @@ use clap::Parser as _;
 
 use arguments::CommandArguments;
 use arguments::CommandLine;
+
+use crate::message::{self, escape};
+use crate::signals;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -28,21 +34,10 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     let arguments = match CommandLine::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are answers, the rest are wrong usage; clap knows which stream each
-            // goes to.
-            let code = if error.use_stderr() {
-                ExitCode::from(USAGE)
-            } else {
-                ExitCode::SUCCESS
-            };
-            if let Err(error) = error.print() {
-                log::debug!("{error}");
-            }
-            return code;
-        }
+        Err(error) => return usage::answer(&error),
     };
     start_log(arguments.quiet(), arguments.verbose());
+    signals::survive_file_size_limit();
     let outcome = match arguments.command {
         CommandArguments::Record(record) => checked(record.settings(), record::run),
         CommandArguments::Live(live) => checked(live.settings(), record::run),
@@ -81,7 +76,17 @@ fn complain(error: &anyhow::Error) {
             said = format!("{said}: {cause}");
         }
     }
-    eprintln!("memtap: error: {said}");
+    let advice = error.chain().find_map(|cause| {
+        let answer = cause.downcast_ref::<std::io::Error>()?.raw_os_error()?;
+        match answer {
+            libc::EMFILE => Some("; raise the limit of open files (`ulimit -n`)"),
+            libc::ENOMEM => {
+                Some("; smaller values of --max-stacks, --max-processes, --ring-size and --unwind-memory take less memory")
+            }
+            _ => None,
+        }
+    });
+    message::fail(format_args!("{said}{}", advice.unwrap_or_default()));
 }
 
 fn start_log(quiet: bool, verbose: u8) {
@@ -106,7 +111,8 @@ fn start_log(quiet: bool, verbose: u8) {
         )
         .format(|out, record| {
             let level = record.level().as_str().to_lowercase();
-            writeln!(out, "memtap: {level}: {}", record.args())
+            let text = record.args().to_string();
+            writeln!(out, "memtap: {level}: {}", escape::one_line(&text))
         })
         .init();
 }

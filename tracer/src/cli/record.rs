@@ -7,18 +7,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process};
 
+use super::outputs::OutputFiles;
 use super::progress::ProgressLine;
-use super::settings::{RecordSettings, ReportSettings};
-use super::{allocators, announce, live, terminal};
-use crate::output::{OutputFile, Saved};
-use crate::privileges::{self, User};
+use super::settings::RecordSettings;
+use super::{allocators, announce, live, resources, terminal};
+use crate::privileges;
 use crate::profile::Session;
 use crate::profile::session::{MapMemory, SessionSettings, Traced};
 use crate::recorder::{self, Followed, Observer, Progress, Recorder, Recording, Stop};
-use crate::report::summary::Summary;
-use crate::report::{self, table, units};
+use crate::report::{self, table};
 use crate::settings::{Record, StopPolicy, Target};
 use crate::signals::{Ending, Endings};
+use crate::{message, output};
 
 /// Exit code with `--strict` when something was lost.
 const LOST: u8 = 3;
@@ -31,6 +31,7 @@ const DIED_OF_A_TRAP: &str = "the command died of SIGTRAP: if that is not its ow
 /// Runs `record`, and `live`, which is a recording with another report.
 pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
     privileges::require()?;
+    resources::require()?;
     // Every output is opened before tracing starts: a wrong path is found before anything is
     // disturbed.
     let files = OutputFiles::open(&settings.report)?;
@@ -121,11 +122,21 @@ fn quit_at_next_signal() -> Result<()> {
     let inside = runtime.enter();
     let mut endings = Endings::new().context(FAILED)?;
     drop(inside);
-    std::thread::spawn(move || {
-        let ending = runtime.block_on(endings.next());
+    let wait = move || {
+        let ending = runtime.block_on(async {
+            loop {
+                let ending = endings.next().await;
+                // A terminal that goes is told of by the kernel, by the shell and by sudo: to hear
+                // of it twice is no impatience, and the profile is still to be written.
+                if ending.signal != libc::SIGHUP {
+                    break ending;
+                }
+            }
+        });
+        output::discard_unfinished();
         std::process::exit(128 + ending.signal);
-    });
-    Ok(())
+    };
+    std::thread::Builder::new().spawn(wait).map(drop).context(FAILED)
 }
 
 /// The time that a command may take to end until a message says that memtap waits for it.
@@ -149,10 +160,10 @@ async fn see_off(
         status
     } else {
         if !quiet {
-            eprintln!(
-                "memtap: the command (process {}) still runs; waiting for it, no longer traced",
+            message::say(format_args!(
+                "the command (process {}) still runs; waiting for it, no longer traced",
                 pid.unwrap_or_default()
-            );
+            ));
         }
         waiting.await
     };
@@ -182,33 +193,6 @@ fn code_of(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-/// The files that are wanted, open.
-struct OutputFiles {
-    outputs: Vec<OutputFile>,
-    summary: Option<OutputFile>,
-    raw: Option<OutputFile>,
-}
-
-impl OutputFiles {
-    fn open(settings: &ReportSettings) -> Result<Self> {
-        // Under `sudo` the files belong to the user who called it.
-        let owner = User::behind_sudo().map(|user| (user.uid, user.gid));
-        let open = |path: &std::path::Path| {
-            OutputFile::open(path, owner)
-                .with_context(|| format!("failed to open {} for writing", path.display()))
-        };
-        Ok(Self {
-            outputs: settings
-                .outputs
-                .iter()
-                .map(|output| open(&output.path))
-                .collect::<Result<_>>()?,
-            summary: settings.summary.as_deref().map(open).transpose()?,
-            raw: settings.raw.as_deref().map(open).transpose()?,
-        })
-    }
-}
-
 /// Writes everything that was asked for; the table where nothing was.
 fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -> Result<ExitCode> {
     let (record, report) = (&settings.record, &settings.report);
@@ -219,52 +203,31 @@ fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -
             recording.life_records_lost
         );
     }
-    let mut moved = false;
-    for (output, file) in report.outputs.iter().zip(files.outputs) {
-        let options = report::ExportOptions {
-            metric: output.metric,
-            per_pid: report.per_pid,
-        };
-        let mut bytes = Vec::new();
-        let written = report::write(&recording.profile, output.format, options, &mut bytes)
-            .with_context(|| format!("failed to write {}", output.path.display()))?;
-        let what = format!(
-            "{}, {}",
-            output.format.description(),
-            units::counted(written.stacks as u128, "stack")
-        );
-        moved |= save(file, &bytes, &what, report.quiet)?;
-    }
-    if let Some(file) = files.summary {
-        let mut bytes = Vec::new();
-        Summary::of(&recording.profile, &session, report.metric)
-            .write(&mut bytes)
-            .context("failed to write the summary")?;
-        moved |= save(file, &bytes, "summary", report.quiet)?;
-    }
-    if let Some(file) = files.raw {
-        let mut bytes = Vec::new();
-        report::raw::write(&recording.address_stacks, &mut bytes).context("failed to write the addresses")?;
-        moved |= save(file, &bytes, "addresses", report.quiet)?;
-    }
-    if report.live.is_some() && !report.is_piped() {
-        live::print(report, recording, &session)?;
+    let mut is_whole = files.write(report, recording, &session);
+    let printed = if report.live.is_some() && !report.is_piped() {
+        live::print(report, recording, &session)
     } else if report.outputs.is_empty() && report.raw.is_none() {
         terminal::print(report, |options, out| {
             table::write(&recording.profile, &session, options, out)
-        })?;
+        })
+    } else {
+        Ok(())
+    };
+    if let Err(error) = printed {
+        message::fail(format_args!("{error:#}"));
+        is_whole = false;
     }
     if !report.quiet
         && let Some(hint) = report::hint(&recording.profile, record.symbols.debuginfod.is_some())
     {
-        eprintln!("memtap: {hint}");
+        message::say(format_args!("{hint}"));
     }
     if !report.quiet
         && record.stop_for_code != StopPolicy::Always
         && let Some(tables) = &recording.tables
         && let Some(hint) = report::early::hint(&recording.profile, tables)
     {
-        eprintln!("memtap: {hint}");
+        message::say(format_args!("{hint}"));
     }
     for phrase in report::losses::phrases(&session.losses) {
         log::warn!("lost: {phrase}");
@@ -273,40 +236,14 @@ fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -
         log::warn!("{warning}");
     }
     let grew = live::judge(report, recording)?;
-    Ok(match (moved, grew, report.strict && session.losses.total() > 0) {
-        (true, _, _) => ExitCode::FAILURE,
-        (false, true, _) => ExitCode::from(live::GREW),
-        (false, false, true) => ExitCode::from(LOST),
-        (false, false, false) => ExitCode::SUCCESS,
-    })
-}
-
-/// Writes a file, and says so. True if it had to go elsewhere.
-fn save(file: OutputFile, bytes: &[u8], what: &str, quiet: bool) -> Result<bool> {
-    let path = file.path().to_path_buf();
-    let is_stdout = file.is_stdout();
-    match file
-        .write(bytes)
-        .with_context(|| format!("failed to write {}", path.display()))?
-    {
-        Saved::InPlace => {
-            if !quiet && !is_stdout {
-                eprintln!("wrote {} ({what})", path.display());
-            }
-            Ok(false)
-        }
-        Saved::Elsewhere {
-            path: instead,
-            reason,
-        } => {
-            eprintln!(
-                "memtap: error: failed to write {}: {reason}; it was saved as {} instead",
-                path.display(),
-                instead.display()
-            );
-            Ok(true)
-        }
-    }
+    Ok(
+        match (is_whole, grew, report.strict && session.losses.total() > 0) {
+            (false, _, _) => ExitCode::FAILURE,
+            (true, true, _) => ExitCode::from(live::GREW),
+            (true, false, true) => ExitCode::from(LOST),
+            (true, false, false) => ExitCode::SUCCESS,
+        },
+    )
 }
 
 fn session_of(settings: &Record, recording: &Recording) -> Session {

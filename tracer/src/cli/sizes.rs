@@ -26,6 +26,9 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is more than 64 bits can hold"))
 }
 
+/// The longest time that is waited for, a hundred years: clocks overflow far beyond it.
+const MAX_DURATION: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// `10s`, `500ms`, `1.5m`, `2h`; a bare number is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
@@ -42,7 +45,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_error| format!("`{text}` is no duration; write 10s, 500ms or 2m"))?;
     Duration::try_from_secs_f64(number * seconds)
         .ok()
-        .filter(|duration| !duration.is_zero())
+        .filter(|duration| !duration.is_zero() && *duration <= MAX_DURATION)
         .ok_or_else(|| format!("`{text}` is no duration that can be waited for"))
 }
 
@@ -81,7 +84,7 @@ mod tests {
         assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
-        for wrong in ["", "s", "-1s", "0", "1d", "1e400s", "1..5s"] {
+        for wrong in ["", "s", "-1s", "0", "1d", "1e400s", "1..5s", "99999999999999999h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

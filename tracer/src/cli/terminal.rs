@@ -1,10 +1,11 @@
-//! Reports on standard output.
+//! Reports on standard output. A reader that has gone has read enough.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
 
 use super::settings::ReportSettings;
+use crate::message::escape;
 use crate::report::table;
 
 /// Writes a report to standard output, in the width of the terminal.
@@ -12,8 +13,7 @@ pub(super) fn print(
     settings: &ReportSettings,
     write: impl FnOnce(&table::TableOptions, &mut dyn io::Write) -> io::Result<()>,
 ) -> Result<()> {
-    let stdout = io::stdout();
-    let terminal = stdout.is_terminal();
+    let terminal = io::stdout().is_terminal();
     let options = table::TableOptions {
         metric: settings.metric,
         per_pid: settings.per_pid,
@@ -24,8 +24,25 @@ pub(super) fn print(
         colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         top: settings.top,
     };
-    let mut stdout = stdout.lock();
-    let written = write(&options, &mut stdout).and_then(|()| stdout.flush());
+    put(|out| write(&options, out))
+}
+
+/// Writes a text of memtap's own lines to standard output, escaped.
+pub(super) fn print_text(text: &str) -> Result<()> {
+    put(|out| out.write_all(escape::lines(text).as_bytes()))
+}
+
+/// Writes a document for machines to standard output.
+pub(super) fn print_json(document: &serde_json::Value) -> Result<()> {
+    put(|out| {
+        serde_json::to_writer_pretty(&mut *out, document)?;
+        writeln!(out)
+    })
+}
+
+fn put(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = write(&mut stdout).and_then(|()| stdout.flush());
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("failed to write to standard output"),

@@ -1,7 +1,11 @@
 //! Facts of processes, from `/proc`.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, test_kill_process};
 
 /// Returns true if the process exists and has not ended: a zombie has.
 #[must_use]
@@ -12,6 +16,18 @@ pub fn is_running(pid: u32) -> bool {
         Some(_) => true,
         None => false,
     }
+}
+
+/// Returns true if the process exists, and this user may not look at it.
+#[must_use]
+pub fn is_hidden(pid: u32) -> bool {
+    // With `hidepid` it may even look as if there was none. A signal tells: "none" is its answer
+    // only where there is none.
+    std::fs::read(format!("/proc/{pid}/stat")).is_err()
+        && i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 /// Returns true if the process is stopped by a signal: all its threads that have not ended.
@@ -59,8 +75,16 @@ fn state_in(directory: &Path) -> Option<char> {
 
 /// The process's name.
 pub fn comm(pid: u32) -> io::Result<String> {
-    let name = std::fs::read(format!("/proc/{pid}/comm"))?;
-    Ok(String::from_utf8_lossy(name.trim_ascii_end()).into_owned())
+    Ok(String::from_utf8_lossy(&comm_bytes(pid)?).into_owned())
+}
+
+fn comm_bytes(pid: u32) -> io::Result<Vec<u8>> {
+    let mut name = std::fs::read(format!("/proc/{pid}/comm"))?;
+    // The line's end; a name may end in spaces of its own.
+    if name.last() == Some(&b'\n') {
+        name.pop();
+    }
+    Ok(name)
 }
 
 /// The executable, as the process sees it.
@@ -140,9 +164,9 @@ pub fn all() -> io::Result<Vec<u32>> {
 }
 
 /// Every process of this name.
-pub fn named(name: &str) -> io::Result<Vec<u32>> {
+pub fn named(name: &OsStr) -> io::Result<Vec<u32>> {
     let own = std::process::id();
-    let matches = |pid: &u32| *pid != own && comm(*pid).is_ok_and(|comm| comm == name);
+    let matches = |pid: &u32| *pid != own && comm_bytes(*pid).is_ok_and(|comm| comm == name.as_bytes());
     Ok(all()?.into_iter().filter(matches).collect())
 }
 
@@ -178,6 +202,15 @@ mod tests {
         assert_eq!(flags_in("7 (a"), None);
         assert_eq!(flags_in("7 (a) R 1"), None);
         assert!(!is_exiting(std::process::id()));
+    }
+
+    #[test]
+    fn processes_that_can_be_seen_or_do_not_exist_are_not_hidden() {
+        assert!(!is_hidden(std::process::id()));
+        assert!(!is_hidden(0));
+        assert!(!is_hidden(u32::MAX));
+        // More than Linux gives.
+        assert!(!is_hidden(1 << 23));
     }
 
     #[test]

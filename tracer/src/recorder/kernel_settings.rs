@@ -1,5 +1,7 @@
 //! Settings of the kernel side, and the loading of it.
 
+use std::os::unix::ffi::OsStrExt as _;
+
 use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, sampling};
 
 use super::figures::VarianceUnit;
@@ -94,8 +96,8 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
     };
     if let Target::Comm(name) = &settings.target {
         bpf.match_comm = 1;
-        for (to, from) in bpf.comm.iter_mut().take(15).zip(name.bytes()) {
-            *to = from;
+        for (to, from) in bpf.comm.iter_mut().take(15).zip(name.as_bytes()) {
+            *to = *from;
         }
     }
     bpf.unwind = match settings.unwind {

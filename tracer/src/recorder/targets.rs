@@ -143,7 +143,11 @@ impl Targets {
             Target::Pids(pids) => {
                 for pid in pids {
                     if proc_fs::group_of(*pid) != Some(*pid) || !proc_fs::is_running(*pid) {
-                        return Err(StartError::NoProcess(*pid));
+                        return Err(if proc_fs::is_hidden(*pid) {
+                            StartError::Unseen(*pid)
+                        } else {
+                            StartError::NoProcess(*pid)
+                        });
                     }
                 }
                 targets.pids.clone_from(pids);
@@ -209,7 +213,11 @@ impl Targets {
                 && matches!(target, Target::Pids(_))
             {
                 log::debug!("process {pid}: {error}");
-                return Err(StartError::Ended(*pid));
+                return Err(if error.kind() == io::ErrorKind::PermissionDenied {
+                    StartError::NotPermitted { pid: *pid, error }
+                } else {
+                    StartError::ended(*pid)
+                });
             }
         }
         Ok(())
@@ -272,6 +280,22 @@ pub enum StartError {
         /// The reason, and advice.
         advice: &'static str,
     },
+    /// A process exists, and cannot be seen.
+    #[error(
+        "process {0} runs, and /proc does not show it to this user: run memtap as root, with CAP_SYS_PTRACE (/proc may be \
+         mounted with hidepid)"
+    )]
+    Unseen(u32),
+    /// A process cannot be read.
+    #[error(
+        "failed to read the mappings of process {pid}: {error}: run memtap as root of the machine, with CAP_SYS_PTRACE"
+    )]
+    NotPermitted {
+        /// The process.
+        pid: u32,
+        /// The reason: part of the message.
+        error: io::Error,
+    },
     /// A program has an allocator that cannot be found.
     #[error(
         "{path} has {allocator} linked in, and no symbols by which its functions could be found: install its debug package (or \
@@ -308,7 +332,7 @@ pub enum StartError {
     NoSingle,
     /// The kernel refuses its events of process life.
     #[error(
-        "failed to listen to process life (perf_event_open): {0}; the kernel must be built with CONFIG_PERF_EVENTS"
+        "failed to listen to process life (perf_event_open): {}", why_no_events(.0)
     )]
     Sideband(io::Error),
     /// The kernel side.
@@ -323,6 +347,28 @@ pub enum StartError {
     /// `/proc` cannot be read.
     #[error("failed to read /proc: {0}")]
     Proc(io::Error),
+}
+
+impl StartError {
+    /// The error for a process that seems to have ended.
+    pub(super) fn ended(pid: u32) -> Self {
+        if proc_fs::is_hidden(pid) {
+            Self::Unseen(pid)
+        } else {
+            Self::Ended(pid)
+        }
+    }
+}
+
+/// An error of the kernel's events, and advice.
+fn why_no_events(error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "run memtap as root of the machine: root of a user namespace, or of a container without CAP_PERFMON, may not"
+        }
+        _ => "the kernel must be built with CONFIG_PERF_EVENTS",
+    };
+    format!("{error}; {advice}")
 }
 
 /// The meaning of an error of executing a command, and advice.

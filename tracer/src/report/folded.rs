@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The first frame is the process, the last is the function that was called. A `;` inside a name is
-//! written `:`, a control character as a space. After the process stands `[truncated]` where the
+//! written `:`, a line break as a space, another control character as `\u{1b}`. After the process stands `[truncated]` where the
 //! walk did not reach the outermost frame, or `[stack lost]`, alone, where nothing is known between
 //! process and function.
 //!

@@ -1,5 +1,6 @@
 //! Names of frames and processes in text.
 
+use crate::message::escape::one_line;
 use crate::profile::{Frame, FrameName, ProfiledProcess};
 
 /// The frame after the process where the walk did not reach the outermost frame.
@@ -18,12 +19,11 @@ pub(super) const COMPILED: &str = "[jit]";
 /// The label of a process whose name is not known.
 const UNKNOWN_PROCESS: &str = "[unknown process]";
 
-/// The frame's name on one line. Control characters become spaces: a line break would end the line,
-/// an escape would reach the terminal.
+/// The frame's name on one line, escaped.
 pub(super) fn frame(frame: &Frame) -> String {
     match &frame.name {
         FrameName::Symbol(name) if name.is_empty() => UNNAMED.to_owned(),
-        FrameName::Symbol(name) => one_line(name),
+        FrameName::Symbol(name) => one_line(name).into_owned(),
         FrameName::Offset { module, address } => format!("[{}+{address:#x}]", one_line(module)),
         FrameName::Compiled => COMPILED.to_owned(),
         FrameName::Unmapped(address) => format!("[{address:#x}]"),
@@ -35,7 +35,7 @@ pub(super) fn process(process: &ProfiledProcess, pid: bool) -> String {
     let comm = if process.comm.is_empty() {
         UNKNOWN_PROCESS.to_owned()
     } else {
-        one_line(&process.comm)
+        one_line(&process.comm).into_owned()
     };
     match process.pid {
         number if pid && number != 0 => format!("{comm}-{number}"),
@@ -57,18 +57,6 @@ pub(super) fn process_and_number(process: &ProfiledProcess) -> String {
 /// A name as it stands in a folded line, where `;` parts frames.
 pub(super) fn folded(name: &str) -> String {
     name.replace(';', ":")
-}
-
-/// The text without anything that ends a line or steers a terminal.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|it| match it {
-            // Line and paragraph separators, which some readers break lines at.
-            '\u{2028}' | '\u{2029}' => ' ',
-            it if it.is_control() => ' ',
-            it => it,
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -97,7 +85,7 @@ mod tests {
     fn names_stay_on_their_line() {
         assert_eq!(
             named(FrameName::Symbol("a\r\nb\tc\u{1b}[31m\u{85}\u{2028}é".into())),
-            "a  b c [31m  é"
+            "a  b c\\u{1b}[31m  é"
         );
         assert_eq!(folded("<[u8; 4] as T>::f;"), "<[u8: 4] as T>::f:");
     }

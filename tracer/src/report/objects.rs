@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::label::one_line;
 use super::units;
+use crate::message::escape::one_line;
 use crate::profile::{ObjectFile, Profile};
 
 /// Files that a hint names at most.
@@ -65,7 +65,7 @@ pub(crate) fn hint(profile: &Profile, may_fetch: bool) -> Option<String> {
         .take(MAX_NAMED)
         .map(|object| {
             let name = object.path.file_name().unwrap_or(object.path.as_os_str());
-            one_line(&name.to_string_lossy())
+            one_line(&name.to_string_lossy()).into_owned()
         })
         .collect();
     if names.is_empty() {

@@ -10,6 +10,7 @@
 
 use std::io::{self, BufWriter, Write};
 
+use crate::message::escape::one_line;
 use crate::profile::AddressStacks;
 
 /// Writes the stacks of all process images to `out`, and flushes it.
@@ -19,7 +20,7 @@ pub(crate) fn write(images: &[AddressStacks], out: &mut dyn Write) -> io::Result
     let mut out = BufWriter::new(out);
     for image in images {
         match &image.process {
-            Some((pid, comm)) => writeln!(out, "# process {pid} {comm}")?,
+            Some((pid, comm)) => writeln!(out, "# process {pid} {}", one_line(comm))?,
             None => writeln!(out, "# process 0 [unknown]")?,
         }
         for stack in &image.stacks {

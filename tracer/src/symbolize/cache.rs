@@ -14,6 +14,7 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 use crate::elf::BuildId;
+use crate::privileges::FileRights;
 use crate::settings::Owner;
 
 /// The lifetime of a note that servers have nothing for a build ID; elfutils' `cache_miss_s`.
@@ -40,6 +41,14 @@ impl Cache {
         Self { directory, owner }
     }
 
+    /// The owner's rights for files; nothing where they are memtap's own.
+    fn rights(&self) -> io::Result<Option<FileRights>> {
+        let owner = self.owner.as_ref();
+        owner
+            .map(|owner| FileRights::of(owner.uid, owner.gid, &owner.groups))
+            .transpose()
+    }
+
     /// The path of what there is, or may be, for a build id.
     pub(super) fn path(&self, id: &BuildId) -> PathBuf {
         self.directory.join(id.to_string()).join("debuginfo")
@@ -47,7 +56,9 @@ impl Cache {
 
     /// Looks for what was downloaded before.
     pub(super) fn get(&self, id: &BuildId) -> Cached {
-        let _rights = Rights::of(self.owner);
+        let Ok(_rights) = self.rights() else {
+            return Cached::Nothing;
+        };
         let path = self.path(id);
         let Ok(file) = OpenOptions::new()
             .read(true)
@@ -74,7 +85,7 @@ impl Cache {
 
     /// A file to download into, beside where it will be.
     pub(super) fn begin(&self, id: &BuildId) -> io::Result<NamedTempFile> {
-        let _rights = Rights::of(self.owner);
+        let _rights = self.rights()?;
         let directory = self.directory.join(id.to_string());
         DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         tempfile::Builder::new()
@@ -84,7 +95,7 @@ impl Cache {
 
     /// Puts a download in its place, whole.
     pub(super) fn keep(&self, id: &BuildId, file: NamedTempFile) -> io::Result<File> {
-        let _rights = Rights::of(self.owner);
+        let _rights = self.rights()?;
         file.persist(self.path(id)).map_err(|error| error.error)
     }
 
@@ -98,53 +109,15 @@ impl Cache {
 
     /// Takes a file out that is no use.
     pub(super) fn remove(&self, id: &BuildId) {
-        let _rights = Rights::of(self.owner);
         let path = self.path(id);
-        if let Err(error) = std::fs::remove_file(&path) {
+        let removed = self.rights().and_then(|_rights| std::fs::remove_file(&path));
+        if let Err(error) = removed {
             log::debug!("failed to remove {}: {error}", path.display());
         }
     }
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
-    }
-}
-
-/// The rights of another user for the files that this thread touches, until it is dropped.
-struct Rights(Option<Owner>);
-
-impl Rights {
-    fn of(owner: Option<Owner>) -> Self {
-        let Some(Owner { uid, gid }) = owner else {
-            return Self(None);
-        };
-        // The group first: who is not root may not change it. Both calls tell what was before, and
-        // cannot fail for root.
-        // SAFETY: system calls without arguments in memory; they change this thread alone
-        // (setfsuid(2)).
-        let before = unsafe {
-            let gid = libc::setfsgid(gid);
-            let uid = libc::setfsuid(uid);
-            Owner {
-                uid: uid.cast_unsigned(),
-                gid: gid.cast_unsigned(),
-            }
-        };
-        Self(Some(before))
-    }
-}
-
-impl Drop for Rights {
-    fn drop(&mut self) {
-        if let Some(Owner { uid, gid }) = self.0 {
-            // The user first: as root again, the group may be changed.
-            // SAFETY: system calls without arguments in memory; they change this thread alone
-            // (setfsuid(2)).
-            unsafe {
-                libc::setfsuid(uid);
-                libc::setfsgid(gid);
-            }
-        }
     }
 }
 
@@ -183,6 +156,7 @@ mod tests {
     const NOBODY: Owner = Owner {
         uid: 65534,
         gid: 65534,
+        groups: Vec::new(),
     };
 
     #[test]

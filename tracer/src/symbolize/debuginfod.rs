@@ -16,6 +16,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use super::cache::{Cache, Cached};
 use super::debug_file::{DebugFile, check};
 use crate::elf::BuildId;
+use crate::message;
 use crate::settings;
 
 /// The longest time until a connection is made.
@@ -63,7 +64,7 @@ impl DebuginfodClient {
             cache: settings
                 .cache
                 .clone()
-                .map(|directory| Cache::new(directory, settings.owner)),
+                .map(|directory| Cache::new(directory, settings.owner.clone())),
             servers: settings.servers.clone(),
             settings: settings.clone(),
         }
@@ -95,10 +96,10 @@ impl DebuginfodClient {
         let mut has_failed = false;
         for server in self.servers.clone() {
             if !self.settings.quiet {
-                eprintln!(
-                    "memtap: fetching debug information of {} (build id {id}) from {server}",
+                message::say(format_args!(
+                    "fetching debug information of {} (build id {id}) from {server}",
                     what.display()
-                );
+                ));
             }
             match self.download(&server, id) {
                 Ok(found) => {

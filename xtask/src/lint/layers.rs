@@ -29,7 +29,15 @@ const REPORT: &[&str] = &["report", "profile"];
 const REPORTER: &str = "recorder";
 
 /// Modules that every other may use, and that use none.
-const LEAVES: &[&str] = &["settings", "clock", "privileges", "signals", "output", "numeric"];
+const LEAVES: &[&str] = &[
+    "settings",
+    "clock",
+    "privileges",
+    "signals",
+    "output",
+    "message",
+    "numeric",
+];
 
 /// Checks the layers, then the directories, of the tracer.
 pub(crate) fn check(files: &[TextFile]) -> Result<Vec<Violation>> {

@@ -19,6 +19,12 @@ pub(super) enum Overhead {
 /// machine.
 const DEFAULT_PERCENT: f64 = 2.0;
 
+/// The smallest budget, in percent: the single hits by which a rate is known cost more than less.
+const MIN_PERCENT: f64 = 0.001;
+
+/// The largest budget, in percent: that of as many CPUs as Linux knows (`CONFIG_NR_CPUS`).
+const MAX_PERCENT: f64 = 819_200.0;
+
 /// The least that can be sampled: one allocation per so many bytes. Figures on the kernel side are
 /// made for no more.
 const MAX_INTERVAL_BYTES: u64 = tracer_ebpf::sampling::INTERVAL_MAX as u64;
@@ -46,6 +52,12 @@ pub(super) fn overhead(text: &str) -> Result<Overhead, String> {
     }
     let number = text.strip_suffix('%').unwrap_or(text).trim_end();
     match number.parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent < MIN_PERCENT => Err(format!(
+            "{MIN_PERCENT} % of a CPU is the smallest share that can be kept to"
+        )),
+        Ok(percent) if percent > MAX_PERCENT && percent.is_finite() => Err(format!(
+            "no tracing costs more than {MAX_PERCENT} % of a CPU; off is for no budget"
+        )),
         Ok(percent) if percent > 0.0 && percent.is_finite() => Ok(Overhead::Percent(percent)),
         _ => Err(format!(
             "`{text}` is no share of a CPU's time; write 2, 0.5 or off"
@@ -120,6 +132,10 @@ mod tests {
         assert_eq!(sample("auto"), Ok(Sample::Auto));
         assert_eq!(overhead("2%"), Ok(Overhead::Percent(2.0)));
         assert_eq!(overhead("off"), Ok(Overhead::Off));
+        assert_eq!(overhead("0.001"), Ok(Overhead::Percent(0.001)));
+        for wrong in ["1e-300", "0.0009", "1e300", "NaN", "inf"] {
+            assert!(overhead(wrong).is_err(), "{wrong}");
+        }
         for wrong in ["0", "some", "-1"] {
             assert!(sample(wrong).is_err(), "{wrong}");
             assert!(overhead(wrong).is_err(), "{wrong}");

@@ -41,7 +41,7 @@ pub(in crate::cli) struct EstimateArguments {
         group = "looked-at",
         help_heading = "Target (one of)"
     )]
-    comm: Option<String>,
+    comm: Option<OsString>,
     /// Look at every process of this cgroup (v2) and of those below it
     #[arg(
         long,

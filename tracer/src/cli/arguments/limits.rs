@@ -6,6 +6,15 @@ use clap::Args;
 use crate::cli::sizes;
 use crate::settings::Limits;
 
+/// The most stacks: tables of half a gigabyte.
+const MAX_STACKS: u32 = 1 << 22;
+
+/// The most blocks: a table of eight gigabytes, where there are as many.
+const MAX_BLOCKS: u32 = 1 << 26;
+
+/// The most processes that Linux has (`PID_MAX_LIMIT` of its `include/linux/threads.h`).
+const MAX_PROCESSES: u32 = 1 << 22;
+
 /// Bounds of the kernel side's maps.
 #[derive(Debug, Args)]
 pub(super) struct MemoryArguments {
@@ -35,8 +44,14 @@ pub(super) struct MemoryArguments {
 impl MemoryArguments {
     /// Checks what was said.
     pub(super) fn limits(&self) -> Result<Limits> {
-        if self.max_stacks == 0 || self.max_processes == 0 {
-            bail!("--max-stacks and --max-processes must be at least 1");
+        for (option, number, most) in [
+            ("--max-stacks", self.max_stacks, MAX_STACKS),
+            ("--max-blocks", self.max_blocks, MAX_BLOCKS),
+            ("--max-processes", self.max_processes, MAX_PROCESSES),
+        ] {
+            if !(1..=most).contains(&number) {
+                bail!("{option} {number}: it must be from 1 to {most}");
+            }
         }
         if !(1 << 16..=4 << 30).contains(&self.unwind_memory) {
             bail!("--unwind-memory must be from 64k to 4G");

@@ -1,6 +1,7 @@
 //! The arguments of `record`, which `live` has too.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub(in crate::cli) struct RecordArguments {
     all: bool,
     /// Trace every process of this name, also those that start later
     #[arg(long, value_name = "NAME", group = "target", help_heading = "Target (one of)")]
-    comm: Option<String>,
+    comm: Option<OsString>,
     /// Trace every process of this cgroup (v2) and of those below it, also those that come later: a
     /// directory below /sys/fs/cgroup, or its path as in /proc/PID/cgroup
     #[arg(long, value_name = "PATH", group = "target", help_heading = "Target (one of)")]
@@ -86,7 +87,7 @@ pub(in crate::cli) struct RecordArguments {
     /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; -: folded
     /// stacks on standard output
     #[arg(short, long, value_name = "[METRIC=]FILE")]
-    output: Vec<String>,
+    output: Vec<OsString>,
     /// Weight of stacks [default: alloc-bytes, or region-bytes where only regions are traced]
     #[arg(long, value_enum)]
     metric: Option<Metric>,
@@ -298,7 +299,10 @@ impl RecordArguments {
         }
         if let Some(name) = &self.comm {
             if name.is_empty() || name.len() > 15 {
-                bail!("--comm {name}: names of processes have 1 to 15 bytes; see `ps -e -o comm`");
+                bail!(
+                    "--comm {}: names of processes have 1 to 15 bytes; see `ps -e -o comm`",
+                    name.display()
+                );
             }
             return Ok(Target::Comm(name.clone()));
         }
@@ -316,12 +320,13 @@ impl RecordArguments {
 }
 
 /// `[METRIC=]FILE`
-fn output(text: &str, default: Metric) -> Result<ProfileOutput> {
-    let named = text.split_once('=').and_then(|(name, file)| {
-        let metric = Metric::ALL.into_iter().find(|metric| metric.name() == name)?;
-        Some((metric, file))
+fn output(argument: &OsStr, default: Metric) -> Result<ProfileOutput> {
+    let bytes = argument.as_bytes();
+    let named = Metric::ALL.into_iter().find_map(|metric| {
+        let file = bytes.strip_prefix(metric.name().as_bytes())?.strip_prefix(b"=")?;
+        Some((metric, OsStr::from_bytes(file)))
     });
-    let (metric, file) = named.unwrap_or((default, text));
+    let (metric, file) = named.unwrap_or((default, argument));
     let path = PathBuf::from(file);
     Ok(ProfileOutput {
         metric,
@@ -354,7 +359,7 @@ mod tests {
         assert_eq!(settings(&["-a"]).unwrap().record.target, Target::All);
         assert_eq!(
             settings(&["--comm", "x"]).unwrap().record.target,
-            Target::Comm("x".to_owned())
+            Target::Comm("x".into())
         );
         assert_eq!(
             settings(&["--cgroup", "a/b"]).unwrap().record.target,
@@ -386,6 +391,10 @@ mod tests {
             (Metric::AllocBytes, Some("x=y.folded"))
         );
         assert!(settings(&["-a", "-o", "a.nonsense"]).is_err());
+        let name = OsStr::from_bytes(b"alloc-count=\xff.svg");
+        let output = output(name, Metric::AllocBytes).unwrap();
+        assert_eq!(output.metric, Metric::AllocCount);
+        assert_eq!(output.path.as_os_str().as_bytes(), b"\xff.svg");
         assert!(settings(&["-a", "-o", "-", "-o", "-"]).is_err());
     }
 
@@ -404,7 +413,11 @@ mod tests {
     fn limits_are_checked() {
         assert!(settings(&["-a", "--min-size", "2k", "--max-size", "1k"]).is_err());
         assert!(settings(&["-a", "--ring-size", "5000"]).is_err());
-        assert!(settings(&["-a", "--max-stacks", "0"]).is_err());
+        for option in ["--max-stacks", "--max-blocks", "--max-processes"] {
+            assert!(settings(&["-a", option, "0"]).is_err());
+            assert!(settings(&["-a", option, "4294967295"]).is_err());
+            assert!(settings(&["-a", option, "1"]).is_ok());
+        }
         assert!(settings(&["--comm", "a-name-that-is-too-long"]).is_err());
     }
 }

@@ -85,6 +85,7 @@ impl SymbolArguments {
             owner: user.as_ref().map(|user| Owner {
                 uid: user.uid,
                 gid: user.gid,
+                groups: user.groups.iter().map(|group| group.as_raw()).collect(),
             }),
             timeout: seconds("DEBUGINFOD_TIMEOUT", TIMEOUT),
             max_time: seconds("DEBUGINFOD_MAXTIME", MAX_TIME),

@@ -3,18 +3,18 @@
 mod checks;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
+use super::{resources, terminal};
 use crate::numeric::saturating_u64;
 use checks::{Check, CheckAnswer};
 
 /// Runs `doctor`. Fails with 1 where something that `record` needs is missing.
 pub(super) fn run(json: bool) -> Result<ExitCode> {
+    resources::require()?;
     let examined = checks::examine();
-    let mut stdout = std::io::stdout().lock();
     if json {
         let checks: Vec<_> = examined
             .iter()
@@ -38,14 +38,12 @@ pub(super) fn run(json: bool) -> Result<ExitCode> {
             "programs": programs,
             "probe_cost": cost_document(),
         });
-        serde_json::to_writer_pretty(&mut stdout, &document).context("failed to write to standard output")?;
-        writeln!(stdout)?;
+        terminal::print_json(&document)?;
     } else {
-        writeln!(stdout, "kernel {}", checks::kernel_release())?;
-        for check in &examined {
-            write!(stdout, "{}", lines(check))?;
-        }
-        write!(stdout, "{}", cost_line())?;
+        let mut text = format!("kernel {}\n", checks::kernel_release());
+        text.extend(examined.iter().map(lines));
+        text.push_str(&cost_line());
+        terminal::print_text(&text)?;
     }
     let missing = examined
         .iter()

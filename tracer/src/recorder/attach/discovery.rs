@@ -63,7 +63,7 @@ pub(crate) fn no_allocator_in(pid: u32, missing: NoPlan) -> StartError {
     if proc_fs::is_running(pid) && !proc_fs::is_exiting(pid) {
         no_allocator(&describe(pid), missing)
     } else {
-        StartError::Ended(pid)
+        StartError::ended(pid)
     }
 }
 

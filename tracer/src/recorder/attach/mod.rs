@@ -169,7 +169,7 @@ impl Attachments {
                 .attach(object, &file.plan, &self.scopes_or(file.scope))
                 .map_err(|error| match (file.pid, error) {
                     (Some(pid), error @ AttachError::Uprobe { .. }) if error.is_gone() => {
-                        StartError::Ended(pid)
+                        StartError::ended(pid)
                     }
                     (_, other) => other.into(),
                 })?;

@@ -22,6 +22,7 @@ use std::io::{self, Write};
 
 use super::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use super::{label, units};
+use crate::message::escape::one_line;
 use crate::profile::{Metric, Profile, Session};
 use columns::{Align, Column, Columns};
 use fit::Piece;
@@ -268,7 +269,7 @@ fn pieces(profile: &Profile, merged: &Merged, stack: &MergedStack) -> Vec<Piece>
         let frame = &profile.frames[merged.frames[*frame]];
         let source = frame.source.as_ref().map(|it| {
             let file = it.file.rsplit('/').next().unwrap_or_default();
-            format!("{}:{}", label::one_line(file), it.line)
+            format!("{}:{}", one_line(file), it.line)
         });
         pieces.push(Piece {
             name: label::frame(frame),
