@@ -3,11 +3,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use super::foreign_files;
 
 /// The identity of a root: the mount namespace, and the directory in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,20 +50,14 @@ impl Root {
     /// Opens a regular file of this root for reading. Symbolic links on the way lead nowhere
     /// outside of it; `path` itself may be one only if `follow` says so.
     pub fn open(&self, path: &Path, follow: bool) -> io::Result<File> {
-        // `NONBLOCK`: opening a pipe without a writer would wait for one.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let no_follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = File::from(openat2(&self.0, path, flags | no_follow, Mode::empty(), resolve)?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        Ok(file)
+        foreign_files::open_in(self.0.as_fd(), path, follow)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::Mode;
+
     use super::*;
 
     #[test]

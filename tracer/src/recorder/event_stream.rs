@@ -81,6 +81,9 @@ impl EventStream {
                 exits = true;
                 to.exited.note_exit();
             }
+            if matches!(event.what, ProcessEvent::Mapped(_)) {
+                to.take_in_if_target(pid);
+            }
             if let Some(file) = to.processes.history_mut().apply(event) {
                 to.take_mapped_file(&file, pid);
             }
@@ -107,6 +110,26 @@ impl EventSinks<'_> {
                 // It may have taken the place of another image.
                 self.exited.note_exit();
             }
+        }
+    }
+
+    /// Takes the processes into scope that have come into the cgroup after they mapped their files.
+    pub(super) fn take_in_members(&mut self) {
+        for pid in self.scope.cgroup_processes() {
+            self.take_in(pid);
+        }
+    }
+
+    fn take_in_if_target(&mut self, pid: u32) {
+        let history = self.processes.history();
+        if !history.is_in_scope(pid) && (self.processes.has_pid(pid) || self.scope.takes_in(pid)) {
+            self.take_in(pid);
+        }
+    }
+
+    fn take_in(&mut self, pid: u32) {
+        for file in self.processes.history_mut().take_in(pid) {
+            self.take_mapped_file(&file, pid);
         }
     }
 
