@@ -14,6 +14,7 @@ mod containers;
 mod documents;
 mod errors;
 mod fixtures;
+mod foreign_files;
 mod live;
 mod live_report;
 mod lives;
@@ -83,6 +84,7 @@ const CASES: &[&[case::Case]] = &[
     symbols::fetched::CASES,
     symbols::compiled::CASES,
     symbols::exited_processes::CASES,
+    foreign_files::CASES,
 ];
 
 fn main() -> ExitCode {

@@ -20,6 +20,8 @@ use clap::Parser as _;
 use arguments::CommandArguments;
 use arguments::CommandLine;
 
+use crate::symbolize::worker;
+
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
 
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
         CommandArguments::Live(live) => checked(live.settings(), record::run),
         CommandArguments::Estimate(estimate) => checked(estimate.settings(), estimate::run),
         CommandArguments::Doctor { json } => doctor::run(json),
+        CommandArguments::SymbolizeWorker => worker::run().map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         complain(&error);

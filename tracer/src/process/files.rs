@@ -1,12 +1,13 @@
 //! The files that targets map, kept open: a file that is deleted, replaced or in a namespace that
 //! has gone can still be read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,10 @@ const ROOT_LINGER: Duration = Duration::from_secs(5);
 /// Root directories kept at most.
 const MAX_ROOTS: usize = 256;
 
+/// The time that a file system may take to open a file. A disk that has to be woken takes less, and
+/// the recording waits.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
 /// Files that are left out by name at most; a process can map any number of them.
 const MAX_NAMED: u32 = 8;
 
@@ -93,11 +98,13 @@ pub struct Files {
     roots: HashMap<RootId, (Arc<Root>, Instant)>,
     own_root: Option<RootId>,
     descriptors: Descriptors,
+    /// Devices of file systems that did not answer in time.
+    unresponsive: HashSet<(u32, u32)>,
     /// Files that were left out by name.
     named: u32,
 }
 
-/// What is known of a file.
+/// The outcome of opening a file.
 #[derive(Debug)]
 enum KnownFile {
     Open(Weak<MappedFile>),
@@ -125,9 +132,7 @@ impl Files {
             None => {}
         }
         let slot = self.descriptors.take(pid)?;
-        let root = self.root_of(pid);
-        let opened = open(pid, mapping, root.as_ref(), &self.roots);
-        let file = opened.and_then(|(file, root)| mapped_file(mapping, file, root, slot));
+        let file = self.open(pid, mapping, slot);
         let known = match &file {
             Ok(file) => KnownFile::Open(Arc::downgrade(file)),
             Err(error) => {
@@ -139,10 +144,33 @@ impl Files {
         file.ok()
     }
 
+    /// Opens a file, and reads its headers, on a thread: a file system whose server has gone, or does
+    /// not want to, may never answer.
+    fn open(&mut self, pid: u32, mapping: &Mapping, slot: Slot) -> io::Result<Arc<MappedFile>> {
+        let unresponsive = || io::Error::from(io::ErrorKind::TimedOut);
+        let device = mapping.file.device;
+        if self.unresponsive.contains(&device) {
+            return Err(unresponsive());
+        }
+        let root = self.root_of(pid);
+        let others: Vec<Arc<Root>> = self.roots.values().map(|(root, _)| Arc::clone(root)).collect();
+        let wanted = mapping.clone();
+        let opened = within(OPEN_LIMIT, move || {
+            let (file, root) = open(pid, &wanted, root.as_ref(), &others)?;
+            mapped_file(&wanted, file, root, slot)
+        });
+        opened.unwrap_or_else(|| {
+            self.unresponsive.insert(device);
+            Err(unresponsive())
+        })
+    }
+
     /// Says why a file is not read.
     fn leave_out(&mut self, path: &Path, error: &io::Error) {
         let shown = path.display();
-        if !matches!(UnfitFile::of(error), Some(UnfitFile::Sparse { .. })) || self.named > MAX_NAMED {
+        let is_worth_saying = matches!(UnfitFile::of(error), Some(UnfitFile::Sparse { .. }))
+            || error.kind() == io::ErrorKind::TimedOut;
+        if !is_worth_saying || self.named > MAX_NAMED {
             log::debug!("{shown} is not read: {error}");
             return;
         }
@@ -204,6 +232,20 @@ impl Files {
         self.known.insert(id, KnownFile::Open(Arc::downgrade(&mapped)));
         Ok(mapped)
     }
+}
+
+/// Does something on a thread; returns nothing where it takes too long, and leaves the thread alone.
+fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = channel();
+    let work = move || {
+        if sender.send(work()).is_err() {
+            log::debug!("a file was opened too late");
+        }
+    };
+    // Without a thread, nothing is opened either.
+    let worker = std::thread::Builder::new().name("memtap-open".to_owned());
+    worker.spawn(work).ok()?;
+    receiver.recv_timeout(limit).ok()
 }
 
 fn mapped_file(
@@ -271,7 +313,7 @@ fn open(
     pid: u32,
     mapping: &Mapping,
     root: Option<&Arc<Root>>,
-    roots: &HashMap<RootId, (Arc<Root>, Instant)>,
+    others: &[Arc<Root>],
 ) -> io::Result<(File, Option<Arc<Root>>)> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
     let mut failed = match foreign_files::open_here(Path::new(&exact)) {
@@ -281,10 +323,9 @@ fn open(
         Err(error) => error,
     };
     let own = Root::of("self")?;
-    let others = roots.values().map(|(root, _)| root);
     let places = root.into_iter().map(|root| (&**root, Some(root)));
     let places = places.chain([(&own, None)]);
-    for (place, kept) in places.chain(others.map(|root| (&**root, Some(root)))) {
+    for (place, kept) in places.chain(others.iter().map(|root| (&**root, Some(root)))) {
         match place.open(&mapping.path, true) {
             Ok(file) if is_mapped_as(&file, mapping) => return Ok((file, kept.cloned())),
             Ok(_) => {}
@@ -310,6 +351,14 @@ fn is_mapped_as(file: &File, mapping: &Mapping) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_takes_too_long_is_left() {
+        assert_eq!(within(OPEN_LIMIT, || 7), Some(7));
+        let (hold, held) = channel::<()>();
+        assert_eq!(within(Duration::from_millis(10), move || held.recv().is_ok()), None);
+        drop(hold);
+    }
 
     #[test]
     fn file_has_one_key_by_its_path_and_by_its_mapping() {

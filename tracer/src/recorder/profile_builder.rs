@@ -246,7 +246,7 @@ impl<'a> ProfileBuilder<'a> {
     }
 
     /// The frames of code that was compiled at run time, where its compiler named it.
-    fn compiled(&self) -> HashMap<(u32, u64), Frame> {
+    fn compiled(&self, namer: &Namer) -> HashMap<(u32, u64), Frame> {
         let mut wanted: HashMap<u32, Vec<u64>> = HashMap::new();
         for frame in self.stacks.iter().flat_map(|stack| &stack.frames) {
             if let UnnamedFrame::Compiled(pid, address) = frame {
@@ -256,7 +256,7 @@ impl<'a> ProfileBuilder<'a> {
         let mut frames = HashMap::new();
         for (pid, addresses) in wanted {
             let maps = self.tracked.history().perf_maps().files(pid);
-            let names = symbolize::compiled(&maps, addresses);
+            let names = namer.compiled(&maps, addresses);
             frames.extend(
                 names
                     .into_iter()
@@ -284,7 +284,7 @@ impl<'a> ProfileBuilder<'a> {
             .iter()
             .map(|(location, frames)| (location, frames.iter().map(Frame::from).collect()))
             .collect();
-        let compiled = self.compiled();
+        let compiled = self.compiled(namer);
         let no_name = without_source(FrameName::Compiled);
 
         let mut frames = FrameInterner::default();
