@@ -62,7 +62,10 @@ impl<'a, F: Borrow<File>> ReadRef<'a> for &'a FileCache<F> {
     }
 
     fn read_bytes_at_until(self, range: Range<u64>, delimiter: u8) -> Result<&'a [u8], ()> {
-        self.charge((range.start, 0), STRING_BYTES.min(range.end.saturating_sub(range.start)))?;
+        self.charge(
+            (range.start, 0),
+            STRING_BYTES.min(range.end.saturating_sub(range.start)),
+        )?;
         self.pieces.read_bytes_at_until(range, delimiter)
     }
 }
@@ -111,7 +114,7 @@ mod tests {
             assert_eq!((&cache).read_bytes_at(0, 1 << 20).map(<[u8]>::len), Ok(1 << 20));
         }
         let pieces = (1..100).map(|offset| (&cache).read_bytes_at(offset, (1 << 20) - offset));
-        assert_eq!(pieces.filter(Result::is_ok).count(), 2, "three times the length");
+        assert_eq!(pieces.flatten().count(), 2, "three times the length");
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::fmt;
 use std::fs::File;
 
 use object::LittleEndian as LE;
+use object::ReadRef;
 use object::elf;
 use object::read::elf::{NoteIterator, ProgramHeader as _, SectionHeader as _};
-use object::ReadRef;
 
 use super::FileCache;
 use super::file::{Elf, Header};

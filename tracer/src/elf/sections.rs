@@ -25,7 +25,9 @@ const MIN_UNPACKED_BYTES: u64 = 1 << 20;
 /// The most bytes that a compressed section of this size may unpack to.
 #[must_use]
 pub(crate) const fn max_unpacked_bytes(packed_bytes: u64) -> u64 {
-    packed_bytes.saturating_mul(MAX_EXPANSION).saturating_add(MIN_UNPACKED_BYTES)
+    packed_bytes
+        .saturating_mul(MAX_EXPANSION)
+        .saturating_add(MIN_UNPACKED_BYTES)
 }
 
 /// A section's bytes, unpacked where it was compressed, and its address.

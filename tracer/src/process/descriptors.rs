@@ -16,7 +16,7 @@ const PROCESS_SHARE: usize = 4;
 const DEFAULT_OPEN_FILES: usize = 256;
 
 /// Lifts this process's limit of open files to what it may have.
-pub(crate) fn raise_limit() {
+pub fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -47,7 +47,9 @@ impl Descriptors {
     pub(super) fn take(&mut self, pid: u32) -> Option<Slot> {
         // Half is for probes, maps and outputs.
         let limit = getrlimit(Resource::Nofile).current;
-        let limit = limit.map_or(DEFAULT_OPEN_FILES, |limit| usize::try_from(limit).unwrap_or(usize::MAX) / 2);
+        let limit = limit.map_or(DEFAULT_OPEN_FILES, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX) / 2
+        });
         self.take_of(pid, limit.min(MAX_OPEN_FILES))
     }
 

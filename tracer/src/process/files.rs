@@ -278,8 +278,14 @@ fn key_of(metadata: &Metadata) -> FileKey {
 
 /// The device of a file's data, where `stat` tells it.
 fn device_of(file: &File, metadata: &Metadata) -> Option<u64> {
-    let file_system = rustix::fs::fstatfs(file).ok()?;
-    (file_system.f_type != libc::OVERLAYFS_SUPER_MAGIC).then(|| metadata.dev())
+    (!is_of_overlay(file)).then(|| metadata.dev())
+}
+
+/// Returns true for a file of overlayfs, or where that cannot be told.
+fn is_of_overlay(file: &File) -> bool {
+    rustix::fs::fstatfs(file).map_or(true, |file_system| {
+        file_system.f_type == libc::OVERLAYFS_SUPER_MAGIC
+    })
 }
 
 /// The identity that a mapping of the file has. `stat` has another one where a file system lies
@@ -317,8 +323,11 @@ fn open(
 ) -> io::Result<(File, Option<Arc<Root>>)> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
     let mut failed = match foreign_files::open_here(Path::new(&exact)) {
-        // It may have mapped another one there since.
-        Ok(file) if is_mapped_as(&file, mapping) => return Ok((file, root.cloned())),
+        // It may have mapped another one there since. Of a file of overlayfs, kernels do not tell the
+        // same in all places.
+        Ok(file) if is_mapped_as(&file, mapping) || is_of_overlay(&file) => {
+            return Ok((file, root.cloned()));
+        }
         Ok(_) => io::Error::other("it was replaced"),
         Err(error) => error,
     };
@@ -328,10 +337,9 @@ fn open(
     for (place, kept) in places.chain(others.iter().map(|root| (&**root, Some(root)))) {
         match place.open(&mapping.path, true) {
             Ok(file) if is_mapped_as(&file, mapping) => return Ok((file, kept.cloned())),
-            Ok(_) => {}
             // That a file is unfit says more than that there is none elsewhere.
             Err(error) if UnfitFile::of(&failed).is_none() => failed = error,
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
     Err(failed)
@@ -342,8 +350,8 @@ fn open(
 fn is_mapped_as(file: &File, mapping: &Mapping) -> bool {
     let FileId { device, inode } = mapping.file;
     let is_same = |metadata: Metadata| {
-        let (major, minor) = (major(metadata.dev()), minor(metadata.dev()));
-        metadata.ino() == inode && (major, minor) == device
+        let number = metadata.dev();
+        metadata.ino() == inode && (major(number), minor(number)) == device
     };
     file.metadata().is_ok_and(is_same) || identity(file).is_ok_and(|found| found == mapping.file)
 }
@@ -356,7 +364,10 @@ mod tests {
     fn work_that_takes_too_long_is_left() {
         assert_eq!(within(OPEN_LIMIT, || 7), Some(7));
         let (hold, held) = channel::<()>();
-        assert_eq!(within(Duration::from_millis(10), move || held.recv().is_ok()), None);
+        assert_eq!(
+            within(Duration::from_millis(10), move || held.recv().is_ok()),
+            None
+        );
         drop(hold);
     }
 

@@ -11,9 +11,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path};
 
-use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, fstat, open, openat, openat2, seek,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, fstat, open, openat, openat2, seek};
 use rustix::io::Errno;
 
 /// A reason for not reading a file.
@@ -160,7 +158,10 @@ mod tests {
         for path in [&*pipe, &link, directory.path()] {
             for opened in [open_here(path), open_in(root().as_fd(), path, true)] {
                 let error = opened.expect_err("it is no file");
-                assert!(matches!(UnfitFile::of(&error), Some(UnfitFile::Irregular)), "{error}");
+                assert!(
+                    matches!(UnfitFile::of(&error), Some(UnfitFile::Irregular)),
+                    "{error}"
+                );
             }
         }
     }
@@ -173,7 +174,10 @@ mod tests {
         let link = path.with_file_name("link");
         symlink(".", &link).expect("a link");
         let found = walk(root().as_fd(), &path).expect("there");
-        assert_eq!(readable(&found).expect("a file").metadata().expect("open").len(), 1);
+        assert_eq!(
+            readable(&found).expect("a file").metadata().expect("open").len(),
+            1
+        );
         assert!(walk(root().as_fd(), &link.join("file")).is_err());
         assert!(walk(root().as_fd(), Path::new("/../etc")).is_err());
     }

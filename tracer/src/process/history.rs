@@ -277,7 +277,9 @@ impl ProcessHistory {
             }
             ProcessEvent::Mapped(mapping) => {
                 let is_in_scope = self.by_pid.get(&pid)?.is_in_scope;
-                let file = is_in_scope.then(|| self.files.of_mapping(pid, &mapping)).flatten();
+                let file = is_in_scope
+                    .then(|| self.files.of_mapping(pid, &mapping))
+                    .flatten();
                 if is_in_scope {
                     self.note_code(pid, &mapping, file.as_deref());
                 }

@@ -11,7 +11,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod contents;
-pub(crate) mod descriptors;
+pub mod descriptors;
 pub mod files;
 pub(crate) mod foreign_files;
 pub mod history;

@@ -256,9 +256,9 @@ impl<'a> ProfileBuilder<'a> {
         let mut frames = HashMap::new();
         for (pid, addresses) in wanted {
             let maps = self.tracked.history().perf_maps().files(pid);
-            let names = namer.compiled(&maps, addresses);
+            let found = namer.compiled(&maps, addresses);
             frames.extend(
-                names
+                found
                     .into_iter()
                     .map(|(address, name)| ((pid, address), without_source(FrameName::Symbol(name)))),
             );

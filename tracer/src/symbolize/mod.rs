@@ -144,7 +144,10 @@ impl Namer {
             });
             asked.push((about, new));
         }
-        let found = names::do_all(&jobs, &mut self.reader.lock().unwrap_or_else(PoisonError::into_inner));
+        let found = names::do_all(
+            &jobs,
+            &mut self.reader.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         for ((about, new), found) in asked.into_iter().zip(found) {
             let mut frames = about.frames.lock().unwrap_or_else(PoisonError::into_inner);
             frames.extend(new.into_iter().map(key).zip(found));

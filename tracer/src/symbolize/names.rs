@@ -36,7 +36,10 @@ impl SymbolizeJob<'_> {
     fn reading(&self) -> Reading<'_> {
         let debug = self.debug.map(|debug| &debug.file);
         let debug_bytes = debug.map_or(0, |file| file.metadata().map_or(0, |metadata| metadata.len()));
-        let addresses = self.places.iter().filter_map(|(_, looked_up)| self.address(*looked_up));
+        let addresses = self
+            .places
+            .iter()
+            .filter_map(|(_, looked_up)| self.address(*looked_up));
         Reading {
             task: ReaderTask::File(FileTask {
                 own: self.own,
@@ -54,10 +57,10 @@ impl SymbolizeJob<'_> {
     fn frames(&self, names: Option<Names>) -> Vec<Arc<[ResolvedFrame]>> {
         let names = names.unwrap_or_default();
         let strings: Vec<Arc<str>> = names.strings.into_iter().map(Arc::from).collect();
-        let mut named = names.frames.iter();
+        let mut answers = names.frames.iter();
         let frames = self.places.iter().map(|(offset, looked_up)| {
             // Places without an address were not asked for.
-            let frames = self.address(*looked_up).and_then(|_asked| named.next());
+            let frames = self.address(*looked_up).and_then(|_asked| answers.next());
             match frames {
                 Some(frames) if !frames.is_empty() => resolved(frames, &strings),
                 _ => [unnamed(self.file, *offset)].into(),

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
-use crate::elf::{Elf, ReadRef};
 use crate::elf::sections::{self, Section};
+use crate::elf::{Elf, ReadRef};
 use crate::unwind::Error;
 
 /// The two sections that hold call frame information.

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::elf::{self, Elf, FileCache, FileError, ReadRef, Relocation, SymbolKind, SymbolTable};
-use crate::process::foreign_files;
 use crate::probe_plan::dataflow::{AddressMap, AddressSet, CodePart, MachineCode};
+use crate::process::foreign_files;
 
 /// The largest file whose code is looked through as a whole.
 const MAX_FILE_BYTES: u64 = 256 << 20;

@@ -67,7 +67,9 @@ impl NameReader {
         while !(waiting.is_empty() && suspects.is_empty()) {
             if self.ends >= MAX_ENDS {
                 let left = waiting.len() + suspects.len();
-                log::warn!("{left} more files are not read for names: readers of others have ended {MAX_ENDS} times");
+                log::warn!(
+                    "{left} more files are not read for names: readers of others have ended {MAX_ENDS} times"
+                );
                 break;
             }
             let outcome = match suspects.pop() {
@@ -76,13 +78,20 @@ impl NameReader {
             };
             let Err(end) = outcome else { continue };
             self.ends += 1;
-            let EarlyEnd { reading, overdue, why } = end;
+            let EarlyEnd {
+                reading,
+                overdue,
+                why,
+            } = end;
             let culprits = match (&*reading, &*overdue) {
                 ([only], _) => vec![*only],
                 _ => overdue,
             };
             for at in &culprits {
-                log::warn!("{}: its functions have no names: {why}", readings[*at].shown.display());
+                log::warn!(
+                    "{}: its functions have no names: {why}",
+                    readings[*at].shown.display()
+                );
             }
             suspects.extend(reading.into_iter().filter(|at| !culprits.contains(at)));
         }
@@ -103,7 +112,7 @@ impl NameReader {
             let (at, found) = match outcome {
                 Ok(Some(done)) => done,
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(self.end(error, &sent)),
+                Err(error) => return Err(self.end(&error, &sent)),
             };
             sent.retain(|(other, _)| *other != at);
             self.name_bytes += found.strings.iter().map(String::len).sum::<usize>();
@@ -155,7 +164,11 @@ impl NameReader {
             }
             let shown = readings[id].shown.display();
             match reply {
-                Reply::Note { is_warning: true, text, .. } => log::warn!("{shown}: {text}"),
+                Reply::Note {
+                    is_warning: true,
+                    text,
+                    ..
+                } => log::warn!("{shown}: {text}"),
                 Reply::Note { text, .. } => log::debug!("{shown}: {text}"),
                 Reply::Done { names, .. } if names.is_sound(readings[id].task.addresses().len()) => {
                     return Ok(Some((id, names)));
@@ -166,7 +179,7 @@ impl NameReader {
     }
 
     /// Ends the process after an error.
-    fn end(&mut self, error: io::Error, sent: &[(usize, Instant)]) -> EarlyEnd {
+    fn end(&mut self, error: &io::Error, sent: &[(usize, Instant)]) -> EarlyEnd {
         let now = Instant::now();
         let is_late = error.kind() == io::ErrorKind::WouldBlock;
         let overdue = sent.iter().filter(|(_, deadline)| is_late && *deadline <= now);

@@ -33,7 +33,12 @@ pub(super) fn read(
 ) {
     let symbolizer = Symbolizer::builder()
         .enable_auto_reload(false)
-        .set_debug_dirs(Some(task.directories.iter().cloned().chain([PathBuf::from(GLOBAL_DIRECTORY)])))
+        .set_debug_dirs(Some(
+            task.directories
+                .iter()
+                .cloned()
+                .chain([PathBuf::from(GLOBAL_DIRECTORY)]),
+        ))
         .build();
     let mut ask = |elf: &Elf, notes: &mut Notes| {
         if let Err(error) = ask(&symbolizer, elf, &task.addresses, table) {
@@ -45,7 +50,10 @@ pub(super) fn read(
     if let Some(debug) = &debug {
         match fit_debug_info(debug, unpacked_bytes) {
             Ok(path) => ask(&Elf::new(path), notes),
-            Err(reason) => notes.push((true, format!("its separate debug information is not used: {reason}"))),
+            Err(reason) => notes.push((
+                true,
+                format!("its separate debug information is not used: {reason}"),
+            )),
         }
     }
     if task.own == OwnSymbols::DebugInfo {

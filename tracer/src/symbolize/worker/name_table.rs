@@ -74,7 +74,10 @@ impl NameTable {
             return Some(*index);
         }
         let index = u32::try_from(self.names.strings.len()).ok()?;
-        self.bytes = self.bytes.checked_add(name.len()).filter(|bytes| *bytes <= MAX_TOTAL_BYTES)?;
+        self.bytes = self
+            .bytes
+            .checked_add(name.len())
+            .filter(|bytes| *bytes <= MAX_TOTAL_BYTES)?;
         self.names.strings.push(name.clone().into_owned());
         self.index.insert(name.into_owned(), index);
         Some(index)
@@ -99,7 +102,11 @@ mod tests {
         assert_eq!(cut("main"), "main");
         let longest = "x".repeat(MAX_NAME_BYTES);
         assert_eq!(cut(&longest), longest);
-        for longer in ["x".repeat(100_000), "é".repeat(50_000), "x".repeat(MAX_NAME_BYTES + 1)] {
+        for longer in [
+            "x".repeat(100_000),
+            "é".repeat(50_000),
+            "x".repeat(MAX_NAME_BYTES + 1),
+        ] {
             let cut = cut(&longer);
             assert!(cut.len() <= MAX_NAME_BYTES && cut.len() > MAX_NAME_BYTES - 8);
             assert!(cut.ends_with(CUT) && longer.starts_with(cut.trim_end_matches(CUT)));

@@ -113,6 +113,7 @@ mod imp {
         }
 
         pub(in crate::symbolize::worker) fn end(self) -> String {
+            drop(self);
             "its thread has ended".to_owned()
         }
     }

@@ -81,7 +81,11 @@ pub(in crate::symbolize) struct MapTask {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// A message for the log about a request.
-    Note { id: usize, is_warning: bool, text: String },
+    Note {
+        id: usize,
+        is_warning: bool,
+        text: String,
+    },
     /// The names for a request.
     Done { id: usize, names: Names },
 }
@@ -140,7 +144,12 @@ pub(super) fn receive<M: DeserializeOwned>(socket: &UnixStream) -> io::Result<Op
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FILES))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
-    let received = recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut len)], &mut control, flags)?;
+    let received = recvmsg(
+        socket.as_fd(),
+        &mut [IoSliceMut::new(&mut len)],
+        &mut control,
+        flags,
+    )?;
     match received.bytes {
         0 => return Ok(None),
         8 => {}

@@ -9,8 +9,8 @@ use rustix::thread::{
     set_thread_uid,
 };
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-    apply_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter,
 };
 
 /// Memory of its own that the process may have at least and at most: a quarter of the machine's
@@ -101,7 +101,8 @@ fn filter_system_calls() -> Result<()> {
 
 /// The system calls that are permitted, with conditions on their arguments.
 fn permitted() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
-    let mut permitted: BTreeMap<i64, Vec<SeccompRule>> = PERMITTED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut permitted: BTreeMap<i64, Vec<SeccompRule>> =
+        PERMITTED.iter().map(|call| (*call, Vec::new())).collect();
     // (call, argument, the bits that matter, their value)
     let writing = flags(libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND);
     let executable = flags(libc::PROT_EXEC);

@@ -47,11 +47,10 @@ pub(super) fn serve(socket: &UnixStream, unpacked_bytes: u64) {
                 while let Ok(Some((Request { id, task }, files))) = next() {
                     let mut notes = Vec::new();
                     let names = answer(task, files, unpacked_bytes, &mut notes);
-                    let notes = notes.into_iter().map(|(is_warning, text)| Reply::Note {
-                        id,
-                        is_warning,
-                        text,
-                    });
+                    let notes =
+                        notes
+                            .into_iter()
+                            .map(|(is_warning, text)| Reply::Note { id, is_warning, text });
                     for message in notes.chain([Reply::Done { id, names }]) {
                         if reply(&message).is_err() {
                             return;

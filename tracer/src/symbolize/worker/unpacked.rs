@@ -47,11 +47,19 @@ pub(super) fn check_debug_info(file: &File, most_bytes: u64) -> Result<(), Strin
         let counted = match compressed.kind {
             Compression::Zlib => count(flate2::bufread::ZlibDecoder::new(packed), said),
             Compression::Zstd => count_zstd(packed, said),
-            Compression::Other(kind) => return Err(format!("{name} is compressed in a way (type {kind}) that cannot be read")),
+            Compression::Other(kind) => {
+                return Err(format!(
+                    "{name} is compressed in a way (type {kind}) that cannot be read"
+                ));
+            }
         };
         match counted {
             Ok(bytes) if bytes == said => {}
-            Ok(bytes) if bytes > said => return Err(format!("{name} unpacks to more than the {said} bytes that it says")),
+            Ok(bytes) if bytes > said => {
+                return Err(format!(
+                    "{name} unpacks to more than the {said} bytes that it says"
+                ));
+            }
             Ok(bytes) => return Err(format!("{name} unpacks to {bytes} bytes and says {said}")),
             Err(error) => return Err(format!("{name} cannot be unpacked: {error}")),
         }
@@ -97,7 +105,10 @@ fn packed_bytes<'data, R: crate::elf::ReadRef<'data>>(
     if bytes.len() as u64 == size {
         Ok(bytes)
     } else {
-        Err(format!("{} is not all there", String::from_utf8_lossy(header.name)))
+        Err(format!(
+            "{} is not all there",
+            String::from_utf8_lossy(header.name)
+        ))
     }
 }
 
