@@ -115,6 +115,13 @@ impl Recipe {
         Self::new(name, format!("symbols/{name}.c"), "cc", PLAIN_C_FLAGS).flags(["-g"])
     }
 
+    /// A C program or library that memtap must not trust, with debug information:
+    /// `fixtures/foreign/NAME.c`.
+    #[must_use]
+    pub fn foreign_c(name: &str) -> Self {
+        Self::new(name, format!("foreign/{name}.c"), "cc", PLAIN_C_FLAGS).flags(["-g", "-ldl"])
+    }
+
     fn new(name: &str, source: String, compiler: &'static str, flags: &[&str]) -> Self {
         Self {
             name: name.to_owned(),

@@ -17,6 +17,7 @@ mod documents;
 mod errors;
 mod escapes;
 mod fixtures;
+mod foreign_files;
 mod live;
 mod live_report;
 mod lives;
@@ -95,6 +96,7 @@ const CASES: &[&[case::Case]] = &[
     symbols::fetched::CASES,
     symbols::compiled::CASES,
     symbols::exited_processes::CASES,
+    foreign_files::CASES,
 ];
 
 fn main() -> ExitCode {

@@ -13,7 +13,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use memtap::process::history::ProcessHistory;
-use memtap::process::{files::Files, proc_fs};
+use memtap::process::{descriptors, proc_fs};
 use memtap::unwind::{Arena, Capacity, CompileOptions, Rows, Table, Usage, compile};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => files.push(PathBuf::from(argument)),
         }
     }
-    Files::raise_limit();
+    descriptors::raise_limit();
     // Holds the files open, so that their paths stay good.
     let mut history = ProcessHistory::default();
     if mapped {

@@ -25,6 +25,7 @@ use arguments::CommandLine;
 
 use crate::message::{self, escape};
 use crate::signals;
+use crate::symbolize::worker;
 
 /// Exit code: wrong usage.
 const USAGE: u8 = 2;
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
         CommandArguments::Live(live) => checked(live.settings(), record::run),
         CommandArguments::Estimate(estimate) => checked(estimate.settings(), estimate::run),
         CommandArguments::Doctor { json } => doctor::run(json),
+        CommandArguments::SymbolizeWorker => worker::run().map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         complain(&error);

@@ -12,15 +12,17 @@
 mod debug_link;
 mod dynamic;
 mod file;
+mod file_cache;
 pub mod notes;
 pub(crate) mod sections;
 mod symbols;
 
-pub use object::{ReadCache as FileCache, ReadRef};
+pub use object::ReadRef;
 
 pub use debug_link::DebugLink;
 pub(crate) use dynamic::DynamicSection;
 pub use file::{Elf, LoadedSegment};
+pub use file_cache::FileCache;
 pub use notes::BuildId;
 pub(crate) use symbols::{Relocation, SymbolKind, SymbolTable};
 
@@ -58,14 +60,6 @@ pub enum ElfError {
 /// A file that cannot be read as an ELF file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The file cannot be opened.
-    #[error("failed to read {path}: {source}")]
-    Unreadable {
-        /// The file, as a user knows it.
-        path: String,
-        /// The reason.
-        source: std::io::Error,
-    },
     /// The file is not an ELF file for x86-64, or is damaged.
     #[error("{path} is not an x86-64 ELF file: {source}")]
     Malformed {

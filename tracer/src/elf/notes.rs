@@ -4,10 +4,11 @@ use std::fmt;
 use std::fs::File;
 
 use object::LittleEndian as LE;
+use object::ReadRef;
 use object::elf;
 use object::read::elf::{NoteIterator, ProgramHeader as _, SectionHeader as _};
-use object::{ReadCache, ReadRef};
 
+use super::FileCache;
 use super::file::{Elf, Header};
 
 /// The most bytes of notes that are read; a build id is among the first few hundred.
@@ -39,7 +40,7 @@ impl BuildId {
     /// Reads the id of a file.
     #[must_use]
     pub fn read(file: &File) -> Option<Self> {
-        Self::new(build_id(&Elf::parse(&ReadCache::new(file)).ok()?)?)
+        Self::new(build_id(&Elf::parse(&FileCache::new(file)).ok()?)?)
     }
 }
 

@@ -13,7 +13,22 @@ use super::{DebugLink, ElfError};
 
 /// The most bytes that a compressed section may unpack to. The largest `.debug_frame` known is some
 /// 30 MiB.
-const MAX_UNPACKED_BYTES: u64 = 512 << 20;
+const MAX_UNPACKED_BYTES: u64 = 128 << 20;
+
+/// The most that a section may unpack to for each of its bytes: beyond a few KiB, what compilers
+/// write packs to a third, and a run of equal bytes to a thousandth.
+const MAX_EXPANSION: u64 = 64;
+
+/// Bytes that any compressed section may unpack to.
+const MIN_UNPACKED_BYTES: u64 = 1 << 20;
+
+/// The most bytes that a compressed section of this size may unpack to.
+#[must_use]
+pub(crate) const fn max_unpacked_bytes(packed_bytes: u64) -> u64 {
+    packed_bytes
+        .saturating_mul(MAX_EXPANSION)
+        .saturating_add(MIN_UNPACKED_BYTES)
+}
 
 /// A section's bytes, unpacked where it was compressed, and its address.
 #[derive(Debug)]
@@ -29,8 +44,27 @@ pub(crate) struct SectionHeader<'data> {
     pub(crate) offset: u64,
     /// The bytes in the file; the file may have fewer.
     pub(crate) size: u64,
-    /// The bytes that it says to unpack to: 0 where it is not compressed.
-    pub(crate) unpacked_size: Result<u64, ElfError>,
+    /// How it is compressed, if it is.
+    pub(crate) compressed: Result<Option<CompressedSection>, ElfError>,
+}
+
+/// The header of compressed bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CompressedSection {
+    pub(crate) kind: Compression,
+    /// The bytes that it says to unpack to.
+    pub(crate) unpacked_bytes: u64,
+    /// The size of this header.
+    pub(crate) header_bytes: u64,
+}
+
+/// A way of compressing a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    Zlib,
+    Zstd,
+    /// Another one, by its number.
+    Other(u32),
 }
 
 /// The headers of the sections that have bytes in the file, in their order.
@@ -46,18 +80,26 @@ pub(crate) fn headers<'data, R: ReadRef<'data>>(
     Ok(with_bytes
         .map(|section| {
             let is_compressed = section.sh_flags(LE) & u64::from(elf::SHF_COMPRESSED) != 0;
-            let unpacked_size = || {
+            let compressed = || {
                 let header = elf
                     .data
                     .read_at::<elf::CompressionHeader64<LE>>(section.sh_offset(LE));
-                let size = header.map(|header| header.ch_size(LE));
-                size.ok().ok_or(ElfError::Compression)
+                let header = header.ok().ok_or(ElfError::Compression)?;
+                Ok(CompressedSection {
+                    kind: match header.ch_type(LE) {
+                        elf::ELFCOMPRESS_ZLIB => Compression::Zlib,
+                        elf::ELFCOMPRESS_ZSTD => Compression::Zstd,
+                        other => Compression::Other(other),
+                    },
+                    unpacked_bytes: header.ch_size(LE),
+                    header_bytes: size_of::<elf::CompressionHeader64<LE>>() as u64,
+                })
             };
             SectionHeader {
                 name: table.section_name(LE, section).unwrap_or_default(),
                 offset: section.sh_offset(LE),
                 size: section.sh_size(LE),
-                unpacked_size: if is_compressed { unpacked_size() } else { Ok(0) },
+                compressed: is_compressed.then(compressed).transpose(),
             }
         })
         .collect())
@@ -129,7 +171,9 @@ fn unpack<'data, R: ReadRef<'data>>(
     let uncompressed_size = header.ch_size(LE);
     // Not zstd: its decoder has no bound on what it writes, and these bytes are not to be
     // trusted.
-    if header.ch_type(LE) != elf::ELFCOMPRESS_ZLIB || uncompressed_size > MAX_UNPACKED_BYTES {
+    if header.ch_type(LE) != elf::ELFCOMPRESS_ZLIB
+        || uncompressed_size > MAX_UNPACKED_BYTES.min(max_unpacked_bytes(size))
+    {
         return None;
     }
     CompressedData {

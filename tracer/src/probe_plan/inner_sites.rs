@@ -27,7 +27,7 @@ pub struct Site {
 /// probes.
 #[must_use]
 pub fn sites(allocator: &Plan) -> Vec<Result<Vec<Site>, Obstacle>> {
-    let Some(code) = symbols::whole_code(&allocator.file.open_path()) else {
+    let Some(code) = symbols::whole_code(allocator.file.file()) else {
         let too_large = |_| Err(Obstacle::FileTooLarge);
         return allocator.probes.iter().map(too_large).collect();
     };

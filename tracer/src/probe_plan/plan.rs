@@ -97,7 +97,7 @@ pub fn examine(file: &Arc<MappedFile>, table: &FunctionTable) -> Result<Found, F
         table.has(name) || marks.contains(&name) || LOOKUPS.contains(&name) || LIBC_ALIASES.contains(&name)
     };
     let read = |separate: Option<&File>| {
-        symbols::find_functions(&file.open_path(), &file.path, &wanted, table.offsets(), separate)
+        symbols::find_functions(file.file(), &file.path, &wanted, table.offsets(), separate)
     };
     let mut symbols = read(None)?;
     let is_static = symbols.interpreter.is_none() && !symbols.has_symbols;

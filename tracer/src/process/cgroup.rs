@@ -17,6 +17,8 @@ use super::proc_fs;
 pub(crate) struct Cgroup {
     /// Its directory.
     path: PathBuf,
+    /// The directory of the hierarchy's root.
+    mount: PathBuf,
     directory: File,
     inode: u64,
 }
@@ -128,6 +130,7 @@ impl Cgroup {
         match directory.metadata() {
             Ok(metadata) if metadata.is_dir() => Ok(Self {
                 path,
+                mount,
                 inode: metadata.ino(),
                 directory,
             }),
@@ -146,6 +149,14 @@ impl Cgroup {
     #[must_use]
     pub(crate) fn exists(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
+    }
+
+    /// Returns true if a process is in it, or below it; false where that cannot be told.
+    pub(crate) fn has(&self, pid: u32) -> bool {
+        let cgroups = std::fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let mut cgroups = cgroups.split(|byte| *byte == b'\n');
+        let path = cgroups.find_map(|line| line.strip_prefix(b"0::/"));
+        path.is_some_and(|path| self.mount.join(OsStr::from_bytes(path)).starts_with(&self.path))
     }
 
     /// The processes that are in it and below it now, but for kernel threads, those that have

@@ -1,24 +1,25 @@
 //! The files that targets map, kept open: a file that is deleted, replaced or in a namespace that
 //! has gone can still be read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
+use rustix::fs::{major, minor};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracer_ebpf::FileKey;
 
 use super::contents::Contents;
+use super::descriptors::{Descriptors, Slot};
+use super::foreign_files::{self, UnfitFile};
 use super::maps::{self, FileId, Mapping};
 use super::root::{Root, RootId};
-
-/// Files kept open at most; further ones are opened when they are needed, if they are still
-/// there.
-const MAX_OPEN_FILES: usize = 4096;
 
 /// An open file that some process has mapped.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub struct MappedFile {
     /// The facts read from it when it was opened.
     pub contents: Contents,
     file: File,
+    _slot: Slot,
 }
 
 impl MappedFile {
@@ -74,45 +76,110 @@ pub fn open_path(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// The open files.
+/// A root directory is kept for so long after its last use: most processes of a container live for a
+/// moment, and the next one has files in it too.
+const ROOT_LINGER: Duration = Duration::from_secs(5);
+
+/// Root directories kept at most.
+const MAX_ROOTS: usize = 256;
+
+/// The time that a file system may take to open a file. A disk that has to be woken takes less, and
+/// the recording waits.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Files that are left out by name at most; a process can map any number of them.
+const MAX_NAMED: u32 = 8;
+
+/// The files that are open. Whoever uses one keeps it open; with its last user it is closed, so that
+/// a file system which nobody uses any more can be unmounted.
 #[derive(Debug, Default)]
 pub struct Files {
-    open: HashMap<FileId, Option<Arc<MappedFile>>>,
-    roots: HashMap<RootId, Arc<Root>>,
+    known: HashMap<FileId, KnownFile>,
+    roots: HashMap<RootId, (Arc<Root>, Instant)>,
     own_root: Option<RootId>,
+    descriptors: Descriptors,
+    /// Devices of file systems that did not answer in time.
+    unresponsive: HashSet<(u32, u32)>,
+    /// Files that were left out by name.
+    named: u32,
+}
+
+/// The outcome of opening a file.
+#[derive(Debug)]
+enum KnownFile {
+    Open(Weak<MappedFile>),
+    /// It could not be opened, or is not to be read.
+    Unfit,
 }
 
 impl Files {
-    /// Lifts this process's limit of open files to what it may have.
-    pub fn raise_limit() {
-        let limit = getrlimit(Resource::Nofile);
-        let raised = Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            log::debug!("failed to raise the limit of open files: {error}");
-        }
-    }
-
     /// The file of a process's mapping; nothing for memory without a file, or where the file cannot
-    /// be had any more.
+    /// be had any more, or is not to be read.
     pub fn of_mapping(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<MappedFile>> {
         if mapping.file.inode == 0 {
             return None;
         }
-        match self.open.get(&mapping.file) {
-            // What is mapped now may be another program in the file of the old one.
-            Some(Some(known)) if known.contents.was_written_to(&known.file) => {}
-            Some(known) => return known.clone(),
+        match self.known.get(&mapping.file) {
+            Some(KnownFile::Unfit) => return None,
+            Some(KnownFile::Open(known)) => {
+                // What is mapped now may be another program in the file of the old one.
+                if let Some(known) = known.upgrade()
+                    && !known.contents.was_written_to(&known.file)
+                {
+                    return Some(known);
+                }
+            }
             None => {}
         }
-        let root = self.root_of(pid);
-        let file = open(pid, mapping, root.as_ref(), &self.roots).map(Arc::new);
-        if self.open.len() < MAX_OPEN_FILES {
-            self.open.insert(mapping.file, file.clone());
+        let slot = self.descriptors.take(pid)?;
+        let file = self.open(pid, mapping, slot);
+        let known = match &file {
+            Ok(file) => KnownFile::Open(Arc::downgrade(file)),
+            Err(error) => {
+                self.leave_out(&mapping.path, error);
+                KnownFile::Unfit
+            }
+        };
+        self.known.insert(mapping.file, known);
+        file.ok()
+    }
+
+    /// Opens a file, and reads its headers, on a thread: a file system whose server has gone, or does
+    /// not want to, may never answer.
+    fn open(&mut self, pid: u32, mapping: &Mapping, slot: Slot) -> io::Result<Arc<MappedFile>> {
+        let unresponsive = || io::Error::from(io::ErrorKind::TimedOut);
+        let device = mapping.file.device;
+        if self.unresponsive.contains(&device) {
+            return Err(unresponsive());
         }
-        file
+        let root = self.root_of(pid);
+        let others: Vec<Arc<Root>> = self.roots.values().map(|(root, _)| Arc::clone(root)).collect();
+        let wanted = mapping.clone();
+        let opened = within(OPEN_LIMIT, move || {
+            let (file, root) = open(pid, &wanted, root.as_ref(), &others)?;
+            mapped_file(&wanted, file, root, slot)
+        });
+        opened.unwrap_or_else(|| {
+            self.unresponsive.insert(device);
+            Err(unresponsive())
+        })
+    }
+
+    /// Says why a file is not read.
+    fn leave_out(&mut self, path: &Path, error: &io::Error) {
+        let shown = path.display();
+        let is_worth_saying = matches!(UnfitFile::of(error), Some(UnfitFile::Sparse { .. }))
+            || error.kind() == io::ErrorKind::TimedOut;
+        if !is_worth_saying || self.named > MAX_NAMED {
+            log::debug!("{shown} is not read: {error}");
+            return;
+        }
+        self.named += 1;
+        if self.named > MAX_NAMED {
+            log::warn!("further files of that kind are left out too; -v names them");
+        } else {
+            log::warn!("{shown} is left out, and its functions have no names: {error}");
+        }
     }
 
     /// The root directory of a process, where it is another than memtap's own; nothing, too, where
@@ -123,17 +190,33 @@ impl Files {
         }
         let process = pid.to_string();
         let id = RootId::of(&process).filter(|id| Some(*id) != self.own_root)?;
-        if let Some(known) = self.roots.get(&id) {
+        if let Some((known, used)) = self.roots.get_mut(&id) {
+            *used = Instant::now();
             return Some(Arc::clone(known));
         }
         let root = Arc::new(Root::of(&process).ok()?);
-        self.roots.insert(id, Arc::clone(&root));
+        if self.roots.len() < MAX_ROOTS {
+            self.roots.insert(id, (Arc::clone(&root), Instant::now()));
+        }
         Some(root)
     }
 
+    /// Forgets the files that nobody uses any more, and root directories some time after.
+    pub fn forget_unused(&mut self) {
+        self.known.retain(|_, known| match known {
+            KnownFile::Open(file) => file.strong_count() > 0,
+            KnownFile::Unfit => true,
+        });
+        self.roots
+            .retain(|_, (root, used)| Arc::strong_count(root) > 1 || used.elapsed() < ROOT_LINGER);
+        self.descriptors.forget_unused();
+    }
+
     /// A file that a process is going to map, by its path here.
-    pub fn of_path(&mut self, path: &Path) -> std::io::Result<Arc<MappedFile>> {
-        let file = File::open(path)?;
+    pub fn of_path(&mut self, path: &Path) -> io::Result<Arc<MappedFile>> {
+        let slot = self.descriptors.take(std::process::id());
+        let slot = slot.ok_or_else(|| io::Error::other("too many files are open"))?;
+        let file = foreign_files::open_here(path)?;
         let id = identity(&file)?;
         let metadata = file.metadata()?;
         let mapped = Arc::new(MappedFile {
@@ -144,10 +227,44 @@ impl Files {
             root: None,
             contents: Contents::read(&file, &metadata),
             file,
+            _slot: slot,
         });
-        self.open.insert(id, Some(Arc::clone(&mapped)));
+        self.known.insert(id, KnownFile::Open(Arc::downgrade(&mapped)));
         Ok(mapped)
     }
+}
+
+/// Does something on a thread; returns nothing where it takes too long, and leaves the thread alone.
+fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = channel();
+    let work = move || {
+        if sender.send(work()).is_err() {
+            log::debug!("a file was opened too late");
+        }
+    };
+    // Without a thread, nothing is opened either.
+    let worker = std::thread::Builder::new().name("memtap-open".to_owned());
+    worker.spawn(work).ok()?;
+    receiver.recv_timeout(limit).ok()
+}
+
+fn mapped_file(
+    mapping: &Mapping,
+    file: File,
+    root: Option<Arc<Root>>,
+    slot: Slot,
+) -> io::Result<Arc<MappedFile>> {
+    let metadata = file.metadata()?;
+    Ok(Arc::new(MappedFile {
+        id: mapping.file,
+        key: key_of(&metadata),
+        device: device_of(&file, &metadata),
+        path: mapping.path.clone(),
+        root,
+        contents: Contents::read(&file, &metadata),
+        file,
+        _slot: slot,
+    }))
 }
 
 /// The key of a file, from what `stat` says.
@@ -161,13 +278,19 @@ fn key_of(metadata: &Metadata) -> FileKey {
 
 /// The device of a file's data, where `stat` tells it.
 fn device_of(file: &File, metadata: &Metadata) -> Option<u64> {
-    let file_system = rustix::fs::fstatfs(file).ok()?;
-    (file_system.f_type != libc::OVERLAYFS_SUPER_MAGIC).then(|| metadata.dev())
+    (!is_of_overlay(file)).then(|| metadata.dev())
+}
+
+/// Returns true for a file of overlayfs, or where that cannot be told.
+fn is_of_overlay(file: &File) -> bool {
+    rustix::fs::fstatfs(file).map_or(true, |file_system| {
+        file_system.f_type == libc::OVERLAYFS_SUPER_MAGIC
+    })
 }
 
 /// The identity that a mapping of the file has. `stat` has another one where a file system lies
 /// over others: the file that is mapped is then the one below.
-fn identity(file: &File) -> std::io::Result<FileId> {
+fn identity(file: &File) -> io::Result<FileId> {
     // SAFETY: a new private mapping at an address that the kernel chooses; nothing reads through
     // it.
     let base = unsafe {
@@ -185,63 +308,68 @@ fn identity(file: &File) -> std::io::Result<FileId> {
     if let Err(error) = unsafe { munmap(base, 1) } {
         log::debug!("failed to unmap a file: {error}");
     }
-    found?.ok_or_else(|| std::io::Error::other("a file that was mapped is not among the mappings"))
+    found?.ok_or_else(|| io::Error::other("a file that was mapped is not among the mappings"))
 }
 
 /// Opens the file behind a mapping. `map_files` leads to the very file, also when it was deleted;
-/// the path in the process's root does while it has not been replaced, which the inode's number
-/// tells; so does, for a process that has gone, the path here, or in the root that another process
-/// has or had: most processes of a container live for a moment.
+/// the path in the process's root does while it has not been replaced, which its identity tells; so
+/// does, for a process that has gone, the path here, or in the root that another process has or had:
+/// most processes of a container live for a moment.
 fn open(
     pid: u32,
     mapping: &Mapping,
     root: Option<&Arc<Root>>,
-    roots: &HashMap<RootId, Arc<Root>>,
-) -> Option<MappedFile> {
+    others: &[Arc<Root>],
+) -> io::Result<(File, Option<Arc<Root>>)> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
-    let in_roots = || {
-        let relative = mapping.path.strip_prefix("/").ok()?;
-        let in_root = Path::new("/proc")
-            .join(pid.to_string())
-            .join("root")
-            .join(relative);
-        let named = [in_root, mapping.path.clone()].into_iter().find_map(|path| {
-            let file = File::open(path).ok()?;
-            (file.metadata().ok()?.ino() == mapping.file.inode || is_mapped_as(&file, mapping))
-                .then_some(file)
-        });
-        named.map(|file| (file, root.cloned())).or_else(|| {
-            roots.values().find_map(|other| {
-                let file = other.open(&mapping.path, true).ok()?;
-                is_mapped_as(&file, mapping).then(|| (file, Some(Arc::clone(other))))
-            })
-        })
+    let mut failed = match foreign_files::open_here(Path::new(&exact)) {
+        // It may have mapped another one there since. Of a file of overlayfs, kernels do not tell the
+        // same in all places.
+        Ok(file) if is_mapped_as(&file, mapping) || is_of_overlay(&file) => {
+            return Ok((file, root.cloned()));
+        }
+        Ok(_) => io::Error::other("it was replaced"),
+        Err(error) => error,
     };
-    let (file, root) = match File::open(exact) {
-        Ok(file) => (file, root.cloned()),
-        Err(_) => in_roots()?,
-    };
-    let metadata = file.metadata().ok()?;
-    Some(MappedFile {
-        id: mapping.file,
-        key: key_of(&metadata),
-        device: device_of(&file, &metadata),
-        path: mapping.path.clone(),
-        root,
-        contents: Contents::read(&file, &metadata),
-        file,
-    })
+    let own = Root::of("self")?;
+    let places = root.into_iter().map(|root| (&**root, Some(root)));
+    let places = places.chain([(&own, None)]);
+    for (place, kept) in places.chain(others.iter().map(|root| (&**root, Some(root)))) {
+        match place.open(&mapping.path, true) {
+            Ok(file) if is_mapped_as(&file, mapping) => return Ok((file, kept.cloned())),
+            // That a file is unfit says more than that there is none elsewhere.
+            Err(error) if UnfitFile::of(&failed).is_none() => failed = error,
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(failed)
 }
 
 /// Returns true if this file is the mapped one, where `stat` may tell another number: overlayfs
 /// shows that of the lower layer's file when what is mapped is a copy of it in the upper one.
 fn is_mapped_as(file: &File, mapping: &Mapping) -> bool {
-    identity(file).is_ok_and(|found| found == mapping.file)
+    let FileId { device, inode } = mapping.file;
+    let is_same = |metadata: Metadata| {
+        let number = metadata.dev();
+        metadata.ino() == inode && (major(number), minor(number)) == device
+    };
+    file.metadata().is_ok_and(is_same) || identity(file).is_ok_and(|found| found == mapping.file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_takes_too_long_is_left() {
+        assert_eq!(within(OPEN_LIMIT, || 7), Some(7));
+        let (hold, held) = channel::<()>();
+        assert_eq!(
+            within(Duration::from_millis(10), move || held.recv().is_ok()),
+            None
+        );
+        drop(hold);
+    }
 
     #[test]
     fn file_has_one_key_by_its_path_and_by_its_mapping() {

@@ -69,6 +69,21 @@ fn is_compiled(mapping: &Mapping, file: Option<&MappedFile>) -> bool {
 struct Lifetime {
     images: Vec<ProcessImage>,
     exited: bool,
+    /// Its files are opened.
+    is_in_scope: bool,
+}
+
+/// The processes that come into scope by themselves. Files of others are not opened: they are none
+/// of memtap's business, and to hold one is to keep its file system from being unmounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum NewInScope {
+    /// None.
+    #[default]
+    None,
+    /// Children of those that are.
+    Children,
+    /// All.
+    All,
 }
 
 /// The images and mappings of processes, running and exited.
@@ -77,10 +92,20 @@ pub struct ProcessHistory {
     files: Files,
     by_pid: HashMap<u32, Lifetime>,
     perf_maps: PerfMaps,
+    new_in_scope: NewInScope,
 }
 
 impl ProcessHistory {
-    /// Reads the mappings of a running process. Images known from earlier records are kept.
+    /// Returns an empty history of processes of which these come into scope by themselves.
+    pub(crate) fn new(new_in_scope: NewInScope) -> Self {
+        Self {
+            new_in_scope,
+            ..Self::default()
+        }
+    }
+
+    /// Reads the mappings of a running process, and takes it into scope. Images known from earlier
+    /// records are kept.
     pub fn snapshot(&mut self, pid: u32) -> std::io::Result<()> {
         let mappings = maps::executable_mappings(pid)?;
         let mut image = ProcessImage {
@@ -100,8 +125,51 @@ impl ProcessHistory {
         }
         let lifetime = self.by_pid.entry(pid).or_default();
         lifetime.exited = false;
+        lifetime.is_in_scope = true;
         lifetime.images.insert(0, image);
         Ok(())
+    }
+
+    /// Takes a process into scope: opens the files that it has mapped, and returns them. Nothing
+    /// happens where it is already, or is not known.
+    pub(crate) fn take_in(&mut self, pid: u32) -> Vec<Arc<MappedFile>> {
+        let Some(lifetime) = self.by_pid.get_mut(&pid).filter(|it| !it.is_in_scope) else {
+            return Vec::new();
+        };
+        lifetime.is_in_scope = true;
+        let mut opened = Vec::new();
+        let images = lifetime.images.iter_mut();
+        for timed in images.flat_map(|image| &mut image.mappings) {
+            if timed.file.is_none() {
+                timed.file = self.files.of_mapping(pid, &timed.mapping);
+                opened.extend(timed.file.clone());
+            }
+            if is_compiled(&timed.mapping, timed.file.as_deref()) {
+                let root = self.files.root_of(pid);
+                self.perf_maps.expect(pid, root);
+            }
+        }
+        opened
+    }
+
+    /// Returns true if a process's files are opened.
+    pub(crate) fn is_in_scope(&self, pid: u32) -> bool {
+        self.by_pid.get(&pid).is_some_and(|lifetime| lifetime.is_in_scope)
+    }
+
+    /// Closes the files of the processes that are out of scope: all but those that `is_in_scope`
+    /// says.
+    pub(crate) fn close_others(&mut self, is_in_scope: impl Fn(u32) -> bool) {
+        for (pid, lifetime) in &mut self.by_pid {
+            if lifetime.is_in_scope && !is_in_scope(*pid) {
+                lifetime.is_in_scope = false;
+                self.perf_maps.evict(*pid);
+                for timed in lifetime.images.iter_mut().flat_map(|image| &mut image.mappings) {
+                    timed.file = None;
+                }
+            }
+        }
+        self.files.forget_unused();
     }
 
     /// Notes memory that code may be compiled into.
@@ -163,10 +231,13 @@ impl ProcessHistory {
         let TimedProcessEvent { time_ns, pid, what } = event;
         match what {
             ProcessEvent::Forked { parent } => {
-                let inherited = self
-                    .by_pid
-                    .get(&parent)
-                    .and_then(|lifetime| lifetime.images.last());
+                let parents = self.by_pid.get(&parent);
+                let is_in_scope = match self.new_in_scope {
+                    NewInScope::None => false,
+                    NewInScope::Children => parents.is_some_and(|lifetime| lifetime.is_in_scope),
+                    NewInScope::All => true,
+                };
+                let inherited = parents.and_then(|lifetime| lifetime.images.last());
                 self.perf_maps.forked(parent, pid);
                 // A process that was there before we looked: its child's mappings are its own.
                 let image = ProcessImage {
@@ -178,6 +249,7 @@ impl ProcessHistory {
                     Lifetime {
                         images: vec![image],
                         exited: false,
+                        is_in_scope,
                     },
                 );
             }
@@ -191,6 +263,7 @@ impl ProcessHistory {
                 };
                 let lifetime = self.by_pid.entry(pid).or_default();
                 lifetime.exited = false;
+                lifetime.is_in_scope |= self.new_in_scope == NewInScope::All;
                 lifetime.images.push(image);
             }
             ProcessEvent::Renamed { comm } => {
@@ -203,8 +276,13 @@ impl ProcessHistory {
                 }
             }
             ProcessEvent::Mapped(mapping) => {
-                let file = self.files.of_mapping(pid, &mapping);
-                self.note_code(pid, &mapping, file.as_deref());
+                let is_in_scope = self.by_pid.get(&pid)?.is_in_scope;
+                let file = is_in_scope
+                    .then(|| self.files.of_mapping(pid, &mapping))
+                    .flatten();
+                if is_in_scope {
+                    self.note_code(pid, &mapping, file.as_deref());
+                }
                 let image = self.by_pid.get_mut(&pid)?.images.last_mut()?;
                 if image.exe.is_none() && !mapping.path.as_os_str().is_empty() {
                     // The kernel maps the executable before its interpreter.
@@ -247,6 +325,7 @@ impl ProcessHistory {
             }
             is_kept
         });
+        self.files.forget_unused();
         perf_maps.look();
     }
 }

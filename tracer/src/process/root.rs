@@ -3,11 +3,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat2};
+use super::foreign_files;
 
 /// The identity of a root: the mount namespace, and the directory in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,34 +50,14 @@ impl Root {
     /// Opens a regular file of this root for reading. Symbolic links on the way lead nowhere
     /// outside of it; `path` itself may be one only if `follow` says so.
     pub fn open(&self, path: &Path, follow: bool) -> io::Result<File> {
-        // `NONBLOCK`: opening a pipe without a writer would wait for one.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let no_follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = File::from(openat2(&self.0, path, flags | no_follow, Mode::empty(), resolve)?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        Ok(file)
+        foreign_files::open_in(self.0.as_fd(), path, follow)
     }
-}
-
-/// Opens a regular file of memtap's own root for reading, whoever may put something else in its
-/// place: nothing is opened before it is known for one, since that alone makes devices act and
-/// waits for the other end of a pipe.
-pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    if !FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode).is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::Mode;
+
     use super::*;
 
     #[test]
@@ -98,10 +78,6 @@ mod tests {
         assert!(root.open(&link, false).is_err());
         assert!(root.open(&pipe, true).is_err(), "a pipe is no regular file");
         assert!(root.open(directory.path(), true).is_err());
-        assert!(open_regular(&file).is_ok() && open_regular(&link).is_ok());
-        for other in [&pipe, Path::new("/dev/null"), directory.path()] {
-            assert!(open_regular(other).is_err(), "{}", other.display());
-        }
     }
 
     #[test]

@@ -128,8 +128,9 @@ impl Recorder {
         self.processes.remove_ended(&mut self.object) && !self.scope.waits_for_more()
     }
 
-    /// Forgets ended processes that were never targets, and reclaims the room of their tables.
+    /// Takes in new members of the cgroup, forgets ended processes that were never targets, and reclaims the room of their tables.
     fn evict_ended(&mut self) {
+        self.sinks().0.take_in_members();
         self.processes.evict_ended();
         self.attachments.remove_ended();
         if let Some(unwinding) = &mut self.unwinding {

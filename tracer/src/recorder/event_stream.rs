@@ -85,6 +85,9 @@ impl EventStream {
                 to.exited.note_exit();
                 to.attachments.on_exit(pid);
             }
+            if matches!(event.what, ProcessEvent::Mapped(_)) {
+                to.take_in_if_target(pid);
+            }
             if let Some(file) = to.processes.history_mut().apply(event) {
                 to.take_mapped_file(&file, pid);
             }
@@ -125,6 +128,26 @@ impl EventSinks<'_> {
         let begun = std::mem::take(&mut self.begun);
         if let Some(guard) = &mut self.guard {
             guard.resume_begun(&begun);
+        }
+    }
+
+    /// Takes the processes into scope that have come into the cgroup after they mapped their files.
+    pub(super) fn take_in_members(&mut self) {
+        for pid in self.scope.cgroup_processes() {
+            self.take_in(pid);
+        }
+    }
+
+    fn take_in_if_target(&mut self, pid: u32) {
+        let history = self.processes.history();
+        if !history.is_in_scope(pid) && (self.processes.has_pid(pid) || self.scope.takes_in(pid)) {
+            self.take_in(pid);
+        }
+    }
+
+    fn take_in(&mut self, pid: u32) {
+        for file in self.processes.history_mut().take_in(pid) {
+            self.take_mapped_file(&file, pid);
         }
     }
 

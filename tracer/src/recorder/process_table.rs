@@ -9,7 +9,7 @@ use crate::bpf::load::BpfError;
 use crate::bpf::records::NewProcess;
 use crate::bpf::{Object, processes};
 use crate::clock::monotonic_ns;
-use crate::process::history::{ProcessHistory, ProcessImage};
+use crate::process::history::{NewInScope, ProcessHistory, ProcessImage};
 use crate::process::proc_fs;
 
 /// A process image that the kernel side knows by a number.
@@ -39,6 +39,14 @@ pub(super) struct ProcessTable {
 }
 
 impl ProcessTable {
+    /// Returns an empty table, of processes of which these come into scope by themselves.
+    pub(super) fn new(new_in_scope: NewInScope) -> Self {
+        Self {
+            images: HashMap::new(),
+            history: ProcessHistory::new(new_in_scope),
+        }
+    }
+
     /// Makes a running process a target on both sides.
     pub(super) fn track(&mut self, object: &mut Object, pid: u32) -> Result<(), BpfError> {
         let number = self.add(pid, monotonic_ns());
@@ -66,9 +74,9 @@ impl ProcessTable {
     /// Adds an image that the kernel side has announced, or ends one that it does not follow any
     /// more.
     pub(super) fn on_announced(&mut self, new: NewProcess) {
-        if !self.history.knows(new.tgid)
-            && let Err(error) = self.history.snapshot(new.tgid)
-        {
+        if self.history.knows(new.tgid) {
+            self.history.take_in(new.tgid);
+        } else if let Err(error) = self.history.snapshot(new.tgid) {
             log::debug!("process {} ({}): {error}", new.tgid, new.comm);
         }
         self.announce(new);
@@ -226,6 +234,12 @@ impl ProcessTable {
     pub(super) fn evict_ended(&mut self) {
         let targets: HashSet<u32> = self.pids().collect();
         self.history.evict_ended(|pid| targets.contains(&pid));
+    }
+
+    /// Closes the files of processes that are no targets.
+    pub(super) fn close_files_of_others(&mut self) {
+        let targets: HashSet<u32> = self.pids().collect();
+        self.history.close_others(|pid| targets.contains(&pid));
     }
 }
 

@@ -246,7 +246,7 @@ impl<'a> ProfileBuilder<'a> {
     }
 
     /// The frames of code that was compiled at run time, where its compiler named it.
-    fn compiled(&self) -> HashMap<(u32, u64), Frame> {
+    fn compiled(&self, namer: &Namer) -> HashMap<(u32, u64), Frame> {
         let mut wanted: HashMap<u32, Vec<u64>> = HashMap::new();
         for frame in self.stacks.iter().flat_map(|stack| &stack.frames) {
             if let UnnamedFrame::Compiled(pid, address) = frame {
@@ -256,9 +256,9 @@ impl<'a> ProfileBuilder<'a> {
         let mut frames = HashMap::new();
         for (pid, addresses) in wanted {
             let maps = self.tracked.history().perf_maps().files(pid);
-            let names = symbolize::compiled(&maps, addresses);
+            let found = namer.compiled(&maps, addresses);
             frames.extend(
-                names
+                found
                     .into_iter()
                     .map(|(address, name)| ((pid, address), without_source(FrameName::Symbol(name)))),
             );
@@ -284,7 +284,7 @@ impl<'a> ProfileBuilder<'a> {
             .iter()
             .map(|(location, frames)| (location, frames.iter().map(Frame::from).collect()))
             .collect();
-        let compiled = self.compiled();
+        let compiled = self.compiled(namer);
         let no_name = without_source(FrameName::Compiled);
 
         let mut frames = FrameInterner::default();

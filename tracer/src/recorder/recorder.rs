@@ -16,11 +16,11 @@ use super::kernel_settings::{Purpose, load, variance_unit};
 use super::process_table::ProcessTable;
 use super::recording::{Recording, RecordingClock, RecordingOptions, RecordingSources};
 use super::stack_table::StackTable;
-use super::targets::{CommandFiles, LaunchedCommand, StartError, TargetScope, Targets, has_tree};
+use super::targets::{self, CommandFiles, LaunchedCommand, StartError, TargetScope, Targets, has_tree};
 use super::unwind_tables::{TableBatch, Unwinding};
 use crate::bpf::Object;
 use crate::bpf::load::BpfError;
-use crate::process::files::Files;
+use crate::process::descriptors;
 use crate::process::sideband::Sideband;
 use crate::profile::session::Probe;
 use crate::recorder::cost::measure::{MeasureError, Measuring};
@@ -129,9 +129,9 @@ impl Recorder {
     /// Does the same for another purpose.
     pub(super) fn start_for(settings: &Record, purpose: Purpose) -> Result<Self, StartError> {
         let targets = Targets::find(settings)?;
-        Files::raise_limit();
+        descriptors::raise_limit();
         let sideband = Sideband::open().map_err(StartError::Sideband)?;
-        let mut processes = ProcessTable::default();
+        let mut processes = ProcessTable::new(targets::new_in_scope(settings));
         targets.snapshot(&settings.target, &mut processes)?;
         let command = targets.command_files(settings, &mut processes);
         let mut files = command.files.clone();
@@ -253,6 +253,10 @@ impl Recorder {
                 command,
             )?;
         }
+        if !self.scope.is_everything() {
+            // Targets that are still to come may run what others run: that is known by now.
+            self.processes.close_files_of_others();
+        }
         let (object, attachments) = (&mut self.object, &mut self.attachments);
         match purpose {
             Purpose::Record => {
@@ -281,7 +285,13 @@ impl Recorder {
     /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if
     /// a target may have ended.
     pub(super) fn drain(&mut self, at_end: bool) -> bool {
-        let mut sinks = EventSinks {
+        let (mut sinks, events) = self.sinks();
+        events.dispatch(&mut sinks, at_end)
+    }
+
+    /// The parts that events go to, and their stream.
+    pub(super) fn sinks(&mut self) -> (EventSinks<'_>, &mut EventStream) {
+        let sinks = EventSinks {
             object: &mut self.object,
             attachments: &mut self.attachments,
             guard: self.guard.as_mut(),
@@ -294,7 +304,7 @@ impl Recorder {
             elapsed: self.clock.started.elapsed(),
             begun: Vec::new(),
         };
-        self.events.dispatch(&mut sinks, at_end)
+        (sinks, &mut self.events)
     }
 
     /// Everything that a recording is made from.

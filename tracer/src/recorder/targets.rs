@@ -16,6 +16,7 @@ use crate::probe_plan::detect::dynamic_linker::DynamicLinker;
 use crate::probe_plan::detect::{libraries, loader, roots};
 use crate::process::cgroup::{Cgroup, CgroupError};
 use crate::process::files::MappedFile;
+use crate::process::history::NewInScope;
 use crate::process::launch::{self, HeldCommand};
 use crate::process::proc_fs;
 use crate::settings::{Probed, Record, Target};
@@ -82,6 +83,23 @@ impl TargetScope {
         self.target == Target::All || self.cgroup.is_some()
     }
 
+    /// Returns true if a process is a target by its cgroup.
+    pub(super) fn takes_in(&self, pid: u32) -> bool {
+        self.cgroup.as_ref().is_some_and(|cgroup| cgroup.has(pid))
+    }
+
+    /// The processes of the cgroup, where there is one.
+    pub(super) fn cgroup_processes(&self) -> Vec<u32> {
+        let processes = self.cgroup.as_ref().map(Cgroup::processes);
+        // It may have been removed.
+        processes.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Returns true if every process is a target.
+    pub(super) fn is_everything(&self) -> bool {
+        self.target == Target::All
+    }
+
     /// Returns true if processes are targets by their cgroup.
     pub(super) fn is_cgroup(&self) -> bool {
         self.cgroup.is_some()
@@ -98,6 +116,16 @@ impl TargetScope {
     /// Returns true if the targets are named or launched, and do not come and go.
     pub(super) fn is_fixed(&self) -> bool {
         matches!(self.target, Target::Pids(_) | Target::Command(_))
+    }
+}
+
+/// The processes that come into the scope of these settings by themselves.
+pub(super) fn new_in_scope(settings: &Record) -> NewInScope {
+    match settings.target {
+        Target::All => NewInScope::All,
+        Target::Cgroup(_) => NewInScope::Children,
+        _ if settings.follow => NewInScope::Children,
+        _ => NewInScope::None,
     }
 }
 

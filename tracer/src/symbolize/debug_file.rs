@@ -90,8 +90,7 @@ pub(super) fn find(
 /// where it is usual.
 #[must_use]
 pub(crate) fn debug_file_of(file: &MappedFile, directories: &[PathBuf]) -> Option<File> {
-    let opened = File::open(file.open_path()).ok()?;
-    let link = Sections::of(&opened).ok()?.link;
+    let link = Sections::of(file.file()).ok()?.link;
     find(file, link.as_ref(), directories, &*host_root()?).map(|found| found.file)
 }
 

@@ -3,8 +3,9 @@
 //!
 //! A file is named by its own debug information and symbols, or by separate debug information that
 //! was found to fit (`debug_file`), or fetched (`debuginfod`); code that was compiled at run time
-//! by its compiler's perf map (`perf_map`). A file that was overwritten since it was mapped names
-//! nothing: only separate debug information of the build that was mapped still does.
+//! by its compiler's perf map (`perf_map`). All of these are foreign bytes, and are read in a process
+//! of its own (`worker`); this one looks at headers alone. A file that was overwritten since it was
+//! mapped names nothing: only separate debug information of the build that was mapped still does.
 
 mod cache;
 mod debug_file;
@@ -14,9 +15,11 @@ mod perf_map;
 mod reader;
 mod resolved;
 mod sections;
+pub(crate) mod worker;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::process::files::MappedFile;
@@ -25,9 +28,10 @@ use crate::settings::SymbolSettings;
 use debug_file::DebugFile;
 pub(crate) use debug_file::debug_file_of;
 use debuginfod::DebuginfodClient;
-use names::{OwnSymbols, SymbolizeJob};
+use names::SymbolizeJob;
 pub(crate) use resolved::{ResolvedFile, ResolvedFrame, ResolvedName, outside_files};
 use sections::Sections;
+use worker::{MapTask, NameReader, OwnSymbols, ReaderTask, Reading};
 
 /// A code address, as a place in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,6 +66,7 @@ pub(crate) struct Symbolized {
 pub(crate) struct Namer {
     settings: SymbolSettings,
     known: Mutex<KnownFiles>,
+    reader: Mutex<NameReader>,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +99,7 @@ impl Namer {
         Self {
             settings,
             known: Mutex::default(),
+            reader: Mutex::default(),
         }
     }
 
@@ -138,7 +144,11 @@ impl Namer {
             });
             asked.push((about, new));
         }
-        for ((about, new), found) in asked.into_iter().zip(names::do_all(&jobs)) {
+        let found = names::do_all(
+            &jobs,
+            &mut self.reader.lock().unwrap_or_else(PoisonError::into_inner),
+        );
+        for ((about, new), found) in asked.into_iter().zip(found) {
             let mut frames = about.frames.lock().unwrap_or_else(PoisonError::into_inner);
             frames.extend(new.into_iter().map(key).zip(found));
         }
@@ -162,6 +172,38 @@ impl Namer {
                 named.frames.insert(location.clone(), Arc::clone(frames));
             }
             named.files.push(resolved);
+        }
+        named
+    }
+
+    /// The names of code that was compiled at run time, by address, from the perf maps of a
+    /// process: its own first, then those of the processes that it was made by.
+    #[must_use]
+    pub(crate) fn compiled(&self, maps: &[File], mut wanted: Vec<u64>) -> HashMap<u64, Arc<str>> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = HashMap::new();
+        wanted.sort_unstable();
+        wanted.dedup();
+        for map in maps {
+            let reading = Reading {
+                task: ReaderTask::Map(MapTask {
+                    addresses: wanted.clone(),
+                }),
+                file: map,
+                debug: None,
+                shown: Path::new("a perf map"),
+                size_bytes: map.metadata().map_or(0, |metadata| metadata.len()),
+            };
+            for names in reader.read(&[reading]).into_iter().flatten() {
+                let strings: Vec<Arc<str>> = names.strings.into_iter().map(Arc::from).collect();
+                let frames = wanted.iter().zip(names.frames);
+                let found = frames.filter_map(|(address, frames)| {
+                    let name = frames.first()?.name;
+                    Some((*address, Arc::clone(&strings[name as usize])))
+                });
+                named.extend(found);
+            }
+            wanted.retain(|address| !named.contains_key(address));
         }
         named
     }
@@ -282,27 +324,9 @@ impl FileNames {
     }
 }
 
-/// The names of code that was compiled at run time, by address, from the perf maps of a process:
-/// its own first, then those of the processes that it was made by.
-#[must_use]
-pub(crate) fn compiled(maps: &[File], mut wanted: Vec<u64>) -> HashMap<u64, Arc<str>> {
-    let mut named = HashMap::new();
-    wanted.sort_unstable();
-    wanted.dedup();
-    for map in maps {
-        match perf_map::names(reader::FromStart::new(map), &wanted) {
-            Ok(found) => named.extend(found),
-            Err(error) => log::debug!("a perf map cannot be read: {error}"),
-        }
-        wanted.retain(|address| !named.contains_key(address));
-    }
-    named
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     use crate::process::files::Files;
 
@@ -391,7 +415,7 @@ mod tests {
             file
         };
         let maps = [map("10 8 own\n"), map("10 8 inherited\n20 8 older\n")];
-        let names = compiled(&maps, vec![0x30, 0x10, 0x20, 0x10]);
+        let names = Namer::new(SymbolSettings::default()).compiled(&maps, vec![0x30, 0x10, 0x20, 0x10]);
         assert_eq!(names[&0x10].as_ref(), "own");
         assert_eq!(names[&0x20].as_ref(), "older");
         assert_eq!(names.len(), 2);

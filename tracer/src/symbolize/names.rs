@@ -1,18 +1,12 @@
-//! Frames of one file, from the files that name them.
+//! Frames of files, from the names that are read in a process of its own.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
-
-use super::debug_file::{DebugFile, GLOBAL_DIRECTORY};
+use super::debug_file::DebugFile;
 use super::resolved::{ResolvedFrame, ResolvedLine, ResolvedName};
-use crate::process::files::{MappedFile, open_path};
-
-/// Addresses that one file is asked for at once: bounds the memory of the answer.
-const BATCH: usize = 4096;
+use super::worker::{FileTask, NameReader, NamedFrame, Names, OwnSymbols, ReaderTask, Reading};
+use crate::process::files::MappedFile;
 
 /// The addresses of one file to symbolize.
 #[derive(Debug)]
@@ -28,88 +22,65 @@ pub(super) struct SymbolizeJob<'a> {
     pub(super) directories: &'a [PathBuf],
 }
 
-/// The use of a mapped file's contents for names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OwnSymbols {
-    /// Nothing: it is another file by now, or no whole one.
-    Nothing,
-    /// Symbol tables.
-    Symbols,
-    /// Debug information too.
-    DebugInfo,
+impl SymbolizeJob<'_> {
+    /// Returns true if there is anything to be read.
+    fn has_sources(&self) -> bool {
+        self.file.contents.segments.is_some() && (self.own != OwnSymbols::Nothing || self.debug.is_some())
+    }
+
+    /// The virtual address that is looked up for a place, as the file itself has it.
+    fn address(&self, looked_up: u64) -> Option<u64> {
+        self.file.contents.segments.as_ref()?.address(looked_up)
+    }
+
+    fn reading(&self) -> Reading<'_> {
+        let debug = self.debug.map(|debug| &debug.file);
+        let debug_bytes = debug.map_or(0, |file| file.metadata().map_or(0, |metadata| metadata.len()));
+        let addresses = self
+            .places
+            .iter()
+            .filter_map(|(_, looked_up)| self.address(*looked_up));
+        Reading {
+            task: ReaderTask::File(FileTask {
+                own: self.own,
+                addresses: addresses.collect(),
+                directories: self.directories.to_vec(),
+            }),
+            file: self.file.file(),
+            debug,
+            shown: &self.file.path,
+            size_bytes: self.file.key.size_bytes + debug_bytes,
+        }
+    }
+
+    /// The frames of every place, from the outermost to the innermost, in the order of the places.
+    fn frames(&self, names: Option<Names>) -> Vec<Arc<[ResolvedFrame]>> {
+        let names = names.unwrap_or_default();
+        let strings: Vec<Arc<str>> = names.strings.into_iter().map(Arc::from).collect();
+        let mut answers = names.frames.iter();
+        let frames = self.places.iter().map(|(offset, looked_up)| {
+            // Places without an address were not asked for.
+            let frames = self.address(*looked_up).and_then(|_asked| answers.next());
+            match frames {
+                Some(frames) if !frames.is_empty() => resolved(frames, &strings),
+                _ => [unnamed(self.file, *offset)].into(),
+            }
+        });
+        frames.collect()
+    }
 }
 
-impl SymbolizeJob<'_> {
-    /// The frames of every place, from the outermost to the innermost, in the order of the places.
-    pub(super) fn frames(&self) -> Vec<Arc<[ResolvedFrame]>> {
-        let mut named: Vec<Option<Arc<[ResolvedFrame]>>> = vec![None; self.places.len()];
-        let directories = self.directories.iter().cloned();
-        let directories = directories.chain([PathBuf::from(GLOBAL_DIRECTORY)]);
-        let symbolizer = Symbolizer::builder()
-            .enable_auto_reload(false)
-            .set_debug_dirs(Some(directories))
-            .build();
-        if let Some(debug) = self.debug {
-            self.ask(&symbolizer, &Elf::new(open_path(&debug.file)), &mut named);
-        }
-        let plain = Elf {
-            debug_syms: false,
-            ..Elf::new(self.file.open_path())
-        };
-        if self.own == OwnSymbols::DebugInfo {
-            self.ask(&symbolizer, &Elf::new(self.file.open_path()), &mut named);
-        }
-        if self.own != OwnSymbols::Nothing {
-            self.ask(&symbolizer, &plain, &mut named);
-        }
-        let shown = self.places.iter().map(|(offset, _)| *offset);
-        named
-            .into_iter()
-            .zip(shown)
-            .map(|(frames, offset)| frames.unwrap_or_else(|| [self.unnamed(offset)].into()))
-            .collect()
-    }
-
-    /// Asks a file for those that have no name yet.
-    fn ask(&self, symbolizer: &Symbolizer, elf: &Elf, named: &mut [Option<Arc<[ResolvedFrame]>>]) {
-        let without: Vec<(usize, u64)> = named
-            .iter()
-            .enumerate()
-            .filter(|(_, frames)| frames.is_none())
-            .filter_map(|(index, _)| Some((index, self.address(self.places[index].1)?)))
-            .collect();
-        let source = Source::Elf(elf.clone());
-        for batch in without.chunks(BATCH) {
-            let addresses: Vec<u64> = batch.iter().map(|(_, address)| *address).collect();
-            // Debug information has the addresses of the file that was mapped, and segments at
-            // other offsets.
-            let answers = match symbolizer.symbolize(&source, Input::VirtOffset(&addresses)) {
-                Ok(answers) => answers,
-                Err(error) => {
-                    log::debug!(
-                        "{}: names are left out: {error:#} ({})",
-                        self.file.path.display(),
-                        elf.path.display()
-                    );
-                    return;
-                }
-            };
-            for ((index, _), answer) in batch.iter().zip(answers) {
-                if let blazesym::symbolize::Symbolized::Sym(symbol) = answer {
-                    named[*index] = Some(frames_of(symbol));
-                }
-            }
-        }
-    }
-
-    /// The virtual address at an offset, as the file itself has it.
-    fn address(&self, offset: u64) -> Option<u64> {
-        self.file.contents.segments.as_ref()?.address(offset)
-    }
-
-    fn unnamed(&self, offset: u64) -> ResolvedFrame {
-        unnamed(self.file, offset)
-    }
+fn resolved(frames: &[NamedFrame], strings: &[Arc<str>]) -> Arc<[ResolvedFrame]> {
+    let string = |index: u32| Arc::clone(&strings[index as usize]);
+    let frames = frames.iter().enumerate().map(|(depth, frame)| ResolvedFrame {
+        name: ResolvedName::Symbol(string(frame.name)),
+        source: frame.line.map(|(file, line)| ResolvedLine {
+            file: string(file),
+            line,
+        }),
+        inlined: depth > 0,
+    });
+    frames.collect()
 }
 
 /// A frame that has no name: the file's, and the place in it.
@@ -128,65 +99,14 @@ pub(super) fn unnamed(file: &MappedFile, offset: u64) -> ResolvedFrame {
     }
 }
 
-fn frames_of(symbol: Sym<'_>) -> Arc<[ResolvedFrame]> {
-    let mut frames = vec![ResolvedFrame {
-        name: ResolvedName::Symbol(symbol.name.into()),
-        source: symbol.code_info.as_deref().and_then(source_of),
-        inlined: false,
-    }];
-    frames.extend(symbol.inlined.iter().map(|inlined| ResolvedFrame {
-        name: ResolvedName::Symbol(inlined.name.as_ref().into()),
-        source: inlined.code_info.as_ref().and_then(source_of),
-        inlined: true,
-    }));
-    frames.into()
-}
-
-fn source_of(info: &CodeInfo<'_>) -> Option<ResolvedLine> {
-    Some(ResolvedLine {
-        file: info.to_path().to_string_lossy().into(),
-        line: info.line?,
-    })
-}
-
-/// Does jobs on every CPU, the largest first. A job that panics, on a file that was made to, has no
-/// names.
-pub(super) fn do_all(jobs: &[SymbolizeJob<'_>]) -> Vec<Vec<Arc<[ResolvedFrame]>>> {
-    let mut order: Vec<usize> = (0..jobs.len()).collect();
-    let weight = |job: &SymbolizeJob<'_>| job.file.key.size_bytes + 1024 * job.places.len() as u64;
-    order.sort_by_key(|index| std::cmp::Reverse(weight(&jobs[*index])));
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let work = || {
-        let mut done: HashMap<usize, Vec<Arc<[ResolvedFrame]>>> = HashMap::new();
-        while let Some(index) = order.get(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) {
-            let job = &jobs[*index];
-            let started = std::time::Instant::now();
-            let frames = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job.frames()));
-            let frames = frames.unwrap_or_else(|_panic| {
-                log::warn!("{}: its names cannot be read", job.file.path.display());
-                let places = job.places.iter();
-                places.map(|(offset, _)| [job.unnamed(*offset)].into()).collect()
-            });
-            log::debug!(
-                "{}: {} places named in {} ms",
-                job.file.path.display(),
-                frames.len(),
-                started.elapsed().as_millis()
-            );
-            done.insert(*index, frames);
-        }
-        done
-    };
-    let mut done = std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads.min(jobs.len())).map(|_| scope.spawn(work)).collect();
-        let mut done = work();
-        for helper in helpers {
-            done.extend(helper.join().unwrap_or_default());
-        }
-        done
-    });
-    (0..jobs.len())
-        .map(|index| done.remove(&index).unwrap_or_default())
-        .collect()
+/// Does jobs. One whose file cannot be read has no names.
+pub(super) fn do_all(jobs: &[SymbolizeJob<'_>], reader: &mut NameReader) -> Vec<Vec<Arc<[ResolvedFrame]>>> {
+    let asked: Vec<usize> = (0..jobs.len()).filter(|at| jobs[*at].has_sources()).collect();
+    let readings: Vec<Reading<'_>> = asked.iter().map(|at| jobs[*at].reading()).collect();
+    let mut names: Vec<Option<Names>> = jobs.iter().map(|_| None).collect();
+    for (at, read) in asked.into_iter().zip(reader.read(&readings)) {
+        names[at] = read;
+    }
+    let jobs = jobs.iter().zip(names);
+    jobs.map(|(job, names)| job.frames(names)).collect()
 }

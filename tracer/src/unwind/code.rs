@@ -1,6 +1,6 @@
 //! The executable bytes of a file, by address.
 
-use crate::elf::Elf;
+use crate::elf::{Elf, ReadRef};
 use crate::unwind::Error;
 use crate::unwind::layout::{MAPPED_PAGE_BYTES, PAGE_BYTES};
 
@@ -21,7 +21,7 @@ struct Range<'data> {
 
 impl<'data> Code<'data> {
     /// The executable bytes of an ELF file.
-    pub(crate) fn of(elf: &Elf<'data>) -> Result<Self, Error> {
+    pub(crate) fn of<R: ReadRef<'data>>(elf: &Elf<'data, R>) -> Result<Self, Error> {
         // Linkers resolve what refers to a discarded function to 0 (or 1), and where the first
         // segment is executable that is an address inside the file's own header, which is never
         // code.

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::thread;
 
-use crate::elf::Elf;
+use crate::elf::{Elf, ReadRef};
 use crate::unwind::call_sites::prune;
 use crate::unwind::cfi::{CfiPart, RuleStart};
 use crate::unwind::frames::Frames;
@@ -55,12 +55,22 @@ const ROWS_PER_THREAD: usize = 32_768;
 /// Whatever [`Error`] says. Malformed parts of the unwind information are no error but counted in
 /// [`Table::statistics`].
 pub fn compile(data: &[u8], options: CompileOptions) -> Result<Table, Error> {
-    let elf = Elf::parse(data)?;
+    compile_elf(&Elf::parse(data)?, options)
+}
+
+/// Does the same for a file whose headers were read.
+///
+/// # Errors
+/// Those of [`compile()`].
+pub fn compile_elf<'data, R: ReadRef<'data>>(
+    elf: &Elf<'data, R>,
+    options: CompileOptions,
+) -> Result<Table, Error> {
     if elf.is_relocatable() {
         return Err(Error::NoCode);
     }
-    let code = Code::of(&elf)?;
-    let frames = Frames::find(&elf)?;
+    let code = Code::of(elf)?;
+    let frames = Frames::find(elf)?;
     let mut statistics = CompileStatistics {
         malformed: frames.malformed,
         section_bytes: frames.bytes.len() as u64,
@@ -82,7 +92,7 @@ pub fn compile(data: &[u8], options: CompileOptions) -> Result<Table, Error> {
         Rows::CallSites => prune_all(&merged.rows, rules, &code, options.threads),
     };
     statistics.rows_kept = rows.len() as u64;
-    Ok(Table::new(&rows, rules, &code, &elf, options.rows, statistics))
+    Ok(Table::new(&rows, rules, &code, elf, options.rows, statistics))
 }
 
 fn prune_all(

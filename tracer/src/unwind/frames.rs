@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
-use crate::elf::Elf;
 use crate::elf::sections::{self, Section};
+use crate::elf::{Elf, ReadRef};
 use crate::unwind::Error;
 
 /// The two sections that hold call frame information.
@@ -32,7 +32,7 @@ pub(crate) struct Frames<'data> {
 
 impl<'data> Frames<'data> {
     /// `.eh_frame` by its section, else by the program header, else `.debug_frame`.
-    pub(crate) fn find(elf: &Elf<'data>) -> Result<Self, Error> {
+    pub(crate) fn find<R: ReadRef<'data>>(elf: &Elf<'data, R>) -> Result<Self, Error> {
         // A section that cannot be read must not hide one that can.
         let section = sections::find(elf, ".eh_frame").unwrap_or_default();
         let found = section.and_then(|section| Self::from_section(elf, CfiSection::EhFrame, section));
@@ -45,7 +45,11 @@ impl<'data> Frames<'data> {
             .ok_or(Error::NoUnwindInfo)
     }
 
-    fn from_section(elf: &Elf<'data>, source: CfiSection, section: Section<'data>) -> Option<Self> {
+    fn from_section<R: ReadRef<'data>>(
+        elf: &Elf<'data, R>,
+        source: CfiSection,
+        section: Section<'data>,
+    ) -> Option<Self> {
         let mut scan = Scan::new(source, &section.bytes);
         let entries: Vec<usize> = scan.by_ref().collect();
         let malformed = scan.malformed;
@@ -62,7 +66,7 @@ impl<'data> Frames<'data> {
     /// Stripped section headers leave `PT_GNU_EH_FRAME`, which says where `.eh_frame` begins but
     /// not where it ends. Its search table names every FDE; without one the terminator ends the
     /// section.
-    fn from_program_header(elf: &Elf<'data>) -> Option<Self> {
+    fn from_program_header<R: ReadRef<'data>>(elf: &Elf<'data, R>) -> Option<Self> {
         let source = CfiSection::EhFrame;
         let header = sections::eh_frame_header(elf)?;
         let bases = bases(elf, 0).set_eh_frame_hdr(header.address);
@@ -118,7 +122,7 @@ impl<'data> Frames<'data> {
     }
 }
 
-fn bases(elf: &Elf<'_>, section: u64) -> BaseAddresses {
+fn bases<'data, R: ReadRef<'data>>(elf: &Elf<'data, R>, section: u64) -> BaseAddresses {
     BaseAddresses::default()
         .set_eh_frame(section)
         .set_text(sections::address_of(elf, ".text"))

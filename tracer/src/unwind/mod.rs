@@ -33,7 +33,7 @@ pub use tracer_ebpf::unwind as layout;
 
 pub use arena::{Arena, ArenaFull, Capacity, Usage};
 pub(crate) use code::Code;
-pub use compile::{CompileOptions, Rows, compile};
+pub use compile::{CompileOptions, Rows, compile, compile_elf};
 pub use error::Error;
 pub use image::TableImage;
 pub use placement::{Delta, Inserted, Placement, Run};

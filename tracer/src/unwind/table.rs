@@ -1,6 +1,6 @@
 //! The table of one executable: its rows by page, as the kernel has them.
 
-use crate::elf::{Elf, LoadedSegment, notes};
+use crate::elf::{Elf, LoadedSegment, ReadRef, notes};
 use crate::unwind::cfi::RuleStart;
 use crate::unwind::layout::{
     self, MAPPED_PAGE_BYTES, PAGE_BYTES, PAGE_SHIFT, PageEntry, ROW_RULE_MASK, Rule,
@@ -25,11 +25,11 @@ pub struct Table {
 
 impl Table {
     /// `rows` are sorted by address, the first at 0.
-    pub(crate) fn new(
+    pub(crate) fn new<'data, R: ReadRef<'data>>(
         rows: &[RuleStart],
         rules: &[Rule],
         code: &Code<'_>,
-        elf: &Elf<'_>,
+        elf: &Elf<'data, R>,
         kind: Rows,
         statistics: CompileStatistics,
     ) -> Self {

@@ -19,6 +19,8 @@ use record::RecordArguments;
 
 pub(super) use estimate::EstimateSettings;
 
+use crate::symbolize::worker;
+
 /// Shows which call stacks of running programs allocate memory, and which grow the process.
 #[derive(Debug, Parser)]
 #[command(
@@ -46,6 +48,9 @@ pub(super) enum CommandArguments {
     /// Count for a second, then say what each way of tracing would cost, and which to take
     #[command(before_help = estimate::EXAMPLES)]
     Estimate(EstimateArguments),
+    /// Read names for another memtap
+    #[command(name = worker::SUBCOMMAND, hide = true)]
+    SymbolizeWorker,
     /// Say what this kernel and this user may do, what is missing, and what each probe costs here
     Doctor {
         /// As JSON
@@ -74,7 +79,7 @@ impl CommandArguments {
         match self {
             Self::Record(record) => Some(record),
             Self::Live(live) => Some(&live.record),
-            Self::Estimate(_) | Self::Doctor { .. } => None,
+            Self::Estimate(_) | Self::Doctor { .. } | Self::SymbolizeWorker => None,
         }
     }
 }

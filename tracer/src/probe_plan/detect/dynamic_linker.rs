@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::linker_cache::LinkerCache;
 use crate::elf::{DynamicSection, Elf, FileCache};
 use crate::privileges::User;
-use crate::process::root::open_regular;
+use crate::process::foreign_files::open_here;
 use search::LibrarySearch;
 
 /// The largest text that is read of the linkers' own files.
@@ -93,7 +93,7 @@ impl DynamicLinker {
     fn program(&self, path: &Path) -> Option<LinkedProgram> {
         // `$ORIGIN` is where the file is, not a link to it: the kernel tells the linker just that.
         let path = path.canonicalize().ok()?;
-        let file = open_regular(&path).ok()?;
+        let file = open_here(&path).ok()?;
         let data = file.metadata().ok()?;
         let cache = FileCache::new(file);
         let elf = Elf::parse(&cache).ok()?;
@@ -112,7 +112,7 @@ impl DynamicLinker {
 
 /// Opens a library; nothing where there is none for this architecture.
 fn load(path: &Path) -> Option<Loaded> {
-    let file = open_regular(path).ok()?;
+    let file = open_here(path).ok()?;
     let data = file.metadata().ok()?;
     let cache = FileCache::new(file);
     let elf = Elf::parse(&cache).ok()?;
@@ -129,7 +129,7 @@ fn load(path: &Path) -> Option<Loaded> {
 /// The text of a linker's own file; nothing where it cannot be read.
 fn text_of(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
-    let read = open_regular(path).and_then(|file| file.take(MAX_TEXT_BYTES).read_to_end(&mut text));
+    let read = open_here(path).and_then(|file| file.take(MAX_TEXT_BYTES).read_to_end(&mut text));
     if let Err(error) = read
         && error.kind() != std::io::ErrorKind::NotFound
     {

@@ -12,7 +12,7 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::process::root::open_regular;
+use crate::process::foreign_files::open_here;
 
 /// The largest cache that is read. One of 5,000 libraries takes half a megabyte.
 const MAX_CACHE_BYTES: u64 = 16 << 20;
@@ -56,7 +56,7 @@ impl LinkerCache {
     /// Reads the system's cache. One that cannot be read has no libraries.
     pub(super) fn of_system() -> Self {
         let mut bytes = Vec::new();
-        let read = open_regular(Path::new("/etc/ld.so.cache"))
+        let read = open_here(Path::new("/etc/ld.so.cache"))
             .and_then(|file| file.take(MAX_CACHE_BYTES).read_to_end(&mut bytes));
         if let Err(error) = read {
             log::debug!("/etc/ld.so.cache: {error}");

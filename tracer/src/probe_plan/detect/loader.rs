@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::dynamic_linker::DynamicLinker;
-use crate::process::root::open_regular;
+use crate::process::foreign_files::open_here;
 
 /// The most `#!` lines that are followed: as many as by the kernel.
 const MAX_INTERPRETERS: usize = 5;
@@ -76,7 +76,7 @@ pub fn files_of(program: &Path, linker: &DynamicLinker) -> Vec<PathBuf> {
 }
 
 fn script_interpreter(program: &Path) -> Option<PathBuf> {
-    let mut start = BufReader::new(open_regular(program).ok()?.take(4096));
+    let mut start = BufReader::new(open_here(program).ok()?.take(4096));
     let mut line = Vec::new();
     start.read_until(b'\n', &mut line).ok()?;
     let words = line.strip_prefix(b"#!")?.trim_ascii();

@@ -16,6 +16,7 @@ use tracer_ebpf::unwind::MAPPED_PAGE_BYTES;
 use tracer_ebpf::{FileKey, FileTable, MAX_SEGMENTS, Segment};
 
 use crate::bpf::tables::NO_SEGMENT;
+use crate::elf::{Elf, FileCache};
 use crate::process::files::MappedFile;
 use crate::process::maps;
 use crate::unwind::{self, CompileOptions, Placement, Rows, Table};
@@ -123,18 +124,23 @@ impl TableBatch {
 }
 
 fn compile(file: &MappedFile, key: FileKey, rows: Rows) -> CompiledTable {
-    compile_bytes(file.path.clone(), key, std::fs::read(file.open_path()), rows)
+    timed(file.path.clone(), key, || {
+        let cache = FileCache::new(file.file());
+        let elf = Elf::parse(&cache).map_err(|error| error.to_string())?;
+        unwind::compile_elf(&elf, options(rows)).map_err(|error| error.to_string())
+    })
 }
 
-fn compile_bytes(path: PathBuf, key: FileKey, bytes: io::Result<Vec<u8>>, rows: Rows) -> CompiledTable {
-    let began = Instant::now();
-    let options = CompileOptions {
+fn options(rows: Rows) -> CompileOptions {
+    CompileOptions {
         rows,
         ..CompileOptions::default()
-    };
-    let table = bytes
-        .map_err(|error| error.to_string())
-        .and_then(|bytes| unwind::compile(&bytes, options).map_err(|error| error.to_string()));
+    }
+}
+
+fn timed(path: PathBuf, key: FileKey, compile: impl FnOnce() -> Result<Table, String>) -> CompiledTable {
+    let began = Instant::now();
+    let table = compile();
     CompiledTable {
         path,
         key,
@@ -148,7 +154,10 @@ pub(super) const VDSO: &str = "[vdso]";
 
 /// Compiles the vDSO. It calls nothing: only signals interrupt it, so that it needs all rows.
 pub(super) fn compile_vdso() -> CompiledTable {
-    compile_bytes(PathBuf::from(VDSO), FileKey::VDSO, vdso_image(), Rows::All)
+    timed(PathBuf::from(VDSO), FileKey::VDSO, || {
+        let image = vdso_image().map_err(|error| error.to_string())?;
+        unwind::compile(&image, options(Rows::All)).map_err(|error| error.to_string())
+    })
 }
 
 /// Reads the image of the vDSO, which the kernel has mapped into this process as into any other.

@@ -38,9 +38,10 @@ struct Verdict {
 /// shapes are left out.
 fn verdicts(path: &Path) -> Vec<Verdict> {
     let table = FunctionTable::default();
+    let file = std::fs::File::open(path).expect("readable");
     let symbols =
-        symbols::find_functions(path, path, &|name| table.has(name), &[], None).expect("an ELF file");
-    let code = symbols::whole_code(path).expect("an ELF file");
+        symbols::find_functions(&file, path, &|name| table.has(name), &[], None).expect("an ELF file");
+    let code = symbols::whole_code(&file).expect("an ELF file");
     let mut verdicts: Vec<Verdict> = Vec::new();
     for row in table.rows() {
         let Some(placed) = symbols.functions.get(&row.symbol) else {

@@ -1,0 +1,146 @@
+//! Names of addresses in an ELF file, read by blazesym.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+
+use blazesym::symbolize::source::{Elf, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::name_table::NameTable;
+use super::protocol::{FileTask, OwnSymbols};
+use super::unpacked;
+use crate::symbolize::debug_file::GLOBAL_DIRECTORY;
+use crate::symbolize::reader::FromStart;
+
+/// Addresses that one file is asked for at once: bounds the memory of the answer.
+const BATCH: usize = 4096;
+
+/// Messages for the log: warnings or not.
+type Notes = Vec<(bool, String)>;
+
+/// Names the addresses of a task as far as the file and its debug information can.
+pub(super) fn read(
+    task: &FileTask,
+    file: File,
+    debug: Option<File>,
+    unpacked_bytes: u64,
+    table: &mut NameTable,
+    notes: &mut Notes,
+) {
+    let symbolizer = Symbolizer::builder()
+        .enable_auto_reload(false)
+        .set_debug_dirs(Some(
+            task.directories
+                .iter()
+                .cloned()
+                .chain([PathBuf::from(GLOBAL_DIRECTORY)]),
+        ))
+        .build();
+    let mut ask = |elf: &Elf, notes: &mut Notes| {
+        if let Err(error) = ask(&symbolizer, elf, &task.addresses, table) {
+            notes.push((false, format!("names are left out: {error}")));
+        }
+    };
+    // A file in use must not be closed before the symbolizer, whose paths lead to descriptors.
+    let (file, debug) = (reopenable(file), debug.map(reopenable));
+    if let Some(debug) = &debug {
+        match fit_debug_info(debug, unpacked_bytes) {
+            Ok(path) => ask(&Elf::new(path), notes),
+            Err(reason) => notes.push((
+                true,
+                format!("its separate debug information is not used: {reason}"),
+            )),
+        }
+    }
+    if task.own == OwnSymbols::DebugInfo {
+        match fit_debug_info(&file, unpacked_bytes) {
+            Ok(path) => ask(&Elf::new(path), notes),
+            Err(reason) => notes.push((true, format!("its debug information is not used: {reason}"))),
+        }
+    }
+    if task.own != OwnSymbols::Nothing {
+        match fit_symbols(&file) {
+            Ok(path) => {
+                let plain = Elf {
+                    debug_syms: false,
+                    ..Elf::new(path)
+                };
+                ask(&plain, notes);
+            }
+            Err(reason) => notes.push((true, format!("its names are not used: {reason}"))),
+        }
+    }
+}
+
+/// The path of a file whose debug information unpacks as it says.
+fn fit_debug_info(file: &io::Result<File>, unpacked_bytes: u64) -> Result<PathBuf, String> {
+    let path = fit_symbols(file)?;
+    let file = file.as_ref().map_err(ToString::to_string)?;
+    unpacked::check_debug_info(file, unpacked_bytes)?;
+    Ok(path)
+}
+
+/// The path of a file whose symbols can be unpacked.
+fn fit_symbols(file: &io::Result<File>) -> Result<PathBuf, String> {
+    let file = file.as_ref().map_err(ToString::to_string)?;
+    unpacked::check_small_symbol_table(file)?;
+    Ok(open_path(file))
+}
+
+/// A path that opens a file which is open.
+fn open_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// The name of a copy, for tools that look at this process.
+const COPY_NAME: &CStr = c"memtap-copy";
+
+/// Returns a file that this process may open again by its descriptor, as blazesym does: a copy where
+/// its owner keeps it from others.
+fn reopenable(file: File) -> io::Result<File> {
+    match File::open(open_path(&file)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let mut copy = File::from(memfd_create(COPY_NAME, MemfdFlags::CLOEXEC)?);
+            io::copy(&mut FromStart::new(&file), &mut copy)?;
+            Ok(copy)
+        }
+        Err(error) => Err(error),
+        Ok(_) => Ok(file),
+    }
+}
+
+/// Asks a file for the addresses that have no name yet.
+fn ask(symbolizer: &Symbolizer, elf: &Elf, addresses: &[u64], table: &mut NameTable) -> Result<(), String> {
+    let without: Vec<usize> = (0..addresses.len()).filter(|at| !table.has(*at)).collect();
+    let source = Source::Elf(elf.clone());
+    for batch in without.chunks(BATCH) {
+        let asked: Vec<u64> = batch.iter().map(|at| addresses[*at]).collect();
+        // Debug information has the addresses of the file that was mapped, and segments at other
+        // offsets.
+        let answers = symbolizer.symbolize(&source, Input::VirtOffset(&asked));
+        let answers = answers.map_err(|error| format!("{error:#}"))?;
+        for (at, answer) in batch.iter().zip(answers) {
+            if let Symbolized::Sym(symbol) = answer {
+                set(table, *at, &symbol);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn set(table: &mut NameTable, at: usize, symbol: &Sym<'_>) {
+    let outer = (&*symbol.name, symbol.code_info.as_deref().and_then(line_of));
+    let inlined = symbol
+        .inlined
+        .iter()
+        .map(|inlined| (&*inlined.name, inlined.code_info.as_ref().and_then(line_of)));
+    table.set(at, std::iter::once(outer).chain(inlined));
+}
+
+fn line_of(info: &CodeInfo<'_>) -> Option<(String, u32)> {
+    Some((info.to_path().to_string_lossy().into_owned(), info.line?))
+}
