@@ -363,12 +363,12 @@ mod tests {
     #[test]
     fn work_that_takes_too_long_is_left() {
         assert_eq!(within(OPEN_LIMIT, || 7), Some(7));
-        let (hold, held) = channel::<()>();
+        let (end, ended) = channel::<()>();
         assert_eq!(
-            within(Duration::from_millis(10), move || held.recv().is_ok()),
+            within(Duration::from_millis(10), move || ended.recv().is_ok()),
             None
         );
-        drop(hold);
+        drop(end);
     }
 
     #[test]

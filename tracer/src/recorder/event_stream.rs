@@ -85,11 +85,17 @@ impl EventStream {
                 to.exited.note_exit();
                 to.attachments.on_exit(pid);
             }
+            let is_fork = matches!(event.what, ProcessEvent::Forked { .. });
             if matches!(event.what, ProcessEvent::Mapped(_)) {
                 to.take_in_if_target(pid);
             }
             if let Some(file) = to.processes.history_mut().apply(event) {
                 to.take_mapped_file(&file, pid);
+            }
+            if is_fork {
+                // A process can be born into the cgroup, and was announced before its parent's
+                // mappings were known to be its own.
+                to.take_in_if_target(pid);
             }
         }
         // After the events: they tell the mappings.
