@@ -218,7 +218,10 @@ impl GuardProcess {
         let mut pid: Request = [0; 4];
         connection.requests.read_exact(&mut pid)?;
         let pid = i32::from_ne_bytes(pid);
-        let guard = Pid::from_raw(pid).ok_or_else(|| io::Error::other("it has no process id"))?;
+        let guard = match pid {
+            ..0 => return Err(io::Error::from_raw_os_error(pid.saturating_neg())),
+            _ => Pid::from_raw(pid).ok_or_else(|| io::Error::other("it has no process id"))?,
+        };
         let pidfd = pidfd_open(guard, PidfdFlags::empty())?;
         // A service's end kills everything in its cgroup, memtap and its guard alike.
         for error in cgroup::move_to_top(pid.cast_unsigned()) {

@@ -12,8 +12,9 @@ use rustix::process::{Pid, WaitOptions};
 
 use crate::bpf::stopped::StoppedMap;
 
-/// A request to the guard: the id of a process to be resumed. The first message of the guard has
-/// the same size: its own process id.
+/// A request to the guard: the id of a process to be resumed. The first message from there has the
+/// same size: the guard's own process id, or the number of the error that kept it from starting, as
+/// a negative number.
 pub(super) type Request = [u8; 4];
 
 /// The request that is sent when memtap ends in order: no probe stops processes any more.
@@ -136,11 +137,20 @@ pub(super) fn fork(mut inherited: Inherited) -> io::Result<Keeper> {
 /// # Safety
 /// Must be called in a child that was just forked, with all signals blocked.
 unsafe fn keep(inherited: &mut Inherited) -> ! {
-    // SAFETY: system calls without pointers, or with null where that is allowed.
+    // SAFETY: system calls without pointers, with null where that is allowed, or with the address
+    // and size of a local; errno's address is this thread's own.
     unsafe {
         let guard = libc::fork();
         if guard == 0 {
             serve(inherited);
+        }
+        if guard == -1 {
+            let failed = -*libc::__errno_location();
+            libc::write(
+                inherited.requests,
+                (&raw const failed).cast(),
+                size_of::<Request>(),
+            );
         }
         // Copies of memtap's descriptors would hide its end from the guard.
         libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
