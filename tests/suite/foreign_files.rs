@@ -390,8 +390,8 @@ fn reader_killed(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The process that reads names can do no harm: it has no capabilities, cannot get any, and makes no
-/// system calls but a few.
+/// The process that reads names can do no harm: it has no capabilities, cannot get any, and makes
+/// no system calls but a few.
 fn reader_has_no_rights(context: &Context) -> Result<()> {
     let path = plugin(context)?;
     let running = target(context, &["call", text(&path)?])?;

@@ -37,14 +37,14 @@ pub(super) struct Descriptors {
 
 /// A slot, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct DescriptorSlot {
     counts: [Arc<AtomicUsize>; 2],
 }
 
 impl Descriptors {
     /// Takes a slot for a file that a process has mapped. Without one left, returns nothing, which
     /// is said once.
-    pub(super) fn take(&mut self, pid: u32) -> Option<Slot> {
+    pub(super) fn take(&mut self, pid: u32) -> Option<DescriptorSlot> {
         // Half is for probes, maps and outputs.
         let limit = getrlimit(Resource::Nofile).current;
         let limit = limit.map_or(DEFAULT_OPEN_FILES, |limit| {
@@ -53,7 +53,7 @@ impl Descriptors {
         self.take_of(pid, limit.min(MAX_OPEN_FILES))
     }
 
-    fn take_of(&mut self, pid: u32, limit: usize) -> Option<Slot> {
+    fn take_of(&mut self, pid: u32, limit: usize) -> Option<DescriptorSlot> {
         let of_process = self.by_process.get(&pid).and_then(Weak::upgrade);
         let of_process = of_process.unwrap_or_else(|| {
             let count = Arc::default();
@@ -76,7 +76,7 @@ impl Descriptors {
         for count in &counts {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        Some(Slot { counts })
+        Some(DescriptorSlot { counts })
     }
 
     /// Forgets the processes without open files.
@@ -85,7 +85,7 @@ impl Descriptors {
     }
 }
 
-impl Drop for Slot {
+impl Drop for DescriptorSlot {
     fn drop(&mut self) {
         for count in &self.counts {
             count.fetch_sub(1, Ordering::Relaxed);
@@ -101,7 +101,7 @@ mod tests {
     fn no_process_takes_all_slots_and_slots_come_back() {
         let mut descriptors = Descriptors::default();
         let mut take = |pid| descriptors.take_of(pid, 16);
-        let mut slots: Vec<Slot> = std::iter::from_fn(|| take(1)).collect();
+        let mut slots: Vec<DescriptorSlot> = std::iter::from_fn(|| take(1)).collect();
         assert_eq!(slots.len(), 4);
         for pid in 2..9 {
             slots.extend(std::iter::from_fn(|| take(pid)));

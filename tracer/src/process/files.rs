@@ -16,7 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tracer_ebpf::FileKey;
 
 use super::contents::Contents;
-use super::descriptors::{Descriptors, Slot};
+use super::descriptors::{DescriptorSlot, Descriptors};
 use super::foreign_files::{self, UnfitFile};
 use super::maps::{self, FileId, Mapping};
 use super::root::{Root, RootId};
@@ -38,7 +38,7 @@ pub struct MappedFile {
     /// The facts read from it when it was opened.
     pub contents: Contents,
     file: File,
-    _slot: Slot,
+    _slot: DescriptorSlot,
 }
 
 impl MappedFile {
@@ -76,8 +76,8 @@ pub fn open_path(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// A root directory is kept for so long after its last use: most processes of a container live for a
-/// moment, and the next one has files in it too.
+/// A root directory is kept for so long after its last use: most processes of a container live for
+/// a moment, and the next one has files in it too.
 const ROOT_LINGER: Duration = Duration::from_secs(5);
 
 /// Root directories kept at most.
@@ -90,8 +90,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(5);
 /// Files that are left out by name at most; a process can map any number of them.
 const MAX_NAMED: u32 = 8;
 
-/// The files that are open. Whoever uses one keeps it open; with its last user it is closed, so that
-/// a file system which nobody uses any more can be unmounted.
+/// The files that are open. Whoever uses one keeps it open; with its last user it is closed, so
+/// that a file system which nobody uses any more can be unmounted.
 #[derive(Debug, Default)]
 pub struct Files {
     known: HashMap<FileId, KnownFile>,
@@ -144,9 +144,9 @@ impl Files {
         file.ok()
     }
 
-    /// Opens a file, and reads its headers, on a thread: a file system whose server has gone, or does
-    /// not want to, may never answer.
-    fn open(&mut self, pid: u32, mapping: &Mapping, slot: Slot) -> io::Result<Arc<MappedFile>> {
+    /// Opens a file, and reads its headers, on a thread: a file system whose server has gone, or
+    /// does not want to, may never answer.
+    fn open(&mut self, pid: u32, mapping: &Mapping, slot: DescriptorSlot) -> io::Result<Arc<MappedFile>> {
         let unresponsive = || io::Error::from(io::ErrorKind::TimedOut);
         let device = mapping.file.device;
         if self.unresponsive.contains(&device) {
@@ -234,7 +234,8 @@ impl Files {
     }
 }
 
-/// Does something on a thread; returns nothing where it takes too long, and leaves the thread alone.
+/// Does something on a thread; returns nothing where it takes too long, and leaves the thread
+/// alone.
 fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = channel();
     let work = move || {
@@ -252,7 +253,7 @@ fn mapped_file(
     mapping: &Mapping,
     file: File,
     root: Option<Arc<Root>>,
-    slot: Slot,
+    slot: DescriptorSlot,
 ) -> io::Result<Arc<MappedFile>> {
     let metadata = file.metadata()?;
     Ok(Arc::new(MappedFile {
@@ -313,8 +314,8 @@ fn identity(file: &File) -> io::Result<FileId> {
 
 /// Opens the file behind a mapping. `map_files` leads to the very file, also when it was deleted;
 /// the path in the process's root does while it has not been replaced, which its identity tells; so
-/// does, for a process that has gone, the path here, or in the root that another process has or had:
-/// most processes of a container live for a moment.
+/// does, for a process that has gone, the path here, or in the root that another process has or
+/// had: most processes of a container live for a moment.
 fn open(
     pid: u32,
     mapping: &Mapping,
@@ -323,8 +324,8 @@ fn open(
 ) -> io::Result<(File, Option<Arc<Root>>)> {
     let exact = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end);
     let mut failed = match foreign_files::open_here(Path::new(&exact)) {
-        // It may have mapped another one there since. Of a file of overlayfs, kernels do not tell the
-        // same in all places.
+        // It may have mapped another one there since. Of a file of overlayfs, kernels do not tell
+        // the same in all places.
         Ok(file) if is_mapped_as(&file, mapping) || is_of_overlay(&file) => {
             return Ok((file, root.cloned()));
         }

@@ -120,8 +120,8 @@ fn require_contents(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// The bytes of a file outside of holes, counted until there are `enough`. Moves its position, which
-/// is nobody's.
+/// The bytes of a file outside of holes, counted until there are `enough`. Moves its position,
+/// which is nobody's.
 fn stored_bytes(file: BorrowedFd<'_>, len_bytes: u64, enough: u64) -> u64 {
     let (mut at, mut stored) = (0, 0);
     for _ in 0..MAX_PIECES {

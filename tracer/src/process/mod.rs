@@ -3,11 +3,11 @@
 //! [`launch`] starts a command and holds it before its first instruction; [`proc_fs`] reads
 //! `/proc`; [`sideband`] reads the kernel's records of forks, execs, exits and executable mappings;
 //! [`history`] remembers them, so that an address has a file long after its process has gone;
-//! [`files`] keeps those files open, as [`foreign_files`] opens them, and [`contents`] tells whether
-//! they are still what they were; [`descriptors`] bounds their number; [`root`] is where a process
-//! looks for files; [`perf_maps`] finds what just-in-time compilers write of their code; [`cgroup`]
-//! tells which processes are in one; `task_clocks` tells the CPU time of threads in a moment, and
-//! samples it.
+//! [`files`] keeps those files open, as [`foreign_files`] opens them, and [`contents`] tells
+//! whether they are still what they were; [`descriptors`] bounds their number; [`root`] is where a
+//! process looks for files; [`perf_maps`] finds what just-in-time compilers write of their code;
+//! [`cgroup`] tells which processes are in one; `task_clocks` tells the CPU time of threads in a
+//! moment, and samples it.
 
 pub(crate) mod cgroup;
 pub(crate) mod contents;

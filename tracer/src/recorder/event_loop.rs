@@ -128,7 +128,8 @@ impl Recorder {
         self.processes.remove_ended(&mut self.object) && !self.scope.waits_for_more()
     }
 
-    /// Takes in new members of the cgroup, forgets ended processes that were never targets, and reclaims the room of their tables.
+    /// Takes in new members of the cgroup, forgets ended processes that were never targets, and
+    /// reclaims the room of their tables.
     fn evict_ended(&mut self) {
         self.sinks().0.take_in_members();
         self.processes.evict_ended();

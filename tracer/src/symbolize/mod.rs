@@ -3,9 +3,10 @@
 //!
 //! A file is named by its own debug information and symbols, or by separate debug information that
 //! was found to fit (`debug_file`), or fetched (`debuginfod`); code that was compiled at run time
-//! by its compiler's perf map (`perf_map`). All of these are foreign bytes, and are read in a process
-//! of its own (`worker`); this one looks at headers alone. A file that was overwritten since it was
-//! mapped names nothing: only separate debug information of the build that was mapped still does.
+//! by its compiler's perf map (`perf_map`). All of these are foreign bytes, and are read in a
+//! process of its own (`worker`); this one looks at headers alone. A file that was overwritten
+//! since it was mapped names nothing: only separate debug information of the build that was mapped
+//! still does.
 
 mod cache;
 mod debug_file;
@@ -31,7 +32,7 @@ use debuginfod::DebuginfodClient;
 use names::SymbolizeJob;
 pub(crate) use resolved::{ResolvedFile, ResolvedFrame, ResolvedName, outside_files};
 use sections::Sections;
-use worker::{MapTask, NameReader, OwnSymbols, ReaderTask, Reading};
+use worker::{MapTask, NameReader, NameReading, OwnSymbols, ReaderTask};
 
 /// A code address, as a place in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -185,7 +186,7 @@ impl Namer {
         wanted.sort_unstable();
         wanted.dedup();
         for map in maps {
-            let reading = Reading {
+            let reading = NameReading {
                 task: ReaderTask::Map(MapTask {
                     addresses: wanted.clone(),
                 }),

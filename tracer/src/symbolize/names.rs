@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::debug_file::DebugFile;
 use super::resolved::{ResolvedFrame, ResolvedLine, ResolvedName};
-use super::worker::{FileTask, NameReader, NamedFrame, Names, OwnSymbols, ReaderTask, Reading};
+use super::worker::{FileTask, NameReader, NameReading, NamedFrame, Names, OwnSymbols, ReaderTask};
 use crate::process::files::MappedFile;
 
 /// The addresses of one file to symbolize.
@@ -33,14 +33,14 @@ impl SymbolizeJob<'_> {
         self.file.contents.segments.as_ref()?.address(looked_up)
     }
 
-    fn reading(&self) -> Reading<'_> {
+    fn reading(&self) -> NameReading<'_> {
         let debug = self.debug.map(|debug| &debug.file);
         let debug_bytes = debug.map_or(0, |file| file.metadata().map_or(0, |metadata| metadata.len()));
         let addresses = self
             .places
             .iter()
             .filter_map(|(_, looked_up)| self.address(*looked_up));
-        Reading {
+        NameReading {
             task: ReaderTask::File(FileTask {
                 own: self.own,
                 addresses: addresses.collect(),
@@ -102,7 +102,7 @@ pub(super) fn unnamed(file: &MappedFile, offset: u64) -> ResolvedFrame {
 /// Does jobs. One whose file cannot be read has no names.
 pub(super) fn do_all(jobs: &[SymbolizeJob<'_>], reader: &mut NameReader) -> Vec<Vec<Arc<[ResolvedFrame]>>> {
     let asked: Vec<usize> = (0..jobs.len()).filter(|at| jobs[*at].has_sources()).collect();
-    let readings: Vec<Reading<'_>> = asked.iter().map(|at| jobs[*at].reading()).collect();
+    let readings: Vec<NameReading<'_>> = asked.iter().map(|at| jobs[*at].reading()).collect();
     let mut names: Vec<Option<Names>> = jobs.iter().map(|_| None).collect();
     for (at, read) in asked.into_iter().zip(reader.read(&readings)) {
         names[at] = read;

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::process::ReaderProcess;
-use super::protocol::{Names, ReaderTask, Reply, Request};
+use super::protocol::{Names, ReaderReply, ReaderRequest, ReaderTask};
 use super::server;
 
-/// The time for a small file, and the bytes of a large one that get a second each. Machines that are
-/// emulated take thirty times as long as others.
+/// The time for a small file, and the bytes of a large one that get a second each. Machines that
+/// are emulated take thirty times as long as others.
 const TASK_LIMIT: Duration = Duration::from_mins(1);
 const BYTES_PER_SECOND: u64 = 4 << 20;
 
@@ -23,7 +23,7 @@ const MAX_NAME_BYTES: usize = 256 << 20;
 
 /// A file to be read.
 #[derive(Debug)]
-pub(in crate::symbolize) struct Reading<'a> {
+pub(in crate::symbolize) struct NameReading<'a> {
     /// The purpose.
     pub(in crate::symbolize) task: ReaderTask,
     /// The file.
@@ -58,7 +58,7 @@ struct EarlyEnd {
 
 impl NameReader {
     /// Reads files, several at a time, the largest first. Those that cannot be read have no names.
-    pub(in crate::symbolize) fn read(&mut self, readings: &[Reading<'_>]) -> Vec<Option<Names>> {
+    pub(in crate::symbolize) fn read(&mut self, readings: &[NameReading<'_>]) -> Vec<Option<Names>> {
         let mut names: Vec<Option<Names>> = readings.iter().map(|_| None).collect();
         let mut waiting: Vec<usize> = (0..readings.len()).collect();
         waiting.sort_by_key(|at| weight(&readings[*at]));
@@ -101,7 +101,7 @@ impl NameReader {
     /// Reads the files of a queue, so many at a time.
     fn read_queue(
         &mut self,
-        readings: &[Reading<'_>],
+        readings: &[NameReading<'_>],
         queue: &mut Vec<usize>,
         at_once: usize,
         names: &mut [Option<Names>],
@@ -131,7 +131,7 @@ impl NameReader {
     /// Sends what can be sent, and waits for an answer; nothing where none is to come.
     fn exchange(
         &mut self,
-        readings: &[Reading<'_>],
+        readings: &[NameReading<'_>],
         queue: &mut Vec<usize>,
         at_once: usize,
         sent: &mut Vec<(usize, Instant)>,
@@ -152,28 +152,28 @@ impl NameReader {
             let files = [Some(reading.file), reading.debug];
             let files: Vec<_> = files.into_iter().flatten().map(File::as_fd).collect();
             let task = reading.task.clone();
-            process.send(&Request { id: at, task }, &files)?;
+            process.send(&ReaderRequest { id: at, task }, &files)?;
         }
         loop {
             let deadline = sent.iter().map(|(_, deadline)| *deadline).min();
             let reply = process.receive(deadline.unwrap_or_else(Instant::now))?;
             let reply = reply.ok_or(io::ErrorKind::UnexpectedEof)?;
-            let (Reply::Note { id, .. } | Reply::Done { id, .. }) = reply;
+            let (ReaderReply::Note { id, .. } | ReaderReply::Done { id, .. }) = reply;
             if !sent.iter().any(|(at, _)| *at == id) {
                 return Err(io::Error::other("an answer to nothing"));
             }
             let shown = readings[id].shown.display();
             match reply {
-                Reply::Note {
+                ReaderReply::Note {
                     is_warning: true,
                     text,
                     ..
                 } => log::warn!("{shown}: {text}"),
-                Reply::Note { text, .. } => log::debug!("{shown}: {text}"),
-                Reply::Done { names, .. } if names.is_sound(readings[id].task.addresses().len()) => {
+                ReaderReply::Note { text, .. } => log::debug!("{shown}: {text}"),
+                ReaderReply::Done { names, .. } if names.is_sound(readings[id].task.addresses().len()) => {
                     return Ok(Some((id, names)));
                 }
-                Reply::Done { .. } => return Err(io::Error::other("an answer that makes no sense")),
+                ReaderReply::Done { .. } => return Err(io::Error::other("an answer that makes no sense")),
             }
         }
     }
@@ -206,12 +206,12 @@ impl NameReader {
 }
 
 /// The effort for a file.
-fn weight(reading: &Reading<'_>) -> u64 {
+fn weight(reading: &NameReading<'_>) -> u64 {
     reading.size_bytes + 1024 * reading.task.addresses().len() as u64
 }
 
 /// The time that a file may take.
-fn time_limit(reading: &Reading<'_>) -> Duration {
+fn time_limit(reading: &NameReading<'_>) -> Duration {
     TASK_LIMIT + Duration::from_secs(reading.size_bytes / BYTES_PER_SECOND)
 }
 
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn files_are_read_in_one_process() {
         let files = [map("10 8 one\n"), map("20 8 two\n"), map("no map")];
-        let readings = files.iter().map(|file| Reading {
+        let readings = files.iter().map(|file| NameReading {
             task: ReaderTask::Map(MapTask {
                 addresses: vec![0x10, 0x20],
             }),

@@ -99,8 +99,8 @@ fn open_path(file: &File) -> PathBuf {
 /// The name of a copy, for tools that look at this process.
 const COPY_NAME: &CStr = c"memtap-copy";
 
-/// Returns a file that this process may open again by its descriptor, as blazesym does: a copy where
-/// its owner keeps it from others.
+/// Returns a file that this process may open again by its descriptor, as blazesym does: a copy
+/// where its owner keeps it from others.
 fn reopenable(file: File) -> io::Result<File> {
     match File::open(open_path(&file)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

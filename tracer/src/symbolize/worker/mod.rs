@@ -19,7 +19,7 @@ mod sandbox;
 mod server;
 mod unpacked;
 
-pub(super) use client::{NameReader, Reading};
+pub(super) use client::{NameReader, NameReading};
 pub(super) use protocol::{FileTask, MapTask, NamedFrame, Names, OwnSymbols, ReaderTask};
 pub(crate) use server::run;
 

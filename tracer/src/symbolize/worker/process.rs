@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::protocol::{self, Reply, Request};
+use super::protocol::{self, ReaderReply, ReaderRequest};
 
 /// The time that the process may take to accept a request, whose threads wait for it.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
@@ -20,12 +20,12 @@ pub(super) struct ReaderProcess {
 
 impl ReaderProcess {
     /// Sends a request with its files.
-    pub(super) fn send(&self, request: &Request, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) fn send(&self, request: &ReaderRequest, files: &[BorrowedFd<'_>]) -> io::Result<()> {
         protocol::send(&self.socket, request, files)
     }
 
     /// Waits for what the process says, until `deadline`; nothing where it has ended.
-    pub(super) fn receive(&self, deadline: Instant) -> io::Result<Option<Reply>> {
+    pub(super) fn receive(&self, deadline: Instant) -> io::Result<Option<ReaderReply>> {
         let left = deadline.saturating_duration_since(Instant::now());
         self.socket
             .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;

@@ -23,7 +23,7 @@ const MAX_FILES: usize = 2;
 
 /// A request to the process.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request {
+pub(super) struct ReaderRequest {
     /// A number that the answer repeats.
     pub(super) id: usize,
     pub(super) task: ReaderTask,
@@ -79,7 +79,7 @@ pub(in crate::symbolize) struct MapTask {
 
 /// A message of the process.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Reply {
+pub(super) enum ReaderReply {
     /// A message for the log about a request.
     Note {
         id: usize,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use super::elf_names;
 use super::name_table::NameTable;
-use super::protocol::{self, Names, ReaderTask, Reply, Request};
+use super::protocol::{self, Names, ReaderReply, ReaderRequest, ReaderTask};
 use super::sandbox;
 use crate::symbolize::perf_map;
 use crate::symbolize::reader::FromStart;
@@ -32,26 +32,27 @@ pub(crate) fn run() -> Result<()> {
 pub(super) fn serve(socket: &UnixStream, unpacked_bytes: u64) {
     let receiving = Mutex::new(());
     let sending = Mutex::new(());
-    let reply = |reply: &Reply| {
+    let reply = |reply: &ReaderReply| {
         let _one = sending.lock().unwrap_or_else(PoisonError::into_inner);
         protocol::send(socket, reply, &[])
     };
     let next = || {
         let _one = receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        protocol::receive::<Request>(socket)
+        protocol::receive::<ReaderRequest>(socket)
     };
     std::thread::scope(|scope| {
         for _ in 0..threads() {
             scope.spawn(|| {
                 // A message that makes no sense, and a socket that is closed, are both the end.
-                while let Ok(Some((Request { id, task }, files))) = next() {
+                while let Ok(Some((ReaderRequest { id, task }, files))) = next() {
                     let mut notes = Vec::new();
                     let names = answer(task, files, unpacked_bytes, &mut notes);
-                    let notes =
-                        notes
-                            .into_iter()
-                            .map(|(is_warning, text)| Reply::Note { id, is_warning, text });
-                    for message in notes.chain([Reply::Done { id, names }]) {
+                    let notes = notes.into_iter().map(|(is_warning, text)| ReaderReply::Note {
+                        id,
+                        is_warning,
+                        text,
+                    });
+                    for message in notes.chain([ReaderReply::Done { id, names }]) {
                         if reply(&message).is_err() {
                             return;
                         }
