@@ -235,7 +235,7 @@ fn hidden_processes(context: &Context) -> Result<()> {
     for mode in ["noaccess", "invisible", "ptraceable"] {
         // As root without the right to look at other processes, and as nobody.
         for identity in [
-            "--bounding-set -sys_ptrace --inh-caps -sys_ptrace",
+            "--bounding-set -sys_ptrace",
             "--reuid 65534 --regid 65534 --clear-groups",
         ] {
             let script = format!(

@@ -63,9 +63,9 @@ impl Endings {
     }
 }
 
-/// Lets a write beyond the limit on the size of files fail, in place of ending memtap. By a handler:
-/// a command that is executed has the signal's own action again, which it would not have if the
-/// signal was ignored.
+/// Lets a write beyond the limit on the size of files fail, in place of ending memtap. By a
+/// handler: a command that is executed has the signal's own action again, which it would not have
+/// if the signal was ignored.
 pub(crate) fn survive_file_size_limit() {
     // SAFETY: the handler does nothing.
     if let Err(error) = unsafe { signal_hook_registry::register(libc::SIGXFSZ, || {}) } {

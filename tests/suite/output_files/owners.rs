@@ -100,8 +100,8 @@ fn closed_directory(context: &Context) -> Result<()> {
 const PLANT: &str = "
 import os, sys
 last = int(open('/proc/loadavg').read().split()[4])
-for pid in range(last, last + 2000):
-    for name in ('.out.svg.%d.part', 'out.svg.%d.part', '.out.svg.%d', 'out.svg.%d'):
+for pid in range(last, last + 400):
+    for name in ('.out.svg.%d.part', 'out.svg.%d.part'):
         os.symlink(sys.argv[1], name % pid)
 os.symlink(sys.argv[1], 'out.svg')
 ";

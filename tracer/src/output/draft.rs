@@ -72,8 +72,8 @@ impl Draft {
         if let Ok(file) = anonymous {
             return Ok(Self::Anonymous(File::from(file)));
         }
-        // Not every file system has such files. Which error says so is the file system's choice: the
-        // others are met again.
+        // Not every file system has such files. Which error says so is the file system's choice:
+        // the others are met again.
         let (file, registration) = named(directory, OsStr::new(".memtap-"), OsStr::new(".part"))?;
         Ok(Self::Named(file, registration))
     }

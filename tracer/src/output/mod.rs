@@ -1,9 +1,9 @@
 //! Files that are written at the end: their places are tried before anything is traced, so that a
 //! wrong path costs nothing, and they are saved elsewhere if their place cannot take them.
 //!
-//! A new file takes its name when it is whole. Until then it has none, where the file system can do
-//! so, and nothing is left of it however memtap ends; else it has a random one beside its target. In
-//! either case a name that somebody else has put there is not followed.
+//! A new file takes its name when it is whole. Until then it has none, where the file system can
+//! do so, and nothing is left of it however memtap ends; else it has a random one beside its
+//! target. In either case a name that somebody else has put there is not followed.
 
 mod draft;
 mod special;

@@ -1,5 +1,5 @@
-//! Paths that exist already: devices, pipes and descriptors, which are written to directly, and names
-//! that somebody else has taken.
+//! Paths that exist already: devices, pipes and descriptors, which are written to directly, and
+//! names that somebody else has taken.
 
 use std::fs::{File, Metadata};
 use std::io;

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The first frame is the process, the last is the function that was called. A `;` inside a name is
-//! written `:`, a line break as a space, another control character as `\u{1b}`. After the process stands `[truncated]` where the
-//! walk did not reach the outermost frame, or `[stack lost]`, alone, where nothing is known between
-//! process and function.
+//! written `:`, a line break as a space, another control character as `\u{1b}`. After the process
+//! stands `[truncated]` where the walk did not reach the outermost frame, or `[stack lost]`, alone,
+//! where nothing is known between process and function.
 //!
 //! Stacks with the same line are added up. A line may weigh 0 (`malloc(0)`, a call that failed): it
 //! is a stack that was seen, and no line is left out for being small. Lines are sorted by their
