@@ -131,8 +131,8 @@ pub(crate) static COPIES: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub(crate) static COPY_COUNT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Processes that were stopped because they have no probes yet, or their code no table. User space resumes them and
-/// takes them out. Full: the process is not stopped.
+/// Processes that were stopped because they have no probes yet, or their code no table. User space
+/// resumes them and takes them out. Full: the process is not stopped.
 #[map]
 pub(crate) static STOPPED: HashMap<u32, u32> = HashMap::with_max_entries(4096, 0);
 

@@ -103,7 +103,9 @@ fn beside_guests(options: &TestOptions) -> Result<BesideGuests> {
         let lane = scope.spawn(|| {
             // An emulated processor that has to share a real one takes twice as long, and the
             // guests take longest.
-            let _ = rustix::process::nice(LANE_NICENESS);
+            if let Err(error) = rustix::process::nice(LANE_NICENESS) {
+                eprintln!("xtask: lint and unit tests run as urgently as the guests: {error}");
+            }
             let lint_failed = !options.no_lint && !lint_passes()?;
             Ok::<_, anyhow::Error>((lint_failed, unit_tests(options, collect_all)?))
         });

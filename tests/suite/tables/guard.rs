@@ -97,8 +97,8 @@ fn next_random(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Has `end` kill memtap, by its process id and its guard's, when it cannot resume the target that it
-/// has stopped: the target goes on, and makes all of its calls.
+/// Has `end` kill memtap, by its process id and its guard's, when it cannot resume the target that
+/// it has stopped: the target goes on, and makes all of its calls.
 fn goes_on(context: &Context, end: impl FnOnce(u32, u32) -> Result<()>) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let bursts = Bursts::new(context, directory.path(), 1)?.waiting();

@@ -53,8 +53,8 @@ pub(crate) fn child_begins(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// `sched:sched_process_exec`: the new program is in place and has not run yet. `old_pid` at 16: the
-/// thread that executes it, which becomes the process's first.
+/// `sched:sched_process_exec`: the new program is in place and has not run yet. `old_pid` at 16:
+/// the thread that executes it, which becomes the process's first.
 #[tracepoint]
 pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
     let pid_tgid = bpf_get_current_pid_tgid();

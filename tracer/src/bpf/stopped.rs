@@ -1,9 +1,10 @@
 //! The map of processes that the kernel side has stopped: for user space, and by raw `bpf(2)` calls
 //! that take no memory from an allocator for the forked guard.
 //!
-//! The kernel side enters a process before it stops it, and stops nobody whom it cannot enter. A map
-//! without room is therefore what keeps it from stopping anybody: [`StoppedMap::close`] fills the
-//! map with keys that are no process's. Whoever has the descriptor can do that, memtap or its guard.
+//! The kernel side enters a process before it stops it, and stops nobody whom it cannot enter. A
+//! map without room is therefore what keeps it from stopping anybody: [`StoppedMap::close`] fills
+//! the map with keys that are no process's. Whoever has the descriptor can do that, memtap or its
+//! guard.
 
 use std::os::fd::RawFd;
 
@@ -51,8 +52,8 @@ struct MapElementAttr {
     flags: u64,
 }
 
-/// The first of the keys that fill the map: the kernel has no process ids beyond 2²² (`PID_MAX_LIMIT`
-/// of its `include/linux/threads.h`).
+/// The first of the keys that fill the map: the kernel has no process ids beyond 2²²
+/// (`PID_MAX_LIMIT` of its `include/linux/threads.h`).
 const FIRST_FILLER: u32 = 1 << 31;
 
 fn is_process(pid: u32) -> bool {

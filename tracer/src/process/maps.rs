@@ -35,9 +35,9 @@ pub(crate) fn executable_mappings(pid: u32) -> io::Result<Vec<Mapping>> {
     Ok(parse(&std::fs::read(format!("/proc/{pid}/maps"))?))
 }
 
-/// Finds the files of a process whose code is not the file's any more: their other parts are mapped,
-/// and between these is executable memory without a file. Programs move their code so to have it on
-/// huge pages.
+/// Finds the files of a process whose code is not the file's any more: their other parts are
+/// mapped, and between these is executable memory without a file. Programs move their code so to
+/// have it on huge pages.
 pub(crate) fn moved_code(pid: u32) -> io::Result<Vec<Mapping>> {
     Ok(moved_in(&std::fs::read(format!("/proc/{pid}/maps"))?))
 }

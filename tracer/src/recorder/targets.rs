@@ -135,8 +135,8 @@ pub(super) fn new_in_scope(settings: &Record) -> NewInScope {
 /// processes that map the file, and the program checks the process.
 pub(super) const MAX_SCOPES: usize = 16;
 
-/// Returns true if the targets are few named processes, which have probes of their own, and stay the
-/// only ones.
+/// Returns true if the targets are few named processes, which have probes of their own, and stay
+/// the only ones.
 pub(super) fn has_process_scopes(settings: &Record) -> bool {
     let are_few = matches!(&settings.target, Target::Pids(pids) if pids.len() <= MAX_SCOPES);
     settings.probed == Probed::Tree && !settings.follow && are_few

@@ -1,8 +1,8 @@
 //! Loading an eBPF object: its maps at once, its programs one by one when they are needed.
 //!
 //! aya's loader reads all of the kernel's type information whenever it is made, which no relocation
-//! of ours needs: 40 ms of CPU time of a start-up of 300. Nor can it load programs for links of many
-//! uprobes, since what those need is said when a program is loaded.
+//! of ours needs: 40 ms of CPU time of a start-up of 300. Nor can it load programs for links of
+//! many uprobes, since what those need is said when a program is loaded.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};

@@ -40,7 +40,7 @@ pub struct DynamicLinker {
 
 /// A file that is loaded.
 #[derive(Debug)]
-struct Loaded {
+struct LoadedFile {
     path: PathBuf,
     id: (u64, u64),
     dynamic: DynamicSection,
@@ -48,7 +48,7 @@ struct Loaded {
 
 /// A program as it is found in its file.
 struct LinkedProgram {
-    loaded: Loaded,
+    loaded: LoadedFile,
     /// The dynamic linker that it asks for.
     interpreter: PathBuf,
     /// It runs with other rights than its caller's, and linkers ignore the environment.
@@ -101,7 +101,7 @@ impl DynamicLinker {
             interpreter: elf.interpreter().map(PathBuf::from)?,
             is_secure: (data.mode() & 0o4000 != 0 && data.uid() != self.user.0)
                 || (data.mode() & 0o2000 != 0 && data.gid() != self.user.1),
-            loaded: Loaded {
+            loaded: LoadedFile {
                 path,
                 id: (data.dev(), data.ino()),
                 dynamic: DynamicSection::read(&elf)?,
@@ -111,7 +111,7 @@ impl DynamicLinker {
 }
 
 /// Opens a library; nothing where there is none for this architecture.
-fn load(path: &Path) -> Option<Loaded> {
+fn load(path: &Path) -> Option<LoadedFile> {
     let file = open_here(path).ok()?;
     let data = file.metadata().ok()?;
     let cache = FileCache::new(file);
@@ -119,7 +119,7 @@ fn load(path: &Path) -> Option<Loaded> {
     if elf.is_fixed() || elf.is_relocatable() {
         return None;
     }
-    Some(Loaded {
+    Some(LoadedFile {
         path: path.to_owned(),
         id: (data.dev(), data.ino()),
         dynamic: DynamicSection::read(&elf)?,

@@ -1,5 +1,5 @@
-//! The files that a command is going to map: its program, or the interpreter of its script, and what
-//! the dynamic linker loads with that; and the programs that its arguments name.
+//! The files that a command is going to map: its program, or the interpreter of its script, and
+//! what the dynamic linker loads with that; and the programs that its arguments name.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Read as _};

@@ -485,9 +485,9 @@ impl Attachments {
         &mut self.uprobes
     }
 
-    /// Detaches everything for good, and attaches nothing any more; says which of the processes that
-    /// are `present` have moved their code meanwhile. The kernel waits for grace
-    /// periods of uprobes and of tracepoints at once.
+    /// Detaches everything for good, and attaches nothing any more; says which of the processes
+    /// that are `present` have moved their code meanwhile. The kernel waits for grace periods of
+    /// uprobes and of tracepoints at once.
     pub(super) fn finish(&mut self, present: impl IntoIterator<Item = u32>) {
         if self.is_open {
             let uprobes = &self.uprobes;

@@ -6,6 +6,7 @@
 //! the guard is not killed with memtap. What cannot be guarded is not stopped: without a guard the
 //! map is closed, by memtap if the guard has gone, by the guard if memtap has.
 
+mod released;
 mod server;
 
 use std::io::{self, Read as _, Write as _};
@@ -207,7 +208,7 @@ impl GuardProcess {
             stopped,
             memtap: memtap.as_raw_fd(),
             title: Title::new(),
-            room: server::room(),
+            room: released::room(),
         })?;
         // The guard alone has the other end: its death is the end of the stream.
         drop(reader);
@@ -260,8 +261,8 @@ impl GuardProcess {
         }
     }
 
-    /// Kills a guard that does not answer: a late request of it would resume a process that somebody
-    /// else has stopped.
+    /// Kills a guard that does not answer: a late request of it would resume a process that
+    /// somebody else has stopped.
     fn kill(&self) {
         if let Err(error) = pidfd_send_signal(&self.pidfd, Signal::KILL) {
             log::debug!("the guard has gone: {error}");

@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 
 use rustix::process::{Pid, WaitOptions};
 
+use super::released::{ReleasedProcess, ReleasedProcesses, is_stopped, now_ms, send_continue};
 use crate::bpf::stopped::StoppedMap;
 
 /// A request to the guard: the id of a process to be resumed. The first message from there has the
@@ -32,15 +33,6 @@ pub(super) struct Inherited {
     pub(super) title: Title,
     /// Room for the processes that are watched.
     pub(super) room: Vec<ReleasedProcess>,
-}
-
-/// A process that was taken out of the map, and the time from which on it has been running, in
-/// milliseconds.
-pub(super) type ReleasedProcess = (u32, i64);
-
-/// Makes room for as many processes as the map has, which the guard cannot do after the fork.
-pub(super) fn room() -> Vec<ReleasedProcess> {
-    vec![(0, 0); StoppedMap::MAX_ENTRIES as usize]
 }
 
 /// The name of the guard: without memtap's, so that `pkill memtap` and `pkill -f` do not find it.
@@ -92,9 +84,9 @@ fn arguments_area() -> Option<(usize, usize)> {
     (start != 0).then_some((start, end.checked_sub(start)?))
 }
 
-/// The guard's parent, which waits for it and does nothing else: a guard among memtap's own children
-/// would be killed by who kills memtap with its children, and one without a parent that waits stays
-/// in the list of processes where nobody looks after orphans, as in many containers.
+/// The guard's parent, which waits for it and does nothing else: a guard among memtap's own
+/// children would be killed by who kills memtap with its children, and one without a parent that
+/// waits stays in the list of processes where nobody looks after orphans, as in many containers.
 #[derive(Debug)]
 pub(super) struct Keeper(Pid);
 
@@ -109,8 +101,8 @@ impl Drop for Keeper {
 
 /// Forks the guard's parent, which forks the guard.
 pub(super) fn fork(mut inherited: Inherited) -> io::Result<Keeper> {
-    // SAFETY: system calls with pointers to locals; an all-zero `sigset_t` is a valid one. The child
-    // runs `keep` alone, which makes system calls and never returns. Signals are blocked from
+    // SAFETY: system calls with pointers to locals; an all-zero `sigset_t` is a valid one. The
+    // child runs `keep` alone, which makes system calls and never returns. Signals are blocked from
     // before the fork on: a handler of memtap's must not run in the child.
     let child = unsafe {
         let mut all = std::mem::zeroed::<libc::sigset_t>();
@@ -182,9 +174,8 @@ const MAX_SILENT_LOOKS: u32 = 3;
 
 /// Runs the guard.
 ///
-/// # Safety
-/// Must be called in a child that was just forked, with descriptors that are open and above those of
-/// the guard.
+/// # Safety Must be called in a child that was just forked, with descriptors that are open and
+/// above those of the guard.
 unsafe fn serve(inherited: &mut Inherited) -> ! {
     // SAFETY: system calls on open descriptors, with pointers to literals and locals that live
     // across the calls and lengths of those; the arguments are used for nothing else here.
@@ -220,15 +211,11 @@ unsafe fn serve(inherited: &mut Inherited) -> ! {
         }
     }
     let map = StoppedMap::new(STOPPED);
-    let mut released = ReleasedProcesses {
-        map,
-        entries: &mut inherited.room,
-        len: 0,
-    };
+    let mut released = ReleasedProcesses::new(map, &mut inherited.room);
     match serve_requests(map, &mut released) {
-        End::AllDetached => map.for_each(|pid| released.add(pid)),
+        RequestsEnd::AllDetached => map.for_each(|pid| released.add(pid)),
         // Probes are detached one after the other.
-        End::MemtapDied => close(map, &mut released),
+        RequestsEnd::MemtapDied => close(map, &mut released),
     }
     while !released.is_empty() {
         released.resume();
@@ -255,7 +242,7 @@ fn close(map: StoppedMap, released: &mut ReleasedProcesses<'_>) {
 }
 
 /// The end of the requests.
-enum End {
+enum RequestsEnd {
     /// memtap has detached all probes.
     AllDetached,
     /// memtap has died.
@@ -263,7 +250,7 @@ enum End {
 }
 
 /// Resumes processes on request, until memtap ends.
-fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses<'_>) -> End {
+fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses<'_>) -> RequestsEnd {
     let mut silent_looks = 0;
     let mut looked_ms = now_ms();
     loop {
@@ -283,14 +270,14 @@ fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses<'_>) -> End 
         released.resume();
         if polled[0].revents != 0 {
             match read_request() {
-                None => return End::MemtapDied,
-                Some(ALL_DETACHED) => return End::AllDetached,
+                None => return RequestsEnd::MemtapDied,
+                Some(ALL_DETACHED) => return RequestsEnd::AllDetached,
                 Some(pid) => answer(map, u32::from_ne_bytes(pid)),
             }
             silent_looks = 0;
             looked_ms = now_ms();
         } else if polled[1].revents != 0 || ready == -1 {
-            return End::MemtapDied;
+            return RequestsEnd::MemtapDied;
         } else if now_ms() - looked_ms >= i64::from(MAX_SILENCE_MS) {
             looked_ms = now_ms();
             let mut is_any_stopped = false;
@@ -322,122 +309,9 @@ fn answer(map: StoppedMap, pid: u32) {
     unsafe { libc::write(REQUESTS, c"".as_ptr().cast(), 1) };
 }
 
-fn send_continue(pid: u32) {
-    // SAFETY: a system call without pointers.
-    unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
-}
-
-/// Processes that were taken out of the map, and may stop yet: the kernel side enters a process
-/// before it stops it. They are watched until each has been running for a while.
-struct ReleasedProcesses<'a> {
-    map: StoppedMap,
-    entries: &'a mut [ReleasedProcess],
-    len: usize,
-}
-
-/// Milliseconds that a process may take to stop after it was entered in the map.
-const STOP_LIMIT_MS: i64 = 1000;
-
-impl ReleasedProcesses<'_> {
-    fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Takes a process out of the map, and resumes it.
-    fn add(&mut self, pid: u32) {
-        self.map.remove(pid);
-        send_continue(pid);
-        let known = &mut self.entries[..self.len];
-        if let Some(entry) = known.iter_mut().find(|entry| entry.0 == pid) {
-            entry.1 = now_ms();
-        } else if let Some(entry) = self.entries.get_mut(self.len) {
-            *entry = (pid, now_ms());
-            self.len += 1;
-        }
-    }
-
-    /// Resumes those that have stopped, and forgets those that run or have ended.
-    fn resume(&mut self) {
-        let mut at = 0;
-        while let Some(entry) = self.entries[..self.len].get_mut(at) {
-            let now_ms = now_ms();
-            match state(entry.0) {
-                Some(b'T') => {
-                    self.map.remove(entry.0);
-                    send_continue(entry.0);
-                    entry.1 = now_ms;
-                }
-                // The first thread has ended; others may have stopped.
-                Some(b'Z') => send_continue(entry.0),
-                _ => {}
-            }
-            let is_over = now_ms - entry.1 > STOP_LIMIT_MS || state(entry.0).is_none();
-            if is_over {
-                self.len -= 1;
-                self.entries.swap(at, self.len);
-            } else {
-                at += 1;
-            }
-        }
-    }
-}
-
-fn now_ms() -> i64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a pointer to a live structure of the kernel's layout.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
-}
-
-/// Returns true if a process has come to a stop. The first thread may have ended, and is a zombie
-/// then.
-fn is_stopped(pid: u32) -> bool {
-    matches!(state(pid), Some(b'T' | b'Z'))
-}
-
-/// Returns the state letter of `/proc/PID/stat`, if there is such a process.
-fn state(pid: u32) -> Option<u8> {
-    let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    let mut at = 6;
-    let mut unit = 1_000_000_000;
-    while unit > 0 {
-        if pid >= unit {
-            *path.get_mut(at)? = b'0' + u8::try_from(pid / unit % 10).ok()?;
-            at += 1;
-        }
-        unit /= 10;
-    }
-    path.get_mut(at..at + 5)?.copy_from_slice(b"/stat");
-    // The state is behind the parenthesis that closes the name, which is short.
-    let mut text = [0u8; 256];
-    // SAFETY: the path ends with a zero, and the buffer is as long as is passed.
-    let len = unsafe {
-        let file = libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC);
-        if file < 0 {
-            return None;
-        }
-        let len = libc::read(file, text.as_mut_ptr().cast(), text.len());
-        libc::close(file);
-        usize::try_from(len).ok()?
-    };
-    let text = text.get(..len)?;
-    let name_end = text.iter().rposition(|byte| *byte == b')')?;
-    text.get(name_end + 2).copied()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{arguments_area, state};
-
-    #[test]
-    fn states_of_processes() {
-        assert!(matches!(state(std::process::id()), Some(b'R' | b'S')));
-        assert!(state(1).is_some());
-        assert_eq!(state(u32::MAX), None);
-    }
+    use super::arguments_area;
 
     #[test]
     fn arguments_are_where_the_kernel_says() {

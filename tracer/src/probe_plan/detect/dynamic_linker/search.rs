@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::{DynamicLinker, LinkedProgram, Loaded, load, path_of, text_of};
+use super::{DynamicLinker, LinkedProgram, LoadedFile, load, path_of, text_of};
 
 /// The most files that are loaded with a program. The largest ones have some hundreds.
 const MAX_FILES: usize = 512;
@@ -75,7 +75,7 @@ pub(super) struct LibrarySearch<'a> {
     /// `LD_LIBRARY_PATH`, as directories.
     library_path: Directories,
     defaults: Directories,
-    loaded: Vec<(Loaded, SearchPaths)>,
+    loaded: Vec<(LoadedFile, SearchPaths)>,
     /// The files that are loaded, by the names that they were asked for by or have themselves.
     names: HashMap<Vec<u8>, Option<usize>>,
     directories: HashMap<PathBuf, SearchedDirectory>,
@@ -83,7 +83,7 @@ pub(super) struct LibrarySearch<'a> {
 }
 
 impl<'a> LibrarySearch<'a> {
-    pub(super) fn new(linker: &'a DynamicLinker, program: LinkedProgram, interpreter: Loaded) -> Self {
+    pub(super) fn new(linker: &'a DynamicLinker, program: LinkedProgram, interpreter: LoadedFile) -> Self {
         let file_name = |path: &Path| path.file_name().unwrap_or_default().as_encoded_bytes().to_vec();
         let asked_for = file_name(&program.interpreter);
         let is_musl = asked_for.starts_with(b"ld-musl-");
@@ -160,7 +160,7 @@ impl<'a> LibrarySearch<'a> {
     }
 
     /// Adds a file, unless it is there under another name. Returns its number.
-    fn add(&mut self, file: Loaded, loader: Option<usize>) -> usize {
+    fn add(&mut self, file: LoadedFile, loader: Option<usize>) -> usize {
         if let Some(known) = self.loaded.iter().position(|(known, _)| known.id == file.id) {
             return known;
         }
@@ -182,13 +182,13 @@ impl<'a> LibrarySearch<'a> {
         number
     }
 
-    fn at_path(&mut self, name: &[u8], loader: usize) -> Option<Loaded> {
+    fn at_path(&mut self, name: &[u8], loader: usize) -> Option<LoadedFile> {
         let origin = origin(&self.loaded[loader].0.path);
         let paths = meanings(name, &origin, self.is_secure);
         paths.iter().find_map(|path| self.attempt(&path_of(path)))
     }
 
-    fn by_name(&mut self, name: &[u8], loader: usize) -> Option<Loaded> {
+    fn by_name(&mut self, name: &[u8], loader: usize) -> Option<LoadedFile> {
         self.tries_left = self.tries_left.checked_sub(1)?;
         let name_path = path_of(name);
         for directories in self.directories_before_cache(loader) {
@@ -237,13 +237,13 @@ impl<'a> LibrarySearch<'a> {
         found
     }
 
-    fn in_directories(&mut self, name: &Path, directories: &[PathBuf]) -> Option<Loaded> {
+    fn in_directories(&mut self, name: &Path, directories: &[PathBuf]) -> Option<LoadedFile> {
         directories
             .iter()
             .find_map(|directory| self.in_directory(name, directory))
     }
 
-    fn in_directory(&mut self, name: &Path, directory: &Path) -> Option<Loaded> {
+    fn in_directory(&mut self, name: &Path, directory: &Path) -> Option<LoadedFile> {
         self.tries_left = self.tries_left.checked_sub(1)?;
         let searched = if let Some(searched) = self.directories.get(directory) {
             *searched
@@ -271,7 +271,7 @@ impl<'a> LibrarySearch<'a> {
         self.attempt(&directory.join(name))
     }
 
-    fn attempt(&mut self, path: &Path) -> Option<Loaded> {
+    fn attempt(&mut self, path: &Path) -> Option<LoadedFile> {
         self.tries_left = self.tries_left.checked_sub(1)?;
         load(&std::path::absolute(path).ok()?)
     }

@@ -1,0 +1,136 @@
+//! The processes that the guard has taken out of the map, and their states, by system calls that
+//! take no memory from an allocator.
+
+use crate::bpf::stopped::StoppedMap;
+
+/// A process that was taken out of the map, and the time from which on it has been running, in
+/// milliseconds.
+pub(super) type ReleasedProcess = (u32, i64);
+
+/// Makes room for as many processes as the map has, which the guard cannot do after the fork.
+pub(super) fn room() -> Vec<ReleasedProcess> {
+    vec![(0, 0); StoppedMap::MAX_ENTRIES as usize]
+}
+
+pub(super) fn send_continue(pid: u32) {
+    // SAFETY: a system call without pointers.
+    unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
+}
+
+/// Processes that were taken out of the map, and may stop yet: the kernel side enters a process
+/// before it stops it. They are watched until each has been running for a while.
+pub(super) struct ReleasedProcesses<'a> {
+    map: StoppedMap,
+    entries: &'a mut [ReleasedProcess],
+    len: usize,
+}
+
+/// Milliseconds that a process may take to stop after it was entered in the map.
+const STOP_LIMIT_MS: i64 = 1000;
+
+impl<'a> ReleasedProcesses<'a> {
+    /// Begins with none, in room for all.
+    pub(super) fn new(map: StoppedMap, entries: &'a mut [ReleasedProcess]) -> Self {
+        Self { map, entries, len: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes a process out of the map, and resumes it.
+    pub(super) fn add(&mut self, pid: u32) {
+        self.map.remove(pid);
+        send_continue(pid);
+        let known = &mut self.entries[..self.len];
+        if let Some(entry) = known.iter_mut().find(|entry| entry.0 == pid) {
+            entry.1 = now_ms();
+        } else if let Some(entry) = self.entries.get_mut(self.len) {
+            *entry = (pid, now_ms());
+            self.len += 1;
+        }
+    }
+
+    /// Resumes those that have stopped, and forgets those that run or have ended.
+    pub(super) fn resume(&mut self) {
+        let mut at = 0;
+        while let Some(entry) = self.entries[..self.len].get_mut(at) {
+            let now_ms = now_ms();
+            match state(entry.0) {
+                Some(b'T') => {
+                    self.map.remove(entry.0);
+                    send_continue(entry.0);
+                    entry.1 = now_ms;
+                }
+                // The first thread has ended; others may have stopped.
+                Some(b'Z') => send_continue(entry.0),
+                _ => {}
+            }
+            let is_over = now_ms - entry.1 > STOP_LIMIT_MS || state(entry.0).is_none();
+            if is_over {
+                self.len -= 1;
+                self.entries.swap(at, self.len);
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+pub(super) fn now_ms() -> i64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a pointer to a live structure of the kernel's layout.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// Returns true if a process has come to a stop. The first thread may have ended, and is a zombie
+/// then.
+pub(super) fn is_stopped(pid: u32) -> bool {
+    matches!(state(pid), Some(b'T' | b'Z'))
+}
+
+/// Returns the state letter of `/proc/PID/stat`, if there is such a process.
+fn state(pid: u32) -> Option<u8> {
+    let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut at = 6;
+    let mut unit = 1_000_000_000;
+    while unit > 0 {
+        if pid >= unit {
+            *path.get_mut(at)? = b'0' + u8::try_from(pid / unit % 10).ok()?;
+            at += 1;
+        }
+        unit /= 10;
+    }
+    path.get_mut(at..at + 5)?.copy_from_slice(b"/stat");
+    // The state is behind the parenthesis that closes the name, which is short.
+    let mut text = [0u8; 256];
+    // SAFETY: the path ends with a zero, and the buffer is as long as is passed.
+    let len = unsafe {
+        let file = libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return None;
+        }
+        let len = libc::read(file, text.as_mut_ptr().cast(), text.len());
+        libc::close(file);
+        usize::try_from(len).ok()?
+    };
+    let text = text.get(..len)?;
+    let name_end = text.iter().rposition(|byte| *byte == b')')?;
+    text.get(name_end + 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::state;
+
+    #[test]
+    fn states_of_processes() {
+        assert!(matches!(state(std::process::id()), Some(b'R' | b'S')));
+        assert!(state(1).is_some());
+        assert_eq!(state(u32::MAX), None);
+    }
+}
