@@ -32,6 +32,8 @@ pub(crate) const CASES: &[Case] = &[
     case("scope::late_children", &[Need::Compiler], late_children),
     case("scope::links_go_with_their_process", &[Need::Compiler], links_go),
     case("scope::machine_has_no_tree", &[], no_tree),
+    case("scope::more_processes_than_room", &[Need::Compiler], storm),
+    case("scope::code_that_is_mapped_for_ever", &[Need::Compiler], map_loop),
 ];
 
 /// A shell that starts a program again and again, each in a process of its own, until it is killed.
@@ -229,5 +231,65 @@ fn no_tree(context: &Context) -> Result<()> {
         .arguments(["-a", "--scope", "tree"])
         .run()?
         .refused(2, &["--scope tree"])?;
+    Ok(())
+}
+
+/// More processes than the kernel side's table has room for: ended ones make room while the command
+/// goes on, and every child's call is counted.
+fn storm(context: &Context) -> Result<()> {
+    const CHILDREN: u64 = 20_000;
+    let program = Fixture::c(context, "children")?;
+    let program = program.path.to_str().context("not a plain path")?;
+    let recording = Memtap::record(context)?
+        .argument("--strict")
+        .command([program, &CHILDREN.to_string()])
+        .run()?
+        .whole()?;
+    let said = &recording.finished.stderr;
+    ensure!(
+        said.contains(&format!("made {CHILDREN}")),
+        "not all were made: {said}"
+    );
+    let folded = recording.folded()?;
+    let bytes =
+        folded.weight_of(|line| line.function == "malloc" && line.frames.iter().any(|it| it == "main"));
+    ensure!(
+        bytes >= CHILDREN * 77 && bytes < CHILDREN * 77 + 10_000,
+        "{bytes} bytes of {} are counted",
+        CHILDREN * 77
+    );
+    recording.summary()?.lost_nothing()
+}
+
+/// A process that is no target maps code and takes it away for seconds: memtap keeps nothing of it.
+fn map_loop(context: &Context) -> Result<()> {
+    let target = waiting(context)?;
+    let mut command = Fixture::c(context, "maps_code")?.command();
+    command.arg("6");
+    let noise = RunningProgram::start(command)?;
+    let mut session = Memtap::record(context)?
+        .process(target.pid())
+        .arguments(["-d", "5s"])
+        .start()?;
+    session.wait_until_tracing()?;
+    let memtap = session.pid()?;
+    let resident_kib = || -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{memtap}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        Ok(number.context("no VmRSS")?.parse()?)
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    let early = resident_kib()?;
+    std::thread::sleep(Duration::from_secs(3));
+    let late = resident_kib()?;
+    session.finish()?;
+    let made = noise.finish(LIMIT)?.succeeded()?.stdout;
+    let made: u64 = made.trim().parse().context("the noise tells no number")?;
+    ensure!(made > 20_000, "only {made} mappings were made");
+    ensure!(
+        late < early + 8 * 1024 && late < 512 * 1024,
+        "memtap went from {early} to {late} KiB while another process made {made} mappings"
+    );
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The memory of processes: what each had mapped at any time, also after its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +62,30 @@ fn is_compiled(mapping: &Mapping, file: Option<&MappedFile>) -> bool {
         }
         // `[anon:NAME]` is memory that the process gave a name.
         None => path.is_empty() || path.starts_with(b"[anon") || path == b"[heap]" || path == b"[stack]",
+    }
+}
+
+/// The most mappings that are kept of an image: of a process in scope those that have gone too,
+/// since stacks from before lead through them. A program that maps code again and again would fill
+/// the memory else.
+const MAX_MAPPINGS: usize = 16_384;
+
+/// The same of other processes, of which the present ones matter.
+const MAX_MAPPINGS_OF_OTHERS: usize = 1024;
+
+impl ProcessImage {
+    /// Drops the mappings that are there no more, if the present ones are known, and of those that
+    /// are left the oldest if they are more than half of `most`.
+    fn compact(&mut self, present: Option<&[Mapping]>, most: usize) {
+        let key = |mapping: &Mapping| (mapping.start, mapping.file_offset, mapping.file);
+        // The last of several at one place is the present one.
+        self.mappings.reverse();
+        if let Some(present) = present {
+            let mut present: HashSet<(u64, u64, FileId)> = present.iter().map(key).collect();
+            self.mappings.retain(|timed| present.remove(&key(&timed.mapping)));
+        }
+        self.mappings.truncate(most / 2);
+        self.mappings.reverse();
     }
 }
 
@@ -293,6 +317,14 @@ impl ProcessHistory {
                     mapping,
                     file: file.clone(),
                 });
+                let most = if is_in_scope {
+                    MAX_MAPPINGS
+                } else {
+                    MAX_MAPPINGS_OF_OTHERS
+                };
+                if image.mappings.len() > most {
+                    image.compact(maps::executable_mappings(pid).ok().as_deref(), most);
+                }
                 return file;
             }
             ProcessEvent::Exited => {
@@ -302,6 +334,31 @@ impl ProcessHistory {
             }
         }
         None
+    }
+
+    /// Reads the mappings of a process in scope again, after records of it may have been lost. Returns
+    /// the files that it has mapped meanwhile.
+    pub(crate) fn refresh(&mut self, pid: u32, now_ns: u64) -> Vec<Arc<MappedFile>> {
+        let present = maps::executable_mappings(pid).unwrap_or_default();
+        let mut missed = Vec::new();
+        for mapping in present {
+            let image = self.by_pid.get(&pid).and_then(|lifetime| lifetime.images.last());
+            let is_known = image.is_none_or(|image| {
+                let at_address = |timed: &&TimedMapping| {
+                    timed.mapping.start < mapping.end && mapping.start < timed.mapping.end
+                };
+                let last = image.mappings.iter().rev().find(at_address);
+                last.is_some_and(|timed| timed.mapping == mapping)
+            });
+            if !is_known {
+                missed.extend(self.apply(TimedProcessEvent {
+                    time_ns: now_ns,
+                    pid,
+                    what: ProcessEvent::Mapped(mapping),
+                }));
+            }
+        }
+        missed
     }
 
     /// The image that a process had at a time.
@@ -396,6 +453,36 @@ mod tests {
         assert_eq!(place(15), Some((PathBuf::from("/one"), 0x14)));
         assert_eq!(place(25), Some((PathBuf::from("/two"), 0x14)));
         assert_eq!(place(5), None);
+    }
+
+    #[test]
+    fn mappings_that_have_gone_make_room() {
+        let mut history = ProcessHistory::default();
+        history.apply(executed(7, 10, "one"));
+        for (time, start) in [(11, 0x1000), (12, 0x2000), (13, 0x1000), (14, 0x3000)] {
+            history.apply(mapped(7, time, start, "/one"));
+        }
+        let mut image = history.image(7, 30).expect("known").clone();
+        let present: Vec<Mapping> = [&image.mappings[2], &image.mappings[3]]
+            .map(|timed| timed.mapping.clone())
+            .into();
+        let starts = |image: &ProcessImage| -> Vec<(u64, u64)> {
+            let mappings = image.mappings.iter();
+            mappings
+                .map(|timed| (timed.since_ns, timed.mapping.start))
+                .collect()
+        };
+        let mut whole = image.clone();
+        image.compact(Some(&present), 100);
+        assert_eq!(starts(&image), [(13, 0x1000), (14, 0x3000)]);
+        image.compact(Some(&present), 2);
+        assert_eq!(starts(&image), [(14, 0x3000)]);
+        whole.compact(None, 6);
+        assert_eq!(
+            starts(&whole),
+            [(12, 0x2000), (13, 0x1000), (14, 0x3000)],
+            "the newest"
+        );
     }
 
     #[test]

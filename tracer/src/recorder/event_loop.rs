@@ -99,7 +99,9 @@ impl Recorder {
                         observer.on_progress(&self.progress());
                         self.evict_ended();
                     }
-                    if (exits || is_due) && child.is_none() && self.drain_and_remove_ended() {
+                    // Ended processes make room in the kernel side's table, also while the launched
+                    // command goes on: a build starts more than there is room for.
+                    if (exits || is_due) && self.drain_and_remove_ended() && child.is_none() {
                         break Stop::TargetsEnded;
                     }
                 }

@@ -15,6 +15,7 @@ use super::unwind_tables::Unwinding;
 use crate::bpf::load::BpfError;
 use crate::bpf::records::Records;
 use crate::bpf::{Object, RingRecord, processes};
+use crate::clock::monotonic_ns;
 use crate::process::files::MappedFile;
 use crate::process::sideband::{ProcessEvent, Sideband};
 
@@ -22,6 +23,8 @@ use crate::process::sideband::{ProcessEvent, Sideband};
 pub(super) struct EventStream {
     ring: Records,
     sideband: Sideband,
+    /// Lost records of process life that were answered by reading mappings.
+    lost_answered: u64,
 }
 
 /// The parts of a recording that events go to.
@@ -48,6 +51,7 @@ impl EventStream {
         Ok(Self {
             ring: Records::take_ring(object)?,
             sideband,
+            lost_answered: 0,
         })
     }
 
@@ -98,6 +102,11 @@ impl EventStream {
                 to.take_in_if_target(pid);
             }
         }
+        let lost = self.sideband.lost();
+        if lost > self.lost_answered {
+            self.lost_answered = lost;
+            to.read_mappings_again();
+        }
         // After the events: they tell the mappings.
         to.finish_walks(self.sideband.settled_ns(), at_end, &stopped);
         to.look_at_heap(at_end);
@@ -141,6 +150,16 @@ impl EventSinks<'_> {
     pub(super) fn take_in_members(&mut self) {
         for pid in self.scope.cgroup_processes() {
             self.take_in(pid);
+        }
+    }
+
+    /// Reads what the present targets have mapped, after records of that were lost.
+    fn read_mappings_again(&mut self) {
+        for (_, pid) in self.processes.present_targets() {
+            let now_ns = monotonic_ns();
+            for file in self.processes.history_mut().refresh(pid, now_ns) {
+                self.take_mapped_file(&file, pid);
+            }
         }
     }
 
