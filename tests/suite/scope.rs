@@ -32,6 +32,7 @@ pub(crate) const CASES: &[Case] = &[
     case("scope::late_children", &[Need::Compiler], late_children),
     case("scope::links_go_with_their_process", &[Need::Compiler], links_go),
     case("scope::machine_has_no_tree", &[], no_tree),
+    case("scope::stop_watchers", &[Need::Compiler], stop_watchers),
     case("scope::more_processes_than_room", &[Need::Compiler], storm),
     case("scope::code_that_is_mapped_for_ever", &[Need::Compiler], map_loop),
 ];
@@ -291,5 +292,32 @@ fn map_loop(context: &Context) -> Result<()> {
         late < early + 8 * 1024 && late < 512 * 1024,
         "memtap went from {early} to {late} KiB while another process made {made} mappings"
     );
+    Ok(())
+}
+
+/// Programs that look after the stops of their children go on, whether memtap knows them or not:
+/// most stop themselves when a child does.
+fn stop_watchers(context: &Context) -> Result<()> {
+    let watcher = Fixture::c(context, "watches_stops")?;
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let unknown = watcher.path.to_str().context("not a plain path")?;
+    for command in [
+        words(&["timeout", "100", "sh", "-c", "sleep 0.1; echo went on"]),
+        words(&["script", "-qec", "sleep 0.1; echo went on", "/dev/null"]),
+        words(&[unknown, "sh", "-c", "sleep 0.1; echo went on"]),
+        words(&[
+            "sh",
+            "-c",
+            &format!("{unknown} sh -c 'sleep 0.1; echo went on'; true"),
+        ]),
+    ] {
+        let recording = Memtap::record(context)?.command(&command).run()?;
+        ensure!(
+            recording.finished.code() == 0 && recording.finished.stdout.contains("went on"),
+            "{command:?} ended with {}: {}",
+            recording.finished.code(),
+            recording.finished.stderr
+        );
+    }
     Ok(())
 }

@@ -7,10 +7,10 @@
 //! threads, which may be in system calls that do not survive a stop (`signal(7)`).
 
 use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid,
+    bpf_get_current_comm, bpf_get_current_pid_tgid,
     generated::{bpf_get_current_task, bpf_send_signal},
 };
-use tracer_ebpf::{BpfSettings, Loss, ProbeScope, RecordKind, UnprobedRecord};
+use tracer_ebpf::{BpfSettings, Loss, ProbeScope, RecordKind, UnprobedRecord, is_stop_watcher};
 
 use crate::{
     aggregate,
@@ -96,7 +96,9 @@ fn is_wanted(of: u32, begins: bool) -> bool {
 /// parent has left it in its own process group, and is no shell that looks after jobs, which would
 /// take the terminal from one that stops: that ignores `SIGTTOU`, and gives each job a group. One
 /// that `begins` may have a group of its own where there is no terminal to be taken: supervisors
-/// and other programs that start programs without looking after their stops give them one.
+/// and other programs that start programs without looking after their stops give them one. Its
+/// parent must not be a program that is known to look after stops, whose name it still has. While it
+/// has its parent's memory (vfork and posix_spawn), the parent waits in the kernel and sees nothing.
 #[inline(always)]
 fn is_unseen(begins: bool) -> bool {
     let offsets = settings::stop_offsets();
@@ -109,6 +111,15 @@ fn is_unseen(begins: bool) -> bool {
     let signal = word(task, offsets.task_signal);
     let of_parent = word(parent, offsets.task_signal);
     let group = word(signal, offsets.signal_group);
+    if begins && half(task, offsets.task_ptrace) == 0 {
+        let of_task = settings::offsets().task_mm;
+        if of_task != 0 && word(task, of_task) == word(parent, of_task) {
+            return true;
+        }
+        if !matches!(bpf_get_current_comm(), Ok(comm) if !is_stop_watcher(&comm)) {
+            return false;
+        }
+    }
     let is_in_its_group = group == word(of_parent, offsets.signal_group);
     group != 0
         && (is_in_its_group || (begins && word(of_parent, offsets.signal_tty) == 0))

@@ -113,7 +113,9 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     let watched = Recipe::plain_c("watched").flags(["-ldl"]).build(context)?;
     let calls = CALLS.to_string();
 
-    let memtap = Memtap::record(context)?;
+    // Its children are stopped for nothing else.
+    let late = "--stop-children=never";
+    let memtap = Memtap::record(context)?.argument(late);
     let bursts = Bursts::new(context, memtap.directory(), 4)?;
     let command = [watched.path.as_os_str(), calls.as_ref()];
     let session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
@@ -137,7 +139,7 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     bursts.of_command(&mut command)?;
     let target = RunningProgram::start(command)?;
     let memtap = Memtap::record(context)?
-        .argument("--follow")
+        .arguments(["--follow", late])
         .process(target.pid());
     let mut session = Walked::start(memtap)?;
     session.wait_until_tracing()?;

@@ -13,6 +13,7 @@ mod probe_spec;
 mod records;
 pub mod sampling;
 mod shards;
+mod stop_watchers;
 pub mod unwind;
 mod values;
 
@@ -28,6 +29,7 @@ pub use records::{
     UnprobedRecord,
 };
 pub use shards::{CountWord, CountsRecord, LiveWord, PROCESS_WORDS, ProcessCounts, SEVERAL_PROCESSES};
+pub use stop_watchers::{STOP_WATCHERS, is_stop_watcher};
 pub use values::{
     CodeRange, FileKey, FileTable, HitCounts, PendingRegion, Process, Sampler, Segment, Sum, SumKey,
 };

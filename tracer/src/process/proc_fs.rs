@@ -58,6 +58,13 @@ fn flags_in(stat: &str) -> Option<u64> {
     fields_from_third(stat)?.nth(6)?.parse().ok()
 }
 
+/// The process that has made this one, or looks after it since that has ended.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    fields_from_third(&stat)?.nth(1)?.parse().ok()
+}
+
 /// The fields of a `stat` file from the third on. The second is the name, in parentheses, which may
 /// hold anything.
 fn fields_from_third(stat: &str) -> Option<impl Iterator<Item = &str>> {

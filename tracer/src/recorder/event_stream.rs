@@ -143,6 +143,9 @@ impl EventSinks<'_> {
         let begun = std::mem::take(&mut self.begun);
         if let Some(guard) = &mut self.guard {
             guard.resume_begun(&begun);
+            if let Some(pid) = guard.resume_parents() {
+                self.attachments.on_stop_noticed(self.object, pid);
+            }
         }
     }
 

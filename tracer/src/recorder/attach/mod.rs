@@ -7,6 +7,7 @@ mod moved_code;
 mod uprobes;
 
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 use self::discovery::{no_allocator, warn_of_hidden};
 use super::process_table::ProcessTable;
 use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes, has_tree};
-use tracer_ebpf::ProbeScope;
+use tracer_ebpf::{ProbeScope, is_stop_watcher};
 
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
@@ -51,6 +52,20 @@ pub(super) struct Attachments {
 /// The scope of probes that are for every process of the machine, in a message.
 const MACHINE_SCOPE: &str =
     "breakpoints are in every process that maps the same libraries, and others pay for a trap at each call";
+
+/// The name of a target that looks after the stops of its children, if it does: of a launched
+/// command it is not the process's yet.
+fn stop_watcher(pid: u32, command: Option<&OsStr>) -> Option<String> {
+    let name = match command {
+        Some(command) => Path::new(command).file_name()?.to_string_lossy().into_owned(),
+        None => proc_fs::comm(pid).ok()?,
+    };
+    let mut comm = [0; 16];
+    for (to, from) in comm.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    is_stop_watcher(&comm).then_some(name)
+}
 
 /// The plan of a file whose probes are to be attached.
 struct PlannedFile {
@@ -162,7 +177,11 @@ impl Attachments {
         }
         self.uprobes
             .prepare(object, planned.iter().map(|file| &file.plan))?;
-        self.begin_tree(object, pids)?;
+        let name = match &settings.target {
+            Target::Command(words) => words.first().map(OsString::as_os_str),
+            _ => None,
+        };
+        self.begin_tree(object, pids, name)?;
         for file in &planned {
             self.found_names.extend(file.plan.asked_for.iter().cloned());
             self.uprobes
@@ -331,12 +350,20 @@ impl Attachments {
     }
 
     /// Decides on the scope of a tree's probes, by the processes that it begins with.
-    fn begin_tree(&mut self, object: &mut Object, pids: &[u32]) -> Result<(), BpfError> {
+    fn begin_tree(
+        &mut self,
+        object: &mut Object,
+        pids: &[u32],
+        command: Option<&OsStr>,
+    ) -> Result<(), BpfError> {
         let Some(tree) = &mut self.tree else {
             return Ok(());
         };
         tree.extend(pids);
-        let reason = if !object.attaches_many() {
+        let watcher = pids.iter().find_map(|pid| stop_watcher(*pid, command));
+        let reason = if let Some(watcher) = watcher {
+            format!("{watcher} looks after the stops of its children")
+        } else if !object.attaches_many() {
             // Each probe would be taken off by itself, a tenth of a second each.
             "the kernel has no links of many uprobes (Linux 6.6)".to_owned()
         } else if tree.len() > MAX_SCOPES {
@@ -383,6 +410,17 @@ impl Attachments {
         };
         log::warn!("{reason} {MACHINE_SCOPE} (as with --scope machine)");
         self.leave_tree(object);
+    }
+
+    /// Stops no child any more: the parent of one has noticed, and was resumed.
+    pub(super) fn on_stop_noticed(&mut self, object: &mut Object, pid: u32) {
+        if self.tree.is_some() {
+            let name = proc_fs::comm(pid).unwrap_or_default();
+            log::warn!(
+                "{name} ({pid}) looks after the stops of its children: from now on {MACHINE_SCOPE} (as with --scope machine)"
+            );
+            self.leave_tree(object);
+        }
     }
 
     /// Attaches to every process that maps the files, in place of those of the tree.

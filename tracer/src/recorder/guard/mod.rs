@@ -34,7 +34,21 @@ pub(super) struct StopGuard {
     unguarded: Vec<(u32, Instant)>,
     /// Stops until the process was resumed.
     stops: u64,
+    /// Processes that were stopped at their beginning, of which the parents may react.
+    begun: Vec<BegunProcess>,
 }
+
+/// A process that was stopped at its beginning.
+#[derive(Debug)]
+struct BegunProcess {
+    pid: u32,
+    parent: u32,
+    /// The time at which it was resumed.
+    since: Instant,
+}
+
+/// The time in which a parent acts on the stop of its child, if it does.
+const REACTION_LIMIT: Duration = Duration::from_secs(1);
 
 /// The time that a process may take to stop after it was entered in the map.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
@@ -54,6 +68,7 @@ impl StopGuard {
             map: StoppedMap::new(fd),
             unguarded: Vec::new(),
             stops: 0,
+            begun: Vec::new(),
         };
         match GuardProcess::start(fd) {
             Ok(process) => guard.process = Some(process),
@@ -123,7 +138,31 @@ impl StopGuard {
             if is_stopped {
                 self.resume(&[*pid]);
             }
+            self.begun
+                .extend(proc_fs::parent(*pid).map(|parent| BegunProcess {
+                    pid: *pid,
+                    parent,
+                    since: Instant::now(),
+                }));
         }
+    }
+
+    /// Resumes parents that have stopped themselves since a child of theirs was stopped at its
+    /// beginning, as programs do that look after their children's stops. Returns one of them. Where
+    /// the child is stopped too, somebody else has stopped both: a user at a terminal, most often.
+    pub(super) fn resume_parents(&mut self) -> Option<u32> {
+        let own = std::process::id();
+        let mut resumed = None;
+        self.begun.retain(|begun| {
+            let is_alone = !proc_fs::is_stopped(begun.pid);
+            if begun.parent != own && is_alone && proc_fs::is_stopped(begun.parent) {
+                send_continue(begun.parent);
+                resumed = Some(begun.parent);
+                return false;
+            }
+            begun.since.elapsed() < REACTION_LIMIT
+        });
+        resumed
     }
 
     /// Waits until the guard ends, if there is one.
