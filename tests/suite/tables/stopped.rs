@@ -114,8 +114,8 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     let calls = CALLS.to_string();
 
     // Its children are stopped for nothing else.
-    let late = "--stop-children=never";
-    let memtap = Memtap::record(context)?.argument(late);
+    let scope = "--scope=machine";
+    let memtap = Memtap::record(context)?.argument(scope);
     let bursts = Bursts::new(context, memtap.directory(), 4)?;
     let command = [watched.path.as_os_str(), calls.as_ref()];
     let session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
@@ -139,7 +139,7 @@ fn stopped_unseen(context: &Context) -> Result<()> {
     bursts.of_command(&mut command)?;
     let target = RunningProgram::start(command)?;
     let memtap = Memtap::record(context)?
-        .arguments(["--follow", late])
+        .arguments(["--follow", scope])
         .process(target.pid());
     let mut session = Walked::start(memtap)?;
     session.wait_until_tracing()?;

@@ -336,8 +336,8 @@ impl ProcessHistory {
         None
     }
 
-    /// Reads the mappings of a process in scope again, after records of it may have been lost. Returns
-    /// the files that it has mapped meanwhile.
+    /// Reads the mappings of a process in scope again, after records of it may have been lost.
+    /// Returns the files that it has mapped meanwhile.
     pub(crate) fn refresh(&mut self, pid: u32, now_ns: u64) -> Vec<Arc<MappedFile>> {
         let present = maps::executable_mappings(pid).unwrap_or_default();
         let mut missed = Vec::new();
