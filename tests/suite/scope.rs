@@ -255,7 +255,7 @@ fn storm(context: &Context) -> Result<()> {
     let bytes =
         folded.weight_of(|line| line.function == "malloc" && line.frames.iter().any(|it| it == "main"));
     ensure!(
-        bytes >= CHILDREN * 77 && bytes < CHILDREN * 77 + 10_000,
+        (CHILDREN * 77..CHILDREN * 77 + 10_000).contains(&bytes),
         "{bytes} bytes of {} are counted",
         CHILDREN * 77
     );

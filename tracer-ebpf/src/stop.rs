@@ -98,7 +98,7 @@ fn is_wanted(of: u32, begins: bool) -> bool {
 /// that `begins` may have a group of its own where there is no terminal to be taken: supervisors
 /// and other programs that start programs without looking after their stops give them one. Its
 /// parent must not be a program that is known to look after stops, whose name it still has. While
-/// it has its parent's memory (vfork and posix_spawn), the parent waits in the kernel and sees
+/// it has its parent's memory (vfork and `posix_spawn`), the parent waits in the kernel and sees
 /// nothing.
 #[inline(always)]
 fn is_unseen(begins: bool) -> bool {

@@ -1,15 +1,18 @@
 //! The programs that measure what a walk costs. Behind the feature `bench`: the product's object
 //! has none of them.
 
+use std::ffi::CString;
 use std::num::NonZeroU32;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::maps::{MapData, StackTraceMap};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use tracer_ebpf::bench::WalkCounts;
 
+use super::compat::loader::LinkKind;
+use super::compat::perf;
 use super::error::BpfError;
-use super::links::AttachError;
+use super::links::{AttachError, Attached};
 use super::object::Object;
 
 /// What is done at each hit.
@@ -49,33 +52,37 @@ impl Walker {
         }
     }
 
-    fn program(self) -> String {
-        format!("bench_{}", self.name())
+    fn program(self) -> &'static str {
+        match self {
+            Self::Empty => "bench_empty",
+            Self::KernelKept => "bench_stackid",
+            Self::Kernel => "bench_stack",
+            Self::Fresh => "bench_fresh",
+            Self::Remembered => "bench_remembered",
+        }
     }
 }
 
-/// Loads a walker's program and attaches it in one process, for as long as the object lives.
+/// Loads a walker's program and attaches it in one process.
 pub fn attach_walker(
     object: &mut Object,
     walker: Walker,
     file: &Path,
     offset: u64,
     pid: NonZeroU32,
-) -> Result<(), AttachError> {
+) -> Result<Attached, AttachError> {
     let name = walker.program();
-    object.load_uprobe(&name)?;
-    let point = UProbeAttachPoint {
-        location: UProbeAttachLocation::AbsoluteOffset(offset),
-        cookie: None,
-    };
-    let attached = object
-        .uprobe(&name)?
-        .attach(point, file, UProbeScope::OneProcess(pid));
-    attached.map(drop).map_err(|source| AttachError::Uprobe {
-        path: file.display().to_string(),
-        offset,
-        source: Box::new(source),
-    })
+    object.loaded.load(name, LinkKind::UprobeEvent)?;
+    let program = object.program(name)?;
+    let link = CString::new(file.as_os_str().as_bytes())
+        .map_err(std::io::Error::other)
+        .and_then(|path| perf::link_uprobe(program, &path, offset, 0, pid.get()));
+    link.map(Attached::of_event)
+        .map_err(|source| AttachError::Uprobe {
+            path: file.display().to_string(),
+            offset,
+            source: Box::new(source),
+        })
 }
 
 /// The counts of walks, over all CPUs.

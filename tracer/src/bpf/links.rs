@@ -272,6 +272,14 @@ impl Attached {
         Ok(())
     }
 
+    /// A link of a perf event.
+    #[cfg(feature = "bench")]
+    pub(super) fn of_event(link: OwnedFd) -> Self {
+        Self {
+            links: vec![Link::Event(link)],
+        }
+    }
+
     /// How many probes are attached.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -71,7 +71,7 @@ async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCod
         (None, None) => None,
     };
     if status.is_some_and(|status| status.signal() == Some(Signal::TRAP.as_raw())) {
-        log::warn!("{}", DIED_OF_A_TRAP);
+        log::warn!("{DIED_OF_A_TRAP}");
     }
     Ok(status
         .map(code_of)

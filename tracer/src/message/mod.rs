@@ -1,4 +1,4 @@
-//! Messages on standard error. All of them go through [`line`], so that no text from outside
+//! Messages on standard error. All of them go through [`line()`], so that no text from outside
 //! reaches a terminal as it is, and none ends memtap: standard error may be closed, full, or a
 //! terminal that has gone.
 

@@ -12,7 +12,7 @@ use super::unwind_tables::TableBatch;
 use super::unwind_tables::table_set::UnwindTables;
 use crate::bpf::bench::{self, Walker};
 use crate::bpf::load::Wanted;
-use crate::bpf::{Object, UprobeScope, btf};
+use crate::bpf::{Attached, Object, UprobeScope, btf};
 use crate::probe_plan::plan::Plan;
 use crate::process::files::MappedFile;
 use crate::process::history::ProcessHistory;
@@ -22,6 +22,8 @@ use crate::unwind::Capacity;
 /// An attached walker; dropping it detaches the probe.
 #[expect(missing_debug_implementations, reason = "the object has none")]
 pub struct Walks {
+    // Detached before the maps go that it writes to.
+    _attached: Attached,
     object: Object,
     walker: Walker,
     // The tables' maps are written through it, and its files stay open with it.
@@ -79,7 +81,7 @@ impl Walks {
                 NoPlan::Nothing("its malloc does not begin with a cheap instruction"),
             )
         })?;
-        bench::attach_walker(
+        let attached = bench::attach_walker(
             &mut object,
             walker,
             &plan.file.open_path(),
@@ -87,6 +89,7 @@ impl Walks {
             pid,
         )?;
         Ok(Self {
+            _attached: attached,
             object,
             walker,
             _tables: tables,
@@ -148,7 +151,7 @@ impl Switch {
             counts_frees: false,
         });
         for plan in &plans {
-            uprobes.attach(&mut object, plan, scope)?;
+            uprobes.attach(&mut object, plan, &[scope])?;
         }
         Ok(Self { uprobes, object })
     }

@@ -224,7 +224,7 @@ fn make_map(
     entries: &HashMap<&str, u32>,
 ) -> Result<Map, BpfError> {
     let kind = bpf_map_type::try_from(definition.map_type())
-        .map_err(|_| BpfError::Relocation(format!("map {name} has a type that is not known")))?;
+        .map_err(|_unknown| BpfError::Relocation(format!("map {name} has a type that is not known")))?;
     let wanted = entries.get(name).copied().unwrap_or(definition.max_entries());
     if kind == bpf_map_type::BPF_MAP_TYPE_RINGBUF {
         definition.set_value_size(0);

@@ -20,7 +20,9 @@ impl Detacher {
             let (sender, receiver) = channel::<Attached>();
             let thread = std::thread::spawn(move || {
                 while let Ok(mut links) = receiver.recv() {
-                    receiver.try_iter().for_each(|more| links.append(more));
+                    for more in receiver.try_iter() {
+                        links.append(more);
+                    }
                     links.detach();
                 }
             });
