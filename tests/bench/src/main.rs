@@ -20,6 +20,7 @@ mod readme;
 mod report;
 mod results;
 mod running_loop;
+mod scope;
 mod startup;
 mod tables;
 mod target;
@@ -331,6 +332,15 @@ impl BenchRun<'_> {
                     report::unwind_tables(&document.tables),
                     tables::judge(&document.tables),
                 )
+            }
+            BenchPart::Scope => {
+                let runs = if self.options.quick {
+                    scope::QUICK
+                } else {
+                    scope::FULL
+                };
+                document.scope = scope::measure(memtap, runs, &self.directory)?;
+                (scope::text(&document.scope), Vec::new())
             }
             BenchPart::Startup => {
                 let runs = if self.options.quick {

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use super::tools::{self, BenchTool};
-use super::{programs, startup};
+use super::{programs, scope, startup};
 
 /// Rows that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,6 +25,9 @@ pub(crate) enum BenchPart {
     Walks,
     /// The time and memory that unwind tables take to make
     Tables,
+    /// What the scope of breakpoints costs: each process that a target starts, and each call of a
+    /// process that nobody traces
+    Scope,
     /// CPU time and time of a recording of `true`: loading, attaching and detaching
     Startup,
 }
@@ -40,6 +43,7 @@ impl BenchPart {
             Self::Programs => "programs",
             Self::Walks => "walks",
             Self::Tables => "tables",
+            Self::Scope => "scope",
             Self::Startup => "startup",
         }
     }
@@ -60,6 +64,7 @@ pub(crate) fn list(memtap: &Path, walk_cost: &Path) -> String {
                 .iter()
                 .map(|name| ((*name).to_owned(), None))
                 .collect(),
+            BenchPart::Scope => scope::list(),
             BenchPart::Startup => startup::list(),
             BenchPart::Tables => vec![(
                 "libc, the compiler's library, all that is mapped".to_owned(),

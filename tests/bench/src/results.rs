@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{startup, tables};
+use super::{scope, startup, tables};
 
 /// Names the layout of the file; a layout that readers of the last one do not understand has
 /// another number.
@@ -28,6 +28,8 @@ pub(crate) struct Document {
     pub(crate) programs: Vec<ProgramRow>,
     pub(crate) walks: Vec<LoopLine>,
     pub(crate) tables: Vec<tables::TablesRow>,
+    #[serde(default)]
+    pub(crate) scope: scope::ScopeCosts,
     #[serde(default)]
     pub(crate) startup: startup::Startup,
     pub(crate) judgements: Vec<Judgement>,
