@@ -438,9 +438,10 @@ impl Attachments {
     }
 
     /// Detaches the probes of a process that has ended, if it has some of its own. Its first thread
-    /// may have ended alone: then they stay.
+    /// may have ended alone, and its id may be another process's by now: then they stay.
     pub(super) fn on_exit(&mut self, pid: u32) {
-        if proc_fs::threads(pid).len() <= 1 {
+        let is_last = || proc_fs::is_exiting(pid) && proc_fs::threads(pid).len() <= 1;
+        if !proc_fs::is_running(pid) || is_last() {
             self.remove(pid);
         }
     }
@@ -508,7 +509,13 @@ impl Attachments {
             }
             _ => return,
         };
-        match self.uprobes.attach(object, &plan, &scopes) {
+        let mut attached = self.uprobes.attach(object, &plan, &scopes);
+        if attached.as_ref().is_err_and(AttachError::is_gone) {
+            // One of the tree has ended meanwhile; the others have the file, or may map it yet.
+            self.remove_ended();
+            attached = self.uprobes.attach(object, &plan, &self.scopes_or(scope));
+        }
+        match attached {
             Ok(()) if is_target => log::warn!(
                 "{} was met when process {pid} mapped it: its calls before that were not seen",
                 file.path.display()
