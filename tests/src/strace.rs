@@ -73,6 +73,11 @@ impl Strace {
     }
 }
 
+/// System calls of the kernel's own code for probes that it has sped up (`uretprobe` and `uprobe` of
+/// its `arch/x86/entry/syscalls/syscall_64.tbl`), as strace names them that does not know them. They
+/// are no calls of the program.
+const OF_PROBES: [&str; 4] = ["uretprobe", "uprobe", "syscall_0x14f", "syscall_0x150"];
+
 fn add_calls(text: &str, regions: &mut BTreeMap<String, Region>) -> Result<()> {
     let mut last_break = None;
     for line in text.lines().filter(|line| !line.starts_with(['+', '-'])) {
@@ -80,6 +85,9 @@ fn add_calls(text: &str, regions: &mut BTreeMap<String, Region>) -> Result<()> {
             .split_once('(')
             .and_then(|(name, rest)| Some((name, rest.rsplit_once(") ")?)));
         let (name, (arguments, result)) = parts.with_context(|| format!("not a line of strace: {line}"))?;
+        if OF_PROBES.contains(&name) {
+            continue;
+        }
         let arguments: Vec<_> = arguments.split(", ").collect();
         let result = result.trim_start().trim_start_matches("= ");
         let region = regions.entry(name.to_owned()).or_default();

@@ -184,14 +184,25 @@ impl Attachments {
         self.begin_tree(object, pids, name)?;
         for file in &planned {
             self.found_names.extend(file.plan.asked_for.iter().cloned());
-            self.uprobes
-                .attach(object, &file.plan, &self.scopes_or(file.scope))
-                .map_err(|error| match (file.pid, error) {
-                    (Some(pid), error @ AttachError::Uprobe { .. }) if error.is_gone() => {
-                        StartError::ended(pid)
-                    }
-                    (_, other) => other.into(),
-                })?;
+            let mut attached = self
+                .uprobes
+                .attach(object, &file.plan, &self.scopes_or(file.scope));
+            while attached.as_ref().is_err_and(AttachError::is_gone) && self.remove_ended() {
+                // Processes of a name come and go; of those that were named by their ids, the
+                // others are recorded.
+                if let (Some(tree), Target::Pids(pids)) = (&self.tree, &settings.target)
+                    && tree.is_empty()
+                {
+                    return Err(StartError::Ended(pids.first().copied().unwrap_or_default()));
+                }
+                attached = self
+                    .uprobes
+                    .attach(object, &file.plan, &self.scopes_or(file.scope));
+            }
+            attached.map_err(|error| match (file.pid, error) {
+                (Some(pid), error @ AttachError::Uprobe { .. }) if error.is_gone() => StartError::Ended(pid),
+                (_, other) => other.into(),
+            })?;
         }
         if self.uprobes.lacks_inner_probes() {
             return Err(StartError::NoSingle);
@@ -446,13 +457,14 @@ impl Attachments {
         }
     }
 
-    /// Detaches the probes of processes of the tree that have ended.
-    pub(super) fn remove_ended(&mut self) {
+    /// Detaches the probes of processes of the tree that have ended. Returns true if there are any.
+    pub(super) fn remove_ended(&mut self) -> bool {
         let pids = self.tree.iter().flatten().copied();
         let ended: Vec<u32> = pids.filter(|pid| !proc_fs::is_running(*pid)).collect();
-        for pid in ended {
-            self.remove(pid);
+        for pid in &ended {
+            self.remove(*pid);
         }
+        !ended.is_empty()
     }
 
     fn remove(&mut self, pid: u32) {
