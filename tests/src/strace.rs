@@ -73,9 +73,9 @@ impl Strace {
     }
 }
 
-/// System calls of the kernel's own code for probes that it has sped up (`uretprobe` and `uprobe` of
-/// its `arch/x86/entry/syscalls/syscall_64.tbl`), as strace names them that does not know them. They
-/// are no calls of the program.
+/// System calls of the kernel's own code for probes that it has sped up (`uretprobe` and `uprobe`
+/// of its `arch/x86/entry/syscalls/syscall_64.tbl`), as strace names them that does not know them.
+/// They are no calls of the program.
 const OF_PROBES: [&str; 4] = ["uretprobe", "uprobe", "syscall_0x14f", "syscall_0x150"];
 
 fn add_calls(text: &str, regions: &mut BTreeMap<String, Region>) -> Result<()> {

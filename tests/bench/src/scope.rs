@@ -1,5 +1,5 @@
-//! What the scope of breakpoints costs: a target that starts processes, for each that it starts, and
-//! a process that nobody traces, for each of its calls.
+//! The cost of the scope of breakpoints: to a target that starts processes, for each that it
+//! starts, and to a process that nobody traces, for each of its calls.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
