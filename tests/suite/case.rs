@@ -12,8 +12,8 @@ pub(crate) struct Case {
     run: fn(&Context) -> Result<()>,
 }
 
-/// Beginnings of the names of tests that run beside each other: each traces programs of its own, and
-/// looks at nothing that belongs to the machine. The others look at times, at all probes of the
+/// Beginnings of the names of tests that run beside each other: each traces programs of its own,
+/// and looks at nothing that belongs to the machine. The others look at times, at all probes of the
 /// machine, at its mounts or at its users, or send signals by name.
 const BESIDE_OTHERS: &[&str] = &[
     "allocators::",
