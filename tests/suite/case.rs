@@ -12,29 +12,6 @@ pub(crate) struct Case {
     run: fn(&Context) -> Result<()>,
 }
 
-/// Beginnings of the names of tests that run beside each other: each traces programs of its own,
-/// and looks at nothing that belongs to the machine. The others look at times, at all probes of the
-/// machine, at its mounts or at its users, or send signals by name.
-const BESIDE_OTHERS: &[&str] = &[
-    "allocators::",
-    "commands::",
-    "documents::",
-    "fixtures::",
-    "live::",
-    "outputs::",
-    "python::",
-    "regions::",
-    "seed::",
-    "stacks::",
-    "sums::",
-    "symbols::",
-];
-
-/// Returns true if a test may run beside others of that kind.
-pub(crate) fn runs_beside(name: &str) -> bool {
-    BESIDE_OTHERS.iter().any(|start| name.starts_with(start))
-}
-
 /// A test that needs what `needs` lists, beside memtap and root.
 pub(crate) const fn case(
     name: &'static str,

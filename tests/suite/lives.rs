@@ -53,9 +53,15 @@ pub(crate) fn is_all_there(recording: &MemtapRecording, reported: &Reported, ima
 
 /// A command whose children are a storm: they are all there, and nothing else is.
 fn storm(context: &Context, way: &str) -> Result<()> {
+    storm_with(context, way, &[])
+}
+
+/// The same, with these arguments.
+pub(crate) fn storm_with(context: &Context, way: &str, arguments: &[&str]) -> Result<()> {
     let fixture = Fixture::c(context, "storm")?;
     let program = fixture.path.to_str().context("not a plain path")?;
     let recording = Memtap::record(context)?
+        .arguments(arguments)
         .command([program, way, &MANY.to_string()])
         .run()?
         .whole()?;

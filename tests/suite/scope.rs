@@ -8,6 +8,7 @@ use memtap_tests::{
 };
 
 use crate::case::{Case, case};
+use crate::lives;
 
 pub(crate) const CASES: &[Case] = &[
     case("scope::bystanders_of_a_command", &[Need::Compiler], |it| {
@@ -32,10 +33,25 @@ pub(crate) const CASES: &[Case] = &[
     case("scope::late_children", &[Need::Compiler], late_children),
     case("scope::links_go_with_their_process", &[Need::Compiler], links_go),
     case("scope::machine_has_no_tree", &[], no_tree),
-    case("scope::stop_watchers", &[Need::Compiler], stop_watchers),
+    case(
+        "scope::stop_watchers",
+        &[Need::Compiler, Need::Strace],
+        stop_watchers,
+    ),
     case("scope::more_processes_than_room", &[Need::Compiler], storm),
     case("scope::code_that_is_mapped_for_ever", &[Need::Compiler], map_loop),
 ];
+
+/// Breakpoints in the tree alone.
+const TREE: [&str; 2] = ["--scope", "tree"];
+
+/// Each way of making processes, two hundred at once: every call of each is counted.
+fn storms(context: &Context) -> Result<()> {
+    for way in ["fork", "vfork", "clone", "spawn", "exec"] {
+        lives::storm_with(context, way, &TREE).with_context(|| format!("by {way}"))?;
+    }
+    Ok(())
+}
 
 /// A shell that starts a program again and again, each in a process of its own, until it is killed.
 fn shell_that_starts(program: &Fixture) -> Result<[String; 4]> {
@@ -64,7 +80,7 @@ fn bystanders(context: &Context, by_pid: bool) -> Result<()> {
     let bystander = waiting(context)?;
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
     let mut tree = None;
-    let memtap = Memtap::record(context)?;
+    let memtap = Memtap::record(context)?.arguments(TREE);
     let memtap = if by_pid {
         let mut shell = std::process::Command::new(&words[0]);
         shell.args(&words[1..]);
@@ -97,7 +113,7 @@ fn bystanders(context: &Context, by_pid: bool) -> Result<()> {
 fn movers(context: &Context) -> Result<()> {
     let mover = Fixture::c(context, "moves_code")?;
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
-    let mut session = Memtap::record(context)?.command(&words).start()?;
+    let mut session = Memtap::record(context)?.arguments(TREE).command(&words).start()?;
     session.wait_until_tracing()?;
     for _ in 0..20 {
         run(mover.command())?.succeeded()?;
@@ -169,6 +185,7 @@ fn many_at_once(context: &Context) -> Result<()> {
     // Each of the forty makes 333 calls of malloc and one of calloc in its child, and 35 itself.
     let script = format!("for i in $(seq 40); do (sleep 1; exec {program} >&2) & done; wait");
     let recording = Memtap::record(context)?
+        .arguments(TREE)
         .command(["sh", "-c", &script])
         .run()?
         .whole()?;
@@ -197,6 +214,7 @@ fn late_children(context: &Context) -> Result<()> {
     let program = program.path.to_str().context("not a plain path")?;
     let script = format!("{program} 300; {program} 300");
     let recording = Memtap::record(context)?
+        .arguments(TREE)
         .argument("--stop-children=never")
         .command(["sh", "-c", &script])
         .run()?;
@@ -211,7 +229,7 @@ fn links_go(context: &Context) -> Result<()> {
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
     let links = |context: &Context| -> Result<usize> { Ok(Leftovers::now(context)?.count("link")) };
     let before = links(context)?;
-    let mut session = Memtap::record(context)?.command(&words).start()?;
+    let mut session = Memtap::record(context)?.arguments(TREE).command(&words).start()?;
     session.wait_until_tracing()?;
     std::thread::sleep(Duration::from_millis(500));
     let early = links(context)?;
@@ -304,6 +322,14 @@ fn stop_watchers(context: &Context) -> Result<()> {
     for command in [
         words(&["timeout", "100", "sh", "-c", "sleep 0.1; echo went on"]),
         words(&["script", "-qec", "sleep 0.1; echo went on", "/dev/null"]),
+        words(&[
+            "strace",
+            "-qo",
+            "/dev/null",
+            "sh",
+            "-c",
+            "sleep 0.1; echo went on",
+        ]),
         words(&[unknown, "sh", "-c", "sleep 0.1; echo went on"]),
         words(&[
             "sh",
@@ -311,7 +337,7 @@ fn stop_watchers(context: &Context) -> Result<()> {
             &format!("{unknown} sh -c 'sleep 0.1; echo went on'; true"),
         ]),
     ] {
-        let recording = Memtap::record(context)?.command(&command).run()?;
+        let recording = Memtap::record(context)?.arguments(TREE).command(&command).run()?;
         ensure!(
             recording.finished.code() == 0 && recording.finished.stdout.contains("went on"),
             "{command:?} ended with {}: {}",

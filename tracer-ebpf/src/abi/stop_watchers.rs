@@ -1,10 +1,11 @@
 //! Programs that look after the stops of their children.
 
 /// Names of programs that wait for their children to stop (`WUNTRACED` of `waitpid(2)`) and act on
-/// it: most stop themselves then, until somebody resumes them; `timeout` resumes the child at once.
+/// it: most stop themselves then, until somebody resumes them; `timeout` resumes the child at once;
+/// debuggers take it for a stop that they have agreed on with the child.
 /// Shells with job control do so too, and are told by the signals that they ignore. Padded with
 /// zeros, as the kernel has the names of processes.
-pub const STOP_WATCHERS: [[u8; 16]; 8] = [
+pub const STOP_WATCHERS: [[u8; 16]; 14] = [
     name(b"su"),
     name(b"sudo"),
     name(b"runuser"),
@@ -13,6 +14,12 @@ pub const STOP_WATCHERS: [[u8; 16]; 8] = [
     name(b"timeout"),
     name(b"screen"),
     name(b"php-fpm"),
+    name(b"strace"),
+    name(b"ltrace"),
+    name(b"gdb"),
+    name(b"gdbserver"),
+    name(b"lldb"),
+    name(b"rr"),
 ];
 
 const fn name(text: &[u8]) -> [u8; 16] {

@@ -74,11 +74,11 @@ pub(in crate::cli) struct RecordArguments {
     #[arg(long)]
     no_follow: bool,
     /// Processes that get breakpoints: the targets and their descendants alone, or every process
-    /// that maps the same libraries [default: machine for --all and --cgroup, else tree]
+    /// that maps the same libraries [default: tree for -p without --follow, else machine]
     #[arg(long, value_enum, value_name = "WHICH")]
     scope: Option<ScopeArgument>,
-    /// Stop a child of a target for some milliseconds at its beginning, until it has probes of its
-    /// own; where it is never stopped, its first calls are not seen [default: auto]
+    /// With --scope tree, stop a child of a target for some milliseconds at its beginning, until it
+    /// has probes of its own; where it is never stopped, its first calls are not seen
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     stop_children: StopWhen,
     /// Stop after this long: 10s, 500ms, 2m; default: at Ctrl-C, or when every target has exited
@@ -278,9 +278,10 @@ impl RecordArguments {
             Some(ScopeArgument::Tree) if !has_tree => bail!(
                 "--scope tree needs targets whose descendants can be told: -p, --comm or a command; processes of the                  machine and of a cgroup come from anywhere"
             ),
-            Some(ScopeArgument::Machine) => Ok(Probed::Machine),
-            None if !has_tree => Ok(Probed::Machine),
-            Some(ScopeArgument::Tree) | None => Ok(Probed::Tree),
+            Some(ScopeArgument::Tree) => Ok(Probed::Tree),
+            // Children would have to be stopped, which programs notice that look after stops.
+            None if !self.pid.is_empty() && !self.follow => Ok(Probed::Tree),
+            Some(ScopeArgument::Machine) | None => Ok(Probed::Machine),
         }
     }
 
