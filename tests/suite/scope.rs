@@ -25,6 +25,7 @@ pub(crate) const CASES: &[Case] = &[
     case("scope::code_that_was_moved", &[Need::Compiler], moved_before),
     case("scope::code_that_is_moved", &[Need::Compiler], moved_meanwhile),
     case("scope::whole_machine", &[Need::Compiler], whole_machine),
+    case("scope::storms", &[Need::Compiler], storms),
     case(
         "scope::more_processes_than_links",
         &[Need::Compiler],
