@@ -39,7 +39,7 @@ pub use hold::Holder;
 pub use leftovers::{Leftovers, differing_text, helper, in_tracefs, uprobe_events};
 pub use live::{ShimImage, shim_images};
 pub use memtap::{ARMS, Memtap, MemtapSession};
-pub use peak_memory::{PeakMemory, children};
+pub use peak_memory::{PeakMemory, children, memory_kib};
 pub use recipe::Recipe;
 pub use recording::MemtapRecording;
 pub use reported::{Chain, Reported, ReportedImage};

@@ -31,7 +31,7 @@ impl PeakMemory {
         let watcher = std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 for pid in std::iter::once(pid).chain(children(pid)) {
-                    if let Some(kib) = peak_kib(pid) {
+                    if let Some(kib) = memory_kib(pid, "VmHWM:") {
                         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                         let peak = seen.entry(pid).or_default();
                         *peak = kib.max(*peak);
@@ -83,8 +83,10 @@ pub fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(numbers).collect()
 }
 
-fn peak_kib(pid: u32) -> Option<u64> {
+/// A figure of a process's memory in KiB, by its name in `/proc/PID/status`, with the colon.
+#[must_use]
+pub fn memory_kib(pid: u32, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What is executed for a command: the command, and nothing that its arguments name.
+//! Programs that are executed for a command: the command, and nothing that its arguments name.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

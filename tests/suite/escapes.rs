@@ -193,7 +193,7 @@ fn names_of_a_process(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What was typed comes back in messages, from memtap and from the parser of arguments.
+/// Typed words come back in messages, from memtap and from the parser of arguments.
 fn arguments(context: &Context) -> Result<()> {
     let hostile = OsStr::from_bytes(HOSTILE);
     let with = |before: &str, after: &str| {

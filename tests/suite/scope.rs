@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use memtap_tests::{
-    Context, Fixture, LIMIT, Leftovers, Memtap, Need, RunningProgram, differing_text, eventually, run,
+    Context, Fixture, LIMIT, Leftovers, Memtap, MemtapSession, Need, RunningProgram, differing_text,
+    eventually, memory_kib, run,
 };
 
 use crate::case::{Case, case};
@@ -61,6 +62,13 @@ fn shell_that_starts(program: &Fixture) -> Result<[String; 4]> {
     Ok(["sh".into(), "-c".into(), script, "sh".into()])
 }
 
+/// Traces the tree of a command, from the time on when its probes are in.
+fn traced_tree<'a>(context: &'a Context, words: &[String]) -> Result<MemtapSession<'a>> {
+    let mut session = Memtap::record(context)?.arguments(TREE).command(words).start()?;
+    session.wait_until_tracing()?;
+    Ok(session)
+}
+
 /// Starts a program that waits, and uses the C library.
 fn waiting(context: &Context) -> Result<RunningProgram> {
     RunningProgram::start(Fixture::c(context, "sleeper")?.command())
@@ -97,8 +105,7 @@ fn bystanders(context: &Context, by_pid: bool) -> Result<()> {
         ensure!(!text.is_empty(), "the target has no probes");
     }
     stays_untouched(context, &bystander)?;
-    let memtap = session.pid()?;
-    context.signal(memtap, "INT")?;
+    session.signal("INT")?;
     let recording = session.finish()?;
     let summary = recording.summary()?;
     summary.lost_nothing()?;
@@ -114,13 +121,11 @@ fn bystanders(context: &Context, by_pid: bool) -> Result<()> {
 fn movers(context: &Context) -> Result<()> {
     let mover = Fixture::c(context, "moves_code")?;
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
-    let mut session = Memtap::record(context)?.arguments(TREE).command(&words).start()?;
-    session.wait_until_tracing()?;
+    let session = traced_tree(context, &words)?;
     for _ in 0..20 {
         run(mover.command())?.succeeded()?;
     }
-    let memtap = session.pid()?;
-    context.signal(memtap, "INT")?;
+    session.signal("INT")?;
     session.finish()?;
     Ok(())
 }
@@ -172,8 +177,7 @@ fn whole_machine(context: &Context) -> Result<()> {
     session.wait_until_tracing()?;
     let text = differing_text(context, bystander.pid())?;
     ensure!(!text.is_empty(), "a bystander's code was not changed");
-    let memtap = session.pid()?;
-    context.signal(memtap, "INT")?;
+    session.signal("INT")?;
     session.finish()?;
     Ok(())
 }
@@ -230,8 +234,7 @@ fn links_go(context: &Context) -> Result<()> {
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
     let links = |context: &Context| -> Result<usize> { Ok(Leftovers::now(context)?.count("link")) };
     let before = links(context)?;
-    let mut session = Memtap::record(context)?.arguments(TREE).command(&words).start()?;
-    session.wait_until_tracing()?;
+    let session = traced_tree(context, &words)?;
     std::thread::sleep(Duration::from_millis(500));
     let early = links(context)?;
     std::thread::sleep(Duration::from_secs(3));
@@ -240,8 +243,7 @@ fn links_go(context: &Context) -> Result<()> {
         early > before && late < early + 60,
         "{before} links before, {early} early, {late} after many children"
     );
-    let memtap = session.pid()?;
-    context.signal(memtap, "INT")?;
+    session.signal("INT")?;
     session.finish()?.summary()?.lost_nothing()
 }
 
@@ -293,12 +295,7 @@ fn map_loop(context: &Context) -> Result<()> {
         .start()?;
     session.wait_until_tracing()?;
     let memtap = session.pid()?;
-    let resident_kib = || -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{memtap}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        Ok(number.context("no VmRSS")?.parse()?)
-    };
+    let resident_kib = || memory_kib(memtap, "VmRSS:").context("no VmRSS");
     std::thread::sleep(Duration::from_secs(1));
     let early = resident_kib()?;
     std::thread::sleep(Duration::from_secs(3));

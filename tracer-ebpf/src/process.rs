@@ -8,7 +8,9 @@ use aya_ebpf::{
         generated::{bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns},
     },
 };
-use tracer_ebpf::{FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessRecord, RecordKind};
+use tracer_ebpf::{
+    FIRST_KERNEL_PROCESS, Loss, PROCESS_UNKNOWN, Process, ProcessRecord, RecordKind, is_same_comm,
+};
 
 use crate::{
     aggregate, atomic, heap,
@@ -206,7 +208,7 @@ pub(crate) fn executed() -> Option<u32> {
     }
     let wanted = settings::comm()?;
     let comm = helpers::bpf_get_current_comm().ok()?;
-    same_name(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, Whose::Own, BPF_ANY, urgent))
+    is_same_comm(&comm, &wanted).then(|| enter(tgid, PROCESS_UNKNOWN, Whose::Own, BPF_ANY, urgent))
 }
 
 /// The current process is a target no more. Its last image was `before`.
@@ -244,10 +246,4 @@ pub(crate) fn forked(child_tgid: u32, copies: bool, elsewhere: bool) -> Option<u
         remove(child_tgid);
     }
     None
-}
-
-/// Compares names: `comm` is 16 bytes, padded with zeros.
-#[inline(always)]
-fn same_name(a: &[u8; 16], b: &[u8; 16]) -> bool {
-    u128::from_ne_bytes(*a) == u128::from_ne_bytes(*b)
 }

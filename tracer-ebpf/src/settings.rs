@@ -151,14 +151,14 @@ pub(crate) fn capture_mode() -> u64 {
         })
 }
 
-/// Whether a hit comes by a link that counts no more, or not yet: another link has it too. By the
-/// probe's cookie.
+/// Returns true if a hit, by its probe's cookie, comes by a link that counts no more, or not yet:
+/// another link has it too.
 #[inline(always)]
 pub(crate) fn is_superseded(cookie: u64) -> bool {
-    has_tree() && cookie >> ProbeScope::COOKIE_SHIFT != probe_scope()
+    has_tree() && ProbeScope::number_in(cookie) != probe_scope()
 }
 
-/// Whether each process of a tree has probes of its own.
+/// Returns true if each process of a tree has probes of its own.
 #[inline(always)]
 pub(crate) fn has_tree() -> bool {
     read!(tree) != 0

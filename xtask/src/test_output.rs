@@ -26,7 +26,7 @@ impl AddAssign for TestCounts {
     }
 }
 
-/// What a run of tests has printed of its results.
+/// Results that a run of tests has printed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TestResults {
     /// The sums.

@@ -25,8 +25,8 @@ pub(crate) enum BenchPart {
     Walks,
     /// The time and memory that unwind tables take to make
     Tables,
-    /// What the scope of breakpoints costs: each process that a target starts, and each call of a
-    /// process that nobody traces
+    /// The cost of the scope of breakpoints: for each process that a target starts, and for each
+    /// call of a process that nobody traces
     Scope,
     /// CPU time and time of a recording of `true`: loading, attaching and detaching
     Startup,

@@ -71,7 +71,7 @@ fn supplementary_group(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Where the user may not write, root does not for them: neither a new file nor an old one.
+/// Root does not write for the user where they may not: neither a new file nor an old one.
 fn closed_directory(context: &Context) -> Result<()> {
     let user = SudoUser::create(context)?;
     let closed = tempfile::tempdir()?;

@@ -10,7 +10,9 @@ use memtap_tests::{
 };
 
 use super::bursts::Bursts;
-use super::stopped::{PATIENCE, find_guard, guard_of, is_guard, stat_word, state, traced};
+use super::stopped::{
+    PATIENCE, find_guard, guard_of, is_guard, stat_word, state, stop_while_memtap_is, traced,
+};
 use crate::case::{Case, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -103,10 +105,7 @@ fn goes_on(context: &Context, end: impl FnOnce(u32, u32) -> Result<()>) -> Resul
     let directory = tempfile::tempdir()?;
     let bursts = Bursts::new(context, directory.path(), 1)?.waiting();
     let (target, session, guard) = traced(context, &bursts, "100")?;
-    session.signal("STOP")?;
-    bursts.begin()?;
-    let is_stopped = eventually(PATIENCE, || Ok(state(target.pid()) == Some('T')))?;
-    ensure!(is_stopped, "the target is not stopped: {:?}", state(target.pid()));
+    stop_while_memtap_is(&session, &bursts, &target)?;
     end(session.pid()?, guard)?;
     session.finish()?.ended_with(137)?;
     let finished = target.finish(PATIENCE)?.succeeded()?;
@@ -135,10 +134,7 @@ fn killed_with_cgroup(context: &Context) -> Result<()> {
     session.wait_until_tracing()?;
     let memtap = session.pid()?;
     let guard = guard_of(memtap)?;
-    session.signal("STOP")?;
-    bursts.begin()?;
-    let is_stopped = eventually(PATIENCE, || Ok(state(target.pid()) == Some('T')))?;
-    ensure!(is_stopped, "the target is not stopped: {:?}", state(target.pid()));
+    stop_while_memtap_is(&session, &bursts, &target)?;
     let inside = std::fs::read_to_string(cgroup.path().join("cgroup.procs"))?;
     let inside: Vec<&str> = inside.lines().collect();
     ensure!(

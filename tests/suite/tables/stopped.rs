@@ -202,15 +202,25 @@ pub(super) fn traced<'a>(
     Ok((target, session, guard))
 }
 
+/// Stops memtap, and lets the target come to code for which it is stopped as well.
+pub(super) fn stop_while_memtap_is(
+    session: &MemtapSession<'_>,
+    bursts: &Bursts,
+    target: &RunningProgram,
+) -> Result<()> {
+    session.signal("STOP")?;
+    bursts.begin()?;
+    let is_stopped = eventually(PATIENCE, || Ok(state(target.pid()) == Some('T')))?;
+    ensure!(is_stopped, "the target is not stopped: {:?}", state(target.pid()));
+    Ok(())
+}
+
 /// memtap cannot resume what it has stopped, and is killed: its guard does.
 fn killed_while_stopped(context: &Context) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let bursts = Bursts::new(context, directory.path(), 1)?.waiting();
     let (target, session, guard) = traced(context, &bursts, "100")?;
-    session.signal("STOP")?;
-    bursts.begin()?;
-    let is_stopped = eventually(PATIENCE, || Ok(state(target.pid()) == Some('T')))?;
-    ensure!(is_stopped, "the target is not stopped: {:?}", state(target.pid()));
+    stop_while_memtap_is(&session, &bursts, &target)?;
     ensure!(!bursts.is_done(), "the target was stopped too late");
     session.signal("KILL")?;
     session.finish()?.ended_with(137)?;

@@ -5,6 +5,7 @@ pub mod bench;
 mod bpf_settings;
 mod capture_mode;
 mod codes;
+mod comm;
 mod function;
 mod heap;
 pub mod identity;
@@ -20,6 +21,7 @@ mod values;
 pub use bpf_settings::{BpfSettings, KernelOffsets, StopOffsets};
 pub use capture_mode::CaptureMode;
 pub use codes::{Counter, Loss, StackEnd};
+pub use comm::{Comm, comm_of, is_same_comm};
 pub use function::Function;
 pub use heap::{BUCKETS, Block, BlockKey, CallKey, HeapSum, LastCall, PendingCall, ProcessTotals};
 pub use probe_scope::ProbeScope;
@@ -29,7 +31,7 @@ pub use records::{
     UnprobedRecord,
 };
 pub use shards::{CountWord, CountsRecord, LiveWord, PROCESS_WORDS, ProcessCounts, SEVERAL_PROCESSES};
-pub use stop_watchers::{STOP_WATCHERS, is_stop_watcher};
+pub use stop_watchers::is_stop_watcher;
 pub use values::{
     CodeRange, FileKey, FileTable, HitCounts, PendingRegion, Process, Sampler, Segment, Sum, SumKey,
 };

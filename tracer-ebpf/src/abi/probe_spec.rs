@@ -80,9 +80,10 @@ pub struct Operands {
     pub frame_pointer: Operand,
 }
 
-/// The description of a probe. The upper half of the probe's cookie is its index, the lower half
-/// that of its hits' counter in [`HitCounts::by_site`](crate::HitCounts::by_site), which all probes
-/// of a function share.
+/// The description of a probe. The upper half of the probe's cookie is its index, but for the
+/// highest bit, which is a [`ProbeScope`](crate::ProbeScope)'s; the lower half is the index of its
+/// hits' counter in [`HitCounts::by_site`](crate::HitCounts::by_site), which all probes of a
+/// function share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ProbeSpec {

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_probe_read_user, generated::bpf_get_attach_cookie},
     programs::ProbeContext,
 };
-use tracer_ebpf::{MAX_CODE_RANGES, Operand, ProbeSpec};
+use tracer_ebpf::{MAX_CODE_RANGES, Operand, ProbeScope, ProbeSpec};
 
 use crate::{
     bounds::{mask, opaque},
@@ -27,7 +27,7 @@ pub(super) fn regs(ctx: &ProbeContext) -> &pt_regs {
 pub(super) fn spec(ctx: &ProbeContext) -> Option<&'static ProbeSpec> {
     // SAFETY: the context is this program's own.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.regs.cast()) };
-    let spec = SPECS.get_ptr((cookie << 1 >> 33) as u32)?;
+    let spec = SPECS.get_ptr(ProbeScope::upper_half_of(cookie))?;
     // SAFETY: the pointer is to a map value that the loader wrote before it attached the probe, and
     // nobody writes again.
     Some(unsafe { &*spec })

@@ -57,13 +57,9 @@ pub(crate) fn child_begins(ctx: TracePointContext) -> u32 {
 /// the thread that executes it, which becomes the process's first.
 #[tracepoint]
 pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let was_listed = process::listed((pid_tgid >> 32) as u32).is_some();
+    let is_unprobed = settings::has_tree() && !has_probes(&ctx);
     if let Some(number) = process::executed() {
-        // Probes of one process are those of its first thread, and end with that.
-        // SAFETY: the offset is inside the record.
-        let is_same = unsafe { ctx.read_at::<u32>(16) } == Ok(pid_tgid as u32);
-        if settings::has_tree() && !(was_listed && is_same) {
+        if is_unprobed {
             stop::stop_for_probes();
         }
         debug!(
@@ -74,6 +70,16 @@ pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
         );
     }
     0
+}
+
+/// Returns true if a process of a tree keeps its probes as it executes a program: it has some, and
+/// the thread that executes is its first, with which they would end.
+#[inline(always)]
+fn has_probes(ctx: &TracePointContext) -> bool {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    // SAFETY: the offset is inside the record.
+    let is_first = unsafe { ctx.read_at::<u32>(16) } == Ok(pid_tgid as u32);
+    is_first && process::listed((pid_tgid >> 32) as u32).is_some()
 }
 
 /// `sched:sched_process_exit`: a thread ends. With its leader a process ends, but for those whose

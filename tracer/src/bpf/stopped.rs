@@ -6,8 +6,12 @@
 //! the map with keys that are no process's. Whoever has the descriptor can do that, memtap or its
 //! guard.
 
+use std::io;
 use std::os::fd::RawFd;
 
+use aya_obj::generated::bpf_cmd;
+
+use super::compat::sys::{self, ElementAttributes};
 use super::error::BpfError;
 use super::object::Object;
 
@@ -33,24 +37,8 @@ pub(crate) fn remove(object: &mut Object, pid: u32) -> Result<(), BpfError> {
         .map_err(|error| BpfError::map("STOPPED", error))
 }
 
-/// Commands of `bpf(2)`, from `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
-const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
-const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
-const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
-
-/// Makes a new element alone, by the same header.
+/// Makes a new element alone (`include/uapi/linux/bpf.h`).
 const BPF_NOEXIST: u64 = 1;
-
-/// The part of `union bpf_attr` that commands on map elements read.
-#[repr(C)]
-struct MapElementAttr {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    /// The value or the next key, by the command.
-    value: u64,
-    flags: u64,
-}
 
 /// The first of the keys that fill the map: the kernel has no process ids beyond 2²²
 /// (`PID_MAX_LIMIT` of its `include/linux/threads.h`).
@@ -117,8 +105,8 @@ impl StoppedMap {
         let value = (&raw mut next).expose_provenance() as u64;
         // SAFETY: key and next key point to live numbers of the size of the map's keys, or the key
         // is null, which the kernel takes for "the first".
-        let result = unsafe { self.call(BPF_MAP_GET_NEXT_KEY, key, value, 0) };
-        (result == 0).then_some(next)
+        let found = unsafe { self.call(bpf_cmd::BPF_MAP_GET_NEXT_KEY, key, value, 0) };
+        found.is_ok().then_some(next)
     }
 
     /// Removes a process. A process that is not in the map is left alone.
@@ -126,7 +114,7 @@ impl StoppedMap {
         let key = (&raw const pid).expose_provenance() as u64;
         // SAFETY: the key points to a live number of the size of the map's keys; a removal reads no
         // value.
-        unsafe { self.call(BPF_MAP_DELETE_ELEM, key, 0, 0) };
+        let _is_absent = unsafe { self.call(bpf_cmd::BPF_MAP_DELETE_ELEM, key, 0, 0) }.is_err();
     }
 
     /// Enters a key. Returns true if it is in the map now.
@@ -134,13 +122,11 @@ impl StoppedMap {
         let value = 1u32;
         let key = (&raw const key).expose_provenance() as u64;
         let value = (&raw const value).expose_provenance() as u64;
-        // SAFETY: key and value point to live numbers of the sizes of the map's keys and values;
-        // errno's address is this thread's own.
-        let (result, errno) = unsafe {
-            let result = self.call(BPF_MAP_UPDATE_ELEM, key, value, BPF_NOEXIST);
-            (result, *libc::__errno_location())
-        };
-        result == 0 || errno == libc::EEXIST
+        // SAFETY: key and value point to live numbers of the sizes of the map's keys and values.
+        match unsafe { self.call(bpf_cmd::BPF_MAP_UPDATE_ELEM, key, value, BPF_NOEXIST) } {
+            Ok(()) => true,
+            Err(error) => error.raw_os_error() == Some(libc::EEXIST),
+        }
     }
 
     /// Makes a system call on an element. On a descriptor of anything else than a map the kernel
@@ -149,22 +135,15 @@ impl StoppedMap {
     /// # Safety
     /// The addresses of key and value must be those of what the command reads or writes, of the
     /// sizes of this map's keys and values.
-    unsafe fn call(self, command: libc::c_int, key: u64, value: u64, flags: u64) -> libc::c_long {
-        let attr = MapElementAttr {
+    unsafe fn call(self, command: bpf_cmd, key: u64, value: u64, flags: u64) -> io::Result<()> {
+        let mut attributes = ElementAttributes {
             map_fd: self.0.cast_unsigned(),
             padding: 0,
             key,
             value,
             flags,
         };
-        // SAFETY: the attribute has the size that is passed; its addresses are as the caller says.
-        unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                command,
-                &raw const attr,
-                size_of::<MapElementAttr>(),
-            )
-        }
+        // SAFETY: the attributes are those of the command; their addresses are as the caller says.
+        unsafe { sys::bpf(command, &mut attributes) }.map(drop)
     }
 }

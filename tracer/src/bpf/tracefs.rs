@@ -14,19 +14,21 @@ const TRACEFS: &CStr = c"/sys/kernel/tracing";
 /// Its events, where it belongs and where older systems have it.
 const EVENTS: [&str; 2] = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"];
 
-/// Whether tracefs can be read.
+/// The directory of its events, if it can be read.
+fn events() -> Option<&'static Path> {
+    EVENTS.iter().map(Path::new).find(|events| events.is_dir())
+}
+
+/// Returns true if tracefs can be read.
 #[must_use]
 pub fn is_mounted() -> bool {
-    EVENTS.iter().any(|events| Path::new(events).is_dir())
+    events().is_some()
 }
 
 /// The number of a tracepoint.
 pub(super) fn tracepoint_number(category: &str, name: &str) -> io::Result<u64> {
-    let events = EVENTS
-        .iter()
-        .find(|events| Path::new(events).is_dir())
-        .unwrap_or(&EVENTS[0]);
-    let text = std::fs::read_to_string(Path::new(events).join(category).join(name).join("id"))?;
+    let events = events().unwrap_or(Path::new(EVENTS[0]));
+    let text = std::fs::read_to_string(events.join(category).join(name).join("id"))?;
     text.trim().parse().map_err(io::Error::other)
 }
 

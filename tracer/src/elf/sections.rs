@@ -44,7 +44,7 @@ pub(crate) struct SectionHeader<'data> {
     pub(crate) offset: u64,
     /// The bytes in the file; the file may have fewer.
     pub(crate) size: u64,
-    /// How it is compressed, if it is.
+    /// Its compression, if it is compressed.
     pub(crate) compressed: Result<Option<CompressedSection>, ElfError>,
 }
 

@@ -40,8 +40,6 @@ pub(super) struct EventSinks<'a> {
     pub(super) scope: &'a TargetScope,
     /// Time since the recording's start.
     pub(super) elapsed: Duration,
-    /// Processes that are stopped at their beginning, and have probes now.
-    pub(super) begun: Vec<u32>,
 }
 
 impl EventStream {
@@ -80,7 +78,7 @@ impl EventStream {
         while let Some(record) = self.ring.take() {
             to.take_record(record);
         }
-        to.resume_begun();
+        to.resume_parents();
         let mut exits = false;
         for event in self.sideband.take(at_end) {
             let pid = event.pid;
@@ -125,8 +123,10 @@ impl EventSinks<'_> {
             }
             RingRecord::Unprobed(new) => {
                 self.attachments.on_unprobed(self.object, new);
-                if new.is_stopped {
-                    self.begun.push(new.tgid);
+                if new.is_stopped
+                    && let Some(guard) = &mut self.guard
+                {
+                    guard.resume_begun(new.tgid);
                 }
             }
             RingRecord::Counts(new) => processes::take_counted(self.object, new),
@@ -138,14 +138,10 @@ impl EventSinks<'_> {
         }
     }
 
-    /// Resumes processes that were stopped at their beginning.
-    fn resume_begun(&mut self) {
-        let begun = std::mem::take(&mut self.begun);
-        if let Some(guard) = &mut self.guard {
-            guard.resume_begun(&begun);
-            if let Some(pid) = guard.resume_parents() {
-                self.attachments.on_stop_noticed(self.object, pid);
-            }
+    /// Resumes parents that have noticed a stop of their children.
+    fn resume_parents(&mut self) {
+        if let Some(pid) = self.guard.as_mut().and_then(|guard| guard.resume_parents()) {
+            self.attachments.on_stop_noticed(self.object, pid);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, sampling};
+use tracer_ebpf::{BpfSettings, KernelOffsets, StopOffsets, comm_of, sampling};
 
 use super::figures::VarianceUnit;
 use super::targets::{StartError, has_tree};
@@ -96,9 +96,7 @@ fn bpf_settings(settings: &Record) -> Result<BpfSettings, StartError> {
     };
     if let Target::Comm(name) = &settings.target {
         bpf.match_comm = 1;
-        for (to, from) in bpf.comm.iter_mut().take(15).zip(name.as_bytes()) {
-            *to = *from;
-        }
+        bpf.comm = comm_of(name.as_bytes());
     }
     bpf.unwind = match settings.unwind {
         Unwind::Auto => BpfSettings::UNWIND_AUTO,

@@ -302,7 +302,6 @@ impl Recorder {
             exited: &mut self.exited,
             scope: &self.scope,
             elapsed: self.clock.started.elapsed(),
-            begun: Vec::new(),
         };
         (sinks, &mut self.events)
     }

@@ -223,8 +223,8 @@ fn make_map(
     types: Option<&OwnedFd>,
     entries: &HashMap<&str, u32>,
 ) -> Result<Map, BpfError> {
-    let kind = bpf_map_type::try_from(definition.map_type())
-        .map_err(|_unknown| BpfError::Relocation(format!("map {name} has a type that is not known")))?;
+    let unknown = || BpfError::Relocation(format!("map {name} has a type that is not known"));
+    let kind = bpf_map_type::try_from(definition.map_type()).map_err(|_invalid| unknown())?;
     let wanted = entries.get(name).copied().unwrap_or(definition.max_entries());
     if kind == bpf_map_type::BPF_MAP_TYPE_RINGBUF {
         definition.set_value_size(0);
@@ -251,11 +251,7 @@ fn make_map(
         bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY => Map::ProgramArray(data),
         bpf_map_type::BPF_MAP_TYPE_RINGBUF => Map::RingBuf(data),
         bpf_map_type::BPF_MAP_TYPE_STACK_TRACE => Map::StackTraceMap(data),
-        _ => {
-            return Err(BpfError::Relocation(format!(
-                "map {name} has a type that is not known"
-            )));
-        }
+        _ => return Err(unknown()),
     })
 }
 

@@ -5,7 +5,7 @@ pub(super) mod batch;
 pub(super) mod loader;
 pub(super) mod multi;
 pub(super) mod perf;
-mod sys;
+pub(super) mod sys;
 
 use aya::maps::{Map, MapData};
 

@@ -198,14 +198,16 @@ pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     unsafe { bpf_for_descriptor(bpf_cmd::BPF_BTF_LOAD, &mut attributes) }
 }
 
+/// What commands on the elements of a map read.
 #[repr(C)]
 #[derive(Default)]
-struct ElementAttributes {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
+pub(in crate::bpf) struct ElementAttributes {
+    pub(in crate::bpf) map_fd: u32,
+    pub(in crate::bpf) padding: u32,
+    pub(in crate::bpf) key: u64,
+    /// The value or the next key, by the command.
+    pub(in crate::bpf) value: u64,
+    pub(in crate::bpf) flags: u64,
 }
 
 /// Fills a map of variables, an array of one element that has the length of `values`.
@@ -252,10 +254,12 @@ pub(super) fn program_info(program: BorrowedFd) -> io::Result<bpf_prog_info> {
     Ok(info)
 }
 
+/// Makes the system call. It takes no memory from an allocator.
+///
 /// # Safety
 ///
 /// The attributes must be those of the command, and what they point to must be valid.
-unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<libc::c_long> {
+pub(in crate::bpf) unsafe fn bpf<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<libc::c_long> {
     let number = command as libc::c_long;
     // SAFETY: the caller's to ensure.
     let status = unsafe {

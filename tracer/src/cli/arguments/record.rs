@@ -276,7 +276,8 @@ impl RecordArguments {
         let has_tree = !self.all && self.cgroup.is_none();
         match self.scope {
             Some(ScopeArgument::Tree) if !has_tree => bail!(
-                "--scope tree needs targets whose descendants can be told: -p, --comm or a command; processes of the                  machine and of a cgroup come from anywhere"
+                "--scope tree needs targets whose descendants can be told: -p, --comm or a command; processes of the \
+                 machine and of a cgroup come from anywhere"
             ),
             Some(ScopeArgument::Tree) => Ok(Probed::Tree),
             // Children would have to be stopped, which programs notice that look after stops.

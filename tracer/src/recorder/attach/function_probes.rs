@@ -209,16 +209,15 @@ impl FunctionProbes {
     /// returns come first: a call that begins meanwhile is then sure to be completed. Inner
     /// functions come last: such a call is never counted twice.
     pub(super) fn uprobes(file: &Arc<MappedFile>, functions: &[Self], scope: UprobeScope) -> Vec<Uprobe> {
-        let scope_bit = match scope {
+        let links = match scope {
             UprobeScope::Process(_) => ProbeScope::Processes,
             UprobeScope::Machine => ProbeScope::Machine,
         };
-        let scope_bit = scope_bit.number() << ProbeScope::COOKIE_SHIFT;
         let uprobe = |program, (offset, cookie): (u64, u64)| Uprobe {
             program,
             file: Arc::clone(file),
             offset,
-            cookie: cookie | scope_bit,
+            cookie: links.mark(cookie),
             scope,
         };
         let entry = |function: &Self| (function.probe.file_offset, function.cookie);

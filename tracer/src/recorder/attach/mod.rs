@@ -17,7 +17,7 @@ pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 use self::discovery::{no_allocator, warn_of_hidden};
 use super::process_table::ProcessTable;
 use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes, has_tree};
-use tracer_ebpf::{ProbeScope, is_stop_watcher};
+use tracer_ebpf::{ProbeScope, comm_of, is_stop_watcher};
 
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
@@ -60,11 +60,7 @@ fn stop_watcher(pid: u32, command: Option<&OsStr>) -> Option<String> {
         Some(command) => Path::new(command).file_name()?.to_string_lossy().into_owned(),
         None => proc_fs::comm(pid).ok()?,
     };
-    let mut comm = [0; 16];
-    for (to, from) in comm.iter_mut().take(15).zip(name.bytes()) {
-        *to = from;
-    }
-    is_stop_watcher(&comm).then_some(name)
+    is_stop_watcher(&comm_of(name.as_bytes())).then_some(name)
 }
 
 /// The plan of a file whose probes are to be attached.
@@ -184,23 +180,17 @@ impl Attachments {
         self.begin_tree(object, pids, name)?;
         for file in &planned {
             self.found_names.extend(file.plan.asked_for.iter().cloned());
-            let mut attached = self
-                .uprobes
-                .attach(object, &file.plan, &self.scopes_or(file.scope));
-            while attached.as_ref().is_err_and(AttachError::is_gone) && self.remove_ended() {
-                // Processes of a name come and go; of those that were named by their ids, the
-                // others are recorded.
-                if let (Some(tree), Target::Pids(pids)) = (&self.tree, &settings.target)
-                    && tree.is_empty()
-                {
-                    return Err(StartError::Ended(pids.first().copied().unwrap_or_default()));
+            let attached = self.attach_to_living(file.scope, |uprobes, scopes| {
+                uprobes.attach(object, &file.plan, scopes)
+            });
+            match (&self.tree, &settings.target) {
+                (Some(tree), Target::Pids(pids)) if tree.is_empty() => {
+                    return Err(StartError::ended(pids.first().copied().unwrap_or_default()));
                 }
-                attached = self
-                    .uprobes
-                    .attach(object, &file.plan, &self.scopes_or(file.scope));
+                _ => {}
             }
             attached.map_err(|error| match (file.pid, error) {
-                (Some(pid), error @ AttachError::Uprobe { .. }) if error.is_gone() => StartError::Ended(pid),
+                (Some(pid), error @ AttachError::Uprobe { .. }) if error.is_gone() => StartError::ended(pid),
                 (_, other) => other.into(),
             })?;
         }
@@ -210,10 +200,10 @@ impl Attachments {
         self.require_named(settings)?;
         for plan in &speculative {
             let path = plan.file.path.display();
-            match self
-                .uprobes
-                .attach_speculatively(object, plan, &self.scopes_or(UprobeScope::Machine))
-            {
+            let attached = self.attach_to_living(UprobeScope::Machine, |uprobes, scopes| {
+                uprobes.attach_speculatively(object, plan, scopes)
+            });
+            match attached {
                 Err(error) if error.is_gone() => log::debug!("{path}: {error}"),
                 Err(error) => log::warn!("{error}: calls in {path} are not seen"),
                 Ok(()) => {}
@@ -357,6 +347,22 @@ impl Attachments {
         match &self.tree {
             Some(pids) => pids.iter().copied().map(UprobeScope::Process).collect(),
             None => vec![scope],
+        }
+    }
+
+    /// Attaches for these processes or, where there is a tree, for its own. One of the tree that
+    /// has ended meanwhile keeps no probe from the others.
+    fn attach_to_living(
+        &mut self,
+        scope: UprobeScope,
+        mut attach: impl FnMut(&mut AttachedUprobes, &[UprobeScope]) -> Result<(), AttachError>,
+    ) -> Result<(), AttachError> {
+        loop {
+            let scopes = self.scopes_or(scope);
+            match attach(&mut self.uprobes, &scopes) {
+                Err(error) if error.is_gone() && self.remove_ended() => {}
+                attached => return attached,
+            }
         }
     }
 
@@ -505,7 +511,6 @@ impl Attachments {
         if !self.search.is_new(file, scope) {
             return;
         }
-        let scopes = self.scopes_or(scope);
         let plan = match self.search.examine_afresh(file) {
             Some(Found::Allocator(plan)) => plan,
             Some(Found::StaticWithoutSymbols) => {
@@ -521,12 +526,7 @@ impl Attachments {
             }
             _ => return,
         };
-        let mut attached = self.uprobes.attach(object, &plan, &scopes);
-        if attached.as_ref().is_err_and(AttachError::is_gone) {
-            // One of the tree has ended meanwhile; the others have the file, or may map it yet.
-            self.remove_ended();
-            attached = self.uprobes.attach(object, &plan, &self.scopes_or(scope));
-        }
+        let attached = self.attach_to_living(scope, |uprobes, scopes| uprobes.attach(object, &plan, scopes));
         match attached {
             Ok(()) if is_target => log::warn!(
                 "{} was met when process {pid} mapped it: its calls before that were not seen",

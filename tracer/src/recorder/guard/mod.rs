@@ -124,27 +124,24 @@ impl StopGuard {
         }
     }
 
-    /// Resumes processes that were stopped at their beginning, each as soon as it has come to its
-    /// stop. One that takes longer is among those that [`stopped`](Self::stopped) returns later.
-    pub(super) fn resume_begun(&mut self, begun: &[u32]) {
-        for pid in begun {
-            let is_stopped = (0..STOP_LOOKS).any(|_| {
-                let is_stopped = proc_fs::is_stopped(*pid);
-                if !is_stopped {
-                    std::thread::sleep(STOP_POLL);
-                }
-                is_stopped
-            });
-            if is_stopped {
-                self.resume(&[*pid]);
+    /// Resumes a process that was stopped at its beginning, as soon as it has come to its stop. One
+    /// that takes longer is among those that [`stopped`](Self::stopped) returns later.
+    pub(super) fn resume_begun(&mut self, pid: u32) {
+        let is_stopped = (0..STOP_LOOKS).any(|_| {
+            let is_stopped = proc_fs::is_stopped(pid);
+            if !is_stopped {
+                std::thread::sleep(STOP_POLL);
             }
-            self.begun
-                .extend(proc_fs::parent(*pid).map(|parent| BegunProcess {
-                    pid: *pid,
-                    parent,
-                    since: Instant::now(),
-                }));
+            is_stopped
+        });
+        if is_stopped {
+            self.resume(&[pid]);
         }
+        self.begun.extend(proc_fs::parent(pid).map(|parent| BegunProcess {
+            pid,
+            parent,
+            since: Instant::now(),
+        }));
     }
 
     /// Resumes parents that have stopped themselves since a child of theirs was stopped at its

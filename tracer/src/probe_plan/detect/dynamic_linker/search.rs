@@ -39,7 +39,7 @@ const MUSL_DEFAULTS: &[u8] = b"/lib:/usr/local/lib:/usr/lib";
 /// behind them.
 const MUSL_OWN: [&[u8]; 7] = [b"c.", b"pthread.", b"rt.", b"m.", b"dl.", b"util.", b"xnet."];
 
-/// What `$LIB` and `$PLATFORM` may mean, by the distribution, the C library's version and the
+/// Meanings of `$LIB` and `$PLATFORM`, by the distribution, the C library's version and the
 /// processor.
 const LIB: [&[u8]; 3] = [b"lib/x86_64-linux-gnu", b"lib64", b"lib"];
 const PLATFORM: [&[u8]; 2] = [b"x86_64", b"haswell"];
