@@ -1,6 +1,10 @@
 //! The code of a file as it is loaded, instruction by instruction.
 
+use std::sync::OnceLock;
+
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
+
+use super::relative::{self, OperandKind, RelativeOperand};
 
 /// Addresses in a file's code.
 pub(in crate::probe_plan) type AddressSet = foldhash::HashSet<u64>;
@@ -31,6 +35,8 @@ pub(in crate::probe_plan) struct MachineCode {
     pub(in crate::probe_plan) has_shadow_stack: bool,
     /// It is loaded at the addresses that the file says, so that it may contain addresses.
     pub(in crate::probe_plan) is_fixed: bool,
+    /// What [`relative::visit`] finds in it, once that was asked for.
+    pub(in crate::probe_plan) relative_operands: OnceLock<Vec<RelativeOperand>>,
 }
 
 /// The ways out of an instruction.
@@ -61,6 +67,9 @@ pub(in crate::probe_plan) struct Destination {
     /// It is a function that returns its first argument.
     pub(in crate::probe_plan) returns_first: bool,
 }
+
+/// The most code of which the relative operands are kept: there are about 40,000 to a MiB.
+const MAX_KEPT_CODE_BYTES: usize = 16 << 20;
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
@@ -193,23 +202,18 @@ impl MachineCode {
     /// since nothing tells where instructions begin, so that some only look like one.
     pub(in crate::probe_plan) fn references(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
         let mut found = Vec::new();
-        for (start, code) in self.code_parts() {
-            let mut before = [0; 2];
-            for (at, word) in code.windows(4).enumerate() {
-                let &[a, b, c, d] = word else { continue };
-                let address = start + at as u64;
-                let bytes = [a, b, c, d];
-                if is_relative(before) {
-                    let target = (address + 4).wrapping_add_signed(i32::from_le_bytes(bytes).into());
-                    if is_wanted(target) {
-                        found.push((target, address));
-                    }
-                }
-                let absolute = u64::from(u32::from_le_bytes(bytes));
-                if self.is_fixed && is_wanted(absolute) {
-                    found.push((absolute, address));
-                }
-                before = [before[1], a];
+        self.visit_relative_operands(|operand| {
+            if is_wanted(operand.target) {
+                found.push((operand.target, operand.address));
+            }
+        });
+        if self.is_fixed {
+            for (start, code) in self.code_parts() {
+                let words = code
+                    .array_windows()
+                    .map(|word| u64::from(u32::from_le_bytes(*word)));
+                let wanted = (start..).zip(words).filter(|(_, target)| is_wanted(*target));
+                found.extend(wanted.map(|(address, target)| (target, address)));
             }
         }
         found
@@ -218,47 +222,46 @@ impl MachineCode {
     /// The jumps and calls in the whole code with a target that `is_wanted`: (the target, the
     /// instruction). They are looked for at every byte, as [`MachineCode::references`] are.
     pub(in crate::probe_plan) fn branches_to(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
-        const CALL: u8 = 0xe8;
-        const JUMP: u8 = 0xe9;
-        const LEN: usize = 5;
         let mut found = Vec::new();
-        for (start, code) in self.code_parts() {
-            for (at, window) in code.windows(LEN).enumerate() {
-                let &[opcode, a, b, c, d] = window else { continue };
-                // The second byte of a conditional jump; the instruction begins one byte before.
-                let is_conditional = opcode & 0xf0 == 0x80 && at > 0 && code[at - 1] == 0x0f;
-                if opcode != CALL && opcode != JUMP && !is_conditional {
-                    continue;
-                }
-                let place = start.wrapping_add(at as u64);
-                let target = place
-                    .wrapping_add(LEN as u64)
-                    .wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into());
-                if is_wanted(target) {
-                    found.push((target, place - u64::from(is_conditional)));
-                }
+        self.visit_relative_operands(|operand| {
+            if let Some(branch) = operand.branch()
+                && is_wanted(operand.target)
+            {
+                found.push((operand.target, branch));
             }
-        }
+        });
         found
     }
 
     /// The calls in the code of a function that `is_wanted`: (the function, the address that the
     /// call returns to).
     pub(in crate::probe_plan) fn calls_to(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64)> {
-        const CALL: u8 = 0xe8;
-        const LEN: usize = 5;
         let mut found = Vec::new();
-        for (start, code) in self.code_parts() {
-            for (at, window) in code.windows(LEN).enumerate() {
-                let &[CALL, a, b, c, d] = window else { continue };
-                let next = start.wrapping_add((at + LEN) as u64);
-                let target = next.wrapping_add_signed(i32::from_le_bytes([a, b, c, d]).into());
-                if is_wanted(target) {
-                    found.push((target, next));
-                }
+        self.visit_relative_operands(|operand| {
+            if operand.kind == OperandKind::Call && is_wanted(operand.target) {
+                found.push((operand.target, operand.next()));
             }
-        }
+        });
         found
+    }
+
+    /// Calls `visit` with what [`relative::visit`] finds in the code. It is kept where that takes
+    /// little memory.
+    fn visit_relative_operands(&self, mut visit: impl FnMut(RelativeOperand)) {
+        if self.code_parts().map(|(_, code)| code.len()).sum::<usize>() > MAX_KEPT_CODE_BYTES {
+            for (start, code) in self.code_parts() {
+                relative::visit(start, code, &mut visit);
+            }
+            return;
+        }
+        let kept = self.relative_operands.get_or_init(|| {
+            let mut found = Vec::new();
+            for (start, code) in self.code_parts() {
+                relative::visit(start, code, |operand| found.push(operand));
+            }
+            found
+        });
+        kept.iter().copied().for_each(visit);
     }
 
     /// The words in the file, whether in its data or in its tables of relocations and symbols, that
@@ -280,15 +283,4 @@ impl MachineCode {
         }
         found
     }
-}
-
-/// Returns true if a distance of 32 bits follows these two bytes: `call rel32`, `jmp rel32`,
-/// `jcc rel32`, `lea disp32(%rip)` (Intel SDM, volume 2).
-const fn is_relative(before: [u8; 2]) -> bool {
-    matches!(
-        before,
-        [_, 0xe8 | 0xe9]
-            | [0x0f, 0x80..=0x8f]
-            | [0x8d, 0x05 | 0x0d | 0x15 | 0x1d | 0x25 | 0x2d | 0x35 | 0x3d]
-    )
 }

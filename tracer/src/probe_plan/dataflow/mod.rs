@@ -17,6 +17,7 @@ mod emulation;
 mod graph;
 mod obstacle;
 mod reach;
+mod relative;
 mod results;
 mod state;
 mod step;

@@ -274,10 +274,14 @@ impl<'a> TracedFunctions<'a> {
                 own.remove(&helper);
             }
         }
-        own.iter()
-            .flat_map(|helper| helpers[helper].calls.iter().copied())
-            .filter(|(_, next)| !self.is_traced(*next))
-            .collect()
+        let calls = own
+            .iter()
+            .flat_map(|helper| helpers[helper].calls.iter().copied());
+        let mut calls: Vec<(u64, u64)> = calls.filter(|(_, next)| !self.is_traced(*next)).collect();
+        // Helpers share what they jump to.
+        calls.sort_unstable();
+        calls.dedup();
+        calls
     }
 
     /// The code that the traced functions use, and what that uses, but for what is plainly

@@ -1,0 +1,108 @@
+//! The operands in a file's code that are distances of 32 bits: those of calls, jumps, and
+//! instructions that take an address.
+
+/// The bytes of a distance.
+const DISTANCE_BYTES: u64 = 4;
+
+/// What a distance is an operand of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::probe_plan) enum OperandKind {
+    /// `call rel32`.
+    Call,
+    /// `jmp rel32`.
+    Jump,
+    /// `jcc rel32`.
+    ConditionalJump,
+    /// `lea disp32(%rip)`.
+    Address,
+}
+
+/// A distance from the end of its instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::probe_plan) struct RelativeOperand {
+    /// The address of the distance itself, behind the opcode.
+    pub(in crate::probe_plan) address: u64,
+    /// The address that it leads to.
+    pub(in crate::probe_plan) target: u64,
+    pub(in crate::probe_plan) kind: OperandKind,
+}
+
+impl RelativeOperand {
+    /// The address of the instruction if it is a call or a jump. A prefix is left out.
+    pub(in crate::probe_plan) const fn branch(&self) -> Option<u64> {
+        match self.kind {
+            OperandKind::Call | OperandKind::Jump => Some(self.address - 1),
+            OperandKind::ConditionalJump => Some(self.address - 2),
+            OperandKind::Address => None,
+        }
+    }
+
+    /// The address of the next instruction.
+    pub(in crate::probe_plan) const fn next(&self) -> u64 {
+        self.address.wrapping_add(DISTANCE_BYTES)
+    }
+}
+
+/// Calls `visit` with each operand in code that begins at `start`. They are looked for at every
+/// byte, since nothing tells where instructions begin, so that some only look like one.
+pub(in crate::probe_plan) fn visit(start: u64, code: &[u8], mut visit: impl FnMut(RelativeOperand)) {
+    let mut before = 0;
+    for (at, last) in code.iter().enumerate() {
+        if let Some(kind) = kind(before, *last)
+            && let Some(distance) = code[at + 1..].first_chunk()
+        {
+            let address = start.wrapping_add(at as u64 + 1);
+            let next = address.wrapping_add(DISTANCE_BYTES);
+            let target = next.wrapping_add_signed(i32::from_le_bytes(*distance).into());
+            visit(RelativeOperand {
+                address,
+                target,
+                kind,
+            });
+        }
+        before = *last;
+    }
+}
+
+/// The kind of the operand that follows an opcode which ends in these bytes, if it is a distance
+/// of 32 bits (Intel SDM, volume 2).
+const fn kind(before: u8, last: u8) -> Option<OperandKind> {
+    match last {
+        0xe8 => Some(OperandKind::Call),
+        0xe9 => Some(OperandKind::Jump),
+        0x80..=0x8f if before == 0x0f => Some(OperandKind::ConditionalJump),
+        // `mod` 0, `rm` 5: an address relative to the next instruction, into any register.
+        0x05 | 0x0d | 0x15 | 0x1d | 0x25 | 0x2d | 0x35 | 0x3d if before == 0x8d => Some(OperandKind::Address),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operands_of_every_kind() {
+        let code = [
+            [0x90, 0x90, 0xe8, 1, 0, 0, 0].as_slice(),
+            &[0xe9, 0xf9, 0xff, 0xff, 0xff],
+            &[0x0f, 0x84, 2, 0, 0, 0],
+            &[0x48, 0x8d, 0x3d, 3, 0, 0, 0],
+            &[0x84, 0, 0, 0, 0, 0x3d, 0, 0],
+            &[0xe8, 0, 0, 0],
+        ];
+        let mut found = Vec::new();
+        visit(0x1000, &code.concat(), |operand| found.push(operand));
+        let expected = [
+            (0x1003, 0x1008, OperandKind::Call, Some(0x1002)),
+            (0x1008, 0x1005, OperandKind::Jump, Some(0x1007)),
+            (0x100e, 0x1014, OperandKind::ConditionalJump, Some(0x100c)),
+            (0x1015, 0x101c, OperandKind::Address, None),
+        ];
+        let seen = found
+            .iter()
+            .map(|operand| (operand.address, operand.target, operand.kind, operand.branch()));
+        assert!(seen.eq(expected), "{found:x?}");
+        assert_eq!(found[0].next(), 0x1007);
+    }
+}
