@@ -1,5 +1,8 @@
 //! The beginnings of calls: at the entry of an allocator function, or inside it where the size is
-//! known.
+//! known. Where the result is known there too, they are all that is met of a call.
+//!
+//! One program is there for both, since most of it is the walk of the stack, which the kernel would
+//! verify a second time for a second program.
 
 use aya_ebpf::{bindings::pt_regs, macros::uprobe, programs::ProbeContext};
 use tracer_ebpf::{CallKey, CaptureMode, Counter, Loss, Operand, ProbeSpec, STACK_UNWALKED, SumKey};
@@ -7,7 +10,8 @@ use tracer_ebpf::{CallKey, CaptureMode, Counter, Loss, Operand, ProbeSpec, STACK
 use super::{
     hit::{self, Hit},
     operands::{self, RETURN_ADDRESS_BYTES, Request, called_by_allocator, cfa, regs},
-    sampling::sample_weight,
+    result::{NO_SLOT, add_unwalked, has_result, result},
+    sampling::{sample_weight, weight_or_counter},
 };
 use crate::{
     aggregate, heap,
@@ -16,8 +20,8 @@ use crate::{
     unwind::{Slot, Start},
 };
 
-/// The entry of an allocator function, or an instruction inside it at which the size is known and
-/// the result is not yet.
+/// The entry of an allocator function, or an instruction inside it at which the size is known, and
+/// the result is or is not.
 ///
 /// A uprobe program must return 0: another answer costs the target more.
 #[uprobe]
@@ -46,41 +50,39 @@ fn try_begin(ctx: &ProbeContext, spec: &ProbeSpec, request: &Request) -> Result<
     let mut start = start(regs, spec, &hit);
     let key = call_key(&start);
     if settings::live()
-        && (settings::sampled() || spec.flags & ProbeSpec::MAY_BE_TAIL_CALLED != 0)
+        && (settings::sampled() || spec.flags & ProbeSpec::MAY_BE_TAIL_CALLED != 0 || has_result(spec))
         && heap::is_continuation(spec, &key, start.instruction)
     {
+        if has_result(spec) {
+            heap::finish(&key, |_| result(regs, spec));
+        }
         count(Counter::Nested);
         return Ok(());
     }
-    let weight = if settings::sampled() {
+    let weight = if !settings::sampled() {
+        1
+    } else if settings::live() && has_result(spec) {
+        match weight_or_counter(request.bytes) {
+            Ok(weight) => weight,
+            Err(counter) => {
+                heap::skip(&key, counter);
+                return Ok(());
+            }
+        }
+    } else {
         match sample_weight(regs.rip, spec, request, &key, &start)? {
             0 => return Ok(()),
             weight => weight,
         }
-    } else {
-        1
     };
     let Hit { process, thread } = hit;
     let Some(slot) = Slot::take(thread) else {
-        let key = SumKey {
-            stack: 0,
-            process,
-            function: spec.function,
-        };
-        aggregate::add_without_stack(&key, &aggregate::amount(request.bytes, weight));
+        add_unwalked(NO_SLOT, 0, regs, spec, &hit, request, weight);
         return Err(Loss::ScratchBusy);
     };
     let stack = match read_stack_top(&slot, regs, spec, &mut start) {
         Some(return_address) if settings::live() => {
-            begin_call(
-                &slot,
-                spec,
-                request,
-                &start,
-                regs.rip,
-                return_address,
-                weight as u32,
-            );
+            follow(&slot, regs, spec, request, &start, return_address, weight as u32);
             return Ok(());
         }
         Some(return_address) => {
@@ -103,7 +105,11 @@ fn try_begin(ctx: &ProbeContext, spec: &ProbeSpec, request: &Request) -> Result<
             }
             slot.walk_from_entry(&start, return_address)
         }
-        None => slot.unreadable(&start),
+        None => {
+            let stack = slot.unreadable(&start);
+            add_unwalked(slot.index(), stack, regs, spec, &hit, request, weight);
+            return Ok(());
+        }
     };
     #[cfg(feature = "hot-log")]
     aya_log_ebpf::trace!(
@@ -207,30 +213,34 @@ fn is_nested(
     is_nested
 }
 
-/// Begins a call whose block is followed.
+/// Follows the block of a call.
 #[inline(always)]
-fn begin_call(
+fn follow(
     slot: &Slot,
+    regs: &pt_regs,
     spec: &ProbeSpec,
     request: &Request,
     start: &Start,
-    probe: u64,
     return_address: u64,
     weight: u32,
 ) {
     let key = call_key(start);
     let distance = return_address.wrapping_sub(start.instruction).cast_signed();
     if called_by_allocator(spec, distance) {
-        if heap::may_hide_return(spec) {
-            heap::track_nested(slot, &key, return_address);
-        } else {
-            heap::evict(&key);
+        if !has_result(spec) {
+            if heap::may_hide_return(spec) {
+                heap::track_nested(slot, &key, return_address);
+            } else {
+                heap::evict(&key);
+            }
         }
         count(Counter::Nested);
         return;
     }
     if !settings::wants_size(request.bytes) {
-        heap::evict(&key);
+        if !has_result(spec) {
+            heap::evict(&key);
+        }
         count(Counter::Filtered);
         return;
     }
@@ -239,12 +249,14 @@ fn begin_call(
         process: start.process,
         function: spec.function,
     };
+    if has_result(spec) {
+        heap::complete(slot, spec, request, &key, &sum, result(regs, spec), weight);
     // The verifier need not look at this where the flag tells.
-    if request.block == 0 && spec.flags & ProbeSpec::ENTRY_ONLY != 0 {
+    } else if request.block == 0 && spec.flags & ProbeSpec::ENTRY_ONLY != 0 {
         heap::add_unseen(slot, request, &key, &sum, weight);
     } else {
         let site = heap::CallSite {
-            probe,
+            probe: regs.rip,
             return_address,
         };
         heap::begin_call(slot, spec, request, &key, &sum, site, weight);

@@ -6,12 +6,12 @@
 mod bench;
 mod calibration;
 mod call;
-mod complete;
 mod heap;
 mod hit;
 mod operands;
 mod process;
 mod region;
+mod result;
 mod sampling;
 
 pub(crate) use operands::{Request, called_by_allocator};

@@ -137,7 +137,7 @@ impl Object {
             }
         }
         if wanted.single {
-            uprobes.extend([programs::CALL_COMPLETE, programs::CALL_RESULT]);
+            uprobes.push(programs::CALL_RESULT);
         }
         if wanted.tables {
             for (program, _, _) in TABLE_PROGRAMS {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::object::Object;
 
-/// The beginning of a call: at a function's entry, or inside it where the size is known.
+/// The beginning of a call: at a function's entry, or inside it where the size is known, and the
+/// result is or is not.
 pub const CALL_BEGIN: &str = "call_begin";
-/// A call inside its function, where the size and the result are known.
-pub const CALL_COMPLETE: &str = "call_complete";
 /// A call inside its function, where the result is known.
 pub const CALL_RESULT: &str = "call_result";
 /// The return of a call.

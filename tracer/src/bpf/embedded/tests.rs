@@ -1,7 +1,7 @@
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 use super::EMBEDDED;
-use crate::bpf::programs::{CALL_BEGIN, CALL_COMPLETE, CALL_FREE, CALL_RESULT, CALL_RETURN};
+use crate::bpf::programs::{CALL_BEGIN, CALL_FREE, CALL_RESULT, CALL_RETURN};
 
 /// The first byte of a call to a helper: `BPF_JMP | BPF_CALL` of `include/uapi/linux/bpf_common.h`.
 const CALL: u8 = 0x85;
@@ -14,7 +14,7 @@ const TAIL_CALL: [u8; 4] = 12i32.to_ne_bytes();
 #[test]
 fn every_uprobe_program_has_a_tail_call() {
     let object = object::File::parse(EMBEDDED).expect("an ELF file");
-    for name in [CALL_BEGIN, CALL_COMPLETE, CALL_FREE, CALL_RESULT, CALL_RETURN] {
+    for name in [CALL_BEGIN, CALL_FREE, CALL_RESULT, CALL_RETURN] {
         let symbol = object.symbol_by_name(name).expect(name);
         let section = symbol.section_index().expect(name);
         let section = object.section_by_index(section).expect(name);

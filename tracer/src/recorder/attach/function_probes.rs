@@ -261,8 +261,7 @@ pub(super) fn entry_program(probe: &PlannedProbe) -> &'static str {
 /// The program of an inner site.
 const fn inner_program(kind: Kind) -> &'static str {
     match kind {
-        Kind::Complete => programs::CALL_COMPLETE,
-        Kind::Request => programs::CALL_BEGIN,
+        Kind::Complete | Kind::Request => programs::CALL_BEGIN,
         Kind::Result => programs::CALL_RESULT,
     }
 }
