@@ -46,34 +46,33 @@ impl RelativeOperand {
 /// Calls `visit` with each operand in code that begins at `start`. They are looked for at every
 /// byte, since nothing tells where instructions begin, so that some only look like one.
 pub(in crate::probe_plan) fn visit(start: u64, code: &[u8], mut visit: impl FnMut(RelativeOperand)) {
-    let mut before = 0;
-    for (at, last) in code.iter().enumerate() {
-        if let Some(kind) = kind(before, *last)
-            && let Some(distance) = code[at + 1..].first_chunk()
-        {
-            let address = start.wrapping_add(at as u64 + 1);
-            let next = address.wrapping_add(DISTANCE_BYTES);
-            let target = next.wrapping_add_signed(i32::from_le_bytes(*distance).into());
-            visit(RelativeOperand {
-                address,
-                target,
-                kind,
-            });
+    let mut take = |at: usize, kind| {
+        let Some(distance) = code.get(at..).and_then(<[u8]>::first_chunk) else {
+            return;
+        };
+        let address = start.wrapping_add(at as u64);
+        let next = address.wrapping_add(DISTANCE_BYTES);
+        let target = next.wrapping_add_signed(i32::from_le_bytes(*distance).into());
+        visit(RelativeOperand {
+            address,
+            target,
+            kind,
+        });
+    };
+    // The opcodes, and what an address is relative to (Intel SDM, volume 2).
+    for at in memchr::memchr3_iter(0xe8, 0xe9, 0x0f, code) {
+        match (code[at], code.get(at + 1)) {
+            (0xe8, _) => take(at + 1, OperandKind::Call),
+            (0xe9, _) => take(at + 1, OperandKind::Jump),
+            (_, Some(0x80..=0x8f)) => take(at + 2, OperandKind::ConditionalJump),
+            _ => {}
         }
-        before = *last;
     }
-}
-
-/// The kind of the operand that follows an opcode which ends in these bytes, if it is a distance
-/// of 32 bits (Intel SDM, volume 2).
-const fn kind(before: u8, last: u8) -> Option<OperandKind> {
-    match last {
-        0xe8 => Some(OperandKind::Call),
-        0xe9 => Some(OperandKind::Jump),
-        0x80..=0x8f if before == 0x0f => Some(OperandKind::ConditionalJump),
-        // `mod` 0, `rm` 5: an address relative to the next instruction, into any register.
-        0x05 | 0x0d | 0x15 | 0x1d | 0x25 | 0x2d | 0x35 | 0x3d if before == 0x8d => Some(OperandKind::Address),
-        _ => None,
+    for at in memchr::memchr_iter(0x8d, code) {
+        // `mod` 0, `rm` 5: relative to the next instruction, into any register.
+        if code.get(at + 1).is_some_and(|register| register & 0o307 == 0o005) {
+            take(at + 2, OperandKind::Address);
+        }
     }
 }
 
