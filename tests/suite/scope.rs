@@ -25,6 +25,11 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case("scope::code_that_was_moved", &[Need::Compiler], moved_before),
     case("scope::code_that_is_moved", &[Need::Compiler], moved_meanwhile),
+    case(
+        "scope::code_that_a_target_moves",
+        &[Need::Compiler],
+        moved_by_a_target,
+    ),
     case("scope::whole_machine", &[Need::Compiler], whole_machine),
     case("scope::storms", &[Need::Compiler], storms),
     case(
@@ -164,6 +169,33 @@ fn moved_meanwhile(context: &Context) -> Result<()> {
         recording.finished.code() == 133 && said.contains("SIGTRAP"),
         "the command ended with {}: {said}",
         recording.finished.code()
+    );
+    Ok(())
+}
+
+/// A running process that moves its code while it is traced: memtap says what it has died of.
+fn moved_by_a_target(context: &Context) -> Result<()> {
+    let mover = Fixture::c(context, "moves_code")?;
+    let memtap = Memtap::record(context)?;
+    let begin = memtap.directory().join("begin");
+    let mut command = mover.command();
+    // What is waited for between is there.
+    command.arg("/").arg(&begin);
+    let target = RunningProgram::start(command)?;
+    ensure!(
+        eventually(LIMIT, || Ok(target.stdout().contains("ready")))?,
+        "the target does not begin"
+    );
+    let mut session = memtap.process(target.pid()).start()?;
+    session.wait_until_tracing()?;
+    std::fs::write(&begin, "")?;
+    let recording = session.finish()?;
+    let expected = format!("process {} died of SIGTRAP", target.pid());
+    ensure!(
+        recording.finished.code() == 0 && recording.finished.stderr.contains(&expected),
+        "memtap ended with {}: {}",
+        recording.finished.code(),
+        recording.finished.stderr
     );
     Ok(())
 }

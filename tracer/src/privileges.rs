@@ -19,7 +19,9 @@ const NEEDED: [(&str, u32); 4] = [
 /// The needed capabilities that this process lacks.
 #[must_use]
 pub(crate) fn missing() -> Vec<&'static str> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    // The name in it may be any bytes.
+    let status = String::from_utf8_lossy(&status);
     let held = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))

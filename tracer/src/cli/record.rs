@@ -12,6 +12,7 @@ use super::progress::ProgressLine;
 use super::settings::RecordSettings;
 use super::{allocators, announce, live, resources, terminal};
 use crate::privileges;
+use crate::process::exit_watch::ExitWatch;
 use crate::profile::Session;
 use crate::profile::session::{MapMemory, SessionSettings, Traced};
 use crate::recorder::{self, Followed, Observer, Progress, Recorder, Recording, Stop};
@@ -23,10 +24,10 @@ use crate::{message, output};
 /// Exit code with `--strict` when something was lost.
 const LOST: u8 = 3;
 
-/// A command that ended by SIGTRAP, in a message.
-const DIED_OF_A_TRAP: &str = "the command died of SIGTRAP: if that is not its own doing, it has copied code with a breakpoint of memtap's in it \
-     to memory without a file, as programs do that have their code on huge pages (iodlr, BOLT's hugify, HHVM, \
-     ClickHouse); turn that off for the recording, or attach by -p once it has done so";
+/// The reason for an end by SIGTRAP, in a message.
+const OF_A_TRAP: &str = "died of SIGTRAP: if that is not its own doing, it has copied code with a breakpoint of memtap's in it to memory \
+     without a file, as programs do that have their code on huge pages (iodlr, BOLT's hugify, HHVM, ClickHouse); \
+     turn that off for the recording, or attach by -p once it has done so";
 
 /// Runs `record`, and `live`, which is a recording with another report.
 pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
@@ -46,6 +47,7 @@ pub(super) fn run(settings: &RecordSettings) -> Result<ExitCode> {
 }
 
 async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCode> {
+    let targets = watched(&settings.record.target);
     let mut recorder = Recorder::start(&settings.record)?;
     announce::start(settings, &recorder);
     let child = recorder.release()?;
@@ -71,12 +73,26 @@ async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCod
         (None, None) => None,
     };
     if status.is_some_and(|status| status.signal() == Some(Signal::TRAP.as_raw())) {
-        log::warn!("{DIED_OF_A_TRAP}");
+        log::warn!("the command {OF_A_TRAP}");
+    }
+    for target in &targets {
+        if target.signal() == Some(Signal::TRAP.as_raw()) {
+            log::warn!("process {} {OF_A_TRAP}", target.pid());
+        }
     }
     Ok(status
         .map(code_of)
         .filter(|code| *code != 0)
         .map_or(code, ExitCode::from))
+}
+
+/// The named processes, watched for what ends them. One that cannot be watched is not there: the
+/// recorder says so.
+fn watched(target: &Target) -> Vec<ExitWatch> {
+    let Target::Pids(pids) = target else {
+        return Vec::new();
+    };
+    pids.iter().filter_map(|pid| ExitWatch::open(*pid).ok()).collect()
 }
 
 /// Whoever sits before the terminal.

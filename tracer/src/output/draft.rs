@@ -149,7 +149,9 @@ pub(super) fn named(
 /// The bits of a new file's mode. Linux before 6.0 does not apply the umask to a file without a
 /// name on every file system.
 pub(super) fn mode() -> u32 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    // The name in it may be any bytes.
+    let status = String::from_utf8_lossy(&status);
     let umask = status
         .lines()
         .find_map(|line| line.strip_prefix("Umask:"))

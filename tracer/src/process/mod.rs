@@ -6,12 +6,13 @@
 //! [`files`] keeps those files open, as [`foreign_files`] opens them, and [`contents`] tells
 //! whether they are still what they were; [`descriptors`] bounds their number; [`root`] is where a
 //! process looks for files; [`perf_maps`] finds what just-in-time compilers write of their code;
-//! [`cgroup`] tells which processes are in one; `task_clocks` tells the CPU time of threads in a
-//! moment, and samples it.
+//! [`cgroup`] tells which processes are in one; [`exit_watch`] tells what has ended one;
+//! `task_clocks` tells the CPU time of threads in a moment, and samples it.
 
 pub(crate) mod cgroup;
 pub(crate) mod contents;
 pub mod descriptors;
+pub(crate) mod exit_watch;
 pub mod files;
 pub(crate) mod foreign_files;
 pub mod history;

@@ -47,8 +47,7 @@ pub fn is_stopped(pid: u32) -> bool {
 #[must_use]
 pub fn is_exiting(pid: u32) -> bool {
     const PF_EXITING: u64 = 0x4;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.ok()
+    stat(pid)
         .and_then(|stat| flags_in(&stat))
         .is_some_and(|flags| flags & PF_EXITING != 0)
 }
@@ -61,8 +60,27 @@ fn flags_in(stat: &str) -> Option<u64> {
 /// The process that has made this one, or looks after it since that has ended.
 #[must_use]
 pub fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = stat(pid)?;
     fields_from_third(&stat)?.nth(1)?.parse().ok()
+}
+
+/// The wait status of a process that has ended and is not waited for yet (`waitpid(2)`): the last
+/// field of its `stat` (`proc_pid_stat(5)`).
+#[must_use]
+pub(super) fn zombie_status(pid: u32) -> Option<i32> {
+    let stat = stat(pid)?;
+    let fields: Vec<&str> = fields_from_third(stat.trim_end())?.collect();
+    let has_ended = fields.first() == Some(&"Z");
+    has_ended.then(|| fields.last()?.parse().ok()).flatten()
+}
+
+fn stat(pid: u32) -> Option<String> {
+    text(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+/// The text of a file of `/proc`, in which a process's name may be any bytes.
+fn text(path: &Path) -> Option<String> {
+    Some(String::from_utf8_lossy(&std::fs::read(path).ok()?).into_owned())
 }
 
 /// The fields of a `stat` file from the third on. The second is the name, in parentheses, which may
@@ -76,7 +94,7 @@ fn state(pid: u32) -> Option<char> {
 }
 
 fn state_in(directory: &Path) -> Option<char> {
-    let stat = std::fs::read_to_string(directory.join("stat")).ok()?;
+    let stat = text(&directory.join("stat"))?;
     fields_from_third(&stat)?.next()?.chars().next()
 }
 
@@ -108,7 +126,7 @@ pub fn exe(pid: u32) -> Option<PathBuf> {
 /// The process that a thread belongs to; the id itself for a process.
 #[must_use]
 pub fn group_of(pid: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = text(Path::new(&format!("/proc/{pid}/status")))?;
     status
         .lines()
         .find_map(|line| line.strip_prefix("Tgid:"))?
@@ -129,7 +147,7 @@ pub struct Identity {
 /// Reads the identity of a process from `/proc/PID/status`; nothing where it has gone.
 #[must_use]
 pub fn identity(pid: u32) -> Option<Identity> {
-    identity_in(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?, pid)
+    identity_in(&text(Path::new(&format!("/proc/{pid}/status")))?, pid)
 }
 
 fn identity_in(status: &str, pid: u32) -> Option<Identity> {
@@ -149,7 +167,7 @@ fn identity_in(status: &str, pid: u32) -> Option<Identity> {
 /// gone.
 #[must_use]
 pub fn began_s(pid: u32) -> Option<i64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = stat(pid)?;
     // The twenty-second field, in ticks since the machine started.
     let ticks: i64 = fields_from_third(&stat)?.nth(19)?.parse().ok()?;
     let machine = std::fs::read_to_string("/proc/stat").ok()?;
@@ -209,6 +227,30 @@ mod tests {
         assert_eq!(flags_in("7 (a"), None);
         assert_eq!(flags_in("7 (a) R 1"), None);
         assert!(!is_exiting(std::process::id()));
+    }
+
+    #[test]
+    fn process_with_a_name_that_is_no_text() {
+        use std::os::unix::ffi::OsStrExt as _;
+
+        let folder = tempfile::tempdir().expect("made");
+        let program = folder.path().join(std::ffi::OsStr::from_bytes(b"name-\xff) Z"));
+        std::fs::copy("/bin/sleep", &program).expect("copied");
+        let mut child = std::process::Command::new(&program)
+            .arg("100")
+            .spawn()
+            .expect("a program");
+        let pid = child.id();
+        assert!(is_running(pid) && !is_stopped(pid));
+        assert_eq!(parent(pid), Some(std::process::id()));
+        assert!(identity(pid).is_some());
+        assert_eq!(zombie_status(pid), None);
+        child.kill().expect("sent");
+        while is_running(pid) {
+            std::thread::yield_now();
+        }
+        assert_eq!(zombie_status(pid), Some(libc::SIGKILL));
+        child.wait().expect("ended");
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Title {
 /// Reads the address and the length of this process's arguments: fields 48 and 49 of
 /// `/proc/PID/stat` (`proc(5)`).
 fn arguments_area() -> Option<(usize, usize)> {
-    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let text = String::from_utf8_lossy(&std::fs::read("/proc/self/stat").ok()?).into_owned();
     let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ').skip(45);
     let mut number = || fields.next()?.trim().parse::<usize>().ok();
     let (start, end) = (number()?, number()?);
