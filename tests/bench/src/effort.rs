@@ -18,7 +18,7 @@ pub(crate) const FULL: Effort = Effort {
 };
 
 /// Rounds in which two builds are told apart by some percent.
-pub(crate) const ROUNDS_AGAINST: usize = 9;
+pub(crate) const ROUNDS_AGAINST: usize = 25;
 
 /// For a look.
 pub(crate) const QUICK: Effort = Effort {

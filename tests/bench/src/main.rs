@@ -88,7 +88,7 @@ struct BenchOptions {
     /// `examples/` there
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-    /// Fresh processes for each row of the loop [default: 3; 9 with --against]
+    /// Fresh processes for each row of the loop [default: 3; 25 with --against]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// Use this memtap instead of building one

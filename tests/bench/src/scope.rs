@@ -177,7 +177,16 @@ fn recorded_seconds(memtap: &Path, scope: &str, words: &[OsString], directory: &
     let summary = directory.join("summary.json");
     let mut command = privilege::elevated(memtap);
     command
-        .args(["record", "-q", "--scope", scope, "--summary"])
+        // A build has more stacks than are kept by default.
+        .args([
+            "record",
+            "-q",
+            "--max-stacks",
+            "1000000",
+            "--scope",
+            scope,
+            "--summary",
+        ])
         .arg(&summary)
         .arg("--")
         .args(words);
