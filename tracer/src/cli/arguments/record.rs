@@ -280,7 +280,8 @@ impl RecordArguments {
                  machine and of a cgroup come from anywhere"
             ),
             Some(ScopeArgument::Tree) => Ok(Probed::Tree),
-            // Children would have to be stopped, which programs notice that look after stops.
+            // Children would have to be stopped, which a parent sees that handles SIGCHLD, waits
+            // for stops, or has jobs.
             None if !self.pid.is_empty() && !self.follow => Ok(Probed::Tree),
             Some(ScopeArgument::Machine) | None => Ok(Probed::Machine),
         }
