@@ -4,10 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{Context, Fixture};
+
+/// Fixtures that this process has begun to compile.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// Stacks that frame pointers lead through, and every call as it is written.
 const C_FLAGS: &[&str] = &[
@@ -196,7 +200,8 @@ impl Recipe {
         let path = dir.join(name);
         if !path.exists() {
             std::fs::create_dir_all(&dir)?;
-            let making = dir.join(format!("{name}.{}", std::process::id()));
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
+            let making = dir.join(format!("{name}.{}-{number}", std::process::id()));
             // Libraries among the flags are looked into for what the source needs: they come after
             // it.
             let output = Command::new(compiler)
@@ -212,7 +217,7 @@ impl Recipe {
                     String::from_utf8_lossy(&output.stderr)
                 );
             }
-            // Whole or not at all, should two suites be at it.
+            // Whole or not at all, should two tests or two suites be at it.
             std::fs::rename(making, &path)?;
         }
         Ok(Fixture {

@@ -1,8 +1,13 @@
 //! A test: a name, what it needs, and a function.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
 use memtap_tests::{Context, Need, journal};
+
+/// Tests that take this long are named, with their time.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// A test.
 #[derive(Clone, Copy)]
@@ -10,6 +15,39 @@ pub(crate) struct Case {
     name: &'static str,
     needs: &'static [Need],
     run: fn(&Context) -> Result<()>,
+}
+
+/// Beginnings of the names of tests that run beside each other: each traces programs of its own,
+/// and looks at nothing that belongs to the machine. The others look at times, at all probes of
+/// the machine, at its mounts or at its users, or send signals by name.
+const BESIDE_OTHERS: &[&str] = &[
+    "allocators::",
+    "arguments::",
+    "cgroups::",
+    "commands::",
+    "documents::",
+    "errors::",
+    "escapes::",
+    "fixtures::",
+    "live::",
+    "live_report::",
+    "lives::",
+    "outputs::",
+    "processes::",
+    "python::",
+    "regions::",
+    "seed::",
+    "stacks::",
+    "sums::",
+    "symbols::",
+];
+
+/// The end of the names of those among them that trace the whole machine.
+const OF_THE_MACHINE: &str = "::whole_machine";
+
+/// Returns true if a test may run beside others of that kind.
+pub(crate) fn runs_beside(name: &str) -> bool {
+    BESIDE_OTHERS.iter().any(|start| name.starts_with(start)) && !name.ends_with(OF_THE_MACHINE)
 }
 
 /// A test that needs what `needs` lists, beside memtap and root.
@@ -48,5 +86,11 @@ pub(crate) fn trials(context: Option<&Context>) -> Vec<Trial> {
 
 fn attempt(case: Case, context: &Context) -> Result<(), Failed> {
     journal::clear();
-    (case.run)(context).map_err(|error| Failed::from(format!("{error:#}\n\n{}", journal::read())))
+    let begun = Instant::now();
+    let outcome = (case.run)(context);
+    let took = begun.elapsed();
+    if took >= SLOW {
+        eprintln!("suite: {} took {} s", case.name, took.as_secs());
+    }
+    outcome.map_err(|error| Failed::from(format!("{error:#}\n\n{}", journal::read())))
 }

@@ -106,8 +106,6 @@ fn main() -> ExitCode {
     }
     heed_interrupts();
     let mut arguments = Arguments::from_args();
-    // Traces of the whole machine, and looks at what is left in the kernel, bear no company.
-    arguments.test_threads.get_or_insert(1);
     let work = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
     let context = if arguments.list {
         None
@@ -121,8 +119,28 @@ fn main() -> ExitCode {
         }
     };
     let trials = case::trials(context.as_ref());
-    libtest_mimic::run(&arguments, trials).exit_code()
+    if arguments.list || arguments.test_threads.is_some() {
+        return libtest_mimic::run(&arguments, trials).exit_code();
+    }
+    // Most tests wait for most of their time. Traces of the whole machine, and looks at what is
+    // left in the kernel, bear no company.
+    let (beside, alone): (Vec<_>, Vec<_>) = trials
+        .into_iter()
+        .partition(|trial| case::runs_beside(trial.name()));
+    let mut has_failed = false;
+    for (threads, trials) in [(BESIDE, beside), (1, alone)] {
+        arguments.test_threads = Some(threads);
+        has_failed |= libtest_mimic::run(&arguments, trials).has_failed();
+    }
+    if has_failed {
+        ExitCode::from(101)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
+
+/// Tests at once, of those that run beside each other.
+const BESIDE: usize = 2;
 
 /// Lets SIGINT end the programs that tests run: a shell's background jobs ignore it, and so does
 /// all that they start.
