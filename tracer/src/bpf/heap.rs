@@ -8,7 +8,7 @@ use tracer_ebpf::{Block, BlockKey, CallKey, HeapSum, PendingCall, ProcessTotals,
 
 use super::error::BpfError;
 use super::object::Object;
-use super::{processes, sums};
+use super::{compat, processes, sums};
 
 /// The sums of every stack, where blocks are followed.
 pub fn sums(object: &Object) -> Result<Vec<(SumKey, HeapSum)>, BpfError> {
@@ -77,10 +77,7 @@ pub fn blocks(object: &Object) -> Result<Vec<(BlockKey, Block)>, BpfError> {
 pub fn remove_blocks(object: &mut Object, keys: impl Iterator<Item = BlockKey>) -> Result<(), BpfError> {
     let mut blocks = object.hash_map_mut::<BlockKey, Block>("BLOCKS")?;
     for key in keys {
-        match blocks.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(BpfError::map("BLOCKS", error)),
-        }
+        compat::removed(blocks.remove(&key)).map_err(|error| BpfError::map("BLOCKS", error))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use aya::maps::CgroupArray;
 use tracer_ebpf::{CountWord, Process, ProcessCounts};
 
+use super::compat;
 use super::counters::Counted;
 use super::error::BpfError;
 use super::object::Object;
@@ -38,9 +39,7 @@ pub fn remove(object: &mut Object, tgid: u32, number: u32) -> Result<Option<u64>
     let mut processes = object.hash_map_mut::<u32, Process>("PROCESSES")?;
     match processes.get(&tgid, 0) {
         Ok(process) if process.number == number => {
-            processes
-                .remove(&tgid)
-                .map_err(|error| BpfError::map("PROCESSES", error))?;
+            compat::removed(processes.remove(&tgid)).map_err(|error| BpfError::map("PROCESSES", error))?;
             Ok(Some(process.hits))
         }
         _ => Ok(None),

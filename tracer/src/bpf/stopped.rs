@@ -11,6 +11,7 @@ use std::os::fd::RawFd;
 
 use aya_obj::generated::bpf_cmd;
 
+use super::compat;
 use super::compat::sys::{self, ElementAttributes};
 use super::error::BpfError;
 use super::object::Object;
@@ -29,12 +30,10 @@ pub(crate) fn processes(object: &Object) -> Result<Vec<u32>, BpfError> {
     Ok(pids)
 }
 
-/// Takes a process out of the map.
+/// Takes a process out of the map, if the guard has not.
 pub(crate) fn remove(object: &mut Object, pid: u32) -> Result<(), BpfError> {
-    object
-        .hash_map_mut::<u32, u32>("STOPPED")?
-        .remove(&pid)
-        .map_err(|error| BpfError::map("STOPPED", error))
+    let mut stopped = object.hash_map_mut::<u32, u32>("STOPPED")?;
+    compat::removed(stopped.remove(&pid)).map_err(|error| BpfError::map("STOPPED", error))
 }
 
 /// Makes a new element alone (`include/uapi/linux/bpf.h`).

@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::maps::MapError;
 use tracer_ebpf::unwind::{PageEntry, Rule};
 use tracer_ebpf::{FileKey, FileTable, Segment};
 
+use super::compat;
 use super::error::BpfError;
 use super::object::Object;
 use crate::unwind::layout::{CHUNK_ROWS, RowChunk};
@@ -90,10 +90,8 @@ pub fn set_file_table(object: &mut Object, key: FileKey, table: FileTable) -> Re
 
 /// Makes the kernel side ask again for a file's table when it meets the file.
 pub fn remove_file_table(object: &mut Object, key: FileKey) -> Result<(), BpfError> {
-    match object.hash_map_mut::<FileKey, FileTable>("FILES")?.remove(&key) {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(error) => Err(BpfError::map("FILES", error)),
-    }
+    let mut files = object.hash_map_mut::<FileKey, FileTable>("FILES")?;
+    compat::removed(files.remove(&key)).map_err(|error| BpfError::map("FILES", error))
 }
 
 impl TableMaps {

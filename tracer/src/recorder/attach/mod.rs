@@ -24,7 +24,7 @@ use crate::bpf::load::BpfError;
 use crate::bpf::load::{CHILD_PROGRAMS, LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::records::UnprobedProcess;
 use crate::bpf::{Attached, Object, UprobeScope};
-use crate::clock::WorkTime;
+use crate::clock::{WorkTime, monotonic_ns};
 use crate::probe_plan::plan::{Found, Plan};
 use crate::process::files::MappedFile;
 use crate::process::proc_fs;
@@ -226,7 +226,7 @@ impl Attachments {
     /// Plans the probes of named processes: each must have an allocator.
     fn plan_processes(
         &mut self,
-        processes: &ProcessTable,
+        processes: &mut ProcessTable,
         pids: &[u32],
     ) -> Result<Vec<PlannedFile>, StartError> {
         if pids.len() > MAX_SCOPES {
@@ -238,11 +238,17 @@ impl Attachments {
         let mut planned = Vec::new();
         for pid in pids {
             let scope = self.scope_of(*pid);
-            let files = processes.history().mapped_files(*pid);
-            let plans = self
-                .search
-                .plans_in(&files, UprobeScope::Process(*pid), &|_| true);
-            for plan in plans.map_err(|missing| no_allocator_in(*pid, missing))? {
+            let search = &mut self.search;
+            let mut plans = |processes: &ProcessTable| {
+                let files = processes.history().mapped_files(*pid);
+                search.plans_in(&files, UprobeScope::Process(*pid), &|_| true)
+            };
+            let mut found = plans(processes);
+            // One that has just begun may have had no library mapped when it was looked at first.
+            if found.is_err() && !processes.history_mut().refresh(*pid, monotonic_ns()).is_empty() {
+                found = plans(processes);
+            }
+            for plan in found.map_err(|missing| no_allocator_in(*pid, missing))? {
                 if scope == UprobeScope::Machine && !self.search.is_new(&plan.file, scope) {
                     continue;
                 }
