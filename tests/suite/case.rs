@@ -1,13 +1,16 @@
 //! A test: a name, what it needs, and a function.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
 use memtap_tests::{Context, Need, journal};
 
-/// Tests that take this long are named, with their time.
+/// Tests that take this long are named at the end, with their times.
 const SLOW: Duration = Duration::from_secs(10);
+
+static SLOW_CASES: Mutex<Vec<(&str, Duration)>> = Mutex::new(Vec::new());
 
 /// A test.
 #[derive(Clone, Copy)]
@@ -19,12 +22,12 @@ pub(crate) struct Case {
 
 /// Beginnings of the names of tests that run beside each other: each traces programs of its own,
 /// and looks at nothing that belongs to the machine. The others look at times, at all probes of
-/// the machine, at its mounts or at its users, or send signals by name.
+/// the machine, at its mounts or at its users, send signals by name, or run strace, whose program
+/// may die where others put breakpoints into its libraries.
 const BESIDE_OTHERS: &[&str] = &[
     "allocators::",
     "arguments::",
     "cgroups::",
-    "commands::",
     "documents::",
     "errors::",
     "escapes::",
@@ -35,7 +38,6 @@ const BESIDE_OTHERS: &[&str] = &[
     "outputs::",
     "processes::",
     "python::",
-    "regions::",
     "seed::",
     "stacks::",
     "sums::",
@@ -84,13 +86,24 @@ pub(crate) fn trials(context: Option<&Context>) -> Vec<Trial> {
         .collect()
 }
 
+/// Names the tests that took long, the longest first.
+pub(crate) fn report_slow() {
+    let Ok(mut slow) = SLOW_CASES.lock() else { return };
+    slow.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+    for (name, took) in slow.iter() {
+        eprintln!("suite: {name} took {} s", took.as_secs());
+    }
+}
+
 fn attempt(case: Case, context: &Context) -> Result<(), Failed> {
     journal::clear();
     let begun = Instant::now();
     let outcome = (case.run)(context);
     let took = begun.elapsed();
-    if took >= SLOW {
-        eprintln!("suite: {} took {} s", case.name, took.as_secs());
+    if took >= SLOW
+        && let Ok(mut slow) = SLOW_CASES.lock()
+    {
+        slow.push((case.name, took));
     }
     outcome.map_err(|error| Failed::from(format!("{error:#}\n\n{}", journal::read())))
 }

@@ -132,6 +132,7 @@ fn main() -> ExitCode {
         arguments.test_threads = Some(threads);
         has_failed |= libtest_mimic::run(&arguments, trials).has_failed();
     }
+    case::report_slow();
     if has_failed {
         ExitCode::from(101)
     } else {
