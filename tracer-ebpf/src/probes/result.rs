@@ -1,8 +1,8 @@
 //! The results of calls inside their functions, at an instruction that has the result: with the
 //! size it is the only one that the call meets, without it the second.
 //!
-//! Where everything is depends on the build of the library: user space has read its code. That is
-//! for functions that return a block and take none.
+//! The places of all values depend on the build of the library: user space has read its code. They
+//! are of functions that return a block and take none.
 
 use aya_ebpf::{
     bindings::pt_regs, helpers::bpf_get_current_pid_tgid, macros::uprobe, programs::ProbeContext,
@@ -39,8 +39,8 @@ pub(crate) fn call_result(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Whether the instruction has the result of the call. Never for a recording that follows no
-/// blocks.
+/// Returns true if the instruction has the result of the call. Never for a recording that follows
+/// no blocks.
 ///
 /// It is read from memory each time: the verifier would look at all that follows once for each
 /// answer that it remembers.

@@ -69,9 +69,11 @@ pub fn parent(pid: u32) -> Option<u32> {
 #[must_use]
 pub(super) fn zombie_status(pid: u32) -> Option<i32> {
     let stat = stat(pid)?;
-    let fields: Vec<&str> = fields_from_third(stat.trim_end())?.collect();
-    let has_ended = fields.first() == Some(&"Z");
-    has_ended.then(|| fields.last()?.parse().ok()).flatten()
+    let mut fields = fields_from_third(stat.trim_end())?;
+    if fields.next()? != "Z" {
+        return None;
+    }
+    fields.last()?.parse().ok()
 }
 
 fn stat(pid: u32) -> Option<String> {

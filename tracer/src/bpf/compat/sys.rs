@@ -198,7 +198,7 @@ pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     unsafe { bpf_for_descriptor(bpf_cmd::BPF_BTF_LOAD, &mut attributes) }
 }
 
-/// What commands on the elements of a map read.
+/// Attributes of commands on the elements of a map.
 #[repr(C)]
 #[derive(Default)]
 pub(in crate::bpf) struct ElementAttributes {

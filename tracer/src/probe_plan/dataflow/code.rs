@@ -35,7 +35,7 @@ pub(in crate::probe_plan) struct MachineCode {
     pub(in crate::probe_plan) has_shadow_stack: bool,
     /// It is loaded at the addresses that the file says, so that it may contain addresses.
     pub(in crate::probe_plan) is_fixed: bool,
-    /// What [`relative::visit`] finds in it, once that was asked for.
+    /// Operands that [`relative::visit`] has found in it, once they were asked for.
     pub(in crate::probe_plan) relative_operands: OnceLock<Vec<RelativeOperand>>,
 }
 

@@ -4,7 +4,7 @@
 /// The bytes of a distance.
 const DISTANCE_BYTES: u64 = 4;
 
-/// What a distance is an operand of.
+/// The instruction that has a distance as its operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::probe_plan) enum OperandKind {
     /// `call rel32`.
