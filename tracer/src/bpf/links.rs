@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::close_later::close_later;
 use super::compat::{multi, perf};
 use super::error::BpfError;
 use super::object::Object;
@@ -295,6 +296,20 @@ impl Attached {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
+    }
+
+    /// Takes all off without waiting for it. For programs that do nothing any more: they may run
+    /// for a moment yet, also after memtap has ended.
+    pub fn detach_later(&mut self) {
+        let links = std::mem::take(&mut self.links).into_iter();
+        let descriptors: Vec<OwnedFd> = links
+            .map(|link| match link {
+                Link::Uprobes(descriptor) | Link::Event(descriptor) => descriptor,
+            })
+            .collect();
+        if !descriptors.is_empty() {
+            close_later(descriptors);
+        }
     }
 
     /// Takes all probes off and waits until the last program has ended.

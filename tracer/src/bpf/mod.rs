@@ -9,6 +9,7 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod btf;
+mod close_later;
 mod compat;
 pub mod copies;
 pub mod counters;

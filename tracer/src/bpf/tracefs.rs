@@ -8,6 +8,9 @@ use std::ffi::CStr;
 use std::io;
 use std::path::Path;
 
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
 /// Where tracefs belongs.
 const TRACEFS: &CStr = c"/sys/kernel/tracing";
 
@@ -50,32 +53,11 @@ pub fn with_tracefs<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 
 /// Gives the calling thread its own mount namespace with tracefs in it.
 fn mount_privately() -> io::Result<()> {
-    let check = |status: libc::c_int| {
-        if status == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
-    };
-    // SAFETY: plain system calls on constant strings. The thread is this function's caller's own;
-    // unshare changes no other thread.
-    unsafe {
-        check(libc::unshare(libc::CLONE_NEWNS))?;
-        let none = std::ptr::null();
-        check(libc::mount(
-            none,
-            c"/".as_ptr(),
-            none,
-            libc::MS_REC | libc::MS_PRIVATE,
-            none.cast(),
-        ))?;
-        let options = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
-        check(libc::mount(
-            c"tracefs".as_ptr(),
-            TRACEFS.as_ptr(),
-            c"tracefs".as_ptr(),
-            options,
-            none.cast(),
-        ))
-    }
+    // SAFETY: the thread is this function's caller's own, and a mount namespace is nothing that
+    // code relies on to be shared; unshare changes no other thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    let options = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    mount(c"tracefs", TRACEFS, c"tracefs", options, None)?;
+    Ok(())
 }

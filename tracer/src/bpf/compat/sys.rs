@@ -177,6 +177,23 @@ pub(super) fn link_event(program: BorrowedFd, event: BorrowedFd, cookie: u64) ->
     unsafe { bpf_for_descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
 }
 
+/// Pins a link, program or map at a path in a BPF file system.
+pub(in crate::bpf) fn pin(object: BorrowedFd, path: &CStr) -> io::Result<()> {
+    #[repr(C)]
+    struct PinAttributes {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let mut attributes = PinAttributes {
+        pathname: path.as_ptr().expose_provenance() as u64,
+        bpf_fd: descriptor(object.as_raw_fd())?,
+        file_flags: 0,
+    };
+    // SAFETY: the attributes are those of the command; the path lives through the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes) }.map(drop)
+}
+
 /// Hands the kernel type information (BTF).
 pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     #[repr(C)]
