@@ -32,16 +32,22 @@ const BESIDE_OTHERS: &[&str] = &[
     "errors::",
     "escapes::",
     "fixtures::",
+    "foreign_files::",
+    "guard::",
     "live::",
     "live_report::",
     "lives::",
+    "output_files::",
     "outputs::",
     "processes::",
     "python::",
+    "real::",
+    "sampling::",
     "seed::",
     "stacks::",
     "sums::",
     "symbols::",
+    "tables::",
 ];
 
 /// The end of the names of those among them that trace the whole machine.
