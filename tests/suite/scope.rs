@@ -45,6 +45,7 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::Compiler, Need::Strace],
         stop_watchers,
     ),
+    case("scope::stops_stay_unseen", &[Need::Compiler], unseen_stops),
     case("scope::more_processes_than_room", &[Need::Compiler], storm),
     case("scope::code_that_is_mapped_for_ever", &[Need::Compiler], map_loop),
 ];
@@ -69,7 +70,7 @@ fn shell_that_starts(program: &Fixture) -> Result<[String; 4]> {
 
 /// Traces the tree of a command, from the time on when its probes are in.
 fn traced_tree<'a>(context: &'a Context, words: &[String]) -> Result<MemtapSession<'a>> {
-    let mut session = Memtap::record(context)?.arguments(TREE).command(words).start()?;
+    let mut session = Memtap::record(context)?.command(words).start()?;
     session.wait_until_tracing()?;
     Ok(session)
 }
@@ -94,7 +95,7 @@ fn bystanders(context: &Context, by_pid: bool) -> Result<()> {
     let bystander = waiting(context)?;
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
     let mut tree = None;
-    let memtap = Memtap::record(context)?.arguments(TREE);
+    let memtap = Memtap::record(context)?;
     let memtap = if by_pid {
         let mut shell = std::process::Command::new(&words[0]);
         shell.args(&words[1..]);
@@ -374,6 +375,44 @@ fn stop_watchers(context: &Context) -> Result<()> {
             recording.finished.code(),
             recording.finished.stderr
         );
+    }
+    Ok(())
+}
+
+/// A parent sees no signal and no stop of its children that would not be there without memtap, and
+/// none of their calls is missed: those that would see one are told in time.
+fn unseen_stops(context: &Context) -> Result<()> {
+    let parent = Fixture::c(context, "sees_stops")?;
+    let parent = parent.path.to_str().context("not a plain path")?;
+    for way in ["handler", "cont", "waits", "blocked", "stops", "sleeps"] {
+        let recording = Memtap::record(context)?
+            .arguments(["--min-size", "12345", "--max-size", "12345"])
+            .command([parent, way])
+            .run()?;
+        ensure!(
+            recording.finished.code() == 0 && recording.finished.stdout.contains("noticed 0\n"),
+            "{way}: {}{}",
+            recording.finished.stdout,
+            recording.finished.stderr
+        );
+        match way {
+            // Its signal mask is not looked at before it makes a child: that one is not stopped,
+            // and the next ones come before the machine's probes are in, which is said.
+            "blocked" => ensure!(
+                recording
+                    .finished
+                    .stderr
+                    .contains("its first calls were not seen"),
+                "{way}: {}",
+                recording.finished.stderr
+            ),
+            // A child that it has stopped may not have come to its call.
+            "stops" => {}
+            _ => {
+                let calls = recording.summary()?.number("/totals/functions/malloc/calls")?;
+                ensure!(calls == 20, "{way}: {calls} calls: {}", recording.finished.stderr);
+            }
+        }
     }
     Ok(())
 }

@@ -7,24 +7,45 @@
 //! threads, which may be in system calls that do not survive a stop (`signal(7)`).
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_user,
     generated::{bpf_get_current_task, bpf_send_signal},
 };
-use tracer_ebpf::{BpfSettings, Loss, ProbeScope, RecordKind, UnprobedRecord, is_stop_watcher};
+use tracer_ebpf::{
+    BpfSettings, Loss, ProbeScope, RecordKind, StopWatcherRecord, UnprobedRecord, is_stop_watcher,
+    takes_more_child_signals,
+};
 
 use crate::{
     aggregate,
     kernel::{half, word},
     loss::count_loss,
     maps::{RECORDS, STOPPED},
-    settings,
+    process, settings,
 };
 
 /// `SIGSTOP` of x86-64 (`arch/x86/include/uapi/asm/signal.h`).
 const SIGSTOP: u32 = 19;
 
-/// `SIG_IGN`.
+/// `SIGCHLD` and `SIGCONT`, and the bit of a signal in a mask.
+const SIGCHLD: u64 = 17;
+const SIGCONT: u64 = 18;
+const fn bit(signal: u64) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Signals of the C library's own. It blocks them, with all others, for the time of a fork alone;
+/// programs cannot.
+const OF_C_LIBRARY: u64 = bit(32) | bit(33);
+
+/// `SIG_DFL` and `SIG_IGN`.
+const DEFAULT: u64 = 0;
 const IGNORED: u64 = 1;
+
+/// `SA_NOCLDSTOP`: no `SIGCHLD` for stops (`include/uapi/asm-generic/signal-defs.h`).
+const NO_STOPS: u64 = 1;
+
+/// `WSTOPPED` (`WUNTRACED`) and `WCONTINUED`: waits that return for stops and for their ends.
+const WAITS_FOR_STOPS: u64 = 2 | 8;
 
 /// Stops the process when this call is over, if that is wanted of it. User space has been told why.
 ///
@@ -43,7 +64,7 @@ pub(crate) extern "C" fn stop_for_table() -> u32 {
 /// to its code, if that is wanted of it. Where the probes are the machine's it needs none.
 #[inline(always)]
 pub(crate) fn stop_for_probes() {
-    if settings::probe_scope() != ProbeScope::Processes.number() {
+    if !is_tree() {
         return;
     }
     let Some(mut entry) = RECORDS.reserve::<UnprobedRecord>(0) else {
@@ -63,6 +84,66 @@ pub(crate) fn stop_for_probes() {
     if is_stopped {
         stop();
     }
+}
+
+/// Tells user space of a process that will see when a child of it is stopped, if this system call
+/// makes it one. `number` is the call's, with its arguments.
+///
+/// A wait for stops comes too late for the children that there are, as a rule for none: a program
+/// waits so before it has children, or again and again.
+#[inline(always)]
+pub(crate) fn look_at_call(number: u32, arguments: [u64; 4]) {
+    if !is_tree() || settings::stop_for_probes() != BpfSettings::STOP_UNSEEN {
+        return;
+    }
+    let watches = match number {
+        WAIT4 => arguments[2] & WAITS_FOR_STOPS != 0,
+        WAITID => arguments[3] & WAITS_FOR_STOPS != 0,
+        _ => handles(arguments[0], arguments[1]),
+    };
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if !watches || process::listed(tgid).is_none() {
+        return;
+    }
+    let record = StopWatcherRecord {
+        kind: RecordKind::StopWatcher as u32,
+        tgid,
+    };
+    // Without room for it the next child shows the same, when it is not stopped.
+    let _is_lost = RECORDS
+        .output::<StopWatcherRecord>(&record, aggregate::record_flags(true))
+        .is_err();
+}
+
+/// `wait4` and `waitid` (the kernel's `arch/x86/entry/syscalls/syscall_64.tbl`).
+const WAIT4: u32 = 61;
+const WAITID: u32 = 247;
+
+/// Returns true if the action (`struct sigaction` of the kernel: handler and flags) that a process
+/// sets for a signal would tell of the stop of a child: its own, of `SIGCHLD`, or its children's,
+/// of `SIGCONT`.
+#[inline(always)]
+fn handles(signal: u64, action: u64) -> bool {
+    if action == 0 || (signal != SIGCHLD && signal != SIGCONT) {
+        return false;
+    }
+    // SAFETY: the helper checks the address.
+    let Ok([handler, flags]) = (unsafe { bpf_probe_read_user(action as *const [u64; 2]) }) else {
+        return false;
+    };
+    handler > IGNORED && (signal == SIGCONT || (flags & NO_STOPS == 0 && !is_tolerant()))
+}
+
+/// Returns true if one `SIGCHLD` more changes nothing for the current process, or for the parent of
+/// one that begins, which has its name.
+#[inline(always)]
+fn is_tolerant() -> bool {
+    matches!(bpf_get_current_comm(), Ok(comm) if takes_more_child_signals(&comm))
+}
+
+#[inline(always)]
+fn is_tree() -> bool {
+    settings::probe_scope() == ProbeScope::Processes.number()
 }
 
 /// Enters the current process in the table of those that are stopped. It must be there first:
@@ -96,10 +177,11 @@ fn is_wanted(of: u32, begins: bool) -> bool {
 /// parent has left it in its own process group, and is no shell that looks after jobs, which would
 /// take the terminal from one that stops: that ignores `SIGTTOU`, and gives each job a group. One
 /// that `begins` may have a group of its own where there is no terminal to be taken: supervisors
-/// and other programs that start programs without looking after their stops give them one. Its
-/// parent must not be a program that is known to look after stops, whose name it still has. While
-/// it has its parent's memory (vfork and `posix_spawn`), the parent waits in the kernel and sees
-/// nothing.
+/// and other programs that start programs without looking after their stops give them one.
+///
+/// While the parent of one that begins waits in vfork (and `posix_spawn`), it sees nothing.
+/// Otherwise it must not be a program that is known to look after stops, whose name the child still
+/// has, and neither of them may see the signals of the stop and of its end.
 #[inline(always)]
 fn is_unseen(begins: bool) -> bool {
     let offsets = settings::stop_offsets();
@@ -108,23 +190,49 @@ fn is_unseen(begins: bool) -> bool {
     }
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
+    if half(task, offsets.task_ptrace) != 0 {
+        return false;
+    }
     let parent = word(task, offsets.task_parent);
-    let signal = word(task, offsets.task_signal);
-    let of_parent = word(parent, offsets.task_signal);
-    let group = word(signal, offsets.signal_group);
-    if begins && half(task, offsets.task_ptrace) == 0 {
-        let of_task = settings::offsets().task_mm;
-        if of_task != 0 && word(task, of_task) == word(parent, of_task) {
+    if begins {
+        if word(task, offsets.task_vfork) != 0 {
             return true;
         }
-        if !matches!(bpf_get_current_comm(), Ok(comm) if !is_stop_watcher(&comm)) {
+        let is_known = matches!(bpf_get_current_comm(), Ok(comm) if !is_stop_watcher(&comm));
+        if !is_known || sees_end_of_stop(task) || sees_signal_of_child(parent) {
             return false;
         }
     }
+    let signal = word(task, offsets.task_signal);
+    let of_parent = word(parent, offsets.task_signal);
+    let group = word(signal, offsets.signal_group);
     let is_in_its_group = group == word(of_parent, offsets.signal_group);
     group != 0
         && (is_in_its_group || (begins && word(of_parent, offsets.signal_tty) == 0))
         && half(signal, offsets.signal_threads) == 1
-        && half(task, offsets.task_ptrace) == 0
         && word(word(parent, offsets.task_handlers), offsets.handler_ttou) != IGNORED
+}
+
+/// Returns true if a process handles the `SIGCONT` that resumes it.
+#[inline(always)]
+fn sees_end_of_stop(task: u64) -> bool {
+    let offsets = settings::stop_offsets();
+    word(word(task, offsets.task_handlers), offsets.handler_cont) > IGNORED
+}
+
+/// Returns true if a process sees the `SIGCHLD` of a child that stops: it gets one, and has it
+/// blocked, to take it when it wants (`signalfd`, `sigwait`), or handles it, and takes it for the
+/// end of a child.
+#[inline(always)]
+fn sees_signal_of_child(parent: u64) -> bool {
+    let offsets = settings::stop_offsets();
+    let handlers = word(parent, offsets.task_handlers);
+    let handler = word(handlers, offsets.handler_chld);
+    let flags = word(handlers, offsets.handler_chld + 8);
+    if handler == IGNORED || flags & NO_STOPS != 0 {
+        return false;
+    }
+    let blocked = word(parent, offsets.task_blocked) | word(parent, offsets.task_real_blocked);
+    let takes = blocked & bit(SIGCHLD) != 0 && blocked & OF_C_LIBRARY != OF_C_LIBRARY;
+    takes || (handler != DEFAULT && !is_tolerant())
 }

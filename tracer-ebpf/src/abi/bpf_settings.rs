@@ -5,9 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::abi::values::map_types;
 
 map_types! {
-    BpfSettings: 200;
+    BpfSettings: 224;
     KernelOffsets: 88;
-    StopOffsets: 32;
+    StopOffsets: 56;
 }
 
 /// What the loader tells the programs once, before they run.
@@ -126,6 +126,18 @@ pub struct StopOffsets {
     pub handler_ttou: u32,
     /// `signal_struct.tty`
     pub signal_tty: u32,
+    /// `sighand_struct.action[SIGCHLD - 1]`, which begins with the handler and the flags
+    pub handler_chld: u32,
+    /// `sighand_struct.action[SIGCONT - 1]`
+    pub handler_cont: u32,
+    /// `task_struct.blocked`, the mask of blocked signals
+    pub task_blocked: u32,
+    /// `task_struct.real_blocked`, the mask without what the thread waits for in `sigtimedwait`
+    pub task_real_blocked: u32,
+    /// `task_struct.vfork_done`, which is null but for a child whose parent waits in vfork
+    pub task_vfork: u32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 impl BpfSettings {

@@ -28,10 +28,10 @@ pub use probe_scope::ProbeScope;
 pub use probe_spec::{Operand, Operands, ProbeSpec};
 pub use records::{
     CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
-    UnprobedRecord,
+    StopWatcherRecord, UnprobedRecord,
 };
 pub use shards::{CountWord, CountsRecord, LiveWord, PROCESS_WORDS, ProcessCounts, SEVERAL_PROCESSES};
-pub use stop_watchers::is_stop_watcher;
+pub use stop_watchers::{is_stop_watcher, takes_more_child_signals};
 pub use values::{
     CodeRange, FileKey, FileTable, HitCounts, PendingRegion, Process, Sampler, Segment, Sum, SumKey,
 };

@@ -18,6 +18,8 @@ pub enum RecordKind {
     Counts = 4,
     /// An [`UnprobedRecord`].
     Unprobed = 5,
+    /// A [`StopWatcherRecord`].
+    StopWatcher = 6,
 }
 
 /// The part of a [`StackRecord`] before its frames.
@@ -111,6 +113,16 @@ pub struct UnprobedRecord {
     pub reserved: u32,
 }
 
+/// A process of a tree that will see when a child of it is stopped.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StopWatcherRecord {
+    /// [`RecordKind::StopWatcher`].
+    pub kind: u32,
+    /// The process.
+    pub tgid: u32,
+}
+
 /// Where a walk stopped that user space is to finish, and how much of the stack follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -168,3 +180,4 @@ const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);
 const _: () = assert!(size_of::<ProcessRecord>() == 56);
 const _: () = assert!(size_of::<UnprobedRecord>() == 16);
+const _: () = assert!(size_of::<StopWatcherRecord>() == 8);

@@ -35,12 +35,35 @@ const STOP_WATCHERS: [Comm; 25] = [
     comm_of(b"rr"),
 ];
 
+/// Names of programs that handle SIGCHLD and take it for nothing but a reason to ask which children
+/// have ended: one signal more, or a system call that it interrupts, changes nothing.
+const TOLERANT: [Comm; 5] = [
+    comm_of(b"sh"),
+    comm_of(b"dash"),
+    comm_of(b"make"),
+    comm_of(b"gmake"),
+    comm_of(b"ninja"),
+];
+
+/// Returns true if a process of this name handles SIGCHLD in a way that one more changes nothing.
+#[inline]
+#[must_use]
+pub fn takes_more_child_signals(comm: &Comm) -> bool {
+    is_one_of(&TOLERANT, comm)
+}
+
 /// Returns true if a process of this name looks after the stops of its children.
 #[inline]
 #[must_use]
 pub fn is_stop_watcher(comm: &Comm) -> bool {
+    is_one_of(&STOP_WATCHERS, comm)
+}
+
+/// A loop without a branch, of which the verifier goes through one path alone.
+#[inline]
+fn is_one_of(names: &[Comm], comm: &Comm) -> bool {
     let mut found = false;
-    for name in &STOP_WATCHERS {
+    for name in names {
         found |= is_same_comm(name, comm);
     }
     found
@@ -55,5 +78,7 @@ mod tests {
         assert!(is_stop_watcher(&comm_of(b"su")));
         assert!(!is_stop_watcher(&comm_of(b"sum")));
         assert!(!is_stop_watcher(&[0; 16]));
+        assert!(takes_more_child_signals(&comm_of(b"sh")));
+        assert!(!takes_more_child_signals(&comm_of(b"bash")));
     }
 }

@@ -53,6 +53,19 @@ pub(crate) fn child_begins(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// `syscalls:sys_enter_wait4`, `sys_enter_waitid`, `sys_enter_rt_sigaction`: the call's number at
+/// 8, its arguments from 16 on. They tell of parents that would see a child stopped.
+#[tracepoint]
+pub(crate) fn stop_watcher(ctx: TracePointContext) -> u32 {
+    // SAFETY: the offsets are inside the record, which has room for six arguments whatever the call
+    // takes.
+    let (number, arguments) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<[u64; 4]>(16)) };
+    if let (Ok(number), Ok(arguments)) = (number, arguments) {
+        stop::look_at_call(number, arguments);
+    }
+    0
+}
+
 /// `sched:sched_process_exec`: the new program is in place and has not run yet. `old_pid` at 16:
 /// the thread that executes it, which becomes the process's first.
 #[tracepoint]

@@ -15,6 +15,8 @@ const PIDTYPE_PGID: u32 = 2;
 
 /// A shell that looks after jobs ignores it; handlers are numbered from 1.
 const SIGTTOU: u32 = 22;
+const SIGCHLD: u32 = 17;
+const SIGCONT: u32 = 18;
 
 /// The size of a pointer.
 const WORD_BYTES: u32 = 8;
@@ -221,6 +223,14 @@ impl Btf {
             handler_ttou: self.offset("sighand_struct", "action")?
                 + (SIGTTOU - 1) * self.size("k_sigaction")?,
             signal_tty: self.offset("signal_struct", "tty")?,
+            handler_chld: self.offset("sighand_struct", "action")?
+                + (SIGCHLD - 1) * self.size("k_sigaction")?,
+            handler_cont: self.offset("sighand_struct", "action")?
+                + (SIGCONT - 1) * self.size("k_sigaction")?,
+            task_blocked: self.offset("task_struct", "blocked")?,
+            task_real_blocked: self.offset("task_struct", "real_blocked")?,
+            task_vfork: self.offset("task_struct", "vfork_done")?,
+            reserved: 0,
         })
     }
 

@@ -63,8 +63,8 @@ pub const LIVE_PROGRAMS: [(&str, &str, &str); 1] = [("process_exit", "sched", "s
 /// The program that notices code going away, with its tracepoint: for walks by unwind tables.
 pub const TABLE_PROGRAMS: [(&str, &str, &str); 1] = [("code_unmapped", "syscalls", "sys_enter_munmap")];
 
-/// The program that notices the beginning of children, with its tracepoints: where each process of
-/// a tree has probes of its own.
+/// The programs that notice the beginning of children, and parents that would see those stopped,
+/// with their tracepoints: where each process of a tree has probes of its own.
 pub const CHILD_PROGRAMS: &[(&str, &str, &str)] = &[
     (programs::CHILD_BEGINS, "syscalls", "sys_exit_clone"),
     (programs::CHILD_BEGINS, "syscalls", "sys_exit_clone3"),
@@ -72,6 +72,9 @@ pub const CHILD_PROGRAMS: &[(&str, &str, &str)] = &[
     (programs::CHILD_BEGINS, "syscalls", "sys_exit_fork"),
     #[cfg(target_arch = "x86_64")]
     (programs::CHILD_BEGINS, "syscalls", "sys_exit_vfork"),
+    (programs::STOP_WATCHER, "syscalls", "sys_enter_wait4"),
+    (programs::STOP_WATCHER, "syscalls", "sys_enter_waitid"),
+    (programs::STOP_WATCHER, "syscalls", "sys_enter_rt_sigaction"),
 ];
 
 /// The programs of memory-map system calls, with their tracepoints. Returns before entries: an
@@ -118,7 +121,9 @@ impl Object {
             object.load_tracepoint(program)?;
         }
         if wanted.tree {
-            object.load_tracepoint(programs::CHILD_BEGINS)?;
+            for program in [programs::CHILD_BEGINS, programs::STOP_WATCHER] {
+                object.load_tracepoint(program)?;
+            }
         }
         let mut uprobes = Vec::new();
         if wanted.heap {

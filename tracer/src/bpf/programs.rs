@@ -15,6 +15,8 @@ pub const CALL_RETURN: &str = "call_return";
 pub const CALL_FREE: &str = "call_free";
 /// The beginning of a child.
 pub const CHILD_BEGINS: &str = "child_begins";
+/// A system call that tells of a parent that sees stops.
+pub const STOP_WATCHER: &str = "stop_watcher";
 /// The entry of a memory-map system call.
 pub const REGION_ENTER: &str = "region_enter";
 /// Its return.

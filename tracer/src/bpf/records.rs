@@ -1,7 +1,8 @@
 //! The ring: new stacks and new processes.
 
 use tracer_ebpf::{
-    CountsRecord, FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader, UnprobedRecord,
+    CountsRecord, FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader,
+    StopWatcherRecord, UnprobedRecord,
 };
 use zerocopy::FromBytes as _;
 
@@ -23,6 +24,8 @@ pub enum RingRecord {
     Counts(Counted),
     /// A process that has no probes of its own yet.
     Unprobed(UnprobedProcess),
+    /// The id of a process of a tree that will see when a child of it is stopped.
+    StopWatcher(u32),
 }
 
 /// A process that has no probes of its own yet.
@@ -171,6 +174,10 @@ fn parse(bytes: &[u8]) -> Option<RingRecord> {
             is_stopped: record.is_stopped != 0,
         }));
     }
+    if kind == RecordKind::StopWatcher as u32 {
+        let record = StopWatcherRecord::read_from_bytes(bytes).ok()?;
+        return Some(RingRecord::StopWatcher(record.tgid));
+    }
     None
 }
 
@@ -249,6 +256,9 @@ mod tests {
             is_stopped: true,
         };
         assert_eq!(parse(&bytes), Some(RingRecord::Unprobed(expected)));
+        let words = [RecordKind::StopWatcher as u32, 7];
+        let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+        assert_eq!(parse(&bytes), Some(RingRecord::StopWatcher(7)));
         assert_eq!(parse(&bytes[..8]), None);
     }
 

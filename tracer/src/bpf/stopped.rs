@@ -108,12 +108,12 @@ impl StoppedMap {
         found.is_ok().then_some(next)
     }
 
-    /// Removes a process. A process that is not in the map is left alone.
-    pub(crate) fn remove(self, pid: u32) {
+    /// Removes a process. Returns true if it was in the map.
+    pub(crate) fn remove(self, pid: u32) -> bool {
         let key = (&raw const pid).expose_provenance() as u64;
         // SAFETY: the key points to a live number of the size of the map's keys; a removal reads no
         // value.
-        let _is_absent = unsafe { self.call(bpf_cmd::BPF_MAP_DELETE_ELEM, key, 0, 0) }.is_err();
+        unsafe { self.call(bpf_cmd::BPF_MAP_DELETE_ELEM, key, 0, 0) }.is_ok()
     }
 
     /// Enters a key. Returns true if it is in the map now.

@@ -137,6 +137,45 @@ pub fn group_of(pid: u32) -> Option<u32> {
         .ok()
 }
 
+/// Masks of a process's signals: bit `n - 1` is signal `n`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalMasks {
+    /// Signals that its first thread has blocked.
+    pub blocked: u64,
+    /// Signals that the process handles.
+    pub caught: u64,
+}
+
+/// Reads what a process does with signals from `/proc/PID/status`; nothing where it has gone.
+#[must_use]
+pub fn signal_masks(pid: u32) -> Option<SignalMasks> {
+    let status = text(Path::new(&format!("/proc/{pid}/status")))?;
+    let mask = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(value.trim(), 16).ok()
+    };
+    Some(SignalMasks {
+        blocked: mask("SigBlk:")?,
+        caught: mask("SigCgt:")?,
+    })
+}
+
+/// Reads the system call that a thread is in, its number and its arguments, from
+/// `/proc/PID/syscall`: `61 0x… 0x… …`. Nothing where it runs, or may not be read.
+#[must_use]
+pub fn system_call(thread: u32) -> Option<(i64, [u64; 6])> {
+    system_call_in(&text(Path::new(&format!("/proc/{thread}/syscall")))?)
+}
+
+fn system_call_in(text: &str) -> Option<(i64, [u64; 6])> {
+    let (number, rest) = text.split_once(' ')?;
+    let mut arguments = [0; 6];
+    for (argument, word) in arguments.iter_mut().zip(rest.split(' ')) {
+        *argument = u64::from_str_radix(word.trim().strip_prefix("0x")?, 16).ok()?;
+    }
+    Some((number.parse().ok()?, arguments))
+}
+
 /// The identity of a process in its own namespace, and its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -209,6 +248,20 @@ pub(crate) fn threads(pid: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn system_calls() {
+        let waits = "61 0xffffffffffffffff 0x7ffc 0x2 0x0 0x0 0x0 0x7ffd 0x7f00\n";
+        let (number, arguments) = system_call_in(waits).expect("a call");
+        assert_eq!((number, arguments[2]), (61, 2));
+        assert_eq!(system_call_in("running\n"), None);
+    }
+
+    #[test]
+    fn masks_of_signals() {
+        let masks = signal_masks(std::process::id()).expect("readable");
+        assert_eq!(masks.caught & 1 << (libc::SIGKILL - 1), 0);
+    }
 
     #[test]
     fn innermost_number_is_the_one_that_a_process_sees() {

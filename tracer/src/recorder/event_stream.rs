@@ -129,6 +129,12 @@ impl EventSinks<'_> {
                     guard.resume_begun(new.tgid);
                 }
             }
+            RingRecord::StopWatcher(pid) => {
+                if let Some(guard) = &mut self.guard {
+                    guard.note_watcher(pid);
+                }
+                self.attachments.on_stop_noticed(self.object, pid);
+            }
             RingRecord::Counts(new) => processes::take_counted(self.object, new),
             RingRecord::Process(new) => {
                 self.processes.on_announced(new);
@@ -140,7 +146,9 @@ impl EventSinks<'_> {
 
     /// Resumes parents that have noticed a stop of their children.
     fn resume_parents(&mut self) {
-        if let Some(pid) = self.guard.as_mut().and_then(|guard| guard.resume_parents()) {
+        let Some(guard) = &mut self.guard else { return };
+        let processes = &self.processes;
+        if let Some(pid) = guard.resume_parents(|pid| processes.has_pid(pid)) {
             self.attachments.on_stop_noticed(self.object, pid);
         }
     }

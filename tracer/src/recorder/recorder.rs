@@ -346,7 +346,8 @@ impl Recorder {
             log::debug!("{error}");
         }
         let present = self.processes.present_targets();
-        self.attachments.finish(present.into_iter().map(|(_, pid)| pid));
+        let present = present.into_iter().map(|(_, pid)| pid);
+        self.attachments.finish(&mut self.object, present);
         if let Err(error) = self.budget.read_last(&self.object) {
             log::debug!("{error}");
         }

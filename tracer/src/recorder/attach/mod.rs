@@ -4,10 +4,11 @@ mod detacher;
 mod discovery;
 mod function_probes;
 mod moved_code;
+mod tree;
 mod uprobes;
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,12 +18,10 @@ pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 use self::discovery::{no_allocator, warn_of_hidden};
 use super::process_table::ProcessTable;
 use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes, has_tree};
-use tracer_ebpf::{ProbeScope, comm_of, is_stop_watcher};
+use tracer_ebpf::ProbeScope;
 
 use crate::bpf::links::AttachError;
-use crate::bpf::load::BpfError;
 use crate::bpf::load::{CHILD_PROGRAMS, LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
-use crate::bpf::records::UnprobedProcess;
 use crate::bpf::{Attached, Object, UprobeScope};
 use crate::clock::{WorkTime, monotonic_ns};
 use crate::probe_plan::plan::{Found, Plan};
@@ -37,30 +36,19 @@ use crate::settings::{Probing, Record, StopPolicy, Target, Unwind};
 pub(super) struct Attachments {
     uprobes: AttachedUprobes,
     tracepoints: Attached,
+    /// Those of children and of their parents, whose programs do nothing once the probes are the
+    /// machine's.
+    child_tracepoints: Attached,
     search: AllocatorSearch,
     /// Functions and prefixes that the user has named and that were found.
     found_names: HashSet<String>,
     has_process_scopes: bool,
     /// The processes of the tree, where each has probes of its own.
     tree: Option<HashSet<u32>>,
-    /// Children may be stopped at their beginning.
-    stops_children: bool,
+    /// The children that are stopped at their beginning.
+    stop_children: StopPolicy,
     /// Allocators that are mapped later are attached to.
     is_open: bool,
-}
-
-/// The scope of probes that are for every process of the machine, in a message.
-const MACHINE_SCOPE: &str =
-    "breakpoints are in every process that maps the same libraries, and others pay for a trap at each call";
-
-/// The name of a target that looks after the stops of its children, if it does: of a launched
-/// command it is not the process's yet.
-fn stop_watcher(pid: u32, command: Option<&OsStr>) -> Option<String> {
-    let name = match command {
-        Some(command) => Path::new(command).file_name()?.to_string_lossy().into_owned(),
-        None => proc_fs::comm(pid).ok()?,
-    };
-    is_stop_watcher(&comm_of(name.as_bytes())).then_some(name)
 }
 
 /// The plan of a file whose probes are to be attached.
@@ -95,11 +83,12 @@ impl Attachments {
         Self {
             uprobes: AttachedUprobes::new(choice),
             tracepoints: Attached::default(),
+            child_tracepoints: Attached::default(),
             search,
             found_names: HashSet::new(),
             has_process_scopes: has_process_scopes(settings),
             tree: has_tree(settings).then(HashSet::new),
-            stops_children: settings.stop_children != StopPolicy::Never,
+            stop_children: settings.stop_children,
             is_open: settings.heap,
         }
     }
@@ -122,7 +111,8 @@ impl Attachments {
             points.extend(LIVE_PROGRAMS);
         }
         if has_tree(settings) {
-            points.extend(CHILD_PROGRAMS);
+            self.child_tracepoints
+                .attach_tracepoints(object, CHILD_PROGRAMS)?;
         }
         self.tracepoints.attach_tracepoints(object, &points)
     }
@@ -372,120 +362,6 @@ impl Attachments {
         }
     }
 
-    /// Decides on the scope of a tree's probes, by the processes that it begins with.
-    fn begin_tree(
-        &mut self,
-        object: &mut Object,
-        pids: &[u32],
-        command: Option<&OsStr>,
-    ) -> Result<(), BpfError> {
-        let Some(tree) = &mut self.tree else {
-            return Ok(());
-        };
-        tree.extend(pids);
-        let watcher = pids.iter().find_map(|pid| stop_watcher(*pid, command));
-        let reason = if let Some(watcher) = watcher {
-            format!("{watcher} looks after the stops of its children")
-        } else if !object.attaches_many() {
-            // Each probe would be taken off by itself, a tenth of a second each.
-            "the kernel has no links of many uprobes (Linux 6.6)".to_owned()
-        } else if tree.len() > MAX_SCOPES {
-            format!("there are more than {MAX_SCOPES} targets")
-        } else {
-            return Ok(());
-        };
-        log::info!("{reason}: {MACHINE_SCOPE}");
-        self.tree = None;
-        object.set_probe_scope(ProbeScope::Machine)
-    }
-
-    /// Attaches to a process that has become one of the tree, before its first instruction if it is
-    /// stopped.
-    pub(super) fn on_unprobed(&mut self, object: &mut Object, new: UnprobedProcess) {
-        let scope = UprobeScope::Process(new.tgid);
-        let Some(tree) = &mut self.tree else { return };
-        if tree.remove(&new.tgid) {
-            // Another thread than the first has executed a program, and the probes were those of
-            // the first. Another process may have had the id as well.
-            self.uprobes.remove(scope);
-            self.uprobes.wait_for_removed();
-        }
-        if tree.len() >= MAX_SCOPES {
-            self.remove_ended();
-        }
-        let reason = match &self.tree {
-            Some(tree) if tree.len() >= MAX_SCOPES => {
-                format!("the targets are more than {MAX_SCOPES} processes at once: from now on")
-            }
-            _ if self.stops_children && !new.is_stopped => format!(
-                "process {} began where its parent would have noticed a stop, or has a debugger: its first calls were not \
-                 seen, and from now on",
-                new.tgid
-            ),
-            _ => match self.uprobes.attach_all_for(object, scope) {
-                Ok(()) => {
-                    self.tree.get_or_insert_default().insert(new.tgid);
-                    return;
-                }
-                Err(error) if error.is_gone() => return,
-                Err(error) => format!("{error}: from now on"),
-            },
-        };
-        log::warn!("{reason} {MACHINE_SCOPE} (as with --scope machine)");
-        self.leave_tree(object);
-    }
-
-    /// Stops no child any more: the parent of one has noticed, and was resumed.
-    pub(super) fn on_stop_noticed(&mut self, object: &mut Object, pid: u32) {
-        if self.tree.is_some() {
-            let name = proc_fs::comm(pid).unwrap_or_default();
-            log::warn!(
-                "{name} ({pid}) looks after the stops of its children: from now on {MACHINE_SCOPE} (as with --scope machine)"
-            );
-            self.leave_tree(object);
-        }
-    }
-
-    /// Attaches to every process that maps the files, in place of those of the tree.
-    fn leave_tree(&mut self, object: &mut Object) {
-        let Some(tree) = self.tree.take() else { return };
-        let attached = self.uprobes.attach_all_for(object, UprobeScope::Machine);
-        let attached = attached.and_then(|()| Ok(object.set_probe_scope(ProbeScope::Machine)?));
-        if let Err(error) = attached {
-            log::warn!("{error}: calls of processes that begin from now on are not seen");
-            return;
-        }
-        for pid in tree {
-            self.uprobes.remove(UprobeScope::Process(pid));
-        }
-    }
-
-    /// Detaches the probes of a process that has ended, if it has some of its own. Its first thread
-    /// may have ended alone, and its id may be another process's by now: then they stay.
-    pub(super) fn on_exit(&mut self, pid: u32) {
-        let is_last = || proc_fs::is_exiting(pid) && proc_fs::threads(pid).len() <= 1;
-        if !proc_fs::is_running(pid) || is_last() {
-            self.remove(pid);
-        }
-    }
-
-    /// Detaches the probes of processes of the tree that have ended. Returns true if there are any.
-    pub(super) fn remove_ended(&mut self) -> bool {
-        let pids = self.tree.iter().flatten().copied();
-        let ended: Vec<u32> = pids.filter(|pid| !proc_fs::is_running(*pid)).collect();
-        for pid in &ended {
-            self.remove(*pid);
-        }
-        !ended.is_empty()
-    }
-
-    fn remove(&mut self, pid: u32) {
-        self.uprobes.remove(UprobeScope::Process(pid));
-        if let Some(tree) = &mut self.tree {
-            tree.remove(&pid);
-        }
-    }
-
     /// Plans the probes of allocators that a process may load later, so that its calls are seen
     /// from the first on.
     fn plan_speculatively(&mut self, files: &[Arc<MappedFile>]) -> Vec<Plan> {
@@ -551,12 +427,19 @@ impl Attachments {
     /// Detaches everything for good, and attaches nothing any more; says which of the processes
     /// that are `present` have moved their code meanwhile. The kernel waits for grace periods of
     /// uprobes and of tracepoints at once.
-    pub(super) fn finish(&mut self, present: impl IntoIterator<Item = u32>) {
+    pub(super) fn finish(&mut self, object: &mut Object, present: impl IntoIterator<Item = u32>) {
         if self.is_open {
             let uprobes = &self.uprobes;
             moved_code::warn_of_moved(present, &mut |path, _| !uprobes.allocators(path).is_empty());
         }
         self.is_open = false;
+        match object.set_probe_scope(ProbeScope::Machine) {
+            Ok(()) => self.child_tracepoints.detach_later(),
+            Err(error) => {
+                log::debug!("{error}: children are looked at until their tracepoints are off");
+                self.child_tracepoints.detach();
+            }
+        }
         let (uprobes, tracepoints) = (&mut self.uprobes, &mut self.tracepoints);
         std::thread::scope(|scope| {
             scope.spawn(|| tracepoints.detach());

@@ -9,6 +9,7 @@
 mod released;
 mod server;
 
+use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -36,6 +37,8 @@ pub(super) struct StopGuard {
     stops: u64,
     /// Processes that were stopped at their beginning, of which the parents may react.
     begun: Vec<BegunProcess>,
+    /// Processes in scope that are known to look after the stops of their children.
+    watchers: HashSet<u32>,
 }
 
 /// A process that was stopped at its beginning.
@@ -69,6 +72,7 @@ impl StopGuard {
             unguarded: Vec::new(),
             stops: 0,
             begun: Vec::new(),
+            watchers: HashSet::new(),
         };
         match GuardProcess::start(fd) {
             Ok(process) => guard.process = Some(process),
@@ -144,17 +148,27 @@ impl StopGuard {
         }));
     }
 
+    /// Notes a process that sees when a child of it is stopped.
+    pub(super) fn note_watcher(&mut self, pid: u32) {
+        self.watchers.insert(pid);
+    }
+
     /// Resumes parents that have stopped themselves since a child of theirs was stopped at its
-    /// beginning, as programs do that look after their children's stops. Returns one of them. Where
-    /// the child is stopped too, somebody else has stopped both: a user at a terminal, most often.
-    pub(super) fn resume_parents(&mut self) -> Option<u32> {
+    /// beginning, as programs do that look after their children's stops. Returns one of them.
+    ///
+    /// Others may have been stopped by somebody else: those that are in scope, of which it would be
+    /// known that they look after stops, and those whose child is stopped too, by a user at a
+    /// terminal most often.
+    pub(super) fn resume_parents(&mut self, is_in_scope: impl Fn(u32) -> bool) -> Option<u32> {
         let own = std::process::id();
+        let watchers = &self.watchers;
         let mut resumed = None;
         self.begun.retain(|begun| {
-            let is_alone = !proc_fs::is_stopped(begun.pid);
-            if begun.parent != own && is_alone && proc_fs::is_stopped(begun.parent) {
-                send_continue(begun.parent);
-                resumed = Some(begun.parent);
+            let parent = begun.parent;
+            let reacts = parent != own && (watchers.contains(&parent) || !is_in_scope(parent));
+            if reacts && !proc_fs::is_stopped(begun.pid) && proc_fs::is_stopped(parent) {
+                send_continue(parent);
+                resumed = Some(parent);
                 return false;
             }
             begun.since.elapsed() < REACTION_LIMIT

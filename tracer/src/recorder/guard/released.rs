@@ -12,9 +12,24 @@ pub(super) fn room() -> Vec<ReleasedProcess> {
     vec![(0, 0); StoppedMap::MAX_ENTRIES as usize]
 }
 
+/// Resumes a process. What others have sent meanwhile to stop it is sent anew: the kernel drops it
+/// with the end of the stop.
 pub(super) fn send_continue(pid: u32) {
-    // SAFETY: a system call without pointers.
-    unsafe { libc::kill(pid.cast_signed(), libc::SIGCONT) };
+    let dropped = if state(pid) == Some(b'T') {
+        pending(pid).unwrap_or(0)
+    } else {
+        // The stop that it is resumed from may be pending itself.
+        0
+    };
+    // SAFETY: system calls without pointers.
+    unsafe {
+        libc::kill(pid.cast_signed(), libc::SIGCONT);
+        for signal in [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+            if dropped & 1 << (signal - 1) != 0 {
+                libc::kill(pid.cast_signed(), signal);
+            }
+        }
+    }
 }
 
 /// Processes that were taken out of the map, and may stop yet: the kernel side enters a process
@@ -95,7 +110,26 @@ pub(super) fn is_stopped(pid: u32) -> bool {
 
 /// Returns the state letter of `/proc/PID/stat`, if there is such a process.
 fn state(pid: u32) -> Option<u8> {
-    let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    // The state is behind the parenthesis that closes the name, which is short.
+    let mut text = [0; 256];
+    let text = read(pid, b"/stat", &mut text)?;
+    let name_end = text.iter().rposition(|byte| *byte == b')')?;
+    text.get(name_end + 2).copied()
+}
+
+/// Returns the signals that wait for a process, as a mask: `ShdPnd` of `/proc/PID/status`.
+fn pending(pid: u32) -> Option<u64> {
+    const NAME: &[u8] = b"\nShdPnd:\t";
+    let mut text = [0; 4096];
+    let text = read(pid, b"/status", &mut text)?;
+    let at = text.windows(NAME.len()).position(|window| window == NAME)?;
+    let digits = text.get(at + NAME.len()..)?.get(..16)?;
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Reads the beginning of a file in `/proc/PID`.
+fn read<'a>(pid: u32, name: &[u8], text: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut at = 6;
     let mut unit = 1_000_000_000;
     while unit > 0 {
@@ -105,10 +139,9 @@ fn state(pid: u32) -> Option<u8> {
         }
         unit /= 10;
     }
-    path.get_mut(at..at + 5)?.copy_from_slice(b"/stat");
-    // The state is behind the parenthesis that closes the name, which is short.
-    let mut text = [0u8; 256];
-    // SAFETY: the path ends with a zero, and the buffer is as long as is passed.
+    path.get_mut(at..at + name.len())?.copy_from_slice(name);
+    // SAFETY: the path is longer than its text and ends with a zero, and the buffer is as long as
+    // is passed.
     let len = unsafe {
         let file = libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC);
         if file < 0 {
@@ -118,19 +151,23 @@ fn state(pid: u32) -> Option<u8> {
         libc::close(file);
         usize::try_from(len).ok()?
     };
-    let text = text.get(..len)?;
-    let name_end = text.iter().rposition(|byte| *byte == b')')?;
-    text.get(name_end + 2).copied()
+    text.get(..len)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::state;
+    use super::{pending, state};
 
     #[test]
     fn states_of_processes() {
         assert!(matches!(state(std::process::id()), Some(b'R' | b'S')));
         assert!(state(1).is_some());
         assert_eq!(state(u32::MAX), None);
+    }
+
+    #[test]
+    fn signals_that_wait() {
+        assert_eq!(pending(std::process::id()), Some(0));
+        assert_eq!(pending(u32::MAX), None);
     }
 }

@@ -301,10 +301,12 @@ fn read_request() -> Option<Request> {
     (len == 4).then_some(request)
 }
 
-/// Resumes a process that has come to a stop with all its threads, and says so.
+/// Resumes a process that has come to a stop with all its threads, and says so. One that is not in
+/// the map was resumed before: if it is stopped now, that is somebody else's stop.
 fn answer(map: StoppedMap, pid: u32) {
-    map.remove(pid);
-    send_continue(pid);
+    if map.remove(pid) {
+        send_continue(pid);
+    }
     // SAFETY: the answer is one byte of a literal.
     unsafe { libc::write(REQUESTS, c"".as_ptr().cast(), 1) };
 }

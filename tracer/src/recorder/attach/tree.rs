@@ -1,0 +1,184 @@
+//! The tree of targets and their descendants: each process of it has probes of its own, for which
+//! nobody else pays, as long as its children can be stopped unseen.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use tracer_ebpf::{ProbeScope, comm_of, is_stop_watcher, takes_more_child_signals};
+
+use super::Attachments;
+use crate::bpf::load::BpfError;
+use crate::bpf::records::UnprobedProcess;
+use crate::bpf::{Object, UprobeScope};
+use crate::process::proc_fs;
+use crate::recorder::targets::MAX_SCOPES;
+use crate::settings::StopPolicy;
+
+/// The scope of probes that are for every process of the machine, in a message.
+const MACHINE_SCOPE: &str = "breakpoints are in every process that maps the same libraries, and others pay for a trap at \
+                             each call (--scope machine)";
+
+/// A signal of the C library's own, which it blocks with all others for the time of a fork alone.
+const OF_C_LIBRARY: i32 = 32;
+
+/// Says why a target would notice that its children are stopped, if it would: by its name or, if it
+/// runs already, by what it does with signals and waits for. `command`: it was launched, and its
+/// name and signals are not its own yet.
+fn sees_stops(pid: u32, command: Option<&OsStr>, policy: StopPolicy) -> Option<String> {
+    let name = match command {
+        Some(command) => Path::new(command).file_name()?.to_string_lossy().into_owned(),
+        None => proc_fs::comm(pid).ok()?,
+    };
+    let comm = comm_of(name.as_bytes());
+    if is_stop_watcher(&comm) {
+        return Some(format!("{name} looks after the stops of its children"));
+    }
+    if command.is_some() || policy != StopPolicy::Unseen {
+        return None;
+    }
+    let does = |what: &str| {
+        Some(format!(
+            "{name} ({pid}) {what}, and would notice that children are stopped"
+        ))
+    };
+    let signals = proc_fs::signal_masks(pid)?;
+    let has = |mask: u64, signal: i32| mask & 1 << (signal - 1) != 0;
+    if has(signals.caught, libc::SIGCHLD) && !takes_more_child_signals(&comm) {
+        does("handles SIGCHLD")
+    } else if has(signals.blocked, libc::SIGCHLD) && !has(signals.blocked, OF_C_LIBRARY) {
+        does("takes SIGCHLD when it wants")
+    } else if has(signals.caught, libc::SIGCONT) {
+        does("handles SIGCONT")
+    } else if proc_fs::threads(pid).into_iter().any(waits_for_stops) {
+        does("waits for stops")
+    } else {
+        None
+    }
+}
+
+/// Returns true if a thread is in a `wait4` or `waitid` that returns when a child stops, or when
+/// its stop ends.
+fn waits_for_stops(thread: u32) -> bool {
+    const FOR_STOPS: i32 = libc::WUNTRACED | libc::WCONTINUED;
+    let options = match proc_fs::system_call(thread) {
+        Some((libc::SYS_wait4, arguments)) => arguments[2],
+        Some((libc::SYS_waitid, arguments)) => arguments[3],
+        _ => 0,
+    };
+    options & u64::from(FOR_STOPS.cast_unsigned()) != 0
+}
+
+impl Attachments {
+    /// Decides on the scope of a tree's probes, by the processes that it begins with.
+    pub(super) fn begin_tree(
+        &mut self,
+        object: &mut Object,
+        pids: &[u32],
+        command: Option<&OsStr>,
+    ) -> Result<(), BpfError> {
+        let Some(tree) = &mut self.tree else {
+            return Ok(());
+        };
+        tree.extend(pids);
+        let policy = self.stop_children;
+        let noticed = pids.iter().find_map(|pid| sees_stops(*pid, command, policy));
+        let reason = if let Some(noticed) = noticed {
+            noticed
+        } else if !object.attaches_many() {
+            // Each probe would be taken off by itself, a tenth of a second each.
+            "the kernel has no links of many uprobes (Linux 6.6)".to_owned()
+        } else if tree.len() > MAX_SCOPES {
+            format!("there are more than {MAX_SCOPES} targets")
+        } else {
+            return Ok(());
+        };
+        log::info!("{reason}: {MACHINE_SCOPE}");
+        self.tree = None;
+        object.set_probe_scope(ProbeScope::Machine)
+    }
+
+    /// Attaches to a process that has become one of the tree, before its first instruction if it is
+    /// stopped.
+    pub(in crate::recorder) fn on_unprobed(&mut self, object: &mut Object, new: UnprobedProcess) {
+        let scope = UprobeScope::Process(new.tgid);
+        let Some(tree) = &mut self.tree else { return };
+        if tree.remove(&new.tgid) {
+            // Another thread than the first has executed a program, and the probes were those of
+            // the first. Another process may have had the id as well.
+            self.uprobes.remove(scope);
+            self.uprobes.wait_for_removed();
+        }
+        if tree.len() >= MAX_SCOPES {
+            self.remove_ended();
+        }
+        let reason = match &self.tree {
+            Some(tree) if tree.len() >= MAX_SCOPES => {
+                format!("the targets are more than {MAX_SCOPES} processes at once: from now on")
+            }
+            _ if self.stop_children != StopPolicy::Never && !new.is_stopped => format!(
+                "process {} began where its parent would have noticed a stop, or has a debugger: its first calls were not \
+                 seen, and from now on",
+                new.tgid
+            ),
+            _ => match self.uprobes.attach_all_for(object, scope) {
+                Ok(()) => {
+                    self.tree.get_or_insert_default().insert(new.tgid);
+                    return;
+                }
+                Err(error) if error.is_gone() => return,
+                Err(error) => format!("{error}: from now on"),
+            },
+        };
+        log::warn!("{reason} {MACHINE_SCOPE}");
+        self.leave_tree(object);
+    }
+
+    /// Stops no child any more: a process notices, or would.
+    pub(in crate::recorder) fn on_stop_noticed(&mut self, object: &mut Object, pid: u32) {
+        if self.tree.is_some() {
+            let name = proc_fs::comm(pid).unwrap_or_default();
+            log::warn!("{name} ({pid}) would notice that children are stopped: from now on {MACHINE_SCOPE}");
+            self.leave_tree(object);
+        }
+    }
+
+    /// Attaches to every process that maps the files, in place of those of the tree.
+    fn leave_tree(&mut self, object: &mut Object) {
+        let Some(tree) = self.tree.take() else { return };
+        let attached = self.uprobes.attach_all_for(object, UprobeScope::Machine);
+        let attached = attached.and_then(|()| Ok(object.set_probe_scope(ProbeScope::Machine)?));
+        if let Err(error) = attached {
+            log::warn!("{error}: calls of processes that begin from now on are not seen");
+            return;
+        }
+        for pid in tree {
+            self.uprobes.remove(UprobeScope::Process(pid));
+        }
+    }
+
+    /// Detaches the probes of a process that has ended, if it has some of its own. Its first thread
+    /// may have ended alone, and its id may be another process's by now: then they stay.
+    pub(in crate::recorder) fn on_exit(&mut self, pid: u32) {
+        let is_last = || proc_fs::is_exiting(pid) && proc_fs::threads(pid).len() <= 1;
+        if !proc_fs::is_running(pid) || is_last() {
+            self.remove(pid);
+        }
+    }
+
+    /// Detaches the probes of processes of the tree that have ended. Returns true if there are any.
+    pub(in crate::recorder) fn remove_ended(&mut self) -> bool {
+        let pids = self.tree.iter().flatten().copied();
+        let ended: Vec<u32> = pids.filter(|pid| !proc_fs::is_running(*pid)).collect();
+        for pid in &ended {
+            self.remove(*pid);
+        }
+        !ended.is_empty()
+    }
+
+    fn remove(&mut self, pid: u32) {
+        self.uprobes.remove(UprobeScope::Process(pid));
+        if let Some(tree) = &mut self.tree {
+            tree.remove(&pid);
+        }
+    }
+}
