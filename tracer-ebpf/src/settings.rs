@@ -58,7 +58,7 @@ static SETTINGS: BpfSettings = BpfSettings {
         task_blocked: 0,
         task_real_blocked: 0,
         task_vfork: 0,
-        reserved: 0,
+        task_comm: 0,
     },
     live: 0,
     sampled: 0,

@@ -7,11 +7,11 @@
 //! threads, which may be in system calls that do not survive a stop (`signal(7)`).
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_user,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user,
     generated::{bpf_get_current_task, bpf_send_signal},
 };
 use tracer_ebpf::{
-    BpfSettings, Loss, ProbeScope, RecordKind, StopWatcherRecord, UnprobedRecord, is_stop_watcher,
+    BpfSettings, Comm, Loss, ProbeScope, RecordKind, StopWatcherRecord, UnprobedRecord, is_stop_watcher,
     takes_more_child_signals,
 };
 
@@ -131,14 +131,8 @@ fn handles(signal: u64, action: u64) -> bool {
     let Ok([handler, flags]) = (unsafe { bpf_probe_read_user(action as *const [u64; 2]) }) else {
         return false;
     };
+    let is_tolerant = || matches!(bpf_get_current_comm(), Ok(name) if takes_more_child_signals(&name));
     handler > IGNORED && (signal == SIGCONT || (flags & NO_STOPS == 0 && !is_tolerant()))
-}
-
-/// Returns true if one `SIGCHLD` more changes nothing for the current process, or for the parent of
-/// one that begins, which has its name.
-#[inline(always)]
-fn is_tolerant() -> bool {
-    matches!(bpf_get_current_comm(), Ok(comm) if takes_more_child_signals(&comm))
 }
 
 #[inline(always)]
@@ -180,8 +174,8 @@ fn is_wanted(of: u32, begins: bool) -> bool {
 /// and other programs that start programs without looking after their stops give them one.
 ///
 /// While the parent of one that begins waits in vfork (and `posix_spawn`), it sees nothing.
-/// Otherwise it must not be a program that is known to look after stops, whose name the child still
-/// has, and neither of them may see the signals of the stop and of its end.
+/// Otherwise it must not be a program that is known to look after stops, and neither of them may
+/// see the signals of the stop and of its end.
 #[inline(always)]
 fn is_unseen(begins: bool) -> bool {
     let offsets = settings::stop_offsets();
@@ -198,8 +192,8 @@ fn is_unseen(begins: bool) -> bool {
         if word(task, offsets.task_vfork) != 0 {
             return true;
         }
-        let is_known = matches!(bpf_get_current_comm(), Ok(comm) if !is_stop_watcher(&comm));
-        if !is_known || sees_end_of_stop(task) || sees_signal_of_child(parent) {
+        let Some(name) = name_of(parent) else { return false };
+        if is_stop_watcher(&name) || sees_end_of_stop(task) || sees_signal_of_child(parent, &name) {
             return false;
         }
     }
@@ -224,7 +218,7 @@ fn sees_end_of_stop(task: u64) -> bool {
 /// blocked, to take it when it wants (`signalfd`, `sigwait`), or handles it, and takes it for the
 /// end of a child.
 #[inline(always)]
-fn sees_signal_of_child(parent: u64) -> bool {
+fn sees_signal_of_child(parent: u64, name: &Comm) -> bool {
     let offsets = settings::stop_offsets();
     let handlers = word(parent, offsets.task_handlers);
     let handler = word(handlers, offsets.handler_chld);
@@ -234,5 +228,13 @@ fn sees_signal_of_child(parent: u64) -> bool {
     }
     let blocked = word(parent, offsets.task_blocked) | word(parent, offsets.task_real_blocked);
     let takes = blocked & bit(SIGCHLD) != 0 && blocked & OF_C_LIBRARY != OF_C_LIBRARY;
-    takes || (handler != DEFAULT && !is_tolerant())
+    takes || (handler != DEFAULT && !takes_more_child_signals(name))
+}
+
+/// The name of a task.
+#[inline(always)]
+fn name_of(task: u64) -> Option<Comm> {
+    let at = task + settings::stop_offsets().task_comm as u64;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(at as *const Comm) }.ok()
 }

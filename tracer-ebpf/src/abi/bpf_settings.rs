@@ -136,8 +136,8 @@ pub struct StopOffsets {
     pub task_real_blocked: u32,
     /// `task_struct.vfork_done`, which is null but for a child whose parent waits in vfork
     pub task_vfork: u32,
-    /// Unused.
-    pub reserved: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
 }
 
 impl BpfSettings {

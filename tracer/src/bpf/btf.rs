@@ -230,7 +230,7 @@ impl Btf {
             task_blocked: self.offset("task_struct", "blocked")?,
             task_real_blocked: self.offset("task_struct", "real_blocked")?,
             task_vfork: self.offset("task_struct", "vfork_done")?,
-            reserved: 0,
+            task_comm: self.offset("task_struct", "comm")?,
         })
     }
 
