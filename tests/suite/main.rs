@@ -143,11 +143,13 @@ fn main() -> ExitCode {
 /// Tests at once, of those that run beside each other.
 const BESIDE: usize = 2;
 
-/// Lets SIGINT end the programs that tests run: a shell's background jobs ignore it, and so does
-/// all that they start.
+/// Lets SIGINT and SIGQUIT end the programs that tests run: a shell's background jobs ignore them,
+/// and so does all that they start.
 fn heed_interrupts() {
-    // SAFETY: a system call without pointers; no thread has been started.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: a system call without pointers; no thread has been started.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "its output is what it is called for")]

@@ -1,6 +1,7 @@
 //! Loading the object: settings, sizes of maps, programs past the verifier.
 
 use aya_log::{EbpfLogger, Level};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_ebpf::BpfSettings;
 
 use super::compat::loader::{LinkKind, LoadedObject, Overrides};
@@ -215,15 +216,11 @@ fn set_map_sizes(overrides: &mut Overrides, limits: &Limits, wanted: Wanted) {
 
 /// Kernels before 5.11 count maps against the limit of locked memory.
 fn raise_memlock_limit() {
-    let limit = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
+    let limit = Rlimit {
+        current: None,
+        maximum: None,
     };
-    // SAFETY: a valid pointer to a filled struct.
-    if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } != 0 {
-        log::debug!(
-            "failed to raise the limit of locked memory: {}",
-            std::io::Error::last_os_error()
-        );
+    if let Err(error) = setrlimit(Resource::Memlock, limit) {
+        log::debug!("failed to raise the limit of locked memory: {error}");
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use memmap2::{MmapOptions, MmapRaw};
 use tracer_ebpf::unwind::{PageEntry, Rule};
 use tracer_ebpf::{FileKey, FileTable, Segment};
 
@@ -16,10 +17,7 @@ use crate::unwind::{Capacity, Delta, Run};
 
 /// A map's memory, shared with the kernel side.
 #[derive(Debug)]
-struct Shared {
-    base: *mut libc::c_void,
-    bytes: usize,
-}
+struct Shared(MmapRaw);
 
 impl Shared {
     /// Maps an array of `len` elements of `T`, whose size is a multiple of 8: the kernel rounds
@@ -27,21 +25,7 @@ impl Shared {
     fn map<T>(map: RawFd, len: usize) -> io::Result<Self> {
         // Less than a page cannot be mapped; the kernel rounds maps that can be up to whole pages.
         let bytes = (len * size_of::<T>()).next_multiple_of(4096);
-        // SAFETY: a new shared mapping of a map that we own; the kernel checks the length.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { base, bytes })
+        MmapOptions::new().len(bytes).map_raw(map).map(Self)
     }
 
     /// Copies values to the elements from `at` on. What does not fit is left out, which the arena
@@ -49,24 +33,15 @@ impl Shared {
     fn write<T: Copy>(&mut self, run: &Run<T>) {
         let start = run.at as usize * size_of::<T>();
         let bytes = size_of_val(run.values.as_slice());
-        if start.checked_add(bytes).is_none_or(|end| end > self.bytes) {
+        if start.checked_add(bytes).is_none_or(|end| end > self.0.len()) {
             log::error!("a table was to be written outside of its array");
             return;
         }
         // SAFETY: the range was checked; the kernel side reads these elements only once it is told
         // of them, and no reference to them exists here.
         unsafe {
-            let to = self.base.cast::<u8>().add(start);
+            let to = self.0.as_mut_ptr().add(start);
             std::ptr::copy_nonoverlapping(run.values.as_ptr().cast::<u8>(), to, bytes);
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing refers to it any more.
-        if unsafe { libc::munmap(self.base, self.bytes) } != 0 {
-            log::debug!("failed to unmap a map: {}", io::Error::last_os_error());
         }
     }
 }
@@ -113,7 +88,7 @@ impl TableMaps {
     pub fn change_generation(&mut self) {
         // SAFETY: the map's only element, aligned to a page, which both sides change by atomic
         // addition alone.
-        let generation = unsafe { AtomicU64::from_ptr(self.generation.base.cast()) };
+        let generation = unsafe { AtomicU64::from_ptr(self.generation.0.as_mut_ptr().cast()) };
         generation.fetch_add(1, Ordering::SeqCst);
     }
 

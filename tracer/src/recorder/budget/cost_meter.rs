@@ -245,7 +245,8 @@ impl CostMeter {
     pub(super) fn recent_percent(&self) -> f64 {
         let (at, before) = self.reported;
         let seconds = at.elapsed().as_secs_f64().max(1e-3);
-        (self.meter.targets_ns() - before) / seconds / 1e7
+        // The sum falls where a hit turns out to cost less than was taken for it before.
+        (self.meter.targets_ns() - before).max(0.0) / seconds / 1e7
     }
 
     /// The same, for a progress report.

@@ -12,6 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
 use super::{Traps, functions};
 use crate::bpf::links::AttachError;
 use crate::bpf::load::BpfError;
@@ -209,12 +211,13 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // SAFETY: the child is ours and has not been waited for, so the id is its own; it is waited
-        // for once.
-        unsafe {
-            let pid = self.pid.cast_signed();
-            libc::kill(pid, libc::SIGKILL);
-            libc::waitpid(pid, std::ptr::null_mut(), 0);
+        // The child has not been waited for, so the id is its own; it is waited for once.
+        let Some(pid) = Pid::from_raw(self.pid.cast_signed()) else {
+            return;
+        };
+        let ended = kill_process(pid, Signal::KILL).and_then(|()| waitpid(Some(pid), WaitOptions::empty()));
+        if let Err(error) = ended {
+            log::debug!("the process that costs are measured on: {error}");
         }
     }
 }
