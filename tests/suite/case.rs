@@ -37,7 +37,6 @@ const BESIDE_OTHERS: &[&str] = &[
     "live::",
     "live_report::",
     "lives::",
-    "output_files::",
     "outputs::",
     "processes::",
     "python::",

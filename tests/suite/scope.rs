@@ -70,7 +70,7 @@ fn shell_that_starts(program: &Fixture) -> Result<[String; 4]> {
 
 /// Traces the tree of a command, from the time on when its probes are in.
 fn traced_tree<'a>(context: &'a Context, words: &[String]) -> Result<MemtapSession<'a>> {
-    let mut session = Memtap::record(context)?.command(words).start()?;
+    let mut session = Memtap::record(context)?.arguments(TREE).command(words).start()?;
     session.wait_until_tracing()?;
     Ok(session)
 }
@@ -95,7 +95,7 @@ fn bystanders(context: &Context, by_pid: bool) -> Result<()> {
     let bystander = waiting(context)?;
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
     let mut tree = None;
-    let memtap = Memtap::record(context)?;
+    let memtap = Memtap::record(context)?.arguments(TREE);
     let memtap = if by_pid {
         let mut shell = std::process::Command::new(&words[0]);
         shell.args(&words[1..]);
@@ -386,6 +386,7 @@ fn unseen_stops(context: &Context) -> Result<()> {
     let parent = parent.path.to_str().context("not a plain path")?;
     for way in ["handler", "cont", "waits", "blocked", "stops", "sleeps"] {
         let recording = Memtap::record(context)?
+            .arguments(TREE)
             .arguments(["--min-size", "12345", "--max-size", "12345"])
             .command([parent, way])
             .run()?;

@@ -193,7 +193,13 @@ fn is_unseen(begins: bool) -> bool {
             return true;
         }
         let Some(name) = name_of(parent) else { return false };
-        if is_stop_watcher(&name) || sees_end_of_stop(task) || sees_signal_of_child(parent, &name) {
+        // A shell blocks all signals around its waits.
+        let is_tolerant = takes_more_child_signals(&name);
+        if is_stop_watcher(&name)
+            || handles_end_of_stop(task)
+            || (!is_tolerant && (takes_end_of_stop(task) || sees_signal_of_child(parent)))
+            || may_leave_orphans(parent)
+        {
             return false;
         }
     }
@@ -209,16 +215,43 @@ fn is_unseen(begins: bool) -> bool {
 
 /// Returns true if a process handles the `SIGCONT` that resumes it.
 #[inline(always)]
-fn sees_end_of_stop(task: u64) -> bool {
+fn handles_end_of_stop(task: u64) -> bool {
     let offsets = settings::stop_offsets();
     word(word(task, offsets.task_handlers), offsets.handler_cont) > IGNORED
+}
+
+/// Returns true if a process has the `SIGCONT` that resumes it blocked, to take it when it wants.
+#[inline(always)]
+fn takes_end_of_stop(task: u64) -> bool {
+    is_taken(word(task, settings::stop_offsets().task_blocked), SIGCONT)
+}
+
+/// Returns true if the end of a process may leave its process group without anybody in the session
+/// who looks after it, as that of a job's first process does. If a process of the group is stopped
+/// at that time, the kernel sends all of them `SIGHUP` (`kill_orphaned_pgrp` of its
+/// `kernel/exit.c`).
+#[inline(always)]
+fn may_leave_orphans(parent: u64) -> bool {
+    let offsets = settings::stop_offsets();
+    let of_parent = word(parent, offsets.task_signal);
+    let of_its_parent = word(word(parent, offsets.task_parent), offsets.task_signal);
+    // The session follows the group in the array of ids (`enum pid_type`).
+    let session = offsets.signal_group + 8;
+    word(of_parent, offsets.signal_group) != word(of_its_parent, offsets.signal_group)
+        && word(of_parent, session) == word(of_its_parent, session)
+}
+
+/// Returns true if a signal is blocked by the program itself, which may take it later.
+#[inline(always)]
+fn is_taken(blocked: u64, signal: u64) -> bool {
+    blocked & bit(signal) != 0 && blocked & OF_C_LIBRARY != OF_C_LIBRARY
 }
 
 /// Returns true if a process sees the `SIGCHLD` of a child that stops: it gets one, and has it
 /// blocked, to take it when it wants (`signalfd`, `sigwait`), or handles it, and takes it for the
 /// end of a child.
 #[inline(always)]
-fn sees_signal_of_child(parent: u64, name: &Comm) -> bool {
+fn sees_signal_of_child(parent: u64) -> bool {
     let offsets = settings::stop_offsets();
     let handlers = word(parent, offsets.task_handlers);
     let handler = word(handlers, offsets.handler_chld);
@@ -227,8 +260,7 @@ fn sees_signal_of_child(parent: u64, name: &Comm) -> bool {
         return false;
     }
     let blocked = word(parent, offsets.task_blocked) | word(parent, offsets.task_real_blocked);
-    let takes = blocked & bit(SIGCHLD) != 0 && blocked & OF_C_LIBRARY != OF_C_LIBRARY;
-    takes || (handler != DEFAULT && !takes_more_child_signals(name))
+    is_taken(blocked, SIGCHLD) || handler != DEFAULT
 }
 
 /// The name of a task.

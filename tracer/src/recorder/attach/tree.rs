@@ -101,7 +101,16 @@ impl Attachments {
     /// stopped.
     pub(in crate::recorder) fn on_unprobed(&mut self, object: &mut Object, new: UnprobedProcess) {
         let scope = UprobeScope::Process(new.tgid);
-        let Some(tree) = &mut self.tree else { return };
+        let Some(tree) = &mut self.tree else {
+            // The machine's probes came after its beginning, if it was not stopped until then.
+            if !new.is_stopped {
+                log::warn!(
+                    "process {} began before all breakpoints were in: its first calls were not seen",
+                    new.tgid
+                );
+            }
+            return;
+        };
         if tree.remove(&new.tgid) {
             // Another thread than the first has executed a program, and the probes were those of
             // the first. Another process may have had the id as well.
@@ -136,7 +145,8 @@ impl Attachments {
     /// Stops no child any more: a process notices, or would.
     pub(in crate::recorder) fn on_stop_noticed(&mut self, object: &mut Object, pid: u32) {
         if self.tree.is_some() {
-            let name = proc_fs::comm(pid).unwrap_or_default();
+            let name = proc_fs::comm(pid).ok().filter(|name| !name.is_empty());
+            let name = name.unwrap_or_else(|| "a process".to_owned());
             log::warn!("{name} ({pid}) would notice that children are stopped: from now on {MACHINE_SCOPE}");
             self.leave_tree(object);
         }

@@ -257,6 +257,7 @@ impl GuardProcess {
             requests: reader.as_raw_fd(),
             stopped,
             memtap: memtap.as_raw_fd(),
+            memtap_pid: std::process::id(),
             title: Title::new(),
             room: released::room(),
         })?;

@@ -108,13 +108,36 @@ pub(super) fn is_stopped(pid: u32) -> bool {
     matches!(state(pid), Some(b'T' | b'Z'))
 }
 
+/// Returns true if a process has ended, or its first thread is about to: all others are, too.
+pub(super) fn has_died(pid: u32) -> bool {
+    let mut text = [0; 256];
+    fields(pid, &mut text).is_none_or(is_ending)
+}
+
+/// Looks at the state, and at the kernel's flags (`PF_EXITING` of its `include/linux/sched.h`).
+fn is_ending(fields: &[u8]) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    let mut fields = fields.split(|byte| *byte == b' ');
+    let state = fields.next();
+    let flags = fields.nth(5).and_then(|flags| std::str::from_utf8(flags).ok());
+    let is_exiting = flags
+        .and_then(|flags| flags.parse::<u64>().ok())
+        .is_some_and(|flags| flags & PF_EXITING != 0);
+    is_exiting || matches!(state, Some(b"Z" | b"X"))
+}
+
 /// Returns the state letter of `/proc/PID/stat`, if there is such a process.
 fn state(pid: u32) -> Option<u8> {
-    // The state is behind the parenthesis that closes the name, which is short.
     let mut text = [0; 256];
-    let text = read(pid, b"/stat", &mut text)?;
+    fields(pid, &mut text)?.first().copied()
+}
+
+/// Reads the fields of `/proc/PID/stat` from the third on: what is behind the parenthesis that
+/// closes the name, which is short.
+fn fields(pid: u32, text: &mut [u8]) -> Option<&[u8]> {
+    let text = read(pid, b"/stat", text)?;
     let name_end = text.iter().rposition(|byte| *byte == b')')?;
-    text.get(name_end + 2).copied()
+    text.get(name_end + 2..)
 }
 
 /// Returns the signals that wait for a process, as a mask: `ShdPnd` of `/proc/PID/status`.
@@ -156,13 +179,22 @@ fn read<'a>(pid: u32, name: &[u8], text: &'a mut [u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{pending, state};
+    use super::{has_died, is_ending, pending, state};
 
     #[test]
     fn states_of_processes() {
         assert!(matches!(state(std::process::id()), Some(b'R' | b'S')));
         assert!(state(1).is_some());
         assert_eq!(state(u32::MAX), None);
+    }
+
+    #[test]
+    fn ends_of_processes() {
+        assert!(!has_died(std::process::id()));
+        assert!(has_died(u32::MAX));
+        assert!(is_ending(b"D 1 2 3 0 -1 4194308 0 0"));
+        assert!(!is_ending(b"S 1 2 3 0 -1 4194304 0 0"));
+        assert!(is_ending(b"Z 1 2 3 0 -1 4194304 0 0"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 
 use rustix::process::{Pid, WaitOptions};
 
-use super::released::{ReleasedProcess, ReleasedProcesses, is_stopped, now_ms, send_continue};
+use super::released::{ReleasedProcess, ReleasedProcesses, has_died, is_stopped, now_ms, send_continue};
 use crate::bpf::stopped::StoppedMap;
 
 /// A request to the guard: the id of a process to be resumed. The first message from there has the
@@ -29,6 +29,8 @@ pub(super) struct Inherited {
     pub(super) stopped: RawFd,
     /// A pidfd of memtap.
     pub(super) memtap: RawFd,
+    /// Its process id.
+    pub(super) memtap_pid: u32,
     /// The name that process lists show.
     pub(super) title: Title,
     /// Room for the processes that are watched.
@@ -165,8 +167,13 @@ const MEMTAP: RawFd = 2;
 /// Milliseconds between the guard's looks at processes that may be about to stop.
 const LOOK_INTERVAL_MS: libc::c_int = 10;
 
+/// Milliseconds between the guard's looks at memtap itself. One that was killed closes its links
+/// one after the other, each after a grace period of the kernel: until the last is closed it stops
+/// processes, and its pidfd and its end of the stream say nothing of its end.
+const LIVENESS_INTERVAL_MS: libc::c_int = 100;
+
 /// Milliseconds of silence after which the guard looks at the map by itself.
-const MAX_SILENCE_MS: libc::c_int = 1000;
+const MAX_SILENCE_MS: i64 = 1000;
 
 /// Looks in a row that may find a stopped process while memtap is silent. Then all are resumed: a
 /// table takes a fraction of a second, so memtap hangs or was stopped itself.
@@ -212,7 +219,7 @@ unsafe fn serve(inherited: &mut Inherited) -> ! {
     }
     let map = StoppedMap::new(STOPPED);
     let mut released = ReleasedProcesses::new(map, &mut inherited.room);
-    match serve_requests(map, &mut released) {
+    match serve_requests(map, inherited.memtap_pid, &mut released) {
         RequestsEnd::AllDetached => map.for_each(|pid| released.add(pid)),
         // Probes are detached one after the other.
         RequestsEnd::MemtapDied => close(map, &mut released),
@@ -250,7 +257,7 @@ enum RequestsEnd {
 }
 
 /// Resumes processes on request, until memtap ends.
-fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses<'_>) -> RequestsEnd {
+fn serve_requests(map: StoppedMap, memtap_pid: u32, released: &mut ReleasedProcesses<'_>) -> RequestsEnd {
     let mut silent_looks = 0;
     let mut looked_ms = now_ms();
     loop {
@@ -261,7 +268,7 @@ fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses<'_>) -> Requ
         };
         let mut polled = [entry(REQUESTS), entry(MEMTAP)];
         let patience_ms = if released.is_empty() {
-            MAX_SILENCE_MS
+            LIVENESS_INTERVAL_MS
         } else {
             LOOK_INTERVAL_MS
         };
@@ -276,9 +283,9 @@ fn serve_requests(map: StoppedMap, released: &mut ReleasedProcesses<'_>) -> Requ
             }
             silent_looks = 0;
             looked_ms = now_ms();
-        } else if polled[1].revents != 0 || ready == -1 {
+        } else if polled[1].revents != 0 || ready == -1 || has_died(memtap_pid) {
             return RequestsEnd::MemtapDied;
-        } else if now_ms() - looked_ms >= i64::from(MAX_SILENCE_MS) {
+        } else if now_ms() - looked_ms >= MAX_SILENCE_MS {
             looked_ms = now_ms();
             let mut is_any_stopped = false;
             map.for_each(|pid| is_any_stopped |= is_stopped(pid));
