@@ -33,7 +33,6 @@ const BESIDE_OTHERS: &[&str] = &[
     "escapes::",
     "fixtures::",
     "foreign_files::",
-    "guard::",
     "live::",
     "live_report::",
     "lives::",
@@ -46,7 +45,6 @@ const BESIDE_OTHERS: &[&str] = &[
     "stacks::",
     "sums::",
     "symbols::",
-    "tables::",
 ];
 
 /// The end of the names of those among them that trace the whole machine.
