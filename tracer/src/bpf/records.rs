@@ -256,10 +256,15 @@ mod tests {
             is_stopped: true,
         };
         assert_eq!(parse(&bytes), Some(RingRecord::Unprobed(expected)));
+        assert_eq!(parse(&bytes[..8]), None);
+    }
+
+    #[test]
+    fn processes_that_see_stops_are_read_as_they_were_written() {
         let words = [RecordKind::StopWatcher as u32, 7];
         let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
         assert_eq!(parse(&bytes), Some(RingRecord::StopWatcher(7)));
-        assert_eq!(parse(&bytes[..8]), None);
+        assert_eq!(parse(&bytes[..4]), None);
     }
 
     #[test]
