@@ -108,9 +108,15 @@ pub struct Files {
 #[derive(Debug)]
 enum KnownFile {
     Open(Weak<MappedFile>),
-    /// It could not be opened, or is not to be read.
+    /// It could not be opened, so many times: the process may have gone, and the next one that maps
+    /// the file may live longer.
+    Missed(u32),
+    /// It is not to be read.
     Unfit,
 }
+
+/// Times that a file is tried to be opened.
+const MAX_MISSES: u32 = 32;
 
 impl Files {
     /// The file of a process's mapping; nothing for memory without a file, or where the file cannot
@@ -119,8 +125,9 @@ impl Files {
         if mapping.file.inode == 0 {
             return None;
         }
-        match self.known.get(&mapping.file) {
-            Some(KnownFile::Unfit) => return None,
+        let misses = match self.known.get(&mapping.file) {
+            Some(KnownFile::Unfit | KnownFile::Missed(MAX_MISSES)) => return None,
+            Some(KnownFile::Missed(misses)) => *misses,
             Some(KnownFile::Open(known)) => {
                 // What is mapped now may be another program in the file of the old one.
                 if let Some(known) = known.upgrade()
@@ -128,16 +135,20 @@ impl Files {
                 {
                     return Some(known);
                 }
+                0
             }
-            None => {}
-        }
+            None => 0,
+        };
         let slot = self.descriptors.take(pid)?;
         let file = self.open(pid, mapping, slot);
         let known = match &file {
             Ok(file) => KnownFile::Open(Arc::downgrade(file)),
             Err(error) => {
                 self.leave_out(&mapping.path, error);
-                KnownFile::Unfit
+                match error.kind() {
+                    io::ErrorKind::NotFound => KnownFile::Missed(misses + 1),
+                    _ => KnownFile::Unfit,
+                }
             }
         };
         self.known.insert(mapping.file, known);
@@ -205,7 +216,7 @@ impl Files {
     pub fn forget_unused(&mut self) {
         self.known.retain(|_, known| match known {
             KnownFile::Open(file) => file.strong_count() > 0,
-            KnownFile::Unfit => true,
+            KnownFile::Missed(_) | KnownFile::Unfit => true,
         });
         self.roots
             .retain(|_, (root, used)| Arc::strong_count(root) > 1 || used.elapsed() < ROOT_LINGER);
