@@ -11,7 +11,7 @@ use crate::{privilege, process, workspace};
 
 /// The tests that every kernel has to pass: what a kernel can do differently, and no more, since an
 /// emulated processor takes its time. Nothing that compares times, and nothing that needs rustc,
-/// which takes longer to start there than the test itself. `memtap doctor` is run in any case.
+/// which takes longer to start there than the test itself.
 const CORE: &[&str] = &[
     "sums::every_function",
     "sums::one_call_instruction",
@@ -33,6 +33,7 @@ const CORE: &[&str] = &[
     "stacks::coroutines",
     "tables::loaded_late",
     "attach::sums_each_way",
+    "system::doctor",
 ];
 
 /// The suite, and what to run of it.
