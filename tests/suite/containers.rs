@@ -230,9 +230,7 @@ fn overlay(context: &Context) -> Result<()> {
     session.wait_until_tracing()?;
     let mut reported = Reported::default();
     for (program, way) in [("/storm", "fork"), ("/storm", "spawn"), ("/new", "clone")] {
-        let mut command = context.privileged("env");
-        // Names are found while a process has the file mapped.
-        command.args(["LINGER_US=300000", "nsenter"]);
+        let mut command = context.privileged("nsenter");
         command.args([&format!("--mount=/proc/{pid}/ns/mnt"), "chroot"]);
         command.arg(format!("{place}/merged")).args([program, way]);
         storm(command, &mut reported)?;

@@ -11,8 +11,8 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_task, bpf_send_signal},
 };
 use tracer_ebpf::{
-    BpfSettings, Comm, Loss, ProbeScope, RecordKind, StopWatcherRecord, UnprobedRecord, is_stop_watcher,
-    takes_more_child_signals,
+    BpfSettings, Comm, Loss, ProbeScope, RecordKind, SIGCHLD, SIGCONT, StopWatcherRecord, UnprobedRecord,
+    WAITS_FOR_STOPS, is_stop_watcher, takes_later, takes_more_child_signals,
 };
 
 use crate::{
@@ -26,26 +26,12 @@ use crate::{
 /// `SIGSTOP` of x86-64 (`arch/x86/include/uapi/asm/signal.h`).
 const SIGSTOP: u32 = 19;
 
-/// `SIGCHLD` and `SIGCONT`, and the bit of a signal in a mask.
-const SIGCHLD: u64 = 17;
-const SIGCONT: u64 = 18;
-const fn bit(signal: u64) -> u64 {
-    1 << (signal - 1)
-}
-
-/// Signals of the C library's own. It blocks them, with all others, for the time of a fork alone;
-/// programs cannot.
-const OF_C_LIBRARY: u64 = bit(32) | bit(33);
-
 /// `SIG_DFL` and `SIG_IGN`.
 const DEFAULT: u64 = 0;
 const IGNORED: u64 = 1;
 
 /// `SA_NOCLDSTOP`: no `SIGCHLD` for stops (`include/uapi/asm-generic/signal-defs.h`).
 const NO_STOPS: u64 = 1;
-
-/// `WSTOPPED` (`WUNTRACED`) and `WCONTINUED`: waits that return for stops and for their ends.
-const WAITS_FOR_STOPS: u64 = 2 | 8;
 
 /// Stops the process when this call is over, if that is wanted of it. User space has been told why.
 ///
@@ -86,13 +72,13 @@ pub(crate) fn stop_for_probes() {
     }
 }
 
-/// Tells user space of a process that will see when a child of it is stopped, if this system call
-/// makes it one. `number` is the call's, with its arguments.
+/// Tells user space of a process that will see when a child of it is stopped, if the system call of
+/// this number, with these arguments, makes it one.
 ///
-/// A wait for stops comes too late for the children that there are, as a rule for none: a program
-/// waits so before it has children, or again and again.
+/// Most programs handle signals, and wait for stops, before they have children, or again and again:
+/// then no child is stopped that they look after.
 #[inline(always)]
-pub(crate) fn look_at_call(number: u32, arguments: [u64; 4]) {
+pub(crate) fn report_stop_watcher(number: u32, arguments: [u64; 4]) {
     if !is_tree() || settings::stop_for_probes() != BpfSettings::STOP_UNSEEN {
         return;
     }
@@ -109,10 +95,10 @@ pub(crate) fn look_at_call(number: u32, arguments: [u64; 4]) {
         kind: RecordKind::StopWatcher as u32,
         tgid,
     };
-    // Without room for it the next child shows the same, when it is not stopped.
-    let _is_lost = RECORDS
-        .output::<StopWatcherRecord>(&record, aggregate::record_flags(true))
-        .is_err();
+    let flags = aggregate::record_flags(true);
+    if RECORDS.output::<StopWatcherRecord>(&record, flags).is_err() {
+        count_loss(Loss::ProcessRecordLost);
+    }
 }
 
 /// `wait4` and `waitid` (the kernel's `arch/x86/entry/syscalls/syscall_64.tbl`).
@@ -124,7 +110,8 @@ const WAITID: u32 = 247;
 /// of `SIGCONT`.
 #[inline(always)]
 fn handles(signal: u64, action: u64) -> bool {
-    if action == 0 || (signal != SIGCHLD && signal != SIGCONT) {
+    let (is_child, is_cont) = (signal == SIGCHLD as u64, signal == SIGCONT as u64);
+    if action == 0 || !(is_child || is_cont) {
         return false;
     }
     // SAFETY: the helper checks the address.
@@ -132,7 +119,7 @@ fn handles(signal: u64, action: u64) -> bool {
         return false;
     };
     let is_tolerant = || matches!(bpf_get_current_comm(), Ok(name) if takes_more_child_signals(&name));
-    handler > IGNORED && (signal == SIGCONT || (flags & NO_STOPS == 0 && !is_tolerant()))
+    handler > IGNORED && (is_cont || (flags & NO_STOPS == 0 && !is_tolerant()))
 }
 
 #[inline(always)]
@@ -223,7 +210,7 @@ fn handles_end_of_stop(task: u64) -> bool {
 /// Returns true if a process has the `SIGCONT` that resumes it blocked, to take it when it wants.
 #[inline(always)]
 fn takes_end_of_stop(task: u64) -> bool {
-    is_taken(word(task, settings::stop_offsets().task_blocked), SIGCONT)
+    takes_later(word(task, settings::stop_offsets().task_blocked), SIGCONT)
 }
 
 /// Returns true if the end of a process may leave its process group without anybody in the session
@@ -241,12 +228,6 @@ fn may_leave_orphans(parent: u64) -> bool {
         && word(of_parent, session) == word(of_its_parent, session)
 }
 
-/// Returns true if a signal is blocked by the program itself, which may take it later.
-#[inline(always)]
-fn is_taken(blocked: u64, signal: u64) -> bool {
-    blocked & bit(signal) != 0 && blocked & OF_C_LIBRARY != OF_C_LIBRARY
-}
-
 /// Returns true if a process sees the `SIGCHLD` of a child that stops: it gets one, and has it
 /// blocked, to take it when it wants (`signalfd`, `sigwait`), or handles it, and takes it for the
 /// end of a child.
@@ -260,7 +241,7 @@ fn sees_signal_of_child(parent: u64) -> bool {
         return false;
     }
     let blocked = word(parent, offsets.task_blocked) | word(parent, offsets.task_real_blocked);
-    is_taken(blocked, SIGCHLD) || handler != DEFAULT
+    takes_later(blocked, SIGCHLD) || handler != DEFAULT
 }
 
 /// The name of a task.

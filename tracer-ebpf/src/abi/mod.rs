@@ -31,7 +31,9 @@ pub use records::{
     StopWatcherRecord, UnprobedRecord,
 };
 pub use shards::{CountWord, CountsRecord, LiveWord, PROCESS_WORDS, ProcessCounts, SEVERAL_PROCESSES};
-pub use stop_watchers::{is_stop_watcher, takes_more_child_signals};
+pub use stop_watchers::{
+    SIGCHLD, SIGCONT, WAITS_FOR_STOPS, has_signal, is_stop_watcher, takes_later, takes_more_child_signals,
+};
 pub use values::{
     CodeRange, FileKey, FileTable, HitCounts, PendingRegion, Process, Sampler, Segment, Sum, SumKey,
 };

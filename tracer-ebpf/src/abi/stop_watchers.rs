@@ -1,6 +1,33 @@
-//! Programs that look after the stops of their children.
+//! Who sees that a process is stopped: signals, waits, and programs that are known to look after
+//! the stops of their children.
 
 use crate::abi::comm::{Comm, comm_of, is_same_comm};
+
+/// The options of waits that return for stops and for their ends: `WSTOPPED` (`WUNTRACED`) and
+/// `WCONTINUED` (`include/uapi/linux/wait.h`).
+pub const WAITS_FOR_STOPS: u64 = 2 | 8;
+
+/// The signal to the parent of a child that stops.
+pub const SIGCHLD: u32 = 17;
+
+/// The signal that ends a stop.
+pub const SIGCONT: u32 = 18;
+
+/// Returns true if a signal is in a mask of the kernel's.
+#[inline]
+#[must_use]
+pub const fn has_signal(mask: u64, signal: u32) -> bool {
+    mask >> (signal - 1) & 1 == 1
+}
+
+/// Returns true if a program has a signal blocked, to take it when it wants. The C library blocks
+/// all signals for the time of a fork, those of its own with them, which programs cannot.
+#[inline]
+#[must_use]
+pub const fn takes_later(blocked: u64, signal: u32) -> bool {
+    const OF_C_LIBRARY: u64 = 0b11 << 31;
+    has_signal(blocked, signal) && blocked & OF_C_LIBRARY != OF_C_LIBRARY
+}
 
 /// Names of programs that wait for their children to stop (`WUNTRACED` of `waitpid(2)`) and act on
 /// it: most stop themselves then, until somebody resumes them; `timeout` resumes the child at once;
@@ -80,5 +107,14 @@ mod tests {
         assert!(!is_stop_watcher(&[0; 16]));
         assert!(takes_more_child_signals(&comm_of(b"sh")));
         assert!(!takes_more_child_signals(&comm_of(b"bash")));
+    }
+
+    #[test]
+    fn signals_that_are_taken_later() {
+        assert!(takes_later(1 << 16, SIGCHLD));
+        assert!(!takes_later(1 << 16, SIGCONT));
+        assert!(!takes_later(u64::MAX, SIGCHLD));
+        // `sigfillset` leaves out the C library's own, 32 and 33.
+        assert!(takes_later(!(0b11 << 31), SIGCHLD));
     }
 }

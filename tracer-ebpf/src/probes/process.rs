@@ -61,7 +61,7 @@ pub(crate) fn stop_watcher(ctx: TracePointContext) -> u32 {
     // takes.
     let (number, arguments) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<[u64; 4]>(16)) };
     if let (Ok(number), Ok(arguments)) = (number, arguments) {
-        stop::look_at_call(number, arguments);
+        stop::report_stop_watcher(number, arguments);
     }
     0
 }

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Deref;
 
-use tracer_ebpf::{KernelOffsets, StopOffsets};
+use tracer_ebpf::{KernelOffsets, SIGCHLD, SIGCONT, StopOffsets};
 
 /// The index of a process's group in `signal_struct.pids`, an array of pointers (`enum pid_type` in
 /// `include/linux/pid_types.h`, since Linux 4.19).
@@ -15,8 +15,6 @@ const PIDTYPE_PGID: u32 = 2;
 
 /// A shell that looks after jobs ignores it; handlers are numbered from 1.
 const SIGTTOU: u32 = 22;
-const SIGCHLD: u32 = 17;
-const SIGCONT: u32 = 18;
 
 /// The size of a pointer.
 const WORD_BYTES: u32 = 8;
@@ -125,12 +123,17 @@ impl Btf {
     /// The offset, in bytes, of a member of a structure, or of a type that stands for one, also
     /// where it is in an unnamed structure inside it.
     pub fn offset(&self, structure: &str, member: &str) -> Result<u32, BtfError> {
-        let missing = || BtfError::NoMember(structure.to_owned(), member.to_owned());
-        let bits = self
-            .structure(structure)
-            .and_then(|at| self.member_bits(at, member))
-            .ok_or_else(missing)?;
-        Ok(bits / 8)
+        self.offsets_in(structure)(member)
+    }
+
+    /// Looks a structure up, among all types of the kernel, for the offsets of several members.
+    fn offsets_in<'a>(&'a self, structure: &'a str) -> impl Fn(&str) -> Result<u32, BtfError> + 'a {
+        let at = self.structure(structure);
+        move |member| {
+            at.and_then(|at| self.member_bits(at, member))
+                .map(|bits| bits / 8)
+                .ok_or_else(|| BtfError::NoMember(structure.to_owned(), member.to_owned()))
+        }
     }
 
     /// The size of a structure, in bytes.
@@ -213,24 +216,25 @@ impl Btf {
 
     /// Those that tell who would notice that a process is stopped.
     pub fn stop_offsets(&self) -> Result<StopOffsets, BtfError> {
+        let (task, signal) = (self.offsets_in("task_struct"), self.offsets_in("signal_struct"));
+        let handlers = self.offset("sighand_struct", "action")?;
+        let handler_bytes = self.size("k_sigaction")?;
+        let handler = |number: u32| handlers + (number - 1) * handler_bytes;
         Ok(StopOffsets {
-            task_ptrace: self.offset("task_struct", "ptrace")?,
-            task_parent: self.offset("task_struct", "real_parent")?,
-            task_signal: self.offset("task_struct", "signal")?,
-            signal_threads: self.offset("signal_struct", "nr_threads")?,
-            signal_group: self.offset("signal_struct", "pids")? + PIDTYPE_PGID * WORD_BYTES,
-            task_handlers: self.offset("task_struct", "sighand")?,
-            handler_ttou: self.offset("sighand_struct", "action")?
-                + (SIGTTOU - 1) * self.size("k_sigaction")?,
-            signal_tty: self.offset("signal_struct", "tty")?,
-            handler_chld: self.offset("sighand_struct", "action")?
-                + (SIGCHLD - 1) * self.size("k_sigaction")?,
-            handler_cont: self.offset("sighand_struct", "action")?
-                + (SIGCONT - 1) * self.size("k_sigaction")?,
-            task_blocked: self.offset("task_struct", "blocked")?,
-            task_real_blocked: self.offset("task_struct", "real_blocked")?,
-            task_vfork: self.offset("task_struct", "vfork_done")?,
-            task_comm: self.offset("task_struct", "comm")?,
+            task_ptrace: task("ptrace")?,
+            task_parent: task("real_parent")?,
+            task_signal: task("signal")?,
+            signal_threads: signal("nr_threads")?,
+            signal_group: signal("pids")? + PIDTYPE_PGID * WORD_BYTES,
+            task_handlers: task("sighand")?,
+            handler_ttou: handler(SIGTTOU),
+            signal_tty: signal("tty")?,
+            handler_chld: handler(SIGCHLD),
+            handler_cont: handler(SIGCONT),
+            task_blocked: task("blocked")?,
+            task_real_blocked: task("real_blocked")?,
+            task_vfork: task("vfork_done")?,
+            task_comm: task("comm")?,
         })
     }
 

@@ -68,6 +68,14 @@ enum Link {
     Event(OwnedFd),
 }
 
+impl Link {
+    fn into_descriptor(self) -> OwnedFd {
+        match self {
+            Self::Uprobes(descriptor) | Self::Event(descriptor) => descriptor,
+        }
+    }
+}
+
 /// Attached probes. Dropping them takes them off, several at once.
 #[derive(Debug, Default)]
 pub struct Attached {
@@ -302,14 +310,7 @@ impl Attached {
     /// for a moment yet, also after memtap has ended.
     pub fn detach_later(&mut self) {
         let links = std::mem::take(&mut self.links).into_iter();
-        let descriptors: Vec<OwnedFd> = links
-            .map(|link| match link {
-                Link::Uprobes(descriptor) | Link::Event(descriptor) => descriptor,
-            })
-            .collect();
-        if !descriptors.is_empty() {
-            close_later(descriptors);
-        }
+        close_later(links.map(Link::into_descriptor).collect());
     }
 
     /// Takes all probes off and waits until the last program has ended.
@@ -326,9 +327,7 @@ impl Attached {
         let next = || links.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let detach_all = || {
             while let Some(link) = next() {
-                match link {
-                    Link::Uprobes(descriptor) | Link::Event(descriptor) => drop(descriptor),
-                }
+                drop(link.into_descriptor());
             }
         };
         std::thread::scope(|scope| {

@@ -46,10 +46,13 @@ pub fn is_stopped(pid: u32) -> bool {
 /// `include/linux/sched.h`).
 #[must_use]
 pub fn is_exiting(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| is_exiting_in(&stat))
+}
+
+/// Looks at the text of a `stat` file; takes no memory from an allocator.
+pub(crate) fn is_exiting_in(stat: &str) -> bool {
     const PF_EXITING: u64 = 0x4;
-    stat(pid)
-        .and_then(|stat| flags_in(&stat))
-        .is_some_and(|flags| flags & PF_EXITING != 0)
+    flags_in(stat).is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
 /// The flags of the kernel in a `stat` file: its ninth field.
@@ -87,7 +90,7 @@ fn text(path: &Path) -> Option<String> {
 
 /// The fields of a `stat` file from the third on. The second is the name, in parentheses, which may
 /// hold anything.
-fn fields_from_third(stat: &str) -> Option<impl Iterator<Item = &str>> {
+pub(crate) fn fields_from_third(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(stat.get(stat.rfind(')')? + 2..)?.split(' '))
 }
 
@@ -128,13 +131,19 @@ pub fn exe(pid: u32) -> Option<PathBuf> {
 /// The process that a thread belongs to; the id itself for a process.
 #[must_use]
 pub fn group_of(pid: u32) -> Option<u32> {
-    let status = text(Path::new(&format!("/proc/{pid}/status")))?;
+    status_field(&status(pid)?, "Tgid:")?.parse().ok()
+}
+
+fn status(pid: u32) -> Option<String> {
+    text(Path::new(&format!("/proc/{pid}/status")))
+}
+
+/// The value of a line of a `status` file.
+fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status
         .lines()
-        .find_map(|line| line.strip_prefix("Tgid:"))?
-        .trim()
-        .parse()
-        .ok()
+        .find_map(|line| line.strip_prefix(name))
+        .map(str::trim)
 }
 
 /// Masks of a process's signals: bit `n - 1` is signal `n`.
@@ -149,11 +158,11 @@ pub struct SignalMasks {
 /// Reads what a process does with signals from `/proc/PID/status`; nothing where it has gone.
 #[must_use]
 pub fn signal_masks(pid: u32) -> Option<SignalMasks> {
-    let status = text(Path::new(&format!("/proc/{pid}/status")))?;
-    let mask = |name: &str| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
-        u64::from_str_radix(value.trim(), 16).ok()
-    };
+    signal_masks_in(&status(pid)?)
+}
+
+fn signal_masks_in(status: &str) -> Option<SignalMasks> {
+    let mask = |name: &str| u64::from_str_radix(status_field(status, name)?, 16).ok();
     Some(SignalMasks {
         blocked: mask("SigBlk:")?,
         caught: mask("SigCgt:")?,
@@ -188,11 +197,11 @@ pub struct Identity {
 /// Reads the identity of a process from `/proc/PID/status`; nothing where it has gone.
 #[must_use]
 pub fn identity(pid: u32) -> Option<Identity> {
-    identity_in(&text(Path::new(&format!("/proc/{pid}/status")))?, pid)
+    identity_in(&status(pid)?, pid)
 }
 
 fn identity_in(status: &str, pid: u32) -> Option<Identity> {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let field = |name: &str| status_field(status, name);
     let users = field("Uid:")?.split_ascii_whitespace();
     Some(Identity {
         // A kernel without pid namespaces has no such line.
@@ -259,8 +268,14 @@ mod tests {
 
     #[test]
     fn masks_of_signals() {
-        let masks = signal_masks(std::process::id()).expect("readable");
-        assert_eq!(masks.caught & 1 << (libc::SIGKILL - 1), 0);
+        let status = "SigPnd:\t0000000000000000\nSigBlk:\t0000000000010000\nSigCgt:\t0000000000020000\n";
+        let expected = SignalMasks {
+            blocked: 1 << (libc::SIGCHLD - 1),
+            caught: 1 << (libc::SIGCONT - 1),
+        };
+        assert_eq!(signal_masks_in(status), Some(expected));
+        assert_eq!(signal_masks_in("Name:\tx\n"), None);
+        assert!(signal_masks(std::process::id()).is_some());
     }
 
     #[test]
@@ -281,6 +296,9 @@ mod tests {
         assert_eq!(flags_in(stat), Some(0x40_0004));
         assert_eq!(flags_in("7 (a"), None);
         assert_eq!(flags_in("7 (a) R 1"), None);
+        assert!(is_exiting_in("7 (a) D 1 2 3 0 -1 4194308 0 0"));
+        assert!(is_exiting_in("7 (a) Z 1 2 3 0 -1 4194308 0 0"));
+        assert!(!is_exiting_in("7 (a) S 1 2 3 0 -1 4194304 0 0"));
         assert!(!is_exiting(std::process::id()));
     }
 

@@ -18,8 +18,6 @@ pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 use self::discovery::{no_allocator, warn_of_hidden};
 use super::process_table::ProcessTable;
 use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes, has_tree};
-use tracer_ebpf::ProbeScope;
-
 use crate::bpf::links::AttachError;
 use crate::bpf::load::{CHILD_PROGRAMS, LIVE_PROGRAMS, PROCESS_PROGRAMS, REGION_PROGRAMS, TABLE_PROGRAMS};
 use crate::bpf::{Attached, Object, UprobeScope};
@@ -433,13 +431,7 @@ impl Attachments {
             moved_code::warn_of_moved(present, &mut |path, _| !uprobes.allocators(path).is_empty());
         }
         self.is_open = false;
-        match object.set_probe_scope(ProbeScope::Machine) {
-            Ok(()) => self.child_tracepoints.detach_later(),
-            Err(error) => {
-                log::debug!("{error}: children are looked at until their tracepoints are off");
-                self.child_tracepoints.detach();
-            }
-        }
+        self.detach_child_tracepoints(object);
         let (uprobes, tracepoints) = (&mut self.uprobes, &mut self.tracepoints);
         std::thread::scope(|scope| {
             scope.spawn(|| tracepoints.detach());

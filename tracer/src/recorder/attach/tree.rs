@@ -4,7 +4,10 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use tracer_ebpf::{ProbeScope, comm_of, is_stop_watcher, takes_more_child_signals};
+use tracer_ebpf::{
+    ProbeScope, SIGCHLD, SIGCONT, WAITS_FOR_STOPS, comm_of, has_signal, is_stop_watcher, takes_later,
+    takes_more_child_signals,
+};
 
 use super::Attachments;
 use crate::bpf::load::BpfError;
@@ -17,9 +20,6 @@ use crate::settings::StopPolicy;
 /// The scope of probes that are for every process of the machine, in a message.
 const MACHINE_SCOPE: &str = "breakpoints are in every process that maps the same libraries, and others pay for a trap at \
                              each call (--scope machine)";
-
-/// A signal of the C library's own, which it blocks with all others for the time of a fork alone.
-const OF_C_LIBRARY: i32 = 32;
 
 /// Says why a target would notice that its children are stopped, if it would: by its name or, if it
 /// runs already, by what it does with signals and waits for. `command`: it was launched, and its
@@ -42,12 +42,11 @@ fn sees_stops(pid: u32, command: Option<&OsStr>, policy: StopPolicy) -> Option<S
         ))
     };
     let signals = proc_fs::signal_masks(pid)?;
-    let has = |mask: u64, signal: i32| mask & 1 << (signal - 1) != 0;
-    if has(signals.caught, libc::SIGCHLD) && !takes_more_child_signals(&comm) {
+    if has_signal(signals.caught, SIGCHLD) && !takes_more_child_signals(&comm) {
         does("handles SIGCHLD")
-    } else if has(signals.blocked, libc::SIGCHLD) && !has(signals.blocked, OF_C_LIBRARY) {
+    } else if takes_later(signals.blocked, SIGCHLD) {
         does("takes SIGCHLD when it wants")
-    } else if has(signals.caught, libc::SIGCONT) {
+    } else if has_signal(signals.caught, SIGCONT) {
         does("handles SIGCONT")
     } else if proc_fs::threads(pid).into_iter().any(waits_for_stops) {
         does("waits for stops")
@@ -59,13 +58,12 @@ fn sees_stops(pid: u32, command: Option<&OsStr>, policy: StopPolicy) -> Option<S
 /// Returns true if a thread is in a `wait4` or `waitid` that returns when a child stops, or when
 /// its stop ends.
 fn waits_for_stops(thread: u32) -> bool {
-    const FOR_STOPS: i32 = libc::WUNTRACED | libc::WCONTINUED;
     let options = match proc_fs::system_call(thread) {
         Some((libc::SYS_wait4, arguments)) => arguments[2],
         Some((libc::SYS_waitid, arguments)) => arguments[3],
         _ => 0,
     };
-    options & u64::from(FOR_STOPS.cast_unsigned()) != 0
+    options & WAITS_FOR_STOPS != 0
 }
 
 impl Attachments {
@@ -163,6 +161,20 @@ impl Attachments {
         }
         for pid in tree {
             self.uprobes.remove(UprobeScope::Process(pid));
+        }
+    }
+
+    /// Has the programs of children do nothing any more, and takes them off.
+    pub(super) fn detach_child_tracepoints(&mut self, object: &mut Object) {
+        if self.child_tracepoints.is_empty() {
+            return;
+        }
+        match object.set_probe_scope(ProbeScope::Machine) {
+            Ok(()) => self.child_tracepoints.detach_later(),
+            Err(error) => {
+                log::debug!("{error}: children are looked at until their tracepoints are off");
+                self.child_tracepoints.detach();
+            }
         }
     }
 

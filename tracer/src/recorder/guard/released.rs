@@ -2,6 +2,7 @@
 //! take no memory from an allocator.
 
 use crate::bpf::stopped::StoppedMap;
+use crate::process::proc_fs;
 
 /// A process that was taken out of the map, and the time from which on it has been running, in
 /// milliseconds.
@@ -108,36 +109,21 @@ pub(super) fn is_stopped(pid: u32) -> bool {
     matches!(state(pid), Some(b'T' | b'Z'))
 }
 
-/// Returns true if a process has ended, or its first thread is about to: all others are, too.
-pub(super) fn has_died(pid: u32) -> bool {
+/// Returns true if a process is in the middle of ending, or waits for its parent.
+pub(super) fn is_ending(pid: u32) -> bool {
     let mut text = [0; 256];
-    fields(pid, &mut text).is_none_or(is_ending)
-}
-
-/// Looks at the state, and at the kernel's flags (`PF_EXITING` of its `include/linux/sched.h`).
-fn is_ending(fields: &[u8]) -> bool {
-    const PF_EXITING: u64 = 0x4;
-    let mut fields = fields.split(|byte| *byte == b' ');
-    let state = fields.next();
-    let flags = fields.nth(5).and_then(|flags| std::str::from_utf8(flags).ok());
-    let is_exiting = flags
-        .and_then(|flags| flags.parse::<u64>().ok())
-        .is_some_and(|flags| flags & PF_EXITING != 0);
-    is_exiting || matches!(state, Some(b"Z" | b"X"))
+    read(pid, b"/stat", &mut text)
+        .and_then(|stat| std::str::from_utf8(stat).ok())
+        .is_some_and(proc_fs::is_exiting_in)
 }
 
 /// Returns the state letter of `/proc/PID/stat`, if there is such a process.
 fn state(pid: u32) -> Option<u8> {
+    // The state is behind the parenthesis that closes the name, which is short.
     let mut text = [0; 256];
-    fields(pid, &mut text)?.first().copied()
-}
-
-/// Reads the fields of `/proc/PID/stat` from the third on: what is behind the parenthesis that
-/// closes the name, which is short.
-fn fields(pid: u32, text: &mut [u8]) -> Option<&[u8]> {
-    let text = read(pid, b"/stat", text)?;
+    let text = read(pid, b"/stat", &mut text)?;
     let name_end = text.iter().rposition(|byte| *byte == b')')?;
-    text.get(name_end + 2..)
+    text.get(name_end + 2).copied()
 }
 
 /// Returns the signals that wait for a process, as a mask: `ShdPnd` of `/proc/PID/status`.
@@ -179,7 +165,7 @@ fn read<'a>(pid: u32, name: &[u8], text: &'a mut [u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{has_died, is_ending, pending, state};
+    use super::{is_ending, pending, state};
 
     #[test]
     fn states_of_processes() {
@@ -190,11 +176,9 @@ mod tests {
 
     #[test]
     fn ends_of_processes() {
-        assert!(!has_died(std::process::id()));
-        assert!(has_died(u32::MAX));
-        assert!(is_ending(b"D 1 2 3 0 -1 4194308 0 0"));
-        assert!(!is_ending(b"S 1 2 3 0 -1 4194304 0 0"));
-        assert!(is_ending(b"Z 1 2 3 0 -1 4194304 0 0"));
+        assert!(!is_ending(std::process::id()));
+        // That is told by the pidfd.
+        assert!(!is_ending(u32::MAX));
     }
 
     #[test]

@@ -10,8 +10,9 @@ use std::os::fd::RawFd;
 
 use rustix::process::{Pid, WaitOptions};
 
-use super::released::{ReleasedProcess, ReleasedProcesses, has_died, is_stopped, now_ms, send_continue};
+use super::released::{ReleasedProcess, ReleasedProcesses, is_ending, is_stopped, now_ms, send_continue};
 use crate::bpf::stopped::StoppedMap;
+use crate::process::proc_fs;
 
 /// A request to the guard: the id of a process to be resumed. The first message from there has the
 /// same size: the guard's own process id, or the number of the error that kept it from starting, as
@@ -80,7 +81,7 @@ impl Title {
 /// `/proc/PID/stat` (`proc(5)`).
 fn arguments_area() -> Option<(usize, usize)> {
     let text = String::from_utf8_lossy(&std::fs::read("/proc/self/stat").ok()?).into_owned();
-    let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ').skip(45);
+    let mut fields = proc_fs::fields_from_third(&text)?.skip(45);
     let mut number = || fields.next()?.trim().parse::<usize>().ok();
     let (start, end) = (number()?, number()?);
     (start != 0).then_some((start, end.checked_sub(start)?))
@@ -283,7 +284,7 @@ fn serve_requests(map: StoppedMap, memtap_pid: u32, released: &mut ReleasedProce
             }
             silent_looks = 0;
             looked_ms = now_ms();
-        } else if polled[1].revents != 0 || ready == -1 || has_died(memtap_pid) {
+        } else if polled[1].revents != 0 || ready == -1 || is_ending(memtap_pid) {
             return RequestsEnd::MemtapDied;
         } else if now_ms() - looked_ms >= MAX_SILENCE_MS {
             looked_ms = now_ms();
