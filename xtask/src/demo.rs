@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::setup::{self, SetupOptions};
-use crate::{privilege, process, product, workspace};
+use crate::{ebpf, privilege, process, workspace};
 
 /// Sets up, builds, traces the workload, shows its top stacks, and leaves files for a closer look.
 pub(crate) fn run() -> Result<()> {
     privilege::prime()?;
     setup::run(&SetupOptions::default())?;
-    let memtap = product::build()?;
+    let memtap = ebpf::build_memtap()?;
     let directory = workspace::target_dir()?.join("demo");
     fs::create_dir_all(&directory).with_context(|| format!("failed to create {}", directory.display()))?;
     let workload = build_workload(&directory)?;

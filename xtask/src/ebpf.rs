@@ -1,5 +1,5 @@
-//! `cargo xtask ebpf`: the eBPF object alone, built and past this kernel's verifier, without a
-//! build of the tracer.
+//! The eBPF object, built apart from the tracer. `cargo xtask ebpf` sees that this kernel's
+//! verifier takes it.
 
 #[path = "../../tracer/build/object.rs"]
 pub(crate) mod object;
@@ -7,12 +7,13 @@ pub(crate) mod object;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::kernels::verifier_counts;
-use crate::{privilege, process, setup, workspace};
+use crate::{privilege, process, product, setup, workspace};
 
 /// Names an object to load in place of the one that a development build of memtap has in it.
 const OBJECT_VARIABLE: &str = "MEMTAP_EBPF_OBJECT";
@@ -49,6 +50,18 @@ pub(crate) fn run() -> Result<()> {
         loaded.as_secs_f64()
     );
     Ok(())
+}
+
+/// Builds memtap's release binary, and the object beside its dependencies: cargo starts the build
+/// script, which has it built, when nearly all of them are done, and has nothing for the other
+/// processors to do meanwhile. Returns the binary's path.
+pub(crate) fn build_memtap() -> Result<PathBuf> {
+    let target = workspace::target_dir()?.join("ebpf");
+    thread::scope(|scope| {
+        // The build script does the same, and says what is wrong.
+        scope.spawn(|| object::build(&workspace::root(), &target, &[]).is_ok());
+        product::build()
+    })
 }
 
 /// A development build of memtap that loads objects with the present interface; built only where

@@ -1,13 +1,17 @@
 //! `cargo xtask test`: everything that CI runs.
 
+use std::fmt;
+use std::panic;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::test_output::{self, TestCounts, TestResults};
-use crate::{kernels, lint, packages, privilege, process, product, setup, workspace};
+use crate::{ebpf, kernels, lint, packages, privilege, process, setup, workspace};
 
 /// The tests to run.
 #[derive(Args)]
@@ -41,15 +45,35 @@ pub(crate) fn run(options: &TestOptions) -> Result<()> {
     if !options.unit {
         privilege::prime()?;
     }
+    let mut clock = PhaseClock::start();
     setup::run(&setup::SetupOptions::default())?;
-    packages::ensure(packages::TEST)?;
+    clock.ends("set-up");
+    let memtap = if options.unit {
+        packages::ensure(packages::TEST)?;
+        None
+    } else {
+        // Packages come over the network while both processors compile.
+        Some(thread::scope(|scope| {
+            let packages = scope.spawn(|| packages::ensure(packages::TEST));
+            let memtap = build_suite();
+            join(packages)?;
+            memtap
+        })?)
+    };
+    clock.ends("build");
     let mut failed = Vec::new();
     let mut parts = Vec::new();
-    if !options.no_kernels && !options.unit && !options.suite && options.filters.is_empty() {
+    if let Some(memtap) = &memtap
+        && !options.no_kernels
+        && !options.suite
+        && options.filters.is_empty()
+    {
         // The suite looks at times and at all of the machine's probes: nothing runs beside it. The
         // guests run what it has compiled.
-        parts.push(("suite", suite(options)?));
+        parts.push(("suite", suite(options, memtap)?));
+        clock.ends("suite");
         let beside = beside_guests(options)?;
+        clock.ends("kernels, lint and unit tests");
         failed.extend(beside.lint_failed.then_some("lint"));
         parts.insert(0, ("unit", beside.unit));
         parts.push(("kernels", beside.kernels));
@@ -63,9 +87,10 @@ pub(crate) fn run(options: &TestOptions) -> Result<()> {
         if !options.suite {
             parts.push(("unit", unit_tests(options, run_all)?));
         }
-        if !options.unit {
-            parts.push(("suite", suite(options)?));
+        if let Some(memtap) = &memtap {
+            parts.push(("suite", suite(options, memtap)?));
         }
+        clock.ends("tests");
     }
     failed.extend(
         parts
@@ -74,10 +99,44 @@ pub(crate) fn run(options: &TestOptions) -> Result<()> {
             .map(|(name, _)| *name),
     );
     summarize(&parts);
+    eprintln!("xtask test: {clock}");
     if !failed.is_empty() {
         bail!("failed: {}; see above", failed.join(", "));
     }
     Ok(())
+}
+
+/// What each phase of a run took, in order.
+struct PhaseClock {
+    phases: Vec<(&'static str, Duration)>,
+    since: Instant,
+}
+
+impl PhaseClock {
+    fn start() -> Self {
+        Self {
+            phases: Vec::new(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Ends a phase, which began where the last one ended.
+    fn ends(&mut self, phase: &'static str) {
+        self.phases.push((phase, self.since.elapsed()));
+        self.since = Instant::now();
+    }
+}
+
+impl fmt::Display for PhaseClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Duration = self.phases.iter().map(|(_, took)| *took).sum();
+        write!(f, "{} s", all.as_secs())?;
+        for (index, (phase, took)) in self.phases.iter().enumerate() {
+            let separator = if index == 0 { ":" } else { "," };
+            write!(f, "{separator} {phase} {} s", took.as_secs())?;
+        }
+        Ok(())
+    }
 }
 
 /// One part of the tests, after it ran.
@@ -110,17 +169,18 @@ fn beside_guests(options: &TestOptions) -> Result<BesideGuests> {
             Ok::<_, anyhow::Error>((lint_failed, unit_tests(options, collect_all)?))
         });
         let kernels = kernels::for_tests();
-        let lane = match lane.join() {
-            Ok(lane) => lane,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        let ((lint_failed, unit), (results, succeeded)) = (lane?, kernels?);
+        let ((lint_failed, unit), (results, succeeded)) = (join(lane)?, kernels?);
         Ok(BesideGuests {
             lint_failed,
             unit,
             kernels: PartResult { results, succeeded },
         })
     })
+}
+
+/// The result of a thread; its panic is the caller's.
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
 /// Runs `xtask lint` as a process of its own, whose messages are printed as a whole. Returns
@@ -138,33 +198,46 @@ type Runner = fn(Vec<Command>) -> Result<PartResult>;
 
 /// All tests of all crates but the suite: pure code, without root.
 fn unit_tests(options: &TestOptions, run: Runner) -> Result<PartResult> {
-    let mut all_but_suite = workspace::cargo();
-    all_but_suite.args([
-        "test",
-        "--workspace",
-        "--exclude",
-        "memtap-tests",
-        "--no-fail-fast",
-        "--",
-    ]);
-    all_but_suite
+    let mut command = workspace::cargo();
+    // Everything that is not a file of tests, of which the suite is the only one. A second command
+    // for a part of the crates would compile dependencies anew, with other features.
+    command
+        .args([
+            "test",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--examples",
+            "--no-fail-fast",
+            "--",
+        ])
         .args(&options.filters)
         .args(&options.runner_arguments);
-    let mut helpers = workspace::cargo();
-    helpers.args(["test", "-p", "memtap-tests", "--lib", "--"]);
-    helpers.args(&options.filters).args(&options.runner_arguments);
-    run(vec![all_but_suite, helpers])
+    run(vec![command])
+}
+
+/// `cargo test` of the traces of real programs.
+fn cargo_test_suite() -> Command {
+    let mut command = workspace::cargo();
+    command.args(["test", "-p", "memtap-tests", "--test", "suite", "--release"]);
+    command
+}
+
+/// Builds memtap and the suite. Returns the path of memtap.
+fn build_suite() -> Result<PathBuf> {
+    let memtap = ebpf::build_memtap()?;
+    process::run(cargo_test_suite().arg("--no-run"), "build the suite")?;
+    Ok(memtap)
 }
 
 /// Traces of real programs, by the release binary, as root.
-fn suite(options: &TestOptions) -> Result<PartResult> {
-    let memtap = product::build()?;
+fn suite(options: &TestOptions, memtap: &Path) -> Result<PartResult> {
     privilege::prime()?;
     let suite = |filter: Option<&String>| {
-        let mut command = workspace::cargo();
+        let mut command = cargo_test_suite();
         command
-            .env("MEMTAP_BIN", &memtap)
-            .args(["test", "-p", "memtap-tests", "--test", "suite", "--release", "--"])
+            .env("MEMTAP_BIN", memtap)
+            .arg("--")
             .args(filter)
             .args(&options.runner_arguments);
         command
