@@ -70,7 +70,7 @@ fn shell_that_starts(program: &Fixture) -> Result<[String; 4]> {
 
 /// Traces the tree of a command, from the time on when its probes are in.
 fn traced_tree<'a>(context: &'a Context, words: &[String]) -> Result<MemtapSession<'a>> {
-    let mut session = Memtap::record(context)?.arguments(TREE).command(words).start()?;
+    let mut session = Memtap::record(context)?.command(words).start()?;
     session.wait_until_tracing()?;
     Ok(session)
 }
@@ -95,7 +95,7 @@ fn bystanders(context: &Context, by_pid: bool) -> Result<()> {
     let bystander = waiting(context)?;
     let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
     let mut tree = None;
-    let memtap = Memtap::record(context)?.arguments(TREE);
+    let memtap = Memtap::record(context)?;
     let memtap = if by_pid {
         let mut shell = std::process::Command::new(&words[0]);
         shell.args(&words[1..]);
@@ -292,26 +292,31 @@ fn no_tree(context: &Context) -> Result<()> {
 /// More processes than the kernel side's table has room for: ended ones make room while the command
 /// goes on, and every child's call is counted.
 fn storm(context: &Context) -> Result<()> {
-    const CHILDREN: u64 = 20_000;
+    // Some 2.5 ms more for each child in the tree's scope.
+    storm_of(context, "tree", 3_000)?;
+    storm_of(context, "machine", 20_000)
+}
+
+fn storm_of(context: &Context, scope: &str, children: u64) -> Result<()> {
     let program = Fixture::c(context, "children")?;
     let program = program.path.to_str().context("not a plain path")?;
     let recording = Memtap::record(context)?
-        .argument("--strict")
-        .command([program, &CHILDREN.to_string()])
+        .arguments(["--strict", "--scope", scope])
+        .command([program, &children.to_string()])
         .run()?
         .whole()?;
     let said = &recording.finished.stderr;
     ensure!(
-        said.contains(&format!("made {CHILDREN}")),
+        said.contains(&format!("made {children}")),
         "not all were made: {said}"
     );
     let folded = recording.folded()?;
     let bytes =
         folded.weight_of(|line| line.function == "malloc" && line.frames.iter().any(|it| it == "main"));
     ensure!(
-        (CHILDREN * 77..CHILDREN * 77 + 10_000).contains(&bytes),
+        (children * 77..children * 77 + 10_000).contains(&bytes),
         "{bytes} bytes of {} are counted",
-        CHILDREN * 77
+        children * 77
     );
     recording.summary()?.lost_nothing()
 }
@@ -368,7 +373,7 @@ fn stop_watchers(context: &Context) -> Result<()> {
             &format!("{unknown} sh -c 'sleep 0.1; echo went on'; true"),
         ]),
     ] {
-        let recording = Memtap::record(context)?.arguments(TREE).command(&command).run()?;
+        let recording = Memtap::record(context)?.command(&command).run()?;
         ensure!(
             recording.finished.code() == 0 && recording.finished.stdout.contains("went on"),
             "{command:?} ended with {}: {}",
@@ -386,7 +391,6 @@ fn unseen_stops(context: &Context) -> Result<()> {
     let parent = parent.path.to_str().context("not a plain path")?;
     for way in ["handler", "cont", "waits", "blocked", "stops", "sleeps"] {
         let recording = Memtap::record(context)?
-            .arguments(TREE)
             .arguments(["--min-size", "12345", "--max-size", "12345"])
             .command([parent, way])
             .run()?;

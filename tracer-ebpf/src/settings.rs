@@ -59,6 +59,8 @@ static SETTINGS: BpfSettings = BpfSettings {
         task_real_blocked: 0,
         task_vfork: 0,
         task_comm: 0,
+        task_tgid: 0,
+        reserved: 0,
     },
     live: 0,
     sampled: 0,

@@ -11,8 +11,8 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_task, bpf_send_signal},
 };
 use tracer_ebpf::{
-    BpfSettings, Comm, Loss, ProbeScope, RecordKind, SIGCHLD, SIGCONT, StopWatcherRecord, UnprobedRecord,
-    WAITS_FOR_STOPS, is_stop_watcher, takes_later, takes_more_child_signals,
+    BpfSettings, Comm, Loss, ProbeScope, ProcessStopRecord, RecordKind, SIGCHLD, SIGCONT, WAITS_FOR_STOPS,
+    is_stop_watcher, takes_later, takes_more_child_signals,
 };
 
 use crate::{
@@ -53,18 +53,26 @@ pub(crate) fn stop_for_probes() {
     if !is_tree() {
         return;
     }
-    let Some(mut entry) = RECORDS.reserve::<UnprobedRecord>(0) else {
+    report_and_stop(RecordKind::Unprobed, || {
+        is_wanted(settings::stop_for_probes(), true)
+    });
+}
+
+/// Tells user space of the current process, and stops it when this call is over, if `is_wanted`
+/// says so and it has room in the table of those that are stopped.
+#[inline(always)]
+fn report_and_stop(kind: RecordKind, is_wanted: impl FnOnce() -> bool) {
+    let Some(mut entry) = RECORDS.reserve::<ProcessStopRecord>(0) else {
         count_loss(Loss::ProcessRecordLost);
         return;
     };
-    let is_stopped = is_wanted(settings::stop_for_probes(), true) && enter();
-    let record = UnprobedRecord {
-        kind: RecordKind::Unprobed as u32,
+    let is_stopped = is_wanted() && enter();
+    entry.write(ProcessStopRecord {
+        kind: kind as u32,
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         is_stopped: is_stopped as u32,
         reserved: 0,
-    };
-    entry.write(record);
+    });
     // Before the stop: user space that sees a process stopped finds the reason in the ring.
     entry.submit(aggregate::record_flags(true));
     if is_stopped {
@@ -73,31 +81,52 @@ pub(crate) fn stop_for_probes() {
 }
 
 /// Tells user space of a process that will see when a child of it is stopped, if the system call of
-/// this number, with these arguments, makes it one.
+/// this number, with these arguments, makes it one. The process itself is stopped, where nobody
+/// sees that, until the probes are the machine's: its next call may be a fork.
 ///
 /// Most programs handle signals, and wait for stops, before they have children, or again and again:
 /// then no child is stopped that they look after.
 #[inline(always)]
-pub(crate) fn report_stop_watcher(number: u32, arguments: [u64; 4]) {
-    if !is_tree() || settings::stop_for_probes() != BpfSettings::STOP_UNSEEN {
+pub(crate) fn hold_stop_watcher_by_call(number: u32, arguments: [u64; 4]) {
+    if !looks_for_watchers() {
         return;
     }
-    let watches = match number {
-        WAIT4 => arguments[2] & WAITS_FOR_STOPS != 0,
-        WAITID => arguments[3] & WAITS_FOR_STOPS != 0,
-        _ => handles(arguments[0], arguments[1]),
+    let (watches, sees_own_stop) = match number {
+        WAIT4 => (arguments[2] & WAITS_FOR_STOPS != 0, false),
+        WAITID => (arguments[3] & WAITS_FOR_STOPS != 0, false),
+        // The handler is in place when the stop ends.
+        _ => (
+            handles(arguments[0], arguments[1]),
+            arguments[0] == SIGCONT as u64,
+        ),
     };
+    if watches {
+        hold_stop_watcher(!sees_own_stop);
+    }
+}
+
+/// Does the same for a process that has executed a program that is known to look after the stops of
+/// its children. Returns true if it has.
+#[inline(always)]
+pub(crate) fn hold_stop_watcher_by_name() -> bool {
+    let watches =
+        looks_for_watchers() && matches!(bpf_get_current_comm(), Ok(name) if is_stop_watcher(&name));
+    if watches {
+        hold_stop_watcher(true);
+    }
+    watches
+}
+
+#[inline(always)]
+fn looks_for_watchers() -> bool {
+    is_tree() && settings::stop_for_probes() == BpfSettings::STOP_UNSEEN
+}
+
+#[inline(always)]
+fn hold_stop_watcher(can_be_stopped: bool) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if !watches || process::listed(tgid).is_none() {
-        return;
-    }
-    let record = StopWatcherRecord {
-        kind: RecordKind::StopWatcher as u32,
-        tgid,
-    };
-    let flags = aggregate::record_flags(true);
-    if RECORDS.output::<StopWatcherRecord>(&record, flags).is_err() {
-        count_loss(Loss::ProcessRecordLost);
+    if process::listed(tgid).is_some() {
+        report_and_stop(RecordKind::StopWatcher, || can_be_stopped && is_unseen(true));
     }
 }
 
@@ -178,6 +207,12 @@ fn is_unseen(begins: bool) -> bool {
     if begins {
         if word(task, offsets.task_vfork) != 0 {
             return true;
+        }
+        // memtap takes no notice of a stop of its command.
+        if half(parent, offsets.task_tgid) == settings::own_tgid() {
+            return half(word(task, offsets.task_signal), offsets.signal_threads) == 1
+                && !handles_end_of_stop(task)
+                && !takes_end_of_stop(task);
         }
         let Some(name) = name_of(parent) else { return false };
         // A shell blocks all signals around its waits.

@@ -5,9 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::abi::values::map_types;
 
 map_types! {
-    BpfSettings: 224;
+    BpfSettings: 232;
     KernelOffsets: 88;
-    StopOffsets: 56;
+    StopOffsets: 64;
 }
 
 /// What the loader tells the programs once, before they run.
@@ -138,6 +138,10 @@ pub struct StopOffsets {
     pub task_vfork: u32,
     /// `task_struct.comm`
     pub task_comm: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// Unused.
+    pub reserved: u32,
 }
 
 impl BpfSettings {

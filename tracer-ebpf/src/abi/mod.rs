@@ -27,8 +27,8 @@ pub use heap::{BUCKETS, Block, BlockKey, CallKey, HeapSum, LastCall, PendingCall
 pub use probe_scope::ProbeScope;
 pub use probe_spec::{Operand, Operands, ProbeSpec};
 pub use records::{
-    CopyHeader, CopyRecord, FileRecord, ProcessRecord, RecordKind, StackRecord, StackRecordHeader,
-    StopWatcherRecord, UnprobedRecord,
+    CopyHeader, CopyRecord, FileRecord, ProcessRecord, ProcessStopRecord, RecordKind, StackRecord,
+    StackRecordHeader,
 };
 pub use shards::{CountWord, CountsRecord, LiveWord, PROCESS_WORDS, ProcessCounts, SEVERAL_PROCESSES};
 pub use stop_watchers::{

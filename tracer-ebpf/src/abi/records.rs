@@ -16,9 +16,9 @@ pub enum RecordKind {
     File = 3,
     /// A [`CountsRecord`](crate::CountsRecord).
     Counts = 4,
-    /// An [`UnprobedRecord`].
+    /// A [`ProcessStopRecord`] of a process without probes.
     Unprobed = 5,
-    /// A [`StopWatcherRecord`].
+    /// A [`ProcessStopRecord`] of a process that will see stops.
     StopWatcher = 6,
 }
 
@@ -99,28 +99,20 @@ pub struct FileRecord {
     pub key: crate::FileKey,
 }
 
-/// A process that begins, as a child or as a target, and has no probes of its own yet.
+/// A process that user space is to see to, and may be stopped until that is done: one that begins,
+/// as a child or as a target, and has no probes of its own yet, or one of a tree that will see when
+/// a child of it is stopped.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct UnprobedRecord {
-    /// [`RecordKind::Unprobed`].
+pub struct ProcessStopRecord {
+    /// [`RecordKind::Unprobed`] or [`RecordKind::StopWatcher`].
     pub kind: u32,
     /// The process.
     pub tgid: u32,
-    /// 1: it is stopped until it has them.
+    /// 1: it is stopped.
     pub is_stopped: u32,
     /// Unused.
     pub reserved: u32,
-}
-
-/// A process of a tree that will see when a child of it is stopped.
-#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct StopWatcherRecord {
-    /// [`RecordKind::StopWatcher`].
-    pub kind: u32,
-    /// The process.
-    pub tgid: u32,
 }
 
 /// Where a walk stopped that user space is to finish, and how much of the stack follows.
@@ -179,5 +171,4 @@ const _: () = assert!(size_of::<FileRecord>() == 48);
 const _: () = assert!(size_of::<StackRecordHeader>() == 32);
 const _: () = assert!(size_of::<StackRecord>() == 32 + 8 * 128);
 const _: () = assert!(size_of::<ProcessRecord>() == 56);
-const _: () = assert!(size_of::<UnprobedRecord>() == 16);
-const _: () = assert!(size_of::<StopWatcherRecord>() == 8);
+const _: () = assert!(size_of::<ProcessStopRecord>() == 16);

@@ -31,10 +31,10 @@ pub const fn takes_later(blocked: u64, signal: u32) -> bool {
 
 /// Names of programs that wait for their children to stop (`WUNTRACED` of `waitpid(2)`) and act on
 /// it: most stop themselves then, until somebody resumes them; `timeout` resumes the child at once;
-/// debuggers take it for a stop that they have agreed on with the child. Shells with job control do
-/// so too, and are told by the signals that they ignore, but for those without a terminal (`set
-/// -m` of bash and zsh).
-const STOP_WATCHERS: [Comm; 25] = [
+/// debuggers take it for a stop that they have agreed on with the child; the first processes of
+/// containers take all signals when they want. Shells with job control do so too, and are told by
+/// the signals that they ignore, but for those without a terminal (`set -m` of bash and zsh).
+const STOP_WATCHERS: [Comm; 28] = [
     comm_of(b"su"),
     comm_of(b"sudo"),
     comm_of(b"runuser"),
@@ -60,6 +60,9 @@ const STOP_WATCHERS: [Comm; 25] = [
     comm_of(b"gdbserver"),
     comm_of(b"lldb"),
     comm_of(b"rr"),
+    comm_of(b"tini"),
+    comm_of(b"dumb-init"),
+    comm_of(b"catatonit"),
 ];
 
 /// Names of programs that handle SIGCHLD and take it for nothing but a reason to ask which children

@@ -61,7 +61,7 @@ pub(crate) fn stop_watcher(ctx: TracePointContext) -> u32 {
     // takes.
     let (number, arguments) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<[u64; 4]>(16)) };
     if let (Ok(number), Ok(arguments)) = (number, arguments) {
-        stop::report_stop_watcher(number, arguments);
+        stop::hold_stop_watcher_by_call(number, arguments);
     }
     0
 }
@@ -72,7 +72,8 @@ pub(crate) fn stop_watcher(ctx: TracePointContext) -> u32 {
 pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
     let is_unprobed = settings::has_tree() && !has_probes(&ctx);
     if let Some(number) = process::executed() {
-        if is_unprobed {
+        let is_held = settings::has_tree() && stop::hold_stop_watcher_by_name();
+        if is_unprobed && !is_held {
             stop::stop_for_probes();
         }
         debug!(

@@ -235,6 +235,8 @@ impl Btf {
             task_real_blocked: task("real_blocked")?,
             task_vfork: task("vfork_done")?,
             task_comm: task("comm")?,
+            task_tgid: task("tgid")?,
+            reserved: 0,
         })
     }
 

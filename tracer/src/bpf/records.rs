@@ -1,8 +1,8 @@
 //! The ring: new stacks and new processes.
 
 use tracer_ebpf::{
-    CountsRecord, FileKey, FileRecord, ProcessRecord, RecordKind, StackEnd, StackRecordHeader,
-    StopWatcherRecord, UnprobedRecord,
+    CountsRecord, FileKey, FileRecord, ProcessRecord, ProcessStopRecord, RecordKind, StackEnd,
+    StackRecordHeader,
 };
 use zerocopy::FromBytes as _;
 
@@ -23,17 +23,17 @@ pub enum RingRecord {
     /// What a CPU has counted of a process, and counts anew.
     Counts(Counted),
     /// A process that has no probes of its own yet.
-    Unprobed(UnprobedProcess),
-    /// The id of a process of a tree that will see when a child of it is stopped.
-    StopWatcher(u32),
+    Unprobed(ReportedProcess),
+    /// A process of a tree that will see when a child of it is stopped.
+    StopWatcher(ReportedProcess),
 }
 
-/// A process that has no probes of its own yet.
+/// A process that is to be seen to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnprobedProcess {
+pub struct ReportedProcess {
     /// Its id.
     pub tgid: u32,
-    /// It is stopped until it has them.
+    /// It is stopped until that is done.
     pub is_stopped: bool,
 }
 
@@ -167,16 +167,18 @@ fn parse(bytes: &[u8]) -> Option<RingRecord> {
             frees: u64::from(record.frees),
         }));
     }
-    if kind == RecordKind::Unprobed as u32 {
-        let record = UnprobedRecord::read_from_bytes(bytes).ok()?;
-        return Some(RingRecord::Unprobed(UnprobedProcess {
+    let process = || {
+        let record = ProcessStopRecord::read_from_bytes(bytes).ok()?;
+        Some(ReportedProcess {
             tgid: record.tgid,
             is_stopped: record.is_stopped != 0,
-        }));
+        })
+    };
+    if kind == RecordKind::Unprobed as u32 {
+        return process().map(RingRecord::Unprobed);
     }
     if kind == RecordKind::StopWatcher as u32 {
-        let record = StopWatcherRecord::read_from_bytes(bytes).ok()?;
-        return Some(RingRecord::StopWatcher(record.tgid));
+        return process().map(RingRecord::StopWatcher);
     }
     None
 }
@@ -251,7 +253,7 @@ mod tests {
     fn processes_without_probes_are_read_as_they_were_written() {
         let words = [RecordKind::Unprobed as u32, 7, 1, 0];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let expected = UnprobedProcess {
+        let expected = ReportedProcess {
             tgid: 7,
             is_stopped: true,
         };
@@ -261,10 +263,14 @@ mod tests {
 
     #[test]
     fn processes_that_see_stops_are_read_as_they_were_written() {
-        let words = [RecordKind::StopWatcher as u32, 7];
+        let words = [RecordKind::StopWatcher as u32, 7, 0, 0];
         let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
-        assert_eq!(parse(&bytes), Some(RingRecord::StopWatcher(7)));
-        assert_eq!(parse(&bytes[..4]), None);
+        let expected = ReportedProcess {
+            tgid: 7,
+            is_stopped: false,
+        };
+        assert_eq!(parse(&bytes), Some(RingRecord::StopWatcher(expected)));
+        assert_eq!(parse(&bytes[..8]), None);
     }
 
     #[test]

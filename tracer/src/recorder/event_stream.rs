@@ -13,7 +13,7 @@ use super::stack_table::StackTable;
 use super::targets::TargetScope;
 use super::unwind_tables::Unwinding;
 use crate::bpf::load::BpfError;
-use crate::bpf::records::Records;
+use crate::bpf::records::{Records, ReportedProcess};
 use crate::bpf::{Object, RingRecord, processes};
 use crate::clock::monotonic_ns;
 use crate::process::files::MappedFile;
@@ -123,17 +123,14 @@ impl EventSinks<'_> {
             }
             RingRecord::Unprobed(new) => {
                 self.attachments.on_unprobed(self.object, new);
-                if new.is_stopped
-                    && let Some(guard) = &mut self.guard
-                {
-                    guard.resume_begun(new.tgid);
-                }
+                self.resume_reported(new);
             }
-            RingRecord::StopWatcher(pid) => {
+            RingRecord::StopWatcher(watcher) => {
                 if let Some(guard) = &mut self.guard {
-                    guard.note_watcher(pid);
+                    guard.note_watcher(watcher.tgid);
                 }
-                self.attachments.on_stop_noticed(self.object, pid);
+                self.attachments.on_stop_noticed(self.object, watcher.tgid);
+                self.resume_reported(watcher);
             }
             RingRecord::Counts(new) => processes::take_counted(self.object, new),
             RingRecord::Process(new) => {
@@ -141,6 +138,14 @@ impl EventSinks<'_> {
                 // It may have taken the place of another image.
                 self.exited.note_exit();
             }
+        }
+    }
+
+    fn resume_reported(&mut self, process: ReportedProcess) {
+        if process.is_stopped
+            && let Some(guard) = &mut self.guard
+        {
+            guard.resume_begun(process.tgid);
         }
     }
 

@@ -74,7 +74,7 @@ pub(in crate::cli) struct RecordArguments {
     #[arg(long)]
     no_follow: bool,
     /// Processes that get breakpoints: the targets and their descendants alone, or every process
-    /// that maps the same libraries [default: tree for -p without --follow, else machine]
+    /// that maps the same libraries [default: tree for -p, --comm and commands, else machine]
     #[arg(long, value_enum, value_name = "WHICH")]
     scope: Option<ScopeArgument>,
     /// With --scope tree, stop a child of a target for some milliseconds at its beginning, until it
@@ -280,9 +280,7 @@ impl RecordArguments {
                  machine and of a cgroup come from anywhere"
             ),
             Some(ScopeArgument::Tree) => Ok(Probed::Tree),
-            // A parent that sees stops is known a moment before it makes a child at best, and the
-            // machine's probes may come too late for the child's first calls.
-            None if !self.pid.is_empty() && !self.follow => Ok(Probed::Tree),
+            None if has_tree => Ok(Probed::Tree),
             Some(ScopeArgument::Machine) | None => Ok(Probed::Machine),
         }
     }

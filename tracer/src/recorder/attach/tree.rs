@@ -11,7 +11,7 @@ use tracer_ebpf::{
 
 use super::Attachments;
 use crate::bpf::load::BpfError;
-use crate::bpf::records::UnprobedProcess;
+use crate::bpf::records::ReportedProcess;
 use crate::bpf::{Object, UprobeScope};
 use crate::process::proc_fs;
 use crate::recorder::targets::MAX_SCOPES;
@@ -42,9 +42,11 @@ fn sees_stops(pid: u32, command: Option<&OsStr>, policy: StopPolicy) -> Option<S
         ))
     };
     let signals = proc_fs::signal_masks(pid)?;
-    if has_signal(signals.caught, SIGCHLD) && !takes_more_child_signals(&comm) {
+    // A shell blocks all signals around its waits.
+    let is_tolerant = takes_more_child_signals(&comm);
+    if has_signal(signals.caught, SIGCHLD) && !is_tolerant {
         does("handles SIGCHLD")
-    } else if takes_later(signals.blocked, SIGCHLD) {
+    } else if takes_later(signals.blocked, SIGCHLD) && !is_tolerant {
         does("takes SIGCHLD when it wants")
     } else if has_signal(signals.caught, SIGCONT) {
         does("handles SIGCONT")
@@ -97,7 +99,7 @@ impl Attachments {
 
     /// Attaches to a process that has become one of the tree, before its first instruction if it is
     /// stopped.
-    pub(in crate::recorder) fn on_unprobed(&mut self, object: &mut Object, new: UnprobedProcess) {
+    pub(in crate::recorder) fn on_unprobed(&mut self, object: &mut Object, new: ReportedProcess) {
         let scope = UprobeScope::Process(new.tgid);
         let Some(tree) = &mut self.tree else {
             // The machine's probes came after its beginning, if it was not stopped until then.
