@@ -131,6 +131,9 @@ coded! {
         LiveMapFull = 10, "live_map_full";
         /// The table of what processes hold was full: the process's live figures are lost.
         HeapMapFull = 11, "heap_map_full";
+        /// A process of a tree began before it had probes: its first calls were not seen, however
+        /// many. Counted by user space.
+        LateProbes = 12, "late_probes";
     }
 }
 

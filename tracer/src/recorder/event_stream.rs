@@ -87,19 +87,24 @@ impl EventStream {
                 to.exited.note_exit();
                 to.attachments.on_exit(pid);
             }
-            let is_fork = matches!(event.what, ProcessEvent::Forked { .. });
+            let new = match event.what {
+                ProcessEvent::Forked { parent } => Some((parent, event.time_ns)),
+                _ => None,
+            };
             if matches!(event.what, ProcessEvent::Mapped(_)) {
                 to.take_in_if_target(pid);
             }
             if let Some(file) = to.processes.history_mut().apply(event) {
                 to.take_mapped_file(&file, pid);
             }
-            if is_fork {
+            if let Some((parent, time_ns)) = new {
+                to.attachments.on_forked(pid, parent, time_ns);
                 // A process can be born into the cgroup, and was announced before its parent's
                 // mappings were known to be its own.
                 to.take_in_if_target(pid);
             }
         }
+        to.attachments.attach_unreported(to.object, at_end);
         let lost = self.sideband.lost();
         if lost > self.lost_answered {
             self.lost_answered = lost;

@@ -243,6 +243,7 @@ impl Recorder {
         for pid in pids {
             self.processes.track(&mut self.object, *pid)?;
         }
+        self.attachments.expect_children();
         // Last: from here on the targets pay.
         if settings.heap {
             self.attachments.attach_allocators(
@@ -321,6 +322,7 @@ impl Recorder {
             probes: self.attachments.listed(),
             stops: self.guard.as_ref().map_or(0, StopGuard::stops),
             life_records_lost: self.events.life_records_lost(),
+            late_processes: self.attachments.late_processes(),
         }
     }
 

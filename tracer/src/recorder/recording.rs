@@ -114,6 +114,8 @@ pub(super) struct RecordingSources<'a> {
     pub(super) stops: u64,
     /// Records of process life that the kernel could not write.
     pub(super) life_records_lost: u64,
+    /// Processes that began before they had probes.
+    pub(super) late_processes: u64,
 }
 
 impl RecordingSources<'_> {
@@ -234,6 +236,7 @@ impl RecordingSources<'_> {
     /// Lost events. `unsent` is the number of events whose stack the kernel side has not sent.
     fn losses(&self, counts: &Counts, unsent: u64) -> Result<Losses, BpfError> {
         let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
+        losses.push((Loss::LateProbes, self.late_processes));
         // During the recording, a stack or a call that is on its way is not lost.
         if self.clock.is_over() {
             losses.push((Loss::RingFull, unsent));

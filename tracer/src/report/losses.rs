@@ -16,7 +16,7 @@ pub(crate) fn phrases(losses: &Losses) -> Vec<String> {
 }
 
 /// The meaning and the cause of each loss: a noun to count, and the rest of the phrase.
-const WORDS: [(Loss, &str, &str); 12] = [
+const WORDS: [(Loss, &str, &str); 13] = [
     (
         Loss::CallMapFull,
         "call",
@@ -63,6 +63,11 @@ const WORDS: [(Loss, &str, &str); 12] = [
         Loss::ProcessRecordLost,
         "record",
         "of a new process, which has no name here (ring full)",
+    ),
+    (
+        Loss::LateProbes,
+        "process",
+        "whose first calls were not seen (probes came late)",
     ),
     (
         Loss::UnfinishedCall,

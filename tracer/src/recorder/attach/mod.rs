@@ -16,6 +16,7 @@ pub(super) use discovery::{AllocatorSearch, NoPlan, no_allocator_in};
 pub(super) use uprobes::{AttachedUprobes, ProbeChoice};
 
 use self::discovery::{no_allocator, warn_of_hidden};
+use self::tree::TreeChildren;
 use super::process_table::ProcessTable;
 use super::targets::{CommandFiles, MAX_SCOPES, StartError, has_process_scopes, has_tree};
 use crate::bpf::links::AttachError;
@@ -43,6 +44,8 @@ pub(super) struct Attachments {
     has_process_scopes: bool,
     /// The processes of the tree, where each has probes of its own.
     tree: Option<HashSet<u32>>,
+    /// Children of the tree, by what has told of them.
+    children: TreeChildren,
     /// The children that are stopped at their beginning.
     stop_children: StopPolicy,
     /// Allocators that are mapped later are attached to.
@@ -86,6 +89,7 @@ impl Attachments {
             found_names: HashSet::new(),
             has_process_scopes: has_process_scopes(settings),
             tree: has_tree(settings).then(HashSet::new),
+            children: TreeChildren::new(settings.follow),
             stop_children: settings.stop_children,
             is_open: settings.heap,
         }

@@ -1,8 +1,10 @@
 //! The tree of targets and their descendants: each process of it has probes of its own, for which
 //! nobody else pays, as long as its children can be stopped unseen.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tracer_ebpf::{
     ProbeScope, SIGCHLD, SIGCONT, WAITS_FOR_STOPS, comm_of, has_signal, is_stop_watcher, takes_later,
@@ -13,6 +15,7 @@ use super::Attachments;
 use crate::bpf::load::BpfError;
 use crate::bpf::records::ReportedProcess;
 use crate::bpf::{Object, UprobeScope};
+use crate::clock::monotonic_ns;
 use crate::process::proc_fs;
 use crate::recorder::targets::MAX_SCOPES;
 use crate::settings::StopPolicy;
@@ -68,6 +71,71 @@ fn waits_for_stops(thread: u32) -> bool {
     options & WAITS_FOR_STOPS != 0
 }
 
+/// The time in which a child begins, and is reported. At the end of a recording those are left out
+/// that may have begun when the programs were about to be taken off.
+const REPORT_LIMIT: Duration = Duration::from_secs(1);
+const REPORT_LIMIT_AT_END: Duration = Duration::from_millis(50);
+
+/// Children of a tree's processes. The kernel tells of each twice: by the program that runs where
+/// it begins, and by the record of the fork. It passes over a program where one is at work on the
+/// same processor already, or a map is being looked at there (`bpf_prog_active` of the kernel's
+/// `kernel/trace/bpf_trace.c`): the child goes on without probes.
+#[derive(Debug)]
+pub(super) struct TreeChildren {
+    follows: bool,
+    /// When the programs had come to tell of every child: nanoseconds of `CLOCK_MONOTONIC`.
+    since_ns: Option<u64>,
+    /// Those that their programs have reported, and whose fork was not met yet.
+    reported: HashSet<u32>,
+    /// The others, and since when.
+    unreported: HashMap<u32, Instant>,
+    /// The number of processes that began before they had probes.
+    late: u64,
+}
+
+impl TreeChildren {
+    pub(super) fn new(follows: bool) -> Self {
+        Self {
+            follows,
+            since_ns: None,
+            reported: HashSet::new(),
+            unreported: HashMap::new(),
+            late: 0,
+        }
+    }
+
+    fn on_reported(&mut self, pid: u32) {
+        if self.unreported.remove(&pid).is_none() {
+            self.reported.insert(pid);
+        }
+    }
+
+    fn on_forked(&mut self, pid: u32, time_ns: u64) {
+        let is_told = self.since_ns.is_some_and(|since_ns| time_ns > since_ns);
+        if !self.reported.remove(&pid) && is_told {
+            self.unreported.insert(pid, Instant::now());
+        }
+    }
+
+    fn forget(&mut self) {
+        self.reported.clear();
+        self.unreported.clear();
+    }
+
+    fn knows(&self, pid: u32) -> bool {
+        self.unreported.contains_key(&pid)
+    }
+
+    /// Takes out those that should have been reported by now.
+    fn take_overdue(&mut self, at_end: bool) -> Vec<u32> {
+        let limit = if at_end { REPORT_LIMIT_AT_END } else { REPORT_LIMIT };
+        self.unreported
+            .extract_if(|_, since| since.elapsed() > limit)
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+}
+
 impl Attachments {
     /// Decides on the scope of a tree's probes, by the processes that it begins with.
     pub(super) fn begin_tree(
@@ -101,9 +169,11 @@ impl Attachments {
     /// stopped.
     pub(in crate::recorder) fn on_unprobed(&mut self, object: &mut Object, new: ReportedProcess) {
         let scope = UprobeScope::Process(new.tgid);
+        self.children.on_reported(new.tgid);
         let Some(tree) = &mut self.tree else {
             // The machine's probes came after its beginning, if it was not stopped until then.
             if !new.is_stopped {
+                self.children.late += 1;
                 log::warn!(
                     "process {} began before all breakpoints were in: its first calls were not seen",
                     new.tgid
@@ -120,11 +190,13 @@ impl Attachments {
         if tree.len() >= MAX_SCOPES {
             self.remove_ended();
         }
+        let is_late = self.stop_children != StopPolicy::Never && !new.is_stopped;
+        self.children.late += u64::from(is_late);
         let reason = match &self.tree {
             Some(tree) if tree.len() >= MAX_SCOPES => {
                 format!("the targets are more than {MAX_SCOPES} processes at once: from now on")
             }
-            _ if self.stop_children != StopPolicy::Never && !new.is_stopped => format!(
+            _ if is_late => format!(
                 "process {} began where its parent would have noticed a stop, or has a debugger: its first calls were not \
                  seen, and from now on",
                 new.tgid
@@ -142,6 +214,44 @@ impl Attachments {
         self.leave_tree(object);
     }
 
+    /// The number of processes that began before they had probes.
+    pub(in crate::recorder) fn late_processes(&self) -> u64 {
+        self.children.late
+    }
+
+    /// Expects each child that is made from now on to be told of where it begins.
+    pub(in crate::recorder) fn expect_children(&mut self) {
+        self.children.since_ns = Some(monotonic_ns());
+    }
+
+    /// Takes in that a process has been made, after the record of its beginning, if there is one.
+    pub(in crate::recorder) fn on_forked(&mut self, pid: u32, parent: u32, time_ns: u64) {
+        let is_of_tree = |tree: &HashSet<u32>| tree.contains(&parent) || self.children.knows(parent);
+        if self.is_open && self.children.follows && self.tree.as_ref().is_some_and(is_of_tree) {
+            self.children.on_forked(pid, time_ns);
+        }
+    }
+
+    /// Attaches to children that the kernel has not told of where they began.
+    pub(in crate::recorder) fn attach_unreported(&mut self, object: &mut Object, at_end: bool) {
+        for pid in self.children.take_overdue(at_end) {
+            self.children.late += 1;
+            log::warn!(
+                "the kernel did not tell of process {pid} when it began: its first calls were not seen"
+            );
+            if self.is_open && proc_fs::is_running(pid) {
+                self.on_unprobed(
+                    object,
+                    ReportedProcess {
+                        tgid: pid,
+                        is_stopped: true,
+                    },
+                );
+                self.children.reported.remove(&pid);
+            }
+        }
+    }
+
     /// Stops no child any more: a process notices, or would.
     pub(in crate::recorder) fn on_stop_noticed(&mut self, object: &mut Object, pid: u32) {
         if self.tree.is_some() {
@@ -155,6 +265,7 @@ impl Attachments {
     /// Attaches to every process that maps the files, in place of those of the tree.
     fn leave_tree(&mut self, object: &mut Object) {
         let Some(tree) = self.tree.take() else { return };
+        self.children.forget();
         let attached = self.uprobes.attach_all_for(object, UprobeScope::Machine);
         let attached = attached.and_then(|()| Ok(object.set_probe_scope(ProbeScope::Machine)?));
         if let Err(error) = attached {
@@ -183,6 +294,7 @@ impl Attachments {
     /// Detaches the probes of a process that has ended, if it has some of its own. Its first thread
     /// may have ended alone, and its id may be another process's by now: then they stay.
     pub(in crate::recorder) fn on_exit(&mut self, pid: u32) {
+        self.children.reported.remove(&pid);
         let is_last = || proc_fs::is_exiting(pid) && proc_fs::threads(pid).len() <= 1;
         if !proc_fs::is_running(pid) || is_last() {
             self.remove(pid);
@@ -204,5 +316,33 @@ impl Attachments {
         if let Some(tree) = &mut self.tree {
             tree.remove(&pid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_told_of_twice() {
+        let mut children = TreeChildren::new(true);
+        children.on_forked(1, 10);
+        assert!(!children.knows(1));
+        children.since_ns = Some(20);
+        children.on_forked(1, 20);
+        assert!(!children.knows(1));
+        children.on_reported(1);
+        children.on_forked(1, 21);
+        children.on_forked(2, 22);
+        children.on_reported(2);
+        children.on_forked(3, 23);
+        assert!(!children.knows(1) && !children.knows(2) && children.knows(3));
+        assert!(children.take_overdue(false).is_empty());
+        children
+            .unreported
+            .insert(3, Instant::now() - 2 * REPORT_LIMIT_AT_END);
+        assert!(children.take_overdue(false).is_empty());
+        assert_eq!(children.take_overdue(true), [3]);
+        assert!(!children.knows(3));
     }
 }
