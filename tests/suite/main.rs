@@ -141,7 +141,7 @@ fn main() -> ExitCode {
 }
 
 /// Tests at once, of those that run beside each other.
-const BESIDE: usize = 3;
+const BESIDE: usize = 2;
 
 /// Lets SIGINT and SIGQUIT end the programs that tests run: a shell's background jobs ignore them,
 /// and so does all that they start.
