@@ -106,7 +106,7 @@ pub(crate) fn run(options: &TestOptions) -> Result<()> {
     Ok(())
 }
 
-/// What each phase of a run took, in order.
+/// The times of the phases of a run, in order.
 struct PhaseClock {
     phases: Vec<(&'static str, Duration)>,
     since: Instant,
@@ -198,22 +198,19 @@ type Runner = fn(Vec<Command>) -> Result<PartResult>;
 
 /// All tests of all crates but the suite: pure code, without root.
 fn unit_tests(options: &TestOptions, run: Runner) -> Result<PartResult> {
-    let mut command = workspace::cargo();
-    // Everything that is not a file of tests, of which the suite is the only one. A second command
-    // for a part of the crates would compile dependencies anew, with other features.
-    command
-        .args([
-            "test",
-            "--workspace",
-            "--lib",
-            "--bins",
-            "--examples",
-            "--no-fail-fast",
-            "--",
-        ])
-        .args(&options.filters)
-        .args(&options.runner_arguments);
-    run(vec![command])
+    // Everything but files of tests, of which the suite is the only one. Always the whole
+    // workspace: for a part of it dependencies would be compiled anew, with other features.
+    let commands = [["--lib", "--bins", "--examples"].as_slice(), &["--doc"]].map(|targets| {
+        let mut command = workspace::cargo();
+        command
+            .args(["test", "--workspace", "--no-fail-fast"])
+            .args(targets)
+            .arg("--")
+            .args(&options.filters)
+            .args(&options.runner_arguments);
+        command
+    });
+    run(commands.into())
 }
 
 /// `cargo test` of the traces of real programs.
