@@ -403,4 +403,27 @@ mod tests {
         );
         assert!(by_path.key.inode != 0 && by_path.key.modified_s > 0);
     }
+
+    #[test]
+    fn file_of_a_process_that_has_gone_is_tried_again() {
+        const NOBODY: u32 = u32::MAX;
+        let own = std::process::id();
+        let mappings = maps::executable_mappings(own).expect("readable");
+        let exe = std::env::current_exe().expect("named");
+        let is_exe = |mapping: &&maps::Mapping| mapping.path == exe;
+        let mapping = mappings.iter().find(is_exe).expect("mapped");
+        let gone = maps::Mapping {
+            path: "/nowhere/to/be/found".into(),
+            ..mapping.clone()
+        };
+        let mut files = Files::default();
+        assert!(files.of_mapping(NOBODY, &gone).is_none());
+        assert!(files.of_mapping(own, mapping).is_some());
+
+        let mut files = Files::default();
+        for _ in 0..MAX_MISSES {
+            assert!(files.of_mapping(NOBODY, &gone).is_none());
+        }
+        assert!(files.of_mapping(own, mapping).is_none());
+    }
 }

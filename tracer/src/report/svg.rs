@@ -104,7 +104,7 @@ fn title(profile: &Profile, options: ExportOptions) -> String {
     let mut processes: Vec<&ProfiledProcess> = profile.processes.iter().collect();
     processes.sort_by_key(|it| (it.pid, &it.comm));
     let whose = if processes.len() > NAMED_PROCESSES {
-        format!("{} processes", units::group(processes.len() as u128))
+        units::counted(processes.len() as u128, "process")
     } else {
         let names: Vec<String> = processes.into_iter().map(|it| label::process(it, true)).collect();
         names.join(", ")

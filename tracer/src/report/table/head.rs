@@ -158,6 +158,6 @@ pub(super) fn processes(profile: &Profile) -> String {
             let names: Vec<String> = processes.iter().map(|it| label::process_and_number(it)).collect();
             names.join(", ")
         }
-        count => format!("{} processes", units::group(count as u128)),
+        count => units::counted(count as u128, "process"),
     }
 }
