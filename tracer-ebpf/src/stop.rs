@@ -100,13 +100,13 @@ pub(crate) fn hold_stop_watcher_by_call(number: u32, arguments: [u64; 4]) {
             arguments[0] == SIGCONT as u64,
         ),
     };
-    if watches {
+    if watches && process::listed((bpf_get_current_pid_tgid() >> 32) as u32).is_some() {
         hold_stop_watcher(!sees_own_stop);
     }
 }
 
-/// Does the same for a process that has executed a program that is known to look after the stops of
-/// its children. Returns true if it has.
+/// Does the same for a traced process that has executed a program that is known to look after the
+/// stops of its children. Returns true if it has.
 #[inline(always)]
 pub(crate) fn hold_stop_watcher_by_name() -> bool {
     let watches =
@@ -124,10 +124,7 @@ fn looks_for_watchers() -> bool {
 
 #[inline(always)]
 fn hold_stop_watcher(can_be_stopped: bool) {
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if process::listed(tgid).is_some() {
-        report_and_stop(RecordKind::StopWatcher, || can_be_stopped && is_unseen(true));
-    }
+    report_and_stop(RecordKind::StopWatcher, || can_be_stopped && is_unseen(true));
 }
 
 /// `wait4` and `waitid` (the kernel's `arch/x86/entry/syscalls/syscall_64.tbl`).
@@ -151,9 +148,10 @@ fn handles(signal: u64, action: u64) -> bool {
     handler > IGNORED && (is_cont || (flags & NO_STOPS == 0 && !is_tolerant()))
 }
 
+/// Returns true while each process of a tree has probes of its own.
 #[inline(always)]
 fn is_tree() -> bool {
-    settings::probe_scope() == ProbeScope::Processes.number()
+    settings::has_tree() && settings::probe_scope() == ProbeScope::Processes.number()
 }
 
 /// Enters the current process in the table of those that are stopped. It must be there first:

@@ -1,5 +1,5 @@
-//! Who sees that a process is stopped: signals, waits, and programs that are known to look after
-//! the stops of their children.
+//! Rules that tell the processes that see a stop: signals, waits, and programs that are known to
+//! look after the stops of their children.
 
 use crate::abi::comm::{Comm, comm_of, is_same_comm};
 

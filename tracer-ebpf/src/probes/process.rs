@@ -72,7 +72,7 @@ pub(crate) fn stop_watcher(ctx: TracePointContext) -> u32 {
 pub(crate) fn process_exec(ctx: TracePointContext) -> u32 {
     let is_unprobed = settings::has_tree() && !has_probes(&ctx);
     if let Some(number) = process::executed() {
-        let is_held = settings::has_tree() && stop::hold_stop_watcher_by_name();
+        let is_held = stop::hold_stop_watcher_by_name();
         if is_unprobed && !is_held {
             stop::stop_for_probes();
         }

@@ -71,9 +71,11 @@ fn waits_for_stops(thread: u32) -> bool {
     options & WAITS_FOR_STOPS != 0
 }
 
-/// The time in which a child begins, and is reported. At the end of a recording those are left out
-/// that may have begun when the programs were about to be taken off.
+/// The time in which a child begins, and is reported.
 const REPORT_LIMIT: Duration = Duration::from_secs(1);
+
+/// The same at the end of a recording, which leaves out those that may have begun when the programs
+/// were about to be taken off.
 const REPORT_LIMIT_AT_END: Duration = Duration::from_millis(50);
 
 /// Children of a tree's processes. The kernel tells of each twice: by the program that runs where
@@ -168,20 +170,27 @@ impl Attachments {
     /// Attaches to a process that has become one of the tree, before its first instruction if it is
     /// stopped.
     pub(in crate::recorder) fn on_unprobed(&mut self, object: &mut Object, new: ReportedProcess) {
-        let scope = UprobeScope::Process(new.tgid);
         self.children.on_reported(new.tgid);
-        let Some(tree) = &mut self.tree else {
-            // The machine's probes came after its beginning, if it was not stopped until then.
-            if !new.is_stopped {
-                self.children.late += 1;
-                log::warn!(
-                    "process {} began before all breakpoints were in: its first calls were not seen",
-                    new.tgid
-                );
-            }
-            return;
-        };
-        if tree.remove(&new.tgid) {
+        // The machine's probes come after its beginning, if it is not stopped until then.
+        let may_run = self.tree.is_some() && self.stop_children == StopPolicy::Never;
+        let is_late = !new.is_stopped && !may_run;
+        self.children.late += u64::from(is_late);
+        if self.tree.is_some() {
+            self.attach_child(object, new.tgid, is_late);
+        } else if is_late {
+            log::warn!(
+                "process {} began before all breakpoints were in: its first calls were not seen",
+                new.tgid
+            );
+        }
+    }
+
+    /// Attaches to a process of the tree; to all of the machine where it could not be stopped,
+    /// though that was wanted, or the tree has too many.
+    fn attach_child(&mut self, object: &mut Object, pid: u32, was_missed: bool) {
+        let Some(tree) = &mut self.tree else { return };
+        let scope = UprobeScope::Process(pid);
+        if tree.remove(&pid) {
             // Another thread than the first has executed a program, and the probes were those of
             // the first. Another process may have had the id as well.
             self.uprobes.remove(scope);
@@ -190,20 +199,17 @@ impl Attachments {
         if tree.len() >= MAX_SCOPES {
             self.remove_ended();
         }
-        let is_late = self.stop_children != StopPolicy::Never && !new.is_stopped;
-        self.children.late += u64::from(is_late);
         let reason = match &self.tree {
             Some(tree) if tree.len() >= MAX_SCOPES => {
                 format!("the targets are more than {MAX_SCOPES} processes at once: from now on")
             }
-            _ if is_late => format!(
-                "process {} began where its parent would have noticed a stop, or has a debugger: its first calls were not \
-                 seen, and from now on",
-                new.tgid
+            _ if was_missed => format!(
+                "process {pid} began where its parent would have noticed a stop, or has a debugger: its first calls were \
+                 not seen, and from now on"
             ),
             _ => match self.uprobes.attach_all_for(object, scope) {
                 Ok(()) => {
-                    self.tree.get_or_insert_default().insert(new.tgid);
+                    self.tree.get_or_insert_default().insert(pid);
                     return;
                 }
                 Err(error) if error.is_gone() => return,
@@ -240,14 +246,7 @@ impl Attachments {
                 "the kernel did not tell of process {pid} when it began: its first calls were not seen"
             );
             if self.is_open && proc_fs::is_running(pid) {
-                self.on_unprobed(
-                    object,
-                    ReportedProcess {
-                        tgid: pid,
-                        is_stopped: true,
-                    },
-                );
-                self.children.reported.remove(&pid);
+                self.attach_child(object, pid, false);
             }
         }
     }
