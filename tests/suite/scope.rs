@@ -48,6 +48,7 @@ pub(crate) const CASES: &[Case] = &[
     case("scope::stops_stay_unseen", &[Need::Compiler], unseen_stops),
     case("scope::more_processes_than_room", &[Need::Compiler], storm),
     case("scope::code_that_is_mapped_for_ever", &[Need::Compiler], map_loop),
+    case("scope::lost_life_records", &[Need::Compiler], lost_life),
 ];
 
 /// Breakpoints in the tree alone.
@@ -346,6 +347,34 @@ fn map_loop(context: &Context) -> Result<()> {
     ensure!(
         late < early + 8 * 1024 && late < 512 * 1024,
         "memtap went from {early} to {late} KiB while another process made {made} mappings"
+    );
+    Ok(())
+}
+
+/// memtap stands still while others map more code than their events have room for: the records
+/// that were lost are a loss as others are.
+fn lost_life(context: &Context) -> Result<()> {
+    let target = waiting(context)?;
+    let memtap = Memtap::record(context)?.arguments(["-d", "30s", "--strict"]);
+    let mut session = memtap.process(target.pid()).start()?;
+    session.wait_until_tracing()?;
+    session.signal("STOP")?;
+    let mut command = Fixture::c(context, "maps_code")?.command();
+    command.arg("3");
+    run(command)?.succeeded()?;
+    session.signal("CONT")?;
+    // The next record tells of them.
+    let mut command = Fixture::c(context, "maps_code")?.command();
+    command.arg("1");
+    run(command)?.succeeded()?;
+    session.signal("INT")?;
+    let recording = session.finish()?.ended_with(3)?;
+    let lost = recording.summary()?.number("/losses/life_record_lost")?;
+    let total = recording.summary()?.number("/losses/total")?;
+    let said = &recording.finished.stderr;
+    ensure!(
+        lost > 0 && total >= lost && said.contains("of process life"),
+        "{lost} of {total} lost: {said}"
     );
     Ok(())
 }

@@ -213,12 +213,6 @@ fn code_of(status: ExitStatus) -> u8 {
 fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -> Result<ExitCode> {
     let (record, report) = (&settings.record, &settings.report);
     let session = session_of(record, recording);
-    if recording.life_records_lost > 0 {
-        log::warn!(
-            "{} records of process life were lost: some addresses may have no names",
-            recording.life_records_lost
-        );
-    }
     let mut is_whole = files.write(report, recording, &session);
     let printed = if report.live.is_some() && !report.is_piped() {
         live::print(report, recording, &session)

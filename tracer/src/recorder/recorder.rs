@@ -271,6 +271,7 @@ impl Recorder {
                         .begin_estimate(object, attachments, &self.processes, measuring)?;
             }
         }
+        self.events.begin();
         Ok(())
     }
 
@@ -279,6 +280,7 @@ impl Recorder {
         if self.command.is_held() {
             self.clock.started = Instant::now();
             self.budget.restart(self.clock.started);
+            self.events.begin();
         }
         self.command.release()
     }
@@ -340,6 +342,7 @@ impl Recorder {
     /// Ends the recording: detaches everything, and reads the events for the last time.
     pub(super) fn finish(&mut self) {
         self.clock.end();
+        self.events.end();
         if let Err(error) = self.budget.end(&self.object) {
             log::debug!("{error}");
         }

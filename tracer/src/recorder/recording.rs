@@ -43,8 +43,6 @@ pub(crate) struct Recording {
     pub(crate) address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
     pub(crate) tables: Option<TableUsage>,
-    /// Records of process life that the kernel could not write: names may be missing.
-    pub(crate) life_records_lost: u64,
 }
 
 /// The beginning and the end of a recording.
@@ -112,7 +110,7 @@ pub(super) struct RecordingSources<'a> {
     pub(super) probes: &'a [Probe],
     /// Stops of processes for unwind tables.
     pub(super) stops: u64,
-    /// Records of process life that the kernel could not write.
+    /// Records of process life that the kernel could not write during the recording.
     pub(super) life_records_lost: u64,
     /// Processes that began before they had probes.
     pub(super) late_processes: u64,
@@ -215,7 +213,6 @@ impl RecordingSources<'_> {
             tables: self
                 .unwinding
                 .map(|unwinding| self.table_usage(unwinding, &counts)),
-            life_records_lost: self.life_records_lost,
         })
     }
 
@@ -237,6 +234,7 @@ impl RecordingSources<'_> {
     fn losses(&self, counts: &Counts, unsent: u64) -> Result<Losses, BpfError> {
         let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
         losses.push((Loss::LateProbes, self.late_processes));
+        losses.push((Loss::LifeRecordLost, self.life_records_lost));
         // During the recording, a stack or a call that is on its way is not lost.
         if self.clock.is_over() {
             losses.push((Loss::RingFull, unsent));
