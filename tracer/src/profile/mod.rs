@@ -131,6 +131,9 @@ pub(crate) struct Frame {
     pub source: Option<SourceLine>,
     /// True if it was inlined into the frame outside it.
     pub inlined: bool,
+    /// The program or library that it is in, an index into [`Profile::objects`]; nothing for code
+    /// outside files.
+    pub object: Option<usize>,
 }
 
 /// The name of a frame.

@@ -39,6 +39,7 @@ impl SampleProfile {
             name,
             source,
             inlined,
+            object: None,
         });
         self.profile.frames.len() - 1
     }
