@@ -28,6 +28,7 @@ mod label;
 pub(crate) mod losses;
 mod merge;
 mod objects;
+pub(crate) mod own_code;
 mod prune;
 pub(crate) mod raw;
 #[cfg(test)]
