@@ -22,12 +22,12 @@ pub(super) fn print(settings: &ReportSettings, recording: &Recording, session: &
         return Ok(());
     };
     let live = LiveOptions {
-        sort: report.sort,
+        sort: settings.table.live_sort,
         older_than: report.older_than,
     };
     terminal::print(settings, |options, out| {
         if report.interval.is_some() {
-            writeln!(out, "── {} ──", units::duration(session.duration))?;
+            live::write_separator(session, options, out)?;
         }
         live::write(&recording.profile, session, options, &live, out)?;
         if report.interval.is_some() {
@@ -56,7 +56,7 @@ pub(super) fn judge(settings: &ReportSettings, recording: &Recording) -> Result<
         units::bytes(growth.unsigned_abs()),
         units::bytes(most.into())
     ));
-    for line in live::growers(&recording.profile, settings.per_pid, NAMED) {
+    for line in live::growers(&recording.profile, &settings.table.rules, settings.per_pid, NAMED) {
         message::line(&format_args!("  {line}"));
     }
     Ok(true)

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::profile::Metric;
 use crate::report::Format;
+use crate::report::own_code::CodeRules;
 use crate::report::table::live::LiveSort;
+use crate::report::table::{GroupBy, SortColumn, StackDetail, TreeDirection};
 use crate::settings::Record;
 
 /// Settings of `record` and `live`.
@@ -30,14 +32,35 @@ pub(super) struct ReportSettings {
     pub(super) metric: Metric,
     /// Tell processes of the same name apart.
     pub(super) per_pid: bool,
-    /// Stacks in the table.
-    pub(super) top: usize,
+    /// The rows of the table.
+    pub(super) table: TableSettings,
     /// The report on live blocks, where it replaces the table.
     pub(super) live: Option<LiveSettings>,
     /// Fail if anything was lost.
     pub(super) strict: bool,
     /// Print nothing but errors.
     pub(super) quiet: bool,
+}
+
+/// The rows of a table.
+#[derive(Debug, Clone)]
+pub(super) struct TableSettings {
+    /// The number of rows.
+    pub(super) top: usize,
+    /// The property of stacks that makes a row.
+    pub(super) by: GroupBy,
+    /// A tree in place of rows.
+    pub(super) tree: Option<TreeDirection>,
+    /// The part of stacks that is shown.
+    pub(super) stacks: StackDetail,
+    /// The order of rows, where it is not the metric's.
+    pub(super) sort: Option<SortColumn>,
+    /// The order of rows of the report on live blocks.
+    pub(super) live_sort: LiveSort,
+    /// The share in percent below which rows are left out.
+    pub(super) min_percent: f64,
+    /// The rules by which the program's own code is told.
+    pub(super) rules: CodeRules,
 }
 
 /// A profile to write.
@@ -67,6 +90,4 @@ pub(super) struct LiveSettings {
     pub(super) interval: Option<Duration>,
     /// The growth of live bytes in the second half above which the command fails.
     pub(super) growth_max_bytes: Option<u64>,
-    /// The order of stacks.
-    pub(super) sort: LiveSort,
 }

@@ -1,17 +1,18 @@
 //! Reports on standard output. A reader that has gone has read enough.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
 
 use super::settings::ReportSettings;
 use crate::message::escape;
-use crate::report::table;
+use crate::report::table::{self, Charset};
 
 /// Writes a report to standard output, in the width of the terminal.
 pub(super) fn print(
     settings: &ReportSettings,
-    write: impl FnOnce(&table::TableOptions, &mut dyn io::Write) -> io::Result<()>,
+    write: impl FnOnce(&table::TableOptions<'_>, &mut dyn io::Write) -> io::Result<()>,
 ) -> Result<()> {
     let terminal = io::stdout().is_terminal();
     let options = table::TableOptions {
@@ -22,9 +23,29 @@ pub(super) fn print(
             .flatten()
             .map(|(width, _)| width.0.into()),
         colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-        top: settings.top,
+        charset: charset(|name| std::env::var_os(name)),
+        top: settings.table.top,
+        min_percent: settings.table.min_percent,
+        stacks: settings.table.stacks,
+        by: settings.table.by,
+        tree: settings.table.tree,
+        sort: settings.table.sort,
+        rules: &settings.table.rules,
     };
     put(|out| write(&options, out))
+}
+
+/// Returns the characters that the locale has, as the variables of the environment name it. Where
+/// they name none, terminals have UTF-8.
+fn charset(variable: impl Fn(&str) -> Option<OsString>) -> Charset {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| {
+        let value = variable(name).filter(|value| !value.is_empty())?;
+        Some(value.to_string_lossy().to_ascii_lowercase())
+    });
+    match set {
+        Some(locale) if !locale.contains("utf-8") && !locale.contains("utf8") => Charset::Ascii,
+        _ => Charset::Unicode,
+    }
 }
 
 /// Writes a text of memtap's own lines to standard output, escaped.
@@ -46,5 +67,29 @@ fn put(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("failed to write to standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locale_tells_the_characters() {
+        let of = |variables: &[(&str, &str)]| {
+            charset(|name| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| OsString::from(value))
+            })
+        };
+        assert_eq!(of(&[]), Charset::Unicode);
+        assert_eq!(of(&[("LANG", "de_DE.UTF-8")]), Charset::Unicode);
+        assert_eq!(of(&[("LANG", "C.utf8"), ("LC_ALL", "")]), Charset::Unicode);
+        assert_eq!(of(&[("LANG", "C")]), Charset::Ascii);
+        assert_eq!(of(&[("LANG", "C.UTF-8"), ("LC_ALL", "POSIX")]), Charset::Ascii);
+        assert_eq!(
+            of(&[("LANG", "C.UTF-8"), ("LC_CTYPE", "de_DE.ISO-8859-1")]),
+            Charset::Ascii
+        );
     }
 }

@@ -9,6 +9,7 @@ mod live;
 mod metric;
 mod record;
 mod symbols;
+mod table;
 mod unwind;
 
 use clap::{Parser, Subcommand};

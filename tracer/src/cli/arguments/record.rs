@@ -13,12 +13,12 @@ use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
 use super::symbols::SymbolArguments;
+use super::table::TableArguments;
 use super::unwind::{StopWhen, UnwindArguments};
 use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings};
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
-use crate::report::table::TableOptions;
 use crate::settings::{self, Probed, Sample, Target};
 
 /// The text before the help of `record`.
@@ -141,9 +141,8 @@ pub(in crate::cli) struct RecordArguments {
     /// Exit with 3 if anything was lost
     #[arg(long)]
     strict: bool,
-    /// Stacks in the table
-    #[arg(long, default_value_t = TableOptions::TOP, value_name = "N")]
-    top: usize,
+    #[command(flatten)]
+    table: TableArguments,
     #[command(flatten)]
     allocators: AllocatorArguments,
     #[command(flatten)]
@@ -236,7 +235,7 @@ impl RecordArguments {
             raw: self.raw.clone(),
             metric,
             per_pid: self.per_pid,
-            top: self.top,
+            table: self.table.settings(live, live_report.is_some())?,
             live: live_report,
             strict: self.strict,
             quiet: self.quiet,
