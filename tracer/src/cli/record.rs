@@ -56,7 +56,7 @@ async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCod
 
     let mut reader = RecordObserver {
         settings,
-        line: ProgressLine::new(settings.report.quiet),
+        line: ProgressLine::new(settings.report.progress),
         has_changed: false,
     };
     let stopped = recorder

@@ -40,6 +40,8 @@ pub(super) struct ReportSettings {
     pub(super) strict: bool,
     /// Print nothing but errors.
     pub(super) quiet: bool,
+    /// Show how it goes meanwhile, on a terminal.
+    pub(super) progress: bool,
 }
 
 /// The rows of a table.

@@ -149,6 +149,10 @@ pub(in crate::cli) struct RecordArguments {
     memory: MemoryArguments,
     #[command(flatten)]
     symbols: SymbolArguments,
+    /// Show on the terminal how it goes while a command runs too, which may write over it; for other
+    /// targets that is the default
+    #[arg(long, conflicts_with = "quiet")]
+    progress: bool,
     /// Say nothing but errors
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -239,6 +243,8 @@ impl RecordArguments {
             live: live_report,
             strict: self.strict,
             quiet: self.quiet,
+            // A command writes to the same terminal.
+            progress: self.progress || !(self.quiet || matches!(target, Target::Command(_))),
         };
         let record = settings::Record {
             follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),

@@ -15,6 +15,10 @@ const INDENT: &str = "      ";
 /// Lines of callers at most.
 const MAX_CALLER_LINES: usize = 3;
 
+/// Columns of a line of callers where the width is not known, as in a file: stacks of interpreters
+/// have hundreds of frames.
+const UNLIMITED_WIDTH: usize = 160;
+
 /// The fewest columns that a shortened name can be recognised by.
 const MIN_NAME_WIDTH: usize = 12;
 
@@ -102,7 +106,10 @@ impl StackView {
                 frames: all,
             };
         };
-        let mut callers = fold(frames[at + 1..].to_vec());
+        let mut callers = frames[at + 1..].to_vec();
+        if frames[at].class == CodeClass::Own {
+            callers = fold(callers);
+        }
         callers.extend(end.map(ShownFrame::mark));
         Self {
             site: frames[at].clone(),
@@ -135,9 +142,10 @@ impl StackView {
         if self.callers.is_empty() {
             return Vec::new();
         }
-        let room = room.map_or(usize::MAX, |room| {
-            room.saturating_sub(INDENT.len()).max(MIN_NAME_WIDTH)
-        });
+        let room = room
+            .unwrap_or(UNLIMITED_WIDTH)
+            .saturating_sub(INDENT.len())
+            .max(MIN_NAME_WIDTH);
         let arrow = CALLED_BY.trim_start();
         let arrow_width = charset.width(arrow);
         let more_width = charset.width(CALLED_BY) + charset.width(MORE);
@@ -199,9 +207,6 @@ fn push(lines: &mut [String], text: &str) {
 /// called. At the outer end such a run is `…` alone; the C library's start of a program or a thread
 /// is nothing.
 fn fold(frames: Vec<ShownFrame>) -> Vec<ShownFrame> {
-    if frames.iter().all(|frame| frame.class != CodeClass::Own) {
-        return frames;
-    }
     let mut folded: Vec<ShownFrame> = Vec::with_capacity(frames.len());
     let mut run: Vec<ShownFrame> = Vec::new();
     for frame in frames {
