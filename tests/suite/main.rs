@@ -37,6 +37,7 @@ mod sums;
 mod symbols;
 mod system;
 mod tables;
+mod terminal_tables;
 mod under_load;
 
 use std::path::Path;
@@ -54,6 +55,7 @@ const CASES: &[&[case::Case]] = &[
     cgroups::CASES,
     containers::CASES,
     outputs::CASES,
+    terminal_tables::CASES,
     output_files::CASES,
     output_files::owners::CASES,
     escapes::CASES,

@@ -113,7 +113,10 @@ impl TableOptions<'_> {
 }
 
 /// The fewest characters that a stack is worth showing in; columns of figures give way first.
-const MIN_STACK_WIDTH: usize = 28;
+const MIN_STACK_WIDTH: usize = 48;
+
+/// The fewest characters that a stack gets, however narrow the terminal.
+const MIN_ROOM: usize = 20;
 
 /// The most characters that a process's name takes in its column: `comm` has at most 15, a pid at
 /// most 7.
@@ -273,7 +276,7 @@ fn write_shown(
 fn room_beside(columns: &mut Columns, options: &TableOptions<'_>) -> Option<usize> {
     options.width.map(|width| {
         columns.shrink_to(width.saturating_sub(MIN_STACK_WIDTH));
-        width.saturating_sub(columns.width()).max(MIN_STACK_WIDTH)
+        width.saturating_sub(columns.width()).max(MIN_ROOM)
     })
 }
 

@@ -22,6 +22,9 @@ const UNLIMITED_WIDTH: usize = 160;
 /// The fewest columns that a shortened name can be recognised by.
 const MIN_NAME_WIDTH: usize = 12;
 
+/// The columns that a name keeps beside its line; with less, the line goes.
+const LONG_NAME_WIDTH: usize = 24;
+
 /// A frame as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ShownFrame {
@@ -54,14 +57,21 @@ impl ShownFrame {
         charset.width(&self.text(false))
     }
 
-    /// Returns the frame in at most `room` columns: its line goes first, then the middle of its
-    /// name.
+    /// Returns the frame in at most `room` columns: the middle of a long name goes first, then the
+    /// line, then more of the name.
     fn fitted(&self, room: usize, charset: Charset) -> Self {
         let mut fitted = self.clone();
-        if fitted.width(charset) > room {
-            fitted.source = None;
-            fitted.name = charset.shorten(&fitted.name, room.max(MIN_NAME_WIDTH));
+        if fitted.width(charset) <= room {
+            return fitted;
         }
+        let source_width = self.width(charset) - charset.width(&self.name);
+        let name_room = room.saturating_sub(source_width);
+        if name_room >= LONG_NAME_WIDTH {
+            fitted.name = charset.shorten(&fitted.name, name_room);
+            return fitted;
+        }
+        fitted.source = None;
+        fitted.name = charset.shorten(&fitted.name, room.max(MIN_NAME_WIDTH));
         fitted
     }
 }
@@ -226,7 +236,22 @@ fn fold(frames: Vec<ShownFrame>) -> Vec<ShownFrame> {
     if run.iter().any(|frame| frame.class == CodeClass::Library) {
         folded.push(ShownFrame::mark(MORE));
     }
-    folded
+    without_rust_start(folded)
+}
+
+/// Leaves out the start of a Rust program: its `main`, as C knows it, calls the standard library,
+/// which calls the program's.
+fn without_rust_start(mut frames: Vec<ShownFrame>) -> Vec<ShownFrame> {
+    if let [.., start, main] = &frames[..]
+        && main.name == "main"
+        && start.name.starts_with("std::rt::")
+    {
+        frames.truncate(frames.len() - 2);
+        if frames.last().is_none_or(|frame| frame.name != MORE) {
+            frames.push(ShownFrame::mark(MORE));
+        }
+    }
+    frames
 }
 
 #[cfg(test)]
@@ -274,12 +299,53 @@ mod tests {
     }
 
     #[test]
+    fn start_of_a_rust_program_is_left_out() {
+        let frames = [
+            "app::main",
+            "std::rt::lang_start",
+            "main",
+            "__libc_start_main_impl",
+        ];
+        let classes = [
+            CodeClass::Own,
+            CodeClass::Library,
+            CodeClass::Own,
+            CodeClass::Libc,
+        ];
+        let frames = frames
+            .iter()
+            .zip(classes)
+            .map(|(name, class)| frame(name, None, class));
+        let mut all = vec![frame("app::add", None, CodeClass::Own)];
+        all.extend(frames);
+        let view = StackView::new("malloc", all, Some(0), None);
+        assert_eq!(
+            view.caller_lines(None, Charset::Unicode, false),
+            ["      ← app::main ← …"]
+        );
+    }
+
+    #[test]
     fn what_does_not_fit_gives_way() {
         let view = view();
         let site = |room| view.site_line(Some(room), Charset::Unicode, false);
         assert_eq!(site(34), "app::add (lib.rs:140) → … → malloc");
         assert_eq!(site(33), "app::add (lib.rs:140)");
         assert_eq!(site(20), "app::add");
+        let long = ShownFrame {
+            name: "word_index::Index::score_documents".to_owned(),
+            ..frame("", Some("word_index.rs:127"), CodeClass::Own)
+        };
+        let fitted = |room| long.fitted(room, Charset::Unicode).text(false);
+        assert_eq!(
+            fitted(54),
+            "word_index::Index::score_documents (word_index.rs:127)"
+        );
+        assert_eq!(
+            fitted(50),
+            "word_index::Ind…core_documents (word_index.rs:127)"
+        );
+        assert_eq!(fitted(40), "word_index::Index::score_documents");
         assert_eq!(
             view.caller_lines(Some(40), Charset::Unicode, false),
             [
