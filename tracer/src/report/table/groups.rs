@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::columns::{Align, Column};
-use super::{TableOptions, amount, figures, room_beside, source, write_rest};
+use super::{StackDetail, TableOptions, amount, figures, room_beside, source, write_rest};
 use crate::profile::{Frame, FrameName, Metric, Profile, Stack};
 use crate::report::merge::Completeness;
 use crate::report::own_code::{self, CodeClass};
@@ -21,7 +21,8 @@ pub(crate) enum GroupBy {
     Stack,
     /// The site.
     Site,
-    /// Functions: those of sites, and all that called them.
+    /// Functions: those of sites, and all of the program's own that called them; every one that did
+    /// with [`StackDetail::Full`].
     Function,
     /// Lines of source, likewise.
     Line,
@@ -149,7 +150,11 @@ fn groups(
             },
         };
         if by.is_cumulative() {
-            let names = frames_of(stack).iter().map(|it| &frame_names[*it]);
+            let is_full = options.stacks == StackDetail::Full;
+            let counted = frames_of(stack)
+                .iter()
+                .filter(|it| is_full || classes[**it] == CodeClass::Own);
+            let names = counted.map(|it| &frame_names[*it]);
             for name in names.chain([&key]).collect::<BTreeSet<_>>() {
                 match groups.get_mut(name) {
                     Some(group) => group.cumulative += weight,

@@ -341,10 +341,7 @@ mod tests {
             fitted(54),
             "word_index::Index::score_documents (word_index.rs:127)"
         );
-        assert_eq!(
-            fitted(50),
-            "word_index::Ind…core_documents (word_index.rs:127)"
-        );
+        assert_eq!(fitted(50), "word_index::Ind…core_documents (word_index.rs:127)");
         assert_eq!(fitted(40), "word_index::Index::score_documents");
         assert_eq!(
             view.caller_lines(Some(40), Charset::Unicode, false),
