@@ -61,6 +61,8 @@ pub(super) struct TableSettings {
     pub(super) live_sort: LiveSort,
     /// The share in percent below which rows are left out.
     pub(super) min_percent: f64,
+    /// Names of functions are short.
+    pub(super) short_names: bool,
     /// The rules by which the program's own code is told.
     pub(super) rules: CodeRules,
 }

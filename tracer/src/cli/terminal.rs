@@ -30,6 +30,7 @@ pub(super) fn print(
         by: settings.table.by,
         tree: settings.table.tree,
         sort: settings.table.sort,
+        short_names: settings.table.short_names,
         rules: &settings.table.rules,
     };
     put(|out| write(&options, out))

@@ -35,6 +35,12 @@ pub(super) struct TableArguments {
     /// rows, 1 for branches]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     min_percent: Option<f64>,
+    /// Names of functions without return types, parameters and arguments of templates (the default)
+    #[arg(long, overrides_with = "long_names")]
+    short_names: bool,
+    /// Whole names of functions, as files have them
+    #[arg(long, overrides_with = "short_names")]
+    long_names: bool,
     /// Pass over frames whose function, source file or library matches, like those of standard
     /// libraries
     #[arg(long, value_name = "REGEX")]
@@ -133,6 +139,7 @@ impl TableArguments {
             sort,
             live_sort,
             min_percent: self.min_percent.unwrap_or(0.0),
+            short_names: self.short_names || !self.long_names,
             rules: CodeRules {
                 hide: self.hide.clone(),
                 own: self.own.clone(),

@@ -1,5 +1,7 @@
 //! Functions of Rust's and C++'s standard libraries, by their names and source files.
 
+use crate::report::names::function_path;
+
 /// Starts of paths of Rust's standard library. `hashbrown` is its hash table.
 const RUST: &[&str] = &[
     "alloc::",
@@ -28,8 +30,7 @@ pub(super) fn is_library(name: &str, source: Option<&str>) -> bool {
         |file| !has_extension(file, "rs"),
     );
     if is_cpp {
-        let path = cpp_path(name);
-        return starts_with_any(path, CPP);
+        return starts_with_any(function_path(name), CPP);
     }
     is_rust_library(name) || starts_with_any(name, CPP)
 }
@@ -137,36 +138,6 @@ fn is_parameter(word: &str) -> bool {
     let mut letters = word.chars();
     letters.next().is_some_and(|first| first.is_ascii_uppercase())
         && letters.all(|letter| letter.is_ascii_digit())
-}
-
-/// Returns a C++ function's path with what follows it, without the type that it returns:
-/// `void std::sort<int*>(int*, int*)` is a function of `std`.
-fn cpp_path(name: &str) -> &str {
-    const ANONYMOUS: &str = "(anonymous namespace)";
-    let mut start = 0;
-    let mut depth = 0_i32;
-    let mut at = 0;
-    while at < name.len() {
-        let rest = &name[at..];
-        if depth == 0 && rest.starts_with(ANONYMOUS) {
-            at += ANONYMOUS.len();
-            continue;
-        }
-        // Brackets of an operator's name, and spaces in it, are none of the type's.
-        if rest.starts_with("operator") {
-            return &name[start..];
-        }
-        let letter = rest.chars().next().unwrap_or(' ');
-        match letter {
-            '(' if depth == 0 => return &name[start..],
-            '<' | '(' | '[' | '{' => depth += 1,
-            '>' | ')' | ']' | '}' => depth -= 1,
-            ' ' if depth == 0 => start = at + 1,
-            _ => {}
-        }
-        at += letter.len_utf8();
-    }
-    &name[start..]
 }
 
 #[cfg(test)]

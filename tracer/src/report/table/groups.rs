@@ -133,7 +133,8 @@ fn groups(
     options: &TableOptions<'_>,
 ) -> (BTreeMap<String, Group>, u128) {
     // Each name once: frames are in many stacks.
-    let frame_names: Vec<String> = profile.frames.iter().map(|it| name(profile, it, by)).collect();
+    let name = |frame| group_name(profile, frame, by, options.short_names);
+    let frame_names: Vec<String> = profile.frames.iter().map(name).collect();
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     let mut total = 0;
     for stack in &profile.stacks {
@@ -206,8 +207,8 @@ fn without_site(stack: &Stack) -> String {
 }
 
 /// The group of a frame.
-fn name(profile: &Profile, frame: &Frame, by: GroupBy) -> String {
-    let function = label::frame(frame);
+fn group_name(profile: &Profile, frame: &Frame, by: GroupBy, is_short: bool) -> String {
+    let function = super::name(frame, is_short);
     match by {
         GroupBy::Module => match (&frame.name, frame.object.and_then(|at| profile.objects.get(at))) {
             (_, Some(object)) => {

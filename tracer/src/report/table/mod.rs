@@ -28,9 +28,9 @@ use std::io::{self, Write};
 use super::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use super::own_code::{self, CodeClass, CodeRules};
 use super::sums::Sums;
-use super::{label, units};
+use super::{label, names, units};
 use crate::message::escape::one_line;
-use crate::profile::{Frame, Metric, Profile, Session};
+use crate::profile::{Frame, FrameName, Metric, Profile, Session};
 use columns::{Align, Column, Columns};
 use stack_view::{ShownFrame, StackView};
 use text::CharsetWriter;
@@ -77,6 +77,8 @@ pub(crate) struct TableOptions<'a> {
     pub tree: Option<TreeDirection>,
     /// The order of rows, where it is not that of the metric.
     pub sort: Option<SortColumn>,
+    /// Names of functions are short: without return types, parameters and arguments of templates.
+    pub short_names: bool,
     /// The rules by which the program's own code is told.
     pub rules: &'a CodeRules,
 }
@@ -101,6 +103,7 @@ impl TableOptions<'_> {
             by: GroupBy::Stack,
             tree: None,
             sort: None,
+            short_names: true,
             rules: &CodeRules::DEFAULT,
         }
     }
@@ -258,7 +261,7 @@ fn write_shown(
     columns.write_header("SITE", options.colours, out)?;
     let (charset, colours) = (options.charset, options.colours);
     for (row, stack) in shown.iter().enumerate() {
-        let view = stack_view(profile, merged, classes, stack);
+        let view = stack_view(profile, merged, classes, stack, options.short_names);
         columns.write_row(row, &view.site_line(room, charset, colours), out)?;
         let below = match options.stacks {
             StackDetail::Site => Vec::new(),
@@ -386,12 +389,18 @@ fn process_column(
 }
 
 /// Returns a stack as a row shows it. `classes` are those of the profile's frames.
-fn stack_view(profile: &Profile, merged: &Merged, classes: &[CodeClass], stack: &MergedStack) -> StackView {
+fn stack_view(
+    profile: &Profile,
+    merged: &Merged,
+    classes: &[CodeClass],
+    stack: &MergedStack,
+    short_names: bool,
+) -> StackView {
     let place = &stack.place;
     let frames: Vec<usize> = place.frames.iter().map(|it| merged.frames[*it]).collect();
     let site = own_code::site(&frames, classes).map(|at| frames.len() - 1 - at);
     let shown = frames.iter().rev().map(|frame| ShownFrame {
-        name: label::frame(&profile.frames[*frame]),
+        name: name(&profile.frames[*frame], short_names),
         source: source(&profile.frames[*frame]),
         class: classes[*frame],
     });
@@ -401,6 +410,15 @@ fn stack_view(profile: &Profile, merged: &Merged, classes: &[CodeClass], stack: 
         Completeness::Lost => Some(label::STACK_LOST),
     };
     StackView::new(place.function.name(), shown.collect(), site, end)
+}
+
+/// A frame's name, escaped.
+fn name(frame: &Frame, is_short: bool) -> String {
+    let name = label::frame(frame);
+    match &frame.name {
+        FrameName::Symbol(_) if is_short => names::short(&name).into_owned(),
+        _ => name,
+    }
 }
 
 /// `file:line` of a frame, by the file's base name.

@@ -104,7 +104,7 @@ fn grow(
     let frame_names: Vec<usize> = profile
         .frames
         .iter()
-        .map(|it| names.number(label::frame(it)))
+        .map(|it| names.number(super::name(it, options.short_names)))
         .collect();
     let mut root = Node::default();
     for stack in &profile.stacks {

@@ -108,7 +108,7 @@ pub(crate) fn growers(profile: &Profile, rules: &CodeRules, per_pid: bool, most:
         .into_iter()
         .take(most)
         .map(|(growth, stack)| {
-            let view = stack_view(profile, &merged, &classes, stack);
+            let view = stack_view(profile, &merged, &classes, stack, true);
             let line = view.site_line(Some(GROWER_WIDTH), Charset::Unicode, false);
             format!("{}: {line}", units::signed_bytes(growth))
         })
