@@ -83,6 +83,10 @@ const ROOT_LINGER: Duration = Duration::from_secs(5);
 /// Root directories kept at most.
 const MAX_ROOTS: usize = 256;
 
+/// A file that was opened by its path is kept for so long: a command maps its libraries when it
+/// begins, and may delete one before the record of that is read.
+const PATH_LINGER: Duration = Duration::from_secs(10);
+
 /// The time that a file system may take to open a file. A disk that has to be woken takes less, and
 /// the recording waits.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
@@ -95,6 +99,8 @@ const MAX_NAMED: u32 = 8;
 #[derive(Debug, Default)]
 pub struct Files {
     known: HashMap<FileId, KnownFile>,
+    /// Those that were opened by their paths a short while ago.
+    expected: Vec<(Arc<MappedFile>, Instant)>,
     roots: HashMap<RootId, (Arc<Root>, Instant)>,
     own_root: Option<RootId>,
     descriptors: Descriptors,
@@ -214,6 +220,8 @@ impl Files {
 
     /// Forgets the files that nobody uses any more, and root directories some time after.
     pub fn forget_unused(&mut self) {
+        self.expected
+            .retain(|(_, opened)| opened.elapsed() < PATH_LINGER);
         self.known.retain(|_, known| match known {
             KnownFile::Open(file) => file.strong_count() > 0,
             KnownFile::Missed(_) | KnownFile::Unfit => true,
@@ -223,7 +231,7 @@ impl Files {
         self.descriptors.forget_unused();
     }
 
-    /// A file that a process is going to map, by its path here.
+    /// A file that a process is going to map, by its path here. It stays open for some seconds.
     pub fn of_path(&mut self, path: &Path) -> io::Result<Arc<MappedFile>> {
         let slot = self.descriptors.take(std::process::id());
         let slot = slot.ok_or_else(|| io::Error::other("too many files are open"))?;
@@ -241,6 +249,7 @@ impl Files {
             _slot: slot,
         });
         self.known.insert(id, KnownFile::Open(Arc::downgrade(&mapped)));
+        self.expected.push((Arc::clone(&mapped), Instant::now()));
         Ok(mapped)
     }
 }
@@ -402,6 +411,25 @@ mod tests {
             std::fs::metadata(&exe).expect("there").len()
         );
         assert!(by_path.key.inode != 0 && by_path.key.modified_s > 0);
+    }
+
+    #[test]
+    fn file_that_is_deleted_once_it_is_mapped_was_opened_by_its_path() {
+        let copy = tempfile::NamedTempFile::new().expect("room");
+        std::fs::copy("/proc/self/exe", copy.path()).expect("room");
+        let mut files = Files::default();
+        let opened = files.of_path(copy.path()).expect("opens");
+        let mapping = maps::Mapping {
+            start: 0,
+            end: 4096,
+            file_offset: 0,
+            file: opened.id,
+            path: copy.path().to_path_buf(),
+        };
+        drop(opened);
+        copy.close().expect("ours");
+        files.forget_unused();
+        assert!(files.of_mapping(u32::MAX, &mapping).is_some());
     }
 
     #[test]
