@@ -27,6 +27,11 @@ mod growth;
 mod label;
 pub(crate) mod losses;
 mod merge;
+#[allow(
+    dead_code,
+    reason = "for tables and the rule for own code, which are on their way"
+)]
+mod names;
 mod objects;
 mod prune;
 pub(crate) mod raw;
