@@ -22,6 +22,7 @@ mod live;
 mod live_report;
 mod lives;
 mod many_processes;
+mod names;
 mod output_files;
 mod outputs;
 mod processes;
@@ -93,6 +94,7 @@ const CASES: &[&[case::Case]] = &[
     robust::CASES,
     scope::CASES,
     commands::CASES,
+    names::CASES,
     symbols::separate::CASES,
     symbols::mismatched_debug_files::CASES,
     symbols::fetched::CASES,

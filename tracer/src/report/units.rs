@@ -140,8 +140,8 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
-/// `1 stack`, `412 stacks`: a count with its noun, which takes an `s` (`es` after a sibilant) for more
-/// than one.
+/// `1 stack`, `412 stacks`: a count with its noun, which takes an `s` (`es` after a sibilant) for
+/// more than one.
 #[must_use]
 pub(crate) fn counted(count: u128, noun: &str) -> String {
     let plural = match count {

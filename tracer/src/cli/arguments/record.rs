@@ -149,8 +149,8 @@ pub(in crate::cli) struct RecordArguments {
     memory: MemoryArguments,
     #[command(flatten)]
     symbols: SymbolArguments,
-    /// Show on the terminal how it goes while a command runs too, which may write over it; for other
-    /// targets that is the default
+    /// Show on the terminal how it goes while a command runs too, which may write over it; for
+    /// other targets that is the default
     #[arg(long, conflicts_with = "quiet")]
     progress: bool,
     /// Say nothing but errors

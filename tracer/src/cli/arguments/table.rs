@@ -19,7 +19,7 @@ pub(super) struct TableArguments {
     /// Property of stacks that makes a row; function, line and module have the sum with all that
     /// they called beside their own
     #[arg(long, value_enum, default_value = "stack", value_name = "WHAT")]
-    by: By,
+    by: ByArgument,
     /// A tree with shares in place of rows: from the program's functions to their callers, or from
     /// the processes to what they call
     #[arg(long, value_enum, value_name = "DIRECTION", conflicts_with = "by")]
@@ -27,7 +27,7 @@ pub(super) struct TableArguments {
     /// Parts of each stack: the function of the program that it comes from, also its callers in
     /// brief, or every frame
     #[arg(long, value_enum, default_value = "brief", value_name = "DETAIL")]
-    stacks: Stacks,
+    stacks: DetailArgument,
     /// Order of the rows, the largest first [default: the metric; live: score]
     #[arg(long, value_enum, value_name = "COLUMN")]
     sort: Option<Sort>,
@@ -51,7 +51,7 @@ pub(super) struct TableArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum By {
+enum ByArgument {
     /// Whole stacks
     Stack,
     /// Innermost places in the program's own code
@@ -75,7 +75,7 @@ enum Tree {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Stacks {
+enum DetailArgument {
     Site,
     Brief,
     Full,
@@ -105,10 +105,10 @@ impl TableArguments {
     /// Checks the arguments. `has_live`: blocks are tracked. `is_live_report`: the table is that of
     /// live blocks.
     pub(super) fn settings(&self, has_live: bool, is_live_report: bool) -> Result<TableSettings> {
-        if self.by == By::Size && !has_live {
+        if self.by == ByArgument::Size && !has_live {
             bail!("--by size needs --live: only then are the sizes of blocks counted");
         }
-        if is_live_report && (self.by != By::Stack || self.tree.is_some()) {
+        if is_live_report && (self.by != ByArgument::Stack || self.tree.is_some()) {
             bail!(
                 "--by and --tree are for `memtap record`: `memtap live` ranks stacks; use `memtap record --live --metric \
                  live-bytes`"
@@ -118,23 +118,23 @@ impl TableArguments {
         Ok(TableSettings {
             top: self.top,
             by: match self.by {
-                By::Stack => GroupBy::Stack,
-                By::Site => GroupBy::Site,
-                By::Function => GroupBy::Function,
-                By::Line => GroupBy::Line,
-                By::Module => GroupBy::Module,
-                By::Process => GroupBy::Process,
-                By::Size => GroupBy::Size,
-                By::Allocator => GroupBy::Allocator,
+                ByArgument::Stack => GroupBy::Stack,
+                ByArgument::Site => GroupBy::Site,
+                ByArgument::Function => GroupBy::Function,
+                ByArgument::Line => GroupBy::Line,
+                ByArgument::Module => GroupBy::Module,
+                ByArgument::Process => GroupBy::Process,
+                ByArgument::Size => GroupBy::Size,
+                ByArgument::Allocator => GroupBy::Allocator,
             },
             tree: self.tree.map(|tree| match tree {
                 Tree::Callers => TreeDirection::Callers,
                 Tree::Callees => TreeDirection::Callees,
             }),
             stacks: match self.stacks {
-                Stacks::Site => StackDetail::Site,
-                Stacks::Brief => StackDetail::Brief,
-                Stacks::Full => StackDetail::Full,
+                DetailArgument::Site => StackDetail::Site,
+                DetailArgument::Brief => StackDetail::Brief,
+                DetailArgument::Full => StackDetail::Full,
             },
             sort,
             live_sort,
@@ -179,7 +179,14 @@ impl TableArguments {
             Sort::Bytes => SortColumn::Bytes,
             Sort::Calls => SortColumn::Calls,
             Sort::Avg => SortColumn::Average,
-            Sort::Cum if matches!(self.by, By::Function | By::Line | By::Module) => SortColumn::Cumulative,
+            Sort::Cum
+                if matches!(
+                    self.by,
+                    ByArgument::Function | ByArgument::Line | ByArgument::Module
+                ) =>
+            {
+                SortColumn::Cumulative
+            }
             Sort::Cum => bail!("--sort cum needs --by function, line or module"),
             Sort::LiveBytes => SortColumn::LiveBytes,
             Sort::LiveCount => SortColumn::LiveCount,

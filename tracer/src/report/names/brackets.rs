@@ -1,17 +1,12 @@
 //! Brackets in the names of functions, where `<` and `>` are operators too.
 
-use super::operators;
+use super::operators::{self, is_identifier};
 
 /// What stands for arguments that are left out.
 pub(super) const CUT: &str = "<…>";
 
 /// Groups that are looked into, one inside the other; what is deeper is left as it is.
 const MAX_DEPTH: usize = 32;
-
-/// Returns true for the bytes of identifiers: letters of any script too.
-pub(super) const fn is_identifier(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || !byte.is_ascii()
-}
 
 /// The place behind the group that begins at `open`; nothing where it has no end.
 pub(super) fn end_of_group(text: &str, open: usize) -> Option<usize> {

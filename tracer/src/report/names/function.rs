@@ -1,15 +1,15 @@
 //! The parts of a function's name, as demanglers of C++ and of Rust write it.
 //!
 //! ```text
-//! char const* ns::Class<int>::get[abi:cxx11]<long>(int) const::{lambda()#1}::operator()() const [clone .cold]
-//! return type ^path                                                                    ^
+//! char const* ns::Class<int>::get[abi:cxx11]<long>(int) const [clone .cold]
+//!             ^ path                                   ^ parameters, qualifiers, suffix
 //! <alloc::vec::Vec<u8> as core::clone::Clone>::clone
 //! ```
 //!
 //! What fits no such form is no function of these languages, and has no parts.
 
-use super::brackets::{copy_without_arguments, end_of_group, is_identifier, is_kept, push_arguments};
-use super::operators::{self, Operator};
+use super::brackets::{copy_without_arguments, end_of_group, is_kept, push_arguments};
+use super::operators::{self, Operator, is_identifier};
 
 /// A name's parts.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,9 +58,9 @@ const HASH_DIGITS: usize = 16;
 pub(super) fn parse(name: &str) -> Option<Function<'_>> {
     let made_for = MADE_FOR.iter().find(|start| name.starts_with(**start));
     let Some(made_for) = made_for else {
-        return Scan::of(without_hash(name)).function(MAX_DECLARATORS);
+        return NameScan::of(without_hash(name)).function(MAX_DECLARATORS);
     };
-    let mut function = Scan::of(&name[made_for.len()..]).function(MAX_DECLARATORS)?;
+    let mut function = NameScan::of(&name[made_for.len()..]).function(MAX_DECLARATORS)?;
     function.short.insert_str(0, made_for);
     Some(function)
 }
@@ -90,7 +90,7 @@ enum Last {
 
 /// A name that is read from its start to its end. What was read since the last space is the path,
 /// unless there is another space: then it was a part of the return type.
-struct Scan<'a> {
+struct NameScan<'a> {
     text: &'a str,
     at: usize,
     /// The start of the path, and its short form.
@@ -105,7 +105,7 @@ struct Scan<'a> {
     has_spaces: bool,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> NameScan<'a> {
     fn of(text: &'a str) -> Self {
         Self {
             text,
@@ -275,7 +275,7 @@ impl<'a> Scan<'a> {
         let parameters = end_of_group(tail, 0).filter(|_| tail.starts_with('('))?;
         let tail = &tail[parameters..];
         let is_end = qualifiers(tail) == tail.len() || is_suffix(tail);
-        let function = Scan::of(inner).function(declarators.checked_sub(1)?)?;
+        let function = NameScan::of(inner).function(declarators.checked_sub(1)?)?;
         (is_end && function.path.len() < inner.len()).then_some(function)
     }
 

@@ -17,10 +17,10 @@ use std::borrow::Cow;
 /// without a name stay.
 ///
 /// ```text
-/// void std::vector<int, std::allocator<int> >::push_back(int&&)   std::vector<…>::push_back
-/// <alloc::vec::Vec<u8> as core::clone::Clone>::clone              <alloc::vec::Vec<…> as core::clone::Clone>::clone
-/// core::slice::sort::quicksort::<u32, core::cmp::Less>            core::slice::sort::quicksort
-/// main::{lambda(int)#1}::operator()(int) const                    main::{lambda(int)#1}::operator()
+/// void std::vector<int>::push_back(int&&)                 std::vector<…>::push_back
+/// <Vec<u8> as core::clone::Clone>::clone                  <Vec<…> as core::clone::Clone>::clone
+/// core::slice::sort::quicksort::<u32, core::cmp::Less>    core::slice::sort::quicksort
+/// main::{lambda(int)#1}::operator()(int) const            main::{lambda(int)#1}::operator()
 /// ```
 ///
 /// It is never longer than the name, in characters.

@@ -1,7 +1,5 @@
 //! Operators of C++ in the names of functions.
 
-use super::brackets::is_identifier;
-
 const KEYWORD: &str = "operator";
 
 /// The symbols, each before those that it begins with.
@@ -20,6 +18,11 @@ pub(super) enum Operator {
     Named(usize),
     /// A conversion to a type, which begins there.
     Conversion(usize),
+}
+
+/// Returns true for the bytes of identifiers: letters of any script too.
+pub(super) const fn is_identifier(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || !byte.is_ascii()
 }
 
 /// The place behind `operator` and its symbol, such as `operator<<`, if they are at `at`.

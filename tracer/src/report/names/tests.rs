@@ -37,10 +37,10 @@ fn names_of_real_programs() {
             text.push_str(name);
             text.push('\n');
             if short != name {
-                text.push_str(&format!("    {short}\n"));
+                text.extend(["    ", &short, "\n"]);
             }
             if path != name && path != short {
-                text.push_str(&format!("    path {path}\n"));
+                text.extend(["    path ", path, "\n"]);
             }
         }
         text

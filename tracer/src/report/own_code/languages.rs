@@ -18,8 +18,8 @@ const RUST: &[&str] = &[
 /// Starts of paths of C++'s standard library.
 const CPP: &[&str] = &["std::", "__gnu_cxx::", "__cxxabiv1::", "__cxa_"];
 
-/// Returns true if a function is a standard library's. `source` is its file as the debug information
-/// names it, where that is known.
+/// Returns true if a function is a standard library's. `source` is its file as the debug
+/// information names it, where that is known.
 pub(super) fn is_library(name: &str, source: Option<&str>) -> bool {
     if source.is_some_and(is_library_source) {
         return true;
@@ -59,8 +59,8 @@ fn starts_with_any(name: &str, starts: &[&str]) -> bool {
     starts.iter().any(|start| name.starts_with(start))
 }
 
-/// Returns true if the name is of Rust's standard library: `alloc::vec::Vec<T,A>::push`, a method of
-/// one of its types, or one of its traits for a type that is no program's
+/// Returns true if the name is of Rust's standard library: `alloc::vec::Vec<T,A>::push`, a method
+/// of one of its types, or one of its traits for a type that is no program's
 /// (`<T as alloc::string::ToString>::to_string`).
 fn is_rust_library(name: &str) -> bool {
     let Some(inside) = name.strip_prefix('<').and_then(up_to_closing) else {
@@ -188,7 +188,7 @@ mod tests {
     fn rust_by_its_source() {
         for file in [
             "/rustc/59807616e1fa/library/alloc/src/raw_vec.rs",
-            "/root/.rustup/toolchains/stable/lib/rustlib/src/rust/library/core/src/iter/mod.rs",
+            "/opt/rust/toolchains/stable/lib/rustlib/src/rust/library/core/src/iter/mod.rs",
             "/rust/deps/hashbrown-0.15.5/src/raw/mod.rs",
         ] {
             assert!(is_library("grow", Some(file)), "{file}");

@@ -36,6 +36,7 @@ pub(crate) struct CodeRules {
 
 impl CodeRules {
     /// The rules without expressions of a user.
+    #[cfg(test)]
     pub(crate) const DEFAULT: Self = Self {
         hide: None,
         own: None,
@@ -118,6 +119,7 @@ pub(crate) fn site(frames: &[usize], classes: &[CodeClass]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::super::sample::SampleProfile;
+    use super::CodeClass::{Libc, Library, Own};
     use super::*;
     use crate::profile::{ObjectFile, SourceLine};
 
@@ -135,7 +137,6 @@ mod tests {
 
     #[test]
     fn innermost_own_frame_is_the_site() {
-        use CodeClass::{Libc, Library, Own};
         let classes = [Libc, Own, Library, Own, Library, Libc];
         assert_eq!(site(&[0, 1, 2, 3, 4, 5], &classes), Some(3));
         assert_eq!(site(&[0, 1, 2], &classes), Some(1));
@@ -164,7 +165,6 @@ mod tests {
             ..ObjectFile::default()
         })
         .into();
-        use CodeClass::{Libc, Library, Own};
         assert_eq!(
             CodeRules::DEFAULT.classes(&sample.profile),
             [Own, Libc, Library, Own]
@@ -179,14 +179,14 @@ mod tests {
     #[test]
     fn names_tell_where_files_do_not() {
         for (name, expected) in [
-            ("main", CodeClass::Own),
-            ("_start", CodeClass::Libc),
-            ("__libc_start_main_impl", CodeClass::Libc),
-            ("alloc::vec::Vec<T,A>::push", CodeClass::Library),
-            ("app::add", CodeClass::Own),
-            ("operator new(unsigned long)", CodeClass::Library),
-            ("xmalloc", CodeClass::Library),
-            ("zmalloc.constprop.0", CodeClass::Library),
+            ("main", Own),
+            ("_start", Libc),
+            ("__libc_start_main_impl", Libc),
+            ("alloc::vec::Vec<T,A>::push", Library),
+            ("app::add", Own),
+            ("operator new(unsigned long)", Library),
+            ("xmalloc", Library),
+            ("zmalloc.constprop.0", Library),
         ] {
             assert_eq!(class(name, None), expected, "{name}");
         }

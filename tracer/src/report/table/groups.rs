@@ -1,5 +1,5 @@
-//! Rows of something else than stacks: sites, functions, lines, modules, processes, sizes, allocator
-//! functions.
+//! Rows of something else than stacks: sites, functions, lines, modules, processes, sizes,
+//! allocator functions.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,9 +95,12 @@ pub(super) fn write(
         let cumulative = |cell: &dyn Fn(u128) -> String| -> Vec<String> {
             shown.iter().map(|(_, it)| cell(it.cumulative)).collect()
         };
-        let with_callees = cumulative(&|weight| match options.metric.is_bytes() {
-            true => units::bytes(weight),
-            false => units::group(weight),
+        let with_callees = cumulative(&|weight| {
+            if options.metric.is_bytes() {
+                units::bytes(weight)
+            } else {
+                units::group(weight)
+            }
         });
         columns.push_fixed(Column::new("CUM", Align::Right, with_callees));
         let shares = cumulative(&|weight| units::percent(weight, total));

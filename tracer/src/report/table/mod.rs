@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A row begins with the site of its stacks: the innermost frame of the program's own code, as
-//! [`own_code`](super::own_code) tells it. Its callers are below. Where a line is too long for the
+//! [`own_code`] tells it. Its callers are below. Where a line is too long for the
 //! width, the function that was called gives way first, then the line of the source, then the
 //! middle of a name.
 
@@ -409,7 +409,7 @@ fn stack_view(
         Completeness::Truncated => Some(label::TRUNCATED),
         Completeness::Lost => Some(label::STACK_LOST),
     };
-    StackView::new(place.function.name(), shown.collect(), site, end)
+    StackView::new(place.function.name(), &shown.collect::<Vec<_>>(), site, end)
 }
 
 /// A frame's name, escaped.

@@ -94,12 +94,7 @@ pub(super) struct StackView {
 impl StackView {
     /// Views a stack. `frames` go from the innermost outwards; `site` is the position among them of
     /// the site, where there is one; `end` is a mark for what is missing outside them.
-    pub(super) fn new(
-        function: &str,
-        frames: Vec<ShownFrame>,
-        site: Option<usize>,
-        end: Option<&str>,
-    ) -> Self {
+    pub(super) fn new(function: &str, frames: &[ShownFrame], site: Option<usize>, end: Option<&str>) -> Self {
         let mut all = vec![ShownFrame {
             class: CodeClass::Libc,
             ..ShownFrame::mark(function)
@@ -279,7 +274,7 @@ mod tests {
             frame("std::rt::lang_start", None, Library),
             frame("_start", None, Libc),
         ];
-        StackView::new("malloc", frames, Some(2), None)
+        StackView::new("malloc", &frames, Some(2), None)
     }
 
     #[test]
@@ -318,7 +313,7 @@ mod tests {
             .map(|(name, class)| frame(name, None, class));
         let mut all = vec![frame("app::add", None, CodeClass::Own)];
         all.extend(frames);
-        let view = StackView::new("malloc", all, Some(0), None);
+        let view = StackView::new("malloc", &all, Some(0), None);
         assert_eq!(
             view.caller_lines(None, Charset::Unicode, false),
             ["      ← app::main ← …"]
@@ -359,7 +354,7 @@ mod tests {
             let name = format!("app::module{index}::größe").repeat(index % 5 + 1);
             frames.push(frame(&name, Some("a.rs:1"), CodeClass::Own));
         }
-        let view = StackView::new("malloc", frames, Some(0), Some("[truncated]"));
+        let view = StackView::new("malloc", &frames, Some(0), Some("[truncated]"));
         for charset in [Charset::Unicode, Charset::Ascii] {
             for room in 28..200 {
                 assert!(charset.width(&view.site_line(Some(room), charset, false)) <= room);
@@ -375,7 +370,7 @@ mod tests {
 
     #[test]
     fn stacks_without_own_code_show_what_there_is() {
-        let none = StackView::new("malloc", Vec::new(), None, Some("[stack lost]"));
+        let none = StackView::new("malloc", &[], None, Some("[stack lost]"));
         assert_eq!(none.site_line(None, Charset::Unicode, false), "malloc");
         assert_eq!(
             none.caller_lines(None, Charset::Unicode, false),
@@ -385,7 +380,7 @@ mod tests {
             frame("_IO_file_doallocate", None, CodeClass::Libc),
             frame("_start", None, CodeClass::Libc),
         ];
-        let libc = StackView::new("malloc", libc, None, None);
+        let libc = StackView::new("malloc", &libc, None, None);
         assert_eq!(
             libc.site_line(None, Charset::Unicode, false),
             "_IO_file_doallocate → malloc"

@@ -196,8 +196,8 @@ fn rows_in_other_orders() {
             ..TableOptions::new(Metric::AllocBytes)
         };
         let text = text(&layers(), &session(), &options);
-        let rows = text.lines().skip_while(|line| !line.ends_with("SITE"));
-        rows.skip(1).next().unwrap().to_owned()
+        let mut rows = text.lines().skip_while(|line| !line.ends_with("SITE"));
+        rows.nth(1).unwrap().to_owned()
     };
     assert!(first(SortColumn::Calls).contains("app::load"));
     assert!(

@@ -161,7 +161,7 @@ mod tests {
             charset: Charset::Ascii,
             out: &mut bytes,
         };
-        write!(out, "{} ← {}", 1, "…").unwrap();
+        write!(out, "{} ← {}", 1, MORE).unwrap();
         assert_eq!(bytes, b"1 <- ...");
     }
 }

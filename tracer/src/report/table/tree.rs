@@ -25,10 +25,10 @@ const MIN_PERCENT: f64 = 1.0;
 
 /// A branch.
 #[derive(Default)]
-struct Node {
+struct Branch {
     weight: u128,
     /// The branches of it, by the number of their name.
-    children: BTreeMap<usize, Node>,
+    children: BTreeMap<usize, Branch>,
 }
 
 /// A line of the tree.
@@ -45,8 +45,8 @@ pub(super) fn write(
     options: &TableOptions<'_>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut names = Names::default();
-    let root = grow(profile, classes, direction, options, &mut names);
+    let mut names = NumberedNames::default();
+    let whole = grow(profile, classes, direction, options, &mut names);
     let options = TableOptions {
         min_percent: if options.min_percent > 0.0 {
             options.min_percent
@@ -61,12 +61,12 @@ pub(super) fn write(
     };
     let mut printer = Printer {
         names: &names.names,
-        total: root.weight,
+        total: whole.weight,
         options: &options,
         arrow,
         lines: Vec::new(),
     };
-    printer.branches(&root, 0);
+    printer.branches(&whole, 0);
     let Printer { lines, total, .. } = printer;
 
     let mut columns = Columns::new(options.charset);
@@ -99,14 +99,14 @@ fn grow(
     classes: &[CodeClass],
     direction: TreeDirection,
     options: &TableOptions<'_>,
-    names: &mut Names,
-) -> Node {
+    names: &mut NumberedNames,
+) -> Branch {
     let frame_names: Vec<usize> = profile
         .frames
         .iter()
         .map(|it| names.number(super::name(it, options.short_names)))
         .collect();
-    let mut root = Node::default();
+    let mut root = Branch::default();
     for stack in &profile.stacks {
         let Some(weight) = options.metric.weight(stack).map(u128::from) else {
             continue;
@@ -143,7 +143,7 @@ fn grow(
     root
 }
 
-impl Node {
+impl Branch {
     /// Adds a weight to this branch and along a path of it.
     fn add(&mut self, path: &[usize], weight: u128) {
         self.weight += weight;
@@ -157,12 +157,12 @@ impl Node {
 
 /// Names by number, each once.
 #[derive(Default)]
-struct Names {
+struct NumberedNames {
     names: Vec<String>,
     numbers: BTreeMap<String, usize>,
 }
 
-impl Names {
+impl NumberedNames {
     fn number(&mut self, name: String) -> usize {
         if let Some(number) = self.numbers.get(&name) {
             return *number;
@@ -184,8 +184,8 @@ struct Printer<'a> {
 
 impl Printer<'_> {
     /// Adds the branches of a node, the heaviest first. A chain without forks is not indented.
-    fn branches(&mut self, node: &Node, depth: usize) {
-        let mut children: Vec<(&usize, &Node)> = node.children.iter().collect();
+    fn branches(&mut self, node: &Branch, depth: usize) {
+        let mut children: Vec<(&usize, &Branch)> = node.children.iter().collect();
         children.sort_by(|(a_name, a), (b_name, b)| {
             let name = |number: &usize| &self.names[*number];
             (Reverse(a.weight), name(a_name)).cmp(&(Reverse(b.weight), name(b_name)))

@@ -1,18 +1,21 @@
-//! Names of addresses in an ELF file, read by blazesym.
+//! Names of addresses in an ELF file, read by blazesym, and made whole where those of C++ are not.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
-use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
+use blazesym::symbolize::source::{Elf as ElfSource, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::demangle::demangle;
 use super::name_table::NameTable;
 use super::protocol::{FileTask, OwnSymbols};
 use super::unpacked;
+use super::whole_names::WholeNames;
 use crate::symbolize::debug_file::GLOBAL_DIRECTORY;
 use crate::symbolize::reader::FromStart;
 
@@ -33,6 +36,8 @@ pub(super) fn read(
 ) {
     let symbolizer = Symbolizer::builder()
         .enable_auto_reload(false)
+        // Linkage names are told from short ones.
+        .enable_demangling(false)
         .set_debug_dirs(Some(
             task.directories
                 .iter()
@@ -40,8 +45,13 @@ pub(super) fn read(
                 .chain([PathBuf::from(GLOBAL_DIRECTORY)]),
         ))
         .build();
-    let mut ask = |elf: &Elf, notes: &mut Notes| {
-        if let Err(error) = ask(&symbolizer, elf, &task.addresses, table) {
+    let mut ask = |elf: &ElfSource, with_debug_info: Option<&File>, notes: &mut Notes| {
+        let whole_names = with_debug_info.map(|file| WholeNames {
+            file,
+            // The symbolizer has unpacked them too.
+            unpacked_bytes: unpacked_bytes / 2,
+        });
+        if let Err(error) = ask(&symbolizer, elf, whole_names, &task.addresses, table) {
             notes.push((false, format!("names are left out: {error}")));
         }
     };
@@ -49,7 +59,7 @@ pub(super) fn read(
     let (file, debug) = (reopenable(file), debug.map(reopenable));
     if let Some(debug) = &debug {
         match fit_debug_info(debug, unpacked_bytes) {
-            Ok(path) => ask(&Elf::new(path), notes),
+            Ok(path) => ask(&ElfSource::new(path), debug.as_ref().ok(), notes),
             Err(reason) => notes.push((
                 true,
                 format!("its separate debug information is not used: {reason}"),
@@ -58,18 +68,18 @@ pub(super) fn read(
     }
     if task.own == OwnSymbols::DebugInfo {
         match fit_debug_info(&file, unpacked_bytes) {
-            Ok(path) => ask(&Elf::new(path), notes),
+            Ok(path) => ask(&ElfSource::new(path), file.as_ref().ok(), notes),
             Err(reason) => notes.push((true, format!("its debug information is not used: {reason}"))),
         }
     }
     if task.own != OwnSymbols::Nothing {
         match fit_symbols(&file) {
             Ok(path) => {
-                let plain = Elf {
+                let plain = ElfSource {
                     debug_syms: false,
-                    ..Elf::new(path)
+                    ..ElfSource::new(path)
                 };
-                ask(&plain, notes);
+                ask(&plain, None, notes);
             }
             Err(reason) => notes.push((true, format!("its names are not used: {reason}"))),
         }
@@ -113,8 +123,15 @@ fn reopenable(file: File) -> io::Result<File> {
     }
 }
 
-/// Asks a file for the addresses that have no name yet.
-fn ask(symbolizer: &Symbolizer, elf: &Elf, addresses: &[u64], table: &mut NameTable) -> Result<(), String> {
+/// Asks a file for the addresses that have no name yet. Short names are made whole from its debug
+/// information.
+fn ask(
+    symbolizer: &Symbolizer,
+    elf: &ElfSource,
+    whole_names: Option<WholeNames<'_>>,
+    addresses: &[u64],
+    table: &mut NameTable,
+) -> Result<(), String> {
     let without: Vec<usize> = (0..addresses.len()).filter(|at| !table.has(*at)).collect();
     let source = Source::Elf(elf.clone());
     for batch in without.chunks(BATCH) {
@@ -123,22 +140,49 @@ fn ask(symbolizer: &Symbolizer, elf: &Elf, addresses: &[u64], table: &mut NameTa
         // offsets.
         let answers = symbolizer.symbolize(&source, Input::VirtOffset(&asked));
         let answers = answers.map_err(|error| format!("{error:#}"))?;
-        for (at, answer) in batch.iter().zip(answers) {
-            if let Symbolized::Sym(symbol) = answer {
-                set(table, *at, &symbol);
-            }
+        let named: Vec<Named<'_>> = batch
+            .iter()
+            .zip(&answers)
+            .filter_map(|(at, answer)| Some((*at, addresses[*at], answer.as_sym()?)))
+            .collect();
+        let short = named
+            .iter()
+            .map(|(_, address, symbol)| (*address, raw_names(symbol)));
+        let short = short.collect::<Vec<_>>();
+        let whole = whole_names.map(|names| names.of(&short)).unwrap_or_default();
+        for (index, (at, _, symbol)) in named.iter().enumerate() {
+            set(table, *at, symbol, whole.get(&index).map_or(&[], Vec::as_slice));
         }
     }
     Ok(())
 }
 
-fn set(table: &mut NameTable, at: usize, symbol: &Sym<'_>) {
-    let outer = (&*symbol.name, symbol.code_info.as_deref().and_then(line_of));
-    let inlined = symbol
-        .inlined
-        .iter()
-        .map(|inlined| (&*inlined.name, inlined.code_info.as_ref().and_then(line_of)));
-    table.set(at, std::iter::once(outer).chain(inlined));
+/// A place in the table, its address, and what is there.
+type Named<'a> = (usize, u64, &'a Sym<'a>);
+
+/// The names of an address's frames, as the file has them, from the outermost to the innermost.
+fn raw_names<'a>(symbol: &'a Sym<'_>) -> Vec<&'a str> {
+    let inlined = symbol.inlined.iter().map(|inlined| &*inlined.name);
+    std::iter::once(&*symbol.name).chain(inlined).collect()
+}
+
+/// Names a place. `whole` are the whole names of its frames, where they are known.
+fn set(table: &mut NameTable, at: usize, symbol: &Sym<'_>, whole: &[Option<String>]) {
+    let lines = std::iter::once(symbol.code_info.as_deref().and_then(line_of)).chain(
+        symbol
+            .inlined
+            .iter()
+            .map(|inlined| inlined.code_info.as_ref().and_then(line_of)),
+    );
+    let names: Vec<Cow<'_, str>> = raw_names(symbol)
+        .into_iter()
+        .enumerate()
+        .map(|(depth, raw)| match whole.get(depth) {
+            Some(Some(whole)) => Cow::Borrowed(whole.as_str()),
+            _ => demangle(raw),
+        })
+        .collect();
+    table.set(at, names.iter().map(|name| &**name).zip(lines));
 }
 
 fn line_of(info: &CodeInfo<'_>) -> Option<(String, u32)> {
