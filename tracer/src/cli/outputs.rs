@@ -1,4 +1,4 @@
-//! The files of a recording, written with the rights of the user who called `sudo`.
+//! The files of a recording or of a saved profile, written with the rights of the user who called `sudo`.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,10 +10,10 @@ use super::settings::ReportSettings;
 use crate::message;
 use crate::output::{OutputFile, Saved};
 use crate::privileges::User;
-use crate::profile::Session;
-use crate::recorder::Recording;
+use crate::profile::AddressStacks;
+use crate::report::source::Origin;
 use crate::report::summary::Summary;
-use crate::report::{self, ExportOptions, units};
+use crate::report::{self, ExportOptions, ReportSource, units};
 
 /// The files that are wanted. Each is written whatever becomes of the others.
 pub(super) struct OutputFiles {
@@ -55,7 +55,12 @@ impl OutputFiles {
     }
 
     /// Writes every file. Returns true if each is where it should be.
-    pub(super) fn write(self, settings: &ReportSettings, recording: &Recording, session: &Session) -> bool {
+    pub(super) fn write(
+        self,
+        settings: &ReportSettings,
+        source: &ReportSource<'_>,
+        addresses: &[AddressStacks],
+    ) -> bool {
         let _rights = match rights(self.user.as_ref()) {
             Ok(rights) => rights,
             Err(error) => {
@@ -70,7 +75,7 @@ impl OutputFiles {
                 per_pid: settings.per_pid,
             };
             are_in_place &= save(file, settings.quiet, &|out| {
-                let written = report::write(&recording.profile, output.format, options, out)?;
+                let written = report::write(source, output.format, options, out)?;
                 Ok(format!(
                     "{}, {}",
                     output.format.description(),
@@ -78,15 +83,17 @@ impl OutputFiles {
                 ))
             });
         }
-        if let Some(file) = self.summary {
+        if let Some(file) = self.summary
+            && let Origin::Recording(session) = source.origin
+        {
             are_in_place &= save(file, settings.quiet, &|out| {
-                Summary::of(&recording.profile, session, settings.metric).write(out)?;
+                Summary::of(source.profile, session, settings.metric).write(out)?;
                 Ok("summary".to_owned())
             });
         }
         if let Some(file) = self.raw {
             are_in_place &= save(file, settings.quiet, &|out| {
-                report::raw::write(&recording.address_stacks, out)?;
+                report::raw::write(addresses, out)?;
                 Ok("addresses".to_owned())
             });
         }

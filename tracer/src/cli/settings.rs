@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::profile::Metric;
+use crate::report::source::{LiveView, ReportView};
+use crate::report::table::live::{LiveOptions, LiveSort};
 use crate::report::Format;
-use crate::report::table::live::LiveSort;
 use crate::settings::Record;
 
 /// Settings of `record` and `live`.
@@ -34,6 +35,8 @@ pub(super) struct ReportSettings {
     pub(super) top: usize,
     /// The report on live blocks, where it replaces the table.
     pub(super) live: Option<LiveSettings>,
+    /// Print the table although profiles are written.
+    pub(super) table: bool,
     /// Fail if anything was lost.
     pub(super) strict: bool,
     /// Print nothing but errors.
@@ -51,10 +54,31 @@ pub(super) struct ProfileOutput {
     pub(super) path: PathBuf,
 }
 
+/// A profile to write, of which the metric may be left to the profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RequestedOutput {
+    /// The weight of its stacks, where it was named.
+    pub(super) metric: Option<Metric>,
+    /// Its format.
+    pub(super) format: Format,
+    /// Its path; `-` is standard output.
+    pub(super) path: PathBuf,
+}
+
 impl ReportSettings {
     /// Returns true if a profile goes to standard output.
     pub(super) fn is_piped(&self) -> bool {
         self.outputs.iter().any(|output| output.path.as_os_str() == "-")
+    }
+
+    /// Returns the report for a terminal, as it is kept with a profile.
+    pub(super) fn view(&self) -> ReportView {
+        ReportView {
+            metric: self.metric,
+            per_pid: self.per_pid,
+            top: self.top,
+            live: self.live.map(|live| LiveView::of(&live.options())),
+        }
     }
 }
 
@@ -69,4 +93,14 @@ pub(super) struct LiveSettings {
     pub(super) growth_max_bytes: Option<u64>,
     /// The order of stacks.
     pub(super) sort: LiveSort,
+}
+
+impl LiveSettings {
+    /// Returns the options of the table.
+    pub(super) const fn options(&self) -> LiveOptions {
+        LiveOptions {
+            sort: self.sort,
+            older_than: self.older_than,
+        }
+    }
 }

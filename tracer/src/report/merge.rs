@@ -205,7 +205,7 @@ fn group_processes(profile: &Profile, processes: ProcessGrouping) -> Groups {
                 .processes
                 .iter()
                 .enumerate()
-                .map(|(index, it)| (it.pid, label::process(it, false), index)),
+                .map(|(index, it)| (it.pid, label::process(it, false), it, index)),
         ),
     }
 }

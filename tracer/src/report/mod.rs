@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`folded`] | folded stacks, one line each |
 //! | [`svg`] | a flame graph |
+//! | [`pprof`] | the whole profile, as other tools read it and as it is kept |
 //! | [`raw`] | stacks as addresses |
 //! | [`table`] | totals and top stacks for a person |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
@@ -28,10 +29,12 @@ mod label;
 pub(crate) mod losses;
 mod merge;
 mod objects;
+pub(crate) mod pprof;
 mod prune;
 pub(crate) mod raw;
 #[cfg(test)]
 mod sample;
+pub(crate) mod source;
 pub(crate) mod summary;
 mod sums;
 pub(crate) mod svg;
@@ -40,10 +43,11 @@ pub(crate) mod units;
 
 use std::io;
 
-use crate::profile::{Metric, Profile};
+use crate::profile::Metric;
 
 pub(crate) use format::Format;
 pub(crate) use objects::hint;
+pub(crate) use source::ReportSource;
 
 /// The weight and the grouping of stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +72,14 @@ pub(crate) struct Written {
 ///
 /// Fails only as `out` fails.
 pub(crate) fn write(
-    profile: &Profile,
+    source: &ReportSource<'_>,
     format: Format,
     options: ExportOptions,
     out: &mut dyn io::Write,
 ) -> io::Result<Written> {
     match format {
-        Format::Folded => folded::write(profile, options, out),
-        Format::Svg => svg::write(profile, options, out),
+        Format::Folded => folded::write(source.profile, options, out),
+        Format::Pprof => pprof::write(source, options, out),
+        Format::Svg => svg::write(source.profile, options, out),
     }
 }
