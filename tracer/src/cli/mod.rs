@@ -10,7 +10,9 @@ mod live;
 mod outputs;
 mod progress;
 mod record;
+mod report;
 mod resources;
+mod saved;
 mod settings;
 mod sizes;
 mod terminal;
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command {
         CommandArguments::Record(record) => checked(record.settings(), record::run),
         CommandArguments::Live(live) => checked(live.settings(), record::run),
+        CommandArguments::Report(report) => checked(report.settings(), report::run),
         CommandArguments::Estimate(estimate) => checked(estimate.settings(), estimate::run),
         CommandArguments::Doctor { json } => doctor::run(json),
         CommandArguments::SymbolizeWorker => worker::run().map(|()| ExitCode::SUCCESS),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::profile::Metric;
 use crate::report::source::{LiveView, ReportView};
 use crate::report::table::live::{LiveOptions, LiveSort};
-use crate::report::Format;
+use crate::report::{Format, StackFilter};
 use crate::settings::Record;
 
 /// Settings of `record` and `live`.
@@ -63,6 +63,27 @@ pub(super) struct RequestedOutput {
     pub(super) format: Format,
     /// Its path; `-` is standard output.
     pub(super) path: PathBuf,
+}
+
+/// Settings of `report`.
+#[derive(Debug, Clone)]
+pub(super) struct SavedReportSettings {
+    /// The saved profile.
+    pub(super) file: PathBuf,
+    /// Profiles to write.
+    pub(super) outputs: Vec<RequestedOutput>,
+    /// The weight of stacks, where it is not the recording's.
+    pub(super) metric: Option<Metric>,
+    /// Tell processes of the same name apart.
+    pub(super) per_pid: bool,
+    /// Stacks in the table, where their number is not the recording's.
+    pub(super) top: Option<usize>,
+    /// The path of the summary, where one is written.
+    pub(super) summary: Option<PathBuf>,
+    /// The stacks that are wanted.
+    pub(super) filter: StackFilter,
+    /// Print nothing but errors.
+    pub(super) quiet: bool,
 }
 
 impl ReportSettings {

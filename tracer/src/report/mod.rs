@@ -11,6 +11,7 @@
 //! | [`pprof`] | the whole profile, as other tools read it and as it is kept |
 //! | [`raw`] | stacks as addresses |
 //! | [`table`] | totals and top stacks for a person |
+//! | [`foreign_table`] | the same of a profile that another program wrote |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
 //!
 //! [`Session`](crate::profile::Session) is what a report says of the tracing itself; [`units`]
@@ -20,7 +21,9 @@
 //! them, and two such calls must not turn into a small sum.
 
 pub(crate) mod early;
+mod filter;
 pub(crate) mod folded;
+pub(crate) mod foreign_table;
 mod format;
 #[cfg(test)]
 mod golden;
@@ -32,6 +35,7 @@ mod objects;
 pub(crate) mod pprof;
 mod prune;
 pub(crate) mod raw;
+mod rows;
 #[cfg(test)]
 mod sample;
 pub(crate) mod source;
@@ -45,6 +49,7 @@ use std::io;
 
 use crate::profile::Metric;
 
+pub(crate) use filter::{StackFilter, totals_of_stacks};
 pub(crate) use format::Format;
 pub(crate) use objects::hint;
 pub(crate) use source::ReportSource;

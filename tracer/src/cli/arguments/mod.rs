@@ -8,6 +8,7 @@ mod limits;
 mod live;
 mod metric;
 mod record;
+mod report;
 mod symbols;
 mod unwind;
 
@@ -16,6 +17,7 @@ use clap::{Parser, Subcommand};
 use estimate::EstimateArguments;
 use live::LiveArguments;
 use record::RecordArguments;
+use report::ReportArguments;
 
 pub(super) use estimate::EstimateSettings;
 
@@ -45,6 +47,9 @@ pub(super) enum CommandArguments {
     /// Trace, then say what is still allocated, and what of it looks like a leak
     #[command(before_help = live::EXAMPLES, after_help = live::EXIT_CODES)]
     Live(Box<LiveArguments>),
+    /// Turn a saved profile into any output, or print its table
+    #[command(before_help = report::EXAMPLES)]
+    Report(ReportArguments),
     /// Count for a second, then say what each way of tracing would cost, and which to take
     #[command(before_help = estimate::EXAMPLES)]
     Estimate(EstimateArguments),
@@ -63,13 +68,19 @@ impl CommandLine {
     /// Returns true if nothing but errors is to be printed.
     #[must_use]
     pub(super) fn quiet(&self) -> bool {
-        self.command.record().is_some_and(|record| record.quiet)
+        match &self.command {
+            CommandArguments::Report(report) => report.quiet,
+            command => command.record().is_some_and(|record| record.quiet),
+        }
     }
 
     /// Returns the number of `-v`.
     #[must_use]
     pub(super) fn verbose(&self) -> u8 {
-        self.command.record().map_or(0, |record| record.verbose)
+        match &self.command {
+            CommandArguments::Report(report) => report.verbose,
+            command => command.record().map_or(0, |record| record.verbose),
+        }
     }
 }
 
@@ -79,7 +90,7 @@ impl CommandArguments {
         match self {
             Self::Record(record) => Some(record),
             Self::Live(live) => Some(&live.record),
-            Self::Estimate(_) | Self::Doctor { .. } | Self::SymbolizeWorker => None,
+            Self::Report(_) | Self::Estimate(_) | Self::Doctor { .. } | Self::SymbolizeWorker => None,
         }
     }
 }
