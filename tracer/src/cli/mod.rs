@@ -4,6 +4,7 @@
 mod allocators;
 mod announce;
 mod arguments;
+mod diff;
 mod doctor;
 mod estimate;
 mod live;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         CommandArguments::Record(record) => checked(record.settings(), record::run),
         CommandArguments::Live(live) => checked(live.settings(), record::run),
         CommandArguments::Report(report) => checked(report.settings(), report::run),
+        CommandArguments::Diff(diff) => checked(diff.settings(), diff::run),
         CommandArguments::Estimate(estimate) => checked(estimate.settings(), estimate::run),
         CommandArguments::Doctor { json } => doctor::run(json),
         CommandArguments::SymbolizeWorker => worker::run().map(|()| ExitCode::SUCCESS),

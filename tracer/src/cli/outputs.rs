@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use rustix::process::geteuid;
 
-use super::settings::ReportSettings;
+use super::settings::{ProfileOutput, ReportSettings};
 use crate::message;
 use crate::output::{OutputFile, Saved};
 use crate::privileges::User;
 use crate::profile::AddressStacks;
 use crate::report::source::Origin;
 use crate::report::summary::Summary;
-use crate::report::{self, ExportOptions, ReportSource, units};
+use crate::report::{self, ExportOptions, ProfileDiff, ReportSource, Written, units};
 
 /// The files that are wanted. Each is written whatever becomes of the others.
 pub(super) struct OutputFiles {
@@ -68,21 +68,13 @@ impl OutputFiles {
                 return false;
             }
         };
-        let mut are_in_place = true;
-        for (output, file) in settings.outputs.iter().zip(self.outputs) {
+        let mut are_in_place = save_profiles(self.outputs, settings, &|output, out| {
             let options = ExportOptions {
                 metric: output.metric,
                 per_pid: settings.per_pid,
             };
-            are_in_place &= save(file, settings.quiet, &|out| {
-                let written = report::write(source, output.format, options, out)?;
-                Ok(format!(
-                    "{}, {}",
-                    output.format.description(),
-                    units::counted(written.stacks as u128, "stack")
-                ))
-            });
-        }
+            report::write(source, output.format, options, out)
+        });
         if let Some(file) = self.summary
             && let Origin::Recording(session) = source.origin
         {
@@ -99,6 +91,39 @@ impl OutputFiles {
         }
         are_in_place
     }
+
+    /// Writes the profiles of a difference. Returns true if each is where it should be.
+    pub(super) fn write_difference(self, settings: &ReportSettings, diff: &ProfileDiff) -> bool {
+        let _rights = match rights(self.user.as_ref()) {
+            Ok(rights) => rights,
+            Err(error) => {
+                message::fail(format_args!("no file was written: {error:#}"));
+                return false;
+            }
+        };
+        save_profiles(self.outputs, settings, &|output, out| {
+            report::write_difference(diff, output.format, output.metric, out)
+        })
+    }
+}
+
+/// A function that writes a profile.
+type ExportProfile<'a> = &'a dyn Fn(&ProfileOutput, &mut dyn Write) -> io::Result<Written>;
+
+/// Writes the profiles. Returns true if each is where it should be.
+fn save_profiles(files: Vec<OutputFile>, settings: &ReportSettings, export: ExportProfile<'_>) -> bool {
+    let mut are_in_place = true;
+    for (output, file) in settings.outputs.iter().zip(files) {
+        are_in_place &= save(file, settings.quiet, &|out| {
+            let written = export(output, out)?;
+            Ok(format!(
+                "{}, {}",
+                output.format.description(),
+                units::counted(written.stacks as u128, "stack")
+            ))
+        });
+    }
+    are_in_place
 }
 
 /// The rights that files are made with; nothing where they are memtap's own.

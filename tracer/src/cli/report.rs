@@ -21,11 +21,7 @@ pub(super) fn run(asked: &SavedReportSettings) -> Result<ExitCode> {
     let outputs: Vec<ProfileOutput> = asked
         .outputs
         .iter()
-        .map(|output| ProfileOutput {
-            metric: output.metric.unwrap_or(view.metric),
-            format: output.format,
-            path: output.path.clone(),
-        })
+        .map(|output| output.with_default(view.metric))
         .collect();
     for output in &outputs {
         saved::require(output.metric, origin, &asked.file)?;

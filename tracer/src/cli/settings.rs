@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::profile::Metric;
+use crate::report::diff::DiffBy;
 use crate::report::source::{LiveView, ReportView};
 use crate::report::table::live::{LiveOptions, LiveSort};
 use crate::report::{Format, StackFilter};
@@ -82,6 +83,40 @@ pub(super) struct SavedReportSettings {
     pub(super) summary: Option<PathBuf>,
     /// The stacks that are wanted.
     pub(super) filter: StackFilter,
+    /// Print nothing but errors.
+    pub(super) quiet: bool,
+}
+
+impl RequestedOutput {
+    /// Returns the output with this metric where none was named.
+    pub(super) fn with_default(&self, metric: Metric) -> ProfileOutput {
+        ProfileOutput {
+            metric: self.metric.unwrap_or(metric),
+            format: self.format,
+            path: self.path.clone(),
+        }
+    }
+}
+
+/// Settings of `diff`.
+#[derive(Debug, Clone)]
+pub(super) struct DiffSettings {
+    /// The first profile.
+    pub(super) before: PathBuf,
+    /// The second.
+    pub(super) after: PathBuf,
+    /// Profiles to write.
+    pub(super) outputs: Vec<RequestedOutput>,
+    /// The weight of stacks, where it was named.
+    pub(super) metric: Option<Metric>,
+    /// The rows of the table.
+    pub(super) by: DiffBy,
+    /// Compare figures per second of recording.
+    pub(super) normalize: bool,
+    /// Rows in each part of the table.
+    pub(super) top: usize,
+    /// The growth above which the command fails.
+    pub(super) growth_max_bytes: Option<u64>,
     /// Print nothing but errors.
     pub(super) quiet: bool,
 }

@@ -36,7 +36,7 @@ pub(super) enum FrameGrouping {
 }
 
 /// The completeness of a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Completeness {
     /// All of it.
     Whole,

@@ -9,6 +9,7 @@
 //! | [`folded`] | folded stacks, one line each |
 //! | [`svg`] | a flame graph |
 //! | [`pprof`] | the whole profile, as other tools read it and as it is kept |
+//! | [`diff`] | the difference of two profiles, as a table and in these formats |
 //! | [`raw`] | stacks as addresses |
 //! | [`table`] | totals and top stacks for a person |
 //! | [`foreign_table`] | the same of a profile that another program wrote |
@@ -20,6 +21,7 @@
 //! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test
 //! them, and two such calls must not turn into a small sum.
 
+pub(crate) mod diff;
 pub(crate) mod early;
 mod filter;
 pub(crate) mod folded;
@@ -49,6 +51,7 @@ use std::io;
 
 use crate::profile::Metric;
 
+pub(crate) use diff::ProfileDiff;
 pub(crate) use filter::{StackFilter, totals_of_stacks};
 pub(crate) use format::Format;
 pub(crate) use objects::hint;
@@ -86,5 +89,21 @@ pub(crate) fn write(
         Format::Folded => folded::write(source.profile, options, out),
         Format::Pprof => pprof::write(source, options, out),
         Format::Svg => svg::write(source.profile, options, out),
+    }
+}
+
+/// Writes the difference of two profiles to `out` as a `format` file, and flushes it.
+///
+/// Fails only as `out` fails.
+pub(crate) fn write_difference(
+    diff: &ProfileDiff,
+    format: Format,
+    metric: Metric,
+    out: &mut dyn io::Write,
+) -> io::Result<Written> {
+    match format {
+        Format::Folded => diff.write_folded(metric, out),
+        Format::Svg => diff.write_svg(metric, out),
+        Format::Pprof => pprof::write_difference(diff, metric, out),
     }
 }

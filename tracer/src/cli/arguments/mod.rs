@@ -3,6 +3,7 @@
 mod allocators;
 mod attach;
 mod budget;
+mod diff;
 mod estimate;
 mod limits;
 mod live;
@@ -14,6 +15,7 @@ mod unwind;
 
 use clap::{Parser, Subcommand};
 
+use diff::DiffArguments;
 use estimate::EstimateArguments;
 use live::LiveArguments;
 use record::RecordArguments;
@@ -50,6 +52,9 @@ pub(super) enum CommandArguments {
     /// Turn a saved profile into any output, or print its table
     #[command(before_help = report::EXAMPLES)]
     Report(ReportArguments),
+    /// Show what changed from one saved profile to another
+    #[command(before_help = diff::EXAMPLES, after_help = diff::EXIT_CODES)]
+    Diff(DiffArguments),
     /// Count for a second, then say what each way of tracing would cost, and which to take
     #[command(before_help = estimate::EXAMPLES)]
     Estimate(EstimateArguments),
@@ -70,6 +75,7 @@ impl CommandLine {
     pub(super) fn quiet(&self) -> bool {
         match &self.command {
             CommandArguments::Report(report) => report.quiet,
+            CommandArguments::Diff(diff) => diff.quiet,
             command => command.record().is_some_and(|record| record.quiet),
         }
     }
@@ -79,6 +85,7 @@ impl CommandLine {
     pub(super) fn verbose(&self) -> u8 {
         match &self.command {
             CommandArguments::Report(report) => report.verbose,
+            CommandArguments::Diff(diff) => diff.verbose,
             command => command.record().map_or(0, |record| record.verbose),
         }
     }
@@ -90,7 +97,11 @@ impl CommandArguments {
         match self {
             Self::Record(record) => Some(record),
             Self::Live(live) => Some(&live.record),
-            Self::Report(_) | Self::Estimate(_) | Self::Doctor { .. } | Self::SymbolizeWorker => None,
+            Self::Report(_)
+            | Self::Diff(_)
+            | Self::Estimate(_)
+            | Self::Doctor { .. }
+            | Self::SymbolizeWorker => None,
         }
     }
 }

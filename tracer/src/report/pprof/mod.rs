@@ -13,6 +13,7 @@
 //! file gives the profile that was written, to the last unit. A file of another program, or one
 //! that another program has changed, is read as far as its tables go.
 
+mod difference;
 mod document;
 mod figures;
 mod foreign;
@@ -23,6 +24,7 @@ mod sample_types;
 mod tables;
 mod writer;
 
+pub(crate) use difference::write_difference;
 pub(crate) use reader::{SavedOrigin, SavedProfile, read};
 pub(crate) use writer::write;
 
