@@ -30,7 +30,7 @@ mod summary;
 
 pub use account::{Account, without_pids};
 pub use cgroup::TestCgroup;
-pub use context::{Context, Need, library_path};
+pub use context::{Context, Need, go_tool, library_path};
 pub use count::{Count, Counts, difference};
 pub use figures::HeapFigures;
 pub use fixture::Fixture;

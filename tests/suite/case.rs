@@ -41,6 +41,7 @@ const BESIDE_OTHERS: &[&str] = &[
     "python::",
     "real::",
     "sampling::",
+    "saved_profiles::",
     "seed::",
     "stacks::",
     "sums::",

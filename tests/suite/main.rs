@@ -31,6 +31,7 @@ mod real;
 mod regions;
 mod robust;
 mod sampling;
+mod saved_profiles;
 mod scope;
 mod seed;
 mod stacks;
@@ -60,6 +61,7 @@ const CASES: &[&[case::Case]] = &[
     output_files::CASES,
     output_files::owners::CASES,
     escapes::CASES,
+    saved_profiles::CASES,
     arguments::CASES,
     documents::CASES,
     live_report::CASES,

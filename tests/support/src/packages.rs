@@ -174,6 +174,21 @@ pub const TEST: &[Package] = &[
         provides: "node",
         reason: "a just-in-time compiler that names its code",
     },
+    Package {
+        name: "golang-1.19-go",
+        provides: "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof",
+        reason: "a reader of saved profiles, and a writer of others",
+    },
+    Package {
+        name: "protobuf-compiler",
+        provides: "protoc",
+        reason: "another reader of saved profiles",
+    },
+    Package {
+        name: "golang-github-google-pprof-dev",
+        provides: "/usr/share/gocode/src/github.com/google/pprof/proto/profile.proto",
+        reason: "what that reader knows of them",
+    },
 ];
 
 /// The tools that `cargo xtask bench` compares with, and the programs that it measures; a row that

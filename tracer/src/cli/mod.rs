@@ -4,15 +4,19 @@
 mod allocators;
 mod announce;
 mod arguments;
+mod diff;
 mod doctor;
 mod estimate;
 mod live;
 mod outputs;
 mod progress;
 mod record;
+mod report;
 mod resources;
+mod saved;
 mod settings;
 mod sizes;
+mod table_request;
 mod terminal;
 mod usage;
 
@@ -42,6 +46,8 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command {
         CommandArguments::Record(record) => checked(record.settings(), record::run),
         CommandArguments::Live(live) => checked(live.settings(), record::run),
+        CommandArguments::Report(report) => checked(report.settings(), report::run),
+        CommandArguments::Diff(diff) => checked(diff.settings(), diff::run),
         CommandArguments::Estimate(estimate) => checked(estimate.settings(), estimate::run),
         CommandArguments::Doctor { json } => doctor::run(json),
         CommandArguments::SymbolizeWorker => worker::run().map(|()| ExitCode::SUCCESS),

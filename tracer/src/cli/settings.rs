@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::table_request::TableRequest;
 use crate::profile::Metric;
-use crate::report::Format;
-use crate::report::own_code::CodeRules;
-use crate::report::table::live::LiveSort;
-use crate::report::table::{GroupBy, SortColumn, StackDetail, TreeDirection};
+use crate::report::diff::DiffBy;
+use crate::report::source::{LiveView, ReportView};
+use crate::report::table::TableView;
+use crate::report::{Format, StackFilter};
 use crate::settings::Record;
 
 /// Settings of `record` and `live`.
@@ -37,38 +38,17 @@ pub(super) struct ReportSettings {
     /// Tell processes of the same name apart.
     pub(super) per_pid: bool,
     /// The rows of the table.
-    pub(super) table: TableSettings,
+    pub(super) table: TableView,
     /// The report on live blocks, where it replaces the table.
     pub(super) live: Option<LiveSettings>,
+    /// Print the table although profiles are written.
+    pub(super) table_too: bool,
     /// Fail if anything was lost.
     pub(super) strict: bool,
     /// Print nothing but errors.
     pub(super) quiet: bool,
     /// Show how it goes meanwhile, on a terminal.
     pub(super) progress: bool,
-}
-
-/// The rows of a table.
-#[derive(Debug, Clone)]
-pub(super) struct TableSettings {
-    /// The number of rows.
-    pub(super) top: usize,
-    /// The property of stacks that makes a row.
-    pub(super) by: GroupBy,
-    /// A tree in place of rows.
-    pub(super) tree: Option<TreeDirection>,
-    /// The part of stacks that is shown.
-    pub(super) stacks: StackDetail,
-    /// The order of rows, where it is not the metric's.
-    pub(super) sort: Option<SortColumn>,
-    /// The order of rows of the report on live blocks.
-    pub(super) live_sort: LiveSort,
-    /// The share in percent below which rows are left out.
-    pub(super) min_percent: f64,
-    /// Names of functions are short.
-    pub(super) short_names: bool,
-    /// The rules by which the program's own code is told.
-    pub(super) rules: CodeRules,
 }
 
 /// A profile to write.
@@ -82,10 +62,88 @@ pub(super) struct ProfileOutput {
     pub(super) path: PathBuf,
 }
 
+/// A profile to write, of which the metric may be left to the profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RequestedOutput {
+    /// The weight of its stacks, where it was named.
+    pub(super) metric: Option<Metric>,
+    /// Its format.
+    pub(super) format: Format,
+    /// Its path; `-` is standard output.
+    pub(super) path: PathBuf,
+}
+
+/// Settings of `report`.
+#[derive(Debug, Clone)]
+pub(super) struct SavedReportSettings {
+    /// The saved profile.
+    pub(super) file: PathBuf,
+    /// Profiles to write.
+    pub(super) outputs: Vec<RequestedOutput>,
+    /// The weight of stacks, where it is not the recording's.
+    pub(super) metric: Option<Metric>,
+    /// Tell processes of the same name apart.
+    pub(super) per_pid: bool,
+    /// The rows of the table, where they are not the recording's.
+    pub(super) rows: TableRequest,
+    /// The path of the summary, where one is written.
+    pub(super) summary: Option<PathBuf>,
+    /// The stacks that are wanted.
+    pub(super) filter: StackFilter,
+    /// Print nothing but errors.
+    pub(super) quiet: bool,
+}
+
+impl RequestedOutput {
+    /// Returns the output with this metric where none was named.
+    pub(super) fn with_default(&self, metric: Metric) -> ProfileOutput {
+        ProfileOutput {
+            metric: self.metric.unwrap_or(metric),
+            format: self.format,
+            path: self.path.clone(),
+        }
+    }
+}
+
+/// Settings of `diff`.
+#[derive(Debug, Clone)]
+pub(super) struct DiffSettings {
+    /// The first profile.
+    pub(super) before: PathBuf,
+    /// The second.
+    pub(super) after: PathBuf,
+    /// Profiles to write.
+    pub(super) outputs: Vec<RequestedOutput>,
+    /// The weight of stacks, where it was named.
+    pub(super) metric: Option<Metric>,
+    /// The rows of the table.
+    pub(super) by: DiffBy,
+    /// Compare figures per second of recording.
+    pub(super) normalize: bool,
+    /// Rows in each part of the table.
+    pub(super) top: usize,
+    /// The growth above which the command fails.
+    pub(super) growth_max_bytes: Option<u64>,
+    /// Print nothing but errors.
+    pub(super) quiet: bool,
+}
+
 impl ReportSettings {
     /// Returns true if a profile goes to standard output.
     pub(super) fn is_piped(&self) -> bool {
         self.outputs.iter().any(|output| output.path.as_os_str() == "-")
+    }
+
+    /// Returns the report for a terminal, as it is kept with a profile.
+    pub(super) fn view(&self) -> ReportView {
+        ReportView {
+            metric: self.metric,
+            per_pid: self.per_pid,
+            table: self.table.clone(),
+            live: self.live.map(|live| LiveView {
+                older_than: live.older_than,
+            }),
+        }
     }
 }
 

@@ -9,12 +9,17 @@ use super::settings::ReportSettings;
 use crate::message::escape;
 use crate::report::table::{self, Charset};
 
+/// The failure of expressions that were checked when they were given: those of a saved profile.
+pub(super) const BAD_RULES: &str = "failed to read --own or --hide as a regular expression";
+
 /// Writes a report to standard output, in the width of the terminal.
 pub(super) fn print(
     settings: &ReportSettings,
     write: impl FnOnce(&table::TableOptions<'_>, &mut dyn io::Write) -> io::Result<()>,
 ) -> Result<()> {
     let terminal = io::stdout().is_terminal();
+    let view = &settings.table;
+    let rules = view.rules().context(BAD_RULES)?;
     let options = table::TableOptions {
         metric: settings.metric,
         per_pid: settings.per_pid,
@@ -24,14 +29,14 @@ pub(super) fn print(
             .map(|(width, _)| width.0.into()),
         colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         charset: charset(|name| std::env::var_os(name)),
-        top: settings.table.top,
-        min_percent: settings.table.min_percent,
-        stacks: settings.table.stacks,
-        by: settings.table.by,
-        tree: settings.table.tree,
-        sort: settings.table.sort,
-        short_names: settings.table.short_names,
-        rules: &settings.table.rules,
+        top: view.top,
+        min_percent: view.min_percent,
+        stacks: view.stacks,
+        by: view.by,
+        tree: view.tree,
+        sort: view.sort,
+        short_names: view.short_names,
+        rules: &rules,
     };
     put(|out| write(&options, out))
 }

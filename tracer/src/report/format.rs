@@ -9,18 +9,21 @@ pub(crate) enum Format {
     Folded,
     /// A flame graph: `.svg`.
     Svg,
+    /// A pprof file, which has everything: `.pb.gz`.
+    Pprof,
 }
 
 /// Extensions that are written now.
-const SUPPORTED: [(&str, Format); 3] = [
+const SUPPORTED: [(&str, Format); 4] = [
     (".folded", Format::Folded),
     (".txt", Format::Folded),
     (".svg", Format::Svg),
+    (".pb.gz", Format::Pprof),
 ];
 
 /// Extensions that the command line has names for, but no exporter yet; the longer of two that end
 /// alike first.
-const PLANNED: [&str; 4] = [".pb.gz", ".speedscope.json", ".html", ".json"];
+const PLANNED: [&str; 3] = [".speedscope.json", ".html", ".json"];
 
 /// The reasons for which a file name does not tell its format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +95,7 @@ impl Format {
         match self {
             Self::Folded => "folded stacks",
             Self::Svg => "flame graph",
+            Self::Pprof => "pprof profile",
         }
     }
 }
@@ -110,12 +114,12 @@ mod tests {
             assert_eq!(Format::of(Path::new(file)), Ok(Format::Folded), "{file}");
         }
         assert_eq!(Format::of(Path::new("/x/alloc.svg")), Ok(Format::Svg));
+        assert_eq!(Format::of(Path::new("a.svg.PB.gz")), Ok(Format::Pprof));
     }
 
     #[test]
     fn planned_formats_say_so() {
         for (file, extension) in [
-            ("a.pb.gz", ".pb.gz"),
             ("a.speedscope.json", ".speedscope.json"),
             ("a.json", ".json"),
             ("a.html", ".html"),
@@ -132,11 +136,11 @@ mod tests {
     fn other_names_list_what_is_known() {
         assert_eq!(
             error("out/a.pprof"),
-            "unknown extension .pprof of out/a.pprof; supported are .folded, .txt, .svg"
+            "unknown extension .pprof of out/a.pprof; supported are .folded, .txt, .svg, .pb.gz"
         );
         assert_eq!(
             error("out/profile"),
-            "out/profile has no extension to tell the format by; supported are .folded, .txt, .svg"
+            "out/profile has no extension to tell the format by; supported are .folded, .txt, .svg, .pb.gz"
         );
         assert!(error("").contains("no extension"));
         assert!(error("..").contains("no extension"));

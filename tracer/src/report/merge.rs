@@ -36,7 +36,7 @@ pub(super) enum FrameGrouping {
 }
 
 /// The completeness of a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Completeness {
     /// All of it.
     Whole,
@@ -205,7 +205,7 @@ fn group_processes(profile: &Profile, processes: ProcessGrouping) -> Groups {
                 .processes
                 .iter()
                 .enumerate()
-                .map(|(index, it)| (it.pid, label::process(it, false), index)),
+                .map(|(index, it)| (it.pid, label::process(it, false), it, index)),
         ),
     }
 }

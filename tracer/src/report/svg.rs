@@ -89,7 +89,7 @@ fn estimated(profile: &Profile, metric: Metric) -> String {
 }
 
 /// The line as inferno and XML take it.
-fn drawable(line: &str) -> String {
+pub(super) fn drawable(line: &str) -> String {
     // The two characters that a name may have and XML may not.
     let line = line.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
     // inferno takes such a line for a comment and drops it.
@@ -118,7 +118,7 @@ fn title(profile: &Profile, options: ExportOptions) -> String {
 }
 
 /// Returns the unit of the weights.
-const fn unit(metric: Metric) -> &'static str {
+pub(super) const fn unit(metric: Metric) -> &'static str {
     if metric.is_bytes() { "bytes" } else { "calls" }
 }
 
@@ -134,10 +134,6 @@ fn amount(weight: u128, metric: Metric) -> String {
 /// A picture that says that there is nothing to draw, in place of an error after the whole session:
 /// that the target allocated nothing is an answer too.
 fn blank(title: &str, metric: Metric) -> String {
-    let title = title
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;");
     let nothing = match metric {
         Metric::AllocBytes | Metric::AllocCount => "nothing was allocated",
         Metric::LiveBytes | Metric::LiveCount => "nothing is still allocated",
@@ -146,13 +142,22 @@ fn blank(title: &str, metric: Metric) -> String {
         Metric::PeakBytes => "nothing was allocated when memtap looked",
         Metric::RegionBytes => "the address space did not grow",
     };
+    message(title, nothing)
+}
+
+/// A picture of a text.
+pub(super) fn message(title: &str, text: &str) -> String {
+    let title = title
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
     format!(
         "<?xml version=\"1.0\" standalone=\"no\"?>\n\
          <svg version=\"1.1\" width=\"1200\" height=\"90\" viewBox=\"0 0 1200 90\" \
          xmlns=\"http://www.w3.org/2000/svg\" font-family=\"monospace\" text-anchor=\"middle\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#eef2ee\"/>\n\
          <text x=\"50%\" y=\"30\" font-size=\"17\">{title}</text>\n\
-         <text x=\"50%\" y=\"60\" font-size=\"12\">{nothing}</text>\n\
+         <text x=\"50%\" y=\"60\" font-size=\"12\">{text}</text>\n\
          </svg>\n"
     )
 }

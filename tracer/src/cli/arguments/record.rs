@@ -15,10 +15,11 @@ use super::limits::MemoryArguments;
 use super::symbols::SymbolArguments;
 use super::table::TableArguments;
 use super::unwind::{StopWhen, UnwindArguments};
-use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings};
+use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings, RequestedOutput};
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::Format;
+use crate::report::table::TableView;
 use crate::settings::{self, Probed, Sample, Target};
 
 /// The text before the help of `record`.
@@ -84,10 +85,13 @@ pub(in crate::cli) struct RecordArguments {
     /// Stop after this long: 10s, 500ms, 2m; default: at Ctrl-C, or when every target has exited
     #[arg(short, long, value_parser = sizes::duration)]
     duration: Option<Duration>,
-    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; -: folded
-    /// stacks on standard output
+    /// Write a profile; repeatable; .pb.gz: pprof, which keeps everything, for `memtap report`;
+    /// .folded, .txt: folded stacks; .svg: flame graph; -: folded stacks on standard output
     #[arg(short, long, value_name = "[METRIC=]FILE")]
     output: Vec<OsString>,
+    /// Print the table although profiles are written
+    #[arg(long)]
+    table: bool,
     /// Weight of stacks [default: alloc-bytes, or region-bytes where only regions are traced]
     #[arg(long, value_enum)]
     metric: Option<Metric>,
@@ -142,7 +146,7 @@ pub(in crate::cli) struct RecordArguments {
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
-    table: TableArguments,
+    rows: TableArguments,
     #[command(flatten)]
     allocators: AllocatorArguments,
     #[command(flatten)]
@@ -232,6 +236,9 @@ impl RecordArguments {
         if outputs.iter().filter(is_stdout).count() > 1 {
             bail!("only one output can go to standard output (-)");
         }
+        if self.table && outputs.iter().any(|output| is_stdout(&output)) {
+            bail!("--table and -o - cannot both write to standard output");
+        }
         let (sample, overhead_max_percent) = budget::of(self.sample, self.max_overhead, &target)?;
         let report = ReportSettings {
             outputs,
@@ -239,8 +246,12 @@ impl RecordArguments {
             raw: self.raw.clone(),
             metric,
             per_pid: self.per_pid,
-            table: self.table.settings(live, live_report.is_some())?,
+            table: self
+                .rows
+                .request()
+                .view(TableView::default(), live, live_report.is_some())?,
             live: live_report,
+            table_too: self.table,
             strict: self.strict,
             quiet: self.quiet,
             // A command writes to the same terminal.
@@ -327,15 +338,24 @@ impl RecordArguments {
 
 /// `[METRIC=]FILE`
 fn output(argument: &OsStr, default: Metric) -> Result<ProfileOutput> {
+    let requested = requested_output(argument)?;
+    Ok(ProfileOutput {
+        metric: requested.metric.unwrap_or(default),
+        format: requested.format,
+        path: requested.path,
+    })
+}
+
+/// `[METRIC=]FILE`, without a default of the metric.
+pub(super) fn requested_output(argument: &OsStr) -> Result<RequestedOutput> {
     let bytes = argument.as_bytes();
     let named = Metric::ALL.into_iter().find_map(|metric| {
         let file = bytes.strip_prefix(metric.name().as_bytes())?.strip_prefix(b"=")?;
         Some((metric, OsStr::from_bytes(file)))
     });
-    let (metric, file) = named.unwrap_or((default, argument));
-    let path = PathBuf::from(file);
-    Ok(ProfileOutput {
-        metric,
+    let path = PathBuf::from(named.map_or(argument, |(_, file)| file));
+    Ok(RequestedOutput {
+        metric: named.map(|(metric, _)| metric),
         format: Format::of(&path)?,
         path,
     })
@@ -402,6 +422,13 @@ mod tests {
         assert_eq!(output.metric, Metric::AllocCount);
         assert_eq!(output.path.as_os_str().as_bytes(), b"\xff.svg");
         assert!(settings(&["-a", "-o", "-", "-o", "-"]).is_err());
+        assert!(settings(&["-a", "-o", "-", "--table"]).is_err());
+        assert!(
+            settings(&["-a", "-o", "a.pb.gz", "--table"])
+                .unwrap()
+                .report
+                .table_too
+        );
     }
 
     #[test]

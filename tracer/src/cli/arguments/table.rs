@@ -4,33 +4,31 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use regex::Regex;
 
-use crate::cli::settings::TableSettings;
-use crate::report::own_code::CodeRules;
-use crate::report::table::live::LiveSort;
-use crate::report::table::{GroupBy, SortColumn, StackDetail, TableOptions, TreeDirection};
+use crate::cli::table_request::{RequestedSort, TableRequest};
+use crate::report::table::{GroupBy, StackDetail, TreeDirection};
 
 /// Arguments of tables.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Table")]
 pub(super) struct TableArguments {
-    /// Rows in the table
-    #[arg(long, default_value_t = TableOptions::TOP, value_name = "N")]
-    top: usize,
+    /// Rows in the table [default: 20]
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
     /// Property of stacks that makes a row; function, line and module have the sum with all that
-    /// they called beside their own
-    #[arg(long, value_enum, default_value = "stack", value_name = "WHAT")]
-    by: ByArgument,
+    /// they called beside their own [default: stack]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    by: Option<ByArgument>,
     /// A tree with shares in place of rows: from the program's functions to their callers, or from
     /// the processes to what they call
     #[arg(long, value_enum, value_name = "DIRECTION", conflicts_with = "by")]
     tree: Option<Tree>,
     /// Parts of each stack: the function of the program that it comes from, also its callers in
-    /// brief, or every frame
-    #[arg(long, value_enum, default_value = "brief", value_name = "DETAIL")]
-    stacks: DetailArgument,
+    /// brief (the default), or every frame
+    #[arg(long, value_enum, value_name = "DETAIL")]
+    stacks: Option<DetailArgument>,
     /// Order of the rows, the largest first [default: the metric; live: score]
     #[arg(long, value_enum, value_name = "COLUMN")]
-    sort: Option<Sort>,
+    sort: Option<RequestedSort>,
     /// Leave out rows of less than this share of the total, and branches of trees [default: 0 for
     /// rows, 1 for branches]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
@@ -81,122 +79,47 @@ enum DetailArgument {
     Full,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Sort {
-    Bytes,
-    Calls,
-    /// Bytes of a call
-    Avg,
-    /// Sum with all that was called (--by function, line, module)
-    Cum,
-    LiveBytes,
-    LiveCount,
-    FreedBytes,
-    TemporaryCount,
-    /// Likeness to leaks (memtap live)
-    Score,
-    /// Growth since half-way (memtap live)
-    Growth,
-    /// Age of the oldest block (memtap live)
-    Oldest,
-}
-
 impl TableArguments {
-    /// Checks the arguments. `has_live`: blocks are tracked. `is_live_report`: the table is that of
-    /// live blocks.
-    pub(super) fn settings(&self, has_live: bool, is_live_report: bool) -> Result<TableSettings> {
-        if self.by == ByArgument::Size && !has_live {
-            bail!("--by size needs --live: only then are the sizes of blocks counted");
-        }
-        if is_live_report && (self.by != ByArgument::Stack || self.tree.is_some()) {
-            bail!(
-                "--by and --tree are for `memtap record`: `memtap live` ranks stacks; use `memtap record --live --metric \
-                 live-bytes`"
-            );
-        }
-        let (sort, live_sort) = self.sorts(has_live, is_live_report)?;
-        Ok(TableSettings {
+    /// Returns what was said.
+    pub(super) fn request(&self) -> TableRequest {
+        let pattern = |regex: &Option<Regex>| regex.as_ref().map(|regex| regex.as_str().to_owned());
+        TableRequest {
             top: self.top,
-            by: match self.by {
-                ByArgument::Stack => GroupBy::Stack,
-                ByArgument::Site => GroupBy::Site,
-                ByArgument::Function => GroupBy::Function,
-                ByArgument::Line => GroupBy::Line,
-                ByArgument::Module => GroupBy::Module,
-                ByArgument::Process => GroupBy::Process,
-                ByArgument::Size => GroupBy::Size,
-                ByArgument::Allocator => GroupBy::Allocator,
-            },
+            by: self.by.map(GroupBy::from),
             tree: self.tree.map(|tree| match tree {
                 Tree::Callers => TreeDirection::Callers,
                 Tree::Callees => TreeDirection::Callees,
             }),
-            stacks: match self.stacks {
+            stacks: self.stacks.map(|detail| match detail {
                 DetailArgument::Site => StackDetail::Site,
                 DetailArgument::Brief => StackDetail::Brief,
                 DetailArgument::Full => StackDetail::Full,
+            }),
+            sort: self.sort,
+            min_percent: self.min_percent,
+            short_names: match (self.short_names, self.long_names) {
+                (true, _) => Some(true),
+                (false, true) => Some(false),
+                (false, false) => None,
             },
-            sort,
-            live_sort,
-            min_percent: self.min_percent.unwrap_or(0.0),
-            short_names: self.short_names || !self.long_names,
-            rules: CodeRules {
-                hide: self.hide.clone(),
-                own: self.own.clone(),
-            },
-        })
+            hide: pattern(&self.hide),
+            own: pattern(&self.own),
+        }
     }
+}
 
-    /// Returns the order of either table.
-    fn sorts(&self, has_live: bool, is_live_report: bool) -> Result<(Option<SortColumn>, LiveSort)> {
-        let live_sort = match self.sort {
-            None | Some(Sort::Score) => Some(LiveSort::Score),
-            Some(Sort::LiveBytes) => Some(LiveSort::LiveBytes),
-            Some(Sort::LiveCount) => Some(LiveSort::LiveCount),
-            Some(Sort::Growth) => Some(LiveSort::Growth),
-            Some(Sort::Oldest) => Some(LiveSort::Oldest),
-            Some(_) => None,
-        };
-        if is_live_report {
-            return match live_sort {
-                Some(sort) => Ok((None, sort)),
-                None => bail!(
-                    "--sort: the table of live blocks has the columns score, live-bytes, live-count, growth and oldest"
-                ),
-            };
+impl From<ByArgument> for GroupBy {
+    fn from(by: ByArgument) -> Self {
+        match by {
+            ByArgument::Stack => Self::Stack,
+            ByArgument::Site => Self::Site,
+            ByArgument::Function => Self::Function,
+            ByArgument::Line => Self::Line,
+            ByArgument::Module => Self::Module,
+            ByArgument::Process => Self::Process,
+            ByArgument::Size => Self::Size,
+            ByArgument::Allocator => Self::Allocator,
         }
-        let Some(sort) = self.sort else {
-            return Ok((None, LiveSort::Score));
-        };
-        let needs_live = matches!(
-            sort,
-            Sort::LiveBytes | Sort::LiveCount | Sort::FreedBytes | Sort::TemporaryCount
-        );
-        if needs_live && !has_live {
-            bail!("--sort by a figure of live or freed blocks needs --live");
-        }
-        let column = match sort {
-            Sort::Bytes => SortColumn::Bytes,
-            Sort::Calls => SortColumn::Calls,
-            Sort::Avg => SortColumn::Average,
-            Sort::Cum
-                if matches!(
-                    self.by,
-                    ByArgument::Function | ByArgument::Line | ByArgument::Module
-                ) =>
-            {
-                SortColumn::Cumulative
-            }
-            Sort::Cum => bail!("--sort cum needs --by function, line or module"),
-            Sort::LiveBytes => SortColumn::LiveBytes,
-            Sort::LiveCount => SortColumn::LiveCount,
-            Sort::FreedBytes => SortColumn::FreedBytes,
-            Sort::TemporaryCount => SortColumn::TemporaryCount,
-            Sort::Score | Sort::Growth | Sort::Oldest => {
-                bail!("--sort by score, growth or age is for `memtap live`")
-            }
-        };
-        Ok((Some(column), LiveSort::Score))
     }
 }
 
@@ -215,8 +138,10 @@ mod tests {
 
     use super::*;
     use crate::cli::arguments::{CommandArguments, CommandLine};
+    use crate::report::table::live::LiveSort;
+    use crate::report::table::{SortColumn, TableView};
 
-    fn settings(words: &[&str]) -> Result<TableSettings> {
+    fn settings(words: &[&str]) -> Result<TableView> {
         let words = std::iter::once(&"memtap").chain(words);
         let settings = match CommandLine::try_parse_from(words)?.command {
             CommandArguments::Record(record) => record.settings(),
@@ -232,7 +157,7 @@ mod tests {
         assert_eq!((table.by, table.stacks), (GroupBy::Stack, StackDetail::Brief));
         assert_eq!(
             (table.top, table.sort, table.tree),
-            (TableOptions::TOP, None, None)
+            (TableView::default().top, None, None)
         );
         let asked = ["record", "-a", "--by", "function", "--sort", "cum", "--top", "5"];
         let table = settings(&asked).unwrap();
@@ -240,7 +165,7 @@ mod tests {
         assert_eq!((table.sort, table.top), (Some(SortColumn::Cumulative), 5));
         let table = settings(&["record", "-a", "--tree", "callers", "--min-percent", "2.5%"]).unwrap();
         assert_eq!(table.tree, Some(TreeDirection::Callers));
-        assert!((table.min_percent - 2.5).abs() < 1e-9);
+        assert_eq!(table.min_percent, Some(2.5));
         let table = settings(&["live", "-a", "--sort", "oldest"]).unwrap();
         assert_eq!(table.live_sort, LiveSort::Oldest);
     }

@@ -181,17 +181,19 @@ impl Summary {
 /// The processes with their totals, in an order that does not depend on the profile's.
 fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
     let sums = FunctionSums::by_process(profile);
-    let mut processes: Vec<(&ProfiledProcess, FunctionSums)> = profile.processes.iter().zip(sums).collect();
-    processes.sort_by(|(a, _), (b, _)| (a.pid, &a.comm, &a.exe).cmp(&(b.pid, &b.comm, &b.exe)));
+    let held = (0..profile.processes.len()).map(|it| totals::held_by(profile, it));
+    let sums = sums.into_iter().zip(held);
+    let mut processes: Vec<(&ProfiledProcess, _)> = profile.processes.iter().zip(sums).collect();
+    processes.sort_by(|(a, _), (b, _)| (a.pid, &a.comm, &a.exe, a).cmp(&(b.pid, &b.comm, &b.exe, b)));
     processes
         .into_iter()
-        .map(|(process, sums)| ProcessBlock {
+        .map(|(process, (sums, held))| ProcessBlock {
             pid: (process.pid != 0).then_some(process.pid),
             inner_pid: process.inner_pid,
             comm: process.comm.clone(),
             exe: process.exe.as_ref().map(|it| path_text(it)),
             exited: process.exited,
-            totals: Totals::of_sums(&sums, session.settings.traced, process.held),
+            totals: Totals::of_sums(&sums, session.settings.traced, held),
             cost: session.cost.map(|cost| cost.of(process.hits)),
         })
         .collect()

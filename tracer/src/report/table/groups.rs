@@ -5,6 +5,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
+use serde::{Deserialize, Serialize};
+
 use super::columns::{Align, Column};
 use super::{StackDetail, TableOptions, amount, figures, room_beside, source, write_rest};
 use crate::profile::{Frame, FrameName, Metric, Profile, Stack};
@@ -14,7 +16,8 @@ use crate::report::sums::Sums;
 use crate::report::{label, units};
 
 /// The property of stacks that makes a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum GroupBy {
     /// The whole stack.
     #[default]

@@ -22,8 +22,11 @@ mod stack_view;
 mod text;
 mod totals;
 mod tree;
+mod view;
 
 use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
 
 use super::merge::{Completeness, FrameGrouping, Merged, MergedStack, ProcessGrouping};
 use super::own_code::{self, CodeClass, CodeRules};
@@ -39,9 +42,11 @@ pub(crate) use groups::GroupBy;
 pub(crate) use sort::SortColumn;
 pub(crate) use text::Charset;
 pub(crate) use tree::TreeDirection;
+pub(crate) use view::TableView;
 
 /// The part of a stack that a row shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum StackDetail {
     /// Its site.
     Site,
@@ -68,7 +73,7 @@ pub(crate) struct TableOptions<'a> {
     /// The number of rows.
     pub top: usize,
     /// Rows of less than this share of the total, in percent, are left out.
-    pub min_percent: f64,
+    pub min_percent: Option<f64>,
     /// The part of stacks that is shown.
     pub stacks: StackDetail,
     /// The properties of stacks that make a row.
@@ -98,7 +103,7 @@ impl TableOptions<'_> {
             colours: false,
             charset: Charset::Unicode,
             top: Self::TOP,
-            min_percent: 0.0,
+            min_percent: None,
             stacks: StackDetail::Brief,
             by: GroupBy::Stack,
             tree: None,
@@ -111,7 +116,8 @@ impl TableOptions<'_> {
     /// Returns true if a part of the total is large enough to be shown.
     #[expect(clippy::cast_precision_loss, reason = "a share to be compared with a limit")]
     fn is_shown(&self, weight: u128, total: u128) -> bool {
-        self.min_percent <= 0.0 || weight as f64 * 100.0 >= total as f64 * self.min_percent
+        self.min_percent
+            .is_none_or(|least| weight as f64 * 100.0 >= total as f64 * least)
     }
 }
 

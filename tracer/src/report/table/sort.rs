@@ -1,9 +1,12 @@
 //! The order of rows, where it is not that of the metric.
 
+use serde::{Deserialize, Serialize};
+
 use crate::report::sums::Sums;
 
 /// A column that rows are sorted by, the largest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum SortColumn {
     /// Bytes that were allocated.
     Bytes,

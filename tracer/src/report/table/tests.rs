@@ -159,7 +159,7 @@ fn trees_in_both_directions() {
         let trees = directions.map(|direction| {
             let options = TableOptions {
                 tree: Some(direction),
-                min_percent: 5.0,
+                min_percent: Some(5.0),
                 ..TableOptions::new(Metric::AllocBytes)
             };
             format!("{direction:?}\n{}", text(&layers(), &session(), &options))

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use serde::{Deserialize, Serialize};
+
 use super::columns::{Align, Column, Columns};
 use super::{StackDetail, TableOptions, amount, room_beside};
 use crate::profile::Profile;
@@ -12,7 +14,8 @@ use crate::report::own_code::{self, CodeClass};
 use crate::report::{label, units};
 
 /// The direction that a tree grows in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum TreeDirection {
     /// From the sites to their callers.
     Callers,
@@ -48,11 +51,7 @@ pub(super) fn write(
     let mut names = NumberedNames::default();
     let whole = grow(profile, classes, direction, options, &mut names);
     let options = TableOptions {
-        min_percent: if options.min_percent > 0.0 {
-            options.min_percent
-        } else {
-            MIN_PERCENT
-        },
+        min_percent: options.min_percent.or(Some(MIN_PERCENT)),
         ..*options
     };
     let arrow = match direction {

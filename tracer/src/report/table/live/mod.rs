@@ -17,6 +17,8 @@ use std::cmp::Reverse;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::columns::{Align, Column, Columns};
 use super::text::{Charset, CharsetWriter};
 use super::{TableOptions, margin_column, stack_view, totals, write_shown};
@@ -27,7 +29,8 @@ use crate::report::sums::{AgedSums, FunctionSums, Sums};
 use crate::report::{growth, units};
 
 /// The order of stacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum LiveSort {
     /// By the leak score.
     Score,
