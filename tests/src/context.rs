@@ -76,6 +76,10 @@ pub enum Need {
     Cgroup2,
     /// overlayfs in the kernel, and `mount`.
     Overlay,
+    /// `chromium`.
+    Chromium,
+    /// `npm` and `node`, and the packages of [`crate::Speedscope`].
+    Speedscope,
 }
 
 impl Context {
@@ -246,6 +250,11 @@ impl Need {
                 "no cgroup2 mounted so that it can be written to",
             ),
             Self::Overlay => (overlay(), "no overlayfs in its kernel"),
+            Self::Chromium => (on_path("chromium"), "no `chromium`"),
+            Self::Speedscope => (
+                on_path("node") && on_path("npm") && crate::Speedscope::get().is_some(),
+                "no `node` or `npm`, or it cannot have the packages `speedscope` and `ajv`",
+            ),
         };
         (!is_met).then_some(reason)
     }

@@ -42,6 +42,7 @@ const BESIDE_OTHERS: &[&str] = &[
     "real::",
     "sampling::",
     "seed::",
+    "speedscope::",
     "stacks::",
     "sums::",
     "symbols::",

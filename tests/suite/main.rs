@@ -33,6 +33,7 @@ mod robust;
 mod sampling;
 mod scope;
 mod seed;
+mod speedscope;
 mod stacks;
 mod sums;
 mod symbols;
@@ -57,6 +58,7 @@ const CASES: &[&[case::Case]] = &[
     containers::CASES,
     outputs::CASES,
     terminal_tables::CASES,
+    speedscope::CASES,
     output_files::CASES,
     output_files::owners::CASES,
     escapes::CASES,

@@ -174,6 +174,16 @@ pub const TEST: &[Package] = &[
         provides: "node",
         reason: "a just-in-time compiler that names its code",
     },
+    Package {
+        name: "npm",
+        provides: "npm",
+        reason: "fetches the schema of speedscope's files",
+    },
+    Package {
+        name: "chromium",
+        provides: "chromium",
+        reason: "shows pages, and uses them as a person does",
+    },
 ];
 
 /// The tools that `cargo xtask bench` compares with, and the programs that it measures; a row that

@@ -70,7 +70,7 @@ impl OutputFiles {
                 per_pid: settings.per_pid,
             };
             are_in_place &= save(file, settings.quiet, &|out| {
-                let written = report::write(&recording.profile, output.format, options, out)?;
+                let written = report::write(&recording.profile, session, output.format, options, out)?;
                 Ok(format!(
                     "{}, {}",
                     output.format.description(),

@@ -9,18 +9,20 @@ pub(crate) enum Format {
     Folded,
     /// A flame graph: `.svg`.
     Svg,
+    /// A file for speedscope: `.speedscope.json`.
+    Speedscope,
 }
 
 /// Extensions that are written now.
-const SUPPORTED: [(&str, Format); 3] = [
+const SUPPORTED: [(&str, Format); 4] = [
     (".folded", Format::Folded),
     (".txt", Format::Folded),
     (".svg", Format::Svg),
+    (".speedscope.json", Format::Speedscope),
 ];
 
-/// Extensions that the command line has names for, but no exporter yet; the longer of two that end
-/// alike first.
-const PLANNED: [&str; 4] = [".pb.gz", ".speedscope.json", ".html", ".json"];
+/// Extensions that the command line has names for, but no exporter yet.
+const PLANNED: [&str; 3] = [".pb.gz", ".html", ".json"];
 
 /// The reasons for which a file name does not tell its format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +94,7 @@ impl Format {
         match self {
             Self::Folded => "folded stacks",
             Self::Svg => "flame graph",
+            Self::Speedscope => "speedscope",
         }
     }
 }
@@ -110,16 +113,12 @@ mod tests {
             assert_eq!(Format::of(Path::new(file)), Ok(Format::Folded), "{file}");
         }
         assert_eq!(Format::of(Path::new("/x/alloc.svg")), Ok(Format::Svg));
+        assert_eq!(Format::of(Path::new("a.Speedscope.json")), Ok(Format::Speedscope));
     }
 
     #[test]
     fn planned_formats_say_so() {
-        for (file, extension) in [
-            ("a.pb.gz", ".pb.gz"),
-            ("a.speedscope.json", ".speedscope.json"),
-            ("a.json", ".json"),
-            ("a.html", ".html"),
-        ] {
+        for (file, extension) in [("a.pb.gz", ".pb.gz"), ("a.json", ".json")] {
             assert!(
                 error(file).starts_with(&format!("{extension} files are not supported yet")),
                 "{}",
@@ -132,11 +131,11 @@ mod tests {
     fn other_names_list_what_is_known() {
         assert_eq!(
             error("out/a.pprof"),
-            "unknown extension .pprof of out/a.pprof; supported are .folded, .txt, .svg"
+            "unknown extension .pprof of out/a.pprof; supported are .folded, .txt, .svg, .speedscope.json"
         );
         assert_eq!(
             error("out/profile"),
-            "out/profile has no extension to tell the format by; supported are .folded, .txt, .svg"
+            "out/profile has no extension to tell the format by; supported are .folded, .txt, .svg, .speedscope.json"
         );
         assert!(error("").contains("no extension"));
         assert!(error("..").contains("no extension"));

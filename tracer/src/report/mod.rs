@@ -8,11 +8,12 @@
 //! | --- | --- |
 //! | [`folded`] | folded stacks, one line each |
 //! | [`svg`] | a flame graph |
+//! | [`speedscope`] | a file for speedscope |
 //! | [`raw`] | stacks as addresses |
 //! | [`table`] | totals and top stacks for a person |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
 //!
-//! [`Session`](crate::profile::Session) is what a report says of the tracing itself; [`units`]
+//! [`Session`] is what a report says of the tracing itself; [`units`]
 //! writes numbers.
 //!
 //! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test
@@ -38,15 +39,18 @@ mod prune;
 pub(crate) mod raw;
 #[cfg(test)]
 mod sample;
+pub(crate) mod speedscope;
 pub(crate) mod summary;
 mod sums;
 pub(crate) mod svg;
 pub(crate) mod table;
+mod title;
 pub(crate) mod units;
+mod weighed;
 
 use std::io;
 
-use crate::profile::{Metric, Profile};
+use crate::profile::{Metric, Profile, Session};
 
 pub(crate) use format::Format;
 pub(crate) use objects::hint;
@@ -75,6 +79,7 @@ pub(crate) struct Written {
 /// Fails only as `out` fails.
 pub(crate) fn write(
     profile: &Profile,
+    session: &Session,
     format: Format,
     options: ExportOptions,
     out: &mut dyn io::Write,
@@ -82,5 +87,6 @@ pub(crate) fn write(
     match format {
         Format::Folded => folded::write(profile, options, out),
         Format::Svg => svg::write(profile, options, out),
+        Format::Speedscope => speedscope::write(profile, session, options, out),
     }
 }
