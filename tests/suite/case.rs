@@ -33,6 +33,7 @@ const BESIDE_OTHERS: &[&str] = &[
     "escapes::",
     "fixtures::",
     "foreign_files::",
+    "html::",
     "live::",
     "live_report::",
     "lives::",

@@ -18,6 +18,7 @@ mod errors;
 mod escapes;
 mod fixtures;
 mod foreign_files;
+mod html;
 mod live;
 mod live_report;
 mod lives;
@@ -59,6 +60,7 @@ const CASES: &[&[case::Case]] = &[
     outputs::CASES,
     terminal_tables::CASES,
     speedscope::CASES,
+    html::CASES,
     output_files::CASES,
     output_files::owners::CASES,
     escapes::CASES,

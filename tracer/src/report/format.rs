@@ -11,18 +11,21 @@ pub(crate) enum Format {
     Svg,
     /// A file for speedscope: `.speedscope.json`.
     Speedscope,
+    /// A page with a flame graph and tables: `.html`.
+    Html,
 }
 
 /// Extensions that are written now.
-const SUPPORTED: [(&str, Format); 4] = [
+const SUPPORTED: [(&str, Format); 5] = [
     (".folded", Format::Folded),
     (".txt", Format::Folded),
     (".svg", Format::Svg),
     (".speedscope.json", Format::Speedscope),
+    (".html", Format::Html),
 ];
 
 /// Extensions that the command line has names for, but no exporter yet.
-const PLANNED: [&str; 3] = [".pb.gz", ".html", ".json"];
+const PLANNED: [&str; 2] = [".pb.gz", ".json"];
 
 /// The reasons for which a file name does not tell its format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +98,7 @@ impl Format {
             Self::Folded => "folded stacks",
             Self::Svg => "flame graph",
             Self::Speedscope => "speedscope",
+            Self::Html => "page",
         }
     }
 }
@@ -114,6 +118,7 @@ mod tests {
         }
         assert_eq!(Format::of(Path::new("/x/alloc.svg")), Ok(Format::Svg));
         assert_eq!(Format::of(Path::new("a.Speedscope.json")), Ok(Format::Speedscope));
+        assert_eq!(Format::of(Path::new("a.html")), Ok(Format::Html));
     }
 
     #[test]
@@ -131,11 +136,11 @@ mod tests {
     fn other_names_list_what_is_known() {
         assert_eq!(
             error("out/a.pprof"),
-            "unknown extension .pprof of out/a.pprof; supported are .folded, .txt, .svg, .speedscope.json"
+            "unknown extension .pprof of out/a.pprof; supported are .folded, .txt, .svg, .speedscope.json, .html"
         );
         assert_eq!(
             error("out/profile"),
-            "out/profile has no extension to tell the format by; supported are .folded, .txt, .svg, .speedscope.json"
+            "out/profile has no extension to tell the format by; supported are .folded, .txt, .svg, .speedscope.json, .html"
         );
         assert!(error("").contains("no extension"));
         assert!(error("..").contains("no extension"));

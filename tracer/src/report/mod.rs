@@ -9,6 +9,7 @@
 //! | [`folded`] | folded stacks, one line each |
 //! | [`svg`] | a flame graph |
 //! | [`speedscope`] | a file for speedscope |
+//! | [`html`] | a page with a flame graph, tables and the facts of the recording |
 //! | [`raw`] | stacks as addresses |
 //! | [`table`] | totals and top stacks for a person |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
@@ -25,6 +26,7 @@ mod format;
 #[cfg(test)]
 mod golden;
 mod growth;
+pub(crate) mod html;
 mod label;
 pub(crate) mod losses;
 mod merge;
@@ -88,5 +90,6 @@ pub(crate) fn write(
         Format::Folded => folded::write(profile, options, out),
         Format::Svg => svg::write(profile, options, out),
         Format::Speedscope => speedscope::write(profile, session, options, out),
+        Format::Html => html::write(profile, session, options, out),
     }
 }

@@ -84,8 +84,9 @@ pub(in crate::cli) struct RecordArguments {
     /// Stop after this long: 10s, 500ms, 2m; default: at Ctrl-C, or when every target has exited
     #[arg(short, long, value_parser = sizes::duration)]
     duration: Option<Duration>,
-    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph;
-    /// .speedscope.json: for speedscope; -: folded stacks on standard output
+    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; .html: page
+    /// with flame graph, tables and histograms; .speedscope.json: for speedscope; -: folded stacks
+    /// on standard output
     #[arg(short, long, value_name = "[METRIC=]FILE")]
     output: Vec<OsString>,
     /// Weight of stacks [default: alloc-bytes, or region-bytes where only regions are traced]
