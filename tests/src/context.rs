@@ -80,6 +80,10 @@ pub enum Need {
     Go,
     /// `protoc`, and pprof's description of its messages.
     Protoc,
+    /// `chromium`.
+    Chromium,
+    /// `npm` and `node`, and the packages of [`crate::Speedscope`].
+    Speedscope,
 }
 
 impl Context {
@@ -257,6 +261,11 @@ impl Need {
             Self::Protoc => (
                 on_path("protoc") && Path::new(PPROF_PROTO).exists(),
                 "no `protoc`, or no profile.proto (protobuf-compiler, golang-github-google-pprof-dev)",
+            ),
+            Self::Chromium => (on_path("chromium"), "no `chromium`"),
+            Self::Speedscope => (
+                on_path("node") && on_path("npm") && crate::Speedscope::get().is_some(),
+                "no `node` or `npm`, or it cannot have the packages `speedscope` and `ajv`",
             ),
         };
         (!is_met).then_some(reason)

@@ -18,6 +18,7 @@ mod errors;
 mod escapes;
 mod fixtures;
 mod foreign_files;
+mod html;
 mod live;
 mod live_report;
 mod lives;
@@ -34,6 +35,7 @@ mod sampling;
 mod saved_profiles;
 mod scope;
 mod seed;
+mod speedscope;
 mod stacks;
 mod sums;
 mod symbols;
@@ -58,6 +60,8 @@ const CASES: &[&[case::Case]] = &[
     containers::CASES,
     outputs::CASES,
     terminal_tables::CASES,
+    speedscope::CASES,
+    html::CASES,
     output_files::CASES,
     output_files::owners::CASES,
     escapes::CASES,

@@ -189,6 +189,16 @@ pub const TEST: &[Package] = &[
         provides: "/usr/share/gocode/src/github.com/google/pprof/proto/profile.proto",
         reason: "what that reader knows of them",
     },
+    Package {
+        name: "npm",
+        provides: "npm",
+        reason: "fetches the schema of speedscope's files",
+    },
+    Package {
+        name: "chromium",
+        provides: "chromium",
+        reason: "shows pages, and uses them as a person does",
+    },
 ];
 
 /// The tools that `cargo xtask bench` compares with, and the programs that it measures; a row that

@@ -10,12 +10,14 @@
 //! | [`svg`] | a flame graph |
 //! | [`pprof`] | the whole profile, as other tools read it and as it is kept |
 //! | [`diff`] | the difference of two profiles, as a table and in these formats |
+//! | [`speedscope`] | a file for speedscope |
+//! | [`html`] | a page with a flame graph, tables and the facts of the recording |
 //! | [`raw`] | stacks as addresses |
 //! | [`table`] | totals and top stacks for a person |
 //! | [`foreign_table`] | the same of a profile that another program wrote |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
 //!
-//! [`Session`](crate::profile::Session) is what a report says of the tracing itself; [`units`]
+//! [`Session`] is what a report says of the tracing itself; [`units`]
 //! writes numbers.
 //!
 //! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test
@@ -30,6 +32,7 @@ mod format;
 #[cfg(test)]
 mod golden;
 mod growth;
+pub(crate) mod html;
 mod label;
 pub(crate) mod losses;
 mod merge;
@@ -43,21 +46,24 @@ mod rows;
 #[cfg(test)]
 mod sample;
 pub(crate) mod source;
+pub(crate) mod speedscope;
 pub(crate) mod summary;
 mod sums;
 pub(crate) mod svg;
 pub(crate) mod table;
+mod title;
 pub(crate) mod units;
+mod weighed;
 
 use std::io;
 
-use crate::profile::Metric;
+use crate::profile::{Metric, Session};
 
 pub(crate) use diff::ProfileDiff;
 pub(crate) use filter::{StackFilter, totals_of_stacks};
 pub(crate) use format::Format;
 pub(crate) use objects::hint;
-pub(crate) use source::ReportSource;
+pub(crate) use source::{Origin, ReportSource};
 
 /// The weight and the grouping of stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +97,27 @@ pub(crate) fn write(
         Format::Folded => folded::write(source.profile, options, out),
         Format::Pprof => pprof::write(source, options, out),
         Format::Svg => svg::write(source.profile, options, out),
+        Format::Speedscope => speedscope::write(source.profile, recorded(source)?, options, out),
+        Format::Html => html::write(source.profile, recorded(source)?, options, out),
+    }
+}
+
+/// The facts of memtap's own recording.
+///
+/// Fails for another program's profile, of which these formats show too little.
+fn recorded<'a>(source: &ReportSource<'a>) -> io::Result<&'a Session> {
+    match source.origin {
+        Origin::Recording(session) => Ok(session),
+        Origin::Foreign(_) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the format is for memtap's own recordings; .folded, .svg and .pb.gz are for others too",
+        )),
     }
 }
 
 /// Writes the difference of two profiles to `out` as a `format` file, and flushes it.
 ///
-/// Fails only as `out` fails.
+/// Fails as `out` fails, and for formats that have no differences.
 pub(crate) fn write_difference(
     diff: &ProfileDiff,
     format: Format,
@@ -107,5 +128,9 @@ pub(crate) fn write_difference(
         Format::Folded => diff.write_folded(metric, out),
         Format::Svg => diff.write_svg(metric, out),
         Format::Pprof => pprof::write_difference(diff, metric, out),
+        Format::Speedscope | Format::Html => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the format has no differences; .folded, .svg and .pb.gz have",
+        )),
     }
 }

@@ -12,11 +12,8 @@ use inferno::flamegraph::{self, Options as Graph};
 
 use super::folded::FoldedProfile;
 use super::prune::pruned;
-use super::{ExportOptions, Written, label, units};
-use crate::profile::{Metric, Profile, ProfiledProcess};
-
-/// Processes that the title names one by one.
-const NAMED_PROCESSES: usize = 3;
+use super::{ExportOptions, Written, title, units};
+use crate::profile::{Metric, Profile};
 
 /// Writes the profile as a flame graph, and flushes `out`. Where there is nothing to draw, the
 /// picture says so.
@@ -29,7 +26,7 @@ pub(crate) fn write(profile: &Profile, options: ExportOptions, out: &mut dyn Wri
 /// The settings of the picture.
 fn graph(profile: &Profile, options: ExportOptions) -> Graph<'static> {
     let mut graph = Graph::default();
-    graph.title = title(profile, options);
+    graph.title = heading(profile, options);
     graph.colors = Palette::Basic(BasicPalette::Mem);
     graph.deterministic = true;
     graph.count_name = unit(options.metric).into();
@@ -100,16 +97,9 @@ pub(super) fn drawable(line: &str) -> String {
 }
 
 /// The title: the metric, and whose.
-fn title(profile: &Profile, options: ExportOptions) -> String {
-    let mut processes: Vec<&ProfiledProcess> = profile.processes.iter().collect();
-    processes.sort_by_key(|it| (it.pid, &it.comm));
-    let whose = if processes.len() > NAMED_PROCESSES {
-        units::counted(processes.len() as u128, "process")
-    } else {
-        let names: Vec<String> = processes.into_iter().map(|it| label::process(it, true)).collect();
-        names.join(", ")
-    };
+fn heading(profile: &Profile, options: ExportOptions) -> String {
     let metric = options.metric.name();
+    let whose = title::processes(profile);
     if whose.is_empty() {
         format!("memtap: {metric}")
     } else {
@@ -275,7 +265,7 @@ mod tests {
             sample.process(pid, "p");
         }
         assert_eq!(
-            title(&sample.profile, options()),
+            heading(&sample.profile, options()),
             "memtap: alloc-bytes of 4 processes"
         );
     }

@@ -86,7 +86,8 @@ pub(in crate::cli) struct RecordArguments {
     #[arg(short, long, value_parser = sizes::duration)]
     duration: Option<Duration>,
     /// Write a profile; repeatable; .pb.gz: pprof, which keeps everything, for `memtap report`;
-    /// .folded, .txt: folded stacks; .svg: flame graph; -: folded stacks on standard output
+    /// .folded, .txt: folded stacks; .svg: flame graph; .html: page with flame graph, tables and
+    /// histograms; .speedscope.json: for speedscope; -: folded stacks on standard output
     #[arg(short, long, value_name = "[METRIC=]FILE")]
     output: Vec<OsString>,
     /// Print the table although profiles are written
