@@ -21,6 +21,10 @@ pub(super) struct RecordSettings {
 
 /// The outputs of a recording.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own on the command line"
+)]
 pub(super) struct ReportSettings {
     /// Profiles to write.
     pub(super) outputs: Vec<ProfileOutput>,
