@@ -445,10 +445,10 @@ fn pprof_inlines(context: &Context) -> Result<()> {
     );
     let lines = pprof(&["-top", "-lines"], &saved.path())?.stdout;
     ensure!(lines.contains("inlined.c:6"), "{lines}");
-    let of_malloc = pprof(&["-top", "-tagfocus=function=malloc"], &saved.path())?.stdout;
-    ensure!(of_malloc.contains("keep_block"), "{of_malloc}");
-    let of_calloc = pprof(&["-raw", "-tagfocus=function=calloc"], &saved.path())?.stdout;
-    ensure!(!of_calloc.contains("comm:[inlined]"), "{of_calloc}");
+    let malloc = pprof(&["-top", "-tagfocus=function=malloc"], &saved.path())?.stdout;
+    ensure!(malloc.contains("keep_block"), "{malloc}");
+    let others = pprof(&["-raw", "-tagfocus=function=calloc"], &saved.path())?.stdout;
+    ensure!(!others.contains("comm:[inlined]"), "{others}");
     Ok(())
 }
 

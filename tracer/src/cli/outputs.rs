@@ -1,4 +1,5 @@
-//! The files of a recording or of a saved profile, written with the rights of the user who called `sudo`.
+//! The files of a recording, of a saved profile, or of a difference, written with the rights of the
+//! user who called `sudo`.
 
 use std::io::{self, Write};
 use std::path::Path;

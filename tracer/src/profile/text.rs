@@ -80,7 +80,11 @@ pub(crate) mod optional_function {
     use tracer_ebpf::Function;
 
     /// Writes the name.
-    #[expect(clippy::ref_option, reason = "serde passes a reference")]
+    #[expect(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
     pub(crate) fn serialize<S: Serializer>(
         function: &Option<Function>,
         serializer: S,

@@ -238,8 +238,8 @@ mod tests {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn pattern(text: &str) -> Option<Regex> {
-        Some(Regex::new(text).unwrap())
+    fn pattern(text: &str) -> Regex {
+        Regex::new(text).unwrap()
     }
 
     fn everything() -> StackFilter {
@@ -259,11 +259,11 @@ mod tests {
             "^$",
         ] {
             let focus = StackFilter {
-                focus: pattern(text),
+                focus: Some(pattern(text)),
                 ..everything()
             };
             let ignore = StackFilter {
-                ignore: pattern(text),
+                ignore: Some(pattern(text)),
                 ..everything()
             };
             let mut both = lines(&focus, &mixed());
@@ -272,8 +272,8 @@ mod tests {
             assert_eq!(both, all, "{text}");
         }
         let focus = StackFilter {
-            focus: pattern("/src/parse/lib.rs"),
-            ignore: pattern("grow"),
+            focus: Some(pattern("/src/parse/lib.rs")),
+            ignore: Some(pattern("grow")),
             ..everything()
         };
         assert_eq!(
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(part.together.len(), 1);
 
         let some = StackFilter {
-            focus: pattern("parse"),
+            focus: Some(pattern("parse")),
             ..everything()
         };
         let part = some.apply(&profile, Metric::AllocBytes);

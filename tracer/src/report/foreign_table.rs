@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use super::merge::{FrameGrouping, Merged, ProcessGrouping};
-use super::rows::{Rows, stack_line};
+use super::rows::{AlignedRows, stack_line};
 use super::source::{ForeignFacts, ReportView};
 use super::{label, units};
 use crate::message::escape::one_line;
@@ -63,10 +63,10 @@ pub(crate) fn write(
     });
     let unit = if view.metric.is_bytes() { "BYTES" } else { "COUNT" };
     let names = [unit, "SHARE", "PROCESS"];
-    let rows = Rows {
+    let rows = AlignedRows {
         names: &names[..2 + usize::from(merged.processes.len() > 1)],
         last: "STACK",
-        rows: rows.collect(),
+        lines: rows.collect(),
     };
     rows.write(width, out)?;
     let rest = &merged.stacks[shown.len()..];
@@ -88,8 +88,11 @@ fn frame_text(frame: &Frame) -> String {
     let name = label::frame(frame);
     match &frame.source {
         Some(source) => {
-            let file = source.file.rsplit('/').next().unwrap_or_default();
-            format!("{name} ({}:{})", one_line(file), source.line)
+            let file = one_line(source.file.rsplit('/').next().unwrap_or_default());
+            match source.line {
+                0 => format!("{name} ({file})"),
+                line => format!("{name} ({file}:{line})"),
+            }
         }
         None => name,
     }

@@ -1,4 +1,5 @@
-//! Reports: from a [`Profile`] to the formats that people and programs read.
+//! Reports: from a [`Profile`](crate::profile::Profile) to the formats that people and programs
+//! read.
 //!
 //! Every exporter is a pure function of its arguments: it writes to the [`io::Write`] that it is
 //! given and does no other input or output. Equal profiles give equal bytes, in whatever order

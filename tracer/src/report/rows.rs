@@ -14,16 +14,16 @@ const GAP: &str = "  ";
 const MIN_STACK_WIDTH: usize = 28;
 
 /// The columns' names, and the name of what is behind them.
-pub(super) struct Rows<'a> {
+pub(super) struct AlignedRows<'a> {
     /// The names of the columns of figures.
     pub(super) names: &'a [&'a str],
     /// The name of the rest of a line.
     pub(super) last: &'a str,
     /// The figures of each row, one for each name, and the rest of its line.
-    pub(super) rows: Vec<(Vec<String>, String)>,
+    pub(super) lines: Vec<(Vec<String>, String)>,
 }
 
-impl Rows<'_> {
+impl AlignedRows<'_> {
     /// Writes an empty line, the names, and the rows. Where lines are too long for the width, the
     /// rest loses its end.
     pub(super) fn write(&self, width: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
@@ -32,7 +32,7 @@ impl Rows<'_> {
             .iter()
             .enumerate()
             .map(|(column, name)| {
-                let cells = self.rows.iter().filter_map(|(cells, _)| cells.get(column));
+                let cells = self.lines.iter().filter_map(|(cells, _)| cells.get(column));
                 let widest = cells.map(|it| it.chars().count()).max().unwrap_or_default();
                 widest.max(name.chars().count())
             })
@@ -47,7 +47,7 @@ impl Rows<'_> {
         };
         writeln!(out)?;
         writeln!(out, "{}", line(&mut self.names.iter().copied(), self.last))?;
-        for (cells, rest) in &self.rows {
+        for (cells, rest) in &self.lines {
             writeln!(out, "{}", line(&mut cells.iter().map(String::as_str), rest))?;
         }
         Ok(())
@@ -90,10 +90,10 @@ mod tests {
     use super::*;
 
     fn text(width: Option<usize>) -> String {
-        let rows = Rows {
+        let rows = AlignedRows {
             names: &["BYTES", "±"],
             last: "STACK",
-            rows: vec![
+            lines: vec![
                 (vec!["1".to_owned(), "±2 %".to_owned()], "a".repeat(40)),
                 (vec!["1,234,567".to_owned(), String::new()], "b".to_owned()),
             ],

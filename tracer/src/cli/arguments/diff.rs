@@ -35,8 +35,9 @@ pub(in crate::cli) struct DiffArguments {
     /// A later one
     #[arg(value_name = "AFTER")]
     after: PathBuf,
-    /// Write the difference; repeatable; .folded, .txt: stacks with two weights; .svg: a flame graph
-    /// in differential colours; .pb.gz: AFTER minus BEFORE; -: folded stacks on standard output
+    /// Write the difference; repeatable; .folded, .txt: stacks with two weights; .svg: a flame
+    /// graph in differential colours; .pb.gz: AFTER minus BEFORE; -: folded stacks on standard
+    /// output
     #[arg(short, long, value_name = "[METRIC=]FILE")]
     output: Vec<OsString>,
     /// Weight of stacks [default: that of AFTER]
@@ -44,7 +45,7 @@ pub(in crate::cli) struct DiffArguments {
     metric: Option<Metric>,
     /// Rows of the table
     #[arg(long, value_enum, default_value = "stack")]
-    by: By,
+    by: CompareBy,
     /// Compare figures per second of recording; in files those of BEFORE become what a recording as
     /// long as AFTER would have had
     #[arg(long)]
@@ -64,7 +65,7 @@ pub(in crate::cli) struct DiffArguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum By {
+enum CompareBy {
     /// Call stacks
     Stack,
     /// Functions, with all that they call and by themselves
@@ -89,8 +90,8 @@ impl DiffArguments {
             outputs,
             metric: self.metric,
             by: match self.by {
-                By::Stack => DiffBy::Stack,
-                By::Function => DiffBy::Function,
+                CompareBy::Stack => DiffBy::Stack,
+                CompareBy::Function => DiffBy::Function,
             },
             normalize: self.normalize,
             top: self.top,

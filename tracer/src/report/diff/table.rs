@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use super::{DiffStack, ProfileDiff, change};
 use crate::message::escape::one_line;
 use crate::profile::Metric;
-use crate::report::rows::{Rows, stack_line};
+use crate::report::rows::{AlignedRows, stack_line};
 use crate::report::units;
 
 /// The things that are compared.
@@ -164,10 +164,10 @@ fn write_rows(rows: &[DiffRow], options: &DiffTableOptions, out: &mut dyn Write)
         cells.extend([word(row.before, "new"), word(row.after, "gone")]);
         (cells, row.text.clone())
     };
-    let table = Rows {
+    let table = AlignedRows {
         names: &names,
         last: if is_by_function { "FUNCTION" } else { "STACK" },
-        rows: shown.iter().map(cells).collect(),
+        lines: shown.iter().map(cells).collect(),
     };
     table.write(options.width, out)?;
     let rest = &rows[shown.len()..];

@@ -82,16 +82,16 @@ const FIGURES: &[FigureColumn] = figures! {
 
 impl FigureColumns {
     /// Makes columns of rows.
-    pub(super) fn of<'a>(rows: impl ExactSizeIterator<Item = &'a Values> + Clone) -> Self {
+    pub(super) fn of(rows: &[&Values]) -> Self {
         let mut columns = BTreeMap::new();
         for figure in FIGURES {
-            let column: Vec<u128> = rows.clone().map(figure.get).collect();
+            let column: Vec<u128> = rows.iter().map(|it| (figure.get)(it)).collect();
             if column.iter().any(|it| *it > 0) {
                 columns.insert(figure.name.to_owned(), column);
             }
         }
         let histograms = |of: fn(&Values) -> [u32; BUCKETS]| {
-            let all = rows.clone().map(of).enumerate();
+            let all = rows.iter().map(|it| of(it)).enumerate();
             all.filter(|(_, counts)| counts.iter().any(|it| *it > 0))
                 .collect()
         };
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn every_figure_comes_back() {
         let rows = [Values::default(), full_values(1), full_values(u64::MAX / 100)];
-        let columns = FigureColumns::of(rows.iter());
+        let columns = FigureColumns::of(&rows.each_ref());
         let json = serde_json::to_string(&columns).expect("plain data");
         let read: FigureColumns = serde_json::from_str(&json).expect("as it was written");
         assert_eq!(read, columns);
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn columns_that_do_not_fit_are_refused() {
         let rows = [full_values(1), full_values(2)];
-        let columns = FigureColumns::of(rows.iter());
+        let columns = FigureColumns::of(&rows.each_ref());
         assert!(columns.rows(3).is_err());
         let change = |change: fn(&mut FigureColumns)| {
             let mut changed = columns.clone();

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tracer_ebpf::Function;
 
+use super::error::PprofError;
 use super::messages::{ProtoProfile, ProtoSample};
-use super::reader::{PprofError, ReadFrames, ReadTables, SavedOrigin, SavedProfile};
+use super::read_tables::{ReadFrames, ReadTables};
 use super::sample_types::metric_of;
+use super::saved::{SavedOrigin, SavedProfile};
 use super::{FUNCTION, PID, PROCESS};
 use crate::profile::text::function_named;
 use crate::profile::{FrameName, HeapValues, Metric, ObjectFile, Profile, ProfiledProcess, Stack, Values};
@@ -114,8 +116,8 @@ impl ForeignTypes {
             });
         }
         let calls = value(Metric::AllocCount)?;
-        let blocks = Lifetime::of(calls, value(Metric::LiveCount)?, None);
-        let bytes = Lifetime::of(
+        let blocks = BlockBalance::of(calls, value(Metric::LiveCount)?, None);
+        let bytes = BlockBalance::of(
             value(Metric::AllocBytes)?,
             value(Metric::LiveBytes)?,
             value(Metric::FreedBytes)?,
@@ -139,13 +141,13 @@ impl ForeignTypes {
 }
 
 /// Allocated blocks or bytes, by what became of them.
-struct Lifetime {
+struct BlockBalance {
     allocated: u64,
     freed: u64,
     untracked: u64,
 }
 
-impl Lifetime {
+impl BlockBalance {
     /// Completes what is known. Estimates can have more in use than was allocated: as much is taken
     /// to be allocated.
     fn of(allocated: Option<u64>, live: Option<u64>, freed: Option<u64>) -> Self {

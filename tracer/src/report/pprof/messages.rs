@@ -95,6 +95,7 @@ pub(super) struct ProtoLabel {
 
 /// `Mapping`: a program or library.
 #[derive(Clone, PartialEq, prost::Message)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields are those of the format")]
 pub(super) struct ProtoMapping {
     /// Its number, from 1.
     #[prost(uint64, tag = "1")]

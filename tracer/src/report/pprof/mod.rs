@@ -3,9 +3,9 @@
 //! | in pprof's own tables | where |
 //! | --- | --- |
 //! | figures by metric | sample types, Go's four first |
-//! | callers, the innermost first, without the function that was called | locations; functions that were inlined are further lines of one |
-//! | process (`comm`, `pid`, `image`), function, end of a stack that is not complete | labels |
-//! | a stack that is not whole | an outermost location `[truncated]` or `[stack lost]`, too |
+//! | callers, the innermost first, without what was called | locations; inlined are further lines |
+//! | process (`comm`, `pid`, `image`), function, end of an incomplete stack | labels |
+//! | a stack that is not whole | an outermost location `[truncated]` or `[stack lost]` |
 //! | programs and libraries, their build ids | mappings |
 //!
 //! Everything else that a [`Profile`](crate::profile::Profile) and its
@@ -15,17 +15,22 @@
 
 mod difference;
 mod document;
+mod error;
 mod figures;
 mod foreign;
 mod limits;
 mod messages;
+mod read_tables;
 mod reader;
 mod sample_types;
+mod saved;
 mod tables;
+mod unpack;
 mod writer;
 
 pub(crate) use difference::write_difference;
-pub(crate) use reader::{SavedOrigin, SavedProfile, read};
+pub(crate) use reader::read;
+pub(crate) use saved::{SavedOrigin, SavedProfile};
 pub(crate) use writer::write;
 
 /// The label of a sample's process name.

@@ -19,8 +19,8 @@ use crate::profile::{Frame, FrameName, GroupVariance, Metric, ObjectFile, Profil
 use crate::report::source::{ForeignFacts, Origin, ReportSource};
 use crate::report::{ExportOptions, Written, losses, units};
 
-/// Writes the profile as a pprof file, and flushes `out`. The metric of `options` is the sample type
-/// that viewers show first.
+/// Writes the profile as a pprof file, and flushes `out`. The metric of `options` is the sample
+/// type that viewers show first.
 ///
 /// Fails only as `out` fails.
 pub(crate) fn write(
@@ -119,7 +119,7 @@ pub(super) fn message(source: &ReportSource<'_>, metric: Metric) -> io::Result<P
             sample_bytes: profile.sample_bytes,
             marks: profile.marks,
             frames: inexact_frames(&locations),
-            figures: FigureColumns::of(rows.iter().map(|row| &row.stack.values)),
+            figures: FigureColumns::of(&rows.iter().map(|row| &row.stack.values).collect::<Vec<_>>()),
         };
         // The last text and the last comment: without them the digest is that of the rest.
         let json = format!("#{}", serde_json::to_string(&document)?);
