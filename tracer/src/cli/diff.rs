@@ -40,7 +40,8 @@ pub(super) fn run(asked: &DiffSettings) -> Result<ExitCode> {
     }
     let settings = ReportSettings {
         outputs,
-        summary: None,
+        summaries: Vec::new(),
+        directories: Vec::new(),
         raw: None,
         metric,
         per_pid: false,

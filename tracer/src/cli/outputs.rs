@@ -19,7 +19,7 @@ use crate::report::{self, ExportOptions, ProfileDiff, ReportSource, Written, uni
 /// The files that are wanted. Each is written whatever becomes of the others.
 pub(super) struct OutputFiles {
     outputs: Vec<OutputFile>,
-    summary: Option<OutputFile>,
+    summaries: Vec<OutputFile>,
     raw: Option<OutputFile>,
     user: Option<User>,
 }
@@ -43,13 +43,25 @@ impl OutputFiles {
                 None => format!("failed to open {} for writing", path.display()),
             })
         };
+        for directory in &settings.directories {
+            match std::fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| format!("failed to make {}", directory.display()));
+                }
+                _ => {}
+            }
+        }
         Ok(Self {
             outputs: settings
                 .outputs
                 .iter()
                 .map(|output| open(&output.path))
                 .collect::<Result<_>>()?,
-            summary: settings.summary.as_deref().map(open).transpose()?,
+            summaries: settings
+                .summaries
+                .iter()
+                .map(|path| open(path))
+                .collect::<Result<_>>()?,
             raw: settings.raw.as_deref().map(open).transpose()?,
             user: user.clone(),
         })
@@ -76,9 +88,10 @@ impl OutputFiles {
             };
             report::write(source, output.format, options, out)
         });
-        if let Some(file) = self.summary
-            && let Origin::Recording(session) = source.origin
-        {
+        for file in self.summaries {
+            let Origin::Recording(session) = source.origin else {
+                break;
+            };
             are_in_place &= save(file, settings.quiet, &|out| {
                 Summary::of(source.profile, session, settings.metric).write(out)?;
                 Ok("summary".to_owned())

@@ -26,7 +26,7 @@ pub(super) fn run(asked: &SavedReportSettings) -> Result<ExitCode> {
     for output in &outputs {
         saved::require(output.metric, origin, &asked.file)?;
     }
-    if asked.summary.is_some() {
+    if !asked.summaries.is_empty() {
         if matches!(origin, Origin::Foreign(_)) {
             bail!(
                 "--summary: {} has no probes, losses and costs to sum up, since memtap did not record it",
@@ -53,7 +53,8 @@ pub(super) fn run(asked: &SavedReportSettings) -> Result<ExitCode> {
     }
     let settings = ReportSettings {
         outputs,
-        summary: asked.summary.clone(),
+        summaries: asked.summaries.clone(),
+        directories: asked.directories.clone(),
         raw: None,
         metric: view.metric,
         per_pid: view.per_pid,

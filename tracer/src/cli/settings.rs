@@ -29,8 +29,10 @@ pub(super) struct RecordSettings {
 pub(super) struct ReportSettings {
     /// Profiles to write.
     pub(super) outputs: Vec<ProfileOutput>,
-    /// The path of the summary, where one is written.
-    pub(super) summary: Option<PathBuf>,
+    /// The paths of summaries.
+    pub(super) summaries: Vec<PathBuf>,
+    /// Directories of outputs, which are made where they are missing.
+    pub(super) directories: Vec<PathBuf>,
     /// The path of the stacks as addresses, where they are written.
     pub(super) raw: Option<PathBuf>,
     /// The weight of stacks in the table.
@@ -86,8 +88,10 @@ pub(super) struct SavedReportSettings {
     pub(super) per_pid: bool,
     /// The rows of the table, where they are not the recording's.
     pub(super) rows: TableRequest,
-    /// The path of the summary, where one is written.
-    pub(super) summary: Option<PathBuf>,
+    /// The paths of summaries.
+    pub(super) summaries: Vec<PathBuf>,
+    /// Directories of outputs, which are made where they are missing.
+    pub(super) directories: Vec<PathBuf>,
     /// The stacks that are wanted.
     pub(super) filter: StackFilter,
     /// Print nothing but errors.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::record::requested_output;
-use crate::cli::settings::{DiffSettings, RequestedOutput};
+use super::outputs::RequestedFiles;
+use crate::cli::settings::DiffSettings;
 use crate::cli::sizes;
 use crate::profile::Metric;
 use crate::report::diff::DiffBy;
@@ -75,19 +75,14 @@ enum CompareBy {
 impl DiffArguments {
     /// Checks what was said, and makes settings of it.
     pub(in crate::cli) fn settings(&self) -> Result<DiffSettings> {
-        let outputs: Vec<RequestedOutput> = self
-            .output
-            .iter()
-            .map(|text| requested_output(text))
-            .collect::<Result<_>>()?;
-        let is_stdout = |output: &&RequestedOutput| output.path.as_os_str() == "-";
-        if outputs.iter().filter(is_stdout).count() > 1 {
-            bail!("only one output can go to standard output (-)");
+        let files = RequestedFiles::parse(&self.output, None)?;
+        if !files.directories.is_empty() {
+            bail!("-o DIR/ is for recordings; name the files of a difference: .folded, .svg, .pb.gz");
         }
         Ok(DiffSettings {
             before: self.before.clone(),
             after: self.after.clone(),
-            outputs,
+            outputs: files.outputs,
             metric: self.metric,
             by: match self.by {
                 CompareBy::Stack => DiffBy::Stack,

@@ -8,6 +8,7 @@ mod estimate;
 mod limits;
 mod live;
 mod metric;
+mod outputs;
 mod record;
 mod report;
 mod symbols;

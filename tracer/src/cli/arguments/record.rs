@@ -1,7 +1,6 @@
 //! The arguments of `record`, which `live` has too.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,13 +11,13 @@ use super::allocators::AllocatorArguments;
 use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
+use super::outputs::RequestedFiles;
 use super::symbols::SymbolArguments;
 use super::table::TableArguments;
 use super::unwind::{StopWhen, UnwindArguments};
 use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings, RequestedOutput};
 use crate::cli::sizes;
 use crate::profile::Metric;
-use crate::report::Format;
 use crate::report::table::TableView;
 use crate::settings::{self, Probed, Sample, Target};
 
@@ -87,7 +86,8 @@ pub(in crate::cli) struct RecordArguments {
     duration: Option<Duration>,
     /// Write a profile; repeatable; .pb.gz: pprof, which keeps everything, for `memtap report`;
     /// .folded, .txt: folded stacks; .svg: flame graph; .html: page with flame graph, tables and
-    /// histograms; .speedscope.json: for speedscope; -: folded stacks on standard output
+    /// histograms; .speedscope.json: for speedscope; -: folded stacks on standard output; DIR/:
+    /// pprof, flame graph, page and summary in a directory
     #[arg(short, long, value_name = "[METRIC=]FILE")]
     output: Vec<OsString>,
     /// Print the table although profiles are written
@@ -217,11 +217,9 @@ impl RecordArguments {
         {
             bail!("--min-size {min} is larger than --max-size {max}: nothing would be traced");
         }
-        let outputs: Vec<ProfileOutput> = self
-            .output
-            .iter()
-            .map(|text| output(text, metric))
-            .collect::<Result<_>>()?;
+        let files = RequestedFiles::parse(&self.output, self.summary.as_deref())?;
+        let with_metric = |output: &RequestedOutput| output.with_default(metric);
+        let outputs: Vec<ProfileOutput> = files.outputs.iter().map(with_metric).collect();
         for metric in outputs.iter().map(|output| output.metric).chain([metric]) {
             if metric == Metric::RegionBytes && !region {
                 bail!("--metric region-bytes needs --events region");
@@ -233,17 +231,14 @@ impl RecordArguments {
                 bail!("--metric {} needs --live", metric.name());
             }
         }
-        let is_stdout = |output: &&ProfileOutput| output.path.as_os_str() == "-";
-        if outputs.iter().filter(is_stdout).count() > 1 {
-            bail!("only one output can go to standard output (-)");
-        }
-        if self.table && outputs.iter().any(|output| is_stdout(&output)) {
+        if self.table && outputs.iter().any(|output| output.path.as_os_str() == "-") {
             bail!("--table and -o - cannot both write to standard output");
         }
         let (sample, overhead_max_percent) = budget::of(self.sample, self.max_overhead, &target)?;
         let report = ReportSettings {
             outputs,
-            summary: self.summary.clone(),
+            summaries: files.summaries,
+            directories: files.directories,
             raw: self.raw.clone(),
             metric,
             per_pid: self.per_pid,
@@ -337,31 +332,6 @@ impl RecordArguments {
     }
 }
 
-/// `[METRIC=]FILE`
-fn output(argument: &OsStr, default: Metric) -> Result<ProfileOutput> {
-    let requested = requested_output(argument)?;
-    Ok(ProfileOutput {
-        metric: requested.metric.unwrap_or(default),
-        format: requested.format,
-        path: requested.path,
-    })
-}
-
-/// `[METRIC=]FILE`, without a default of the metric.
-pub(super) fn requested_output(argument: &OsStr) -> Result<RequestedOutput> {
-    let bytes = argument.as_bytes();
-    let named = Metric::ALL.into_iter().find_map(|metric| {
-        let file = bytes.strip_prefix(metric.name().as_bytes())?.strip_prefix(b"=")?;
-        Some((metric, OsStr::from_bytes(file)))
-    });
-    let path = PathBuf::from(named.map_or(argument, |(_, file)| file));
-    Ok(RequestedOutput {
-        metric: named.map(|(metric, _)| metric),
-        format: Format::of(&path)?,
-        path,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -404,25 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_can_name_their_metric() {
-        let outputs = settings(&["-a", "-o", "alloc-count=a.svg", "-o", "x=y.folded"])
-            .unwrap()
-            .report
-            .outputs;
-        assert_eq!(
-            (outputs[0].metric, outputs[0].format),
-            (Metric::AllocCount, Format::Svg)
-        );
-        assert_eq!(
-            (outputs[1].metric, outputs[1].path.to_str()),
-            (Metric::AllocBytes, Some("x=y.folded"))
-        );
-        assert!(settings(&["-a", "-o", "a.nonsense"]).is_err());
-        let name = OsStr::from_bytes(b"alloc-count=\xff.svg");
-        let output = output(name, Metric::AllocBytes).unwrap();
-        assert_eq!(output.metric, Metric::AllocCount);
-        assert_eq!(output.path.as_os_str().as_bytes(), b"\xff.svg");
-        assert!(settings(&["-a", "-o", "-", "-o", "-"]).is_err());
+    fn table_can_be_printed_beside_files() {
         assert!(settings(&["-a", "-o", "-", "--table"]).is_err());
         assert!(
             settings(&["-a", "-o", "a.pb.gz", "--table"])

@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{ArgAction, Args};
 use regex::Regex;
 use tracer_ebpf::Function;
 
-use super::record::requested_output;
+use super::outputs::RequestedFiles;
 use super::table::TableArguments;
-use crate::cli::settings::{RequestedOutput, SavedReportSettings};
+use crate::cli::settings::SavedReportSettings;
 use crate::profile::Metric;
 use crate::report::StackFilter;
 
@@ -79,23 +79,16 @@ struct FilterArguments {
 impl ReportArguments {
     /// Checks what was said, and makes settings of it.
     pub(in crate::cli) fn settings(&self) -> Result<SavedReportSettings> {
-        let outputs: Vec<RequestedOutput> = self
-            .output
-            .iter()
-            .map(|text| requested_output(text))
-            .collect::<Result<_>>()?;
-        let is_stdout = |output: &&RequestedOutput| output.path.as_os_str() == "-";
-        if outputs.iter().filter(is_stdout).count() > 1 {
-            bail!("only one output can go to standard output (-)");
-        }
+        let files = RequestedFiles::parse(&self.output, self.summary.as_deref())?;
         let filter = &self.filter;
         Ok(SavedReportSettings {
             file: self.file.clone(),
-            outputs,
+            outputs: files.outputs,
             metric: self.metric,
             per_pid: self.per_pid,
             rows: self.rows.request(),
-            summary: self.summary.clone(),
+            summaries: files.summaries,
+            directories: files.directories,
             filter: StackFilter {
                 focus: filter.focus.clone(),
                 ignore: filter.ignore.clone(),
@@ -135,6 +128,7 @@ fn function(text: &str) -> Result<Function, String> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
     use clap::Parser as _;
 
     use super::*;
