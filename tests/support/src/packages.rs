@@ -241,6 +241,11 @@ pub const BENCH: &[Package] = &[
         reason: "headers that bcc compiles that tool with: those of the running kernel are not always to be had",
     },
     Package {
+        name: "chromium",
+        provides: "chromium",
+        reason: "shows the page of many stacks",
+    },
+    Package {
         name: "python3",
         provides: "/usr/bin/python3",
         reason: "a program that the benchmark slows down",
