@@ -35,28 +35,16 @@ pub(super) fn read(
     table: &mut NameTable,
     notes: &mut Notes,
 ) {
-    let symbolizer = Symbolizer::builder()
-        .enable_auto_reload(false)
-        // Linkage names are told from short ones.
-        .enable_demangling(false)
-        .set_debug_dirs(Some(
-            task.directories
-                .iter()
-                .cloned()
-                .chain([PathBuf::from(GLOBAL_DIRECTORY)]),
-        ))
-        .build();
     let mut ask = |elf: &ElfSource, with_debug_info: Option<&File>, notes: &mut Notes| {
         let mut short = Vec::new();
-        if let Err(error) = ask(&symbolizer, elf, &task.addresses, table, &mut short) {
+        if let Err(error) = ask(elf, task, table, &mut short) {
             notes.push((false, format!("names are left out: {error}")));
         }
         if let Some(file) = with_debug_info {
-            // The symbolizer has unpacked sections too.
-            make_whole(file, unpacked_bytes / 2, &short, &task.addresses, table);
+            make_whole(file, unpacked_bytes, &short, &task.addresses, table);
         }
     };
-    // A file in use must not be closed before the symbolizer, whose paths lead to descriptors.
+    // Paths lead to descriptors, which stay open.
     let (file, debug) = (reopenable(file), debug.map(reopenable));
     if let Some(debug) = &debug {
         match fit_debug_info(debug, unpacked_bytes) {
@@ -135,14 +123,27 @@ struct ShortNames {
 }
 
 /// Asks a file for the addresses that have no name yet. Adds those with short names to `short`.
+///
+/// What was read and unpacked for it is given back at the end.
 fn ask(
-    symbolizer: &Symbolizer,
     elf: &ElfSource,
-    addresses: &[u64],
+    task: &FileTask,
     table: &mut NameTable,
     short: &mut Vec<ShortNames>,
 ) -> Result<(), String> {
+    let addresses = &task.addresses;
     let without: Vec<usize> = (0..addresses.len()).filter(|at| !table.has(*at)).collect();
+    if without.is_empty() {
+        return Ok(());
+    }
+    let directories = task.directories.iter().cloned();
+    let directories = directories.chain([PathBuf::from(GLOBAL_DIRECTORY)]);
+    let symbolizer = Symbolizer::builder()
+        .enable_auto_reload(false)
+        // Linkage names are told from short ones.
+        .enable_demangling(false)
+        .set_debug_dirs(Some(directories))
+        .build();
     let source = Source::Elf(elf.clone());
     let mut short_bytes = 0;
     for batch in without.chunks(BATCH) {
