@@ -1,6 +1,7 @@
 //! Names of C++ functions that have none of their own, or none that other files could call.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use memtap_tests::{Context, Memtap, Need, Recipe};
@@ -8,7 +9,7 @@ use memtap_tests::{Context, Memtap, Need, Recipe};
 use crate::case::{Case, case};
 
 pub(crate) const CASES: &[Case] = &[
-    case("symbols::names_of_functions", &[Need::Compiler], |context| {
+    case("symbols::names_of_functions", &[Need::CppCompiler], |context| {
         named(
             context,
             &["-O0"],
@@ -17,21 +18,21 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case(
         "symbols::names_of_inlined_functions",
-        &[Need::Compiler],
+        &[Need::CppCompiler],
         |context| named(context, &["-O2"], INLINED_GENERIC),
     ),
-    case("symbols::names_in_dwarf_4", &[Need::Compiler], |context| {
+    case("symbols::names_in_dwarf_4", &[Need::CppCompiler], |context| {
         named(context, &["-O2", "-gdwarf-4"], INLINED_GENERIC)
     }),
     case(
         "symbols::names_in_packed_sections",
-        &[Need::Compiler],
+        &[Need::CppCompiler],
         |context| named(context, &["-O2", "-gz"], INLINED_GENERIC),
     ),
-    case("symbols::names_across_units", &[Need::Compiler], |context| {
+    case("symbols::names_across_units", &[Need::CppCompiler], |context| {
         named(context, &["-O2", "-flto"], INLINED_GENERIC)
     }),
-    case("symbols::names_of_folded_functions", &[Need::Compiler], folded),
+    case("symbols::names_of_folded_functions", &[Need::CppCompiler], folded),
 ];
 
 /// Debug information does not tell which parameters of a lambda were `auto`.
@@ -93,17 +94,33 @@ fn named(context: &Context, flags: &[&str], generic: &str) -> Result<()> {
     Ok(())
 }
 
-/// A linker that folds functions of equal code leaves one of their symbols. No frame has a name
-/// that no function has, and none a short one.
+/// A compiler or a linker that folds functions of equal code leaves one of their symbols. No frame
+/// has a short name.
 fn folded(context: &Context) -> Result<()> {
-    let flags = ["-O1", "-fno-inline", "-fipa-icf"];
-    let found = below_main(context, &flags)?;
-    let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
-    ensure!(bytes == (1001..=1014).sum::<u64>(), "{found:#?}");
-    for name in found.iter().flat_map(|(frames, _)| frames) {
-        let is_whole =
-            name == "plain_c" || (name.contains("::") || name.contains('(')) && name != "operator()";
-        ensure!(is_whole, "{name:?} is a short name: {found:#?}");
+    let by_compiler = ["-O2", "-fno-inline", "-fipa-icf"];
+    let by_linker = [
+        "-O1",
+        "-fno-inline",
+        "-ffunction-sections",
+        "-fuse-ld=gold",
+        "-Wl,--icf=all",
+    ];
+    let has_gold = Command::new("ld.gold").arg("--version").output().is_ok();
+    if !has_gold {
+        memtap_tests::journal::note("no linker folds functions: this machine has no ld.gold");
+    }
+    for flags in [Some(&by_compiler[..]), has_gold.then_some(&by_linker[..])] {
+        let Some(flags) = flags else { continue };
+        let found = below_main(context, flags)?;
+        let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
+        ensure!(
+            bytes == (1001..=1014).sum::<u64>() && found.len() < 14,
+            "{flags:?}: {found:#?}"
+        );
+        for name in found.iter().flat_map(|(frames, _)| frames) {
+            let is_whole = name == "plain_c" || name.contains('(') && name != "operator()";
+            ensure!(is_whole, "{flags:?}: {name:?} is a short name: {found:#?}");
+        }
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use arguments::CommandArguments;
 use arguments::CommandLine;
@@ -56,6 +56,20 @@ pub fn main() -> ExitCode {
         complain(&error);
         ExitCode::FAILURE
     })
+}
+
+/// The definition of the command line, for man pages and completions: without hidden subcommands.
+#[must_use]
+pub fn definition() -> clap::Command {
+    let whole = CommandLine::command();
+    let visible = whole.get_subcommands().filter(|command| !command.is_hide_set());
+    let visible: Vec<clap::Command> = visible.cloned().collect();
+    let about = whole.get_about().cloned().unwrap_or_default();
+    clap::Command::new(env!("CARGO_PKG_NAME"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .disable_help_subcommand(true)
+        .subcommands(visible)
 }
 
 /// Does what was said, if that makes sense.

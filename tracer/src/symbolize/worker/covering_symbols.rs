@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::demangle::is_rust;
 use crate::elf::{Elf, SymbolKind, SymbolTable};
 
 /// Symbols that are kept for one address. Folded functions of equal code have thousands at one
@@ -40,6 +41,7 @@ fn in_table<'data>(
             let names = found.entry(*address).or_default();
             if names.len() < MAX_SYMBOLS
                 && let Ok(name) = std::str::from_utf8(symbol.name)
+                && !is_rust(name)
             {
                 names.push(name);
             }

@@ -14,6 +14,11 @@ pub(super) fn is_mangled(name: &str) -> bool {
     name.starts_with("_Z") || name.starts_with("_R")
 }
 
+/// Returns true for a mangled name of Rust.
+pub(super) fn is_rust(name: &str) -> bool {
+    rustc_demangle::try_demangle(name).is_ok()
+}
+
 /// Returns the name as its language writes it; names that are not mangled stay.
 pub(super) fn demangle(name: &str) -> Cow<'_, str> {
     if !is_mangled(name) {

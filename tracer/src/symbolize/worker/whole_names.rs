@@ -7,14 +7,13 @@
 //! functions of equal code that a linker folded share their address, and the symbol of one may be
 //! all that is left. So an outermost frame is named by these rules:
 //!
-//! 1. A symbol counts if it covers the address, is mangled, and its last part is the short name.
-//!    `main`, functions of C and their parts (`f.part.0`) have no such symbol: their names stay.
+//! 1. A symbol counts if it covers the address, is a mangled one of C++, and its last part is the
+//!    short name. `main`, functions of C and their parts (`f.part.0`) have no such symbol: their names stay.
 //! 2. Where the debug information tells the namespace and the class, the symbol's must be the same:
 //!    else it is another function's, and the debug information's qualified name is taken.
 //! 3. Where several different symbols are left (overloads that were folded), the debug
 //!    information's name is taken too; it is the only one that is known to be right.
 
-use std::collections::HashMap;
 use std::fs::File;
 
 use memmap2::Mmap;
@@ -25,78 +24,56 @@ use super::demangle::{demangle, is_mangled, without_suffix};
 use super::dwarf_names::{DebugSections, DwarfNames, RawFrames};
 use crate::elf::Elf;
 
-/// The whole names of frames, from the outermost to the innermost, by the index of their address;
-/// nothing for those that are whole.
-type WholeFrames = HashMap<usize, Vec<Option<String>>>;
-
-/// The whole names in a file with debug information.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct WholeNames<'a> {
-    /// The file.
-    pub(super) file: &'a File,
-    /// The most bytes that its compressed sections may unpack to.
-    pub(super) unpacked_bytes: u64,
+/// Returns true for a name of a function that may have a longer one.
+pub(super) fn is_short(name: &str) -> bool {
+    !name.is_empty() && !is_mangled(name)
 }
 
-impl WholeNames<'_> {
-    /// Looks up the frames of addresses that have short names. `frames` are the names that the
-    /// debug information has, from the outermost to the innermost.
-    pub(super) fn of(&self, frames: &[(u64, Vec<&str>)]) -> WholeFrames {
-        let is_short = |name: &&str| !name.is_empty() && !is_mangled(name);
-        let short = (0..frames.len()).filter(|index| frames[*index].1.iter().any(is_short));
-        let short: Vec<usize> = short.collect();
-        if short.is_empty() {
-            return WholeFrames::new();
-        }
-        // SAFETY: the mapping is read as bytes, and no reference to it is kept. A file that is
-        // truncated meanwhile ends this process, which exists for that.
-        let Ok(bytes) = (unsafe { Mmap::map(self.file) }) else {
-            return WholeFrames::new();
-        };
-        let Ok(elf) = Elf::parse(&*bytes) else {
-            return WholeFrames::new();
-        };
-        let asked: Vec<RawFrames<'_>> = short
-            .iter()
-            .map(|index| RawFrames {
-                address: frames[*index].0,
-                names: frames[*index].1.clone(),
-            })
-            .collect();
-        let sections = DebugSections::of(&elf, self.unpacked_bytes);
-        let mut whole = match sections.as_ref().and_then(DwarfNames::of) {
-            Some(mut names) => names.qualify(&asked),
-            None => asked
-                .iter()
-                .map(|frames| vec![None; frames.names.len()])
-                .collect(),
-        };
-        let mut outer: Vec<u64> = asked
-            .iter()
-            .filter(|frames| frames.names.first().is_some_and(is_short))
-            .map(|frames| frames.address)
-            .collect();
-        outer.sort_unstable();
-        outer.dedup();
-        let symbols = covering(&elf, &outer);
-        for (whole, frames) in whole.iter_mut().zip(&asked) {
+/// Looks up the whole names of frames in a file with debug information; nothing for those that are
+/// whole, or have no other name. Compressed sections may unpack to `unpacked_bytes`.
+pub(super) fn whole_names(
+    file: &File,
+    unpacked_bytes: u64,
+    frames: &[RawFrames<'_>],
+) -> Vec<Vec<Option<String>>> {
+    let unknown = |frames: &RawFrames<'_>| vec![None; frames.names.len()];
+    // SAFETY: the mapping is read as bytes, and no reference to it is kept. A file that is
+    // truncated meanwhile ends this process, which exists for that.
+    let bytes = unsafe { Mmap::map(file) }.ok();
+    let Some(elf) = bytes.as_deref().and_then(|bytes| Elf::parse(bytes).ok()) else {
+        return frames.iter().map(unknown).collect();
+    };
+    let sections = DebugSections::of(&elf, unpacked_bytes);
+    let mut whole = match sections.as_ref().and_then(DwarfNames::of) {
+        Some(mut names) => names.qualify(frames),
+        None => frames.iter().map(unknown).collect(),
+    };
+    let outermost = |frames: &RawFrames<'_>| frames.names.first().is_some_and(|name| is_short(name));
+    let mut addresses: Vec<u64> = frames
+        .iter()
+        .filter(|frames| outermost(frames))
+        .map(|frames| frames.address)
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let symbols = covering(&elf, &addresses);
+    for (whole, frames) in whole.iter_mut().zip(frames) {
+        if let (Some(whole), Some(short)) = (whole.first_mut(), frames.names.first())
+            && is_short(short)
+        {
             let symbols = symbols.get(&frames.address).map_or(&[][..], Vec::as_slice);
-            if let (Some(whole), Some(short)) = (whole.first_mut(), frames.names.first())
-                && is_short(short)
-            {
-                let symbols = symbols
-                    .iter()
-                    .map(|symbol| demangle(without_suffix(symbol)).into_owned());
-                *whole = choose(short, &symbols.collect::<Vec<_>>(), whole.as_deref());
-            }
+            let symbols = symbols
+                .iter()
+                .map(|symbol| demangle(without_suffix(symbol)).into_owned());
+            *whole = choose(short, &symbols.collect::<Vec<_>>(), whole.as_deref());
         }
-        short.into_iter().zip(whole).collect()
     }
+    whole
 }
 
 /// Chooses between the demangled symbols that cover an address and the qualified name from debug
 /// information; nothing where the short name has to do.
-pub(super) fn choose(short: &str, symbols: &[String], qualified: Option<&str>) -> Option<String> {
+fn choose(short: &str, symbols: &[String], qualified: Option<&str>) -> Option<String> {
     let leaf = components(short)?.pop()?;
     let path = qualified.and_then(components);
     let mut fitting: Vec<&String> = symbols
