@@ -8,7 +8,8 @@
 //! all that is left. So an outermost frame is named by these rules:
 //!
 //! 1. A symbol counts if it covers the address, is a mangled one of C++, and its last part is the
-//!    short name. `main`, functions of C and their parts (`f.part.0`) have no such symbol: their names stay.
+//!    short name. `main`, functions of C and their parts (`f.part.0`) have no such symbol: their
+//!    names stay.
 //! 2. Where the debug information tells the namespace and the class, the symbol's must be the same:
 //!    else it is another function's, and the debug information's qualified name is taken.
 //! 3. Where several different symbols are left (overloads that were folded), the debug
