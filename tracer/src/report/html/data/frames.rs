@@ -88,13 +88,13 @@ impl UsedFrames {
 
 /// Strings, each once, numbered in the order of their first use.
 #[derive(Debug, Default)]
-pub(super) struct StringTable {
+pub(super) struct PageStrings {
     numbers: HashMap<String, i64>,
     /// The strings by number.
     pub(super) strings: Vec<String>,
 }
 
-impl StringTable {
+impl PageStrings {
     fn number(&mut self, text: &str) -> i64 {
         if let Some(number) = self.numbers.get(text) {
             return *number;
@@ -112,7 +112,7 @@ impl FrameColumns {
         profile: &Profile,
         classes: &[CodeClass],
         frames: impl Iterator<Item = usize>,
-        strings: &mut StringTable,
+        strings: &mut PageStrings,
     ) -> Self {
         let mut columns = Self::default();
         for index in frames {

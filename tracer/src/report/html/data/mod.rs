@@ -18,7 +18,7 @@ use crate::report::merge::{Completeness, Groups, ProcessGrouping, group_processe
 use crate::report::own_code::{self, CodeClass, CodeRules};
 use crate::report::weighed::{self, WeighedStack};
 use crate::report::{ExportOptions, Written, label, title};
-use frames::{FrameColumns, FrameKey, StringTable, UsedFrames};
+use frames::{FrameColumns, FrameKey, PageStrings, UsedFrames};
 
 /// The version of the layout, for the page's own script.
 const SCHEMA: &str = "memtap.page/1";
@@ -144,7 +144,7 @@ impl PageData {
         });
 
         let used = UsedFrames::of(&stacks, groups.first.len());
-        let mut strings = StringTable::default();
+        let mut strings = PageStrings::default();
         let frames = FrameColumns::of(profile, &classes, used.originals(&groups), &mut strings);
         // The classes of groups, for the site of each stack.
         let group_classes: Vec<CodeClass> = groups.first.iter().map(|it| classes[*it]).collect();
