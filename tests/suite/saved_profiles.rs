@@ -59,6 +59,9 @@ const METRICS: [&str; 7] = [
     "peak-bytes",
 ];
 
+/// Files of formats that show a profile to a person.
+const SHOWN: [&str; 3] = ["a.svg", "a.html", "a.speedscope.json"];
+
 /// A recording that has left `saved.pb.gz` in its directory.
 struct SavedRecording(MemtapRecording);
 
@@ -183,7 +186,10 @@ fn outputs(context: &Context) -> Result<()> {
         .iter()
         .map(|metric| format!("{metric}={metric}.folded"))
         .collect();
-    let mut options = vec!["--live", "-o", "a.svg"];
+    let mut options = vec!["--live"];
+    for name in SHOWN {
+        options.extend(["-o", name]);
+    }
     options.extend(named.iter().flat_map(|it| ["-o", it]));
     let saved = SavedRecording::of(context, &options, &[fixture.path.as_os_str()])?;
     options.remove(0);
@@ -196,11 +202,9 @@ fn outputs(context: &Context) -> Result<()> {
         ensure!(!text.is_empty() || metric == "peak-bytes", "{name} is empty");
         equal(&name, &text, &written(&saved.0, &name)?)?;
     }
-    equal(
-        "the flame graph",
-        &written(&again, "a.svg")?,
-        &written(&saved.0, "a.svg")?,
-    )?;
+    for name in SHOWN {
+        equal(name, &written(&again, name)?, &written(&saved.0, name)?)?;
+    }
     ensure!(
         std::fs::read(again.directory().join("again.pb.gz"))? == std::fs::read(saved.path())?,
         "the profile that was written again is another file"
@@ -587,6 +591,15 @@ fn go_heap(context: &Context) -> Result<()> {
     ensure!(
         table.contains("main.keepBlocks (heap.go:") && !table.contains("lost"),
         "{table}"
+    );
+    let shown = report(context, &file, &["-o", "a.html", "-o", "a.speedscope.json"])?.ended_with(0)?;
+    ensure!(
+        written(&shown, "a.html")?.contains("its losses are not known"),
+        "the page does not say that another program recorded it"
+    );
+    ensure!(
+        written(&shown, "a.speedscope.json")?.contains("main.keepBlocks"),
+        "no names"
     );
     report(context, &file, &["--metric", "peak-bytes"])?.refused(1, &["no peak-bytes", "live-bytes"])?;
     report(context, &file, &["--summary", "a.json"])?.refused(1, &["--summary", "did not record it"])?;

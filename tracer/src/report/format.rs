@@ -94,6 +94,15 @@ impl Format {
         })
     }
 
+    /// Returns true if a difference of two profiles can be written in the format.
+    #[must_use]
+    pub(crate) const fn has_differences(self) -> bool {
+        match self {
+            Self::Folded | Self::Svg | Self::Pprof => true,
+            Self::Speedscope | Self::Html => false,
+        }
+    }
+
     /// Returns the format's name for people, as in "wrote alloc.svg (flame graph, 412 stacks)".
     #[must_use]
     pub(crate) const fn description(self) -> &'static str {

@@ -18,7 +18,7 @@
 //! | [`foreign_table`] | the same of a profile that another program wrote |
 //! | [`summary`] | totals, losses and top stacks for a program, as JSON |
 //!
-//! [`Session`] is what a report says of the tracing itself; [`units`]
+//! [`Session`](crate::profile::Session) is what a report says of the tracing itself; [`units`]
 //! writes numbers.
 //!
 //! Sums are kept in 128 bits. Programs do ask allocators for sizes near 2⁶⁴, by mistake or to test
@@ -58,13 +58,13 @@ mod weighed;
 
 use std::io;
 
-use crate::profile::{Metric, Session};
+use crate::profile::Metric;
 
 pub(crate) use diff::ProfileDiff;
 pub(crate) use filter::{StackFilter, totals_of_stacks};
 pub(crate) use format::Format;
 pub(crate) use objects::hint;
-pub(crate) use source::{Origin, ReportSource};
+pub(crate) use source::ReportSource;
 
 /// The weight and the grouping of stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,21 +98,8 @@ pub(crate) fn write(
         Format::Folded => folded::write(source.profile, options, out),
         Format::Pprof => pprof::write(source, options, out),
         Format::Svg => svg::write(source.profile, options, out),
-        Format::Speedscope => speedscope::write(source.profile, recorded(source)?, options, out),
-        Format::Html => html::write(source.profile, recorded(source)?, options, out),
-    }
-}
-
-/// The facts of memtap's own recording.
-///
-/// Fails for another program's profile, of which these formats show too little.
-fn recorded<'a>(source: &ReportSource<'a>) -> io::Result<&'a Session> {
-    match source.origin {
-        Origin::Recording(session) => Ok(session),
-        Origin::Foreign(_) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "the format is for memtap's own recordings; .folded, .svg and .pb.gz are for others too",
-        )),
+        Format::Speedscope => speedscope::write(source, options, out),
+        Format::Html => html::write(source, options, out),
     }
 }
 

@@ -20,9 +20,9 @@ use tracer_ebpf::Function;
 
 use super::merge::{Completeness, Groups, ProcessGrouping, StackKey, group_processes};
 use super::weighed::{self, WeighedStack};
-use super::{ExportOptions, Written, label, title, units};
+use super::{ExportOptions, ReportSource, Written, label, title, units};
 use crate::message::escape::one_line;
-use crate::profile::{Frame, Metric, Profile, Session};
+use crate::profile::{Frame, Metric};
 
 /// The identity of the format.
 const SCHEMA: &str = "https://www.speedscope.app/file-format-schema.json";
@@ -31,12 +31,11 @@ const SCHEMA: &str = "https://www.speedscope.app/file-format-schema.json";
 ///
 /// Fails only as `out` fails.
 pub(crate) fn write(
-    profile: &Profile,
-    session: &Session,
+    source: &ReportSource<'_>,
     options: ExportOptions,
     out: &mut dyn Write,
 ) -> io::Result<Written> {
-    let file = SpeedscopeFile::of(profile, session, options);
+    let file = SpeedscopeFile::of(source, options);
     let mut out = BufWriter::new(out);
     serde_json::to_writer(&mut out, &file)?;
     writeln!(out)?;
@@ -91,8 +90,9 @@ struct SampledStack {
 }
 
 impl SpeedscopeFile {
-    fn of(profile: &Profile, session: &Session, options: ExportOptions) -> Self {
-        let metrics = weighed::metrics(options.metric, session.settings.traced);
+    fn of(source: &ReportSource<'_>, options: ExportOptions) -> Self {
+        let profile = source.profile;
+        let metrics = weighed::metrics(options.metric, source.origin);
         let processes = group_processes(profile, ProcessGrouping::per_pid(options.per_pid));
         let groups = Groups::of(profile.frames.iter().map(SpeedscopeFrame::of));
         let weighed = weighed::stacks(profile, &metrics, &processes, &groups);
@@ -260,12 +260,13 @@ mod tests {
     use tracer_ebpf::StackEnd;
 
     use super::super::golden;
-    use super::super::sample::{SampleProfile, mixed, options, session};
+    use super::super::sample::{SampleProfile, mixed, options, session, source};
     use super::*;
+    use crate::profile::Profile;
 
     fn text(profile: &Profile, options: ExportOptions) -> String {
         let mut out = Vec::new();
-        write(profile, &session(), options, &mut out).unwrap();
+        write(&source(profile, &session()), options, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -337,7 +338,7 @@ mod tests {
             per_pid: false,
         };
         let mut out = Vec::new();
-        let written = write(&mixed(), &session, options, &mut out).unwrap();
+        let written = write(&source(&mixed(), &session), options, &mut out).unwrap();
         let file: Value = serde_json::from_slice(&out).unwrap();
         let profiles = file["profiles"].as_array().unwrap();
         assert_eq!(profiles.len(), Metric::ALL.len());
@@ -399,7 +400,7 @@ mod tests {
     #[test]
     fn a_writer_that_fails_is_an_error() {
         let mut out: &mut [u8] = &mut [0; 4];
-        let error = write(&mixed(), &session(), options(), &mut out).unwrap_err();
+        let error = write(&source(&mixed(), &session()), options(), &mut out).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WriteZero);
     }
 }

@@ -3,24 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::merge::{Completeness, Groups, StackKey};
+use super::source::Origin;
 use super::sums::Sums;
-use crate::profile::session::Traced;
 use crate::profile::{Metric, Profile};
 
-/// Returns the metrics that apply to what was traced, the chosen one first.
-pub(super) fn metrics(chosen: Metric, traced: Traced) -> Vec<Metric> {
-    let others = Metric::ALL
-        .into_iter()
-        .filter(|metric| *metric != chosen && applies(*metric, traced));
+/// Returns the metrics that there are figures of, the chosen one first.
+pub(super) fn metrics(chosen: Metric, origin: Origin<'_>) -> Vec<Metric> {
+    let others = origin.metrics().into_iter().filter(|metric| *metric != chosen);
     std::iter::once(chosen).chain(others).collect()
-}
-
-const fn applies(metric: Metric, traced: Traced) -> bool {
-    match metric {
-        Metric::RegionBytes => traced.region,
-        _ if metric.needs_live() => traced.live,
-        _ => traced.heap,
-    }
 }
 
 /// A stack with its weights.
@@ -78,37 +68,32 @@ pub(super) fn stacks(
 mod tests {
     use tracer_ebpf::{Function, StackEnd};
 
-    use super::super::sample::SampleProfile;
+    use super::super::sample::{SampleProfile, session};
+    use super::super::source::ForeignFacts;
     use super::*;
     use crate::profile::Values;
 
-    const ALL: Traced = Traced {
-        heap: true,
-        region: true,
-        live: true,
-        sampled: false,
-    };
-
     #[test]
     fn chosen_metric_is_the_first_and_others_need_their_events() {
-        let all = metrics(Metric::PeakBytes, ALL);
+        let mut session = session();
+        session.settings.traced.live = true;
+        let all = metrics(Metric::PeakBytes, Origin::Recording(&session));
         assert_eq!(all.len(), Metric::ALL.len());
         assert_eq!(&all[..2], [Metric::PeakBytes, Metric::AllocBytes]);
-        let heap = Traced {
-            region: false,
-            live: false,
-            ..ALL
-        };
+        session.settings.traced.live = false;
+        session.settings.traced.region = false;
         assert_eq!(
-            metrics(Metric::AllocCount, heap),
+            metrics(Metric::AllocCount, Origin::Recording(&session)),
             [Metric::AllocCount, Metric::AllocBytes]
         );
-        let region = Traced {
-            heap: false,
-            live: false,
-            ..ALL
+        let facts = ForeignFacts {
+            metrics: vec![Metric::AllocBytes, Metric::LiveBytes],
+            ..ForeignFacts::default()
         };
-        assert_eq!(metrics(Metric::RegionBytes, region), [Metric::RegionBytes]);
+        assert_eq!(
+            metrics(Metric::LiveBytes, Origin::Foreign(&facts)),
+            [Metric::LiveBytes, Metric::AllocBytes]
+        );
     }
 
     #[test]

@@ -79,6 +79,16 @@ impl DiffArguments {
         if !files.directories.is_empty() {
             bail!("-o DIR/ is for recordings; name the files of a difference: .folded, .svg, .pb.gz");
         }
+        if let Some(output) = files
+            .outputs
+            .iter()
+            .find(|output| !output.format.has_differences())
+        {
+            bail!(
+                "{}: the format has no differences; .folded, .svg and .pb.gz have",
+                output.path.display()
+            );
+        }
         Ok(DiffSettings {
             before: self.before.clone(),
             after: self.after.clone(),
@@ -122,6 +132,8 @@ mod tests {
             &["a", "b", "c"],
             &["a", "b", "--by", "line"],
             &["a", "b", "-o", "-", "-o", "-"],
+            &["a", "b", "-o", "c.speedscope.json"],
+            &["a", "b", "-o", "c.html"],
             &["a", "b", "--fail-if-growth", "much"],
         ] {
             assert!(settings(words).is_err(), "{words:?}");

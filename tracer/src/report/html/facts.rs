@@ -10,8 +10,9 @@ use crate::profile::cost::Cost;
 use crate::profile::session::Traced;
 use crate::profile::{HeapTotals, Profile, ProfiledProcess, Session};
 use crate::report::merge::Completeness;
+use crate::report::source::{ForeignFacts, Origin};
 use crate::report::sums::{FunctionSums, Sums};
-use crate::report::{label, losses, units};
+use crate::report::{ReportSource, label, losses, units};
 
 /// Facts under one heading.
 #[derive(Debug, Default, Serialize)]
@@ -32,7 +33,15 @@ pub(super) struct FactSection {
 }
 
 /// Returns every section.
-pub(super) fn sections(profile: &Profile, session: &Session) -> Vec<FactSection> {
+pub(super) fn sections(source: &ReportSource<'_>) -> Vec<FactSection> {
+    match source.origin {
+        Origin::Recording(session) => of_recording(source.profile, session),
+        Origin::Foreign(facts) => vec![foreign(facts), processes(source.profile, None)],
+    }
+}
+
+/// The sections of a recording of memtap's.
+fn of_recording(profile: &Profile, session: &Session) -> Vec<FactSection> {
     let sums = FunctionSums::of(profile, None);
     let mut sections = vec![
         recording(profile, session, &sums),
@@ -41,8 +50,28 @@ pub(super) fn sections(profile: &Profile, session: &Session) -> Vec<FactSection>
     ];
     sections.extend(session.cost.as_ref().map(|it| cost(it, session)));
     sections.push(functions(session, profile.held.as_ref(), &sums));
-    sections.push(processes(profile, session));
+    sections.push(processes(profile, session.cost.as_ref()));
     sections
+}
+
+/// The facts of a profile of another program.
+fn foreign(facts: &ForeignFacts) -> FactSection {
+    let mut notes = vec!["Another program recorded this profile: its losses are not known.".to_owned()];
+    if facts.period_bytes > 1 {
+        let samples = units::samples(facts.period_bytes);
+        notes.push(format!("Figures are estimates from {samples}."));
+    }
+    notes.extend(facts.comments.iter().map(|it| one_line(it).into_owned()));
+    FactSection {
+        title: "Recording",
+        facts: facts
+            .duration
+            .map(|it| ("Duration", units::duration(it)))
+            .into_iter()
+            .collect(),
+        notes,
+        ..FactSection::default()
+    }
 }
 
 /// Totals.
@@ -296,7 +325,7 @@ fn functions(session: &Session, held: Option<&HeapTotals>, sums: &FunctionSums) 
 }
 
 /// The processes.
-fn processes(profile: &Profile, session: &Session) -> FactSection {
+fn processes(profile: &Profile, cost: Option<&Cost>) -> FactSection {
     let mut processes: Vec<&ProfiledProcess> = profile.processes.iter().collect();
     processes.sort_by(|a, b| (a.pid, &a.comm, &a.exe).cmp(&(b.pid, &b.comm, &b.exe)));
     let path = |path: &Path| one_line(&path.to_string_lossy()).into_owned();
@@ -309,17 +338,12 @@ fn processes(profile: &Profile, session: &Session) -> FactSection {
                 exe.map_or_else(|| units::NONE.to_owned(), path),
                 (if process.exited { "ended" } else { "runs" }).to_owned(),
             ];
-            row.extend(
-                session
-                    .cost
-                    .as_ref()
-                    .map(|cost| format!("{:.2} %", cost.of(process.hits).estimated_overhead_percent)),
-            );
+            row.extend(cost.map(|cost| format!("{:.2} %", cost.of(process.hits).estimated_overhead_percent)));
             row
         })
         .collect();
     let mut columns = vec!["Process", "Program", "At the end"];
-    columns.extend(session.cost.map(|_| "Cost"));
+    columns.extend(cost.map(|_| "Cost"));
     FactSection {
         title: "Processes",
         columns,

@@ -24,22 +24,21 @@ mod template;
 
 use std::io::{self, BufWriter, Write};
 
-use super::{ExportOptions, Written, title};
-use crate::profile::{Profile, Session};
-use crate::report::own_code::CodeRules;
+use super::{ExportOptions, ReportSource, Written, title};
 use data::PageData;
 
 /// Writes the profile as a page, and flushes `out`.
 ///
-/// Fails only as `out` fails.
+/// Fails as `out` fails, and where an expression of the view is none.
 pub(crate) fn write(
-    profile: &Profile,
-    session: &Session,
+    source: &ReportSource<'_>,
     options: ExportOptions,
     out: &mut dyn Write,
 ) -> io::Result<Written> {
-    let data = PageData::of(profile, session, options, &CodeRules::default());
-    let whose = title::processes(profile);
+    let rules = source.view.table.rules();
+    let rules = rules.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let data = PageData::of(source, &rules, options);
+    let whose = title::processes(source.profile);
     let title = if whose.is_empty() {
         "memtap".to_owned()
     } else {

@@ -6,13 +6,14 @@ use serde_json::Value;
 use tracer_ebpf::{Function, StackEnd};
 
 use super::*;
-use crate::profile::{Aged, FrameName, Metric, ObjectFile, Values};
+use crate::profile::{Aged, FrameName, Metric, ObjectFile, Profile, Session, Values};
 use crate::report::golden;
-use crate::report::sample::{SampleProfile, mixed, options, session};
+use crate::report::sample::{SampleProfile, mixed, options, session, source};
+use crate::report::source::{ForeignFacts, Origin, ReportView};
 
 fn page(profile: &Profile, session: &Session) -> String {
     let mut out = Vec::new();
-    write(profile, session, options(), &mut out).unwrap();
+    write(&source(profile, session), options(), &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -332,6 +333,56 @@ fn many_stacks_are_compact() {
 #[test]
 fn a_writer_that_fails_is_an_error() {
     let mut out: &mut [u8] = &mut [0; 4];
-    let error = write(&mixed(), &session(), options(), &mut out).unwrap_err();
+    let error = write(&source(&mixed(), &session()), options(), &mut out).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+}
+
+#[test]
+fn expressions_of_the_user_tell_own_code() {
+    let mut sample = SampleProfile::default();
+    let process = sample.process(1, "p");
+    let frames = ["main", "mylib::make"].map(|it| sample.symbol(it));
+    sample.heap(process, Function::Malloc, &frames, 1, 8);
+    let session = session();
+    let mut view = ReportView::new(Metric::AllocBytes);
+    view.table.hide = Some("^mylib::".to_owned());
+    let mut source = source(&sample.profile, &session);
+    source.view = &view;
+    let mut out = Vec::new();
+    write(&source, options(), &mut out).unwrap();
+    let data: Value = serde_json::from_str(block(&String::from_utf8(out).unwrap())).unwrap();
+    let site = numbers(&data["stacks"]["site"])[0];
+    let name = numbers(&data["frames"]["name"])[site];
+    assert_eq!(data["strings"][name], "main");
+
+    // A file that was changed may have any.
+    let mut changed = view.clone();
+    changed.table.hide = Some("(".to_owned());
+    source.view = &changed;
+    let error = write(&source, options(), &mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn profiles_of_other_programs_have_pages() {
+    let profile = mixed();
+    let session = session();
+    let facts = ForeignFacts {
+        metrics: vec![Metric::AllocBytes, Metric::LiveBytes],
+        period_bytes: 512 << 10,
+        comments: vec!["<b>\u{1b}".to_owned()],
+        ..ForeignFacts::default()
+    };
+    let mut source = source(&profile, &session);
+    source.origin = Origin::Foreign(&facts);
+    let mut out = Vec::new();
+    write(&source, options(), &mut out).unwrap();
+    let data: Value = serde_json::from_str(block(&String::from_utf8(out).unwrap())).unwrap();
+    assert_eq!((&data["duration"], &data["lost"]), (&Value::Null, &Value::Null));
+    assert_eq!(data["metrics"].as_array().unwrap().len(), 2);
+    assert_eq!(data.get("histograms"), None);
+    let facts = data["facts"].to_string();
+    for words in ["its losses are not known", "one sample per 512.0 KiB", "<b>"] {
+        assert!(facts.contains(words), "{facts}");
+    }
 }

@@ -13,11 +13,12 @@ use tracer_ebpf::Function;
 
 use super::escape::ScriptFormatter;
 use super::facts::{self, FactSection};
-use crate::profile::{Marks, Metric, Profile, ProfiledProcess, Session};
+use crate::profile::{Marks, Metric, Profile, ProfiledProcess};
 use crate::report::merge::{Completeness, Groups, ProcessGrouping, group_processes};
 use crate::report::own_code::{self, CodeClass, CodeRules};
+use crate::report::source::Origin;
 use crate::report::weighed::{self, WeighedStack};
-use crate::report::{ExportOptions, Written, label, title};
+use crate::report::{ExportOptions, ReportSource, Written, label, title};
 use frames::{FrameColumns, FrameKey, PageStrings, UsedFrames};
 
 /// The version of the layout, for the page's own script.
@@ -31,12 +32,12 @@ const NONE: i64 = -1;
 pub(super) struct PageData {
     schema: &'static str,
     title: String,
-    /// Seconds.
-    duration: f64,
+    /// Seconds, where they are known.
+    duration: Option<f64>,
     /// True if figures are estimates.
     sampled: bool,
-    /// The number of losses.
-    lost: u128,
+    /// The number of losses, where they are counted.
+    lost: Option<u128>,
     metrics: Vec<MetricColumn>,
     strings: Vec<String>,
     frames: FrameColumns,
@@ -121,14 +122,15 @@ struct HistogramColumns {
 
 impl PageData {
     /// Collects the data.
-    pub(super) fn of(
-        profile: &Profile,
-        session: &Session,
-        options: ExportOptions,
-        rules: &CodeRules,
-    ) -> Self {
-        let traced = session.settings.traced;
-        let metrics = weighed::metrics(options.metric, traced);
+    pub(super) fn of(source: &ReportSource<'_>, rules: &CodeRules, options: ExportOptions) -> Self {
+        let profile = source.profile;
+        let session = match source.origin {
+            Origin::Recording(session) => Some(session),
+            Origin::Foreign(_) => None,
+        };
+        let sampled = profile.sample_bytes.is_some();
+        let has_blocks = session.is_some_and(|it| it.settings.traced.live);
+        let metrics = weighed::metrics(options.metric, source.origin);
         let classes = rules.classes(profile);
         let processes = group_processes(profile, ProcessGrouping::Images);
         let groups =
@@ -161,10 +163,10 @@ impl PageData {
         Self {
             schema: SCHEMA,
             title: title::processes(profile),
-            duration: session.duration.as_secs_f64(),
-            sampled: traced.sampled,
-            lost: session.losses.total(),
-            metrics: MetricColumn::all(&metrics, &stacks, traced.sampled),
+            duration: source.origin.duration().map(|it| it.as_secs_f64()),
+            sampled,
+            lost: session.map(|it| it.losses.total()),
+            metrics: MetricColumn::all(&metrics, &stacks, sampled && session.is_some()),
             strings: strings.strings,
             frames,
             processes: processes
@@ -175,8 +177,8 @@ impl PageData {
             functions: functions.iter().map(|it| it.name()).collect(),
             stacks: StackColumns::of(&stacks, &used, &group_classes, &functions),
             aged: profile.has_ages.then(|| AgedColumns::of(profile, &stacks)),
-            histograms: traced.live.then(|| HistogramColumns::of(&stacks)),
-            facts: facts::sections(profile, session),
+            histograms: has_blocks.then(|| HistogramColumns::of(&stacks)),
+            facts: facts::sections(source),
             written,
         }
     }

@@ -213,12 +213,13 @@ function describeGraph() {
     : `${metric.name}: nothing to show.`;
   byId('graph-text').textContent = text;
   say(tree.count > 1 ? describe(0) : `nothing to show: no stack has ${metric.name} here`);
-  const parts = [counted(visible.length, 'stack'), amount(metric, tree.total[0]), duration(data.duration)];
+  const parts = [counted(visible.length, 'stack'), amount(metric, tree.total[0])];
+  if (data.duration !== null) parts.push(duration(data.duration));
   if (data.sampled) parts.push('estimates');
   byId('summary').replaceChildren(parts.join(' · '), ' · ',
     data.lost > 0
       ? element('span', { className: 'lost' }, `${counted(data.lost, 'loss')}, see Recording`)
-      : 'nothing lost');
+      : data.lost === 0 ? 'nothing lost' : 'losses not known');
 }
 
 // ---- Tables and the selection -------------------------------------------------------------------
