@@ -144,4 +144,27 @@ mod tests {
         );
         assert!(text(&Profile::default(), &view).ends_with("\nthere are no stacks of alloc-bytes\n"));
     }
+
+    #[test]
+    fn nothing_of_a_file_steers_a_terminal() {
+        let mut sample = SampleProfile::default();
+        let process = sample.process(0, "app\u{1b}[2J");
+        let frame = sample.line("f\u{1b}]0;x\u{7}", "/src/a\u{1b}[31m.go\n", 12);
+        sample.heap(process, Function::Unknown, &[frame], 1, 10);
+        let facts = ForeignFacts {
+            metrics: vec![Metric::AllocBytes],
+            ..ForeignFacts::default()
+        };
+        let view = ReportView {
+            metric: Metric::AllocBytes,
+            per_pid: false,
+            top: 1,
+            live: None,
+        };
+        let mut out = Vec::new();
+        write(&sample.profile, &facts, view, None, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.chars().all(|it| it == '\n' || !it.is_control()), "{text:?}");
+        assert_eq!(text.lines().count(), 4, "{text}");
+    }
 }

@@ -225,8 +225,10 @@ impl ProfileDiff {
     /// Returns the weights of both profiles.
     #[must_use]
     pub(crate) fn totals(&self, metric: Metric) -> (u128, u128) {
-        let sum =
-            |side: fn(&DiffStack) -> &DiffFigures| self.stacks.iter().map(|it| side(it).weight(metric)).sum();
+        let sum = |side: fn(&DiffStack) -> &DiffFigures| {
+            let weights = self.stacks.iter().map(|it| side(it).weight(metric));
+            weights.fold(0, u128::saturating_add)
+        };
         (sum(|it| &it.before), sum(|it| &it.after))
     }
 

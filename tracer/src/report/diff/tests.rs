@@ -261,3 +261,19 @@ fn estimates_have_margins() {
     let text = table(&compared(&before, &after, None), |_| {});
     assert!(text.contains("+2.0 MiB  ±19.1 KiB"), "{text}");
 }
+
+#[test]
+fn nothing_of_a_file_steers_a_terminal() {
+    let mut sample = SampleProfile::default();
+    let process = sample.process(0, "app\u{1b}[2J");
+    let frame = sample.line("f\u{1b}]0;x\u{7}", "/src/a\u{1b}[31m.go\n", 12);
+    sample.heap(process, Function::Malloc, &[frame], 1, 10);
+    let diff = compared(&Profile::default(), &sample.profile, None);
+    let name = |options: &mut DiffTableOptions| {
+        options.by = DiffBy::Function;
+        options.before = "a\u{1b}[2J".to_owned();
+    };
+    for text in [table(&diff, |_| {}), table(&diff, name), folded(&diff)] {
+        assert!(text.chars().all(|it| it == '\n' || !it.is_control()), "{text:?}");
+    }
+}

@@ -40,3 +40,11 @@ impl PprofError {
         Self::Damaged(what.to_owned())
     }
 }
+
+/// The most characters of a file's text in a message.
+const MAX_SHOWN: usize = 200;
+
+/// A text of a file as a message has it: no longer than a line.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).collect()
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracer_ebpf::Function;
 
-use super::error::PprofError;
+use super::error::{PprofError, shown};
 use super::messages::{ProtoProfile, ProtoSample};
 use super::read_tables::{ReadFrames, ReadTables};
 use super::sample_types::metric_of;
@@ -93,7 +93,7 @@ impl ForeignTypes {
         types.default = match named.or(types.metrics.last().copied()) {
             Some(metric) => metric,
             None if all.is_empty() => return Err(PprofError::NoMemory("no sample types at all".to_owned())),
-            None => return Err(PprofError::NoMemory(all.join(", "))),
+            None => return Err(PprofError::NoMemory(shown(&all.join(", ")))),
         };
         Ok(types)
     }

@@ -5,7 +5,7 @@ use prost::Message as _;
 use tracer_ebpf::Function;
 
 use super::document::{DocumentSchema, PREFIX, ProfileDocument, SCHEMA};
-use super::error::PprofError;
+use super::error::{PprofError, shown};
 use super::messages::ProtoProfile;
 use super::read_tables::{ReadFrames, ReadTables, text_at};
 use super::saved::{SavedOrigin, SavedProfile};
@@ -58,10 +58,11 @@ fn take_document(message: &mut ProtoProfile) -> Result<Option<(ProfileDocument, 
     };
     let text = text_at(&message.string_table, index).unwrap_or_default();
     let json = &text[1..];
-    let damaged = |error: serde_json::Error| PprofError::Damaged(format!("memtap's comment: {error}"));
+    let damaged =
+        |error: serde_json::Error| PprofError::Damaged(shown(&format!("memtap's comment: {error}")));
     let schema: DocumentSchema = serde_json::from_slice(json).map_err(damaged)?;
     if schema.schema != SCHEMA {
-        return Err(PprofError::Version(schema.schema));
+        return Err(PprofError::Version(shown(&schema.schema)));
     }
     let document: ProfileDocument = serde_json::from_slice(json).map_err(damaged)?;
     let is_last = message.comment.last() == Some(&index)

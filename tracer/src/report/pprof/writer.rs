@@ -15,6 +15,7 @@ use super::messages::{ProtoLabel, ProtoMapping, ProtoProfile, ProtoSample, Proto
 use super::sample_types::{self, SampleType};
 use super::tables::{LocationTable, StringTable, as_read, ordered};
 use super::{FUNCTION, IMAGE, LOST, PID, PROCESS, STACK_END};
+use crate::message::escape::one_line;
 use crate::profile::{Frame, FrameName, GroupVariance, Metric, ObjectFile, Profile, Session, Stack};
 use crate::report::source::{ForeignFacts, Origin, ReportSource};
 use crate::report::{ExportOptions, Written, losses, units};
@@ -287,7 +288,9 @@ fn inexact_frames(locations: &LocationTable) -> Vec<SavedFrame> {
 fn comments(session: &Session) -> Vec<String> {
     let mut comments = vec![format!("memtap {}", env!("CARGO_PKG_VERSION"))];
     if !session.command.is_empty() {
-        comments.push(format!("command: {}", session.command.join(" ")));
+        // pprof prints comments as they are.
+        let command = session.command.join(" ");
+        comments.push(format!("command: {}", one_line(&command)));
     }
     if !session.kernel.is_empty() {
         comments.push(format!("kernel: {}", session.kernel));

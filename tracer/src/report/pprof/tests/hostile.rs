@@ -2,6 +2,7 @@
 
 use super::foreign::go_heap;
 use super::*;
+use crate::report::{Format, ProfileDiff, foreign_table};
 
 #[test]
 fn what_is_no_profile_of_memory_says_what_it_is() {
@@ -116,10 +117,41 @@ fn no_bit_flip_is_worse_than_an_error() {
             assert!(!read.is_altered, "the sum of gzip covers all of the content");
         }
     }
-    let plain = plain(&message(&super::file(&source(&mixed(), &super::session()))));
+    let whole = super::file(&source(&mixed(), &super::session()));
+    let plain = plain(&message(&whole));
+    let mut were_read = 0;
     for index in 0..plain.len() {
         let mut flipped = plain.clone();
         flipped[index] ^= 1 << (index % 8);
-        let _either = read(&flipped);
+        if let Ok(read) = read(&flipped) {
+            show(&read);
+            were_read += 1;
+        }
+    }
+    assert!(were_read > 100, "some bits are of figures and names: {were_read}");
+}
+
+/// Makes every kind of report of a profile, whatever is in it.
+fn show(read: &SavedProfile) {
+    let source = read.source();
+    let options = ExportOptions {
+        metric: read.view.metric,
+        per_pid: true,
+    };
+    for format in [Format::Folded, Format::Pprof] {
+        crate::report::write(&source, format, options, &mut Vec::new()).unwrap();
+    }
+    let diff = ProfileDiff::of(&source, &source, None);
+    assert!(!diff.has_changed(read.view.metric));
+    match &read.origin {
+        SavedOrigin::Recording(session) => {
+            let options = TableOptions::new(read.view.metric);
+            table::write(&read.profile, session, &options, &mut Vec::new()).unwrap();
+            let summary = Summary::of(&read.profile, session, read.view.metric);
+            summary.write(&mut Vec::new()).unwrap();
+        }
+        SavedOrigin::Foreign(facts) => {
+            foreign_table::write(&read.profile, facts, read.view, Some(80), &mut Vec::new()).unwrap();
+        }
     }
 }
