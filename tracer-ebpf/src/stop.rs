@@ -117,9 +117,10 @@ pub(crate) fn hold_stop_watcher_by_name() -> bool {
     watches
 }
 
+/// Returns true if children of the processes of a tree are stopped where nobody sees it.
 #[inline(always)]
 fn looks_for_watchers() -> bool {
-    is_tree() && settings::stop_for_probes() == BpfSettings::STOP_UNSEEN
+    is_tree() && settings::follow() && settings::stop_for_probes() == BpfSettings::STOP_UNSEEN
 }
 
 #[inline(always)]

@@ -272,6 +272,8 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
             },
             sample_bytes: recording.profile.sample_bytes.unwrap_or(1),
             unwind: settings.unwind.name().to_owned(),
+            scope: settings.heap.then(|| settings.probed.name()),
+            scope_at_end: settings.heap.then(|| recording.probed.name()),
             follow: Some(settings.follow || matches!(settings.target, Target::All | Target::Cgroup(_))),
             min_size: settings.min_size,
             max_size: settings.max_size,

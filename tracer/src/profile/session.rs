@@ -40,6 +40,10 @@ pub(crate) struct SessionSettings {
     pub sample_bytes: u64,
     /// The unwinder: `dwarf` or `fp`.
     pub unwind: String,
+    /// The processes that were to get probes, where allocators have some: `tree` or `machine`.
+    pub scope: Option<&'static str>,
+    /// Those that had them at the end.
+    pub scope_at_end: Option<&'static str>,
     /// True if children were traced, where that was a choice.
     pub follow: Option<bool>,
     /// The smallest size that was traced, in bytes, where there was a limit.

@@ -322,6 +322,7 @@ impl Recorder {
             budget: &self.budget,
             namer: &self.namer,
             probes: self.attachments.listed(),
+            probed: self.attachments.probed(),
             stops: self.guard.as_ref().map_or(0, StopGuard::stops),
             life_records_lost: self.events.life_records_lost(),
             late_processes: self.attachments.late_processes(),

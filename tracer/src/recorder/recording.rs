@@ -20,6 +20,7 @@ use crate::numeric::{saturating_u64, to_f64};
 use crate::profile::cost::Cost;
 use crate::profile::session::{EventCounts, Probe, TableUsage};
 use crate::profile::{AddressStack, AddressStacks, Losses, Marks, Profile};
+use crate::settings::Probed;
 use crate::symbolize::Namer;
 
 /// A recording.
@@ -43,6 +44,8 @@ pub(crate) struct Recording {
     pub(crate) address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
     pub(crate) tables: Option<TableUsage>,
+    /// The processes that have probes.
+    pub(crate) probed: Probed,
 }
 
 /// The beginning and the end of a recording.
@@ -108,6 +111,8 @@ pub(super) struct RecordingSources<'a> {
     pub(super) budget: &'a BudgetController,
     pub(super) namer: &'a Namer,
     pub(super) probes: &'a [Probe],
+    /// The processes that have them.
+    pub(super) probed: Probed,
     /// Stops of processes for unwind tables.
     pub(super) stops: u64,
     /// Records of process life that the kernel could not write during the recording.
@@ -213,6 +218,7 @@ impl RecordingSources<'_> {
             tables: self
                 .unwinding
                 .map(|unwinding| self.table_usage(unwinding, &counts)),
+            probed: self.probed,
         })
     }
 

@@ -253,6 +253,8 @@ pub(super) fn session() -> Session {
             },
             sample_bytes: 1,
             unwind: "dwarf".into(),
+            scope: Some("tree"),
+            scope_at_end: Some("machine"),
             follow: Some(true),
             min_size: Some(16),
             max_size: None,
