@@ -48,6 +48,12 @@ pub(crate) const CASES: &[Case] = &[
     case("scope::stops_stay_unseen", &[Need::Compiler], unseen_stops),
     case("scope::more_processes_than_room", &[Need::Compiler], storm),
     case("scope::code_that_is_mapped_for_ever", &[Need::Compiler], map_loop),
+    case(
+        "scope::commands_that_watch_stops",
+        &[Need::Compiler],
+        watching_commands,
+    ),
+    case("scope::lost_life_records", &[Need::Compiler], lost_life),
 ];
 
 /// Breakpoints in the tree alone.
@@ -260,6 +266,53 @@ fn late_children(context: &Context) -> Result<()> {
     ensure!(recording.finished.code() == 0, "the command failed");
     let said = &recording.finished.stderr;
     ensure!(!said.contains("every process"), "the tree was left: {said}");
+    let late = recording.summary()?.number("/losses/late_probes")?;
+    ensure!(late == 2, "{late} children are counted as late");
+    Ok(())
+}
+
+/// A command that looks after the stops of its children: the machine's scope is said, in the
+/// summary too, and where no child is stopped unseen the tree's stays.
+fn watching_commands(context: &Context) -> Result<()> {
+    let program = Fixture::c(context, "sleeper")?;
+    let program = program.path.to_str().context("not a plain path")?;
+    let script = format!("{program} 20; {program} 20; true");
+    for (options, at_end) in [
+        (&[][..], "machine"),
+        (&["--scope", "machine"], "machine"),
+        (&["--no-follow"], "tree"),
+        (&["--stop-children=never"], "tree"),
+        (&["--stop-children=always"], "tree"),
+    ] {
+        let recording = Memtap::record(context)?
+            .arguments(options)
+            .command(["bash", "-c", &script])
+            .run()?
+            .ended_with(0)?;
+        let summary = recording.summary()?;
+        let asked = if options.contains(&"machine") {
+            "machine"
+        } else {
+            "tree"
+        };
+        let (scope, last) = (
+            &summary.json["settings"]["scope"],
+            &summary.json["settings"]["scope_at_end"],
+        );
+        ensure!(
+            scope == asked && last == at_end,
+            "{options:?}: the scope was {scope}, at the end {last}"
+        );
+        let said = &recording.finished.stderr;
+        let is_said = said.contains("bash looks after the stops of its children");
+        ensure!(is_said == (asked != at_end), "{options:?}: {said}");
+        let late = summary.number("/losses/late_probes")?;
+        let expected = 2 * u64::from(options.contains(&"--stop-children=never"));
+        ensure!(
+            late == expected,
+            "{options:?}: {late} children are counted as late"
+        );
+    }
     Ok(())
 }
 
@@ -346,6 +399,34 @@ fn map_loop(context: &Context) -> Result<()> {
     ensure!(
         late < early + 8 * 1024 && late < 512 * 1024,
         "memtap went from {early} to {late} KiB while another process made {made} mappings"
+    );
+    Ok(())
+}
+
+/// memtap stands still while others map more code than their events have room for: the records
+/// that were lost are a loss as others are.
+fn lost_life(context: &Context) -> Result<()> {
+    let target = waiting(context)?;
+    let memtap = Memtap::record(context)?.arguments(["-d", "30s", "--strict"]);
+    let mut session = memtap.process(target.pid()).start()?;
+    session.wait_until_tracing()?;
+    session.signal("STOP")?;
+    let mut command = Fixture::c(context, "maps_code")?.command();
+    command.arg("3");
+    run(command)?.succeeded()?;
+    session.signal("CONT")?;
+    // The next record tells of them.
+    let mut command = Fixture::c(context, "maps_code")?.command();
+    command.arg("1");
+    run(command)?.succeeded()?;
+    session.signal("INT")?;
+    let recording = session.finish()?.ended_with(3)?;
+    let lost = recording.summary()?.number("/losses/life_record_lost")?;
+    let total = recording.summary()?.number("/losses/total")?;
+    let said = &recording.finished.stderr;
+    ensure!(
+        lost > 0 && total >= lost && said.contains("of process life"),
+        "{lost} of {total} lost: {said}"
     );
     Ok(())
 }

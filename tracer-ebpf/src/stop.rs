@@ -117,9 +117,10 @@ pub(crate) fn hold_stop_watcher_by_name() -> bool {
     watches
 }
 
+/// Returns true if children of the processes of a tree are stopped where nobody sees it.
 #[inline(always)]
 fn looks_for_watchers() -> bool {
-    is_tree() && settings::stop_for_probes() == BpfSettings::STOP_UNSEEN
+    is_tree() && settings::follow() && settings::stop_for_probes() == BpfSettings::STOP_UNSEEN
 }
 
 #[inline(always)]
@@ -187,9 +188,9 @@ fn is_wanted(of: u32, begins: bool) -> bool {
 /// that `begins` may have a group of its own where there is no terminal to be taken: supervisors
 /// and other programs that start programs without looking after their stops give them one.
 ///
-/// While the parent of one that begins waits in vfork (and `posix_spawn`), it sees nothing.
-/// Otherwise it must not be a program that is known to look after stops, and neither of them may
-/// see the signals of the stop and of its end.
+/// While the parent waits in vfork (and `posix_spawn`), it sees nothing. Otherwise it must not be a
+/// program that is known to look after stops, and neither of them may see the signals of the stop
+/// and of its end.
 #[inline(always)]
 fn is_unseen(begins: bool) -> bool {
     let offsets = settings::stop_offsets();
@@ -202,26 +203,24 @@ fn is_unseen(begins: bool) -> bool {
         return false;
     }
     let parent = word(task, offsets.task_parent);
-    if begins {
-        if word(task, offsets.task_vfork) != 0 {
-            return true;
-        }
-        // memtap takes no notice of a stop of its command.
-        if half(parent, offsets.task_tgid) == settings::own_tgid() {
-            return half(word(task, offsets.task_signal), offsets.signal_threads) == 1
-                && !handles_end_of_stop(task)
-                && !takes_end_of_stop(task);
-        }
-        let Some(name) = name_of(parent) else { return false };
-        // A shell blocks all signals around its waits.
-        let is_tolerant = takes_more_child_signals(&name);
-        if is_stop_watcher(&name)
-            || handles_end_of_stop(task)
-            || (!is_tolerant && (takes_end_of_stop(task) || sees_signal_of_child(parent)))
-            || may_leave_orphans(parent)
-        {
-            return false;
-        }
+    if word(task, offsets.task_vfork) != 0 {
+        return true;
+    }
+    // memtap takes no notice of a stop of its command.
+    if half(parent, offsets.task_tgid) == settings::own_tgid() {
+        return half(word(task, offsets.task_signal), offsets.signal_threads) == 1
+            && !handles_end_of_stop(task)
+            && !takes_end_of_stop(task);
+    }
+    let Some(name) = name_of(parent) else { return false };
+    // A shell blocks all signals around its waits.
+    let is_tolerant = takes_more_child_signals(&name);
+    if is_stop_watcher(&name)
+        || handles_end_of_stop(task)
+        || (!is_tolerant && (takes_end_of_stop(task) || sees_signal_of_child(parent)))
+        || may_leave_orphans(parent)
+    {
+        return false;
     }
     let signal = word(task, offsets.task_signal);
     let of_parent = word(parent, offsets.task_signal);

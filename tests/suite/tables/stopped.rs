@@ -103,8 +103,9 @@ fn stops(context: &Context, options: &[&str], libraries: usize, calls: u64, thre
     Ok(())
 }
 
-/// A process that would notice is not stopped: one that has other threads, a tracer, or a shell
-/// that looks after jobs. And nobody is that others run.
+/// A process that would notice is not stopped: one that has other threads, a tracer, a shell that
+/// looks after jobs, or a parent that handles the signals of its children. And nobody is that
+/// others run.
 fn stopped_unseen(context: &Context) -> Result<()> {
     /// The program's exit code if it saw a stop of its plainest child, and of no other.
     const PLAIN: i32 = 1;
@@ -115,22 +116,24 @@ fn stopped_unseen(context: &Context) -> Result<()> {
 
     // Its children are stopped for nothing else.
     let scope = "--scope=machine";
-    let memtap = Memtap::record(context)?.argument(scope);
-    let bursts = Bursts::new(context, memtap.directory(), 4)?;
-    let command = [watched.path.as_os_str(), calls.as_ref()];
-    let session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
-    let walked = Walked::read(session.finish()?.ended_with(PLAIN)?)?;
-    let reported = walked.recording.reported()?;
-    let reported_calls = reported.functions()["malloc"].calls;
-    ensure!(
-        reported_calls == 4 * CALLS,
-        "the program reported {reported_calls} calls"
-    );
-    let figures = is_whole(&walked, &reported)?;
-    ensure!(
-        figures["stops"] == 1,
-        "its own command: expected one stop: {figures:?}"
-    );
+    for (way, code, stops) in [("waits", PLAIN, 1), ("handles", 0, 0)] {
+        let memtap = Memtap::record(context)?.argument(scope);
+        let bursts = Bursts::new(context, memtap.directory(), 4)?;
+        let command = [watched.path.as_os_str(), calls.as_ref(), way.as_ref()];
+        let session = Walked::start(bursts.of_memtap(memtap)?.command(command))?;
+        let walked = Walked::read(session.finish()?.ended_with(code).context(way)?)?;
+        let reported = walked.recording.reported()?;
+        let reported_calls = reported.functions()["malloc"].calls;
+        ensure!(
+            reported_calls == 4 * CALLS,
+            "{way}: the program reported {reported_calls} calls"
+        );
+        let figures = is_whole(&walked, &reported).context(way)?;
+        ensure!(
+            figures["stops"] == stops,
+            "{way}: its own command: expected {stops} stops: {figures:?}"
+        );
+    }
 
     let directory = tempfile::tempdir()?;
     let bursts = Bursts::new(context, directory.path(), 4)?.waiting();

@@ -134,6 +134,9 @@ coded! {
         /// A process of a tree began before it had probes: its first calls were not seen, however
         /// many. Counted by user space.
         LateProbes = 12, "late_probes";
+        /// A record of process life did not fit its ring while allocations were recorded: what a
+        /// process mapped, executed or forked is known late. Counted by user space.
+        LifeRecordLost = 13, "life_record_lost";
     }
 }
 

@@ -27,7 +27,7 @@ use clap::{CommandFactory as _, Parser as _};
 use arguments::CommandArguments;
 use arguments::CommandLine;
 
-use crate::message::{self, escape};
+use crate::message;
 use crate::signals;
 use crate::symbolize::worker;
 
@@ -134,7 +134,7 @@ fn start_log(quiet: bool, verbose: u8) {
         .format(|out, record| {
             let level = record.level().as_str().to_lowercase();
             let text = record.args().to_string();
-            writeln!(out, "memtap: {level}: {}", escape::one_line(&text))
+            writeln!(out, "memtap: {level}: {}", message::in_words(&text))
         })
         .init();
 }

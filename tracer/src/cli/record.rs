@@ -228,12 +228,6 @@ fn write(
     session: &Session,
 ) -> Result<ExitCode> {
     let (record, report) = (&settings.record, &settings.report);
-    if recording.life_records_lost > 0 {
-        log::warn!(
-            "{} records of process life were lost: some addresses may have no names",
-            recording.life_records_lost
-        );
-    }
     let view = report.view();
     let source = ReportSource {
         profile: &recording.profile,
@@ -308,6 +302,8 @@ fn session_of(settings: &Record, recording: &Recording, began_unix_ns: u64) -> S
             },
             sample_bytes: recording.profile.sample_bytes.unwrap_or(1),
             unwind: settings.unwind.name().to_owned(),
+            scope: settings.heap.then_some(settings.probed),
+            scope_at_end: settings.heap.then_some(recording.probed),
             follow: Some(settings.follow || matches!(settings.target, Target::All | Target::Cgroup(_))),
             min_size: settings.min_size,
             max_size: settings.max_size,

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::{Context as _, Result};
 
 use super::settings::ReportSettings;
-use crate::message::escape;
+use crate::message::{self, escape};
 use crate::report::table::{self, Charset};
 
 /// The failure of expressions that were checked when they were given: those of a saved profile.
@@ -56,7 +56,8 @@ fn charset(variable: impl Fn(&str) -> Option<OsString>) -> Charset {
 
 /// Writes a text of memtap's own lines to standard output, escaped.
 pub(super) fn print_text(text: &str) -> Result<()> {
-    put(|out| out.write_all(escape::lines(text).as_bytes()))
+    let text = message::without_error_numbers(text);
+    put(|out| out.write_all(escape::lines(&text).as_bytes()))
 }
 
 /// Writes a document for machines to standard output.

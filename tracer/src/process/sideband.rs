@@ -58,13 +58,41 @@ pub enum ProcessEvent {
     Exited,
 }
 
+/// The number of records that were lost. The kernel tells how many it could not write to a ring
+/// before the next record that it can write (`PERF_RECORD_LOST`), which may be long after.
+#[derive(Debug, Default)]
+struct LostRecords {
+    all: u64,
+    counted: u64,
+    is_counting: bool,
+}
+
+impl LostRecords {
+    /// Takes in that so many were lost. `is_first`: the ring had been read to its end when the
+    /// count began or ended, and nothing was written to it since. It has lost them before.
+    fn add(&mut self, records: u64, is_first: bool) {
+        self.all = self.all.saturating_add(records);
+        if self.is_counting != is_first {
+            self.counted = self.counted.saturating_add(records);
+        }
+    }
+}
+
+/// The ring of a CPU.
+#[derive(Debug)]
+struct CpuRing {
+    ring: PerfRing,
+    /// Nothing was written to it since the count of lost records began or ended.
+    is_fresh: bool,
+}
+
 /// The rings of all CPUs.
 #[derive(Debug)]
 pub struct Sideband {
-    rings: Vec<PerfRing>,
+    rings: Vec<CpuRing>,
     waiting: Vec<TimedProcessEvent>,
     settled_ns: u64,
-    lost: u64,
+    lost: LostRecords,
 }
 
 impl Sideband {
@@ -72,20 +100,50 @@ impl Sideband {
     pub fn open() -> io::Result<Self> {
         let mut rings = Vec::new();
         for cpu in online_cpus()? {
-            rings.push(open_ring(cpu)?);
+            let ring = open_ring(cpu)?;
+            rings.push(CpuRing {
+                ring,
+                is_fresh: false,
+            });
         }
         Ok(Self {
             rings,
             waiting: Vec::new(),
             settled_ns: 0,
-            lost: 0,
+            lost: LostRecords::default(),
         })
     }
 
     /// Returns the number of records that the kernel could not write since a ring was full.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.lost.all
+    }
+
+    /// Counts lost records anew from now on.
+    pub fn begin_count(&mut self) {
+        self.read();
+        self.lost.counted = 0;
+        self.lost.is_counting = true;
+        for ring in &mut self.rings {
+            ring.is_fresh = true;
+        }
+    }
+
+    /// Counts lost records up to now.
+    pub fn end_count(&mut self) {
+        self.read();
+        self.lost.is_counting = false;
+        for ring in &mut self.rings {
+            // Where nothing was written meanwhile, the next loss is told from before the count.
+            ring.is_fresh = !ring.is_fresh;
+        }
+    }
+
+    /// Returns the number of records that were lost while they were counted.
+    #[must_use]
+    pub fn counted(&self) -> u64 {
+        self.lost.counted
     }
 
     /// Returns the time up to which all events were taken, in nanoseconds of `CLOCK_MONOTONIC`.
@@ -103,18 +161,24 @@ impl Sideband {
             monotonic_ns().saturating_sub(SETTLE_NS)
         };
         self.settled_ns = settled;
-        for ring in &self.rings {
+        self.read();
+        self.waiting.sort_by_key(|event| event.time_ns);
+        let ready = self.waiting.partition_point(|event| event.time_ns <= settled);
+        self.waiting.drain(..ready).collect()
+    }
+
+    /// Reads all rings to their ends.
+    fn read(&mut self) {
+        for CpuRing { ring, is_fresh } in &mut self.rings {
             ring.read(|kind, misc, body| {
+                let is_first = std::mem::take(is_fresh);
                 if kind == LOST {
-                    self.lost += word(body, 8).unwrap_or(1);
+                    self.lost.add(word(body, 8).unwrap_or(1), is_first);
                 } else {
                     self.waiting.extend(parse(kind, misc, body));
                 }
             });
         }
-        self.waiting.sort_by_key(|event| event.time_ns);
-        let ready = self.waiting.partition_point(|event| event.time_ns <= settled);
-        self.waiting.drain(..ready).collect()
     }
 }
 
@@ -249,6 +313,21 @@ mod tests {
             })
         );
         assert_eq!(record(10, 11), None);
+    }
+
+    #[test]
+    fn lost_records_are_counted_while_it_is_asked() {
+        let mut lost = LostRecords::default();
+        lost.add(1, false);
+        lost.is_counting = true;
+        // Before the count, and told after it began.
+        lost.add(2, true);
+        lost.add(4, false);
+        lost.is_counting = false;
+        // During the count, and told after it ended.
+        lost.add(8, true);
+        lost.add(16, false);
+        assert_eq!((lost.all, lost.counted), (31, 12));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::cost::Cost;
 use super::losses::Losses;
 use super::text;
+use crate::settings::Probed;
 
 /// The circumstances of a profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,10 @@ pub(crate) struct SessionSettings {
     pub sample_bytes: u64,
     /// The unwinder: `dwarf` or `fp`.
     pub unwind: String,
+    /// The processes that were to get probes, where allocators have some: `tree` or `machine`.
+    pub scope: Option<Probed>,
+    /// Those that had them at the end.
+    pub scope_at_end: Option<Probed>,
     /// True if children were traced, where that was a choice.
     pub follow: Option<bool>,
     /// The smallest size that was traced, in bytes, where there was a limit.

@@ -58,9 +58,19 @@ impl EventStream {
         self.ring.urgent().await
     }
 
-    /// Records of process life that the kernel could not write.
+    /// Counts the records of process life that are lost from now on.
+    pub(super) fn begin(&mut self) {
+        self.sideband.begin_count();
+    }
+
+    /// Counts them up to now.
+    pub(super) fn end(&mut self) {
+        self.sideband.end_count();
+    }
+
+    /// Records of process life that the kernel could not write during the recording.
     pub(super) fn life_records_lost(&self) -> u64 {
-        self.sideband.lost()
+        self.sideband.counted()
     }
 
     /// Reads all events; `at_end` also those that an earlier one may still follow. Returns true if

@@ -271,6 +271,7 @@ impl Recorder {
                         .begin_estimate(object, attachments, &self.processes, measuring)?;
             }
         }
+        self.events.begin();
         Ok(())
     }
 
@@ -279,6 +280,7 @@ impl Recorder {
         if self.command.is_held() {
             self.clock.started = Instant::now();
             self.budget.restart(self.clock.started);
+            self.events.begin();
         }
         self.command.release()
     }
@@ -320,6 +322,7 @@ impl Recorder {
             budget: &self.budget,
             namer: &self.namer,
             probes: self.attachments.listed(),
+            probed: self.attachments.probed(),
             stops: self.guard.as_ref().map_or(0, StopGuard::stops),
             life_records_lost: self.events.life_records_lost(),
             late_processes: self.attachments.late_processes(),
@@ -340,6 +343,7 @@ impl Recorder {
     /// Ends the recording: detaches everything, and reads the events for the last time.
     pub(super) fn finish(&mut self) {
         self.clock.end();
+        self.events.end();
         if let Err(error) = self.budget.end(&self.object) {
             log::debug!("{error}");
         }

@@ -20,6 +20,7 @@ use crate::numeric::{saturating_u64, to_f64};
 use crate::profile::cost::Cost;
 use crate::profile::session::{EventCounts, Probe, TableUsage};
 use crate::profile::{AddressStack, AddressStacks, Losses, Marks, Profile};
+use crate::settings::Probed;
 use crate::symbolize::Namer;
 
 /// A recording.
@@ -43,8 +44,8 @@ pub(crate) struct Recording {
     pub(crate) address_stacks: Vec<AddressStacks>,
     /// The unwind tables, where stacks were walked by them.
     pub(crate) tables: Option<TableUsage>,
-    /// Records of process life that the kernel could not write: names may be missing.
-    pub(crate) life_records_lost: u64,
+    /// The processes that have probes.
+    pub(crate) probed: Probed,
 }
 
 /// The beginning and the end of a recording.
@@ -110,9 +111,11 @@ pub(super) struct RecordingSources<'a> {
     pub(super) budget: &'a BudgetController,
     pub(super) namer: &'a Namer,
     pub(super) probes: &'a [Probe],
+    /// The processes that have them.
+    pub(super) probed: Probed,
     /// Stops of processes for unwind tables.
     pub(super) stops: u64,
-    /// Records of process life that the kernel could not write.
+    /// Records of process life that the kernel could not write during the recording.
     pub(super) life_records_lost: u64,
     /// Processes that began before they had probes.
     pub(super) late_processes: u64,
@@ -215,7 +218,7 @@ impl RecordingSources<'_> {
             tables: self
                 .unwinding
                 .map(|unwinding| self.table_usage(unwinding, &counts)),
-            life_records_lost: self.life_records_lost,
+            probed: self.probed,
         })
     }
 
@@ -237,6 +240,7 @@ impl RecordingSources<'_> {
     fn losses(&self, counts: &Counts, unsent: u64) -> Result<Losses, BpfError> {
         let mut losses: Vec<(Loss, u64)> = Loss::ALL.iter().map(|loss| (*loss, counts.lost(*loss))).collect();
         losses.push((Loss::LateProbes, self.late_processes));
+        losses.push((Loss::LifeRecordLost, self.life_records_lost));
         // During the recording, a stack or a call that is on its way is not lost.
         if self.clock.is_over() {
             losses.push((Loss::RingFull, unsent));

@@ -155,14 +155,10 @@ mod tests {
             metrics: vec![Metric::AllocBytes],
             ..ForeignFacts::default()
         };
-        let view = ReportView {
-            metric: Metric::AllocBytes,
-            per_pid: false,
-            top: 1,
-            live: None,
-        };
+        let mut view = ReportView::new(Metric::AllocBytes);
+        view.table.top = 1;
         let mut out = Vec::new();
-        write(&sample.profile, &facts, view, None, &mut out).unwrap();
+        write(&sample.profile, &facts, &view, None, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.chars().all(|it| it == '\n' || !it.is_control()), "{text:?}");
         assert_eq!(text.lines().count(), 4, "{text}");

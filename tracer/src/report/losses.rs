@@ -16,7 +16,7 @@ pub(crate) fn phrases(losses: &Losses) -> Vec<String> {
 }
 
 /// The meaning and the cause of each loss: a noun to count, and the rest of the phrase.
-const WORDS: [(Loss, &str, &str); 13] = [
+const WORDS: [(Loss, &str, &str); 14] = [
     (
         Loss::CallMapFull,
         "call",
@@ -68,6 +68,11 @@ const WORDS: [(Loss, &str, &str); 13] = [
         Loss::LateProbes,
         "process",
         "whose first calls were not seen (probes came late)",
+    ),
+    (
+        Loss::LifeRecordLost,
+        "record",
+        "of process life, so that some addresses may have no names (ring of the kernel's events full)",
     ),
     (
         Loss::UnfinishedCall,

@@ -14,6 +14,7 @@ use crate::profile::{
     Frame, FrameName, HeapValues, Losses, Metric, ObjectFile, Profile, ProfiledProcess, Session, SourceLine,
     Stack, Values,
 };
+use crate::settings::Probed;
 
 pub(super) use full::{full, full_values, live_view};
 
@@ -262,6 +263,8 @@ pub(super) fn session() -> Session {
             },
             sample_bytes: 1,
             unwind: "dwarf".into(),
+            scope: Some(Probed::Tree),
+            scope_at_end: Some(Probed::Machine),
             follow: Some(true),
             min_size: Some(16),
             max_size: None,

@@ -28,7 +28,7 @@ use crate::process::files::MappedFile;
 use crate::process::proc_fs;
 use crate::profile::session::Probe;
 use crate::recorder::cost::SiteKind;
-use crate::settings::{Probing, Record, StopPolicy, Target, Unwind};
+use crate::settings::{Probed, Probing, Record, StopPolicy, Target, Unwind};
 
 /// Everything that is attached, and everything that decides on it. Dropping it detaches all,
 /// uprobes first.
@@ -446,6 +446,16 @@ impl Attachments {
     /// The uprobes, for reports.
     pub(super) fn listed(&self) -> &[Probe] {
         self.uprobes.listed()
+    }
+
+    /// The processes that have probes: those of the machine where the tree's were too many, or
+    /// could not be stopped unseen.
+    pub(super) fn probed(&self) -> Probed {
+        if self.tree.is_some() || self.has_process_scopes {
+            Probed::Tree
+        } else {
+            Probed::Machine
+        }
     }
 
     /// The allocators in a file that has probes, by name.

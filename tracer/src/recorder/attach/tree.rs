@@ -27,7 +27,7 @@ const MACHINE_SCOPE: &str = "breakpoints are in every process that maps the same
 /// Says why a target would notice that its children are stopped, if it would: by its name or, if it
 /// runs already, by what it does with signals and waits for. `command`: it was launched, and its
 /// name and signals are not its own yet.
-fn sees_stops(pid: u32, command: Option<&OsStr>, policy: StopPolicy) -> Option<String> {
+fn sees_stops(pid: u32, command: Option<&OsStr>) -> Option<String> {
     let name = match command {
         Some(command) => Path::new(command).file_name()?.to_string_lossy().into_owned(),
         None => proc_fs::comm(pid).ok()?,
@@ -36,7 +36,7 @@ fn sees_stops(pid: u32, command: Option<&OsStr>, policy: StopPolicy) -> Option<S
     if is_stop_watcher(&comm) {
         return Some(format!("{name} looks after the stops of its children"));
     }
-    if command.is_some() || policy != StopPolicy::Unseen {
+    if command.is_some() {
         return None;
     }
     let does = |what: &str| {
@@ -150,8 +150,10 @@ impl Attachments {
             return Ok(());
         };
         tree.extend(pids);
-        let policy = self.stop_children;
-        let noticed = pids.iter().find_map(|pid| sees_stops(*pid, command, policy));
+        // Otherwise no child is stopped, or each whoever sees it.
+        let asks = self.children.follows && self.stop_children == StopPolicy::Unseen;
+        let mut asked = pids.iter().filter(|_| asks);
+        let noticed = asked.find_map(|pid| sees_stops(*pid, command));
         let reason = if let Some(noticed) = noticed {
             noticed
         } else if !object.attaches_many() {
@@ -162,7 +164,7 @@ impl Attachments {
         } else {
             return Ok(());
         };
-        log::info!("{reason}: {MACHINE_SCOPE}");
+        log::warn!("{reason}: {MACHINE_SCOPE}");
         self.tree = None;
         object.set_probe_scope(ProbeScope::Machine)
     }
@@ -171,12 +173,12 @@ impl Attachments {
     /// stopped.
     pub(in crate::recorder) fn on_unprobed(&mut self, object: &mut Object, new: ReportedProcess) {
         self.children.on_reported(new.tgid);
-        // The machine's probes come after its beginning, if it is not stopped until then.
-        let may_run = self.tree.is_some() && self.stop_children == StopPolicy::Never;
-        let is_late = !new.is_stopped && !may_run;
+        // Probes come after its beginning, if it is not stopped until then.
+        let is_late = !new.is_stopped;
         self.children.late += u64::from(is_late);
         if self.tree.is_some() {
-            self.attach_child(object, new.tgid, is_late);
+            let was_missed = is_late && self.stop_children != StopPolicy::Never;
+            self.attach_child(object, new.tgid, was_missed);
         } else if is_late {
             log::warn!(
                 "process {} began before all breakpoints were in: its first calls were not seen",

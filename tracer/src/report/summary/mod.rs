@@ -19,6 +19,7 @@ use super::sums::FunctionSums;
 use crate::profile::cost::{Cost, ProcessCost};
 use crate::profile::session::{EventCounts, Probe, TableUsage};
 use crate::profile::{Losses, Metric, Profile, ProfiledProcess, Session};
+use crate::settings::Probed;
 
 use live::LiveSummary;
 use stacks::{StackCounts, TopStack};
@@ -81,6 +82,12 @@ pub(crate) struct SettingsBlock {
     pub unwind: String,
     /// The weight of stacks.
     pub metric: &'static str,
+    /// The processes that were to get breakpoints: `tree` or `machine`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Probed>,
+    /// Those that had them at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope_at_end: Option<Probed>,
     /// True if children were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
@@ -148,6 +155,8 @@ impl Summary {
                 sample_bytes: settings.sample_bytes,
                 unwind: settings.unwind.clone(),
                 metric: metric.name(),
+                scope: settings.scope,
+                scope_at_end: settings.scope_at_end,
                 follow: settings.follow,
                 min_size: settings.min_size,
                 max_size: settings.max_size,

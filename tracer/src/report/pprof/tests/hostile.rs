@@ -151,7 +151,7 @@ fn show(read: &SavedProfile) {
             summary.write(&mut Vec::new()).unwrap();
         }
         SavedOrigin::Foreign(facts) => {
-            foreign_table::write(&read.profile, facts, read.view, Some(80), &mut Vec::new()).unwrap();
+            foreign_table::write(&read.profile, facts, &read.view, Some(80), &mut Vec::new()).unwrap();
         }
     }
 }
