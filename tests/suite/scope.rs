@@ -53,6 +53,11 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::Compiler],
         watching_commands,
     ),
+    case(
+        "scope::children_while_memtap_stands_still",
+        &[Need::Compiler],
+        still_memtap,
+    ),
     case("scope::lost_life_records", &[Need::Compiler], lost_life),
 ];
 
@@ -400,6 +405,45 @@ fn map_loop(context: &Context) -> Result<()> {
         late < early + 8 * 1024 && late < 512 * 1024,
         "memtap went from {early} to {late} KiB while another process made {made} mappings"
     );
+    Ok(())
+}
+
+/// memtap stands still while a target makes children: after some seconds they are not stopped any
+/// more, and when memtap goes on they are again, in the tree's scope.
+fn still_memtap(context: &Context) -> Result<()> {
+    let memtap = Memtap::record(context)?;
+    let made_path = memtap.directory().join("made");
+    let words = shell_that_starts(&Fixture::c(context, "sleeper")?)?;
+    let script = words[2].replace(" 20;", &format!(" 1; echo >> {};", made_path.display()));
+    let made = || std::fs::read(&made_path).map_or(0, |made| made.len());
+    let mut session = memtap.command(["sh", "-c", &script]).start()?;
+    session.wait_until_tracing()?;
+    ensure!(
+        eventually(LIMIT, || Ok(made() > 10))?,
+        "the target makes no children"
+    );
+    session.signal("STOP")?;
+    std::thread::sleep(Duration::from_secs(5));
+    let before = made();
+    std::thread::sleep(Duration::from_secs(3));
+    let meanwhile = made() - before;
+    session.signal("CONT")?;
+    std::thread::sleep(Duration::from_secs(2));
+    session.signal("INT")?;
+    let recording = session.finish()?;
+    let said = &recording.finished.stderr;
+    ensure!(
+        meanwhile > 100,
+        "{meanwhile} children in three seconds without memtap: {said}"
+    );
+    let summary = recording.summary()?;
+    let late = summary.number("/losses/late_probes")?;
+    ensure!(
+        late >= meanwhile as u64 && said.contains("memtap stood still"),
+        "{late} of {meanwhile} are counted as late: {said}"
+    );
+    let scope = &summary.json["settings"]["scope_at_end"];
+    ensure!(scope == "tree", "the scope at the end was {scope}: {said}");
     Ok(())
 }
 

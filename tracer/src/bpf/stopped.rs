@@ -3,8 +3,8 @@
 //!
 //! The kernel side enters a process before it stops it, and stops nobody whom it cannot enter. A
 //! map without room is therefore what keeps it from stopping anybody: [`StoppedMap::close`] fills
-//! the map with keys that are no process's. Whoever has the descriptor can do that, memtap or its
-//! guard.
+//! the map with keys that are no process's, until [`StoppedMap::open`] takes them out. Whoever has
+//! the descriptor can do that, memtap or its guard.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -93,6 +93,23 @@ impl StoppedMap {
             }
         }
         false
+    }
+
+    /// Empties the map of what has filled it: the kernel side stops processes again.
+    pub(crate) fn open(self) {
+        for number in 0..Self::MAX_ENTRIES {
+            self.remove(FIRST_FILLER + number);
+        }
+    }
+
+    /// Returns true if the map is filled.
+    #[must_use]
+    pub(crate) fn is_closed(self) -> bool {
+        let (key, mut value) = (FIRST_FILLER, 0u32);
+        let key = (&raw const key).expose_provenance() as u64;
+        let value = (&raw mut value).expose_provenance() as u64;
+        // SAFETY: key and value point to live numbers of the sizes of the map's keys and values.
+        unsafe { self.call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, key, value, 0) }.is_ok()
     }
 
     /// Returns the key after `pid` in the map's order, or the first one.

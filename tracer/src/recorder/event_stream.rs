@@ -137,7 +137,9 @@ impl EventSinks<'_> {
                 }
             }
             RingRecord::Unprobed(new) => {
-                self.attachments.on_unprobed(self.object, new);
+                let was_silent = || self.guard.as_ref().is_some_and(|guard| guard.was_silent());
+                let expects_stop = new.is_stopped || !was_silent();
+                self.attachments.on_unprobed(self.object, new, expects_stop);
                 self.resume_reported(new);
             }
             RingRecord::StopWatcher(watcher) => {

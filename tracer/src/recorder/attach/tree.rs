@@ -170,14 +170,19 @@ impl Attachments {
     }
 
     /// Attaches to a process that has become one of the tree, before its first instruction if it is
-    /// stopped.
-    pub(in crate::recorder) fn on_unprobed(&mut self, object: &mut Object, new: ReportedProcess) {
+    /// stopped. `expects_stop`: it would be, if nobody saw it.
+    pub(in crate::recorder) fn on_unprobed(
+        &mut self,
+        object: &mut Object,
+        new: ReportedProcess,
+        expects_stop: bool,
+    ) {
         self.children.on_reported(new.tgid);
         // Probes come after its beginning, if it is not stopped until then.
         let is_late = !new.is_stopped;
         self.children.late += u64::from(is_late);
         if self.tree.is_some() {
-            let was_missed = is_late && self.stop_children != StopPolicy::Never;
+            let was_missed = is_late && expects_stop && self.stop_children != StopPolicy::Never;
             self.attach_child(object, new.tgid, was_missed);
         } else if is_late {
             log::warn!(

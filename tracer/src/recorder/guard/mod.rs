@@ -3,7 +3,8 @@
 //!
 //! A resumed process may be stopped again at once, so it is removed from the kernel side's map
 //! first. If memtap did that itself and were killed in between, nobody would resume the process;
-//! the guard is not killed with memtap. What cannot be guarded is not stopped: without a guard the
+//! the guard is not killed with memtap. After a silence of memtap's nobody is stopped until it goes
+//! on. What cannot be guarded is not stopped: without a guard the
 //! map is closed, by memtap if the guard has gone, by the guard if memtap has.
 
 mod released;
@@ -22,7 +23,7 @@ use crate::bpf::load::BpfError;
 use crate::bpf::stopped::StoppedMap;
 use crate::bpf::{Object, stopped};
 use crate::process::{cgroup, proc_fs};
-use server::{ALL_DETACHED, Keeper, Request, Title};
+use server::{ALL_DETACHED, Keeper, MAY_STOP, Request, Title};
 
 /// The guard of a recording. Dropping it tells the process that all probes are detached, and waits
 /// for its end: everything that is stopped then runs again.
@@ -33,6 +34,9 @@ pub(super) struct StopGuard {
     map: StoppedMap,
     /// Processes that may still be about to stop, though the guard has gone.
     unguarded: Vec<(u32, Instant)>,
+    /// memtap was silent for so long that the guard has kept processes from being stopped. What has
+    /// happened meanwhile is being read.
+    was_silent: bool,
     /// Stops until the process was resumed.
     stops: u64,
     /// Processes that were stopped at their beginning, of which the parents may react.
@@ -70,6 +74,7 @@ impl StopGuard {
             process: None,
             map: StoppedMap::new(fd),
             unguarded: Vec::new(),
+            was_silent: false,
             stops: 0,
             begun: Vec::new(),
             watchers: HashSet::new(),
@@ -95,6 +100,19 @@ impl StopGuard {
         if process.has_ended() {
             self.stop_no_more("the guard of stopped processes has ended");
             return Vec::new();
+        }
+        self.was_silent = self.map.is_closed();
+        if self.was_silent {
+            log::warn!(
+                "memtap stood still, and no process was stopped for it any more: first calls of processes, and stacks \
+                 through new code, may be missing"
+            );
+            if let Err(error) = process.send(MAY_STOP) {
+                self.stop_no_more(&format!(
+                    "the guard of stopped processes does not answer: {error}"
+                ));
+                return Vec::new();
+            }
         }
         Self::read_stopped(object).unwrap_or_else(|error| {
             log::warn!("{error}: what memtap has stopped goes on when it ends");
@@ -146,6 +164,12 @@ impl StopGuard {
             parent,
             since: Instant::now(),
         }));
+    }
+
+    /// Returns true if processes that are reported now may not have been stopped since memtap stood
+    /// still.
+    pub(super) fn was_silent(&self) -> bool {
+        self.was_silent || (self.process.is_some() && self.map.is_closed())
     }
 
     /// Notes a process that sees when a child of it is stopped.
@@ -291,7 +315,11 @@ impl GuardProcess {
     /// reads when the process is about to stop for the next time would remove that stop from the
     /// map.
     fn request(&mut self, pid: u32) -> io::Result<()> {
-        self.connection.requests.write_all(&pid.to_ne_bytes())?;
+        self.send(pid.to_ne_bytes())
+    }
+
+    fn send(&mut self, request: Request) -> io::Result<()> {
+        self.connection.requests.write_all(&request)?;
         self.connection.requests.read_exact(&mut [0])
     }
 

@@ -22,6 +22,10 @@ pub(super) type Request = [u8; 4];
 /// The request that is sent when memtap ends in order: no probe stops processes any more.
 pub(super) const ALL_DETACHED: Request = [0; 4];
 
+/// The request that is sent when memtap goes on after a silence for which the guard has kept the
+/// kernel side from stopping processes: it may again. No process has this id.
+pub(super) const MAY_STOP: Request = [0xff; 4];
+
 /// Descriptors and memory that the guard takes over.
 pub(super) struct Inherited {
     /// The guard's end of the stream of requests.
@@ -176,8 +180,9 @@ const LIVENESS_INTERVAL_MS: libc::c_int = 100;
 /// Milliseconds of silence after which the guard looks at the map by itself.
 const MAX_SILENCE_MS: i64 = 1000;
 
-/// Looks in a row that may find a stopped process while memtap is silent. Then all are resumed: a
-/// table takes a fraction of a second, so memtap hangs or was stopped itself.
+/// Looks in a row that may find a stopped process while memtap is silent. Then all are resumed, and
+/// no other is stopped until memtap says that it goes on: a table takes a fraction of a second, so
+/// memtap hangs or was stopped itself.
 const MAX_SILENT_LOOKS: u32 = 3;
 
 /// Runs the guard.
@@ -280,6 +285,10 @@ fn serve_requests(map: StoppedMap, memtap_pid: u32, released: &mut ReleasedProce
             match read_request() {
                 None => return RequestsEnd::MemtapDied,
                 Some(ALL_DETACHED) => return RequestsEnd::AllDetached,
+                Some(MAY_STOP) => {
+                    map.open();
+                    acknowledge();
+                }
                 Some(pid) => answer(map, u32::from_ne_bytes(pid)),
             }
             silent_looks = 0;
@@ -292,11 +301,10 @@ fn serve_requests(map: StoppedMap, memtap_pid: u32, released: &mut ReleasedProce
             map.for_each(|pid| is_any_stopped |= is_stopped(pid));
             silent_looks = if is_any_stopped { silent_looks + 1 } else { 0 };
             if silent_looks >= MAX_SILENT_LOOKS {
-                map.for_each(|pid| {
-                    if is_stopped(pid) {
-                        released.add(pid);
-                    }
-                });
+                silent_looks = 0;
+                if !map.close(|pid| released.add(pid)) {
+                    map.for_each(|pid| released.add(pid));
+                }
             }
         }
     }
@@ -315,6 +323,11 @@ fn answer(map: StoppedMap, pid: u32) {
     if map.remove(pid) {
         send_continue(pid);
     }
+    acknowledge();
+}
+
+/// Says that a request has been met.
+fn acknowledge() {
     // SAFETY: the answer is one byte of a literal.
     unsafe { libc::write(REQUESTS, c"".as_ptr().cast(), 1) };
 }
