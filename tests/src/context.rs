@@ -76,6 +76,14 @@ pub enum Need {
     Cgroup2,
     /// overlayfs in the kernel, and `mount`.
     Overlay,
+    /// Go, with its pprof.
+    Go,
+    /// `protoc`, and pprof's description of its messages.
+    Protoc,
+    /// `chromium`.
+    Chromium,
+    /// `npm` and `node`, and the packages of [`crate::Speedscope`].
+    Speedscope,
 }
 
 impl Context {
@@ -246,9 +254,44 @@ impl Need {
                 "no cgroup2 mounted so that it can be written to",
             ),
             Self::Overlay => (overlay(), "no overlayfs in its kernel"),
+            Self::Go => (
+                go_tool("go").is_some() && go_tool("pprof").is_some(),
+                "no `go` with a `pprof` below /usr/lib (golang-1.19-go)",
+            ),
+            Self::Protoc => (
+                on_path("protoc") && Path::new(PPROF_PROTO).exists(),
+                "no `protoc`, or no profile.proto (protobuf-compiler, golang-github-google-pprof-dev)",
+            ),
+            Self::Chromium => (on_path("chromium"), "no `chromium`"),
+            Self::Speedscope => (
+                on_path("node") && on_path("npm") && crate::Speedscope::get().is_some(),
+                "no `node` or `npm`, or it cannot have the packages `speedscope` and `ajv`",
+            ),
         };
         (!is_met).then_some(reason)
     }
+}
+
+/// pprof's description of its messages, as Debian ships it.
+const PPROF_PROTO: &str = "/usr/share/gocode/src/github.com/google/pprof/proto/profile.proto";
+
+/// The path of `go`, or of one of its tools, as Debian ships them: `/usr/lib/go-1.19/…`.
+#[must_use]
+pub fn go_tool(name: &str) -> Option<PathBuf> {
+    let directories = std::fs::read_dir("/usr/lib").ok()?;
+    let mut versions: Vec<PathBuf> = directories
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|it| it.as_bytes().starts_with(b"go-"))
+        })
+        .collect();
+    versions.sort();
+    let places = ["bin", "pkg/tool/linux_amd64"];
+    let files = versions
+        .iter()
+        .flat_map(|version| places.map(|place| version.join(place).join(name)));
+    files.into_iter().find(|file| file.is_file())
 }
 
 fn on_path(program: &str) -> bool {

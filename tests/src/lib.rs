@@ -7,6 +7,7 @@
 //! said, is kept by [`journal`] and printed with a failure.
 
 mod account;
+mod browser;
 mod cgroup;
 mod context;
 mod count;
@@ -24,13 +25,15 @@ mod recording;
 mod reported;
 mod run;
 mod shim;
+mod speedscope;
 mod strace;
 mod sudo_user;
 mod summary;
 
 pub use account::{Account, without_pids};
+pub use browser::Browser;
 pub use cgroup::TestCgroup;
-pub use context::{Context, Need, library_path};
+pub use context::{Context, Need, go_tool, library_path};
 pub use count::{Count, Counts, difference};
 pub use figures::HeapFigures;
 pub use fixture::Fixture;
@@ -45,6 +48,7 @@ pub use recording::MemtapRecording;
 pub use reported::{Chain, Reported, ReportedImage};
 pub use run::{Finished, LIMIT, RunningProgram, eventually, run};
 pub use shim::{Shim, shim_counts};
+pub use speedscope::Speedscope;
 pub use strace::Strace;
 pub use sudo_user::SudoUser;
 pub use summary::{ProcessSummary, RecordingSummary, Region};

@@ -62,7 +62,7 @@ fn leak_first(context: &Context) -> Result<()> {
     let report = &recording.finished.stdout;
     let mut lines = report
         .lines()
-        .skip_while(|line| !line.trim_end().ends_with("STACK"));
+        .skip_while(|line| !line.trim_end().ends_with("SITE"));
     let header = lines.next().with_context(|| format!("no table: {report}"))?;
     for name in ["LIVE", "BLOCKS", "OLDEST", "GROWTH", "SCORE"] {
         ensure!(header.contains(name), "no column {name}: {header}");

@@ -18,10 +18,12 @@ mod errors;
 mod escapes;
 mod fixtures;
 mod foreign_files;
+mod html;
 mod live;
 mod live_report;
 mod lives;
 mod many_processes;
+mod names;
 mod output_files;
 mod outputs;
 mod processes;
@@ -30,13 +32,16 @@ mod real;
 mod regions;
 mod robust;
 mod sampling;
+mod saved_profiles;
 mod scope;
 mod seed;
+mod speedscope;
 mod stacks;
 mod sums;
 mod symbols;
 mod system;
 mod tables;
+mod terminal_tables;
 mod under_load;
 
 use std::path::Path;
@@ -54,9 +59,13 @@ const CASES: &[&[case::Case]] = &[
     cgroups::CASES,
     containers::CASES,
     outputs::CASES,
+    terminal_tables::CASES,
+    speedscope::CASES,
+    html::CASES,
     output_files::CASES,
     output_files::owners::CASES,
     escapes::CASES,
+    saved_profiles::CASES,
     arguments::CASES,
     documents::CASES,
     live_report::CASES,
@@ -91,6 +100,7 @@ const CASES: &[&[case::Case]] = &[
     robust::CASES,
     scope::CASES,
     commands::CASES,
+    names::CASES,
     symbols::separate::CASES,
     symbols::mismatched_debug_files::CASES,
     symbols::fetched::CASES,

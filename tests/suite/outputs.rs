@@ -116,7 +116,7 @@ fn table(context: &Context) -> Result<()> {
         .run()?
         .ended_with(0)?;
     let stdout = &recording.finished.stdout;
-    for word in ["BYTES", "CALLS", "STACK", "realloc", "grow_large", "functions.c:"] {
+    for word in ["BYTES", "CALLS", "SITE", "realloc", "grow_large", "functions.c:"] {
         ensure!(stdout.contains(word), "the table does not have {word}");
     }
     ensure!(

@@ -225,7 +225,8 @@ impl Default for Limits {
 }
 
 /// The processes that get probes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Probed {
     /// Targets and their descendants.
     Tree,

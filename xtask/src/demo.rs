@@ -18,33 +18,27 @@ pub(crate) fn run() -> Result<()> {
     let workload = build_workload(&directory)?;
     privilege::prime()?;
 
-    // memtap prints its table only where no other output is asked for, so the table is a run of its
-    // own.
-    eprintln!("xtask: memtap record -- {}", workload.display());
-    record(&memtap, &[Path::new("--top"), Path::new("10")], &workload)?;
-
+    eprintln!("xtask: memtap record --table -o … -- {}", workload.display());
     let files = [
-        directory.join("demo.folded"),
-        directory.join("demo.svg"),
-        directory.join("summary.json"),
-    ];
-    let [stacks, flame_graph, summary] = &files;
-    eprintln!("xtask: once more, into files");
-    record(
-        &memtap,
-        &[
-            Path::new("-o"),
-            stacks,
-            Path::new("-o"),
-            flame_graph,
-            Path::new("--summary"),
-            summary,
-        ],
-        &workload,
-    )?;
+        "demo.folded",
+        "demo.svg",
+        "demo.html",
+        "demo.pb.gz",
+        "summary.json",
+    ]
+    .map(|name| directory.join(name));
+    let [stacks, flame_graph, page, profile, summary] = &files;
+    let mut options: Vec<&Path> = ["--table", "--top", "10", "--summary"].map(Path::new).into();
+    options.push(summary);
+    for file in [stacks, flame_graph, page, profile] {
+        options.extend([Path::new("-o"), file]);
+    }
+    record(&memtap, &options, &workload)?;
     eprintln!();
     eprintln!("folded stacks  {}", stacks.display());
     eprintln!("flame graph    {}  (open it in a browser)", flame_graph.display());
+    eprintln!("page           {}  (open it in a browser)", page.display());
+    eprintln!("profile        {}  (for `memtap report`)", profile.display());
     eprintln!("summary        {}", summary.display());
     Ok(())
 }

@@ -6,6 +6,7 @@ mod apt_sources;
 mod bpf_linker;
 mod debian;
 mod demo;
+mod dist;
 mod ebpf;
 mod kernels;
 mod lint;
@@ -34,6 +35,8 @@ enum XtaskCommand {
     Setup(setup::SetupOptions),
     /// Build memtap, trace a workload, show its top stacks and leave a flame graph
     Demo,
+    /// Write man pages and completions for bash, zsh and fish
+    Dist,
     /// Check formatting, clippy, documentation, spelling, licences, and the repository's own rules
     Lint(lint::LintOptions),
     /// Build the eBPF side alone, and see that this kernel's verifier takes it
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let result = match XtaskArguments::parse().command {
         XtaskCommand::Setup(options) => setup::run(&options).and_then(|()| lint::tools::ensure()),
         XtaskCommand::Demo => demo::run(),
+        XtaskCommand::Dist => dist::run(),
         // Clippy compiles both sides, so it needs what a build needs.
         XtaskCommand::Lint(options) => {
             setup::run(&setup::SetupOptions::default()).and_then(|()| lint::run(&options))

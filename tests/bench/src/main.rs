@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what tracing costs, beside other tools: a malloc/free loop, a process that
-//! works, real programs; what a walk of the stack costs, beside the kernel's own; and what making
-//! unwind tables takes.
+//! works, real programs; what a walk of the stack costs, beside the kernel's own; what making
+//! unwind tables takes; and how smooth a page of many stacks is.
 //!
 //! Each measurement is of a fresh process. Tools take turns within a round, so that a machine that
 //! slows down or speeds up does so for all. What a tool counted is compared with what was done: a
@@ -13,6 +13,7 @@ mod effort;
 mod grid;
 mod interrupt;
 mod measure;
+mod page;
 mod part;
 mod programs;
 mod progress;
@@ -332,6 +333,11 @@ impl BenchRun<'_> {
                     report::unwind_tables(&document.tables),
                     tables::judge(&document.tables),
                 )
+            }
+            BenchPart::Page => {
+                document.page = page::measure(memtap, &self.directory);
+                interrupt::check()?;
+                (page::text(&document.page), page::judge(&document.page))
             }
             BenchPart::Scope => {
                 let runs = if self.options.quick {

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use super::tools::{self, BenchTool};
-use super::{programs, scope, startup};
+use super::{page, programs, scope, startup};
 
 /// Rows that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,6 +30,8 @@ pub(crate) enum BenchPart {
     Scope,
     /// CPU time and time of a recording of `true`: loading, attaching and detaching
     Startup,
+    /// The size of a page of 50,000 stacks, and its frames in a browser
+    Page,
 }
 
 impl BenchPart {
@@ -45,6 +47,7 @@ impl BenchPart {
             Self::Tables => "tables",
             Self::Scope => "scope",
             Self::Startup => "startup",
+            Self::Page => "page",
         }
     }
 }
@@ -66,6 +69,7 @@ pub(crate) fn list(memtap: &Path, walk_cost: &Path) -> String {
                 .collect(),
             BenchPart::Scope => scope::list(),
             BenchPart::Startup => startup::list(),
+            BenchPart::Page => vec![("50,000 stacks in chromium".to_owned(), page::missing())],
             BenchPart::Tables => vec![(
                 "libc, the compiler's library, all that is mapped".to_owned(),
                 None,

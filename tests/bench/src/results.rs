@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{scope, startup, tables};
+use super::{page, scope, startup, tables};
 
 /// Names the layout of the file; a layout that readers of the last one do not understand has
 /// another number.
@@ -32,6 +32,8 @@ pub(crate) struct Document {
     pub(crate) scope: scope::ScopeCosts,
     #[serde(default)]
     pub(crate) startup: startup::Startup,
+    #[serde(default)]
+    pub(crate) page: page::PageFigures,
     pub(crate) judgements: Vec<Judgement>,
     /// True if every limit that could be looked at is kept.
     pub(crate) passes: bool,

@@ -174,6 +174,31 @@ pub const TEST: &[Package] = &[
         provides: "node",
         reason: "a just-in-time compiler that names its code",
     },
+    Package {
+        name: "golang-1.19-go",
+        provides: "/usr/lib/go-1.19/pkg/tool/linux_amd64/pprof",
+        reason: "a reader of saved profiles, and a writer of others",
+    },
+    Package {
+        name: "protobuf-compiler",
+        provides: "protoc",
+        reason: "another reader of saved profiles",
+    },
+    Package {
+        name: "golang-github-google-pprof-dev",
+        provides: "/usr/share/gocode/src/github.com/google/pprof/proto/profile.proto",
+        reason: "what that reader knows of them",
+    },
+    Package {
+        name: "npm",
+        provides: "npm",
+        reason: "fetches the schema of speedscope's files",
+    },
+    Package {
+        name: "chromium",
+        provides: "chromium",
+        reason: "shows pages, and uses them as a person does",
+    },
 ];
 
 /// The tools that `cargo xtask bench` compares with, and the programs that it measures; a row that
@@ -214,6 +239,11 @@ pub const BENCH: &[Package] = &[
         name: "linux-headers-amd64",
         provides: "/usr/share/doc/linux-headers-amd64",
         reason: "headers that bcc compiles that tool with: those of the running kernel are not always to be had",
+    },
+    Package {
+        name: "chromium",
+        provides: "chromium",
+        reason: "shows the page of many stacks",
     },
     Package {
         name: "python3",

@@ -65,6 +65,9 @@ functions! {
     Mallocn = 16, "mallocn";
     /// mimalloc's `void *mi_expand(void *p, size_t size)`, which resizes a block where it is
     Expand = 17, "expand";
+    /// An allocation by a function that is not known: of a profile that another program wrote. No
+    /// probe has it
+    Unknown = 31, "[allocation]";
     /// `mmap(2)`: bytes mapped
     Mmap = 32, "mmap";
     /// `munmap(2)`: bytes unmapped

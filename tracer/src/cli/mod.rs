@@ -4,21 +4,25 @@
 mod allocators;
 mod announce;
 mod arguments;
+mod diff;
 mod doctor;
 mod estimate;
 mod live;
 mod outputs;
 mod progress;
 mod record;
+mod report;
 mod resources;
+mod saved;
 mod settings;
 mod sizes;
+mod table_request;
 mod terminal;
 mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use arguments::CommandArguments;
 use arguments::CommandLine;
@@ -42,6 +46,8 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command {
         CommandArguments::Record(record) => checked(record.settings(), record::run),
         CommandArguments::Live(live) => checked(live.settings(), record::run),
+        CommandArguments::Report(report) => checked(report.settings(), report::run),
+        CommandArguments::Diff(diff) => checked(diff.settings(), diff::run),
         CommandArguments::Estimate(estimate) => checked(estimate.settings(), estimate::run),
         CommandArguments::Doctor { json } => doctor::run(json),
         CommandArguments::SymbolizeWorker => worker::run().map(|()| ExitCode::SUCCESS),
@@ -50,6 +56,20 @@ pub fn main() -> ExitCode {
         complain(&error);
         ExitCode::FAILURE
     })
+}
+
+/// The definition of the command line, for man pages and completions: without hidden subcommands.
+#[must_use]
+pub fn definition() -> clap::Command {
+    let whole = CommandLine::command();
+    let visible = whole.get_subcommands().filter(|command| !command.is_hide_set());
+    let visible: Vec<clap::Command> = visible.cloned().collect();
+    let about = whole.get_about().cloned().unwrap_or_default();
+    clap::Command::new(env!("CARGO_PKG_NAME"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .disable_help_subcommand(true)
+        .subcommands(visible)
 }
 
 /// Does what was said, if that makes sense.

@@ -1,4 +1,5 @@
-//! The files of a recording, written with the rights of the user who called `sudo`.
+//! The files of a recording, of a saved profile, or of a difference, written with the rights of the
+//! user who called `sudo`.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -6,19 +7,19 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use rustix::process::geteuid;
 
-use super::settings::ReportSettings;
+use super::settings::{ProfileOutput, ReportSettings};
 use crate::message;
 use crate::output::{OutputFile, Saved};
 use crate::privileges::User;
-use crate::profile::Session;
-use crate::recorder::Recording;
+use crate::profile::AddressStacks;
+use crate::report::source::Origin;
 use crate::report::summary::Summary;
-use crate::report::{self, ExportOptions, units};
+use crate::report::{self, ExportOptions, ProfileDiff, ReportSource, Written, units};
 
 /// The files that are wanted. Each is written whatever becomes of the others.
 pub(super) struct OutputFiles {
     outputs: Vec<OutputFile>,
-    summary: Option<OutputFile>,
+    summaries: Vec<OutputFile>,
     raw: Option<OutputFile>,
     user: Option<User>,
 }
@@ -42,20 +43,37 @@ impl OutputFiles {
                 None => format!("failed to open {} for writing", path.display()),
             })
         };
+        for directory in &settings.directories {
+            match std::fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| format!("failed to make {}", directory.display()));
+                }
+                _ => {}
+            }
+        }
         Ok(Self {
             outputs: settings
                 .outputs
                 .iter()
                 .map(|output| open(&output.path))
                 .collect::<Result<_>>()?,
-            summary: settings.summary.as_deref().map(open).transpose()?,
+            summaries: settings
+                .summaries
+                .iter()
+                .map(|path| open(path))
+                .collect::<Result<_>>()?,
             raw: settings.raw.as_deref().map(open).transpose()?,
             user: user.clone(),
         })
     }
 
     /// Writes every file. Returns true if each is where it should be.
-    pub(super) fn write(self, settings: &ReportSettings, recording: &Recording, session: &Session) -> bool {
+    pub(super) fn write(
+        self,
+        settings: &ReportSettings,
+        source: &ReportSource<'_>,
+        addresses: &[AddressStacks],
+    ) -> bool {
         let _rights = match rights(self.user.as_ref()) {
             Ok(rights) => rights,
             Err(error) => {
@@ -63,35 +81,63 @@ impl OutputFiles {
                 return false;
             }
         };
-        let mut are_in_place = true;
-        for (output, file) in settings.outputs.iter().zip(self.outputs) {
+        let mut are_in_place = save_profiles(self.outputs, settings, &|output, out| {
             let options = ExportOptions {
                 metric: output.metric,
                 per_pid: settings.per_pid,
             };
+            report::write(source, output.format, options, out)
+        });
+        for file in self.summaries {
+            let Origin::Recording(session) = source.origin else {
+                break;
+            };
             are_in_place &= save(file, settings.quiet, &|out| {
-                let written = report::write(&recording.profile, output.format, options, out)?;
-                Ok(format!(
-                    "{}, {}",
-                    output.format.description(),
-                    units::counted(written.stacks as u128, "stack")
-                ))
-            });
-        }
-        if let Some(file) = self.summary {
-            are_in_place &= save(file, settings.quiet, &|out| {
-                Summary::of(&recording.profile, session, settings.metric).write(out)?;
+                Summary::of(source.profile, session, settings.metric).write(out)?;
                 Ok("summary".to_owned())
             });
         }
         if let Some(file) = self.raw {
             are_in_place &= save(file, settings.quiet, &|out| {
-                report::raw::write(&recording.address_stacks, out)?;
+                report::raw::write(addresses, out)?;
                 Ok("addresses".to_owned())
             });
         }
         are_in_place
     }
+
+    /// Writes the profiles of a difference. Returns true if each is where it should be.
+    pub(super) fn write_difference(self, settings: &ReportSettings, diff: &ProfileDiff) -> bool {
+        let _rights = match rights(self.user.as_ref()) {
+            Ok(rights) => rights,
+            Err(error) => {
+                message::fail(format_args!("no file was written: {error:#}"));
+                return false;
+            }
+        };
+        save_profiles(self.outputs, settings, &|output, out| {
+            report::write_difference(diff, output.format, output.metric, out)
+        })
+    }
+}
+
+/// A function that writes a profile.
+type ExportProfile<'a> = &'a dyn Fn(&ProfileOutput, &mut dyn Write) -> io::Result<Written>;
+
+/// Writes the profiles. Returns true if each is where it should be.
+fn save_profiles(files: Vec<OutputFile>, settings: &ReportSettings, export: ExportProfile<'_>) -> bool {
+    let mut are_in_place = true;
+    for (output, file) in settings.outputs.iter().zip(files) {
+        are_in_place &= save(file, settings.quiet, &|out| {
+            let written = export(output, out)?;
+            Ok(format!(
+                "{}, {}",
+                output.format.description(),
+                units::counted(written.stacks as u128, "stack")
+            ))
+        });
+    }
+    are_in_place
 }
 
 /// The rights that files are made with; nothing where they are memtap's own.

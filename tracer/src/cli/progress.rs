@@ -16,8 +16,9 @@ pub(super) struct ProgressLine {
 }
 
 impl ProgressLine {
-    pub(super) fn new(quiet: bool) -> Self {
-        let wanted = !quiet && std::io::stderr().is_terminal();
+    /// Returns a line that is shown if it is wanted, and standard error is a terminal.
+    pub(super) fn new(is_wanted: bool) -> Self {
+        let wanted = is_wanted && std::io::stderr().is_terminal();
         Self {
             shown: false,
             wanted,

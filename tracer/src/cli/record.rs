@@ -1,8 +1,9 @@
 //! `memtap record` and `memtap live`: from settings to files.
 
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process};
@@ -16,7 +17,8 @@ use crate::process::exit_watch::ExitWatch;
 use crate::profile::Session;
 use crate::profile::session::{MapMemory, SessionSettings, Traced};
 use crate::recorder::{self, Followed, Observer, Progress, Recorder, Recording, Stop};
-use crate::report::{self, table};
+use crate::report::source::Origin;
+use crate::report::{self, ReportSource, table};
 use crate::settings::{Record, StopPolicy, Target};
 use crate::signals::{Ending, Endings};
 use crate::{message, output};
@@ -54,9 +56,15 @@ async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCod
     let pid = child.as_ref().map(Child::id);
     let waiting = child.map(|mut child| tokio::task::spawn_blocking(move || child.wait()));
 
+    let began_unix_ns = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_nanos()).ok())
+        .unwrap_or(0);
     let mut reader = RecordObserver {
         settings,
-        line: ProgressLine::new(settings.report.quiet),
+        began_unix_ns,
+        line: ProgressLine::new(settings.report.progress),
         has_changed: false,
     };
     let stopped = recorder
@@ -65,7 +73,8 @@ async fn record(settings: &RecordSettings, files: OutputFiles) -> Result<ExitCod
     reader.line.clear();
     quit_at_next_signal()?;
     let recording = recorder.collect().context("failed to read what was recorded")?;
-    let code = write(settings, files, &recording)?;
+    let session = session_of(&settings.record, &recording, began_unix_ns);
+    let code = write(settings, files, &recording, &session)?;
 
     let status = match (stopped.status, stopped.child) {
         (Some(status), _) => Some(status),
@@ -98,6 +107,8 @@ fn watched(target: &Target) -> Vec<ExitWatch> {
 /// Whoever sits before the terminal.
 struct RecordObserver<'a> {
     settings: &'a RecordSettings,
+    /// The beginning, in nanoseconds of Unix time.
+    began_unix_ns: u64,
     line: ProgressLine,
     /// True if the sample has changed before.
     has_changed: bool,
@@ -120,8 +131,8 @@ impl Observer for RecordObserver<'_> {
 
     fn on_interim_report(&mut self, recording: &Recording) {
         self.line.clear();
-        let session = session_of(&self.settings.record, recording);
-        if let Err(error) = live::print(&self.settings.report, recording, &session) {
+        let session = session_of(&self.settings.record, recording, self.began_unix_ns);
+        if let Err(error) = live::print(&self.settings.report, &recording.profile, &session) {
             log::warn!("{error:#}");
         }
     }
@@ -210,15 +221,25 @@ fn code_of(status: ExitStatus) -> u8 {
 }
 
 /// Writes everything that was asked for; the table where nothing was.
-fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -> Result<ExitCode> {
+fn write(
+    settings: &RecordSettings,
+    files: OutputFiles,
+    recording: &Recording,
+    session: &Session,
+) -> Result<ExitCode> {
     let (record, report) = (&settings.record, &settings.report);
-    let session = session_of(record, recording);
-    let mut is_whole = files.write(report, recording, &session);
+    let view = report.view();
+    let source = ReportSource {
+        profile: &recording.profile,
+        origin: Origin::Recording(session),
+        view: &view,
+    };
+    let mut is_whole = files.write(report, &source, &recording.address_stacks);
     let printed = if report.live.is_some() && !report.is_piped() {
-        live::print(report, recording, &session)
-    } else if report.outputs.is_empty() && report.raw.is_none() {
+        live::print(report, &recording.profile, session)
+    } else if report.table_too || report.outputs.is_empty() && report.raw.is_none() {
         terminal::print(report, |options, out| {
-            table::write(&recording.profile, &session, options, out)
+            table::write(&recording.profile, session, options, out)
         })
     } else {
         Ok(())
@@ -256,8 +277,17 @@ fn write(settings: &RecordSettings, files: OutputFiles, recording: &Recording) -
     )
 }
 
-fn session_of(settings: &Record, recording: &Recording) -> Session {
+fn session_of(settings: &Record, recording: &Recording, began_unix_ns: u64) -> Session {
+    let command: &[OsString] = match &settings.target {
+        Target::Command(command) => command,
+        _ => &[],
+    };
     Session {
+        began_unix_ns,
+        command: command
+            .iter()
+            .map(|it| it.to_string_lossy().into_owned())
+            .collect(),
         duration: recording.duration,
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .unwrap_or_default()
@@ -272,8 +302,8 @@ fn session_of(settings: &Record, recording: &Recording) -> Session {
             },
             sample_bytes: recording.profile.sample_bytes.unwrap_or(1),
             unwind: settings.unwind.name().to_owned(),
-            scope: settings.heap.then(|| settings.probed.name().to_owned()),
-            scope_at_end: settings.heap.then(|| recording.probed.name().to_owned()),
+            scope: settings.heap.then_some(settings.probed),
+            scope_at_end: settings.heap.then_some(recording.probed),
             follow: Some(settings.follow || matches!(settings.target, Target::All | Target::Cgroup(_))),
             min_size: settings.min_size,
             max_size: settings.max_size,

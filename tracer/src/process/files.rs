@@ -220,8 +220,7 @@ impl Files {
 
     /// Forgets the files that nobody uses any more, and root directories some time after.
     pub fn forget_unused(&mut self) {
-        self.expected
-            .retain(|(_, opened)| opened.elapsed() < PATH_LINGER);
+        self.expected.retain(|(_, opened)| opened.elapsed() < PATH_LINGER);
         self.known.retain(|_, known| match known {
             KnownFile::Open(file) => file.strong_count() > 0,
             KnownFile::Missed(_) | KnownFile::Unfit => true,

@@ -1,11 +1,12 @@
 //! The cost of tracing, measured and estimated.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::text;
 use crate::numeric::{rounded, saturating_u64, to_f64};
 
 /// The cost of tracing.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cost {
     /// Hits of probes in allocators, by all processes.
     pub hits: u64,
@@ -16,6 +17,7 @@ pub(crate) struct Cost {
     /// Time that processes lost, in nanoseconds: the programs' and an estimate of the traps'.
     pub estimated_target_ns: u64,
     /// The estimate as a share of one CPU's time, in percent.
+    #[serde(deserialize_with = "text::number")]
     pub estimated_overhead_percent: f64,
     /// The costs per hit that the estimate is made of.
     pub prices: PricesBlock,
@@ -25,7 +27,7 @@ pub(crate) struct Cost {
 }
 
 /// The cost of a hit, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PricesBlock {
     /// The trap at an instruction that the kernel emulates.
     pub emulated_ns: u64,
@@ -44,9 +46,10 @@ pub(crate) struct PricesBlock {
 }
 
 /// The budget, and the means by which it was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct BudgetBlock {
     /// The budget in percent of one CPU's time.
+    #[serde(deserialize_with = "text::number")]
     pub max_overhead_percent: f64,
     /// True if it was kept to the end.
     pub kept: bool,
@@ -58,6 +61,7 @@ pub(crate) struct BudgetBlock {
     /// The last interval.
     pub sample_bytes_last: u64,
     /// The share of time in which probes were in.
+    #[serde(deserialize_with = "text::number")]
     pub probed_time_share: f64,
     /// Windows in which probes were in.
     pub windows: u32,

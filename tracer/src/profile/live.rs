@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Moments of a recording, as offsets from its start, from which the figures of each stack are
 /// kept: the snapshots nearest to its quarters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Marks {
     /// Near a quarter, the half and three quarters of the time.
     pub at: [Duration; Self::COUNT],
@@ -23,7 +25,7 @@ impl Marks {
 /// The live blocks of one stack in processes that still have their memory. A process that ended
 /// earlier counts for nothing; where all have ended, those count that ended last, with their blocks
 /// at that time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Aged {
     /// Live blocks.
     pub live: u64,

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::Error as _;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::{Deserialize, Deserializer};
 use tracer_ebpf::Loss;
 
-/// The number of events lost, by reason.
+/// The number of events lost, by reason; reasons of which there were none are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses(BTreeMap<Loss, u64>);
 
@@ -14,7 +16,7 @@ impl Losses {
     /// zero.
     pub(crate) fn new(counts: impl IntoIterator<Item = (Loss, u64)>) -> Self {
         let mut losses = Self::default();
-        for (loss, count) in counts {
+        for (loss, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             let sum = losses.0.entry(loss).or_default();
             *sum = sum.saturating_add(count);
         }
@@ -44,6 +46,22 @@ impl Serialize for Losses {
             map.serialize_entry(loss.label(), &self.get(*loss))?;
         }
         map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Losses {
+    /// Reads what was serialized; `total` follows from the rest.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut counts = Vec::new();
+        for (label, count) in BTreeMap::<String, u128>::deserialize(deserializer)? {
+            let loss = Loss::ALL.iter().find(|loss| loss.label() == label);
+            match (loss, u64::try_from(count)) {
+                (Some(loss), Ok(count)) => counts.push((*loss, count)),
+                (None, _) if label == "total" => {}
+                _ => return Err(D::Error::custom("a loss is not known")),
+            }
+        }
+        Ok(Self::new(counts))
     }
 }
 

@@ -8,10 +8,12 @@ mod losses;
 mod metric;
 mod objects;
 pub(crate) mod session;
+pub(crate) mod text;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::{BUCKETS, Function, StackEnd};
 
 pub(crate) use addresses::{AddressStack, AddressStacks};
@@ -22,7 +24,7 @@ pub(crate) use objects::ObjectFile;
 pub(crate) use session::Session;
 
 /// The stacks of all processes, with their figures.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Profile {
     /// The processes; [`Stack::process`] is an index into it.
     pub processes: Vec<ProfiledProcess>,
@@ -51,12 +53,13 @@ pub(crate) struct Profile {
 
 /// The variance of a sum over several stacks that vary together: a lower bound, whatever the
 /// variances of the stacks add up to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct GroupVariance {
     /// The stacks of this process, an index into [`Profile::processes`]; of all where there is
     /// none.
     pub process: Option<usize>,
     /// The stacks of this function; of all where there is none.
+    #[serde(with = "text::optional_function")]
     pub function: Option<Function>,
     /// The variance of the calls.
     pub calls_variance: u128,
@@ -65,7 +68,7 @@ pub(crate) struct GroupVariance {
 }
 
 /// The heap of a process, or of all processes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct HeapTotals {
     /// Bytes that are live at the end; of a process that has ended, at its end.
     pub live_bytes: u64,
@@ -91,7 +94,7 @@ pub(crate) struct HeapTotals {
 /// The variances of [`HeapTotals`]. Blocks that a forked child has copies of count for each as if
 /// they were others: where several processes are taken together that have them, their figures are
 /// less sure than this says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct HeapVariances {
     /// The variance of [`HeapTotals::live`].
     pub live: u128,
@@ -104,7 +107,7 @@ pub(crate) struct HeapVariances {
 }
 
 /// A process image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ProfiledProcess {
     /// The process id, as the machine's first pid namespace counts; 0 where it is not known.
     pub pid: u32,
@@ -113,6 +116,7 @@ pub(crate) struct ProfiledProcess {
     /// The name (`comm`), at most 15 bytes.
     pub comm: String,
     /// The executable, where it could be told.
+    #[serde(with = "text::optional_path")]
     pub exe: Option<PathBuf>,
     /// True if it had ended before the report.
     pub exited: bool,
@@ -123,7 +127,7 @@ pub(crate) struct ProfiledProcess {
 }
 
 /// A place in a program.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Frame {
     /// Its name.
     pub name: FrameName,
@@ -131,10 +135,14 @@ pub(crate) struct Frame {
     pub source: Option<SourceLine>,
     /// True if it was inlined into the frame outside it.
     pub inlined: bool,
+    /// The program or library that it is in, an index into [`Profile::objects`]; nothing for code
+    /// outside files.
+    pub object: Option<usize>,
 }
 
 /// The name of a frame.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum FrameName {
     /// A function, demangled.
     Symbol(Arc<str>),
@@ -153,7 +161,7 @@ pub(crate) enum FrameName {
 }
 
 /// A line of source.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct SourceLine {
     /// The file, as the debug information names it.
     pub file: Arc<str>,
@@ -177,7 +185,7 @@ pub(crate) struct Stack {
 }
 
 /// The figures of one stack.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Values {
     /// Calls, failed ones too.
     pub calls: u64,
@@ -195,7 +203,7 @@ pub(crate) struct Values {
 
 /// The variances of figures where allocations were sampled, else zero. Those of different
 /// allocations are independent: variances of sums are sums of variances.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Variances {
     /// The variance of [`Values::calls`].
     pub calls: u128,
@@ -250,7 +258,7 @@ impl Variances {
 }
 
 /// The blocks that one stack allocated.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HeapValues {
     /// Blocks that were allocated.
     pub blocks: u64,

@@ -2,14 +2,20 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
+use super::text;
+
 /// A program or library that frames are in.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ObjectFile {
     /// Its path, as the process that mapped it first saw it.
+    #[serde(with = "text::path")]
     pub path: PathBuf,
     /// Its build id in hexadecimal, where it has one.
     pub build_id: Option<String>,
     /// The file with its debug information, where that was another one.
+    #[serde(with = "text::optional_path")]
     pub debug: Option<PathBuf>,
     /// True if the debug information came from a server, now or before.
     pub was_fetched: bool,

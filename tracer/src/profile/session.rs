@@ -3,14 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cost::Cost;
 use super::losses::Losses;
+use super::text;
+use crate::settings::Probed;
 
 /// The circumstances of a profile.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Session {
+    /// The time at which it began, in nanoseconds of Unix time; 0 where that is not known.
+    pub began_unix_ns: u64,
+    /// The command that was traced, each word made text; empty where there was none.
+    pub command: Vec<String>,
     /// The duration of the recording.
     pub duration: Duration,
     /// The kernel's release, as `uname -r` has it.
@@ -32,7 +39,7 @@ pub(crate) struct Session {
 }
 
 /// The settings of the recording, as reports show them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionSettings {
     /// The kinds of events.
     pub traced: Traced,
@@ -41,9 +48,9 @@ pub(crate) struct SessionSettings {
     /// The unwinder: `dwarf` or `fp`.
     pub unwind: String,
     /// The processes that were to get probes, where allocators have some: `tree` or `machine`.
-    pub scope: Option<String>,
+    pub scope: Option<Probed>,
     /// Those that had them at the end.
-    pub scope_at_end: Option<String>,
+    pub scope_at_end: Option<Probed>,
     /// True if children were traced, where that was a choice.
     pub follow: Option<bool>,
     /// The smallest size that was traced, in bytes, where there was a limit.
@@ -53,7 +60,7 @@ pub(crate) struct SessionSettings {
 }
 
 /// The kinds of events that were traced, which decide the figures that exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each kind was traced or not by itself"
@@ -70,14 +77,15 @@ pub(crate) struct Traced {
 }
 
 /// A probe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Probe {
     /// The file that it is in.
+    #[serde(with = "text::path")]
     pub object: PathBuf,
     /// The function.
     pub symbol: String,
     /// The offset in the file, in bytes.
-    #[serde(serialize_with = "hex")]
+    #[serde(serialize_with = "hex", deserialize_with = "from_hex")]
     pub offset: u64,
     /// The place of the probe in the call.
     pub kind: ProbeKind,
@@ -86,7 +94,7 @@ pub(crate) struct Probe {
 }
 
 /// The place of a probe in the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ProbeKind {
     /// The entry of the function.
@@ -102,7 +110,7 @@ pub(crate) enum ProbeKind {
 }
 
 /// The counts of events. `seen` is the sum of the others and of the losses that are events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EventCounts {
     /// Probe hits, and returns of memory-map system calls.
     pub seen: u64,
@@ -120,7 +128,7 @@ pub(crate) struct EventCounts {
 }
 
 /// The memory of one map of the kernel side.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MapMemory {
     /// The map's name.
     pub name: String,
@@ -129,7 +137,7 @@ pub(crate) struct MapMemory {
 }
 
 /// The unwind tables in the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableUsage {
     /// Files with a table.
     pub files: u64,
@@ -163,4 +171,12 @@ pub(crate) struct TableUsage {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(crate) fn hex<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{number:#x}"))
+}
+
+/// Reads what [`hex`] wrote.
+fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.strip_prefix("0x")
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .ok_or_else(|| D::Error::custom("an offset is no hexadecimal number"))
 }

@@ -282,7 +282,13 @@ impl<'a> ProfileBuilder<'a> {
         let by_location: HashMap<&Location, Vec<Frame>> = resolved
             .frames
             .iter()
-            .map(|(location, frames)| (location, frames.iter().map(Frame::from).collect()))
+            .map(|(location, frames)| {
+                let frames = frames.iter().map(|frame| Frame {
+                    object: Some(location.file),
+                    ..Frame::from(frame)
+                });
+                (location, frames.collect())
+            })
             .collect();
         let compiled = self.compiled(namer);
         let no_name = without_source(FrameName::Compiled);
@@ -336,6 +342,7 @@ fn without_source(name: FrameName) -> Frame {
         name,
         source: None,
         inlined: false,
+        object: None,
     }
 }
 
@@ -355,6 +362,7 @@ impl From<&ResolvedFrame> for Frame {
                 line: source.line,
             }),
             inlined: frame.inlined,
+            object: None,
         }
     }
 }

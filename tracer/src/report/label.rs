@@ -68,6 +68,7 @@ mod tests {
             name,
             source: None,
             inlined: false,
+            object: None,
         })
     }
 

@@ -36,7 +36,7 @@ pub(super) enum FrameGrouping {
 }
 
 /// The completeness of a stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Completeness {
     /// All of it.
     Whole,
@@ -169,16 +169,16 @@ impl Merged {
 }
 
 /// Things sorted into groups of equals, the groups numbered by the order of what they show.
-struct Groups {
+pub(super) struct Groups {
     /// The group of each thing.
-    group: Vec<usize>,
+    pub(super) group: Vec<usize>,
     /// The first thing of each group.
-    first: Vec<usize>,
+    pub(super) first: Vec<usize>,
 }
 
 impl Groups {
     /// Groups things by their keys.
-    fn of<K: Ord>(keys: impl Iterator<Item = K>) -> Self {
+    pub(super) fn of<K: Ord>(keys: impl Iterator<Item = K>) -> Self {
         let keys: Vec<K> = keys.collect();
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by(|a, b| keys[*a].cmp(&keys[*b]));
@@ -195,7 +195,7 @@ impl Groups {
 }
 
 /// Groups processes as asked.
-fn group_processes(profile: &Profile, processes: ProcessGrouping) -> Groups {
+pub(super) fn group_processes(profile: &Profile, processes: ProcessGrouping) -> Groups {
     match processes {
         ProcessGrouping::Comms => Groups::of(profile.processes.iter().map(|it| label::process(it, false))),
         ProcessGrouping::Pids => Groups::of(profile.processes.iter().map(|it| label::process(it, true))),
@@ -205,7 +205,7 @@ fn group_processes(profile: &Profile, processes: ProcessGrouping) -> Groups {
                 .processes
                 .iter()
                 .enumerate()
-                .map(|(index, it)| (it.pid, label::process(it, false), index)),
+                .map(|(index, it)| (it.pid, label::process(it, false), it, index)),
         ),
     }
 }

@@ -1,15 +1,22 @@
 //! Small profiles, made by hand, for tests.
 
+mod full;
+
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tracer_ebpf::{Function, Loss, StackEnd};
 
 use super::ExportOptions;
+use super::source::{Origin, ReportSource, ReportView};
 use crate::profile::session::{EventCounts, MapMemory, Probe, ProbeKind, SessionSettings, Traced};
 use crate::profile::{
     Frame, FrameName, HeapValues, Losses, Metric, ObjectFile, Profile, ProfiledProcess, Session, SourceLine,
     Stack, Values,
 };
+use crate::settings::Probed;
+
+pub(super) use full::{full, full_values, live_view};
 
 /// A profile in the making.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +46,7 @@ impl SampleProfile {
             name,
             source,
             inlined,
+            object: None,
         });
         self.profile.frames.len() - 1
     }
@@ -242,6 +250,8 @@ pub(super) fn mixed() -> Profile {
 /// A session that traced everything, and lost a little.
 pub(super) fn session() -> Session {
     Session {
+        began_unix_ns: 1_790_000_000_000_000_000,
+        command: vec!["server".into(), "--port 80".into()],
         duration: Duration::from_millis(10_020),
         kernel: "6.18.0".into(),
         settings: SessionSettings {
@@ -253,8 +263,8 @@ pub(super) fn session() -> Session {
             },
             sample_bytes: 1,
             unwind: "dwarf".into(),
-            scope: Some("tree".into()),
-            scope_at_end: Some("machine".into()),
+            scope: Some(Probed::Tree),
+            scope_at_end: Some(Probed::Machine),
             follow: Some(true),
             min_size: Some(16),
             max_size: None,
@@ -287,5 +297,15 @@ pub(super) fn session() -> Session {
         ],
         tables: None,
         cost: None,
+    }
+}
+
+/// A profile as exporters take it.
+pub(super) fn source<'a>(profile: &'a Profile, session: &'a Session) -> ReportSource<'a> {
+    static VIEW: LazyLock<ReportView> = LazyLock::new(|| ReportView::new(Metric::AllocBytes));
+    ReportSource {
+        profile,
+        origin: Origin::Recording(session),
+        view: &VIEW,
     }
 }

@@ -12,11 +12,8 @@ use inferno::flamegraph::{self, Options as Graph};
 
 use super::folded::FoldedProfile;
 use super::prune::pruned;
-use super::{ExportOptions, Written, label, units};
-use crate::profile::{Metric, Profile, ProfiledProcess};
-
-/// Processes that the title names one by one.
-const NAMED_PROCESSES: usize = 3;
+use super::{ExportOptions, Written, title, units};
+use crate::profile::{Metric, Profile};
 
 /// Writes the profile as a flame graph, and flushes `out`. Where there is nothing to draw, the
 /// picture says so.
@@ -29,7 +26,7 @@ pub(crate) fn write(profile: &Profile, options: ExportOptions, out: &mut dyn Wri
 /// The settings of the picture.
 fn graph(profile: &Profile, options: ExportOptions) -> Graph<'static> {
     let mut graph = Graph::default();
-    graph.title = title(profile, options);
+    graph.title = heading(profile, options);
     graph.colors = Palette::Basic(BasicPalette::Mem);
     graph.deterministic = true;
     graph.count_name = unit(options.metric).into();
@@ -89,7 +86,7 @@ fn estimated(profile: &Profile, metric: Metric) -> String {
 }
 
 /// The line as inferno and XML take it.
-fn drawable(line: &str) -> String {
+pub(super) fn drawable(line: &str) -> String {
     // The two characters that a name may have and XML may not.
     let line = line.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}");
     // inferno takes such a line for a comment and drops it.
@@ -100,16 +97,9 @@ fn drawable(line: &str) -> String {
 }
 
 /// The title: the metric, and whose.
-fn title(profile: &Profile, options: ExportOptions) -> String {
-    let mut processes: Vec<&ProfiledProcess> = profile.processes.iter().collect();
-    processes.sort_by_key(|it| (it.pid, &it.comm));
-    let whose = if processes.len() > NAMED_PROCESSES {
-        units::counted(processes.len() as u128, "process")
-    } else {
-        let names: Vec<String> = processes.into_iter().map(|it| label::process(it, true)).collect();
-        names.join(", ")
-    };
+fn heading(profile: &Profile, options: ExportOptions) -> String {
     let metric = options.metric.name();
+    let whose = title::processes(profile);
     if whose.is_empty() {
         format!("memtap: {metric}")
     } else {
@@ -118,7 +108,7 @@ fn title(profile: &Profile, options: ExportOptions) -> String {
 }
 
 /// Returns the unit of the weights.
-const fn unit(metric: Metric) -> &'static str {
+pub(super) const fn unit(metric: Metric) -> &'static str {
     if metric.is_bytes() { "bytes" } else { "calls" }
 }
 
@@ -134,10 +124,6 @@ fn amount(weight: u128, metric: Metric) -> String {
 /// A picture that says that there is nothing to draw, in place of an error after the whole session:
 /// that the target allocated nothing is an answer too.
 fn blank(title: &str, metric: Metric) -> String {
-    let title = title
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;");
     let nothing = match metric {
         Metric::AllocBytes | Metric::AllocCount => "nothing was allocated",
         Metric::LiveBytes | Metric::LiveCount => "nothing is still allocated",
@@ -146,13 +132,22 @@ fn blank(title: &str, metric: Metric) -> String {
         Metric::PeakBytes => "nothing was allocated when memtap looked",
         Metric::RegionBytes => "the address space did not grow",
     };
+    message(title, nothing)
+}
+
+/// A picture of a text.
+pub(super) fn message(title: &str, text: &str) -> String {
+    let title = title
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
     format!(
         "<?xml version=\"1.0\" standalone=\"no\"?>\n\
          <svg version=\"1.1\" width=\"1200\" height=\"90\" viewBox=\"0 0 1200 90\" \
          xmlns=\"http://www.w3.org/2000/svg\" font-family=\"monospace\" text-anchor=\"middle\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#eef2ee\"/>\n\
          <text x=\"50%\" y=\"30\" font-size=\"17\">{title}</text>\n\
-         <text x=\"50%\" y=\"60\" font-size=\"12\">{nothing}</text>\n\
+         <text x=\"50%\" y=\"60\" font-size=\"12\">{text}</text>\n\
          </svg>\n"
     )
 }
@@ -270,7 +265,7 @@ mod tests {
             sample.process(pid, "p");
         }
         assert_eq!(
-            title(&sample.profile, options()),
+            heading(&sample.profile, options()),
             "memtap: alloc-bytes of 4 processes"
         );
     }

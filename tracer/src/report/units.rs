@@ -140,12 +140,13 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
-/// `1 stack`, `412 stacks`: a count with its noun, which takes an `s` for more than one.
+/// `1 stack`, `412 stacks`: a count with its noun, which takes an `s` (`es` after a sibilant) for
+/// more than one.
 #[must_use]
 pub(crate) fn counted(count: u128, noun: &str) -> String {
     let plural = match count {
         1 => "",
-        _ if noun.ends_with('s') => "es",
+        _ if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => "es",
         _ => "s",
     };
     format!("{} {noun}{plural}", group(count))

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::record::RecordArguments;
 use crate::cli::settings::{LiveSettings, RecordSettings};
 use crate::cli::sizes;
-use crate::report::table::live::LiveSort;
 
 /// The text before the help.
 pub(super) const EXAMPLES: &str = "\
@@ -43,17 +42,6 @@ pub(in crate::cli) struct LiveArguments {
     /// Exit with 4 if live bytes grew by more than this between the half-way mark and the end
     #[arg(long, value_parser = sizes::size, value_name = "BYTES", help_heading = "Report")]
     fail_if_growth: Option<u64>,
-    /// Order of the stacks
-    #[arg(long, value_enum, default_value = "score", help_heading = "Report")]
-    sort: Sort,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Sort {
-    /// Likeness to leaks
-    Score,
-    /// Bytes that are live
-    LiveBytes,
 }
 
 /// Reports that follow each other faster would mostly measure each other.
@@ -69,10 +57,6 @@ impl LiveArguments {
             older_than: self.older_than,
             interval: self.interval,
             growth_max_bytes: self.fail_if_growth,
-            sort: match self.sort {
-                Sort::Score => LiveSort::Score,
-                Sort::LiveBytes => LiveSort::LiveBytes,
-            },
         }))?;
         if let (Some(duration), Some(age)) = (settings.record.duration, self.older_than)
             && age >= duration
@@ -97,6 +81,7 @@ mod tests {
     use super::*;
     use crate::cli::arguments::{CommandArguments, CommandLine};
     use crate::profile::Metric;
+    use crate::report::table::live::LiveSort;
 
     fn settings(words: &[&str]) -> Result<RecordSettings> {
         let words = ["memtap", "live"].iter().chain(words);
@@ -112,7 +97,7 @@ mod tests {
         assert!(plain.record.live);
         assert_eq!(plain.report.metric, Metric::LiveBytes);
         let report = plain.report.live.unwrap();
-        assert_eq!(report.sort, LiveSort::Score);
+        assert_eq!(plain.report.table.live_sort, LiveSort::Score);
         assert_eq!((report.older_than, report.growth_max_bytes), (None, None));
         let outputs = settings(&["-a", "--live", "-o", "a.svg", "-o", "alloc-bytes=b.svg"])
             .unwrap()
@@ -135,11 +120,12 @@ mod tests {
             "--sort",
             "live-bytes",
         ];
-        let report = settings(&words).unwrap().report.live.unwrap();
+        let asked = settings(&words).unwrap().report;
+        assert_eq!(asked.table.live_sort, LiveSort::LiveBytes);
+        let report = asked.live.unwrap();
         assert_eq!(report.older_than, Some(Duration::from_secs(30)));
         assert_eq!(report.interval, Some(Duration::from_secs(5)));
         assert_eq!(report.growth_max_bytes, Some(10 << 20));
-        assert_eq!(report.sort, LiveSort::LiveBytes);
     }
 
     #[test]

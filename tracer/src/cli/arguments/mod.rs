@@ -3,19 +3,25 @@
 mod allocators;
 mod attach;
 mod budget;
+mod diff;
 mod estimate;
 mod limits;
 mod live;
 mod metric;
+mod outputs;
 mod record;
+mod report;
 mod symbols;
+mod table;
 mod unwind;
 
 use clap::{Parser, Subcommand};
 
+use diff::DiffArguments;
 use estimate::EstimateArguments;
 use live::LiveArguments;
 use record::RecordArguments;
+use report::ReportArguments;
 
 pub(super) use estimate::EstimateSettings;
 
@@ -45,6 +51,12 @@ pub(super) enum CommandArguments {
     /// Trace, then say what is still allocated, and what of it looks like a leak
     #[command(before_help = live::EXAMPLES, after_help = live::EXIT_CODES)]
     Live(Box<LiveArguments>),
+    /// Turn a saved profile into any output, or print its table
+    #[command(before_help = report::EXAMPLES)]
+    Report(ReportArguments),
+    /// Show what changed from one saved profile to another
+    #[command(before_help = diff::EXAMPLES, after_help = diff::EXIT_CODES)]
+    Diff(DiffArguments),
     /// Count for a second, then say what each way of tracing would cost, and which to take
     #[command(before_help = estimate::EXAMPLES)]
     Estimate(EstimateArguments),
@@ -63,13 +75,21 @@ impl CommandLine {
     /// Returns true if nothing but errors is to be printed.
     #[must_use]
     pub(super) fn quiet(&self) -> bool {
-        self.command.record().is_some_and(|record| record.quiet)
+        match &self.command {
+            CommandArguments::Report(report) => report.quiet,
+            CommandArguments::Diff(diff) => diff.quiet,
+            command => command.record().is_some_and(|record| record.quiet),
+        }
     }
 
     /// Returns the number of `-v`.
     #[must_use]
     pub(super) fn verbose(&self) -> u8 {
-        self.command.record().map_or(0, |record| record.verbose)
+        match &self.command {
+            CommandArguments::Report(report) => report.verbose,
+            CommandArguments::Diff(diff) => diff.verbose,
+            command => command.record().map_or(0, |record| record.verbose),
+        }
     }
 }
 
@@ -79,7 +99,11 @@ impl CommandArguments {
         match self {
             Self::Record(record) => Some(record),
             Self::Live(live) => Some(&live.record),
-            Self::Estimate(_) | Self::Doctor { .. } | Self::SymbolizeWorker => None,
+            Self::Report(_)
+            | Self::Diff(_)
+            | Self::Estimate(_)
+            | Self::Doctor { .. }
+            | Self::SymbolizeWorker => None,
         }
     }
 }

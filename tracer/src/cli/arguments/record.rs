@@ -1,7 +1,6 @@
 //! The arguments of `record`, which `live` has too.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,13 +11,14 @@ use super::allocators::AllocatorArguments;
 use super::attach::Attach;
 use super::budget::{self, Overhead};
 use super::limits::MemoryArguments;
+use super::outputs::RequestedFiles;
 use super::symbols::SymbolArguments;
+use super::table::TableArguments;
 use super::unwind::{StopWhen, UnwindArguments};
-use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings};
+use crate::cli::settings::{LiveSettings, ProfileOutput, RecordSettings, ReportSettings, RequestedOutput};
 use crate::cli::sizes;
 use crate::profile::Metric;
-use crate::report::Format;
-use crate::report::table::TableOptions;
+use crate::report::table::TableView;
 use crate::settings::{self, Probed, Sample, Target};
 
 /// The text before the help of `record`.
@@ -84,10 +84,15 @@ pub(in crate::cli) struct RecordArguments {
     /// Stop after this long: 10s, 500ms, 2m; default: at Ctrl-C, or when every target has exited
     #[arg(short, long, value_parser = sizes::duration)]
     duration: Option<Duration>,
-    /// Write a profile; repeatable; .folded, .txt: folded stacks; .svg: flame graph; -: folded
-    /// stacks on standard output
+    /// Write a profile; repeatable; .pb.gz: pprof, which keeps everything, for `memtap report`;
+    /// .folded, .txt: folded stacks; .svg: flame graph; .html: page with flame graph, tables and
+    /// histograms; .speedscope.json: for speedscope; -: folded stacks on standard output; DIR/:
+    /// pprof, flame graph, page and summary in a directory
     #[arg(short, long, value_name = "[METRIC=]FILE")]
     output: Vec<OsString>,
+    /// Print the table although profiles are written
+    #[arg(long)]
+    table: bool,
     /// Weight of stacks [default: alloc-bytes, or region-bytes where only regions are traced]
     #[arg(long, value_enum)]
     metric: Option<Metric>,
@@ -141,15 +146,18 @@ pub(in crate::cli) struct RecordArguments {
     /// Exit with 3 if anything was lost
     #[arg(long)]
     strict: bool,
-    /// Stacks in the table
-    #[arg(long, default_value_t = TableOptions::TOP, value_name = "N")]
-    top: usize,
+    #[command(flatten)]
+    rows: TableArguments,
     #[command(flatten)]
     allocators: AllocatorArguments,
     #[command(flatten)]
     memory: MemoryArguments,
     #[command(flatten)]
     symbols: SymbolArguments,
+    /// Show on the terminal how it goes while a command runs too, which may write over it; for
+    /// other targets that is the default
+    #[arg(long, conflicts_with = "quiet")]
+    progress: bool,
     /// Say nothing but errors
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -209,11 +217,9 @@ impl RecordArguments {
         {
             bail!("--min-size {min} is larger than --max-size {max}: nothing would be traced");
         }
-        let outputs: Vec<ProfileOutput> = self
-            .output
-            .iter()
-            .map(|text| output(text, metric))
-            .collect::<Result<_>>()?;
+        let files = RequestedFiles::parse(&self.output, self.summary.as_deref())?;
+        let with_metric = |output: &RequestedOutput| output.with_default(metric);
+        let outputs: Vec<ProfileOutput> = files.outputs.iter().map(with_metric).collect();
         for metric in outputs.iter().map(|output| output.metric).chain([metric]) {
             if metric == Metric::RegionBytes && !region {
                 bail!("--metric region-bytes needs --events region");
@@ -225,21 +231,27 @@ impl RecordArguments {
                 bail!("--metric {} needs --live", metric.name());
             }
         }
-        let is_stdout = |output: &&ProfileOutput| output.path.as_os_str() == "-";
-        if outputs.iter().filter(is_stdout).count() > 1 {
-            bail!("only one output can go to standard output (-)");
+        if self.table && outputs.iter().any(|output| output.path.as_os_str() == "-") {
+            bail!("--table and -o - cannot both write to standard output");
         }
         let (sample, overhead_max_percent) = budget::of(self.sample, self.max_overhead, &target)?;
         let report = ReportSettings {
             outputs,
-            summary: self.summary.clone(),
+            summaries: files.summaries,
+            directories: files.directories,
             raw: self.raw.clone(),
             metric,
             per_pid: self.per_pid,
-            top: self.top,
+            table: self
+                .rows
+                .request()
+                .view(TableView::default(), live, live_report.is_some())?,
             live: live_report,
+            table_too: self.table,
             strict: self.strict,
             quiet: self.quiet,
+            // A command writes to the same terminal.
+            progress: self.progress || !(self.quiet || matches!(target, Target::Command(_))),
         };
         let record = settings::Record {
             follow: self.follow || (matches!(target, Target::Command(_)) && !self.no_follow),
@@ -320,22 +332,6 @@ impl RecordArguments {
     }
 }
 
-/// `[METRIC=]FILE`
-fn output(argument: &OsStr, default: Metric) -> Result<ProfileOutput> {
-    let bytes = argument.as_bytes();
-    let named = Metric::ALL.into_iter().find_map(|metric| {
-        let file = bytes.strip_prefix(metric.name().as_bytes())?.strip_prefix(b"=")?;
-        Some((metric, OsStr::from_bytes(file)))
-    });
-    let (metric, file) = named.unwrap_or((default, argument));
-    let path = PathBuf::from(file);
-    Ok(ProfileOutput {
-        metric,
-        format: Format::of(&path)?,
-        path,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -378,25 +374,14 @@ mod tests {
     }
 
     #[test]
-    fn outputs_can_name_their_metric() {
-        let outputs = settings(&["-a", "-o", "alloc-count=a.svg", "-o", "x=y.folded"])
-            .unwrap()
-            .report
-            .outputs;
-        assert_eq!(
-            (outputs[0].metric, outputs[0].format),
-            (Metric::AllocCount, Format::Svg)
+    fn table_can_be_printed_beside_files() {
+        assert!(settings(&["-a", "-o", "-", "--table"]).is_err());
+        assert!(
+            settings(&["-a", "-o", "a.pb.gz", "--table"])
+                .unwrap()
+                .report
+                .table_too
         );
-        assert_eq!(
-            (outputs[1].metric, outputs[1].path.to_str()),
-            (Metric::AllocBytes, Some("x=y.folded"))
-        );
-        assert!(settings(&["-a", "-o", "a.nonsense"]).is_err());
-        let name = OsStr::from_bytes(b"alloc-count=\xff.svg");
-        let output = output(name, Metric::AllocBytes).unwrap();
-        assert_eq!(output.metric, Metric::AllocCount);
-        assert_eq!(output.path.as_os_str().as_bytes(), b"\xff.svg");
-        assert!(settings(&["-a", "-o", "-", "-o", "-"]).is_err());
     }
 
     #[test]

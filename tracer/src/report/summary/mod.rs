@@ -19,6 +19,7 @@ use super::sums::FunctionSums;
 use crate::profile::cost::{Cost, ProcessCost};
 use crate::profile::session::{EventCounts, Probe, TableUsage};
 use crate::profile::{Losses, Metric, Profile, ProfiledProcess, Session};
+use crate::settings::Probed;
 
 use live::LiveSummary;
 use stacks::{StackCounts, TopStack};
@@ -83,10 +84,10 @@ pub(crate) struct SettingsBlock {
     pub metric: &'static str,
     /// The processes that were to get breakpoints: `tree` or `machine`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
+    pub scope: Option<Probed>,
     /// Those that had them at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scope_at_end: Option<String>,
+    pub scope_at_end: Option<Probed>,
     /// True if children were traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
@@ -154,8 +155,8 @@ impl Summary {
                 sample_bytes: settings.sample_bytes,
                 unwind: settings.unwind.clone(),
                 metric: metric.name(),
-                scope: settings.scope.clone(),
-                scope_at_end: settings.scope_at_end.clone(),
+                scope: settings.scope,
+                scope_at_end: settings.scope_at_end,
                 follow: settings.follow,
                 min_size: settings.min_size,
                 max_size: settings.max_size,
@@ -189,17 +190,19 @@ impl Summary {
 /// The processes with their totals, in an order that does not depend on the profile's.
 fn processes(profile: &Profile, session: &Session) -> Vec<ProcessBlock> {
     let sums = FunctionSums::by_process(profile);
-    let mut processes: Vec<(&ProfiledProcess, FunctionSums)> = profile.processes.iter().zip(sums).collect();
-    processes.sort_by(|(a, _), (b, _)| (a.pid, &a.comm, &a.exe).cmp(&(b.pid, &b.comm, &b.exe)));
+    let held = (0..profile.processes.len()).map(|it| totals::held_by(profile, it));
+    let sums = sums.into_iter().zip(held);
+    let mut processes: Vec<(&ProfiledProcess, _)> = profile.processes.iter().zip(sums).collect();
+    processes.sort_by(|(a, _), (b, _)| (a.pid, &a.comm, &a.exe, a).cmp(&(b.pid, &b.comm, &b.exe, b)));
     processes
         .into_iter()
-        .map(|(process, sums)| ProcessBlock {
+        .map(|(process, (sums, held))| ProcessBlock {
             pid: (process.pid != 0).then_some(process.pid),
             inner_pid: process.inner_pid,
             comm: process.comm.clone(),
             exe: process.exe.as_ref().map(|it| path_text(it)),
             exited: process.exited,
-            totals: Totals::of_sums(&sums, session.settings.traced, process.held),
+            totals: Totals::of_sums(&sums, session.settings.traced, held),
             cost: session.cost.map(|cost| cost.of(process.hits)),
         })
         .collect()

@@ -177,7 +177,7 @@ impl Totals {
     #[must_use]
     pub(crate) fn of(profile: &Profile, process: Option<usize>, traced: Traced) -> Self {
         let held = match process {
-            Some(process) => profile.processes[process].held,
+            Some(process) => held_by(profile, process),
             None => profile.held,
         };
         Self::of_sums(&FunctionSums::of(profile, process), traced, held)
@@ -185,7 +185,6 @@ impl Totals {
 
     /// Returns the totals of sums that are there already.
     pub(super) fn of_sums(sums: &FunctionSums, traced: Traced, held: Option<HeapTotals>) -> Self {
-        let held = held.or_else(|| traced.live.then(HeapTotals::default));
         let stderr = |variance| traced.sampled.then(|| units::stderr(variance));
         let heap = |(function, sums): (Function, Sums)| {
             let totals = FunctionTotals {
@@ -254,6 +253,14 @@ impl Totals {
             regions: traced.region.then(|| Regions::of_sums(sums)),
         }
     }
+}
+
+/// The heap of a process. Where the heap of all is not known, as in a part of a profile, that of a
+/// process is not either.
+pub(super) fn held_by(profile: &Profile, process: usize) -> Option<HeapTotals> {
+    profile
+        .held
+        .map(|_| profile.processes[process].held.unwrap_or_default())
 }
 
 impl Regions {

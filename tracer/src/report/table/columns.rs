@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::text::{BOLD, paint, width};
+use super::text::{BOLD, Charset, paint, width};
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -22,6 +22,7 @@ pub(super) struct Column {
     name: &'static str,
     align: Align,
     cells: Vec<String>,
+    /// The widest cell; known when the column is among others.
     width: usize,
     /// May be left out where the width is small.
     optional: bool,
@@ -30,20 +31,28 @@ pub(super) struct Column {
 impl Column {
     /// A column with a cell for each row.
     pub(super) fn new(name: &'static str, align: Align, cells: impl IntoIterator<Item = String>) -> Self {
-        let cells: Vec<String> = cells.into_iter().collect();
-        let widest = cells.iter().map(|it| width(it)).max().unwrap_or_default();
         Self {
             name,
             align,
-            width: widest.max(width(name)),
-            cells,
+            width: 0,
+            cells: cells.into_iter().collect(),
             optional: false,
         }
     }
 
+    /// Writes the cells in a set of characters, and measures them.
+    fn shown(mut self, charset: Charset) -> Self {
+        for cell in &mut self.cells {
+            *cell = charset.show(cell).into_owned();
+        }
+        let widest = self.cells.iter().map(|it| width(it)).max().unwrap_or_default();
+        self.width = widest.max(charset.width(self.name));
+        self
+    }
+
     /// A cell, padded.
     fn padded(&self, text: &str) -> String {
-        let padding = " ".repeat(self.width - width(text));
+        let padding = " ".repeat(self.width.saturating_sub(width(text)));
         match self.align {
             Align::Left => format!("{text}{padding}"),
             Align::Right => format!("{padding}{text}"),
@@ -52,39 +61,51 @@ impl Column {
 }
 
 /// Columns side by side; what follows them on a line is of any length.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Columns(Vec<Column>);
+#[derive(Clone, Debug)]
+pub(super) struct Columns {
+    charset: Charset,
+    columns: Vec<Column>,
+}
 
 impl Columns {
+    /// No columns, for a set of characters.
+    pub(super) fn new(charset: Charset) -> Self {
+        Self {
+            charset,
+            columns: Vec::new(),
+        }
+    }
+
     /// Adds a column that stays.
     pub(super) fn push_fixed(&mut self, column: Column) {
-        self.0.push(column);
+        self.columns.push(column.shown(self.charset));
     }
 
     /// Adds a column that stays, if there is one.
     pub(super) fn extend(&mut self, column: Option<Column>) {
-        self.0.extend(column);
+        self.columns
+            .extend(column.map(|column| column.shown(self.charset)));
     }
 
     /// Adds a column that gives way where the width is small.
     pub(super) fn push(&mut self, column: Column) {
-        self.0.push(Column {
+        self.columns.push(Column {
             optional: true,
-            ..column
+            ..column.shown(self.charset)
         });
     }
 
     /// The width of all columns and of the gaps after them.
     pub(super) fn width(&self) -> usize {
-        self.0.iter().map(|it| it.width + width(GAP)).sum()
+        self.columns.iter().map(|it| it.width + width(GAP)).sum()
     }
 
     /// Leaves out columns, the last first, until the rest is at most `room` wide or none can be
     /// left out.
     pub(super) fn shrink_to(&mut self, room: usize) {
         while self.width() > room {
-            match self.0.iter().rposition(|it| it.optional) {
-                Some(index) => self.0.remove(index),
+            match self.columns.iter().rposition(|it| it.optional) {
+                Some(index) => self.columns.remove(index),
                 None => break,
             };
         }
@@ -92,14 +113,17 @@ impl Columns {
 
     /// Writes the names of the columns and of what follows them.
     pub(super) fn write_header(&self, last: &str, colours: bool, out: &mut dyn Write) -> io::Result<()> {
-        let names = self.0.iter().map(|it| it.padded(it.name));
+        let names = self
+            .columns
+            .iter()
+            .map(|it| it.padded(&self.charset.show(it.name)));
         let line = joined(names, last);
         writeln!(out, "{}", paint(&line, BOLD, colours))
     }
 
     /// Writes one row and what follows it.
     pub(super) fn write_row(&self, row: usize, last: &str, out: &mut dyn Write) -> io::Result<()> {
-        let cells = self.0.iter().map(|it| it.padded(&it.cells[row]));
+        let cells = self.columns.iter().map(|it| it.padded(&it.cells[row]));
         writeln!(out, "{}", joined(cells, last))
     }
 }

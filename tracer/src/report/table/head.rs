@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::TableOptions;
-use super::text::{BOLD, paint, width};
+use super::text::{BOLD, paint};
 use crate::profile::session::Traced;
 use crate::profile::{Profile, ProfiledProcess, Session};
 use crate::report::merge::Merged;
@@ -22,17 +22,22 @@ pub(super) fn write(
     profile: &Profile,
     session: &Session,
     merged: &Merged,
-    options: &TableOptions,
+    options: &TableOptions<'_>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     write_facts(&facts(profile, session, merged, options), options, out)
 }
 
 /// Writes facts on a line, broken between two where it would be wider than it may be.
-pub(super) fn write_facts(facts: &[String], options: &TableOptions, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_facts(
+    facts: &[String],
+    options: &TableOptions<'_>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut line = String::new();
     let mut used = 0;
     for (index, fact) in facts.iter().enumerate() {
+        let width = |text| options.charset.width(text);
         let fact_width = width(fact);
         if index > 0 {
             let whole = used + width(DOT) + fact_width;
@@ -56,7 +61,7 @@ pub(super) fn write_facts(facts: &[String], options: &TableOptions, out: &mut dy
 }
 
 /// Returns the facts of the line.
-fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &TableOptions) -> Vec<String> {
+fn facts(profile: &Profile, session: &Session, merged: &Merged, options: &TableOptions<'_>) -> Vec<String> {
     let mut facts = vec![processes(profile), units::duration(session.duration)];
     let traced = session.settings.traced;
     let sums = FunctionSums::of(profile, None);

@@ -7,7 +7,7 @@ use crate::report::golden;
 use crate::report::sample::{SampleProfile, mixed, session};
 use tracer_ebpf::{Function, Loss};
 
-fn text(profile: &Profile, session: &Session, options: &TableOptions) -> String {
+fn text(profile: &Profile, session: &Session, options: &TableOptions<'_>) -> String {
     let mut out = Vec::new();
     write(profile, session, options, &mut out).unwrap();
     String::from_utf8(out).unwrap()
@@ -73,6 +73,157 @@ fn lines_fit_the_width() {
     }
 }
 
+/// A program with a library of its own, Rust's and C++'s, in two processes.
+fn layers() -> Profile {
+    let mut sample = SampleProfile::default();
+    let first = sample.process(10, "app");
+    let second = sample.process(11, "helper");
+    let start = sample.symbol("_start");
+    let main = sample.line("app::main", "/app/src/main.rs", 9);
+    let load = sample.line("app::load", "/app/src/load.rs", 20);
+    let parse = sample.line("app::parse", "/app/src/parse.rs", 31);
+    let fold = sample.line("core::iter::fold", "/rustc/1/library/core/src/iter.rs", 5);
+    let push = sample.line(
+        "alloc::vec::Vec<T,A>::push",
+        "/rustc/1/library/alloc/src/vec.rs",
+        7,
+    );
+    let grow = sample.symbol("alloc::raw_vec::grow_one");
+    let cpp = sample.symbol("std::vector<int>::push_back(int const&)");
+    let wrapper = sample.symbol("xmalloc");
+    sample.heap(
+        first,
+        Function::Realloc,
+        &[start, main, load, push, grow],
+        10,
+        8000,
+    );
+    sample.heap(first, Function::Malloc, &[start, main, fold, parse], 4, 1000);
+    sample.heap(
+        first,
+        Function::Malloc,
+        &[start, main, load, fold, parse, cpp],
+        2,
+        600,
+    );
+    sample.heap(second, Function::Calloc, &[start, main, wrapper], 1, 300);
+    sample.heap(second, Function::Malloc, &[start], 1, 99);
+    sample.stack(second, Function::Malloc, &[], None).calls = 1;
+    sample.profile
+}
+
+#[test]
+fn rows_by_each_property() {
+    let by = [
+        ("site", GroupBy::Site),
+        ("function", GroupBy::Function),
+        ("line", GroupBy::Line),
+        ("module", GroupBy::Module),
+        ("process", GroupBy::Process),
+        ("allocator", GroupBy::Allocator),
+        ("stack", GroupBy::Stack),
+    ];
+    golden::check("layers-by.table", || {
+        let tables = by.map(|(name, by)| {
+            let options = TableOptions {
+                by,
+                width: Some(100),
+                ..TableOptions::new(Metric::AllocBytes)
+            };
+            format!("--by {name}\n{}", text(&layers(), &session(), &options))
+        });
+        tables.join("\n")
+    });
+}
+
+#[test]
+fn stacks_in_each_detail() {
+    let details = [StackDetail::Site, StackDetail::Brief, StackDetail::Full];
+    golden::check("layers-stacks.table", || {
+        let tables = details.map(|stacks| {
+            let options = TableOptions {
+                stacks,
+                width: Some(80),
+                ..TableOptions::new(Metric::AllocBytes)
+            };
+            format!("{stacks:?}\n{}", text(&layers(), &session(), &options))
+        });
+        tables.join("\n")
+    });
+}
+
+#[test]
+fn trees_in_both_directions() {
+    let directions = [TreeDirection::Callers, TreeDirection::Callees];
+    golden::check("layers-tree.table", || {
+        let trees = directions.map(|direction| {
+            let options = TableOptions {
+                tree: Some(direction),
+                min_percent: Some(5.0),
+                ..TableOptions::new(Metric::AllocBytes)
+            };
+            format!("{direction:?}\n{}", text(&layers(), &session(), &options))
+        });
+        trees.join("\n")
+    });
+}
+
+/// Sums of rows are the total, whatever makes a row.
+#[test]
+fn no_weight_is_lost_in_groups() {
+    let profile = layers();
+    let total: u64 = profile.stacks.iter().map(|stack| stack.values.bytes).sum();
+    let classes = CodeRules::DEFAULT.classes(&profile);
+    for by in [GroupBy::Site, GroupBy::Function, GroupBy::Line, GroupBy::Module] {
+        let options = TableOptions {
+            by,
+            ..TableOptions::new(Metric::AllocBytes)
+        };
+        assert_eq!(
+            groups::weights(&profile, &classes, by, &options),
+            u128::from(total),
+            "{by:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_in_other_orders() {
+    let first = |sort| {
+        let options = TableOptions {
+            sort: Some(sort),
+            stacks: StackDetail::Site,
+            ..TableOptions::new(Metric::AllocBytes)
+        };
+        let text = text(&layers(), &session(), &options);
+        let mut rows = text.lines().skip_while(|line| !line.ends_with("SITE"));
+        rows.nth(1).unwrap().to_owned()
+    };
+    assert!(first(SortColumn::Calls).contains("app::load"));
+    assert!(
+        first(SortColumn::Average).contains("app::load"),
+        "{}",
+        first(SortColumn::Average)
+    );
+    assert!(first(SortColumn::LiveBytes).contains("app::load"));
+}
+
+#[test]
+fn ascii_where_there_is_no_utf8() {
+    let options = TableOptions {
+        charset: Charset::Ascii,
+        width: Some(80),
+        ..TableOptions::new(Metric::AllocBytes)
+    };
+    let text = text(&layers(), &session(), &options);
+    assert!(text.is_ascii(), "{text}");
+    assert!(
+        text.contains("app::load (load.rs:20) -> ... -> realloc"),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+}
+
 #[test]
 fn nothing_is_said_to_be_nothing() {
     let mut session = session();
@@ -110,7 +261,7 @@ fn the_rest_is_summed() {
     let options = TableOptions::new(Metric::AllocBytes);
     let text = text(&sample.profile, &session(), &options);
     assert!(
-        text.contains("malloc ← f19\n… and 10 more stacks with 10.0 KiB (33.3 %)\n"),
+        text.contains("f19 → malloc\n… and 10 more stacks with 10.0 KiB (33.3 %)\n"),
         "{text}"
     );
 }

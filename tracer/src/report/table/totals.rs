@@ -14,13 +14,13 @@ use crate::report::units;
 pub(super) fn write(
     profile: &Profile,
     session: &Session,
-    options: &TableOptions,
+    options: &TableOptions<'_>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let sums = FunctionSums::of(profile, None);
     let heap: Vec<(Function, Sums)> = sums.heap().collect();
     if session.settings.traced.heap && !heap.is_empty() {
-        let mut columns = counts("FUNCTION", &heap);
+        let mut columns = counts("FUNCTION", &heap, options);
         columns.push_fixed(figures("BYTES", &heap, |_, it| Some(it.bytes)));
         let margins = heap
             .iter()
@@ -39,7 +39,7 @@ pub(super) fn write(
     if session.settings.traced.region {
         let regions =
             [Function::Mmap, Function::Munmap, Function::Mremap, Function::Brk].map(|it| (it, sums.get(it)));
-        let mut columns = counts("ADDRESS SPACE", &regions);
+        let mut columns = counts("ADDRESS SPACE", &regions, options);
         columns.push_fixed(figures("MAPPED", &regions, mapped));
         columns.push_fixed(figures("UNMAPPED", &regions, unmapped));
         push_failed(&mut columns, &regions);
@@ -53,10 +53,10 @@ fn write_frees(
     held: &HeapTotals,
     total: &Sums,
     session: &Session,
-    options: &TableOptions,
+    options: &TableOptions<'_>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut columns = Columns::default();
+    let mut columns = Columns::new(options.charset);
     columns.push_fixed(Column::new("GIVEN BACK", Align::Left, ["free".to_owned()]));
     let mut push = |name, cell: String| columns.push_fixed(Column::new(name, Align::Right, [cell]));
     push("CALLS", units::group(held.free_calls.into()));
@@ -88,8 +88,8 @@ fn unmapped(function: Function, sums: &Sums) -> Option<u128> {
 }
 
 /// Names and calls.
-fn counts(name: &'static str, rows: &[(Function, Sums)]) -> Columns {
-    let mut columns = Columns::default();
+fn counts(name: &'static str, rows: &[(Function, Sums)], options: &TableOptions<'_>) -> Columns {
+    let mut columns = Columns::new(options.charset);
     let names = rows.iter().map(|(function, _)| function.name().to_owned());
     columns.push_fixed(Column::new(name, Align::Left, names));
     let calls = rows.iter().map(|(_, sums)| units::group(sums.calls));
@@ -121,7 +121,7 @@ fn push_failed(columns: &mut Columns, rows: &[(Function, Sums)]) {
 fn write_block(
     columns: &Columns,
     rows: usize,
-    options: &TableOptions,
+    options: &TableOptions<'_>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     writeln!(out)?;

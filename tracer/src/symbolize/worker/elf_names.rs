@@ -1,18 +1,22 @@
-//! Names of addresses in an ELF file, read by blazesym.
+//! Names of addresses in an ELF file, read by blazesym, and made whole where those of C++ are not.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
-use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
+use blazesym::symbolize::source::{Elf as ElfSource, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::demangle::demangle;
+use super::dwarf_names::RawFrames;
 use super::name_table::NameTable;
 use super::protocol::{FileTask, OwnSymbols};
 use super::unpacked;
+use super::whole_names::{is_short, whole_names};
 use crate::symbolize::debug_file::GLOBAL_DIRECTORY;
 use crate::symbolize::reader::FromStart;
 
@@ -31,25 +35,20 @@ pub(super) fn read(
     table: &mut NameTable,
     notes: &mut Notes,
 ) {
-    let symbolizer = Symbolizer::builder()
-        .enable_auto_reload(false)
-        .set_debug_dirs(Some(
-            task.directories
-                .iter()
-                .cloned()
-                .chain([PathBuf::from(GLOBAL_DIRECTORY)]),
-        ))
-        .build();
-    let mut ask = |elf: &Elf, notes: &mut Notes| {
-        if let Err(error) = ask(&symbolizer, elf, &task.addresses, table) {
+    let mut ask = |elf: &ElfSource, with_debug_info: Option<&File>, notes: &mut Notes| {
+        let mut short = Vec::new();
+        if let Err(error) = ask(elf, task, table, &mut short) {
             notes.push((false, format!("names are left out: {error}")));
         }
+        if let Some(file) = with_debug_info {
+            make_whole(file, unpacked_bytes, &short, &task.addresses, table);
+        }
     };
-    // A file in use must not be closed before the symbolizer, whose paths lead to descriptors.
+    // Paths lead to descriptors, which stay open.
     let (file, debug) = (reopenable(file), debug.map(reopenable));
     if let Some(debug) = &debug {
         match fit_debug_info(debug, unpacked_bytes) {
-            Ok(path) => ask(&Elf::new(path), notes),
+            Ok(path) => ask(&ElfSource::new(path), debug.as_ref().ok(), notes),
             Err(reason) => notes.push((
                 true,
                 format!("its separate debug information is not used: {reason}"),
@@ -58,18 +57,18 @@ pub(super) fn read(
     }
     if task.own == OwnSymbols::DebugInfo {
         match fit_debug_info(&file, unpacked_bytes) {
-            Ok(path) => ask(&Elf::new(path), notes),
+            Ok(path) => ask(&ElfSource::new(path), file.as_ref().ok(), notes),
             Err(reason) => notes.push((true, format!("its debug information is not used: {reason}"))),
         }
     }
     if task.own != OwnSymbols::Nothing {
         match fit_symbols(&file) {
             Ok(path) => {
-                let plain = Elf {
+                let plain = ElfSource {
                     debug_syms: false,
-                    ..Elf::new(path)
+                    ..ElfSource::new(path)
                 };
-                ask(&plain, notes);
+                ask(&plain, None, notes);
             }
             Err(reason) => notes.push((true, format!("its names are not used: {reason}"))),
         }
@@ -113,32 +112,105 @@ fn reopenable(file: File) -> io::Result<File> {
     }
 }
 
-/// Asks a file for the addresses that have no name yet.
-fn ask(symbolizer: &Symbolizer, elf: &Elf, addresses: &[u64], table: &mut NameTable) -> Result<(), String> {
+/// Short names of functions that are kept until they are made whole, in bytes.
+const MAX_SHORT_BYTES: usize = 32 << 20;
+
+/// Frames with short names, at a place in the table.
+struct ShortNames {
+    at: usize,
+    /// The names of all frames there, from the outermost to the innermost.
+    names: Vec<String>,
+}
+
+/// Asks a file for the addresses that have no name yet. Adds those with short names to `short`.
+///
+/// What was read and unpacked for it is given back at the end.
+fn ask(
+    elf: &ElfSource,
+    task: &FileTask,
+    table: &mut NameTable,
+    short: &mut Vec<ShortNames>,
+) -> Result<(), String> {
+    let addresses = &task.addresses;
     let without: Vec<usize> = (0..addresses.len()).filter(|at| !table.has(*at)).collect();
+    if without.is_empty() {
+        return Ok(());
+    }
+    let directories = task.directories.iter().cloned();
+    let directories = directories.chain([PathBuf::from(GLOBAL_DIRECTORY)]);
+    let symbolizer = Symbolizer::builder()
+        .enable_auto_reload(false)
+        // Linkage names are told from short ones.
+        .enable_demangling(false)
+        .set_debug_dirs(Some(directories))
+        .build();
     let source = Source::Elf(elf.clone());
+    let mut short_bytes = 0;
     for batch in without.chunks(BATCH) {
         let asked: Vec<u64> = batch.iter().map(|at| addresses[*at]).collect();
         // Debug information has the addresses of the file that was mapped, and segments at other
         // offsets.
         let answers = symbolizer.symbolize(&source, Input::VirtOffset(&asked));
         let answers = answers.map_err(|error| format!("{error:#}"))?;
-        for (at, answer) in batch.iter().zip(answers) {
-            if let Symbolized::Sym(symbol) = answer {
-                set(table, *at, &symbol);
+        for (at, answer) in batch.iter().zip(&answers) {
+            let Some(symbol) = answer.as_sym() else { continue };
+            let names = raw_names(symbol);
+            set(table, *at, symbol, &names);
+            if short_bytes <= MAX_SHORT_BYTES && names.iter().any(|name| is_short(name)) {
+                let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+                let bytes = names.iter().map(|name| size_of::<String>() + name.len());
+                short_bytes += bytes.sum::<usize>();
+                short.push(ShortNames { at: *at, names });
             }
         }
     }
     Ok(())
 }
 
-fn set(table: &mut NameTable, at: usize, symbol: &Sym<'_>) {
-    let outer = (&*symbol.name, symbol.code_info.as_deref().and_then(line_of));
-    let inlined = symbol
-        .inlined
+/// Makes short names whole, from the debug information that they were read from.
+fn make_whole(
+    file: &File,
+    unpacked_bytes: u64,
+    short: &[ShortNames],
+    addresses: &[u64],
+    table: &mut NameTable,
+) {
+    if short.is_empty() {
+        return;
+    }
+    let frames: Vec<RawFrames<'_>> = short
         .iter()
-        .map(|inlined| (&*inlined.name, inlined.code_info.as_ref().and_then(line_of)));
-    table.set(at, std::iter::once(outer).chain(inlined));
+        .map(|short| RawFrames {
+            address: addresses[short.at],
+            names: short.names.iter().map(String::as_str).collect(),
+        })
+        .collect();
+    let whole = whole_names(file, unpacked_bytes, &frames);
+    for (short, whole) in short.iter().zip(whole) {
+        for (depth, name) in whole.iter().enumerate() {
+            if let Some(name) = name {
+                table.rename(short.at, depth, name);
+            }
+        }
+    }
+}
+
+/// The names of an address's frames, as the file has them, from the outermost to the innermost.
+fn raw_names<'a>(symbol: &'a Sym<'_>) -> Vec<&'a str> {
+    let inlined = symbol.inlined.iter().map(|inlined| &*inlined.name);
+    std::iter::once(&*symbol.name).chain(inlined).collect()
+}
+
+/// Names a place.
+fn set(table: &mut NameTable, at: usize, symbol: &Sym<'_>, names: &[&str]) {
+    let lines = std::iter::once(symbol.code_info.as_deref().and_then(line_of)).chain(
+        symbol
+            .inlined
+            .iter()
+            .map(|inlined| inlined.code_info.as_ref().and_then(line_of)),
+    );
+    let names: Vec<Cow<'_, str>> = names.iter().map(|name| demangle(name)).collect();
+    table.set(at, names.iter().map(|name| &**name).zip(lines));
 }
 
 fn line_of(info: &CodeInfo<'_>) -> Option<(String, u32)> {

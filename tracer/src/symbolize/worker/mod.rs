@@ -11,6 +11,10 @@
 //! mappings of the recording; and it could be made once only.
 
 mod client;
+mod components;
+mod covering_symbols;
+mod demangle;
+mod dwarf_names;
 mod elf_names;
 mod name_table;
 mod process;
@@ -18,6 +22,7 @@ mod protocol;
 mod sandbox;
 mod server;
 mod unpacked;
+mod whole_names;
 
 pub(super) use client::{NameReader, NameReading};
 pub(super) use protocol::{FileTask, MapTask, NamedFrame, Names, OwnSymbols, ReaderTask};

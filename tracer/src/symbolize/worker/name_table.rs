@@ -63,6 +63,15 @@ impl NameTable {
         }
     }
 
+    /// Gives a frame of an address, counted from the outermost, another name, if there is room.
+    pub(super) fn rename(&mut self, at: usize, depth: usize, name: &str) {
+        let Some(name) = self.intern(name) else { return };
+        let frames = self.names.frames.get_mut(at);
+        if let Some(frame) = frames.and_then(|frames| frames.get_mut(depth)) {
+            frame.name = name;
+        }
+    }
+
     /// Returns the names of all addresses.
     pub(super) fn into_names(self) -> Names {
         self.names
@@ -121,6 +130,10 @@ mod tests {
         table.set(2, frame("f"));
         table.set(9, frame("g"));
         assert!(table.has(0) && !table.has(1) && !table.has(9));
+        table.rename(0, 0, "g");
+        table.rename(0, 0, "f");
+        table.rename(0, 1, "f");
+        table.rename(1, 0, "f");
         let names = table.into_names();
         assert_eq!(names.strings, ["f", "a.c", "g"]);
         assert_eq!(names.frames[0], names.frames[2]);

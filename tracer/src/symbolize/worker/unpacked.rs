@@ -1,6 +1,7 @@
-//! A look at compressed sections before they are unpacked into memory: what is there counts, not
-//! what a header says of it.
+//! Compressed sections, and a look at them before they are unpacked into memory: what is there
+//! counts, not what a header says of it.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -91,6 +92,40 @@ fn check_xz(packed: &[u8]) -> Result<(), String> {
     }
 }
 
+/// The bytes of a section, unpacked where it is compressed. `most` is the number of bytes that may
+/// still be unpacked, and is counted down; nothing where that is too few.
+///
+/// What the section's header says was checked before ([`check_debug_info`]).
+pub(super) fn bytes_of<'data, R: crate::elf::ReadRef<'data>>(
+    elf: &Elf<'data, R>,
+    header: &SectionHeader<'_>,
+    most: &mut u64,
+) -> Option<Cow<'data, [u8]>> {
+    let compressed = match &header.compressed {
+        Ok(None) => return Some(Cow::Borrowed(elf.file_bytes(header.offset, header.size))),
+        Ok(Some(compressed)) => compressed,
+        Err(_) => return None,
+    };
+    let said = compressed.unpacked_bytes;
+    *most = most.checked_sub(said)?;
+    let packed = packed_bytes(elf, header).ok()?;
+    let mut unpacked = Vec::new();
+    unpacked.try_reserve_exact(usize::try_from(said).ok()?).ok()?;
+    let read = match compressed.kind {
+        Compression::Zlib => {
+            let decoder = flate2::bufread::ZlibDecoder::new(packed);
+            decoder.take(said).read_to_end(&mut unpacked)
+        }
+        Compression::Zstd => zstd_decoder(packed).and_then(|decoder| {
+            let mut bounded = decoder.take(said);
+            bounded.read_to_end(&mut unpacked)
+        }),
+        Compression::Other(_) => return None,
+    };
+    let is_whole = read.is_ok() && unpacked.len() as u64 == said;
+    is_whole.then_some(Cow::Owned(unpacked))
+}
+
 /// The bytes of a section behind its header, all of them.
 fn packed_bytes<'data, R: crate::elf::ReadRef<'data>>(
     elf: &Elf<'data, R>,
@@ -113,9 +148,13 @@ fn packed_bytes<'data, R: crate::elf::ReadRef<'data>>(
 }
 
 fn count_zstd(packed: &[u8], most: u64) -> io::Result<u64> {
+    count(zstd_decoder(packed)?, most)
+}
+
+fn zstd_decoder(packed: &[u8]) -> io::Result<zstd::stream::Decoder<'static, &[u8]>> {
     let mut decoder = zstd::stream::Decoder::with_buffer(packed)?;
     decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
-    count(decoder, most)
+    Ok(decoder)
 }
 
 /// Unpacks into nothing. Ends once there is more than `most`.

@@ -15,7 +15,7 @@ pub(super) fn write(
     profile: &Profile,
     session: &Session,
     total: &AgedSums,
-    options: &TableOptions,
+    options: &TableOptions<'_>,
     live: &LiveOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {

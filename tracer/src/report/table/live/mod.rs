@@ -3,8 +3,9 @@
 //! ```text
 //! server 4711 · 60.0 s · 41.2 MiB live in 120,331 blocks · peak 44.0 MiB · …
 //!
-//!     LIVE  BLOCKS  OLDEST     GROWTH     SCORE  STACK
-//! 24.2 MiB  24,780  59.9 s  +12.0 MiB  12.0 MiB  malloc ← make_session (session.c:40) ← …
+//!     LIVE  BLOCKS  OLDEST     GROWTH     SCORE  SITE
+//! 24.2 MiB  24,780  59.9 s  +12.0 MiB  12.0 MiB  make_session (session.c:40) → malloc
+//!       ← accept_client (server.c:112) ← …
 //! ```
 //!
 //! The score is defined in [`growth`].
@@ -16,20 +17,31 @@ use std::cmp::Reverse;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::columns::{Align, Column, Columns};
-use super::{TableOptions, fit, margin_column, pieces, totals, write_shown};
+use super::text::{Charset, CharsetWriter};
+use super::{TableOptions, margin_column, stack_view, totals, write_shown};
 use crate::profile::{Profile, Session, Stack};
 use crate::report::merge::{FrameGrouping, Merged, MergedStack, ProcessGrouping};
+use crate::report::own_code::CodeRules;
 use crate::report::sums::{AgedSums, FunctionSums, Sums};
 use crate::report::{growth, units};
 
 /// The order of stacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum LiveSort {
     /// By the leak score.
     Score,
     /// By live bytes.
     LiveBytes,
+    /// By live blocks.
+    LiveCount,
+    /// By growth since the half-way mark.
+    Growth,
+    /// By the age of the oldest block.
+    Oldest,
 }
 
 /// The layout of the report on live blocks, beside that of any table.
@@ -47,10 +59,14 @@ pub(crate) struct LiveOptions {
 pub(crate) fn write(
     profile: &Profile,
     session: &Session,
-    options: &TableOptions,
+    options: &TableOptions<'_>,
     live: &LiveOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    let out = &mut CharsetWriter {
+        charset: options.charset,
+        out,
+    };
     let mut merged = merged(profile, options.per_pid, live.older_than.is_some());
     let rows = rows(profile, &mut merged, live);
     let total = total(profile);
@@ -58,6 +74,18 @@ pub(crate) fn write(
     write_stacks(profile, &merged, &rows, options, live, out)?;
     write_blocks(&total, out)?;
     totals::write(profile, session, options, out)
+}
+
+/// Writes the line above a report that others follow.
+///
+/// Fails only as `out` fails.
+pub(crate) fn write_separator(
+    session: &Session,
+    options: &TableOptions<'_>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let line = format!("── {} ──", units::duration(session.duration));
+    writeln!(out, "{}", options.charset.show(&line))
 }
 
 /// Bytes by which live bytes grew since the half-way mark; nothing where the recording was too
@@ -69,8 +97,9 @@ pub(crate) fn growth_bytes(profile: &Profile) -> Option<i128> {
 
 /// The stacks that grew most since the half-way mark, each on a line.
 #[must_use]
-pub(crate) fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<String> {
+pub(crate) fn growers(profile: &Profile, rules: &CodeRules, per_pid: bool, most: usize) -> Vec<String> {
     let merged = merged(profile, per_pid, false);
+    let classes = rules.classes(profile);
     let mut stacks: Vec<_> = merged
         .stacks
         .iter()
@@ -82,7 +111,8 @@ pub(crate) fn growers(profile: &Profile, per_pid: bool, most: usize) -> Vec<Stri
         .into_iter()
         .take(most)
         .map(|(growth, stack)| {
-            let line = fit::line(&pieces(profile, &merged, stack), Some(GROWER_WIDTH), false);
+            let view = stack_view(profile, &merged, &classes, stack, true);
+            let line = view.site_line(Some(GROWER_WIDTH), Charset::Unicode, false);
             format!("{}: {line}", units::signed_bytes(growth))
         })
         .collect()
@@ -145,14 +175,19 @@ fn rows(profile: &Profile, merged: &mut Merged, live: &LiveOptions) -> Vec<LiveR
     let row = |stack: &MergedStack| LiveRow::of(profile, &stack.sums.aged, live.older_than.is_some());
     merged.stacks.sort_by_cached_key(|stack| {
         let row = row(stack);
-        let past = row.past.filter(|_| live.sort == LiveSort::Score);
+        let (growth, score) = row.past.unwrap_or_default();
+        let figure = match live.sort {
+            LiveSort::Score => score,
+            LiveSort::LiveBytes | LiveSort::Growth => 0,
+            LiveSort::LiveCount => row.blocks,
+            LiveSort::Oldest => row.oldest_ns.into(),
+        };
         // Of stacks without a score the one that grew most is the first.
-        Reverse((
-            past.map_or(0, |(_, score)| score),
-            past.map_or(0, |(growth, _)| growth),
-            row.bytes,
-            row.blocks,
-        ))
+        let grew = match live.sort {
+            LiveSort::Score | LiveSort::Growth => growth,
+            _ => 0,
+        };
+        Reverse((figure, grew, row.bytes, row.blocks))
     });
     merged.stacks.iter().map(row).collect()
 }
@@ -162,7 +197,7 @@ fn write_stacks(
     profile: &Profile,
     merged: &Merged,
     rows: &[LiveRow],
-    options: &TableOptions,
+    options: &TableOptions<'_>,
     live: &LiveOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -173,8 +208,10 @@ fn write_stacks(
         };
     }
     let count = options.top.min(rows.len());
-    let columns = figures(&rows[..count]);
-    write_shown(profile, merged, &merged.stacks[..count], columns, options, out)?;
+    let columns = figures(&rows[..count], options.charset);
+    let classes = options.rules.classes(profile);
+    let shown: Vec<&MergedStack> = merged.stacks[..count].iter().collect();
+    write_shown(profile, merged, &classes, &shown, columns, options, out)?;
     let rest = &rows[count..];
     if !rest.is_empty() {
         writeln!(
@@ -188,10 +225,10 @@ fn write_stacks(
 }
 
 /// The columns of figures; the last give way where the width is small.
-fn figures(rows: &[LiveRow]) -> Columns {
+fn figures(rows: &[LiveRow], charset: Charset) -> Columns {
     let column =
         |name, cell: &dyn Fn(&LiveRow) -> String| Column::new(name, Align::Right, rows.iter().map(cell));
-    let mut columns = Columns::default();
+    let mut columns = Columns::new(charset);
     columns.push_fixed(column("LIVE", &|row| units::bytes(row.bytes)));
     let margins = rows
         .iter()

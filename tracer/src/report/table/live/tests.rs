@@ -86,8 +86,10 @@ const BY_SCORE: LiveOptions = LiveOptions {
 
 /// The callers in the order of the table.
 fn order(text: &str) -> Vec<&str> {
-    let lines = text.lines().filter_map(|line| line.split_once("malloc ← "));
-    lines.filter_map(|(_, stack)| stack.split(' ').next()).collect()
+    let lines = text
+        .lines()
+        .filter_map(|line| line.split_once(" (a.c:3) → malloc"));
+    lines.filter_map(|(row, _)| row.split(' ').next_back()).collect()
 }
 
 #[test]
@@ -130,6 +132,19 @@ fn the_leak_is_above_what_is_larger() {
 }
 
 #[test]
+fn other_orders() {
+    for (sort, first) in [
+        (LiveSort::Growth, "make_session"),
+        (LiveSort::Oldest, "make_session"),
+        (LiveSort::LiveCount, "make_session"),
+        (LiveSort::LiveBytes, "fill_cache"),
+    ] {
+        let live = LiveOptions { sort, ..BY_SCORE };
+        assert_eq!(order(&text(&sample(), &quiet(), live))[0], first, "{sort:?}");
+    }
+}
+
+#[test]
 fn only_old_blocks_count() {
     let old = LiveOptions {
         older_than: Some(Duration::from_secs(3)),
@@ -165,7 +180,7 @@ fn lower_bounds_say_so() {
 fn what_grew_most_is_named_first() {
     assert_eq!(growth_bytes(&sample()), Some(i128::from(2 * MIB)));
     assert_eq!(
-        growers(&sample(), false, 3),
-        ["+2.0 MiB: malloc ← make_session (a.c:3)"]
+        growers(&sample(), &CodeRules::DEFAULT, false, 3),
+        ["+2.0 MiB: make_session (a.c:3) → malloc"]
     );
 }
