@@ -234,17 +234,6 @@ pub enum Probed {
     Machine,
 }
 
-impl Probed {
-    /// Returns the name on the command line and in the summary.
-    #[must_use]
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Tree => "tree",
-            Self::Machine => "machine",
-        }
-    }
-}
-
 /// Settings of a recording.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
