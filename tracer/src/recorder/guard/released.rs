@@ -14,7 +14,8 @@ pub(super) fn room() -> Vec<ReleasedProcess> {
 }
 
 /// Resumes a process. What others have sent meanwhile to stop it is sent anew: the kernel drops it
-/// with the end of the stop.
+/// with the end of the stop. `SIGSTOP` is not, where there are several threads: the kernel side may
+/// have sent it by way of each, the second while the process was stopping by the first.
 pub(super) fn send_continue(pid: u32) {
     let dropped = if state(pid) == Some(b'T') {
         pending(pid).unwrap_or(0)
@@ -126,14 +127,29 @@ fn state(pid: u32) -> Option<u8> {
     text.get(name_end + 2).copied()
 }
 
-/// Returns the signals that wait for a process, as a mask: `ShdPnd` of `/proc/PID/status`.
+/// Returns the signals that wait for a process and are others', as a mask.
 fn pending(pid: u32) -> Option<u64> {
-    const NAME: &[u8] = b"\nShdPnd:\t";
     let mut text = [0; 4096];
-    let text = read(pid, b"/status", &mut text)?;
-    let at = text.windows(NAME.len()).position(|window| window == NAME)?;
-    let digits = text.get(at + NAME.len()..)?.get(..16)?;
-    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    pending_in(read(pid, b"/status", &mut text)?)
+}
+
+/// Finds them in a `status` file: `ShdPnd`, and `Threads`.
+fn pending_in(status: &[u8]) -> Option<u64> {
+    let value = |name: &[u8]| {
+        let at = status.windows(name.len()).position(|window| window == name)?;
+        let value = status
+            .get(at + name.len()..)?
+            .split(|byte| *byte == b'\n')
+            .next()?;
+        std::str::from_utf8(value).ok()
+    };
+    let signals = u64::from_str_radix(value(b"\nShdPnd:\t")?, 16).ok()?;
+    let is_alone = value(b"\nThreads:\t")? == "1";
+    Some(if is_alone {
+        signals
+    } else {
+        signals & !(1 << (libc::SIGSTOP - 1))
+    })
 }
 
 /// Reads the beginning of a file in `/proc/PID`.
@@ -165,7 +181,7 @@ fn read<'a>(pid: u32, name: &[u8], text: &'a mut [u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_ending, pending, state};
+    use super::{is_ending, pending, pending_in, state};
 
     #[test]
     fn states_of_processes() {
@@ -185,5 +201,10 @@ mod tests {
     fn signals_that_wait() {
         assert_eq!(pending(std::process::id()), Some(0));
         assert_eq!(pending(u32::MAX), None);
+        let status = |threads: u32| format!("Name:\ta\nThreads:\t{threads}\nShdPnd:\t00000000000c0000\n");
+        assert_eq!(pending_in(status(1).as_bytes()), Some(0xc0000));
+        // SIGTSTP is never the kernel side's, and SIGSTOP may be that of another thread.
+        assert_eq!(pending_in(status(12).as_bytes()), Some(0x80000));
+        assert_eq!(pending_in(b"Name:\ta\n"), None);
     }
 }
