@@ -261,7 +261,8 @@ fn held_address(context: &Context) -> Result<()> {
     for way in ways(context)? {
         let record = |live: &[&str]| -> Result<MemtapRecording> {
             Memtap::record(context)?
-                .arguments(["--attach", way])
+                // Of a process alone there are links of many probes only.
+                .arguments(["--attach", way, "--scope", "machine"])
                 .arguments(live)
                 .fixture(&fixture)
                 .run()
