@@ -118,7 +118,7 @@ fn pprof(arguments: &[&str], file: &Path) -> Result<Finished> {
     run(command)?.succeeded()
 }
 
-/// What pprof adds up of a sample type, in its unit.
+/// The total of a sample type by pprof, in its unit.
 fn pprof_total(sample_type: &str, file: &Path) -> Result<u64> {
     let index = format!("-sample_index={sample_type}");
     let shown = pprof(&["-top", "-unit=B", "-nodefraction=0", &index], file)?.stdout;

@@ -31,7 +31,7 @@ const FRAME_LIMIT_MS: f64 = 100.0;
 /// Turns of the wheel, most of them inwards.
 const TURNS: usize = 30;
 
-/// What was measured of the page.
+/// The figures of the page.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct PageFigures {
     stacks: Option<f64>,

@@ -52,7 +52,7 @@ pub(super) struct DiffFrame {
 /// A stack of either profile.
 #[derive(Clone, Debug)]
 pub(super) struct DiffStack {
-    /// What makes it this stack.
+    /// The properties that make it this stack.
     pub(super) key: DiffKey,
     /// The figures of the first profile.
     pub(super) before: DiffFigures,

@@ -2,7 +2,7 @@
 
 use super::operators::{self, is_identifier};
 
-/// What stands for arguments that are left out.
+/// The mark of arguments that are left out.
 pub(super) const CUT: &str = "<…>";
 
 /// Groups that are looked into, one inside the other; what is deeper is left as it is.

@@ -63,7 +63,7 @@ struct ForeignTypes {
     index: HashMap<Metric, usize>,
     /// The metrics in the order of the file.
     metrics: Vec<Metric>,
-    /// The one that viewers show first.
+    /// The metric that viewers show first.
     default: Metric,
 }
 

@@ -5,7 +5,7 @@ const CLOSURE: &str = "{lambda}";
 const NO_NAMESPACE: &str = "(anonymous namespace)";
 const OPERATOR: &str = "operator";
 
-/// What may stand behind parameters, and the arguments of `operator<`.
+/// Words that may stand behind parameters, and the arguments of `operator<`.
 const QUALIFIERS: &[&str] = &[" const", " volatile", " &", " [", " <"];
 
 /// The parts of a function's qualified name: without arguments, parameters, tags and qualifiers.

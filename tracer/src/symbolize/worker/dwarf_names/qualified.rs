@@ -28,7 +28,7 @@ const MAX_PARAMETERS: usize = 64;
 /// The name of a lambda's function, without arguments of a template.
 const CALL: &str = "operator()";
 
-/// What an entry lies in.
+/// The entry that another lies in.
 enum Enclosing {
     Nothing,
     /// Something with that name.
